@@ -1,0 +1,28 @@
+"""What can be wrong with a store.
+
+    StateError
+    ├── StoreInUse       another process owns the directory
+    ├── WrongLog         built from another cluster, topic or partition, or beyond the end of this log
+    ├── WrongLayout      built with other settings than these
+    └── StoreUnreadable  RocksDB cannot open or write it (corruption, no permission, disk full)
+"""
+
+
+class StateError(Exception):
+    """The state cannot be used as asked; the message says why and how to mend it."""
+
+
+class StoreInUse(StateError):
+    """Another process owns the directory."""
+
+
+class WrongLog(StateError):
+    """The store was built from another log than the one at hand."""
+
+
+class WrongLayout(StateError):
+    """The store was built with settings that fix another layout on disk."""
+
+
+class StoreUnreadable(StateError):
+    """RocksDB cannot open, read or write the store."""

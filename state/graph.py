@@ -1,0 +1,257 @@
+"""The live item-item graph: one row an item, a fixed number of decayed neighbour slots.
+
+Every event pairs its item with the user's `pair_window_events` items before it, weight 1 / lag. Row `i` keeps, for
+a neighbour `j`, how often `j` came after `i` and before it, both halved every `pair_half_life_s` of event time.
+A full row gives its weakest slot to a new neighbour, so an item is known to its neighbours from its first
+co-occurrence on (the "space saving" idea of Metwally et al., 2005, without inheriting the count).
+
+The same code keeps the rows in RocksDB (`state.store`) and in memory (`MemoryGraph`, for offline evaluation).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from state.events import Floats, Ids, Ints, Records
+from state.settings import StateSettings
+
+Doubles = npt.NDArray[np.float64]
+
+
+def row_dtype(neighbours: int) -> np.dtype[np.void]:
+    """The record of one item with this many slots; `ts` is the time to which all counts are decayed."""
+    return np.dtype(
+        [
+            ("ts", "<i8"),
+            ("degree", "<u4"),
+            ("popularity", "<f4"),
+            ("nodes", "<u8", (neighbours,)),
+            ("after", "<f4", (neighbours,)),
+            ("before", "<f4", (neighbours,)),
+        ]
+    )
+
+
+class Rows(NamedTuple):
+    """Rows of the graph for R items, K slots each, in the order they were asked for.
+
+    An item the graph does not know has degree 0 and empty slots.
+    """
+
+    nodes: Ids
+    """[R, K] neighbour hashes, 0 = empty."""
+    after: Floats
+    """[R, K] decayed count of the neighbour coming after the item."""
+    before: Floats
+    """[R, K] decayed count of the neighbour coming before it."""
+    degree: Floats
+    """[R] events of the item, undecayed."""
+    popularity: Floats
+    """[R] decayed events of the item."""
+    ts: Ints
+    """[R] event time, ms, to which a row's counts are decayed; 0 where unknown."""
+
+
+def as_rows(records: Records) -> Rows:
+    """Packed row records as the arrays the model reads."""
+    return Rows(
+        records["nodes"],
+        records["after"],
+        records["before"],
+        records["degree"].astype(np.float32),
+        records["popularity"],
+        records["ts"],
+    )
+
+
+def combine(parts: list[Rows], settings: StateSettings) -> Rows:
+    """The same items' rows from several partitions as one, each users' clicks living in one partition only.
+
+    Counts are decayed to the newest of the parts; the strongest K slots are kept.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    count, slots = parts[0].nodes.shape
+    ts = np.max([p.ts for p in parts], axis=0)
+    age_s = [np.where(p.ts > 0, (ts - p.ts) / 1000.0, 0.0) for p in parts]
+    fade = [np.exp2(-age / settings.pair_half_life_s).astype(np.float32)[:, None] for age in age_s]
+    popularity = sum(
+        p.popularity * np.exp2(-age / settings.popularity_half_life_s) for p, age in zip(parts, age_s, strict=True)
+    )
+    nodes = np.concatenate([p.nodes for p in parts], axis=1)
+    after = np.concatenate([p.after * f for p, f in zip(parts, fade, strict=True)], axis=1)
+    before = np.concatenate([p.before * f for p, f in zip(parts, fade, strict=True)], axis=1)
+    order = np.argsort(nodes, axis=1, kind="stable")
+    nodes, after, before = (np.take_along_axis(a, order, 1) for a in (nodes, after, before))
+    # Runs of one neighbour within a row: the first slot of a run collects the run's counts, the others empty.
+    first = np.ones_like(nodes, bool)
+    first[:, 1:] = nodes[:, 1:] != nodes[:, :-1]
+    run = np.cumsum(first.ravel()) - 1
+    for counts in (after, before):
+        summed = np.bincount(run, counts.ravel(), minlength=run[-1] + 1)[run].reshape(count, -1)
+        counts[:] = np.where(first, summed, 0.0)
+    nodes = np.where(first, nodes, 0)
+    best = np.argsort(-(after + before), axis=1, kind="stable")[:, :slots]
+    return Rows(
+        np.take_along_axis(nodes, best, 1),
+        np.take_along_axis(after, best, 1),
+        np.take_along_axis(before, best, 1),
+        np.sum([p.degree for p in parts], axis=0),
+        np.asarray(popularity, np.float32),
+        ts,
+    )
+
+
+class Pairs(NamedTuple):
+    """Item `left[p]` was followed by item `right[p]` at `ts[p]`, `lag[p]` steps later in one user's sequence."""
+
+    left: Ids
+    right: Ids
+    lag: Ints
+    ts: Ints
+
+
+def pairs_in(items: Ids, ts: Ints, sequence: Ints, new: npt.NDArray[np.bool_], window: int) -> Pairs:
+    """Pairs within `window` steps of which at least one side is new.
+
+    `items`, `ts` lie sequence after sequence, oldest first; `sequence` numbers them; `new` marks the steps that are
+    not paired yet.
+    """
+    lefts, rights = [], []
+    for lag in range(1, window + 1):
+        right = np.flatnonzero((sequence[lag:] == sequence[:-lag]) & (new[lag:] | new[:-lag])) + lag
+        lefts.append(right - lag)
+        rights.append(right)
+    left, right = np.concatenate(lefts), np.concatenate(rights)
+    lags = np.repeat(np.arange(1, window + 1), [len(r) for r in rights])
+    return Pairs(items[left], items[right], lags, ts[right])
+
+
+def fold(touched: Ids, rows: Records, items: Ids, ts: Ints, pairs: Pairs, settings: StateSettings) -> None:
+    """Fold events and pairs into the rows of the touched items, in place.
+
+    `touched`: sorted hashes of every item in `items` and `pairs`; `rows`: their records, same order, writable.
+    """
+    n = len(touched)
+    item = np.searchsorted(touched, items)
+    left, right = np.searchsorted(touched, pairs.left), np.searchsorted(touched, pairs.right)
+
+    newest = rows["ts"].copy()
+    np.maximum.at(newest, item, ts)
+    np.maximum.at(newest, left, pairs.ts)
+    np.maximum.at(newest, right, pairs.ts)
+    age_s = np.where(rows["ts"] > 0, (newest - rows["ts"]) / 1000.0, 0.0)
+    rows["ts"] = newest
+
+    rows["degree"] += np.bincount(item, minlength=n).astype(np.uint32)
+    clicks = np.exp2(-(newest[item] - ts) / 1000.0 / settings.popularity_half_life_s)
+    rows["popularity"] *= np.exp2(-age_s / settings.popularity_half_life_s)
+    rows["popularity"] += np.bincount(item, clicks, minlength=n)
+
+    fade = np.exp2(-age_s / settings.pair_half_life_s).astype(np.float32)[:, None]
+    rows["after"] *= fade
+    rows["before"] *= fade
+    if len(left):
+        _add_pairs(touched, rows, left, right, pairs, settings)
+
+
+def _add_pairs(touched: Ids, rows: Records, left: Ints, right: Ints, pairs: Pairs, settings: StateSettings) -> None:
+    # One entry for each (row, neighbour) met in the batch, both directions together.
+    half_life_ms = settings.pair_half_life_s * 1000.0
+    weight = 1.0 / pairs.lag
+    to_left = weight * np.exp2(-(rows["ts"][left] - pairs.ts) / half_life_ms)
+    to_right = weight * np.exp2(-(rows["ts"][right] - pairs.ts) / half_life_ms)
+    n = len(touched)
+    keys, entry = np.unique(np.concatenate([left * n + right, right * n + left]), return_inverse=True)
+    after = np.bincount(entry[: len(left)], to_left, minlength=len(keys)).astype(np.float32)
+    before = np.bincount(entry[len(left) :], to_right, minlength=len(keys)).astype(np.float32)
+    row, node = keys // n, touched[keys % n]
+
+    match = rows["nodes"][row] == node[:, None]
+    slot = match.argmax(1)
+    known = match[np.arange(len(row)), slot]
+    rows["after"][row[known], slot[known]] += after[known]
+    rows["before"][row[known], slot[known]] += before[known]
+    if known.all():
+        return
+
+    # New neighbours, strongest first, take the weakest slots. A quarter of the row is always theirs; beyond that
+    # a slot is taken only from a weaker neighbour, so that one batch of strangers cannot wipe out a row.
+    row, node, after, before = row[~known], node[~known], after[~known], before[~known]
+    order = np.lexsort((-(after + before), row))
+    row, node, after, before = row[order], node[order], after[order], before[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    slots = rows["nodes"].shape[1]
+    fits = rank < slots
+    row, node, after, before, rank = row[fits], node[fits], after[fits], before[fits], rank[fits]
+    crowded, place = np.unique(row, return_inverse=True)
+    strength = rows["after"][crowded] + rows["before"][crowded]
+    slot = np.argsort(strength, axis=1, kind="stable")[place, rank]
+    takes = (rank < max(1, slots // 4)) | (strength[place, slot] <= after + before)
+    at = row[takes], slot[takes]
+    rows["nodes"][at] = node[takes]
+    rows["after"][at] = after[takes]
+    rows["before"][at] = before[takes]
+
+
+class MemoryGraph:
+    """The item-item graph of one event stream, in memory."""
+
+    def __init__(self, settings: StateSettings) -> None:
+        self._settings = settings
+        self._row_of: dict[int, int] = {}
+        self._rows = np.zeros(1024, row_dtype(settings.neighbours_per_item))
+        self._recent: dict[int, tuple[list[int], list[int]]] = {}
+
+    def apply(self, events: Records) -> None:
+        """Fold events in arrival order; a user's steps are paired in that order."""
+        window = self._settings.pair_window_events
+        order = np.argsort(events["user"], kind="stable")
+        users, starts = np.unique(events["user"][order], return_index=True)
+        bounds = np.append(starts, len(order)).tolist()
+        items: list[int] = []
+        times: list[int] = []
+        new: list[bool] = []
+        lengths: list[int] = []
+        item_of, ts_of = events["item"][order].tolist(), events["ts"][order].tolist()
+        for user, start, end in zip(users.tolist(), bounds, bounds[1:], strict=False):
+            before_items, before_ts = self._recent.get(user, ([], []))
+            tail_items = before_items + item_of[start:end]
+            tail_ts = before_ts + ts_of[start:end]
+            items += tail_items
+            times += tail_ts
+            new += [False] * len(before_items) + [True] * (end - start)
+            lengths.append(len(tail_items))
+            self._recent[user] = (tail_items[-window:], tail_ts[-window:])
+        all_items = np.array(items, np.uint64)
+        all_ts = np.array(times, np.int64)
+        sequence = np.repeat(np.arange(len(lengths)), lengths)
+        pairs = pairs_in(all_items, all_ts, sequence, np.array(new, bool), window)
+        touched = np.unique(all_items)
+        at = self._places(touched)
+        rows = self._rows[at]
+        fold(touched, rows, events["item"], events["ts"], pairs, self._settings)
+        self._rows[at] = rows
+
+    def rows(self, items: Ids) -> Rows:
+        """Rows of these items, [R, K]."""
+        found = np.array([self._row_of.get(i, 0) for i in items.tolist()], np.int64)
+        return as_rows(self._rows[found])
+
+    def popular(self, k: int, now_ts: int | None = None) -> Ids:
+        """The k most popular items, counts decayed to the newest event time known (or `now_ts`)."""
+        known = np.fromiter(self._row_of.keys(), np.uint64, len(self._row_of))
+        rows = self._rows[1 : len(known) + 1]
+        if not len(known):
+            return known
+        age_s = ((rows["ts"].max() if now_ts is None else now_ts) - rows["ts"]) / 1000.0
+        popularity = rows["popularity"] * np.exp2(-age_s / self._settings.popularity_half_life_s)
+        return known[np.argsort(-popularity, kind="stable")[:k]]
+
+    def _places(self, items: Ids) -> Ints:
+        """Row numbers of the items, made for those without one; row 0 stays empty for the unknown."""
+        places = np.array([self._row_of.setdefault(i, len(self._row_of) + 1) for i in items.tolist()], np.int64)
+        while len(self._rows) <= len(self._row_of):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        return places

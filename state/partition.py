@@ -1,0 +1,241 @@
+"""Reading one partition's state, whether this process writes it or only looks on.
+
+Column families, all keys big-endian so that RocksDB's order is theirs:
+
+    default      "identity", "marks", "answered", "popular", "prequential"
+    sequences    user hash                   -> packed STEP, oldest first (user -> item direction of the graph)
+    edges        item hash, first offset     -> packed EDGE of one batch   (item -> user direction of the graph)
+    rows         item hash                   -> one row of the item-item graph
+    journal      first offset                -> packed EVENT of one batch, in arrival order
+    ids          "u" or "i", hash            -> the id's bytes
+    seen         generation, id digest       -> nothing; de-duplication
+    recommended  user hash                   -> the last recommendation message sent
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    ColumnFamily,
+    DBCompressionType,
+    Options,
+    Rdict,
+)
+
+from state.errors import StoreInUse, StoreUnreadable
+from state.events import EVENT, Ids, Records
+from state.graph import Rows, as_rows, row_dtype
+from state.sequences import Sequences, unpack
+from state.settings import StateSettings
+
+COLUMNS = ("sequences", "edges", "rows", "journal", "ids", "seen", "recommended")
+EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "u1")])
+POPULAR = np.dtype([("item", "<u8"), ("score", "<f8")])
+"""`score` = log2(popularity) + time in half-lives: it orders items rightly at any later time without decay."""
+
+KEY = struct.Struct(">Q")
+KEY_PAIR = struct.Struct(">QQ")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The log a store was built from, and the settings that fix the layout of its records."""
+
+    cluster: str
+    topic: str
+    partition: int
+    sequence_events: int
+    neighbours_per_item: int
+
+
+class Marks(msgspec.Struct):
+    """How far the state has come, written in the same batch as the state itself."""
+
+    next_offset: int = 0
+    """Logical offset of the first event not applied."""
+    base: int = 0
+    """Logical offset of the log's offset 0: other than 0 only when an embedded broker began a new log."""
+    applied: int = 0
+    dead: int = 0
+    duplicate: int = 0
+    key_mismatch: int = 0
+    users: int = 0
+    items: int = 0
+    oldest_ts: int = 0
+    newest_ts: int = 0
+
+
+_cache: dict[int, Cache] = {}
+
+
+def options(settings: StateSettings) -> Options:
+    """RocksDB options of a store's column families."""
+    block_cache = _cache.setdefault(settings.block_cache_bytes, Cache(settings.block_cache_bytes))
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(block_cache)
+    blocks.set_bloom_filter(10, False)
+    chosen = Options(raw_mode=True)
+    chosen.create_if_missing(True)
+    chosen.create_missing_column_families(True)
+    chosen.set_block_based_table_factory(blocks)
+    chosen.set_write_buffer_size(settings.write_buffer_bytes)
+    chosen.set_max_write_buffer_number(3)
+    chosen.set_compression_type(DBCompressionType.lz4())
+    chosen.set_max_open_files(512)
+    chosen.set_keep_log_file_num(2)
+    # Flushed column families would otherwise pin the write-ahead log of quiet ones for ever.
+    chosen.set_max_total_wal_size(256 << 20)
+    return chosen
+
+
+def open_rocksdb(path: Path, settings: StateSettings, access: AccessType | None = None) -> Rdict:
+    """Open the store's RocksDB. Raises StoreInUse or StoreUnreadable."""
+    chosen = options(settings)
+    try:
+        return Rdict(
+            str(path),
+            chosen,
+            column_families={name: options(settings) for name in COLUMNS},
+            access_type=access or AccessType.read_write(),
+        )
+    except Exception as error:  # rocksdict raises bare Exception for all it has to say
+        if "lock" in str(error).lower():
+            raise StoreInUse(
+                f"{path} is in use by another process: each worker needs a data directory of its own (--data DIR)"
+            ) from None
+        raise StoreUnreadable(f"RocksDB cannot open {path}: {error}") from None
+
+
+class Partition:
+    """Read access to one partition's store."""
+
+    def __init__(self, db: Rdict, settings: StateSettings, path: Path) -> None:
+        self.path = path
+        self._db = db
+        self._settings = settings
+        self._row = row_dtype(settings.neighbours_per_item)
+        self._column: dict[str, Rdict] = {name: db.get_column_family(name) for name in COLUMNS}
+        self._handle: dict[str, ColumnFamily] = {name: db.get_column_family_handle(name) for name in COLUMNS}
+
+    @property
+    def identity(self) -> Identity | None:
+        """The log the store was built from; None before its first batch."""
+        value = self._db.get(b"identity")
+        return msgspec.json.decode(value, type=Identity) if value else None
+
+    def marks(self) -> Marks:
+        """How far the state has come."""
+        value = self._db.get(b"marks")
+        return msgspec.json.decode(value, type=Marks) if value else Marks()
+
+    def prequential(self) -> bytes:
+        """The prequential counts as the worker wrote them; empty before the first test."""
+        return self._db.get(b"prequential") or b""
+
+    def answered(self) -> int:
+        """Every event before this logical offset has had its recommendation."""
+        value = self._db.get(b"answered")
+        return KEY.unpack(value)[0] if value else 0
+
+    def popular(self) -> Records:
+        """POPULAR records, most popular first."""
+        return np.frombuffer(self._db.get(b"popular") or b"", POPULAR)
+
+    def sequences(self, users: Ids) -> Sequences:
+        """The users' sequences, in the order asked for; empty for a user without events."""
+        return unpack(users, self.sequence_values(users))
+
+    def sequence_values(self, users: Ids) -> list[bytes | None]:
+        """The users' packed sequences."""
+        return self._get("sequences", users)
+
+    def row_records(self, items: Ids) -> Records:
+        """Packed rows of the item-item graph, writable, in the order asked for; zeros for an unknown item."""
+        empty = bytes(self._row.itemsize)
+        values = self._get("rows", items)
+        return np.frombuffer(bytearray(b"".join(v or empty for v in values)), self._row)
+
+    def rows(self, items: Ids) -> Rows:
+        """Rows of the item-item graph."""
+        return as_rows(self.row_records(items))
+
+    def edges(self, item: int, limit: int) -> Records:
+        """The newest EDGEs of an item, in arrival order."""
+        it = self._column["edges"].iter()
+        it.seek_for_prev(KEY_PAIR.pack(item, 2**64 - 1))
+        blocks: list[Records] = []
+        found = 0
+        while it.valid() and found < limit and it.key()[:8] == KEY.pack(item):
+            blocks.append(np.frombuffer(it.value(), EDGE))
+            found += len(blocks[-1])
+            it.prev()
+        return np.concatenate([*reversed(blocks), np.empty(0, EDGE)])[-limit:]
+
+    def journal(self, start: int, end: int) -> Records:
+        """Applied EVENTs with start <= offset < end, in arrival order; nothing older is read."""
+        blocks = list(self._journal_blocks(start, end))
+        return np.concatenate(blocks) if blocks else np.empty(0, EVENT)
+
+    def _journal_blocks(self, start: int, end: int) -> Iterator[Records]:
+        it = self._column["journal"].iter()
+        it.seek_for_prev(KEY.pack(start))
+        if not it.valid():
+            it.seek_to_first()
+        while it.valid() and KEY.unpack(it.key())[0] < end:
+            events = np.frombuffer(it.value(), EVENT)
+            inside = (events["offset"] >= start) & (events["offset"] < end)
+            yield events if inside.all() else events[inside]
+            it.next()
+
+    def user_ids(self, users: Ids) -> list[bytes | None]:
+        """The ids behind user hashes."""
+        return self._names(b"u", users)
+
+    def item_ids(self, items: Ids) -> list[bytes | None]:
+        """The ids behind item hashes."""
+        return self._names(b"i", items)
+
+    def recommended(self, user: int) -> bytes | None:
+        """The last recommendation message sent for a user."""
+        value: bytes | None = self._column["recommended"].get(KEY.pack(user))
+        return value
+
+    def all_items(self) -> Ids:
+        """Hashes of every item in the graph, ascending."""
+        keys = list(self._column["rows"].keys())
+        return np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)
+
+    def some_users(self, count: int, seed: int) -> Ids:
+        """Hashes of up to `count` users, drawn evenly: hashes are spread evenly, so a random seek is a fair draw."""
+        it = self._column["sequences"].iter()
+        drawn: set[int] = set()
+        for start in np.random.default_rng(seed).integers(0, 2**64, count, np.uint64, endpoint=False).tolist():
+            it.seek(KEY.pack(start))
+            if not it.valid():
+                it.seek_to_first()
+            if it.valid():
+                drawn.add(KEY.unpack(it.key())[0])
+        return np.array(sorted(drawn), np.uint64)
+
+    def close(self) -> None:
+        """Close the store; it cannot be used afterwards."""
+        self._column.clear()
+        self._handle.clear()
+        self._db.close()
+
+    def _get(self, column: str, hashes: Ids) -> list[bytes | None]:
+        keys = hashes.astype(">u8").tobytes()
+        found: list[bytes | None] = self._column[column].get([keys[i : i + 8] for i in range(0, len(keys), 8)])
+        return found
+
+    def _names(self, prefix: bytes, hashes: Ids) -> list[bytes | None]:
+        keys = hashes.astype(">u8").tobytes()
+        found: list[bytes | None] = self._column["ids"].get(
+            [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)]
+        )
+        return found

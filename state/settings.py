@@ -1,0 +1,30 @@
+"""What the state keeps and for how long: the `[state]` section of the configuration."""
+
+import msgspec
+
+
+class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds and half-lives of one partition's store.
+
+    `neighbours_per_item` and `sequence_events` fix the layout of the records on disk: a store built with other
+    values is refused, never silently reinterpreted.
+    """
+
+    sequence_events: int = 100
+    """Newest events kept in a user's sequence."""
+    neighbours_per_item: int = 32
+    """Slots of an item's row in the item-item graph; the weakest slot makes room for a new neighbour."""
+    pair_window_events: int = 3
+    """An event is paired with this many of the user's events before it."""
+    pair_half_life_s: float = 30 * 86_400.0
+    """Event time after which a pair counts half."""
+    popularity_half_life_s: float = 7 * 86_400.0
+    """Event time after which an item's click counts half towards its popularity."""
+    popular_items: int = 200
+    """Most popular items kept at hand for users nothing else can serve."""
+    dedup_window_events: int = 1_000_000
+    """An event whose `id` was seen within at least this many offsets is dropped as a duplicate."""
+    write_buffer_bytes: int = 32 << 20
+    """RocksDB memtable size of each of a store's column families."""
+    block_cache_bytes: int = 64 << 20
+    """RocksDB block cache, shared by all stores of a process."""

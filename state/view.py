@@ -1,0 +1,120 @@
+"""A live, read-only view over all partitions in a data directory: works while workers run, and when they do not."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rocksdict import AccessType
+
+from state.errors import StateError
+from state.events import Ids, Records
+from state.graph import Rows, combine
+from state.partition import POPULAR, Partition, open_rocksdb
+from state.sequences import Sequences, unpack
+from state.settings import StateSettings
+
+
+def partition_path(data: Path, topic: str, partition: int) -> Path:
+    """Where a partition's store lies."""
+    return data / f"{topic}-{partition}"
+
+
+def partitions_in(data: Path, topic: str) -> list[int]:
+    """Partitions that have a store in the data directory."""
+    numbers = (p.name.removeprefix(f"{topic}-") for p in data.glob(f"{topic}-*") if (p / "CURRENT").exists())
+    return sorted(int(n) for n in numbers if n.isdigit())
+
+
+class View:
+    """Read access to every partition's store through RocksDB secondaries.
+
+    A secondary sees what the worker had written when `refresh` was last called.
+    """
+
+    def __init__(self, data: Path, topic: str, settings: StateSettings) -> None:
+        self._data, self._topic, self._settings = data, topic, settings
+        # A secondary needs a place of its own for its info log; nothing of the state is written there.
+        self._scratch = Path(tempfile.mkdtemp(prefix="anabranch-view-"))
+        self.partitions: dict[int, Partition] = {}
+        self.refresh()
+
+    def __enter__(self) -> "View":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def refresh(self) -> None:
+        """Catch up with the workers: new writes and new partitions."""
+        for number, partition in list(self.partitions.items()):
+            try:
+                partition._db.try_catch_up_with_primary()
+            except Exception:  # the store was moved aside or rebuilt: open what lies there now
+                partition.close()
+                del self.partitions[number]
+        for number in partitions_in(self._data, self._topic):
+            if number not in self.partitions:
+                path = partition_path(self._data, self._topic, number)
+                access = AccessType.secondary(str(self._scratch / str(number)))
+                try:
+                    self.partitions[number] = Partition(open_rocksdb(path, self._settings, access), self._settings, path)
+                except StateError:
+                    continue  # being created by a worker at this moment; the next refresh sees it
+
+    def sequences(self, users: Ids) -> Sequences:
+        """The users' sequences, in the order asked for."""
+        values: list[bytes | None] = [None] * len(users)
+        for partition in self.partitions.values():
+            values = [a or b for a, b in zip(values, partition.sequence_values(users), strict=True)]
+        return unpack(users, values)
+
+    def rows(self, items: Ids) -> Rows:
+        """Rows of the item-item graph, the partitions' counts together."""
+        parts = [p.rows(items) for p in self.partitions.values()]
+        if not parts:
+            raise StateError(f"no state in {self._data}: has a worker run with this --data yet?")
+        return combine(parts, self._settings)
+
+    def popular(self, count: int) -> Ids:
+        """The most popular items, decayed to now."""
+        return most_popular([p.popular() for p in self.partitions.values()], count)
+
+    def item_ids(self, items: Ids) -> list[bytes | None]:
+        """The ids behind item hashes."""
+        names: list[bytes | None] = [None] * len(items)
+        for partition in self.partitions.values():
+            names = [a or b for a, b in zip(names, partition.item_ids(items), strict=True)]
+        return names
+
+    def all_items(self) -> Ids:
+        """Hashes of every item, ascending."""
+        return np.unique(np.concatenate([np.empty(0, np.uint64), *(p.all_items() for p in self.partitions.values())]))
+
+    def some_users(self, count: int, seed: int) -> Ids:
+        """Up to `count` users drawn evenly over the partitions."""
+        share = -(-count // max(1, len(self.partitions)))
+        drawn = [p.some_users(share, seed) for p in self.partitions.values()]
+        return np.unique(np.concatenate([np.empty(0, np.uint64), *drawn]))
+
+    def recommended(self, user: int) -> bytes | None:
+        """The last recommendation message sent for a user."""
+        return next((m for p in self.partitions.values() if (m := p.recommended(user))), None)
+
+    def close(self) -> None:
+        """Close every store."""
+        for partition in self.partitions.values():
+            partition.close()
+        self.partitions.clear()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def most_popular(lists: list[Records], count: int) -> Ids:
+    """The best of several partitions' POPULAR lists, a listed item's shares added up."""
+    both = np.concatenate([np.empty(0, POPULAR), *lists])
+    if not len(both):
+        return np.empty(0, np.uint64)
+    items, entry = np.unique(both["item"], return_inverse=True)
+    newest = both["score"].max()
+    share = np.bincount(entry, np.exp2(both["score"] - newest), minlength=len(items))
+    return items[np.argsort(-share, kind="stable")[:count]]

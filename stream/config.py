@@ -1,0 +1,169 @@
+"""The one configuration: `anabranch.toml`, then `ANABRANCH_*` variables, then flags, the later the stronger.
+
+A variable names a key in upper case, sections joined by two underscores: `ANABRANCH_TRAINER__EVERY_S=60`. A key or
+variable that does not exist is refused by name; so is a value of the wrong type.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.settings import StateSettings
+from stream.errors import ConfigError
+
+CONFIG_FILE = "anabranch.toml"
+ENV_PREFIX = "ANABRANCH_"
+NOT_SETTINGS = frozenset({"ANABRANCH_CONFIG", "ANABRANCH_DATASETS"})
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the configuration; unknown keys are refused."""
+
+
+class Topics(Section):
+    """Names and shape of the topics; `anabranch init` creates those that are missing."""
+
+    clicks: str = "clicks"
+    recommendations: str = "recommendations"
+    dead_letters: str = "dead-letters"
+    items: str = "items"
+    models: str = "models"
+    requests: str = "requests"
+    replies: str = "replies"
+    commands: str = "commands"
+    command_replies: str = "command-replies"
+    partitions: int = 2
+    """Partitions of `clicks`, `requests` and `recommendations` when `init` creates them."""
+    replication: int = 1
+
+
+class ClickFields(Section):
+    """Where a click's fields lie in the messages: dotted paths into the JSON object."""
+
+    user: str = "user"
+    item: str = "item"
+    ts: str = "ts"
+    event: str = "event"
+    id: str = "id"
+
+
+class Clicks(Section):
+    """How clicks are read."""
+
+    fields: ClickFields = ClickFields()
+    max_message_bytes: int = 1 << 20
+    """A longer message goes to the dead letters unread."""
+    max_future_s: float = 86_400.0
+    """An event time further ahead of the broker's clock than this is wrong, and goes to the dead letters."""
+
+
+class Worker(Section):
+    """The consumer of clicks."""
+
+    instance: str = "0"
+    """Names this worker among those of the group; each needs its own."""
+    poll_max_events: int = 20_000
+    poll_wait_ms: int = 100
+    fetch_max_bytes: int = 16 << 20
+    session_timeout_ms: int = 6_000
+    heartbeat_ms: int = 2_000
+    rank_batch_users: int = 256
+    """Owed users answered in one forward pass."""
+    web_port: int = 0
+    """Port of the worker's health page; 0 takes a free one."""
+    baselines: bool = True
+    """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
+    standing_users: int = 100_000
+    """Users whose last recommendation is remembered for the prequential test."""
+
+
+class Trainer(Section):
+    """When the trainer learns, and from how much."""
+
+    every_events: int = 20_000
+    every_s: float = 300.0
+    min_events: int = 500
+    """No cycle on fewer new events than this, unless commanded."""
+    replay_users: int = 20_000
+    """Users besides those with new events whose sequences are learned again in a cycle."""
+    keep_versions: int = 10
+
+
+class Config(Section):
+    """Everything that can be set."""
+
+    broker: str = ""
+    """HOST:PORT[,HOST:PORT] of Kafka; empty: `anabranch up` starts the embedded broker."""
+    data: Path = Path("anabranch-data")
+    group: str = "anabranch"
+    artifacts: str = ""
+    """Where model versions are published: a path or an fsspec URL; empty: `<data>/models`."""
+    topics: Topics = Topics()
+    clicks: Clicks = Clicks()
+    state: StateSettings = StateSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    ranking: RankingSettings = RankingSettings()
+    worker: Worker = Worker()
+    trainer: Trainer = Trainer()
+
+    @property
+    def artifacts_url(self) -> str:
+        """The artifact store, with its default filled in."""
+        return self.artifacts or str(self.data / "models")
+
+
+def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags: object) -> Config:
+    """The configuration from file, environment and flags; a flag that is None is not set.
+
+    `path` None reads `ANABRANCH_CONFIG` or `anabranch.toml` where it exists. Raises ConfigError, naming the key.
+    """
+    env = os.environ if env is None else env
+    tree = _from_file(path, env)
+    for name, value in env.items():
+        if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
+            _put(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), value, name)
+    for key, flag in flags.items():
+        if flag is not None:
+            _put(tree, key.split("__"), flag, f"--{key.replace('_', '-')}")
+    try:
+        return msgspec.convert(tree, Config, strict=False, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _from_file(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:
+    explicit = path or (Path(env["ANABRANCH_CONFIG"]) if "ANABRANCH_CONFIG" in env else None)
+    file = explicit or Path(CONFIG_FILE)
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        if explicit is None:
+            return {}
+        raise ConfigError(f"there is no configuration file {str(file)!r}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: object, source: str) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{source}: {key!r} is a value, not a section")
+    tree[keys[-1]] = value
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """msgspec's "Object contains unknown field `x` - at `$.a`" with the key as a person would write it."""
+    problem, _, where = str(error).partition(" - at ")
+    section = where.strip("`").removeprefix("$").lstrip(".")
+    if problem.startswith("Object contains unknown field"):
+        key = problem.split("`")[1]
+        dotted = f"{section}.{key}" if section else key
+        return f"unknown setting {dotted!r}: see docs/configuration.md for the settings there are"
+    return f"setting {section!r}: {problem[0].lower()}{problem[1:]}"
