@@ -1,0 +1,179 @@
+"""The Faust app around one worker: services to start and stop together, agents for what every worker must hear.
+
+The firehose does not run through Faust's agents: it is one service around one batch consumer. The app's id is the
+group's with the worker's instance, because agents of one app id share a topic's partitions, and every worker must hear
+every pointer and command.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from mode import Service
+
+from model.versions import ArtifactError
+from state.events import hash_id
+from state.titles import Titles
+from stream.config import Config
+from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
+from stream.partitions import EMBEDDED, Partitions
+from stream.pointers import consumer_partitions, decode_pointer, newer, read_champion
+from stream.ranker import Ranker
+from stream.serving import load_serving
+from stream.topics import cluster_id
+from stream.worker import Worker
+
+log = logging.getLogger("anabranch.worker")
+
+MAX_REQUEST_BYTES = 32 << 20
+
+
+class Firehose(Service):
+    """Owns the Kafka clients, the stores and the worker between them."""
+
+    def __init__(self, config: Config, *, embedded: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._config = config
+        self._embedded = embedded
+        self.champion: Pointer | None = None
+
+    async def on_start(self) -> None:
+        config = self._config
+        cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
+        self._titles = Titles(config.data)
+        self._partitions = Partitions(config, cluster)
+        self._ranker = Ranker(config, self._partitions.stores, self._titles)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=config.broker,
+            group_id=config.group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=[RangePartitionAssignor],
+            session_timeout_ms=config.worker.session_timeout_ms,
+            heartbeat_interval_ms=config.worker.heartbeat_ms,
+            fetch_max_bytes=config.worker.fetch_max_bytes,
+            max_partition_fetch_bytes=config.worker.fetch_max_bytes,
+        )
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=config.broker, acks="all", max_request_size=MAX_REQUEST_BYTES, linger_ms=0
+        )
+        self._title_reader = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
+        await self._consumer.start()
+        await self._producer.start()
+        await self._title_reader.start()
+        self._worker = Worker(config, self._consumer, self._producer, self._partitions, self._ranker)
+        await self.follow(await read_champion(config))
+
+    async def follow(self, pointer: Pointer | None) -> None:
+        """Serve the version a pointer names; a bad artifact leaves the old one serving."""
+        champion = newer(self.champion, pointer)
+        if champion is None or champion is self.champion:
+            return
+        try:
+            started = time.monotonic()
+            self._ranker.serving = await asyncio.to_thread(load_serving, champion, self._config)
+            log.info("serving version %s (%.1f s to load)", champion.version, time.monotonic() - started)
+        except ArtifactError as error:
+            log.error("version %s is not served, the old one goes on: %s", champion.version, error)
+        self.champion = champion
+
+    @Service.task
+    async def _consume(self) -> None:
+        await self._worker.consume()
+
+    @Service.task
+    async def _answer(self) -> None:
+        await self._worker.answer()
+
+    @Service.task
+    async def _read_titles(self) -> None:
+        topic = self._config.topics.items
+        reader = self._title_reader
+        partitions = [TopicPartition(topic, p) for p in await consumer_partitions(reader, topic)]
+        reader.assign(partitions)
+        stored = {} if self._embedded else self._titles.offsets()
+        for partition in partitions:
+            reader.seek(partition, stored.get(partition.partition, 0))
+        while not self.should_stop:
+            for partition, records in (await reader.getmany(timeout_ms=500)).items():
+                titles: dict[int, str | None] = {}
+                for record in records:
+                    try:
+                        item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
+                    except msgspec.MsgspecError as error:
+                        log.warning("items topic, offset %d: no title: %s", record.offset, error)
+                        continue
+                    key = str(item.item).encode() if item else record.key
+                    if key:
+                        titles[hash_id(key)] = item.title if item else None
+                self._titles.apply(titles, {partition.partition: records[-1].offset + 1})
+
+    async def pause(self, paused: bool) -> None:
+        """Stop or go on reading clicks; answers and requests are not affected."""
+        clicks = [p for p in self._consumer.assignment() if p.topic == self._config.topics.clicks]
+        if paused:
+            self._consumer.pause(*clicks)
+        else:
+            self._consumer.resume(*clicks)
+
+    async def on_stop(self) -> None:
+        await self._consumer.stop()
+        await self._title_reader.stop()
+        await self._producer.stop()
+        self._partitions.close_all()
+        self._titles.close()
+
+
+def build(config: Config, *, embedded: bool = False) -> faust.App:
+    """The app of one worker, ready to be run by Faust."""
+    app = faust.App(
+        f"{config.group}-{config.worker.instance}",
+        broker=";".join(f"kafka://{address}" for address in config.broker.split(",")),
+        datadir=str(config.data / "faust"),
+        store="memory://",
+        web_port=config.worker.web_port,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        broker_session_timeout=config.worker.session_timeout_ms / 1000,
+        broker_heartbeat_interval=config.worker.heartbeat_ms / 1000,
+        broker_max_poll_interval=300.0,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="latest",
+    )
+    firehose = Firehose(config, embedded=embedded)
+
+    @app.agent(app.topic(config.topics.models, value_type=bytes, value_serializer="raw", internal=False))
+    async def models(stream: Any) -> None:
+        async for value in stream:
+            await firehose.follow(decode_pointer(value))
+
+    handlers: dict[str, Callable[[], Awaitable[None]]] = {
+        "pause": lambda: firehose.pause(True),
+        "resume": lambda: firehose.pause(False),
+    }
+
+    @app.agent(app.topic(config.topics.commands, value_type=bytes, value_serializer="raw", internal=False))
+    async def commands(stream: Any) -> None:
+        async for value in stream:
+            try:
+                command = msgspec.json.decode(value, type=Command)
+            except msgspec.MsgspecError as error:
+                log.warning("commands topic: no command: %s", error)
+                continue
+            if command.command in handlers:
+                await handlers[command.command]()
+                reply = CommandReply(command.id, "done", f"worker {config.worker.instance}: {command.command}d")
+                await firehose._producer.send(config.topics.command_replies, encode(reply), key=command.id.encode())
+
+    @app.on_start.connect  # type: ignore[untyped-decorator]
+    async def start_firehose(*_: Any, **__: Any) -> None:
+        await app.add_runtime_dependency(firehose)
+
+    return app

@@ -1,0 +1,243 @@
+"""From Kafka records to events: whole batches at once, one at a time only where something is wrong.
+
+A batch of values is joined by newlines and decoded in one call. That cannot shift an event to another record: each
+value must begin with `{` and end with `}`, JSON strings cannot hold a raw newline, so no value can be completed by
+the next, and the count must agree.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from state.events import EVENT, KIND_CODES, KINDS, EventBatch, hash_ids
+from stream.config import ClickFields, Clicks
+
+MAX_ID_BYTES = 512
+SECONDS_BELOW = 100_000_000_000
+"""A time below this is 1973 in ms and the year 5138 in s: somebody sent seconds."""
+CHUNK = 512
+"""Records decoded together; a bad one costs its chunk the fast path, no more."""
+
+
+class Record(Protocol):
+    """What is read of a Kafka record."""
+
+    key: bytes | None
+    value: bytes | None
+    offset: int
+    timestamp: int
+
+
+class DeadLetter(NamedTuple):
+    """A record that is no event, and why."""
+
+    record: Record
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """The events of a batch of records, and the rest."""
+
+    batch: EventBatch
+    dead: list[DeadLetter]
+    key_mismatch: int
+
+
+class Click(msgspec.Struct):
+    """The default layout of a click; unknown fields are ignored."""
+
+    user: str | int
+    item: str | int
+    ts: int | float | str | None = None
+    event: str = "click"
+    id: str | int | None = None
+
+
+class Invalid(ValueError):
+    """A record is no event; the message is the dead letter's reason."""
+
+
+class Row(NamedTuple):
+    user: bytes
+    item: bytes
+    ts: int
+    kind: int
+    id: bytes | None
+
+
+_lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
+
+
+class Decoder:
+    """Decodes clicks laid out as the configuration says."""
+
+    def __init__(self, clicks: Clicks) -> None:
+        self._limit_bytes = clicks.max_message_bytes
+        self._max_future_ms = clicks.max_future_s * 1000
+        self._paths = None if clicks.fields == ClickFields() else msgspec.structs.asdict(clicks.fields)
+
+    def decode(self, records: Sequence[Record], base: int = 0) -> Decoded:
+        """Events and dead letters of records in log order; `base` is added to every offset."""
+        rows: list[Row] = []
+        offsets: list[int] = []
+        dead: list[DeadLetter] = []
+        mismatch = 0
+        for start in range(0, len(records), CHUNK):
+            chunk = records[start : start + CHUNK]
+            good = self._all_at_once(chunk)
+            if good is not None:
+                rows += good
+                offsets += [r.offset for r in chunk]
+                mismatch += sum(r.key is not None and r.key != row.user for r, row in zip(chunk, good, strict=True))
+                continue
+            for record in chunk:
+                try:
+                    row = self.one(record)
+                except Invalid as reason:
+                    dead.append(DeadLetter(record, str(reason)))
+                    continue
+                rows.append(row)
+                offsets.append(record.offset)
+                mismatch += record.key is not None and record.key != row.user
+        return Decoded(_batch(rows, offsets, base), dead, mismatch)
+
+    def one(self, record: Record) -> Row:
+        """One record as an event. Raises Invalid with the reason."""
+        value = record.value
+        if value is None:
+            raise Invalid("no value: a tombstone is no event")
+        if len(value) > self._limit_bytes:
+            raise Invalid(f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._limit_bytes}")
+        try:
+            fields = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise Invalid(f"not a JSON object but {_type_name(fields)}")
+        if self._paths:
+            fields = {name: _at(fields, path) for name, path in self._paths.items()}
+        kind = fields.get("event") if fields.get("event") is not None else KINDS[0]
+        if not isinstance(kind, str) or kind not in KIND_CODES:
+            raise Invalid(f"unknown event kind {_show(kind)}: known are {', '.join(KINDS)}")
+        given_id = fields.get("id")
+        return Row(
+            _identifier(fields.get("user"), "user"),
+            _identifier(fields.get("item"), "item"),
+            self._time(fields.get("ts"), record.timestamp),
+            KIND_CODES[kind],
+            None if given_id is None else _identifier(given_id, "id"),
+        )
+
+    def _all_at_once(self, records: Sequence[Record]) -> list[Row] | None:
+        """The rows of flawless records in the default layout; None where any needs a closer look."""
+        values = [r.value for r in records]
+        if self._paths or None in values:
+            return None
+        try:
+            if not all(v[0] == 123 and v[-1] == 125 for v in values):  # type: ignore[index]
+                return None
+            joined = b"\n".join(values)  # type: ignore[arg-type]
+            clicks = _lines.decode_lines(joined)
+        except (msgspec.MsgspecError, UnicodeDecodeError, IndexError):
+            return None
+        if len(clicks) != len(records) or max(map(len, values)) > self._limit_bytes:  # type: ignore[arg-type]
+            return None
+        users, items, times = [c.user for c in clicks], [c.item for c in clicks], [c.ts for c in clicks]
+        if set(map(type, users)) != {str} or set(map(type, items)) != {str}:
+            return None
+        if set(map(type, times)) == {type(None)}:
+            times = [r.timestamp for r in records]
+        elif set(map(type, times)) != {int}:
+            return None
+        if min(times) < SECONDS_BELOW or max(times) > records[-1].timestamp + self._max_future_ms:  # type: ignore
+            return None
+        try:
+            user_ids, item_ids = [u.encode() for u in users], [i.encode() for i in items]  # type: ignore[union-attr]
+            kinds = [KIND_CODES[c.event] for c in clicks]
+        except (UnicodeEncodeError, KeyError):
+            return None
+        user_bytes, item_bytes = set(map(len, user_ids)), set(map(len, item_ids))
+        if min(min(user_bytes), min(item_bytes)) < 1 or max(max(user_bytes), max(item_bytes)) > MAX_ID_BYTES:
+            return None
+        given = [c.id for c in clicks]
+        if given.count(None) != len(given) and set(map(type, given)) - {str, type(None)}:
+            return None
+        ids = [None if i is None else i.encode() for i in given]  # type: ignore[union-attr]
+        if any(i is not None and not 0 < len(i) <= MAX_ID_BYTES for i in ids):
+            return None
+        return list(map(Row, user_ids, item_ids, times, kinds, ids))  # type: ignore[arg-type]
+
+    def _time(self, ts: object, broker_ms: int) -> int:
+        if ts is None:
+            return broker_ms
+        if isinstance(ts, str):
+            try:
+                moment = datetime.fromisoformat(ts)
+            except ValueError:
+                raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601") from None
+            # A time without a zone is taken as UTC.
+            ms = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+        elif isinstance(ts, bool) or not isinstance(ts, int | float) or not math.isfinite(ts):
+            raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601")
+        else:
+            ms = ts
+        if ms < 0:
+            raise Invalid(f"ts {_show(ts)} is negative")
+        if ms < SECONDS_BELOW and not isinstance(ts, str):
+            raise Invalid(f"ts {_show(ts)} looks like seconds: milliseconds are expected")
+        if ms > broker_ms + self._max_future_ms:
+            raise Invalid(
+                f"ts {_show(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "
+                f"clicks.max_future_s = {self._max_future_ms / 1000:.0f}"
+            )
+        return int(ms)
+
+
+def _batch(rows: list[Row], offsets: list[int], base: int) -> EventBatch:
+    users, items, times, kinds, ids = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [], [])
+    events = np.zeros(len(rows), EVENT)
+    events["user"] = hash_ids(users)
+    events["item"] = hash_ids(items)
+    events["ts"] = times
+    events["offset"] = np.array(offsets, np.int64) + base
+    events["kind"] = kinds
+    given = {} if ids.count(None) == len(ids) else {row: i for row, i in enumerate(ids) if i is not None}
+    return EventBatch(events, users, items, given)
+
+
+def _identifier(value: object, name: str) -> bytes:
+    if value is None:
+        raise Invalid(f"{name} is missing or null")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise Invalid(f"{name} {_show(value)} is neither text nor a whole number")
+    try:
+        identifier = str(value).encode()
+    except UnicodeEncodeError:
+        raise Invalid(f"{name} is not valid UTF-8") from None
+    if not identifier:
+        raise Invalid(f"{name} is empty")
+    if len(identifier) > MAX_ID_BYTES:
+        raise Invalid(f"{name} is {len(identifier)} bytes long, more than {MAX_ID_BYTES}")
+    return identifier
+
+
+def _at(fields: dict[str, Any], path: str) -> Any:
+    found: Any = fields
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _type_name(value: object) -> str:
+    return {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}.get(
+        type(value), "null"
+    )

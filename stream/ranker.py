@@ -1,0 +1,139 @@
+"""Answers: from owed users to recommendation messages, a batch at a time, off the event loop's thread."""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from model.ranking import Ranked, Ranking
+from state.events import Ids
+from state.graph import Rows, combine
+from state.owed import Debt
+from state.settings import StateSettings
+from state.store import Store
+from state.titles import Titles
+from state.view import most_popular
+from stream.config import Config
+from stream.messages import Recommendation, Recommended, encode
+from stream.prequential import FALLBACK, Standing, baselines
+
+NAMES_KEPT = 500_000
+POPULAR_FOR_S = 1.0
+"""How long a list of popular items is served before it is read again."""
+
+
+class Answer(NamedTuple):
+    """One user's recommendation, ready to send."""
+
+    user: int
+    user_id: bytes
+    offset: int
+    message: bytes
+    standing: Standing
+
+
+class Serving(NamedTuple):
+    """The version being served."""
+
+    version: str
+    created_ts: int
+    ranking: Ranking
+
+
+class Ranker:
+    """Ranks for the users of the stores of one worker, with whatever version is being served."""
+
+    def __init__(self, config: Config, stores: Mapping[int, Store], titles: Titles) -> None:
+        self.serving: Serving | None = None
+        self._config = config
+        self._state: StateSettings = config.state
+        self._stores = stores
+        self._titles = titles
+        self._names: dict[int, tuple[str, str | None]] = {}
+        self._popular: Ids = np.empty(0, np.uint64)
+        self._popular_until = 0.0
+
+    def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
+        """Recommendations for these users of one partition, each reflecting all the store holds."""
+        store = self._stores[partition]
+        serving = self.serving
+        users = np.fromiter(debts, np.uint64, len(debts))
+        sequences = store.sequences(users)
+        k = self._config.ranking.k
+        popular = self._popular_items(max(k, 10))
+        ranked = serving.ranking.rank(sequences, self.rows, k) if serving else None
+        said: list[dict[str, list[int]]] = [{}] * len(users)
+        if ranked is not None and self._config.worker.baselines and len(sequences.steps):
+            last = sequences.steps["item"][np.maximum(sequences.indptr[1:] - 1, 0)]
+            said = baselines(sequences, self.rows(last), popular)
+        self._learn_names(ranked, popular[:k])
+        now_ms = time.time_ns() // 1_000_000
+        answers = []
+        ids = store.user_ids(users)
+        for row, (user, debt) in enumerate(debts.items()):
+            items, by = self._items(ranked, row, popular[:k])
+            user_id = ids[row] or b""
+            message = Recommendation(
+                user=user_id.decode(),
+                items=items,
+                model=by.version if by else None,
+                model_age_s=round((now_ms - by.created_ts) / 1000, 1) if by else None,
+                source="model" if by else "popularity",
+                event_ts=debt.ts if debt.ts >= 0 else None,
+                emitted_ts=now_ms,
+                partition=partition,
+                offset=debt.offset - store.state.base,
+            )
+            shown = ranked.items[row][ranked.items[row] != 0] if by and ranked else popular[:k]
+            standing = Standing(by.version if by else FALLBACK, shown[:10].tolist(), said[row] if by else {})
+            answers.append(Answer(user, user_id, debt.offset, encode(message), standing))
+        return answers
+
+    def rows(self, items: Ids) -> Rows:
+        """Rows of the live graph over all partitions of this worker."""
+        return combine([store.rows(items) for store in list(self._stores.values())], self._state)
+
+    def _items(self, ranked: Ranked | None, row: int, popular: Ids) -> tuple[list[Recommended], Serving | None]:
+        if ranked is None or not ranked.items[row].any():
+            strength = np.arange(len(popular), 0, -1) / max(len(popular), 1)
+            return [self._recommended(i, s, []) for i, s in zip(popular.tolist(), strength, strict=True)], None
+        shown = [
+            self._recommended(item, score, because)
+            for item, score, because in zip(
+                ranked.items[row].tolist(), ranked.scores[row].tolist(), ranked.because[row].tolist(), strict=True
+            )
+            if item
+        ]
+        return shown, self.serving
+
+    def _recommended(self, item: int, score: float, because: list[int]) -> Recommended:
+        name, title = self._names[item]
+        reasons = [self._names[i][0] for i in because if i]
+        return Recommended(item=name, score=round(float(score), 4), because=reasons, title=title)
+
+    def _popular_items(self, count: int) -> Ids:
+        if time.monotonic() > self._popular_until:
+            self._popular = most_popular([s.popular() for s in list(self._stores.values())], count)
+            self._popular_until = time.monotonic() + POPULAR_FOR_S
+        return self._popular
+
+    def _learn_names(self, ranked: Ranked | None, popular: Ids) -> None:
+        """Look up ids and titles not met before; a title that changes is seen once the names are forgotten."""
+        if len(self._names) > NAMES_KEPT:
+            self._names.clear()
+        wanted = set(popular.tolist())
+        if ranked is not None:
+            wanted.update(ranked.items.ravel().tolist())
+            wanted.update(ranked.because.ravel().tolist())
+        missing = np.array(sorted(wanted - self._names.keys() - {0}), np.uint64)
+        if not len(missing):
+            return
+        titles = self._titles.get(missing)
+        ids: list[bytes | None] = [None] * len(missing)
+        for store in list(self._stores.values()):
+            ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]
+        for item, identifier, title in zip(missing.tolist(), ids, titles, strict=True):
+            # An item only a version trained elsewhere knows has no id here; its hash still tells it apart.
+            name = identifier.decode() if identifier else f"#{item:016x}"
+            self._names[item] = (name, title)

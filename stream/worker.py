@@ -1,0 +1,195 @@
+"""The path of an event, from the clicks topic to the recommendations topic.
+
+The commit order, and what a crash after each step does:
+
+    1 decode            nothing is changed; the batch is read again
+    2 apply in memory   lost with the process; the batch is read again
+    3 write             state, journal and next offset are in RocksDB or none of them is. Dead letters were
+                        acknowledged before, so a crash between can repeat one, never lose one
+    4 rank the owed     the users are still owed: the journal past the `answered` mark says so
+    5 produce           the message may be sent again after a restart, with the same partition and offset
+    6 record answers    the message was sent and is known as sent
+    7 commit the group  for lag monitors only: on assignment the store's own offset is sought
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from state.events import hash_id
+from state.owed import Debt
+from state.store import Store
+from stream.config import Config
+from stream.decode import DeadLetter, Decoder, Record
+from stream.messages import Request
+from stream.partitions import Partitions
+from stream.prequential import Prequential, decode_scores
+from stream.ranker import Answer, Ranker
+
+COMMIT_EVERY_S = 1.0
+
+
+class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Folds clicks into state and answers every touched user; one event loop, one thread for torch."""
+
+    def __init__(
+        self,
+        config: Config,
+        consumer: AIOKafkaConsumer,
+        producer: AIOKafkaProducer,
+        partitions: Partitions,
+        ranker: Ranker,
+    ) -> None:
+        self._config, self._topics = config, config.topics
+        self._consumer, self._producer = consumer, producer
+        self._partitions, self._ranker = partitions, ranker
+        self._decoder = Decoder(config.clicks)
+        self._prequential = Prequential(config.worker.standing_users)
+        self._turn = asyncio.Lock()  # held while users of a store are being answered: it must not close then
+        self._touched = asyncio.Event()
+        self._behind = False
+        self._committed_at = 0.0
+
+    async def consume(self) -> None:
+        """Poll, fold, for ever."""
+        self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self)
+        limit, wait = self._config.worker.poll_max_events, self._config.worker.poll_wait_ms
+        while True:
+            polled = await self._consumer.getmany(timeout_ms=wait, max_records=limit)
+            self._behind = sum(map(len, polled.values())) >= limit
+            for partition, records in polled.items():
+                if partition.topic == self._topics.clicks:
+                    await self._fold(partition.partition, records)
+                else:
+                    await self._reply(partition.partition, records)
+            await self._commit_group()
+            await asyncio.sleep(0)
+
+    async def _fold(self, number: int, records: Sequence[Record]) -> None:
+        store = self._partitions.stores.get(number)
+        if store is None:  # revoked while the poll was under way; its next owner reads these again
+            return
+        decoded = self._decoder.decode(records, store.state.base)  # 1
+        await self._bury(number, decoded.dead)
+        scores = decode_scores(store.prequential())
+        tested = self._prequential.test(decoded.batch.events, scores)
+        store.apply(  # 2, 3
+            decoded.batch,
+            records[-1].offset + 1 + store.state.base,
+            dead=len(decoded.dead),
+            key_mismatch=decoded.key_mismatch,
+            prequential=msgspec.json.encode(scores) if tested else None,
+        )
+        self._touched.set()
+
+    async def answer(self) -> None:
+        """Work the owed users off, newest first, for ever; ingest that is behind goes before."""
+        while True:
+            await self._touched.wait()
+            self._touched.clear()
+            while not self._behind and (owed := self._most_owed()) is not None:
+                async with self._turn:
+                    number, store = owed
+                    if self._partitions.stores.get(number) is not store:
+                        continue
+                    debts = store.owed.newest(self._config.worker.rank_batch_users)
+                    answers = await asyncio.to_thread(self._ranker.answer, number, debts)  # 4
+                    await self._send(answers)  # 5
+                    store.record_answers([(a.user, a.offset, a.message) for a in answers])  # 6
+                for answer in answers:
+                    self._prequential.stand(answer.user, answer.standing)
+
+    async def _send(self, answers: list[Answer]) -> None:
+        topic = self._topics.recommendations
+        sent = [await self._producer.send(topic, a.message, key=a.user_id) for a in answers]
+        await asyncio.gather(*sent)
+
+    async def _bury(self, number: int, dead: list[DeadLetter]) -> None:
+        """Send dead letters with their reason and wait until the broker has them."""
+        sent = []
+        for record, reason in dead:
+            headers = [
+                ("reason", reason.encode()),
+                ("topic", self._topics.clicks.encode()),
+                ("partition", str(number).encode()),
+                ("offset", str(record.offset).encode()),
+            ]
+            try:
+                sent.append(
+                    await self._producer.send(
+                        self._topics.dead_letters, record.value, key=record.key, headers=headers
+                    )
+                )
+            except MessageSizeTooLargeError:
+                cut = (record.value or b"")[:1000]
+                headers.append(("truncated", str(len(record.value or b"")).encode()))
+                sent.append(
+                    await self._producer.send(self._topics.dead_letters, cut, key=record.key, headers=headers)
+                )
+        await asyncio.gather(*sent)
+
+    async def _reply(self, number: int, records: Sequence[Record]) -> None:
+        """Answer "recommend for this user now" from the store of the user's partition."""
+        store = self._partitions.stores.get(number)
+        if store is None:
+            return
+        for record in records:
+            try:
+                request = msgspec.json.decode(record.value or b"", type=Request)
+            except msgspec.MsgspecError as error:
+                await self._bury(number, [DeadLetter(record, f"no request: {error}")])
+                continue
+            user = hash_id(request.user)
+            async with self._turn:
+                debts = {user: Debt(store.state.next_offset, store.state.next_offset - 1, -1)}
+                answers = await asyncio.to_thread(self._ranker.answer, number, debts)
+            message = msgspec.json.decode(answers[0].message)
+            message["user"] = request.user  # a user without events has no id in the dictionary
+            await self._producer.send_and_wait(
+                self._topics.replies,
+                msgspec.json.encode(message | {"id": request.id}),
+                key=request.id.encode() or None,
+            )
+
+    async def _commit_group(self) -> None:  # 7
+        if time.monotonic() - self._committed_at < COMMIT_EVERY_S:
+            return
+        self._committed_at = time.monotonic()
+        offsets = {
+            TopicPartition(self._topics.clicks, number): store.state.next_offset - store.state.base
+            for number, store in self._partitions.stores.items()
+        }
+        for partition in self._consumer.assignment():
+            if partition.topic == self._topics.requests:
+                offsets[partition] = await self._consumer.position(partition)
+        if offsets:
+            try:
+                await self._consumer.commit(offsets)
+            except KafkaError:
+                pass  # a rebalance is under way; the store's own offsets decide
+
+    def _most_owed(self) -> tuple[int, Store] | None:
+        number, store = max(
+            self._partitions.stores.items(), key=lambda entry: len(entry[1].owed), default=(0, None)
+        )
+        return (number, store) if store is not None and len(store.owed) else None
+
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        """Open the stores and seek to the offset each has come to."""
+        clicks = [p for p in assigned if p.topic == self._topics.clicks]
+        begins, ends = await self._consumer.beginning_offsets(clicks), await self._consumer.end_offsets(clicks)
+        for partition in clicks:
+            store = self._partitions.open(partition.partition, begins[partition], ends[partition])
+            self._consumer.seek(partition, max(store.state.next_offset - store.state.base, begins[partition]))
+        self._touched.set()
+
+    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        """Let the answer under way finish, then close the stores."""
+        async with self._turn:
+            for partition in revoked:
+                if partition.topic == self._topics.clicks:
+                    self._partitions.close(partition.partition)

@@ -1,0 +1,100 @@
+"""The item-item graph: decay, full rows, and the same rows from memory and from several partitions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from state.events import EVENT
+from state.graph import MemoryGraph, combine
+from state.settings import StateSettings
+
+HOUR_MS = 3_600_000
+SETTINGS = StateSettings(neighbours_per_item=4, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600)
+
+
+def graph(*clicks: tuple[int, int, int]) -> MemoryGraph:
+    made = MemoryGraph(SETTINGS)
+    made.apply(np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT))
+    return made
+
+
+def items(*hashes: int) -> np.ndarray:
+    return np.array(hashes, np.uint64)
+
+
+def test_a_count_halves_with_every_half_life_of_event_time():
+    made = graph((1, 10, HOUR_MS), (1, 11, HOUR_MS), (2, 10, 2 * HOUR_MS))
+    rows = made.rows(items(10))
+    assert rows.after[0, 0] == pytest.approx(0.5)
+    assert rows.popularity[0] == pytest.approx(1.5)
+    assert rows.degree[0] == 2
+
+
+def test_a_neighbour_two_steps_away_counts_half():
+    rows = graph((1, 10, HOUR_MS), (1, 11, HOUR_MS), (1, 12, HOUR_MS)).rows(items(10))
+    assert dict(zip(rows.nodes[0].tolist(), rows.after[0].tolist(), strict=True)) == {11: 1.0, 12: 0.5, 0: 0.0}
+
+
+def test_an_unknown_item_has_an_empty_row():
+    rows = graph((1, 10, HOUR_MS)).rows(items(99))
+    assert rows.degree[0] == 0
+    assert not rows.nodes.any()
+
+
+def test_a_full_row_keeps_its_strong_neighbours_and_still_takes_a_new_one():
+    clicks = [(user, item, HOUR_MS) for user in range(5) for item in (10, 11)]
+    clicks += [(100 + n, item, HOUR_MS) for n in range(20, 40) for item in (10, n)]
+    made = graph(*clicks)
+    before = made.rows(items(10)).nodes[0].tolist()
+    assert 11 in before
+    made.apply(np.array([(999, 10, HOUR_MS, 0, 0), (999, 77, HOUR_MS, 0, 0)], EVENT))
+    after = made.rows(items(10)).nodes[0].tolist()
+    assert 77 in after
+    assert 11 in after
+
+
+click = st.tuples(st.integers(1, 4), st.integers(10, 14), st.integers(1, 5).map(lambda h: h * HOUR_MS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(click, min_size=1, max_size=40), st.integers(1, 40))
+def test_two_batches_in_time_order_make_the_same_graph_as_one(clicks, cut):
+    clicks = sorted(clicks, key=lambda c: c[2])
+    whole = StateSettings(neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600)
+    events = np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT)
+    one, two = MemoryGraph(whole), MemoryGraph(whole)
+    one.apply(events)
+    two.apply(events[:cut])
+    if len(events[cut:]):
+        two.apply(events[cut:])
+    known = np.unique(events["item"])
+    a, b = one.rows(known), two.rows(known)
+    assert a.degree.tolist() == b.degree.tolist()
+    np.testing.assert_allclose(a.popularity, b.popularity, rtol=1e-4)
+    for row in range(len(known)):
+        for direction in ("after", "before"):
+            left = {n: w for n, w in zip(a.nodes[row].tolist(), getattr(a, direction)[row].tolist(), strict=True) if n}
+            right = {n: w for n, w in zip(b.nodes[row].tolist(), getattr(b, direction)[row].tolist(), strict=True) if n}
+            assert left == pytest.approx(right, rel=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(click, min_size=2, max_size=40))
+def test_partitions_together_know_what_one_would(clicks):
+    whole = StateSettings(neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600)
+    events = np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT)
+    all_of_it, parts = MemoryGraph(whole), [MemoryGraph(whole), MemoryGraph(whole)]
+    all_of_it.apply(events)
+    for number, part in enumerate(parts):
+        own = events[events["user"] % 2 == number]
+        if len(own):
+            part.apply(own)
+    known = np.unique(events["item"])
+    a, b = all_of_it.rows(known), combine([p.rows(known) for p in parts], whole)
+    assert a.degree.tolist() == b.degree.tolist()
+    np.testing.assert_allclose(a.popularity, b.popularity, rtol=1e-4)
+    for row in range(len(known)):
+        left = {n: w for n, w in zip(a.nodes[row].tolist(), a.after[row].tolist(), strict=True) if n and w > 1e-6}
+        right = {n: w for n, w in zip(b.nodes[row].tolist(), b.after[row].tolist(), strict=True) if n and w > 1e-6}
+        assert left == pytest.approx(right, rel=1e-3)

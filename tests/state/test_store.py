@@ -1,0 +1,174 @@
+"""One partition's store against an oracle of plain dicts folded from the same log."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from state.errors import StoreInUse, WrongLayout, WrongLog
+from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.partition import Identity
+from state.settings import StateSettings
+from state.store import Store
+
+SETTINGS = StateSettings(sequence_events=5, neighbours_per_item=4, pair_window_events=2, popular_items=3)
+LOG = Identity("cluster", "clicks", 0, 5, 4)
+
+Click = tuple[str, str, int]
+
+
+def batch(clicks: list[Click], first_offset: int = 0, ids: dict[int, bytes] | None = None) -> EventBatch:
+    events = np.zeros(len(clicks), EVENT)
+    users, items = [u.encode() for u, _, _ in clicks], [i.encode() for _, i, _ in clicks]
+    events["user"], events["item"] = hash_ids(users), hash_ids(items)
+    events["ts"] = [ts for _, _, ts in clicks]
+    events["offset"] = first_offset + np.arange(len(clicks))
+    return EventBatch(events, users, items, ids or {})
+
+
+def apply(store: Store, clicks: list[Click]) -> None:
+    start = store.state.next_offset
+    store.apply(batch(clicks, start), start + len(clicks))
+
+
+def hashes(*names: str) -> np.ndarray:
+    return np.array([hash_id(n) for n in names], np.uint64)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    opened = Store(tmp_path / "clicks-0", LOG, SETTINGS)
+    yield opened
+    opened.close()
+
+
+def test_a_sequence_holds_the_newest_events_oldest_first(store):
+    apply(store, [("ann", f"item{n}", 1000 + n) for n in range(7)])
+    items = store.sequences(hashes("ann")).of(0)["item"]
+    assert items.tolist() == hashes(*(f"item{n}" for n in range(2, 7))).tolist()
+
+
+def test_a_late_event_lands_where_its_time_says(store):
+    apply(store, [("ann", "first", 1000), ("ann", "third", 3000)])
+    apply(store, [("ann", "second", 2000)])
+    assert store.sequences(hashes("ann")).of(0)["item"].tolist() == hashes("first", "second", "third").tolist()
+
+
+def test_an_item_knows_what_came_after_it_from_the_first_co_occurrence(store):
+    apply(store, [("ann", "bread", 1000), ("ann", "butter", 2000)])
+    rows = store.rows(hashes("bread", "butter"))
+    assert rows.nodes[0, 0] == hash_id("butter")
+    assert rows.after[0, 0] == pytest.approx(1.0, rel=1e-4)
+    assert rows.before[1, 0] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_pairs_are_found_across_batches(store):
+    apply(store, [("ann", "bread", 1000)])
+    apply(store, [("ann", "butter", 2000)])
+    assert store.rows(hashes("bread")).after[0, 0] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_the_users_of_an_item_are_its_edges(store):
+    apply(store, [("ann", "bread", 1000), ("bob", "milk", 1500)])
+    apply(store, [("bob", "bread", 2000)])
+    assert store.edges(hash_id("bread"), 10)["user"].tolist() == hashes("ann", "bob").tolist()
+    assert store.edges(hash_id("bread"), 1)["user"].tolist() == hashes("bob").tolist()
+
+
+def test_the_most_popular_are_at_hand(store):
+    apply(store, [("ann", "milk", 1000), ("bob", "milk", 1000), ("cid", "bread", 1000)])
+    assert store.popular()["item"].tolist() == hashes("milk", "bread").tolist()
+
+
+def test_an_id_seen_before_is_a_duplicate_also_after_reopening(tmp_path):
+    with_id = [("ann", "milk", 1000)]
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    store.apply(batch(with_id, 0, {0: b"order-1"}), 1)
+    store.close()
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    outcome = store.apply(batch(with_id, 1, {0: b"order-1"}), 2)
+    assert outcome.duplicate == 1
+    assert len(store.sequences(hashes("ann")).of(0)) == 1
+    assert store.state.next_offset == 2
+    store.close()
+
+
+def test_touched_users_stay_owed_until_answered_also_after_reopening(tmp_path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, [("ann", "milk", 1000), ("bob", "bread", 1000)])
+    store.record_answers([(hash_id("ann"), 0, b"for ann")])
+    store.close()
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    assert set(store.owed.newest(10)) >= {hash_id("bob")}
+    assert store.recommended(hash_id("ann")) == b"for ann"
+    store.record_answers([(user, debt.offset, b"") for user, debt in store.owed.newest(10).items()])
+    store.close()
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    assert len(store.owed) == 0
+    store.close()
+
+
+def test_an_answer_does_not_clear_a_newer_event(store):
+    apply(store, [("ann", "milk", 1000)])
+    apply(store, [("ann", "bread", 2000)])
+    store.record_answers([(hash_id("ann"), 0, b"")])
+    assert store.owed.newest(1)[hash_id("ann")].offset == 1
+    assert store.answered() == 1
+
+
+def test_a_store_has_one_owner(store):
+    with pytest.raises(StoreInUse, match="--data"):
+        Store(store.path, LOG, SETTINGS)
+
+
+@pytest.mark.parametrize("other", [Identity("elsewhere", "clicks", 0, 5, 4), Identity("cluster", "clicks", 1, 5, 4)])
+def test_another_logs_store_is_refused(tmp_path, other):
+    Store(tmp_path / "s", LOG, SETTINGS).close()
+    with pytest.raises(WrongLog):
+        Store(tmp_path / "s", other, SETTINGS)
+
+
+def test_a_store_of_another_layout_is_refused_by_the_name_of_the_setting(tmp_path):
+    Store(tmp_path / "s", LOG, SETTINGS).close()
+    with pytest.raises(WrongLayout, match="sequence_events = 5"):
+        Store(tmp_path / "s", Identity("cluster", "clicks", 0, 6, 4), StateSettings(sequence_events=6))
+
+
+clicks = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("vwxyz"), st.integers(1, 6)), min_size=1, max_size=30
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clicks, st.lists(st.integers(1, 30), max_size=4))
+def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_factory, log, cuts):
+    store = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS)
+    bounds = sorted({0, len(log), *(c for c in cuts if c < len(log))})
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        apply(store, log[start:end])
+
+    sequences: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for user, item, ts in log:
+        steps = sequences[user]
+        steps.append((ts, item))
+        steps.sort(key=lambda step: step[0])  # stable: equal times keep the order of arrival
+        # The oracle forgets at the end of a batch, as the store does; below it compares what both must know.
+    for user, steps in sequences.items():
+        kept = store.sequences(hashes(user)).of(0)
+        assert len(kept) == min(5, len(steps))
+        assert (np.diff(kept["ts"]) >= 0).all()
+        if len(steps) <= 5:
+            assert kept["item"].tolist() == hashes(*(i for _, i in steps)).tolist()
+    counts = Counter(item for _, item, _ in log)
+    names = sorted(counts)
+    assert store.rows(hashes(*names)).degree.tolist() == [counts[n] for n in names]
+    assert store.state.applied == len(log)
+    assert store.state.users == len(sequences)
+    assert store.state.items == len(counts)
+    journal = store.journal(0, len(log))
+    assert journal["item"].tolist() == hashes(*(i for _, i, _ in log)).tolist()
+    assert store.journal(1, len(log) - 1)["offset"].tolist() == list(range(1, len(log) - 1))
+    store.close()
