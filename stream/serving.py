@@ -9,5 +9,7 @@ from stream.ranker import Serving
 
 def load_serving(pointer: Pointer, config: Config) -> Serving:
     """Load and verify the version a pointer names. Raises ArtifactError."""
-    version = load(pointer.url, pointer.version, expected_sha256=pointer.sha256)
-    return Serving(pointer.version, version.manifest.created_ts, Ranking(version, config.ranking))
+    version = load(pointer.url, pointer.name, pointer.version, pointer.sha256)
+    trained = version.trained
+    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, config.ranking)
+    return Serving(pointer.version, version.manifest.created_ts, ranking)

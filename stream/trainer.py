@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from model.increment import Candidate, learn
+from model.increment import Trained, learn
 from model.versions import ArtifactError, Version, load, prune, publish
 from state.events import Ids
 from state.view import View
@@ -106,7 +106,9 @@ class Trainer:
         if self._champion is not None and self._champion.manifest.version == champion.version:
             return
         try:
-            self._champion = await asyncio.to_thread(load, champion.url, champion.version, champion.sha256)
+            self._champion = await asyncio.to_thread(
+                load, champion.url, MODEL_NAME, champion.version, champion.sha256
+            )
         except ArtifactError as error:
             log.error("cannot learn on from version %s: %s", champion.version, error)
 
@@ -146,7 +148,7 @@ class Trainer:
         self._champion, self._pointer = version, pointer
         await self._producer.send_and_wait(self._config.topics.models, encode(pointer), key=MODEL_NAME.encode())
         await asyncio.to_thread(
-            prune, self._config.artifacts_url, self._config.trainer.keep_versions, pointer.version
+            prune, self._config.artifacts_url, MODEL_NAME, self._config.trainer.keep_versions, pointer.version
         )
         return pointer, (
             f"version {pointer.version} published: learned from {news.events} new events in {learned_s:.1f} s"
@@ -160,7 +162,7 @@ class Trainer:
         since = {number: min(since.get(number, 0), end) for number, end in upto.items()}
         return News(sum(upto[n] - since[n] for n in upto), {n: e for n, e in upto.items() if e}, since)
 
-    def _learn(self, news: News) -> Candidate:
+    def _learn(self, news: News) -> Trained:
         touched = [
             np.unique(self._view.partitions[n].journal(news.since[n], end)["user"]) for n, end in news.upto.items()
         ]
@@ -168,20 +170,23 @@ class Trainer:
         seed = sum(news.upto.values())
         replayed = np.setdiff1d(self._view.some_users(self._config.trainer.replay_users, seed), fresh)
         sequences = self._view.sequences(np.concatenate([fresh, replayed]))
-        known = self._champion.vocabulary if self._champion else None
+        champion = self._champion
+        known = champion.trained.vocabulary if champion else None
         items = np.unique(sequences.steps["item"])
         named = items if known is None else items[known.lookup(items) == 0]
         ids = self._view.item_ids(named)
         names = {h: i.decode() for h, i in zip(named.tolist(), ids, strict=True) if i is not None}
         config = self._config
         return learn(
-            self._champion,
+            champion.trained if champion else None,
+            champion.manifest.version if champion else None,
             sequences,
             names,
             self._view.rows,
             model=config.model,
             training=config.training,
             ranking=config.ranking,
+            state=config.state,
             seed=seed % 2**31,
         )
 

@@ -1,0 +1,66 @@
+"""The items that can be ranked now: a version's, and fresh ones that no version knows yet."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from model.vocabulary import Indices, Vocabulary
+from state.events import Ids
+from state.graph import Rows
+
+RowsOf = Callable[[Ids], Rows]
+
+
+def neighbourhood(
+    items: Ids, rows: Rows, vocabulary: Vocabulary, table: torch.Tensor
+) -> tuple[torch.Tensor, np.ndarray]:
+    """A row for each unknown item: the mean of its known neighbours' rows, weighted by co-occurrence.
+
+    Returns rows [m, d] and which of them have a known neighbour at all; the others are 0.
+    """
+    index = vocabulary.lookup(rows.nodes)
+    weight = np.where(index > 0, rows.after + rows.before, 0.0).astype(np.float32)
+    total = weight.sum(1, keepdims=True)
+    share = torch.from_numpy(weight / np.maximum(total, 1e-9))
+    made = (table[torch.from_numpy(index)] * share[:, :, None]).sum(1)
+    return made, total[:, 0] > 0
+
+
+class Catalogue:
+    """Columns of the score matrix: column 0 is padding, then the vocabulary, then fresh items as they are met."""
+
+    def __init__(self, vocabulary: Vocabulary, table: torch.Tensor, fresh_items: int) -> None:
+        self.vocabulary = vocabulary
+        self.table = table
+        self._known = len(vocabulary)
+        self._base = vocabulary
+        self._room = fresh_items
+        self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
+        self.popularity = np.ones(len(self.hashes), np.float32)
+
+    def columns(self, items: Ids, rows_of: RowsOf) -> Indices:
+        """Columns of the items, any shape; an item met for the first time gets one, if there is room, else 0."""
+        columns = self.vocabulary.lookup(items)
+        if self._room <= 0:
+            return columns
+        missing = np.unique(items[(columns == 0) & (items != 0)])[: self._room]
+        if not len(missing):
+            return columns
+        rows = rows_of(missing)
+        made, placed = neighbourhood(missing, rows, self._base, self.table[: self._known + 1])
+        missing, made = missing[placed], made[torch.from_numpy(placed)]
+        if not len(missing):
+            return columns
+        self._room -= len(missing)
+        self.vocabulary = self.vocabulary.grow(missing, [""] * len(missing))
+        self.table = torch.cat([self.table, made])
+        self.hashes = np.concatenate([self.hashes, missing])
+        self.popularity = np.concatenate([self.popularity, np.maximum(rows.popularity[placed], 1e-3)])
+        return self.vocabulary.lookup(items)
+
+    def learn_popularity(self, items: Ids, rows: Rows) -> None:
+        """Take over the decayed popularity of items whose rows were just read."""
+        columns = self.vocabulary.lookup(items)
+        known = columns > 0
+        self.popularity[columns[known]] = np.maximum(rows.popularity[known], 1e-3)

@@ -1,0 +1,54 @@
+"""CREATE: two encoders on one item table, tied by a transfer loss (arXiv 2602.23471).
+
+    E            item table, [n + 1, d], row 0 = padding
+    h_u          SASRec over the user's newest items (local view);   scores = E h_u
+    e_u          UltraGCN's user row on the bipartite graph (global view), in training only
+    L = L_local + w_global · L_global + w_transfer · BarlowTwins(h_u, e_u)
+
+Training (`model.training`) warms E up on the graph alone, then learns jointly. Inference reads E and SASRec only, so
+a new user needs no folding-in.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.histories import Histories, pack
+from model.sasrec import SASRec
+from model.settings import ModelSettings
+
+
+class Create(nn.Module):
+    """The shared item table and the sequence encoder: what is kept, published and served."""
+
+    def __init__(self, items: int, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.items = nn.Embedding(items + 1, settings.dim)
+        nn.init.normal_(self.items.weight, std=settings.init_std)
+        with torch.no_grad():
+            self.items.weight[0] = 0.0
+        self.sequence = SASRec(settings)
+
+    @property
+    def item_count(self) -> int:
+        """Items without the padding row."""
+        return self.items.num_embeddings - 1
+
+    @torch.no_grad()
+    def encode(self, histories: Histories) -> Tensor:
+        """h_u of each user, [B, d]; zeros for an empty history."""
+        self.eval()
+        h = torch.zeros(len(histories), self.settings.dim)
+        rows = torch.from_numpy(histories.lengths).nonzero()[:, 0]
+        if len(rows):
+            packed = pack(histories.take(rows.numpy()).newest(self.settings.sequence_events))
+            h[rows] = self.sequence(self.items(packed.items), packed)[packed.last]
+        return h
+
+    def grown(self, rows: Tensor) -> "Create":
+        """A copy with item rows [m, d] added behind the old ones."""
+        grown = Create(self.item_count + len(rows), self.settings)
+        grown.sequence.load_state_dict(self.sequence.state_dict())
+        with torch.no_grad():
+            grown.items.weight.copy_(torch.cat([self.items.weight, rows]))
+        return grown

@@ -1,0 +1,88 @@
+"""Users' histories as the encoders read them: item indices, ragged, packed so that little time goes to padding."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.vocabulary import Indices, Vocabulary
+from state.sequences import Sequences
+
+LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, 200])
+"""Padded lengths: one attention call each, about 7% of it padding."""
+
+
+class Histories(NamedTuple):
+    """Ragged item indices: user `r` owns `items[indptr[r]:indptr[r + 1]]`, oldest first, no index 0."""
+
+    indptr: Indices
+    items: Indices
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.indptr) - 1
+
+    @property
+    def lengths(self) -> Indices:
+        """Items of each user."""
+        return np.diff(self.indptr)
+
+    def take(self, rows: Indices) -> "Histories":
+        """Only these users, in this order."""
+        lengths = self.lengths[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
+        return Histories(indptr, self.items[at])
+
+    def newest(self, limit: int) -> "Histories":
+        """Each history cut to its newest `limit` items."""
+        lengths = np.minimum(self.lengths, limit)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(indptr[-1]) + np.repeat(self.indptr[1:] - indptr[1:], lengths)
+        return Histories(indptr, self.items[at])
+
+
+def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
+    """Sequences as indices; items the vocabulary does not know are left out."""
+    items = vocabulary.lookup(sequences.steps["item"])
+    known = items > 0
+    kept = np.concatenate([[0], np.cumsum(known)])
+    return Histories(kept[sequences.indptr], items[known])
+
+
+class Packed(NamedTuple):
+    """A batch on one token axis, users of equal padded length side by side."""
+
+    items: Tensor
+    """[T] item index, 0 = padding."""
+    positions: Tensor
+    """[T] position counted from the oldest item read, which is 0."""
+    groups: list[tuple[int, int]]
+    """(users, padded length) in the order of the token axis."""
+    tokens: Tensor
+    """[E] where each item of the batch lies on the token axis, history after history."""
+    last: Tensor
+    """[B] where each user's newest item lies."""
+
+
+def pack(histories: Histories) -> Packed:
+    """Pack a batch; every history has 1 to 200 items."""
+    lengths = histories.lengths
+    padded = LENGTHS[np.searchsorted(LENGTHS, lengths)]
+    order = np.argsort(padded, kind="stable")
+    start = np.zeros(len(lengths), np.int64)
+    start[order] = np.cumsum(padded[order]) - padded[order]
+    within = np.arange(lengths.sum()) - np.repeat(histories.indptr[:-1], lengths)
+    tokens = np.repeat(start, lengths) + within
+    items = np.zeros(padded.sum(), np.int64)
+    positions = np.zeros_like(items)
+    items[tokens] = histories.items
+    positions[tokens] = within
+    groups = [(int(n), int(length)) for length, n in zip(*np.unique(padded, return_counts=True), strict=True)]
+    return Packed(
+        torch.from_numpy(items),
+        torch.from_numpy(positions),
+        groups,
+        torch.from_numpy(tokens),
+        torch.from_numpy(start + lengths - 1),
+    )

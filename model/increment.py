@@ -1,0 +1,108 @@
+"""One cycle of learning: from a champion (or nothing) and users' sequences to a candidate, measured on newest events.
+
+The newest `holdout_events` are kept back first: champion and candidate are measured on them, the fusion weights are
+chosen on them, with a graph of its own that has not seen them. Then the candidate takes one more pass with them in.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from model.catalogue import RowsOf, neighbourhood
+from model.create import Create
+from model.histories import to_histories
+from model.holdout import Holdout, choose_fusion, cut
+from model.ranking import Fusion
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.training import train
+from model.vocabulary import Vocabulary
+from state.sequences import Sequences
+from state.settings import StateSettings
+
+
+class Trained(NamedTuple):
+    """A model that can be published: what it is and what it was measured to be."""
+
+    model: Create
+    vocabulary: Vocabulary
+    fusion: Fusion
+    metrics: dict[str, float]
+    parent: str | None
+
+
+def learn(
+    champion: Trained | None,
+    parent: str | None,
+    sequences: Sequences,
+    names: dict[int, str],
+    rows_of: RowsOf,
+    *,
+    model: ModelSettings,
+    training: TrainingSettings,
+    ranking: RankingSettings,
+    state: StateSettings,
+    seed: int,
+) -> Trained:
+    """Learn from these users' sequences (new ones and replayed ones).
+
+    `names` maps hashes of items the champion does not know to their ids; `rows_of` is the live graph, from whose
+    neighbourhoods new items get their rows. Without a champion everything is learned from nothing.
+    """
+    torch.manual_seed(seed)
+    past, holdout = cut(sequences, training.holdout_events)
+    fresh = champion is None or champion.model.settings != model
+    if fresh:
+        vocabulary = Vocabulary(np.empty(0, np.uint64), [])
+        net = Create(0, model)
+    else:
+        assert champion is not None
+        vocabulary, net = champion.vocabulary, champion.model
+    vocabulary, net = grow(net, vocabulary, names, rows_of)
+    histories = to_histories(past, vocabulary)
+    spent = train(
+        net,
+        histories,
+        training,
+        warm_up_epochs=training.warm_up_epochs if fresh else training.increment_warm_up_epochs,
+        epochs=training.epochs if fresh else training.increment_epochs,
+        seed=seed,
+        fresh=fresh,
+    )
+    fusion, metrics = measure(net, vocabulary, past, holdout, ranking, state)
+    if champion is not None:
+        before = Holdout(past, holdout, state).scores(champion.model, champion.vocabulary, champion.fusion, ranking)
+        metrics |= {f"champion_{name}": value for name, value in before.items()}
+    # One more pass with the newest events in: a stream's newest are what the next hour looks like.
+    train(net, to_histories(sequences, vocabulary), training, warm_up_epochs=0, epochs=1, seed=seed + 1, fresh=False)
+    metrics |= {"epochs": float(spent.epochs), "train_s": spent.seconds, "users": float(len(histories))}
+    return Trained(net, vocabulary, fusion, metrics, parent)
+
+
+def measure(
+    net: Create,
+    vocabulary: Vocabulary,
+    past: Sequences,
+    holdout: Sequences,
+    ranking: RankingSettings,
+    state: StateSettings,
+) -> tuple[Fusion, dict[str, float]]:
+    """The best fusion weights on the held-out events, and what the model comes to with and without them."""
+    held = Holdout(past, holdout, state)
+    fusion = choose_fusion(held, net, vocabulary, ranking)
+    metrics = {f"model_{n}": v for n, v in held.scores(net, vocabulary, Fusion(0.0, 0.0), ranking).items()}
+    return fusion, metrics | held.scores(net, vocabulary, fusion, ranking)
+
+
+def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str], rows_of: RowsOf) -> tuple[Vocabulary, Create]:
+    """Add the named items: rows from their graph neighbourhood, or drawn where they have no known neighbour."""
+    ids = list(names.values())
+    new = np.fromiter(names, np.uint64, len(names))
+    if not len(new):
+        return vocabulary, net.grown(torch.zeros(0, net.settings.dim))
+    drawn = torch.randn(len(new), net.settings.dim) * net.settings.init_std
+    if net.item_count:
+        made, placed = neighbourhood(new, rows_of(new), vocabulary, net.items.weight.detach())
+        drawn = torch.where(torch.from_numpy(placed)[:, None], made, drawn)
+    return vocabulary.grow(new, ids), net.grown(drawn)
+

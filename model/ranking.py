@@ -1,0 +1,172 @@
+"""The top k for a batch of users: s = E h_u + w_t · t + w_r · r, the model's word and the live graph's.
+
+`because`: for each recommended item the one or two of the user's newest items that speak most for it in the graph's
+evidence; where the graph is silent, those whose embeddings point most in the item's direction.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+
+from model.catalogue import Catalogue, RowsOf
+from model.create import Create
+from model.evidence import SHARPNESS, Spoken, newest_items, repeats, speak
+from model.histories import to_histories
+from model.settings import RankingSettings
+from model.vocabulary import Vocabulary
+from state.events import Floats, Ids
+from state.sequences import Sequences
+
+
+class Fusion(msgspec.Struct, frozen=True):
+    """Weights of the evidence, chosen on held-out events."""
+
+    evidence: float = 1.0
+    repeat: float = 1.0
+
+
+class Ranked(NamedTuple):
+    """The answer for B users."""
+
+    items: Ids
+    """[B, k] best first, 0 = none."""
+    scores: Floats
+    """[B, k]."""
+    because: Ids
+    """[B, k, 2] items of the user's own, 0 = none."""
+
+
+class Ranking:
+    """Ranks with one version's model and the live graph."""
+
+    def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
+        self._model = model.eval()
+        self._settings = settings
+        given = (settings.evidence_weight, settings.repeat_weight)
+        self._evidence_weight = fusion.evidence if given[0] is None else given[0]
+        self._repeat_weight = fusion.repeat if given[1] is None else given[1]
+        self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
+        self._vocabulary = vocabulary
+        self._scratch = torch.zeros(0)
+
+    @torch.no_grad()
+    def rank(self, sequences: Sequences, rows_of: RowsOf, k: int) -> Ranked:
+        """The k best items for each user; a user nothing speaks for gets none (all 0)."""
+        settings, catalogue = self._settings, self._catalogue
+        histories = to_histories(sequences, self._vocabulary)
+        history, _ = newest_items(sequences, settings.history_items)
+        spoken, columns = self._spoken(history, rows_of)
+        h = self._model.encode(histories)
+        scores = h @ catalogue.table.T
+        if spoken is not None:
+            self._add(scores, spoken.user, columns, self._cosine(spoken, columns), SHARPNESS, self._evidence_weight)
+        users, own, weights = repeats(sequences, settings.repeat_decay)
+        own_columns = catalogue.columns(own, rows_of) if len(own) else np.zeros(0, np.int64)
+        if scores.shape[1] < len(catalogue.hashes):
+            grown = h @ catalogue.table[scores.shape[1] :].T
+            scores = torch.cat([scores, grown], 1)
+        if self._repeat_weight:
+            self._add(scores, users, own_columns, weights, 1.0, self._repeat_weight)
+        scores[:, 0] = -torch.inf
+        if settings.filter_seen:
+            scores[torch.from_numpy(users), torch.from_numpy(own_columns)] = -torch.inf
+        best, found = torch.topk(scores, min(k, scores.shape[1]), dim=1)
+        return self._ranked(history, spoken, columns, best, found, k)
+
+    def _spoken(self, history: Ids, rows_of: RowsOf) -> tuple[Spoken | None, np.ndarray]:
+        nothing = np.zeros(0, np.int64)
+        if not self._evidence_weight and not self._settings.because:
+            return None, nothing
+        known = np.unique(history)
+        known = known[known != 0]
+        if not len(known):
+            return None, nothing
+        rows = rows_of(known)
+        self._catalogue.learn_popularity(known, rows)
+        spoken = speak(history, known, rows, self._settings)
+        columns = self._catalogue.columns(spoken.item, rows_of) if self._evidence_weight else (
+            self._vocabulary.lookup(spoken.item)
+        )
+        return spoken, columns
+
+    def _cosine(self, spoken: Spoken, columns: np.ndarray) -> Floats:
+        return spoken.weight / np.sqrt(self._catalogue.popularity[columns])
+
+    def _add(
+        self, scores: torch.Tensor, users: np.ndarray, columns: np.ndarray, weights: Floats, sharp: float, weight: float
+    ) -> None:
+        """scores += weight · log(1 + sharp · Σ weights), touching only the cells that have any."""
+        if not weight or not len(columns):
+            return
+        if self._scratch.numel() < scores.numel():
+            self._scratch = torch.zeros(scores.numel())
+        cells = torch.from_numpy(users * scores.shape[1] + columns)
+        self._scratch.index_add_(0, cells, torch.from_numpy(weights))
+        heard = self._scratch[cells]
+        # A cell met twice is set twice to the same value.
+        flat = scores.view(-1)
+        flat[cells] = flat[cells] + weight * torch.log1p(sharp * heard)
+        self._scratch[cells] = 0.0
+
+    def _ranked(
+        self,
+        history: Ids,
+        spoken: Spoken | None,
+        columns: np.ndarray,
+        best: torch.Tensor,
+        found: torch.Tensor,
+        k: int,
+    ) -> Ranked:
+        items = np.zeros((len(history), k), np.uint64)
+        scores = np.zeros((len(history), k), np.float32)
+        width = found.shape[1]
+        real = torch.isfinite(best).numpy() & (history[:, :1] != 0)
+        items[:, :width] = np.where(real, self._catalogue.hashes[found.numpy()], 0)
+        scores[:, :width] = np.where(real, best.numpy(), 0.0)
+        because = np.zeros((len(history), k, 2), np.uint64)
+        if self._settings.because:
+            because[:, :width] = self._because(history, spoken, columns, found.numpy())
+            because[items == 0] = 0
+        return Ranked(items, scores, because)
+
+    def _because(
+        self, history: Ids, spoken: Spoken | None, columns: np.ndarray, found: np.ndarray
+    ) -> np.ndarray:
+        users, width = found.shape
+        steps = history.shape[1]
+        # Embeddings speak quietly (below 1e-3), so that any word of the graph outweighs them.
+        own = self._vocabulary.lookup(history)
+        table = self._catalogue.table
+        towards = torch.einsum("bkd,bhd->bkh", _unit(table[torch.from_numpy(found)]), _unit(table[torch.from_numpy(own)]))
+        voice = 1e-3 * towards.numpy()
+        voice[np.broadcast_to(history[:, None, :] == 0, voice.shape)] = -1.0
+        if spoken is not None and len(columns):
+            # Only slots that speak for a recommended item matter: find them by (user, column).
+            stride = len(self._catalogue.hashes)
+            keys = (np.arange(users)[:, None] * stride + found).ravel()
+            order = np.argsort(keys)
+            wanted = spoken.user * stride + columns
+            place = order[np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)]
+            hit = np.flatnonzero((keys[place] == wanted) & (columns > 0))
+            user, slot = place[hit] // width, place[hit] % width
+            step = (history[user] == spoken.source[hit][:, None]).argmax(1)
+            np.add.at(voice, (user, slot, step), spoken.weight[hit])
+        # An item that stands twice in the history speaks once.
+        for later in range(1, steps):
+            repeated = (history[:, :later] == history[:, later : later + 1]).any(1)
+            voice[repeated, :, later] = -1.0
+        order = np.argsort(-voice, axis=2)[:, :, :2]
+        if steps < 2:
+            order = np.concatenate([order, order], 2)[:, :, :2]
+        said = np.take_along_axis(voice, order, 2)
+        chosen = np.take_along_axis(np.broadcast_to(history[:, None, :], voice.shape), order, 2).copy()
+        chosen[:, :, 0][said[:, :, 0] < 0] = 0
+        # A second reason is given only where it is worth half the first.
+        chosen[:, :, 1][(said[:, :, 1] < 0.5 * said[:, :, 0]) | (said[:, :, 1] <= 0) | (steps < 2)] = 0
+        return chosen
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-9)

@@ -1,0 +1,71 @@
+"""What the model is, how it is trained and how it ranks: `[model]`, `[training]` and `[ranking]`."""
+
+import msgspec
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The shape of CREATE's encoders. Chosen on Amazon Beauty's validation split; see ARCHITECTURE.md."""
+
+    dim: int = 64
+    heads: int = 2
+    layers: int = 1
+    dropout: float = 0.5
+    sequence_events: int = 50
+    """Newest events of a user that the sequence encoder reads."""
+    init_std: float = 0.1
+    """Scale of an item row that nothing is known about."""
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the two encoders learn together."""
+
+    threads: int = 1
+    batch_users: int = 256
+    negatives: int = 512
+    """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
+    learning_rate: float = 3e-3
+    graph_learning_rate: float = 4e-3
+    user_learning_rate: float = 1e-3
+    warm_up_epochs: int = 12
+    """Epochs of the graph loss alone, before a first version."""
+    epochs: int = 12
+    """Joint epochs of a first version."""
+    increment_warm_up_epochs: int = 1
+    increment_epochs: int = 3
+    max_train_s: float = 600.0
+    """No further epoch is begun after this long; a version is published with what was learned."""
+    w_global: float = 0.3
+    w_transfer: float = 0.1
+    off_diagonal: float = 0.005
+    """Barlow Twins' λ."""
+    graph_events: int = 50
+    """Newest events of a user that are edges of the training graph."""
+    neighbours: int = 10
+    """Neighbours of an item in UltraGCN's item-item graph."""
+    item_item_weight: float = 30.0
+    negative_weight: float = 10.0
+    table_std: float = 0.15
+    """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
+    holdout_events: int = 1000
+    """Newest events kept back to measure a candidate beside the champion and to choose the fusion weights."""
+
+
+class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How users are answered."""
+
+    k: int = 10
+    history_items: int = 10
+    """Newest items of a user that speak through the live graph."""
+    age_decay: float = 0.8
+    """What an item's word counts for each step it lies further back."""
+    repeat_decay: float = 0.98
+    """What an own item's repetition counts for each step it lies further back."""
+    evidence_weight: float | None = None
+    """Weight of the graph's item-item evidence; None: as chosen on held-out events. 0: the paper's inference."""
+    repeat_weight: float | None = None
+    """Weight of the user's own repetitions; None: as chosen on held-out events."""
+    filter_seen: bool = False
+    """Never recommend an item of the user's own sequence."""
+    because: bool = True
+    fresh_items: int = 10_000
+    """Items no version knows that are ranked by a provisional embedding, at most this many."""

@@ -1,0 +1,154 @@
+"""The topics: what shape each has, which are missing, what they hold."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from stream.config import Config
+from stream.errors import BrokerUnavailable, TopicMismatch
+
+T = TypeVar("T")
+
+
+class Shape(NamedTuple):
+    """A topic as `anabranch init` makes it."""
+
+    name: str
+    like_clicks: bool
+    """As many partitions as `clicks`; else one."""
+    compacted: bool
+
+
+class Found(NamedTuple):
+    """A topic as it is now."""
+
+    name: str
+    partitions: int
+    created: bool
+
+
+def shapes(config: Config) -> list[Shape]:
+    """All topics, in the order they are told of."""
+    topics = config.topics
+    return [
+        Shape(topics.clicks, True, False),
+        Shape(topics.recommendations, True, True),
+        Shape(topics.dead_letters, False, False),
+        Shape(topics.items, False, True),
+        Shape(topics.models, False, True),
+        Shape(topics.requests, True, False),
+        Shape(topics.replies, False, False),
+        Shape(topics.commands, False, False),
+        Shape(topics.command_replies, False, False),
+    ]
+
+
+def ensure(config: Config) -> list[Found]:
+    """Create the topics that are missing; change nothing that exists. Raises BrokerUnavailable, TopicMismatch."""
+
+    async def create(admin: AIOKafkaAdminClient) -> list[Found]:
+        existing = await _partitions(admin)
+        clicks = existing.get(config.topics.clicks, config.topics.partitions)
+        missing = [s for s in shapes(config) if s.name not in existing]
+        response = await admin.create_topics(
+            [
+                NewTopic(
+                    name=s.name,
+                    num_partitions=clicks if s.like_clicks else 1,
+                    replication_factor=config.topics.replication,
+                    topic_configs={"cleanup.policy": "compact"} if s.compacted else {},
+                )
+                for s in missing
+            ]
+        )
+        for name, code, *_ in response.topic_errors if missing else []:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise TopicMismatch(f"the broker would not create the topic {name!r}: {error.__name__}")
+        made = {s.name: clicks if s.like_clicks else 1 for s in missing}
+        return [
+            Found(s.name, existing.get(s.name, made.get(s.name, 0)), s.name in made) for s in shapes(config)
+        ]
+
+    found = _with_admin(config.broker, create)
+    _agree(config, {f.name: f.partitions for f in found})
+    return found
+
+
+def check(config: Config) -> None:
+    """Raise TopicMismatch unless every topic exists in a shape the workers can use."""
+    existing = _with_admin(config.broker, _partitions)
+    missing = [s.name for s in shapes(config) if s.name not in existing]
+    if missing:
+        raise TopicMismatch(
+            f"the broker at {config.broker} has no topic {', '.join(map(repr, missing))}: run `anabranch init`"
+        )
+    _agree(config, existing)
+
+
+def cluster_id(broker: str) -> str:
+    """What the cluster calls itself."""
+
+    async def ask(admin: AIOKafkaAdminClient) -> str:
+        return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
+
+    return _with_admin(broker, ask)
+
+
+def log_ends(broker: str, topic: str) -> dict[int, int]:
+    """The next offset of each partition of a topic. Raises BrokerUnavailable."""
+
+    async def ask() -> dict[int, int]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            await consumer._client.force_metadata_update()
+            partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
+            return {p.partition: end for p, end in (await consumer.end_offsets(partitions)).items()}
+        finally:
+            await consumer.stop()
+
+    try:
+        return asyncio.run(ask())
+    except (KafkaConnectionError, KafkaError) as error:
+        raise unavailable(broker, error) from None
+
+
+def unavailable(broker: str, error: Exception) -> BrokerUnavailable:
+    """The error for a broker that does not answer."""
+    return BrokerUnavailable(f"no Kafka broker answers at {broker}: is it running, and is --broker right? ({error})")
+
+
+async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    described = await admin.describe_topics()
+    return {t["topic"]: len(t["partitions"]) for t in described}
+
+
+def _agree(config: Config, partitions: dict[str, int]) -> None:
+    topics = config.topics
+    clicks = partitions[topics.clicks]
+    if partitions[topics.requests] != clicks:
+        raise TopicMismatch(
+            f"{topics.clicks!r} has {clicks} partitions, {topics.requests!r} has {partitions[topics.requests]}: a "
+            f"user's requests would reach a worker without the user's state. Delete {topics.requests!r} and run "
+            f"`anabranch init`, or give it {clicks} partitions"
+        )
+
+
+def _with_admin(broker: str, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    async def run() -> T:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        try:
+            await admin.start()
+            return await ask(admin)
+        finally:
+            await admin.close()
+
+    try:
+        return asyncio.run(run())
+    except (KafkaConnectionError, KafkaError) as error:
+        raise unavailable(broker, error) from None
