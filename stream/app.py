@@ -130,14 +130,13 @@ class Firehose(Service):
         self._titles.close()
 
 
-def build(config: Config, *, embedded: bool = False) -> faust.App:
-    """The app of one worker, ready to be run by Faust."""
+def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehose]:
+    """The app of one worker and the service beside its agents, ready to be run by a Faust worker."""
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
         broker=";".join(f"kafka://{address}" for address in config.broker.split(",")),
         datadir=str(config.data / "faust"),
         store="memory://",
-        web_port=config.worker.web_port,
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
@@ -172,8 +171,4 @@ def build(config: Config, *, embedded: bool = False) -> faust.App:
                 reply = CommandReply(command.id, "done", f"worker {config.worker.instance}: {command.command}d")
                 await firehose._producer.send(config.topics.command_replies, encode(reply), key=command.id.encode())
 
-    @app.on_start.connect  # type: ignore[untyped-decorator]
-    async def start_firehose(*_: Any, **__: Any) -> None:
-        await app.add_runtime_dependency(firehose)
-
-    return app
+    return app, firehose

@@ -74,8 +74,6 @@ class Worker(Section):
     heartbeat_ms: int = 2_000
     rank_batch_users: int = 256
     """Owed users answered in one forward pass."""
-    web_port: int = 0
-    """Port of the worker's health page; 0 takes a free one."""
     baselines: bool = True
     """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
     standing_users: int = 100_000
@@ -132,9 +130,15 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
         if flag is not None:
             _put(tree, key.split("__"), flag, f"--{key.replace('_', '-')}")
     try:
-        return msgspec.convert(tree, Config, strict=False, str_keys=True)
+        return msgspec.convert(tree, Config, strict=False, str_keys=True, dec_hook=_from_text)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(error)) from None
+
+
+def _from_text(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise TypeError(f"expected `{kind.__name__}`, got `{type(value).__name__}`")
 
 
 def _from_file(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,238 @@
+"""`up`, `worker`, `trainer`, `init`: what runs, and what it needs."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream.child import Child
+    from stream.config import Config
+
+PortOption = Annotated[int | None, typer.Option("--port", help="Port of the embedded broker (a free one if unset).")]
+EmbeddedOption = Annotated[bool, typer.Option("--embedded", hidden=True)]
+
+
+@app.command()
+def init(
+    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Create the topics that are missing; change nothing that exists."""
+    import msgspec
+
+    from stream.topics import ensure
+
+    found = ensure(need_broker(configured(config, data, broker)))
+    if as_json:
+        print(msgspec.json.encode({"topics": [f._asdict() for f in found]}).decode())
+        return
+    for topic in found:
+        state = "created" if topic.created else "exists"
+        print(f"{state:8} {topic.name} ({topic.partitions} partition{'s' if topic.partitions > 1 else ''})")
+
+
+@app.command()
+def worker(
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    instance: Annotated[str | None, typer.Option("--instance", help="Name of this worker in its group.")] = None,
+    embedded: EmbeddedOption = False,
+) -> None:
+    """Consume clicks, keep the state, send recommendations."""
+    import faust
+
+    from stream.app import build
+    from stream.topics import check
+
+    settings = need_broker(configured(config, data, broker, worker__instance=instance))
+    log_to_stderr()
+    with owned(settings, "worker"):
+        wait_for_broker(settings)
+        check(settings)
+        app_of_worker, firehose = build(settings, embedded=embedded)
+        faust.Worker(
+            app_of_worker, firehose, override_logging=False, redirect_stdouts=False, quiet=True, loglevel="warning"
+        ).execute_from_commandline()
+
+
+@app.command()
+def trainer(data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None) -> None:
+    """Keep learning from the state in the data directory; publish versions."""
+    from stream.topics import check
+    from stream.trainer import Trainer
+
+    settings = need_broker(configured(config, data, broker))
+    log_to_stderr()
+    os.nice(5)  # where cores are few, answering goes before learning
+    with owned(settings, "trainer"):
+        wait_for_broker(settings)
+        check(settings)
+
+        async def until_told() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            with contextlib.suppress(asyncio.CancelledError):
+                await Trainer(settings).run()
+
+        asyncio.run(until_told())
+    # A learning thread under way holds nothing that matters: unpublished work is done again in the next cycle.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+@app.command()
+def up(
+    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, port: PortOption = None
+) -> None:
+    """Run everything: topics, a worker, a trainer, and without --broker an embedded broker."""
+    settings = configured(config, data, broker)
+    with running(settings, config, port) as address:
+        print(f"anabranch is up: broker {address}, data {settings.data}, logs {settings.data}/*.log", flush=True)
+        print(f"try:  anabranch publish FILE --broker {address}   |   anabranch watch --broker {address}", flush=True)
+        print("Ctrl-C stops it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(1)
+                check_children()
+
+
+_children: list["Child"] = []
+
+
+@contextlib.contextmanager
+def running(
+    settings: "Config", config: Path | None = None, port: int | None = None, env: dict[str, str] | None = None
+) -> "Iterator[str]":
+    """Broker if none is named, topics, worker and trainer, ended in the opposite order; yields the broker's address.
+
+    The children read the same `config` file and environment (with `env` on top) as we did.
+    """
+    import msgspec
+
+    from stream.broker import EmbeddedBroker
+    from stream.child import Child
+    from stream.topics import ensure
+
+    make_data_directory(settings)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(terminated_as_interrupted())
+        embedded = not settings.broker
+        if embedded:
+            started = stack.enter_context(EmbeddedBroker(settings.data, port))
+            settings = msgspec.structs.replace(settings, broker=started.address)
+        ensure(settings)
+        flags = ["--data", str(settings.data), "--broker", settings.broker]
+        if config is not None:
+            flags += ["--config", str(config)]
+        for name, more in (("trainer", []), ("worker", ["--embedded"] if embedded else [])):
+            command = [sys.executable, "-m", "stream.cli", name, *flags, *more]
+            child = Child(name, command, settings.data / f"{name}.log", env)
+            stack.callback(child.stop)
+            _children.append(child)
+            stack.callback(_children.remove, child)
+        yield settings.broker
+
+
+def check_children() -> None:
+    """Raise AnabranchError when the worker or the trainer has ended by itself."""
+    from stream.errors import AnabranchError
+
+    for child in _children:
+        if not child.running:
+            raise AnabranchError(f"the {child.name} ended; {child.log} ends:\n{child.last_words()}")
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> "Iterator[None]":
+    """SIGTERM ends us as Ctrl-C does: through every `finally`."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def owned(settings: "Config", role: str) -> "Iterator[None]":
+    """Hold the data directory for this role: two workers on one directory would fight over its stores."""
+    import fcntl
+
+    from stream.errors import DataDirectoryError
+
+    make_data_directory(settings)
+    lock = settings.data / f"{role}.lock"
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise DataDirectoryError(
+                f"{settings.data} is in use by another {role} (process {file.read().strip() or 'unknown'}): "
+                f"give this one a directory of its own with --data DIR"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def make_data_directory(settings: "Config") -> None:
+    """Create the data directory. Raises DataDirectoryError when it cannot be written."""
+    from stream.errors import DataDirectoryError
+
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        probe = settings.data / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DataDirectoryError(
+            f"the data directory {settings.data} cannot be written ({error.strerror}): state lives there; "
+            f"name another with --data DIR"
+        ) from None
+
+
+def wait_for_broker(settings: "Config") -> None:
+    """Wait until a broker answers, with a clear line now and then."""
+    from stream.errors import BrokerUnavailable
+    from stream.topics import cluster_id
+
+    wait_s = 1.0
+    while True:
+        try:
+            cluster_id(settings.broker)
+            return
+        except BrokerUnavailable as error:
+            logging.getLogger("anabranch").warning("%s; trying again in %.0f s", error, wait_s)
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 2, 30.0)
+
+
+def log_to_stderr() -> None:
+    """Our own lines at INFO, the libraries' only when something is wrong."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
+    logging.getLogger("anabranch").setLevel(logging.INFO)
+    for noisy in ("aiokafka", "faust", "mode", "kafka"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
