@@ -10,8 +10,8 @@ from model.ranking import Ranked, Ranking
 from state.events import Ids
 from state.graph import Rows, combine
 from state.owed import Debt
+from state.partition import Partition
 from state.settings import StateSettings
-from state.store import Store
 from state.titles import Titles
 from state.view import most_popular
 from stream.config import Config
@@ -44,7 +44,7 @@ class Serving(NamedTuple):
 class Ranker:
     """Ranks for the users of the stores of one worker, with whatever version is being served."""
 
-    def __init__(self, config: Config, stores: Mapping[int, Store], titles: Titles) -> None:
+    def __init__(self, config: Config, stores: Mapping[int, Partition], titles: Titles | None) -> None:
         self.serving: Serving | None = None
         self._config = config
         self._state: StateSettings = config.state
@@ -69,6 +69,7 @@ class Ranker:
             said = baselines(sequences, self.rows(last), popular)
         self._learn_names(ranked, popular[:k])
         now_ms = time.time_ns() // 1_000_000
+        base = store.marks().base
         answers = []
         ids = store.user_ids(users)
         for row, (user, debt) in enumerate(debts.items()):
@@ -83,7 +84,7 @@ class Ranker:
                 event_ts=debt.ts if debt.ts >= 0 else None,
                 emitted_ts=now_ms,
                 partition=partition,
-                offset=debt.offset - store.state.base,
+                offset=debt.offset - base,
             )
             shown = ranked.items[row][ranked.items[row] != 0] if by and ranked else popular[:k]
             standing = Standing(by.version if by else FALLBACK, shown[:10].tolist(), said[row] if by else {})
@@ -129,7 +130,7 @@ class Ranker:
         missing = np.array(sorted(wanted - self._names.keys() - {0}), np.uint64)
         if not len(missing):
             return
-        titles = self._titles.get(missing)
+        titles = self._titles.get(missing) if self._titles else [None] * len(missing)
         ids: list[bytes | None] = [None] * len(missing)
         for store in list(self._stores.values()):
             ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]

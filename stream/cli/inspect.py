@@ -1,0 +1,244 @@
+"""`status`, `user`, `item`, `graph`, `recommend`, `models`: looking at the state, whether workers run or not."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured
+from stream.errors import AnabranchError
+
+if TYPE_CHECKING:
+    from state.view import View
+    from stream.config import Config
+    from stream.messages import Pointer
+
+
+@app.command()
+def status(
+    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """How far, how much, which version, and how good it has been."""
+    from rich.table import Table
+
+    from stream import report
+    from stream.errors import BrokerUnavailable
+    from stream.topics import log_ends
+
+    settings = configured(config, data, broker)
+    ends = None
+    if settings.broker:
+        try:
+            ends = log_ends(settings.broker, settings.topics.clicks)
+        except BrokerUnavailable as error:
+            note(str(error))
+    champion = serving(settings)
+    with view_of(settings) as view:
+        found = report.status(settings, view, ends, champion.version if champion else None)
+    if as_json:
+        return show_json(found)
+    table = Table("partition", "next offset", "log end", "lag", box=None)
+    for p in found["partitions"]:
+        table.add_row(*(number(p[key]) for key in ("partition", "next_offset", "log_end", "lag")))
+    show(table)
+    events = found["events"]
+    show(
+        f"events   {events['applied']:,} applied, {events['dead']:,} dead letters, {events['duplicate']:,} duplicates\n"
+        f"graph    {found['users']:,} users, {found['items']:,} items, {found['edges']:,} edges\n"
+        f"model    {found['model']['version'] or 'none yet'}"
+        + (f", {found['model']['age_s']:.0f} s old" if found["model"]["age_s"] is not None else "")
+    )
+    quality = Table("prequential", "events", "Hit@10", "NDCG@10", "rolling Hit@10", "rolling NDCG@10", box=None)
+    for name, s in found["prequential"].items():
+        means = (s[k] for k in ("hit@10", "ndcg@10", "rolling_hit@10", "rolling_ndcg@10"))
+        quality.add_row(name, f"{s['events']:,}", *(f"{100 * m:.2f}%" for m in means))
+    show(quality)
+
+
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(metavar="USER")],
+    data: DataOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A user's sequence, and what was last recommended."""
+    from stream import report
+
+    settings = configured(config, data, None)
+    with view_of(settings) as view:
+        found = report.user(settings, view, name)
+    if as_json:
+        return show_json(found)
+    if not found["sequence"]:
+        raise AnabranchError(f"no events of user {name!r} in {settings.data}")
+    for step in found["sequence"]:
+        show(f"{moment(step['ts'])}  {step['event']:8}  {step['item']}")
+    show_recommendation(found["recommended"])
+
+
+@app.command()
+def item(
+    name: Annotated[str, typer.Argument(metavar="ITEM")],
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """An item's degree and popularity, and what follows it."""
+    from stream import report
+
+    settings = configured(config, data, broker)
+    champion = serving(settings)
+    known = None
+    if champion:
+        from model.versions import load
+
+        known = set(load(champion.url, champion.name, champion.version, champion.sha256).trained.vocabulary.ids)
+    with view_of(settings) as view:
+        found = report.item(settings, view, name, known)
+    if as_json:
+        return show_json(found)
+    if not found["degree"]:
+        raise AnabranchError(f"no events of item {name!r} in {settings.data}")
+    show(f"{found['item']}  {found['title'] or ''}")
+    show(f"events {found['degree']:,}, popularity now {found['popularity']:.2f}, known to the model: {known and found['known_to_model']}")
+    for n in found["next"]:
+        show(f"  {n['weight']:8.2f}  {n['item']}  {n['title'] or ''}")
+
+
+@app.command()
+def graph(data: DataOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The temporal graph in numbers."""
+    from stream import report
+
+    settings = configured(config, data, None)
+    with view_of(settings) as view:
+        found = report.graph(settings, view)
+    if as_json:
+        return show_json(found)
+    show(f"{found['users']:,} users, {found['items']:,} items, {found['edges']:,} edges")
+    if found["oldest_ts"] is not None:
+        show(f"from {moment(found['oldest_ts'])} to {moment(found['newest_ts'])}")
+    show("events an item: " + ", ".join(f"{k} {v:,}" for k, v in found["item_degree"].items()))
+
+
+@app.command()
+def recommend(
+    name: Annotated[str, typer.Argument(metavar="USER")],
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What would be recommended to a user now, from the state and the serving version at hand."""
+    from stream.answer import answer_now
+
+    settings = configured(config, data, broker)
+    champion = serving(settings)
+    with view_of(settings) as view:
+        found = answer_now(settings, view, champion, name)
+    if as_json:
+        return show_json(found)
+    show_recommendation(found)
+
+
+@app.command()
+def models(
+    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
+    """Published versions, and which one serves."""
+    from rich.table import Table
+
+    from stream import report
+
+    settings = configured(config, data, broker)
+    champion = serving(settings)
+    found = report.models(settings, champion.version if champion else None)
+    if as_json:
+        return show_json(found)
+    if not found["versions"]:
+        raise AnabranchError(f"no version in {settings.artifacts_url} yet: the trainer publishes the first one")
+    table = Table("version", "", "age", "parent", "held-out NDCG@10", "champion's then", box=None)
+    for v in found["versions"]:
+        metrics = v["metrics"]
+        means = (metrics.get(k) for k in ("ndcg@10", "champion_ndcg@10"))
+        table.add_row(
+            v["version"],
+            "serving" if v["serving"] else "",
+            f"{time.time() - v['created_ts'] / 1000:.0f} s",
+            v["parent"] or "-",
+            *("-" if m is None else f"{100 * m:.2f}%" for m in means),
+        )
+    show(table)
+
+
+def serving(settings: "Config") -> "Pointer | None":
+    """The champion: from the broker where one answers, else as this machine's worker last knew it."""
+    from stream.errors import BrokerUnavailable
+    from stream.pointers import read_champion, remembered
+
+    if settings.broker:
+        try:
+            return asyncio.run(read_champion(settings))
+        except BrokerUnavailable:
+            pass
+    return remembered(settings.data)
+
+
+def view_of(settings: "Config") -> "View":
+    """The state in the data directory. Raises AnabranchError where there is none."""
+    from state.view import View, partitions_in
+
+    if not partitions_in(settings.data, settings.topics.clicks):
+        raise AnabranchError(
+            f"no state in {settings.data}: `anabranch up` or `anabranch worker` makes it; --data names another directory"
+        )
+    return View(settings.data, settings.topics.clicks, settings.state)
+
+
+def show(what: Any) -> None:
+    """Print for a person; nothing in the text is taken for markup."""
+    from rich.console import Console
+
+    Console(soft_wrap=True, markup=False, highlight=False, emoji=False).print(what)
+
+
+def show_json(document: Any) -> None:
+    """Print one JSON document."""
+    import msgspec
+
+    print(msgspec.json.encode(document).decode())
+
+
+def show_recommendation(message: dict[str, Any] | None) -> None:
+    """Print a recommendation message."""
+    if message is None:
+        return show("nothing recommended yet")
+    by = f"version {message['model']}" if message["model"] else message["source"]
+    show(f"recommended by {by}:")
+    for r in message["items"]:
+        because = f"   because of {', '.join(r['because'])}" if r.get("because") else ""
+        show(f"  {r['score']:8.3f}  {r['item']}  {r.get('title') or ''}{because}")
+
+
+def note(text: str) -> None:
+    """A word on stderr."""
+    import sys
+
+    print(f"anabranch: {text}", file=sys.stderr)
+
+
+def number(value: int | None) -> str:
+    """A count, or - where it is not known."""
+    return "-" if value is None else f"{value:,}"
+
+
+def moment(ts: int) -> str:
+    """A time in ms as a person reads it, UTC."""
+    try:
+        return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(ts)

@@ -1,0 +1,162 @@
+"""What the state and the models look like now, as plain documents: the same for `--json`, tables and the demo."""
+
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from model.versions import list_versions
+from state.errors import StateError
+from state.events import KINDS, hash_id
+from state.titles import Titles
+from state.view import View
+from stream.config import Config
+from stream.pointers import MODEL_NAME
+from stream.prequential import Scores, decode_scores, total
+
+Document = dict[str, Any]
+
+
+def status(config: Config, view: View, log_ends: dict[int, int] | None, champion: str | None) -> Document:
+    """Partitions, counts, the serving version and its prequential quality; `log_ends` None where no broker answers."""
+    marks = {number: p.marks() for number, p in view.partitions.items()}
+    scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
+    partitions = []
+    for number, m in marks.items():
+        offset = m.next_offset - m.base
+        end = log_ends.get(number) if log_ends is not None else None
+        lag = None if end is None else max(end - offset, 0)
+        partitions.append({"partition": number, "next_offset": offset, "log_end": end, "lag": lag})
+    manifest = next((m for m in reversed(list_versions(config.artifacts_url, MODEL_NAME)) if m.version == champion), None)
+    age_s = round(time.time() - manifest.created_ts / 1000, 1) if manifest else None
+    return {
+        "partitions": partitions,
+        "events": {
+            "applied": sum(m.applied for m in marks.values()),
+            "dead": sum(m.dead for m in marks.values()),
+            "duplicate": sum(m.duplicate for m in marks.values()),
+            "key_mismatch": sum(m.key_mismatch for m in marks.values()),
+        },
+        "users": sum(m.users for m in marks.values()),
+        "items": count_items(view),
+        "edges": sum(m.applied for m in marks.values()),
+        "model": {"version": champion, "age_s": age_s},
+        "prequential": prequential(scores),
+    }
+
+
+def prequential(scores: Scores) -> dict[str, Document]:
+    """Scores by version or baseline, whole and rolling."""
+    return {
+        name: {
+            "events": s.events,
+            "hit@10": round(s.hits / s.events, 5),
+            "ndcg@10": round(s.ndcg / s.events, 5),
+            "rolling_hit@10": round(s.rolling_hit, 5),
+            "rolling_ndcg@10": round(s.rolling_ndcg, 5),
+        }
+        for name, s in sorted(scores.items())
+        if s.events
+    }
+
+
+def count_items(view: View) -> int:
+    """Items in the graph; one known to several partitions counts once."""
+    if len(view.partitions) == 1:
+        return next(iter(view.partitions.values())).marks().items
+    return len(view.all_items())
+
+
+def user(config: Config, view: View, name: str) -> Document:
+    """A user's sequence and the last recommendation sent."""
+    key = hash_id(name)
+    steps = view.sequences(np.array([key], np.uint64)).of(0)
+    ids = names(view, steps["item"])
+    message = view.recommended(key)
+    return {
+        "user": name,
+        "sequence": [
+            {"item": item, "ts": int(ts), "event": KINDS[kind]}
+            for item, ts, kind in zip(ids, steps["ts"].tolist(), steps["kind"].tolist(), strict=True)
+        ],
+        "recommended": msgspec.json.decode(message) if message else None,
+    }
+
+
+def item(config: Config, view: View, name: str, champion_items: set[str] | None) -> Document:
+    """An item's place in the graph: how often, how popular, what follows it."""
+    key = np.array([hash_id(name)], np.uint64)
+    rows = view.rows(key)
+    order = np.argsort(-rows.after[0], kind="stable")[:10]
+    order = order[rows.after[0][order] > 0]
+    return {
+        "item": name,
+        "title": titles(config, key)[0],
+        "degree": int(rows.degree[0]),
+        "popularity": round(float(rows.popularity[0]), 4),
+        "next": [
+            {"item": follower, "title": title, "weight": round(weight, 4)}
+            for follower, title, weight in zip(
+                names(view, rows.nodes[0][order]),
+                titles(config, rows.nodes[0][order]),
+                rows.after[0][order].tolist(),
+                strict=True,
+            )
+        ],
+        "known_to_model": None if champion_items is None else name in champion_items,
+    }
+
+
+def graph(config: Config, view: View) -> Document:
+    """The temporal graph in numbers."""
+    marks = [p.marks() for p in view.partitions.values()]
+    items = view.all_items()
+    degrees = view.rows(items).degree if len(items) else np.zeros(1)
+    kept = [m for m in marks if m.applied]
+    return {
+        "users": sum(m.users for m in marks),
+        "items": len(items),
+        "edges": sum(m.applied for m in marks),
+        "oldest_ts": min((m.oldest_ts for m in kept), default=None),
+        "newest_ts": max((m.newest_ts for m in kept), default=None),
+        "item_degree": {f"p{q}": int(np.percentile(degrees, q)) for q in (50, 90, 99, 100)},
+    }
+
+
+def models(config: Config, champion: str | None) -> Document:
+    """Published versions, newest last, and which one serves."""
+    return {
+        "serving": champion,
+        "versions": [
+            {
+                "version": m.version,
+                "serving": m.version == champion,
+                "parent": m.parent,
+                "created_ts": m.created_ts,
+                "trained_offsets": {str(k): v for k, v in m.offsets.items()},
+                "metrics": m.metrics,
+                "fusion": msgspec.to_builtins(m.fusion),
+            }
+            for m in list_versions(config.artifacts_url, MODEL_NAME)
+        ],
+    }
+
+
+def names(view: View, items: np.ndarray) -> list[str]:
+    """Ids of the items; a hash where the id is not known here."""
+    return [
+        i.decode() if i else f"#{h:016x}" for i, h in zip(view.item_ids(items), items.tolist(), strict=True)
+    ]
+
+
+def titles(config: Config, items: np.ndarray) -> list[str | None]:
+    """Readable names, where the items topic gave any."""
+    try:
+        store = Titles(config.data, read_only=True)
+    except StateError:
+        return [None] * len(items)
+    try:
+        return store.get(items)
+    finally:
+        store.close()
