@@ -19,7 +19,7 @@ class Histories(NamedTuple):
     indptr: Indices
     items: Indices
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.indptr) - 1
 
     @property

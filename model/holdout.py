@@ -78,9 +78,7 @@ class Holdout:
         return {"hit@10": float(np.concatenate(hits).mean()), "ndcg@10": float(np.concatenate(gains).mean())}
 
 
-def choose_fusion(
-    holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings
-) -> Fusion:
+def choose_fusion(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> Fusion:
     """The weights with the best NDCG@10: the repeat weight first, then the evidence, then the repeat again."""
     best, best_score = Fusion(1.0, 1.0), -1.0
 

@@ -74,7 +74,15 @@ def learn(
         before = Holdout(past, holdout, state).scores(champion.model, champion.vocabulary, champion.fusion, ranking)
         metrics |= {f"champion_{name}": value for name, value in before.items()}
     # One more pass with the newest events in: a stream's newest are what the next hour looks like.
-    train(net, to_histories(sequences, vocabulary), training, warm_up_epochs=0, epochs=1, seed=seed + 1, fresh=False)
+    train(
+        net,
+        to_histories(sequences, vocabulary),
+        training,
+        warm_up_epochs=0,
+        epochs=1,
+        seed=seed + 1,
+        fresh=False,
+    )
     metrics |= {"epochs": float(spent.epochs), "train_s": spent.seconds, "users": float(len(histories))}
     return Trained(net, vocabulary, fusion, metrics, parent)
 
@@ -105,4 +113,3 @@ def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str], rows_of: Ro
         made, placed = neighbourhood(new, rows_of(new), vocabulary, net.items.weight.detach())
         drawn = torch.where(torch.from_numpy(placed)[:, None], made, drawn)
     return vocabulary.grow(new, ids), net.grown(drawn)
-

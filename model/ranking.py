@@ -86,16 +86,25 @@ class Ranking:
         rows = rows_of(known)
         self._catalogue.learn_popularity(known, rows)
         spoken = speak(history, known, rows, self._settings)
-        columns = self._catalogue.columns(spoken.item, rows_of) if self._evidence_weight else (
-            self._vocabulary.lookup(spoken.item)
+        columns = (
+            self._catalogue.columns(spoken.item, rows_of)
+            if self._evidence_weight
+            else (self._vocabulary.lookup(spoken.item))
         )
         return spoken, columns
 
     def _cosine(self, spoken: Spoken, columns: np.ndarray) -> Floats:
-        return spoken.weight / np.sqrt(self._catalogue.popularity[columns])
+        weight: Floats = spoken.weight / np.sqrt(self._catalogue.popularity[columns])
+        return weight
 
     def _add(
-        self, scores: torch.Tensor, users: np.ndarray, columns: np.ndarray, weights: Floats, sharp: float, weight: float
+        self,
+        scores: torch.Tensor,
+        users: np.ndarray,
+        columns: np.ndarray,
+        weights: Floats,
+        sharp: float,
+        weight: float,
     ) -> None:
         """scores += weight · log(1 + sharp · Σ weights), touching only the cells that have any."""
         if not weight or not len(columns):
@@ -131,15 +140,15 @@ class Ranking:
             because[items == 0] = 0
         return Ranked(items, scores, because)
 
-    def _because(
-        self, history: Ids, spoken: Spoken | None, columns: np.ndarray, found: np.ndarray
-    ) -> np.ndarray:
+    def _because(self, history: Ids, spoken: Spoken | None, columns: np.ndarray, found: np.ndarray) -> np.ndarray:
         users, width = found.shape
         steps = history.shape[1]
         # Embeddings speak quietly (below 1e-3), so that any word of the graph outweighs them.
         own = self._vocabulary.lookup(history)
         table = self._catalogue.table
-        towards = torch.einsum("bkd,bhd->bkh", _unit(table[torch.from_numpy(found)]), _unit(table[torch.from_numpy(own)]))
+        towards = torch.einsum(
+            "bkd,bhd->bkh", _unit(table[torch.from_numpy(found)]), _unit(table[torch.from_numpy(own)])
+        )
         voice = 1e-3 * towards.numpy()
         voice[np.broadcast_to(history[:, None, :] == 0, voice.shape)] = -1.0
         if spoken is not None and len(columns):
@@ -169,4 +178,4 @@ class Ranking:
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
-    return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    return torch.nn.functional.normalize(x, dim=-1)

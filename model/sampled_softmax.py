@@ -12,7 +12,12 @@ from torch import Tensor
 
 
 def sampled_softmax(
-    encoded: Tensor, positives: Tensor, positive_ids: Tensor, negatives: Tensor, negative_ids: Tensor, items: int
+    encoded: Tensor,
+    positives: Tensor,
+    positive_ids: Tensor,
+    negatives: Tensor,
+    negative_ids: Tensor,
+    items: int,
 ) -> Tensor:
     """Mean loss of encodings [N, d] against their positives' rows [N, d] and shared negatives' rows [K, d].
 

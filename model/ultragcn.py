@@ -1,4 +1,6 @@
-"""UltraGCN, the graph encoder: link prediction weighted by degree, no message passing (Mao et al., 2021, arXiv 2110.15114).
+"""UltraGCN, the graph encoder: link prediction weighted by degree, no message passing.
+
+Mao et al., 2021, arXiv 2110.15114.
 
     L_C, L_O   Σ_(u,i) softplus(-e_u·e_i)  +  γ · mean over negatives of softplus(e_u·e_j), once for each edge of u
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)

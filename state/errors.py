@@ -1,10 +1,10 @@
 """What can be wrong with a store.
 
-    StateError
-    ├── StoreInUse       another process owns the directory
-    ├── WrongLog         built from another cluster, topic or partition, or beyond the end of this log
-    ├── WrongLayout      built with other settings than these
-    └── StoreUnreadable  RocksDB cannot open or write it (corruption, no permission, disk full)
+StateError
+├── StoreInUse       another process owns the directory
+├── WrongLog         built from another cluster, topic or partition, or beyond the end of this log
+├── WrongLayout      built with other settings than these
+└── StoreUnreadable  RocksDB cannot open or write it (corruption, no permission, disk full)
 """
 
 

@@ -15,6 +15,7 @@ Column families, all keys big-endian so that RocksDB's order is theirs:
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -119,7 +120,7 @@ class Partition:
         self._db = db
         self._settings = settings
         self._row = row_dtype(settings.neighbours_per_item)
-        self._column: dict[str, Rdict] = {name: db.get_column_family(name) for name in COLUMNS}
+        self._column: dict[str, Any] = {name: db.get_column_family(name) for name in COLUMNS}
         self._handle: dict[str, ColumnFamily] = {name: db.get_column_family_handle(name) for name in COLUMNS}
 
     @property
@@ -235,7 +236,5 @@ class Partition:
 
     def _names(self, prefix: bytes, hashes: Ids) -> list[bytes | None]:
         keys = hashes.astype(">u8").tobytes()
-        found: list[bytes | None] = self._column["ids"].get(
-            [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)]
-        )
+        found: list[bytes | None] = self._column["ids"].get([prefix + keys[i : i + 8] for i in range(0, len(keys), 8)])
         return found

@@ -202,8 +202,7 @@ class Store(Partition):
         scored = np.empty(int(clicked.sum()), POPULAR)
         scored["item"] = touched[clicked]
         scored["score"] = (
-            np.log2(rows["popularity"][clicked])
-            + rows["ts"][clicked] / 1000.0 / self._settings.popularity_half_life_s
+            np.log2(rows["popularity"][clicked]) + rows["ts"][clicked] / 1000.0 / self._settings.popularity_half_life_s
         )
         before = self.popular()
         kept = before[~np.isin(before["item"], touched)]
@@ -211,9 +210,7 @@ class Store(Partition):
         best = both[np.argsort(-both["score"], kind="stable")[: self._settings.popular_items]]
         write.put(b"popular", best.tobytes())
 
-    def _drop_duplicates(
-        self, batch: EventBatch, next_offset: int, write: WriteBatch
-    ) -> tuple[EventBatch, int]:
+    def _drop_duplicates(self, batch: EventBatch, next_offset: int, write: WriteBatch) -> tuple[EventBatch, int]:
         """Drop events whose id was seen; ids are forgotten a whole generation of offsets at a time."""
         if not batch.ids:
             return batch, 0

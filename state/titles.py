@@ -1,6 +1,7 @@
 """Readable names of items, folded from the `items` topic; kept beside the partitions, one store a data directory."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rocksdict import AccessType, Options, Rdict, WriteBatch
@@ -44,7 +45,7 @@ class Titles:
 
     def get(self, items: Ids) -> list[str | None]:
         """Titles of the items; None where there is none."""
-        found: list[bytes | None] = self._db.get([KEY.pack(i) for i in items.tolist()])
+        found: Any = self._db.get([KEY.pack(i) for i in items.tolist()])
         return [value.decode() if value is not None else None for value in found]
 
     def close(self) -> None:

@@ -58,7 +58,9 @@ class View:
                 path = partition_path(self._data, self._topic, number)
                 access = AccessType.secondary(str(self._scratch / str(number)))
                 try:
-                    self.partitions[number] = Partition(open_rocksdb(path, self._settings, access), self._settings, path)
+                    self.partitions[number] = Partition(
+                        open_rocksdb(path, self._settings, access), self._settings, path
+                    )
                 except StateError:
                     continue  # being created by a worker at this moment; the next refresh sees it
 

@@ -34,9 +34,7 @@ def answer_now(config: Config, view: View, champion: Pointer | None, user: str) 
         raise AnabranchError(str(error)) from None
     key = hash_id(user)
     one = np.array([key], np.uint64)
-    number = next(
-        (n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions))
-    )
+    number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
     steps = view.partitions[number].sequences(one).steps
     ts = int(steps["ts"][-1]) if len(steps) else -1
     marks = view.partitions[number].marks()

@@ -44,7 +44,9 @@ class EmbeddedBroker:
             if not self._child.running or time.monotonic() > deadline:
                 words = self._child.last_words()
                 self._child.stop()
-                raise BrokerUnavailable(f"the embedded broker did not start; {self._data / 'broker.log'} ends:\n{words}")
+                raise BrokerUnavailable(
+                    f"the embedded broker did not start; {self._data / 'broker.log'} ends:\n{words}"
+                )
             time.sleep(0.02)
 
     @property

@@ -8,7 +8,14 @@ import os
 import subprocess
 from pathlib import Path
 
-WATCHED = 'exec 3<&0; "$@" </dev/null & child=$!; (cat <&3 >/dev/null; kill $child 2>/dev/null) & watch=$!; wait $child; status=$?; kill $watch 2>/dev/null; exit $status'  # fmt: skip
+WATCHED = """
+exec 3<&0
+"$@" </dev/null 3<&- & child=$!
+(cat <&3 >/dev/null; kill $child 2>/dev/null) & watch=$!
+wait $child; status=$?
+kill $watch 2>/dev/null
+exit $status
+"""
 GRACE_S = 15.0
 
 

@@ -21,11 +21,7 @@ ENV_PREFIX = "ANABRANCH_"
 NOT_SETTINGS = frozenset({"ANABRANCH_CONFIG", "ANABRANCH_DATASETS"})
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of the configuration; unknown keys are refused."""
-
-
-class Topics(Section):
+class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names and shape of the topics; `anabranch init` creates those that are missing."""
 
     clicks: str = "clicks"
@@ -42,7 +38,7 @@ class Topics(Section):
     replication: int = 1
 
 
-class ClickFields(Section):
+class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a click's fields lie in the messages: dotted paths into the JSON object."""
 
     user: str = "user"
@@ -52,7 +48,7 @@ class ClickFields(Section):
     id: str = "id"
 
 
-class Clicks(Section):
+class Clicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How clicks are read."""
 
     fields: ClickFields = ClickFields()
@@ -62,7 +58,7 @@ class Clicks(Section):
     """An event time further ahead of the broker's clock than this is wrong, and goes to the dead letters."""
 
 
-class Worker(Section):
+class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The consumer of clicks."""
 
     instance: str = "0"
@@ -80,7 +76,7 @@ class Worker(Section):
     """Users whose last recommendation is remembered for the prequential test."""
 
 
-class Trainer(Section):
+class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the trainer learns, and from how much."""
 
     every_events: int = 20_000
@@ -92,7 +88,7 @@ class Trainer(Section):
     keep_versions: int = 10
 
 
-class Config(Section):
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
     broker: str = ""

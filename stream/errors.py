@@ -1,10 +1,10 @@
 """What stops a command, told to a person.
 
-    AnabranchError           exit 1: what was wrong, the value, why it matters, what mends it
-    ├── ConfigError          exit 2: a setting is unknown, mistyped or out of range
-    ├── BrokerUnavailable    no Kafka broker answers
-    ├── TopicMismatch        a topic is missing or has another shape than the state was built for
-    └── DataDirectoryError   the data directory cannot be used
+AnabranchError           exit 1: what was wrong, the value, why it matters, what mends it
+├── ConfigError          exit 2: a setting is unknown, mistyped or out of range
+├── BrokerUnavailable    no Kafka broker answers
+├── TopicMismatch        a topic is missing or has another shape than the state was built for
+└── DataDirectoryError   the data directory cannot be used
 """
 
 

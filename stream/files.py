@@ -30,7 +30,7 @@ def opened(file: str) -> Iterator[IO[str]]:
         yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="")
         return
     try:
-        raw: IO[bytes] = gzip.open(file) if file.endswith(".gz") else Path(file).open("rb")  # type: ignore[assignment]
+        raw: IO[bytes] = gzip.open(file) if file.endswith(".gz") else Path(file).open("rb")  # type: ignore[assignment]  # noqa: SIM115
     except OSError as error:
         raise AnabranchError(f"cannot read {file}: {error.strerror}") from None
     with raw, io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
@@ -70,7 +70,8 @@ def _csv_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Comp
     missing = [name for name in needed if name not in header]
     if missing:
         raise AnabranchError(
-            f"the CSV has no column {', '.join(map(repr, missing))}: its first line names {', '.join(map(repr, header))}"
+            f"the CSV has no column {', '.join(map(repr, missing))}: "
+            f"its first line names {', '.join(map(repr, header))}"
         )
     reader = csv.reader(text)
     while True:

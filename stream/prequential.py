@@ -123,7 +123,5 @@ def baselines(sequences: Sequences, last_rows: Rows, popular: Ids) -> list[dict[
         # Newest first, so that the stable sort breaks ties by recency.
         items, first, counts = np.unique(sequences.of(row)["item"][::-1], return_index=True, return_counts=True)
         own = items[np.lexsort((first, -counts))[:CUTOFF]].tolist()
-        said.append(
-            {"popularity": top, "own": own, "transitions": following[row][followed[row]].tolist()}
-        )
+        said.append({"popularity": top, "own": own, "transitions": following[row][followed[row]].tolist()})
     return said

@@ -102,7 +102,10 @@ class Ranker:
         shown = [
             self._recommended(item, score, because)
             for item, score, because in zip(
-                ranked.items[row].tolist(), ranked.scores[row].tolist(), ranked.because[row].tolist(), strict=True
+                ranked.items[row].tolist(),
+                ranked.scores[row].tolist(),
+                ranked.because[row].tolist(),
+                strict=True,
             )
             if item
         ]

@@ -28,7 +28,9 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, champion
         end = log_ends.get(number) if log_ends is not None else None
         lag = None if end is None else max(end - offset, 0)
         partitions.append({"partition": number, "next_offset": offset, "log_end": end, "lag": lag})
-    manifest = next((m for m in reversed(list_versions(config.artifacts_url, MODEL_NAME)) if m.version == champion), None)
+    manifest = next(
+        (m for m in reversed(list_versions(config.artifacts_url, MODEL_NAME)) if m.version == champion), None
+    )
     age_s = round(time.time() - manifest.created_ts / 1000, 1) if manifest else None
     return {
         "partitions": partitions,
@@ -145,9 +147,7 @@ def models(config: Config, champion: str | None) -> Document:
 
 def names(view: View, items: np.ndarray) -> list[str]:
     """Ids of the items; a hash where the id is not known here."""
-    return [
-        i.decode() if i else f"#{h:016x}" for i, h in zip(view.item_ids(items), items.tolist(), strict=True)
-    ]
+    return [i.decode() if i else f"#{h:016x}" for i, h in zip(view.item_ids(items), items.tolist(), strict=True)]
 
 
 def titles(config: Config, items: np.ndarray) -> list[str | None]:

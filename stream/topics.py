@@ -70,9 +70,7 @@ def ensure(config: Config) -> list[Found]:
             if code and error is not TopicAlreadyExistsError:
                 raise TopicMismatch(f"the broker would not create the topic {name!r}: {error.__name__}")
         made = {s.name: clicks if s.like_clicks else 1 for s in missing}
-        return [
-            Found(s.name, existing.get(s.name, made.get(s.name, 0)), s.name in made) for s in shapes(config)
-        ]
+        return [Found(s.name, existing.get(s.name, made.get(s.name, 0)), s.name in made) for s in shapes(config)]
 
     found = _with_admin(config.broker, create)
     _agree(config, {f.name: f.partitions for f in found})

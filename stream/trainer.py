@@ -106,9 +106,7 @@ class Trainer:
         if self._champion is not None and self._champion.manifest.version == champion.version:
             return
         try:
-            self._champion = await asyncio.to_thread(
-                load, champion.url, MODEL_NAME, champion.version, champion.sha256
-            )
+            self._champion = await asyncio.to_thread(load, champion.url, MODEL_NAME, champion.version, champion.sha256)
         except ArtifactError as error:
             log.error("cannot learn on from version %s: %s", champion.version, error)
 
@@ -192,6 +190,4 @@ class Trainer:
 
     async def _reply(self, command: Command, status: str, message: str, version: str | None = None) -> None:
         reply = CommandReply(command.id, status, message, version)
-        await self._producer.send_and_wait(
-            self._config.topics.command_replies, encode(reply), key=command.id.encode()
-        )
+        await self._producer.send_and_wait(self._config.topics.command_replies, encode(reply), key=command.id.encode())

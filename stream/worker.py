@@ -13,12 +13,13 @@ The commit order, and what a crash after each step does:
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, MessageSizeTooLargeError
 
 from state.events import hash_id
 from state.owed import Debt
@@ -59,7 +60,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self)
         limit, wait = self._config.worker.poll_max_events, self._config.worker.poll_wait_ms
         while True:
-            polled = await self._consumer.getmany(timeout_ms=wait, max_records=limit)
+            try:
+                polled = await self._consumer.getmany(timeout_ms=wait, max_records=limit)
+            except ConsumerStoppedError:
+                return
             self._behind = sum(map(len, polled.values())) >= limit
             for partition, records in polled.items():
                 if partition.topic == self._topics.clicks:
@@ -120,16 +124,12 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             ]
             try:
                 sent.append(
-                    await self._producer.send(
-                        self._topics.dead_letters, record.value, key=record.key, headers=headers
-                    )
+                    await self._producer.send(self._topics.dead_letters, record.value, key=record.key, headers=headers)
                 )
             except MessageSizeTooLargeError:
                 cut = (record.value or b"")[:1000]
                 headers.append(("truncated", str(len(record.value or b"")).encode()))
-                sent.append(
-                    await self._producer.send(self._topics.dead_letters, cut, key=record.key, headers=headers)
-                )
+                sent.append(await self._producer.send(self._topics.dead_letters, cut, key=record.key, headers=headers))
         await asyncio.gather(*sent)
 
     async def _reply(self, number: int, records: Sequence[Record]) -> None:
@@ -167,21 +167,21 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             if partition.topic == self._topics.requests:
                 offsets[partition] = await self._consumer.position(partition)
         if offsets:
-            try:
+            # While a rebalance is under way it fails; the store's own offsets decide.
+            with contextlib.suppress(KafkaError):
                 await self._consumer.commit(offsets)
-            except KafkaError:
-                pass  # a rebalance is under way; the store's own offsets decide
 
     def _most_owed(self) -> tuple[int, Store] | None:
-        number, store = max(
-            self._partitions.stores.items(), key=lambda entry: len(entry[1].owed), default=(0, None)
-        )
+        number, store = max(self._partitions.stores.items(), key=lambda entry: len(entry[1].owed), default=(0, None))
         return (number, store) if store is not None and len(store.owed) else None
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Open the stores and seek to the offset each has come to."""
         clicks = [p for p in assigned if p.topic == self._topics.clicks]
-        begins, ends = await self._consumer.beginning_offsets(clicks), await self._consumer.end_offsets(clicks)
+        begins, ends = (
+            await self._consumer.beginning_offsets(clicks),
+            await self._consumer.end_offsets(clicks),
+        )
         for partition in clicks:
             store = self._partitions.open(partition.partition, begins[partition], ends[partition])
             self._consumer.seek(partition, max(store.state.next_offset - store.state.base, begins[partition]))

@@ -7,7 +7,7 @@ imports happen inside commands: `anabranch --help` answers at once.
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,7 +32,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configurati
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
 
-def configured(config: Path | None, data: Path | None, broker: str | None, **more: object) -> "Config":
+def configured(config: Path | None, data: Path | None, broker: str | None, **more: Any) -> "Config":
     """The configuration with this command's flags on top."""
     from stream.config import load
 

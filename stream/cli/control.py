@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stream.messages import CommandReply
 
 ANSWER_WITHIN_S = 15.0
+LOOK_EVERY_S = 10.0
 
 
 @app.command()
@@ -43,7 +44,9 @@ def retrain(
 
 @app.command()
 def rollback(
-    version: Annotated[str | None, typer.Argument(help="The version to serve; the serving one's parent if unset.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(help="The version to serve; the serving one's parent if unset.")
+    ] = None,
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
@@ -86,10 +89,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the model and its baselines on a file, by the code that runs in production."""
+    from model.evaluation import global_temporal, prequential
     from rich.console import Console
     from rich.progress import Progress
 
-    from model.evaluation import global_temporal, prequential
     from stream.files import read_interactions
 
     settings = configured(config, data, None)
@@ -111,7 +114,7 @@ def evaluate(
 
     table = Table("model", "", "NDCG@10", "MRR", "Recall@10 / Hit@10", box=None)
     for name, scores in found["models"].items():
-        for target, s in (scores.items() if protocol == "global-temporal" else [("", scores)]):
+        for target, s in scores.items() if protocol == "global-temporal" else [("", scores)]:
             recall = s.get("recall@10", s.get("hit@10"))
             table.add_row(name, target, *(f"{100 * v:.2f}%" for v in (s["ndcg@10"], s["mrr"], recall)))
     show(table)
@@ -124,7 +127,7 @@ async def ask(settings: "Config", command: str, until: tuple[str, ...], within_s
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from stream.messages import Command, CommandReply, encode
-    from stream.topics import unavailable
+    from stream.topics import cluster_id, unavailable
 
     told = Command(command, uuid.uuid4().hex)
     listener = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
@@ -136,12 +139,15 @@ async def ask(settings: "Config", command: str, until: tuple[str, ...], within_s
         listener.assign([replies])
         await listener.seek_to_end(replies)
         await producer.send_and_wait(settings.topics.commands, encode(told), key=told.id.encode())
-        asked = time.monotonic()
+        asked = looked = time.monotonic()
         while within_s is None or time.monotonic() - asked < within_s:
             for record in (await listener.getmany(replies, timeout_ms=500)).get(replies, []):
                 reply = msgspec.json.decode(record.value, type=CommandReply)
                 if reply.id == told.id and reply.status in until:
                     return reply
+            if time.monotonic() - looked > LOOK_EVERY_S:  # the client would wait for a broker that is gone
+                looked = time.monotonic()
+                await asyncio.to_thread(cluster_id, settings.broker)
     except (KafkaConnectionError, KafkaError) as error:
         raise unavailable(settings.broker, error) from None
     finally:

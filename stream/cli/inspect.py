@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def status(
-    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """How far, how much, which version, and how good it has been."""
     from rich.table import Table
@@ -104,7 +107,8 @@ def item(
     if not found["degree"]:
         raise AnabranchError(f"no events of item {name!r} in {settings.data}")
     show(f"{found['item']}  {found['title'] or ''}")
-    show(f"events {found['degree']:,}, popularity now {found['popularity']:.2f}, known to the model: {known and found['known_to_model']}")
+    by_model = {True: "known to the model", False: "not known to the model yet", None: "no model yet"}
+    show(f"{found['degree']:,} events, popularity {found['popularity']:.2f}, {by_model[found['known_to_model']]}")
     for n in found["next"]:
         show(f"  {n['weight']:8.2f}  {n['item']}  {n['title'] or ''}")
 
@@ -147,7 +151,10 @@ def recommend(
 
 @app.command()
 def models(
-    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Published versions, and which one serves."""
     from rich.table import Table
@@ -194,7 +201,8 @@ def view_of(settings: "Config") -> "View":
 
     if not partitions_in(settings.data, settings.topics.clicks):
         raise AnabranchError(
-            f"no state in {settings.data}: `anabranch up` or `anabranch worker` makes it; --data names another directory"
+            f"no state in {settings.data}: `anabranch up` or `anabranch worker` makes it; "
+            f"--data names another directory"
         )
     return View(settings.data, settings.topics.clicks, settings.state)
 

@@ -16,7 +16,8 @@ def publish(
     file: Annotated[str, typer.Argument(help="CSV with a header (user,item,ts) or JSON lines; - for standard input.")],
     topic: Annotated[Literal["clicks", "items"], typer.Option("--topic", help="Which topic.")] = "clicks",
     speed: Annotated[
-        str | None, typer.Option("--speed", metavar="N|Nx", help="N events a second, or N times the events' own time.")
+        str | None,
+        typer.Option("--speed", metavar="N|Nx", help="N events a second, or N times the events' own time."),
     ] = None,
     data: DataOption = None,
     broker: BrokerOption = None,

@@ -26,7 +26,10 @@ EmbeddedOption = Annotated[bool, typer.Option("--embedded", hidden=True)]
 
 @app.command()
 def init(
-    data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Create the topics that are missing; change nothing that exists."""
     import msgspec
@@ -63,7 +66,12 @@ def worker(
         check(settings)
         app_of_worker, firehose = build(settings, embedded=embedded)
         faust.Worker(
-            app_of_worker, firehose, override_logging=False, redirect_stdouts=False, quiet=True, loglevel="warning"
+            app_of_worker,
+            firehose,
+            override_logging=False,
+            redirect_stdouts=False,
+            quiet=True,
+            loglevel="warning",
         ).execute_from_commandline()
 
 
@@ -102,7 +110,10 @@ def up(
     settings = configured(config, data, broker)
     with running(settings, config, port) as address:
         print(f"anabranch is up: broker {address}, data {settings.data}, logs {settings.data}/*.log", flush=True)
-        print(f"try:  anabranch publish FILE --broker {address}   |   anabranch watch --broker {address}", flush=True)
+        print(
+            f"try:  anabranch publish FILE --broker {address}   |   anabranch watch --broker {address}",
+            flush=True,
+        )
         print("Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
@@ -235,4 +246,3 @@ def log_to_stderr() -> None:
     for noisy in ("aiokafka", "faust", "mode", "kafka"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-

@@ -10,7 +10,9 @@ from state.graph import MemoryGraph, combine
 from state.settings import StateSettings
 
 HOUR_MS = 3_600_000
-SETTINGS = StateSettings(neighbours_per_item=4, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600)
+SETTINGS = StateSettings(
+    neighbours_per_item=4, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600
+)
 
 
 def graph(*clicks: tuple[int, int, int]) -> MemoryGraph:
@@ -33,7 +35,11 @@ def test_a_count_halves_with_every_half_life_of_event_time():
 
 def test_a_neighbour_two_steps_away_counts_half():
     rows = graph((1, 10, HOUR_MS), (1, 11, HOUR_MS), (1, 12, HOUR_MS)).rows(items(10))
-    assert dict(zip(rows.nodes[0].tolist(), rows.after[0].tolist(), strict=True)) == {11: 1.0, 12: 0.5, 0: 0.0}
+    assert dict(zip(rows.nodes[0].tolist(), rows.after[0].tolist(), strict=True)) == {
+        11: 1.0,
+        12: 0.5,
+        0: 0.0,
+    }
 
 
 def test_an_unknown_item_has_an_empty_row():
@@ -61,7 +67,9 @@ click = st.tuples(st.integers(1, 4), st.integers(10, 14), st.integers(1, 5).map(
 @given(st.lists(click, min_size=1, max_size=40), st.integers(1, 40))
 def test_two_batches_in_time_order_make_the_same_graph_as_one(clicks, cut):
     clicks = sorted(clicks, key=lambda c: c[2])
-    whole = StateSettings(neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600)
+    whole = StateSettings(
+        neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600
+    )
     events = np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT)
     one, two = MemoryGraph(whole), MemoryGraph(whole)
     one.apply(events)
@@ -82,7 +90,9 @@ def test_two_batches_in_time_order_make_the_same_graph_as_one(clicks, cut):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(click, min_size=2, max_size=40))
 def test_partitions_together_know_what_one_would(clicks):
-    whole = StateSettings(neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600)
+    whole = StateSettings(
+        neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600
+    )
     events = np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT)
     all_of_it, parts = MemoryGraph(whole), [MemoryGraph(whole), MemoryGraph(whole)]
     all_of_it.apply(events)

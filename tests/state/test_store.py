@@ -1,6 +1,7 @@
 """One partition's store against an oracle of plain dicts folded from the same log."""
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ clicks = st.lists(
 def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_factory, log, cuts):
     store = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS)
     bounds = sorted({0, len(log), *(c for c in cuts if c < len(log))})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         apply(store, log[start:end])
 
     sequences: dict[str, list[tuple[int, str]]] = defaultdict(list)

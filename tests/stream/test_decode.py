@@ -130,7 +130,13 @@ def test_two_objects_in_one_value_are_one_dead_letter():
 def test_a_shops_own_field_names_are_found_by_their_dotted_paths():
     fields = ClickFields(user="customer.id", item="sku", ts="meta.at", event="what", id="uuid")
     value = msgspec.json.encode(
-        {"customer": {"id": 7}, "sku": "milk", "meta": {"at": 1_600_000_000_000}, "what": "cart", "uuid": "e-1"}
+        {
+            "customer": {"id": 7},
+            "sku": "milk",
+            "meta": {"at": 1_600_000_000_000},
+            "what": "cart",
+            "uuid": "e-1",
+        }
     )
     decoded = decode(value, b'{"customer": 7, "sku": "milk"}', clicks=Clicks(fields=fields))
     assert decoded.batch.users == [b"7"]

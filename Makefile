@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-kafka lint types bench docs-check clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/installed  ## three minutes of real purchases through Kafka, learning as they come
+	@$(BIN)/anabranch demo
+
+test: .venv/installed  ## the whole default suite, on the embedded broker
+	@$(BIN)/python -m pytest
+
+test-kafka: .venv/installed  ## the broker tests on Apache Kafka: KAFKA_HOME, or testcontainers where Docker answers
+	@$(BIN)/python -m pytest -m broker --broker kafka
+
+lint: .venv/installed  ## ruff: style and formatting
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/installed  ## mypy, strict
+	@$(BIN)/mypy
+
+bench: .venv/installed  ## figures beside their rivals, ratios first (installs the rivals)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]' -c requirements.lock
+	@$(BIN)/python benchmarks/run.py
+
+docs-check: .venv/installed  ## every command, setting and path the docs name exists
+	@$(BIN)/python -m pytest -q tests/test_docs.py
+
+clean:  ## remove the environment, caches and the demo's data
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis anabranch-data
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: name a newer one, make PYTHON=python3.12"; exit 1; }
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
