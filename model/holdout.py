@@ -20,7 +20,7 @@ CUTOFF = 10
 TESTS_A_USER = 3
 """Held-out events of one user that are tested, in turn."""
 EVIDENCE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-REPEAT_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+REPEAT_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
 def cut(sequences: Sequences, holdout_events: int) -> tuple[Sequences, Sequences]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import faust
 import msgspec
+import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode import Service
@@ -45,6 +46,7 @@ class Firehose(Service):
 
     async def on_start(self) -> None:
         config = self._config
+        torch.set_num_threads(config.worker.rank_threads)
         cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
         self._titles = Titles(config.data)
         self._partitions = Partitions(config, cluster)

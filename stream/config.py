@@ -70,6 +70,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heartbeat_ms: int = 2_000
     rank_batch_users: int = 256
     """Owed users answered in one forward pass."""
+    rank_threads: int = 1
+    """Threads of torch for ranking; the trainer has its own."""
     baselines: bool = True
     """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
     standing_users: int = 100_000

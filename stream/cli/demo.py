@@ -1,0 +1,73 @@
+"""`demo`: three minutes of real purchases."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.cli.app import app
+
+NEXT = """
+Where to look next
+  anabranch status --data {data}                       what you saw, from the state on disk
+  anabranch user household-{user} --data {data}          a household's purchases, and what was recommended
+  stream/worker.py, model/create.py                    the path of an event; the model
+Publish one event and watch the answer (the model just trained goes on serving and learning)
+  anabranch up --data {data} --port 29092
+  anabranch watch alice --broker 127.0.0.1:29092       in a second terminal
+  echo '{{"user": "alice", "item": "{item}"}}' | anabranch publish - --broker 127.0.0.1:29092
+"""
+
+
+@app.command()
+def demo(
+    data: Annotated[Path, typer.Option("--data", help="Where its state goes; made anew each time.")] = Path(
+        "anabranch-data/demo"
+    ),
+    events: Annotated[int, typer.Option("--events", help="Purchases to replay.")] = 200_000,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long the replay takes.")] = 165.0,
+) -> None:
+    """Three minutes of real grocery purchases through Kafka, learning as they come."""
+    import os
+
+    from rich.console import Console
+
+    from stream import demo as it
+    from stream.cli.run import check_children, running
+    from stream.config import load
+
+    console = Console()
+    os.environ.update({key: value for key, value in it.SETTINGS.items() if key not in os.environ})
+    settings = load(data=data)
+    it.fresh_directory(data)
+    console.print("reading The Complete Journey: grocery purchases of 2,469 households …", highlight=False)
+    bought = it.purchases(events)
+    interrupted = False
+    screen = None
+    try:
+        with running(settings) as address:
+            replay = it.Replay(address, settings, bought, seconds)
+            screen = it.Screen(console, settings, replay, bought)
+            replay.start()
+            it.watch(console, settings, replay, screen, check_children, len(bought.clicks))
+            screen.refresh()
+            console.print(
+                f"{screen.applied:,} purchases went through Kafka into the state; {screen.line()}", highlight=False
+            )
+            console.print(screen.quality(rolling=False))
+            console.print(
+                f"{len(screen.versions)} model versions were published and swapped in: {', '.join(screen.versions)}",
+                highlight=False,
+            )
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        if screen is not None:
+            screen.close()
+    if interrupted:
+        console.print("stopped; nothing is left running")
+        sys.exit(130)
+    example = bought.clicks[-1]
+    told = NEXT.format(data=data, user=example["user"].removeprefix("household-"), item=example["item"])
+    console.print(told, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,78 @@
+"""A worker as a process of its own, as an operator runs it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from stream.config import Config
+
+WITHIN_S = 60.0
+
+
+def flags_of(config: Config) -> dict[str, str]:
+    """The test's configuration as the environment of a child process."""
+    names = {f"ANABRANCH_TOPICS__{k.upper()}": str(getattr(config.topics, k)) for k in config.topics.__struct_fields__}
+    return {**names, "ANABRANCH_GROUP": config.group}
+
+
+@contextmanager
+def anabranch(config: Config, *command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `anabranch COMMAND` until the block ends; its log is <data>/<command>.log."""
+    import os
+
+    config.data.mkdir(parents=True, exist_ok=True)
+    with (config.data / f"{command[0]}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stream.cli", *command, "--data", str(config.data), "--broker", config.broker],
+            stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **flags_of(config), **(env or {})},
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def until(true: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
+    """Wait for something; fail the test when it does not come."""
+    deadline = time.monotonic() + within_s
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it did not come in time"
+        time.sleep(0.1)
+    return found
+
+
+def read_all(config: Config, topic: str) -> list[Any]:
+    """Every record a topic holds now, partition after partition."""
+    consumer = KafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False, group_id=None)
+    try:
+        partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        records: list[Any] = []
+        deadline = time.monotonic() + WITHIN_S
+        while any(consumer.position(p) < ends[p] for p in partitions):
+            assert time.monotonic() < deadline, f"{topic} could not be read to its end"
+            for part in consumer.poll(timeout_ms=200).values():
+                records += part
+        return records
+    finally:
+        consumer.close()
+
+
+@pytest.fixture
+def producer(broker: str) -> Iterator[KafkaProducer]:
+    made = KafkaProducer(bootstrap_servers=broker)
+    yield made
+    made.close()
