@@ -37,7 +37,6 @@ class Catalogue:
         self._base = vocabulary
         self._room = fresh_items
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
-        self.popularity = np.ones(len(self.hashes), np.float32)
 
     def columns(self, items: Ids, rows_of: RowsOf) -> Indices:
         """Columns of the items, any shape; an item met for the first time gets one, if there is room, else 0."""
@@ -56,11 +55,4 @@ class Catalogue:
         self.vocabulary = self.vocabulary.grow(missing, [""] * len(missing))
         self.table = torch.cat([self.table, made])
         self.hashes = np.concatenate([self.hashes, missing])
-        self.popularity = np.concatenate([self.popularity, np.maximum(rows.popularity[placed], 1e-3)])
         return self.vocabulary.lookup(items)
-
-    def learn_popularity(self, items: Ids, rows: Rows) -> None:
-        """Take over the decayed popularity of items whose rows were just read."""
-        columns = self.vocabulary.lookup(items)
-        known = columns > 0
-        self.popularity[columns[known]] = np.maximum(rows.popularity[known], 1e-3)

@@ -196,14 +196,18 @@ def _model_ranks(
     trained: Trained, fusion: Fusion, tests: Sequences, targets: Ids, graph: MemoryGraph, settings: RankingSettings
 ) -> np.ndarray:
     as_chosen = msgspec.structs.replace(
-        settings, evidence_weight=fusion.evidence, repeat_weight=fusion.repeat, because=False
+        settings,
+        evidence_weight=fusion.evidence,
+        repeat_weight=fusion.repeat,
+        popularity_weight=fusion.popularity,
+        because=False,
     )
     ranker = Ranking(trained.model, trained.vocabulary, fusion, as_chosen)
     ranks = []
     for start in range(0, len(targets), AT_ONCE):
         indptr = tests.indptr[start : start + AT_ONCE + 1]
         part = Sequences(tests.users[start : start + AT_ONCE], indptr - indptr[0], tests.steps[indptr[0] : indptr[-1]])
-        ranked = ranker.rank(part, graph.rows, DEPTH)
+        ranked = ranker.rank(part, graph, DEPTH)
         ranks.append(ranks_of(targets[start : start + AT_ONCE], ranked.items))
     return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
 

@@ -2,10 +2,11 @@
 
 Item-item evidence of item j for a user whose item of age a (0 = newest) is i_a:
 
-    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = (after_ij + ½ before_ij) / sqrt(m_i · g_j)
+    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = after_ij / sqrt(Σ_j after_ij)
 
-with m_i = Σ_j after_ij + ½ before_ij the mass of row i and g_j the decayed popularity of j: a cosine, read from row i
-alone. Repeat evidence is the user's own: r_j = log(1 + Σ repeat_decay^a over the ages a at which the user had j).
+Directed, normalised by the speaking item alone: on a stream of grocery purchases that beat counting both directions
+and every correction for the popularity of j (ARCHITECTURE.md has the figures). Repeat evidence is the user's own:
+r_j = log(1 + Σ repeat_decay^a) over the ages a at which the user had j.
 """
 
 from typing import NamedTuple
@@ -19,8 +20,6 @@ from state.graph import Rows
 from state.sequences import Sequences
 
 SHARPNESS = 50.0
-BACKWARD = 0.5
-"""What "came before" counts beside "came after"."""
 
 
 class Spoken(NamedTuple):
@@ -33,7 +32,7 @@ class Spoken(NamedTuple):
     item: Ids
     """[M] the item it speaks for."""
     weight: Floats
-    """[M] age_decay^a · c(i_a, j), g_j still to be divided by."""
+    """[M] age_decay^a · c(i_a, j)."""
 
 
 def newest_items(sequences: Sequences, count: int) -> tuple[Ids, Floats]:
@@ -48,9 +47,7 @@ def newest_items(sequences: Sequences, count: int) -> tuple[Ids, Floats]:
 
 def speak(history: Ids, known: Ids, rows: Rows, settings: RankingSettings) -> Spoken:
     """Item-item evidence of users' newest items [B, H], newest first; `rows` are the rows of `known`, sorted."""
-    strength = rows.after + BACKWARD * rows.before
-    mass = strength.sum(1)
-    scaled = strength / np.sqrt(np.maximum(mass, 1e-9))[:, None]
+    scaled = rows.after / np.sqrt(np.maximum(rows.after.sum(1), 1e-9))[:, None]
     user, age = np.nonzero(history)
     row = np.searchsorted(known, history[user, age])
     weight = scaled[row] * (settings.age_decay**age).astype(np.float32)[:, None]

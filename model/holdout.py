@@ -17,9 +17,8 @@ from state.sequences import Sequences
 from state.settings import StateSettings
 
 CUTOFF = 10
-TESTS_A_USER = 3
-"""Held-out events of one user that are tested, in turn."""
-EVIDENCE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+EVIDENCE_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+POPULARITY_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 REPEAT_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -49,7 +48,7 @@ class Holdout:
         users, histories, targets = [], [], []
         for row in np.flatnonzero((np.diff(past.indptr) > 0) & (np.diff(held.indptr) > 0)).tolist():
             before, after = past.of(row), held.of(row)
-            for test in range(min(TESTS_A_USER, len(after))):
+            for test in range(len(after)):
                 users.append(past.users[row])
                 histories.append(np.concatenate([before, after[:test]]))
                 targets.append(after["item"][test])
@@ -65,13 +64,17 @@ class Holdout:
         if not len(self.targets):
             return {}
         as_chosen = msgspec.structs.replace(
-            settings, evidence_weight=fusion.evidence, repeat_weight=fusion.repeat, because=False
+            settings,
+            evidence_weight=fusion.evidence,
+            repeat_weight=fusion.repeat,
+            popularity_weight=fusion.popularity,
+            because=False,
         )
         ranking = Ranking(model, vocabulary, fusion, as_chosen)
         hits, gains = [], []
         for start in range(0, len(self.targets), 256):
             part = rows_of_sequences(self.sequences, start, start + 256)
-            ranked = ranking.rank(part, self._graph.rows, CUTOFF)
+            ranked = ranking.rank(part, self._graph, CUTOFF)
             match = ranked.items == self.targets[start : start + 256, None]
             hits.append(match.any(1))
             gains.append((match / np.log2(np.arange(CUTOFF) + 2.0)).sum(1))
@@ -79,7 +82,7 @@ class Holdout:
 
 
 def choose_fusion(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> Fusion:
-    """The weights with the best NDCG@10: the repeat weight first, then the evidence, then the repeat again."""
+    """The weights with the best NDCG@10, one at a time: popularity, repeat, evidence, and popularity again."""
     best, best_score = Fusion(1.0, 1.0), -1.0
 
     def consider(fusion: Fusion) -> None:
@@ -88,12 +91,14 @@ def choose_fusion(holdout: Holdout, model: Create, vocabulary: Vocabulary, setti
         if score > best_score:
             best, best_score = fusion, score
 
+    for popularity in POPULARITY_WEIGHTS:
+        consider(Fusion(best.evidence, best.repeat, popularity))
     for repeat in REPEAT_WEIGHTS:
-        consider(Fusion(best.evidence, repeat))
+        consider(Fusion(best.evidence, repeat, best.popularity))
     for evidence in EVIDENCE_WEIGHTS:
-        consider(Fusion(evidence, best.repeat))
-    for repeat in REPEAT_WEIGHTS:
-        consider(Fusion(best.evidence, repeat))
+        consider(Fusion(evidence, best.repeat, best.popularity))
+    for popularity in POPULARITY_WEIGHTS:
+        consider(Fusion(best.evidence, best.repeat, popularity))
     return best
 
 

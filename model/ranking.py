@@ -1,10 +1,13 @@
-"""The top k for a batch of users: s = E h_u + w_t · t + w_r · r, the model's word and the live graph's.
+"""The top k for a batch of users: s = E h_u + w_t · t + w_r · r + w_p · p.
+
+The model's word, and the live graph's: item-item evidence t and repeat evidence r (`model.evidence`), and
+p_j = log(1 + 50 · popularity_j / popularity of the most popular) of the items popular now.
 
 `because`: for each recommended item the one or two of the user's newest items that speak most for it in the graph's
 evidence; where the graph is silent, those whose embeddings point most in the item's direction.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -17,6 +20,7 @@ from model.histories import to_histories
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import Floats, Ids
+from state.graph import Rows
 from state.sequences import Sequences
 
 
@@ -25,6 +29,17 @@ class Fusion(msgspec.Struct, frozen=True):
 
     evidence: float = 1.0
     repeat: float = 1.0
+    popularity: float = 0.0
+
+
+class LiveGraph(Protocol):
+    """What the ranking asks of the state, online and offline."""
+
+    def rows(self, items: Ids) -> Rows:
+        """Rows of the item-item graph."""
+
+    def popular_shares(self, k: int) -> tuple[Ids, Floats]:
+        """The k most popular items and their popularity as a share of the first one's."""
 
 
 class Ranked(NamedTuple):
@@ -44,24 +59,24 @@ class Ranking:
     def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
         self._model = model.eval()
         self._settings = settings
-        given = (settings.evidence_weight, settings.repeat_weight)
-        self._evidence_weight = fusion.evidence if given[0] is None else given[0]
-        self._repeat_weight = fusion.repeat if given[1] is None else given[1]
+        self._evidence_weight = _given(settings.evidence_weight, fusion.evidence)
+        self._repeat_weight = _given(settings.repeat_weight, fusion.repeat)
+        self._popularity_weight = _given(settings.popularity_weight, fusion.popularity)
         self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
         self._vocabulary = vocabulary
         self._scratch = torch.zeros(0)
 
     @torch.no_grad()
-    def rank(self, sequences: Sequences, rows_of: RowsOf, k: int) -> Ranked:
+    def rank(self, sequences: Sequences, graph: LiveGraph, k: int) -> Ranked:
         """The k best items for each user; a user nothing speaks for gets none (all 0)."""
-        settings, catalogue = self._settings, self._catalogue
+        settings, catalogue, rows_of = self._settings, self._catalogue, graph.rows
         histories = to_histories(sequences, self._vocabulary)
         history, _ = newest_items(sequences, settings.history_items)
         spoken, columns = self._spoken(history, rows_of)
         h = self._model.encode(histories)
         scores = h @ catalogue.table.T
         if spoken is not None:
-            self._add(scores, spoken.user, columns, self._cosine(spoken, columns), SHARPNESS, self._evidence_weight)
+            self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, self._evidence_weight)
         users, own, weights = repeats(sequences, settings.repeat_decay)
         own_columns = catalogue.columns(own, rows_of) if len(own) else np.zeros(0, np.int64)
         if scores.shape[1] < len(catalogue.hashes):
@@ -69,6 +84,10 @@ class Ranking:
             scores = torch.cat([scores, grown], 1)
         if self._repeat_weight:
             self._add(scores, users, own_columns, weights, 1.0, self._repeat_weight)
+        if self._popularity_weight:
+            popular, shares = graph.popular_shares(settings.popular_items)
+            at = catalogue.vocabulary.lookup(popular)
+            scores[:, at] += self._popularity_weight * torch.log1p(SHARPNESS * torch.from_numpy(shares))
         scores[:, 0] = -torch.inf
         if settings.filter_seen:
             scores[torch.from_numpy(users), torch.from_numpy(own_columns)] = -torch.inf
@@ -84,7 +103,6 @@ class Ranking:
         if not len(known):
             return None, nothing
         rows = rows_of(known)
-        self._catalogue.learn_popularity(known, rows)
         spoken = speak(history, known, rows, self._settings)
         columns = (
             self._catalogue.columns(spoken.item, rows_of)
@@ -92,10 +110,6 @@ class Ranking:
             else (self._vocabulary.lookup(spoken.item))
         )
         return spoken, columns
-
-    def _cosine(self, spoken: Spoken, columns: np.ndarray) -> Floats:
-        weight: Floats = spoken.weight / np.sqrt(self._catalogue.popularity[columns])
-        return weight
 
     def _add(
         self,
@@ -175,6 +189,10 @@ class Ranking:
         # A second reason is given only where it is worth half the first.
         chosen[:, :, 1][(said[:, :, 1] < 0.5 * said[:, :, 0]) | (said[:, :, 1] <= 0) | (steps < 2)] = 0
         return chosen
+
+
+def _given(setting: float | None, chosen: float) -> float:
+    return chosen if setting is None else setting
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

@@ -56,7 +56,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     k: int = 10
     history_items: int = 10
     """Newest items of a user that speak through the live graph."""
-    age_decay: float = 0.8
+    age_decay: float = 0.5
     """What an item's word counts for each step it lies further back."""
     repeat_decay: float = 0.98
     """What an own item's repetition counts for each step it lies further back."""
@@ -64,6 +64,10 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Weight of the graph's item-item evidence; None: as chosen on held-out events. 0: the paper's inference."""
     repeat_weight: float | None = None
     """Weight of the user's own repetitions; None: as chosen on held-out events."""
+    popularity_weight: float | None = None
+    """Weight of what is popular now; None: as chosen on held-out events."""
+    popular_items: int = 100
+    """Most popular items that popularity speaks for."""
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True

@@ -76,7 +76,7 @@ def train(
             rows = table(torch.cat([edges.item, edges.neighbour, drawn]))
             item_rows, beside, negative_rows = rows.split([len(edges.item), len(edges.neighbour), negatives])
             optimiser.zero_grad()
-            graph.loss(edges, at, leaf, item_rows, beside, negative_rows).backward()
+            graph.loss(edges, at, leaf, item_rows, beside, negative_rows).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             user_rows.step(torch.from_numpy(at), leaf)
     if fresh:

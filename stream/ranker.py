@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.ranking import Ranked, Ranking
-from state.events import Ids
+from state.events import Floats, Ids
 from state.graph import Rows, combine
 from state.owed import Debt
 from state.partition import Partition
@@ -51,7 +51,7 @@ class Ranker:
         self._stores = stores
         self._titles = titles
         self._names: dict[int, tuple[str, str | None]] = {}
-        self._popular: Ids = np.empty(0, np.uint64)
+        self._popular: tuple[Ids, Floats] = np.empty(0, np.uint64), np.empty(0, np.float32)
         self._popular_until = 0.0
 
     def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
@@ -61,8 +61,8 @@ class Ranker:
         users = np.fromiter(debts, np.uint64, len(debts))
         sequences = store.sequences(users)
         k = self._config.ranking.k
-        popular = self._popular_items(max(k, 10))
-        ranked = serving.ranking.rank(sequences, self.rows, k) if serving else None
+        popular, _ = self.popular_shares(max(k, 10))
+        ranked = serving.ranking.rank(sequences, self, k) if serving else None
         said: list[dict[str, list[int]]] = [{}] * len(users)
         if ranked is not None and self._config.worker.baselines and len(sequences.steps):
             last = sequences.steps["item"][np.maximum(sequences.indptr[1:] - 1, 0)]
@@ -116,11 +116,14 @@ class Ranker:
         reasons = [self._names[i][0] for i in because if i]
         return Recommended(item=name, score=round(float(score), 4), because=reasons, title=title)
 
-    def _popular_items(self, count: int) -> Ids:
+    def popular_shares(self, k: int) -> tuple[Ids, Floats]:
+        """The most popular items over all partitions of this worker, and their shares of the first one's."""
         if time.monotonic() > self._popular_until:
-            self._popular = most_popular([s.popular() for s in list(self._stores.values())], count)
+            lists = [s.popular() for s in list(self._stores.values())]
+            self._popular = most_popular(lists, self._state.popular_items)
             self._popular_until = time.monotonic() + POPULAR_FOR_S
-        return self._popular
+        items, shares = self._popular
+        return items[:k], shares[:k]
 
     def _learn_names(self, ranked: Ranked | None, popular: Ids) -> None:
         """Look up ids and titles not met before; a title that changes is seen once the names are forgotten."""

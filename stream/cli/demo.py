@@ -25,7 +25,7 @@ def demo(
     data: Annotated[Path, typer.Option("--data", help="Where its state goes; made anew each time.")] = Path(
         "anabranch-data/demo"
     ),
-    events: Annotated[int, typer.Option("--events", help="Purchases to replay.")] = 200_000,
+    events: Annotated[int, typer.Option("--events", help="Purchases to replay.")] = 85_000,
     seconds: Annotated[float, typer.Option("--seconds", help="How long the replay takes.")] = 165.0,
 ) -> None:
     """Three minutes of real grocery purchases through Kafka, learning as they come."""
