@@ -1,0 +1,172 @@
+"""CREATE learns, is deterministic, survives publication, and ranks as it says."""
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from model.barlow_twins import barlow_twins
+from model.create import Create
+from model.histories import Histories, pack
+from model.increment import Trained, learn
+from model.ranking import Fusion, Ranking
+from model.sampled_softmax import sampled_softmax
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.training import train
+from model.versions import ArtifactError, list_versions, load, prune, publish
+from state.events import EVENT
+from state.graph import MemoryGraph
+from state.sequences import Sequences, from_events
+from state.settings import StateSettings
+
+SMALL = ModelSettings(dim=16, dropout=0.0)
+STATE = StateSettings(neighbours_per_item=8)
+QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
+
+
+def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
+    """Every user goes through the items in a circle: what follows is certain."""
+    events = np.zeros(users * steps, EVENT)
+    n = np.arange(users * steps)
+    events["user"] = n % users + 1
+    events["item"] = (n // users + n % users) % items + 100
+    events["ts"] = 1_000_000_000_000 + n * 1000
+    events["offset"] = n
+    return events
+
+
+def learned(events: np.ndarray, champion: Trained | None = None, seed: int = 0, **training: float) -> Trained:
+    graph = MemoryGraph(STATE)
+    graph.apply(events)
+    known = np.unique(events["item"])
+    new = known if champion is None else known[champion.vocabulary.lookup(known) == 0]
+    settings = msgspec.structs.replace(QUICK, **training)
+    names = {i: f"item-{i}" for i in new.tolist()}
+    parent = "000001" if champion else None
+    return learn(
+        champion, parent, from_events(events), names, graph.rows,
+        model=SMALL, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
+    )  # fmt: skip
+
+
+def test_ten_users_can_be_learned_by_heart():
+    events = cycling()
+    histories = Histories(np.arange(0, 121, 12), (from_events(events).steps["item"].astype(np.int64) - 99))
+    model = Create(7, SMALL)
+    train(model, histories, QUICK, warm_up_epochs=5, epochs=60, seed=1, fresh=True)
+    inputs = histories.newest(6)
+    following = (inputs.items.reshape(-1, 6)[:, -1] % 7) + 1
+    scores = model.encode(inputs) @ model.items.weight.T
+    scores[:, 0] = -torch.inf
+    assert scores.argmax(1).tolist() == following.tolist()
+
+
+def test_the_same_seed_gives_the_same_weights():
+    one, two = learned(cycling()), learned(cycling())
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_item_keeps_its_index_when_the_vocabulary_grows():
+    first = learned(cycling(items=5))
+    second = learned(cycling(items=7), first)
+    assert second.vocabulary.ids[:5] == first.vocabulary.ids
+    assert len(second.vocabulary) == 7
+    assert second.parent == "000001"
+    assert {"ndcg@10", "champion_ndcg@10"} <= second.metrics.keys()
+
+
+def test_a_published_version_loads_as_it_was(tmp_path):
+    trained = learned(cycling())
+    version = publish(str(tmp_path), "create", trained, {0: 120})
+    again = load(str(tmp_path), "create", version.manifest.version, version.manifest_sha256)
+    assert again.manifest.offsets == {0: 120}
+    assert again.trained.vocabulary.ids == trained.vocabulary.ids
+    for a, b in zip(again.trained.model.parameters(), trained.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "items.msgpack", "manifest.json"])
+def test_a_version_that_is_not_what_it_says_is_refused_by_the_name_of_the_file(tmp_path, file):
+    version = publish(str(tmp_path), "create", learned(cycling()), {})
+    path = tmp_path / "create" / "000001" / file
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match=file):
+        load(str(tmp_path), "create", "000001", version.manifest_sha256)
+
+
+def test_versions_live_in_any_store_and_the_serving_one_is_never_pruned():
+    url = "memory://artifacts"
+    trained = learned(cycling())
+    for _ in range(3):
+        publish(url, "create", trained, {})
+    assert prune(url, "create", 1, serving="000001") == ["000002"]
+    assert [m.version for m in list_versions(url, "create")] == ["000001", "000003"]
+
+
+def one_user(*items: int) -> Sequences:
+    events = np.array([(1, item, 1_000_000_000_000 + n, n, 0) for n, item in enumerate(items)], EVENT)
+    return from_events(events)
+
+
+def test_with_all_weights_0_the_graph_changes_nothing():
+    trained = learned(cycling())
+    graph = MemoryGraph(STATE)
+    graph.apply(cycling())
+    settings = RankingSettings(because=False)
+    ranking = Ranking(trained.model, trained.vocabulary, Fusion(0.0, 0.0, 0.0), settings)
+    user = one_user(100, 101, 102)
+    with_graph, without = ranking.rank(user, graph, 5), ranking.rank(user, MemoryGraph(STATE), 5)
+    assert with_graph.items.tobytes() == without.items.tobytes()
+    assert with_graph.scores.tobytes() == without.scores.tobytes()
+
+
+def test_the_graph_makes_an_unknown_item_recommendable_and_says_why():
+    trained = learned(cycling())
+    graph = MemoryGraph(STATE)
+    graph.apply(cycling())
+    graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
+    ranked = Ranking(trained.model, trained.vocabulary, Fusion(16.0, 0.0), RankingSettings()).rank(
+        one_user(100, 102), graph, 8
+    )
+    assert 999 in ranked.items[0]
+    assert ranked.because[0][ranked.items[0].tolist().index(999)][0] == 102
+
+
+def test_seen_items_can_be_filtered_and_a_user_without_events_gets_none():
+    trained = learned(cycling())
+    graph = MemoryGraph(STATE)
+    graph.apply(cycling())
+    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, RankingSettings(filter_seen=True))
+    assert not {100, 101} & set(ranking.rank(one_user(100, 101), graph, 7).items[0].tolist())
+    nobody = Sequences(np.array([9], np.uint64), np.array([0, 0]), one_user(100).steps[:0])
+    assert not ranking.rank(nobody, graph, 5).items.any()
+
+
+def test_packing_loses_nothing_and_the_encoder_sees_no_future():
+    histories = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 4]))
+    packed = pack(histories)
+    assert packed.items[packed.tokens].tolist() == [1, 2, 3, 4]
+    assert packed.items[packed.last].tolist() == [3, 4]
+    model = Create(5, SMALL).eval()
+    changed = Histories(histories.indptr, np.array([1, 2, 5, 4]))
+    first, second = (model.sequence(model.items(p.items), p) for p in (packed, pack(changed)))
+    before_last = packed.tokens[1]
+    assert torch.equal(first[before_last], second[before_last])
+
+
+def test_barlow_twins_is_least_for_equal_views():
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 8), torch.randn(64, 8)
+    assert barlow_twins(x, x, 0.005) < barlow_twins(x, y, 0.005)
+
+
+def test_sampled_softmax_over_all_items_is_the_softmax():
+    torch.manual_seed(0)
+    table, encoded = torch.randn(6, 4), torch.randn(3, 4)
+    target = torch.tensor([1, 3, 5])
+    others = torch.arange(6)
+    sampled = sampled_softmax(encoded, table[target], target, table, others, 7)
+    assert sampled.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(encoded @ table.T, target).item(), rel=1e-5
+    )

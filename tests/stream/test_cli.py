@@ -1,0 +1,71 @@
+"""What a person sees who types the wrong thing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "stream.cli", *words],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "status", "said"),
+    [
+        (["status", "--data", "/nonexistent"], {}, 1, "no state in /nonexistent"),
+        (["init", "--broker", "127.0.0.1:1"], {}, 1, "no Kafka broker answers at 127.0.0.1:1"),
+        (["init"], {}, 2, "no broker: name one with --broker"),
+        (["init"], {"ANABRANCH_TOPICS__CLICK": "x"}, 2, "unknown setting 'topics.click'"),
+        (["init"], {"ANABRANCH_TRAINER__EVERY_S": "often"}, 2, "trainer.every_s"),
+        (["init", "--config", "none.toml"], {}, 2, "there is no configuration file 'none.toml'"),
+        (
+            ["worker", "--broker", "x:1", "--data", "/proc/none"],
+            {},
+            1,
+            "the data directory /proc/none cannot be written",
+        ),
+        (["publish", "--speed", "-3", "--broker", "x:1", "f"], {}, 2, "--speed -3"),
+        (["models", "--data", "/nonexistent"], {}, 1, "no version in /nonexistent/models yet"),
+        (["evaluate", "/nonexistent.csv", "--protocol", "prequential"], {}, 1, "cannot read /nonexistent.csv"),
+        (["nonsense"], {}, 2, "No such command"),
+    ],
+)
+def test_a_mistake_is_told_in_words_and_by_the_exit_status(words, env, status, said):
+    found = anabranch(*words, env=env)
+    assert said in found.stderr.replace("\n", " ")
+    assert found.returncode == status
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        found = anabranch("up", "--port", port, "--data", str(tmp_path))
+    assert f"port {port} is in use already" in found.stderr
+    assert found.returncode == 1
+
+
+def test_a_second_worker_on_one_data_directory_is_refused(tmp_path):
+    import fcntl
+
+    with (tmp_path / "worker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        found = anabranch("worker", "--broker", "127.0.0.1:1", "--data", str(tmp_path))
+    assert "in use by another worker (process 4711)" in found.stderr
+    assert found.returncode == 1

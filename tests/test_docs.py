@@ -1,0 +1,56 @@
+"""What the pages name exists, and what exists is named."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.main import get_command
+
+from stream.cli import control, demo, inspect, publish, run, watch  # noqa: F401  each registers its commands
+from stream.cli.app import app
+from stream.config import Config
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+
+
+def settings(value: msgspec.Struct, prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    for field in value.__struct_fields__:
+        part = getattr(value, field)
+        names |= settings(part, f"{prefix}{field}.") if isinstance(part, msgspec.Struct) else {prefix + field}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_and_flag_a_page_names_exists(page):
+    for command, rest in re.findall(r"anabranch ([a-z]+)([^\n`|]*)", page.read_text()):
+        if command in ("demo", *COMMANDS):
+            flags = {o for p in COMMANDS[command].params for o in p.opts}
+            for flag in re.findall(r"(?<=\s)--[a-z-]+", rest.split("#")[0]):
+                assert flag in flags, f"{page.name}: anabranch {command} has no {flag}"
+        else:
+            assert f"`anabranch {command}" not in page.read_text(), f"{page.name} names anabranch {command}"
+
+
+def test_every_command_is_named_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"anabranch (?:[a-z |]+ \| )?{command}\b", text) or f"| {command}" in text, command
+
+
+def test_the_configuration_page_names_every_setting_and_no_other():
+    named = set(re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.M))
+    assert named == settings(Config())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_make_target_and_path_a_page_names_exists(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    text = page.read_text()
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        assert target in targets, f"{page.name} names make {target}"
+    for path in re.findall(r"`((?:state|model|stream|tests|docs|examples|deploy|benchmarks)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"

@@ -1,0 +1,42 @@
+"""Imports point one way, and `--help` loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "state": {"model", "stream", "torch", "torch_geometric", "aiokafka", "kafka", "faust"},
+    "model": {"stream", "aiokafka", "kafka", "faust", "rocksdict"},
+    "stream": {"rocksdict"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_imports_only_what_lies_before_it(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        assert not imported(file) & FORBIDDEN[package], file
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; import stream.cli.app; from stream.cli import control, demo, inspect, publish, run, watch; "
+        "print([m for m in ('torch', 'faust', 'aiokafka', 'numpy', 'kafka', 'pandas') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
