@@ -10,13 +10,13 @@ from stream.cli.app import app
 
 NEXT = """
 Where to look next
-  anabranch status --data {data}                       what you saw, from the state on disk
-  anabranch user household-{user} --data {data}          a household's purchases, and what was recommended
+  {anabranch} status --data {data}                       what you saw, from the state on disk
+  {anabranch} user household-{user} --data {data}          a household's purchases, and what was recommended
   stream/worker.py, model/create.py                    the path of an event; the model
 Publish one event and watch the answer (the model just trained goes on serving and learning)
-  anabranch up --data {data} --port 29092
-  anabranch watch alice --broker 127.0.0.1:29092       in a second terminal
-  echo '{{"user": "alice", "item": "{item}"}}' | anabranch publish - --broker 127.0.0.1:29092
+  {anabranch} up --data {data} --port 29092
+  {anabranch} watch alice --broker 127.0.0.1:29092       in a second terminal
+  echo '{{"user": "alice", "item": "{item}"}}' | {anabranch} publish - --broker 127.0.0.1:29092
 """
 
 
@@ -69,5 +69,8 @@ def demo(
         console.print("stopped; nothing is left running")
         sys.exit(130)
     example = bought.clicks[-1]
-    told = NEXT.format(data=data, user=example["user"].removeprefix("household-"), item=example["item"])
+    command = os.path.relpath(sys.argv[0]) if sys.argv[0].endswith("anabranch") else "anabranch"
+    told = NEXT.format(
+        anabranch=command, data=data, user=example["user"].removeprefix("household-"), item=example["item"]
+    )
     console.print(told, highlight=False, markup=False, soft_wrap=True)

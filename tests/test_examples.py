@@ -1,0 +1,41 @@
+"""The examples, run as the README has them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream.config import Config
+from stream.topics import ensure
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.broker
+def test_a_click_published_by_the_example_is_read_back_from_its_partition(broker, tmp_path):
+    ensure(Config(broker=broker, data=tmp_path))
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", str(ROOT / "examples/publish.py"), broker, "alice", "milk"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert said.stdout.startswith("published to clicks, partition ")
+
+
+@pytest.mark.broker
+def test_the_subscriber_prints_a_recommendation_as_it_comes(broker, tmp_path):
+    from kafka import KafkaProducer
+
+    ensure(Config(broker=broker, data=tmp_path))
+    producer = KafkaProducer(bootstrap_servers=broker)
+    message = b'{"user": "alice", "items": [{"item": "milk"}], "model": null, "source": "popularity"}'
+    producer.send("recommendations", key=b"alice", value=message).get(timeout=10)
+    producer.close()
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(ROOT / "examples/subscribe.py"), broker],
+        stdout=subprocess.PIPE, text=True,
+    ) as reader:  # fmt: skip
+        assert reader.stdout is not None
+        line = reader.stdout.readline()
+        reader.terminate()
+    assert line == "alice: milk  (by popularity)\n"
