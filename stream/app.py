@@ -24,7 +24,7 @@ from state.titles import Titles
 from stream.config import Config
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
 from stream.partitions import EMBEDDED, Partitions
-from stream.pointers import consumer_partitions, decode_pointer, newer, read_champion, remember, remembered
+from stream.pointers import consumer_partitions, decode_pointer, newer, read_champion, remember
 from stream.ranker import Ranker
 from stream.serving import load_serving
 from stream.topics import cluster_id
@@ -70,9 +70,7 @@ class Firehose(Service):
         await self._producer.start()
         await self._title_reader.start()
         self._worker = Worker(config, self._consumer, self._producer, self._partitions, self._ranker)
-        pointer = await read_champion(config)
-        # An embedded broker forgets its topics; the version last served is still in the artifact store.
-        await self.follow(pointer or (remembered(config.data) if self._embedded else None))
+        await self.follow(await read_champion(config))
 
     async def follow(self, pointer: Pointer | None) -> None:
         """Serve the version a pointer names; a bad artifact leaves the old one serving."""

@@ -17,7 +17,11 @@ MODEL_NAME = "create"
 
 
 async def read_champion(config: Config) -> Pointer | None:
-    """The pointer as the topic has it now, read without a group; None before the first version."""
+    """The pointer as the topic has it now, read without a group; None before the first version.
+
+    Where the topic has none (an embedded broker forgets its topics), the one this data directory last followed.
+    Raises BrokerUnavailable.
+    """
     consumer = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
     try:
         await consumer.start()
@@ -35,7 +39,7 @@ async def read_champion(config: Config) -> Pointer | None:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
                     champion = newer(champion, decode_pointer(record.value))
-        return champion
+        return champion or remembered(config.data)
     finally:
         await consumer.stop()
 
@@ -95,9 +99,11 @@ async def move(config: Config, champion: Pointer | None, version: str | None) ->
         time.time_ns() // 1_000_000,
     )
     producer = AIOKafkaProducer(bootstrap_servers=config.broker, acks="all")
-    await producer.start()
     try:
+        await producer.start()
         await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=MODEL_NAME.encode())
+    except (KafkaConnectionError, KafkaError) as error:
+        raise unavailable(config.broker, error) from None
     finally:
         await producer.stop()
     return pointer

@@ -102,8 +102,8 @@ def log_ends(broker: str, topic: str) -> dict[int, int]:
 
     async def ask() -> dict[int, int]:
         consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
-        await consumer.start()
         try:
+            await consumer.start()
             await consumer._client.force_metadata_update()
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
             return {p.partition: end for p, end in (await consumer.end_offsets(partitions)).items()}
