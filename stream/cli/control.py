@@ -89,10 +89,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the model and its baselines on a file, by the code that runs in production."""
-    from model.evaluation import global_temporal, prequential
     from rich.console import Console
     from rich.progress import Progress
 
+    from model.evaluation import global_temporal, prequential
     from stream.files import read_interactions
 
     settings = configured(config, data, None)
