@@ -65,7 +65,7 @@ def ours(broker: str) -> float:
     """The worker's path up to and with the durable write."""
     settings, decoder = StateSettings(), Decoder(Clicks())
     with tempfile.TemporaryDirectory() as folder:
-        identity = Identity("bench", "clicks", 0, settings.sequence_events, settings.neighbours_per_item)
+        identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
         store = Store(Path(folder) / "s", identity, settings)
 
         def fold(records: list[object]) -> None:

@@ -4,6 +4,7 @@ StateError
 ├── StoreInUse       another process owns the directory
 ├── WrongLog         built from another cluster, topic or partition, or beyond the end of this log
 ├── WrongLayout      built with other settings than these
+├── Repartitioned    the topic has another number of partitions than when the store was built
 └── StoreUnreadable  RocksDB cannot open or write it (corruption, no permission, disk full)
 """
 
@@ -22,6 +23,10 @@ class WrongLog(StateError):
 
 class WrongLayout(StateError):
     """The store was built with settings that fix another layout on disk."""
+
+
+class Repartitioned(StateError):
+    """The topic has another number of partitions now: users' clicks arrive elsewhere than their history."""
 
 
 class StoreUnreadable(StateError):

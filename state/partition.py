@@ -50,6 +50,8 @@ class Identity(msgspec.Struct, frozen=True):
     cluster: str
     topic: str
     partition: int
+    partitions: int
+    """Of the topic: with another number, users' clicks arrive elsewhere than their history."""
     sequence_events: int
     neighbours_per_item: int
 

@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from rocksdict import WriteBatch
 
-from state.errors import StoreUnreadable, WrongLayout, WrongLog
+from state.errors import Repartitioned, StoreUnreadable, WrongLayout, WrongLog
 from state.events import EventBatch, Ids, Ints, Records
 from state.graph import fold, pairs_in
 from state.owed import Owed
@@ -252,3 +252,10 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
         was, now = getattr(stored, key), getattr(wanted, key)
         if was != now:
             raise WrongLog(f"{path} was built from {key} {was!r}, this is {key} {now!r}: its offsets mean nothing here")
+    if stored.partitions != wanted.partitions:
+        raise Repartitioned(
+            f"the topic {wanted.topic!r} had {stored.partitions} partitions when {path} was built and has "
+            f"{wanted.partitions} now: users' clicks arrive in other partitions than their history. Give them a new "
+            f"topic with {wanted.partitions} partitions, written anew by user (topics.clicks names it), or remove "
+            f"{path.parent} to begin again from what the log holds"
+        )

@@ -7,8 +7,10 @@ every pointer and command.
 
 import asyncio
 import logging
+import os
+import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import faust
@@ -19,6 +21,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode import Service
 
 from model.versions import ArtifactError
+from state.errors import StateError
 from state.events import hash_id
 from state.titles import Titles
 from stream.config import Config
@@ -43,6 +46,7 @@ class Firehose(Service):
         self._config = config
         self._embedded = embedded
         self.champion: Pointer | None = None
+        self.failure: StateError | None = None
 
     async def on_start(self) -> None:
         config = self._config
@@ -88,11 +92,19 @@ class Firehose(Service):
 
     @Service.task
     async def _consume(self) -> None:
-        await self._worker.consume()
+        await self._or_end(self._worker.consume())
 
     @Service.task
     async def _answer(self) -> None:
-        await self._worker.answer()
+        await self._or_end(self._worker.answer())
+
+    async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; where its state cannot be used, end the whole worker as an operator would."""
+        try:
+            await work
+        except StateError as error:
+            self.failure = error
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @Service.task
     async def _read_titles(self) -> None:

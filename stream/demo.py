@@ -30,6 +30,8 @@ WARM_UP_EVENTS = 20_000
 """Published at full speed, so that the first version is soon there."""
 STRETCH_EVENTS = 1_000
 HOUSEHOLDS_SHOWN = 3
+HOUSEHOLDS_EVERY_S = 6.0
+"""Long enough to be read."""
 PLAIN_EVERY_S = 10.0
 DRAIN_WITHIN_S = 60.0
 NAMES = {
@@ -124,6 +126,8 @@ class Screen:
         self._view: View | None = None
         self._random = random.Random(7)
         self._rates: list[tuple[float, int]] = []
+        self._chosen: list[Text] = []
+        self._chosen_at = -HOUSEHOLDS_EVERY_S
         self.document: report.Document | None = None
         self.versions: list[str] = []
 
@@ -187,7 +191,7 @@ class Screen:
         assert self.document is not None
         scores = self.document["prequential"]
         prefix = "rolling_" if rolling else ""
-        title = "each purchase is first a test of what stood recommended" + (" (newest 2,000)" if rolling else "")
+        title = "newest 2,000 purchases, each first a test" if rolling else "each purchase is first a test"
         table = Table(title, "Hit@10", "NDCG@10", "events tested", box=None, padding=(0, 2))
         for name, told in NAMES.items():
             if name in scores:
@@ -199,8 +203,14 @@ class Screen:
     def _lag(self) -> int:
         return max(self._replay.published - self.applied, 0)
 
-    def _households(self) -> Iterator[Text]:
+    def _households(self) -> list[Text]:
         """Of households that bought just now: their last products, and what is recommended to them."""
+        if time.monotonic() - self._chosen_at > HOUSEHOLDS_EVERY_S:
+            self._chosen_at = time.monotonic()
+            self._chosen = list(self._choose_households())
+        return self._chosen
+
+    def _choose_households(self) -> Iterator[Text]:
         assert self._view is not None
         at = min(self.applied, len(self._bought.clicks) - 1)
         recent = {c["user"] for c in self._bought.clicks[max(at - 400, 0) : at]}

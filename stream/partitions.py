@@ -25,18 +25,21 @@ class Partitions:
         self.stores: dict[int, Store] = {}
         self._begun: set[int] = set()
 
-    def open(self, number: int, begin: int, end: int) -> Store:
-        """Open a partition's store for a log that holds offsets begin <= offset < end."""
+    def open(self, number: int, count: int, begin: int, end: int) -> Store:
+        """Open a partition's store, of a topic of `count`, for a log that holds offsets begin <= offset < end.
+
+        Raises StateError where it cannot be used for that log and a rebuild would not mend it.
+        """
         if number in self.stores:
             return self.stores[number]
         path = partition_path(self._config.data, self._config.topics.clicks, number)
         try:
-            store = self._open(path, number)
+            store = self._open(path, number, count)
         except (WrongLog, StoreUnreadable) as reason:
             if not (path / "CURRENT").exists():
                 raise
             self._move_aside(path, str(reason))
-            store = self._open(path, number)
+            store = self._open(path, number, count)
         offset = store.state.next_offset - store.state.base
         if self._cluster == EMBEDDED and number not in self._begun:
             self._begun.add(number)
@@ -50,7 +53,7 @@ class Partitions:
         elif offset > end:
             store.close()
             self._move_aside(path, f"its offset {offset} lies beyond the end of the log, {end}: another log")
-            store = self._open(path, number)
+            store = self._open(path, number, count)
         elif offset < begin and offset > 0:
             log.warning(
                 "partition %d: events %d to %d were deleted from the log before they were read (retention); "
@@ -71,12 +74,13 @@ class Partitions:
         for number in list(self.stores):
             self.close(number)
 
-    def _open(self, path: Path, number: int) -> Store:
+    def _open(self, path: Path, number: int, count: int) -> Store:
         settings = self._config.state
         identity = Identity(
             self._cluster,
             self._config.topics.clicks,
             number,
+            count,
             settings.sequence_events,
             settings.neighbours_per_item,
         )

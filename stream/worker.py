@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from state.events import hash_id
 from state.owed import Debt
@@ -27,9 +27,10 @@ from state.store import Store
 from stream.config import Config
 from stream.decode import DeadLetter, Decoder, Record
 from stream.messages import Request
+from stream.outbox import Outbox
 from stream.partitions import Partitions
 from stream.prequential import Prequential, decode_scores
-from stream.ranker import Answer, Ranker
+from stream.ranker import Ranker
 
 COMMIT_EVERY_S = 1.0
 
@@ -46,7 +47,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         ranker: Ranker,
     ) -> None:
         self._config, self._topics = config, config.topics
-        self._consumer, self._producer = consumer, producer
+        self._consumer, self._outbox = consumer, Outbox(config.topics, producer)
         self._partitions, self._ranker = partitions, ranker
         self._decoder = Decoder(config.clicks)
         self._prequential = Prequential(config.worker.standing_users)
@@ -54,9 +55,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._touched = asyncio.Event()
         self._behind = False
         self._committed_at = 0.0
+        self._failure: Exception | None = None
 
     async def consume(self) -> None:
-        """Poll, fold, for ever."""
+        """Poll, fold, for ever. Raises StateError where a store cannot be used."""
         self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self)
         limit, wait = self._config.worker.poll_max_events, self._config.worker.poll_wait_ms
         while True:
@@ -64,6 +66,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 polled = await self._consumer.getmany(timeout_ms=wait, max_records=limit)
             except ConsumerStoppedError:
                 return
+            if self._failure is not None:
+                raise self._failure
             self._behind = sum(map(len, polled.values())) >= limit
             for partition, records in polled.items():
                 if partition.topic == self._topics.clicks:
@@ -78,7 +82,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         if store is None:  # revoked while the poll was under way; its next owner reads these again
             return
         decoded = self._decoder.decode(records, store.state.base)  # 1
-        await self._bury(number, decoded.dead)
+        await self._outbox.bury(self._topics.clicks, number, decoded.dead)
         scores = decode_scores(store.prequential())
         tested = self._prequential.test(decoded.batch.events, scores)
         store.apply(  # 2, 3
@@ -102,35 +106,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                         continue
                     debts = store.owed.newest(self._config.worker.rank_batch_users)
                     answers = await asyncio.to_thread(self._ranker.answer, number, debts)  # 4
-                    await self._send(answers)  # 5
+                    await self._outbox.recommend(answers)  # 5
                     store.record_answers([(a.user, a.offset, a.message) for a in answers])  # 6
                 for answer in answers:
                     self._prequential.stand(answer.user, answer.standing)
-
-    async def _send(self, answers: list[Answer]) -> None:
-        topic = self._topics.recommendations
-        sent = [await self._producer.send(topic, a.message, key=a.user_id) for a in answers]
-        await asyncio.gather(*sent)
-
-    async def _bury(self, number: int, dead: list[DeadLetter]) -> None:
-        """Send dead letters with their reason and wait until the broker has them."""
-        sent = []
-        for record, reason in dead:
-            headers = [
-                ("reason", reason.encode()),
-                ("topic", self._topics.clicks.encode()),
-                ("partition", str(number).encode()),
-                ("offset", str(record.offset).encode()),
-            ]
-            try:
-                sent.append(
-                    await self._producer.send(self._topics.dead_letters, record.value, key=record.key, headers=headers)
-                )
-            except MessageSizeTooLargeError:
-                cut = (record.value or b"")[:1000]
-                headers.append(("truncated", str(len(record.value or b"")).encode()))
-                sent.append(await self._producer.send(self._topics.dead_letters, cut, key=record.key, headers=headers))
-        await asyncio.gather(*sent)
 
     async def _reply(self, number: int, records: Sequence[Record]) -> None:
         """Answer "recommend for this user now" from the store of the user's partition."""
@@ -141,19 +120,13 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 request = msgspec.json.decode(record.value or b"", type=Request)
             except msgspec.MsgspecError as error:
-                await self._bury(number, [DeadLetter(record, f"no request: {error}")])
+                await self._outbox.bury(self._topics.requests, number, [DeadLetter(record, f"no request: {error}")])
                 continue
             user = hash_id(request.user)
             async with self._turn:
                 debts = {user: Debt(store.state.next_offset, store.state.next_offset - 1, -1)}
                 answers = await asyncio.to_thread(self._ranker.answer, number, debts)
-            message = msgspec.json.decode(answers[0].message)
-            message["user"] = request.user  # a user without events has no id in the dictionary
-            await self._producer.send_and_wait(
-                self._topics.replies,
-                msgspec.json.encode(message | {"id": request.id}),
-                key=request.id.encode() or None,
-            )
+            await self._outbox.reply(request, answers[0])
 
     async def _commit_group(self) -> None:  # 7
         if time.monotonic() - self._committed_at < COMMIT_EVERY_S:
@@ -178,13 +151,15 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Open the stores and seek to the offset each has come to."""
         clicks = [p for p in assigned if p.topic == self._topics.clicks]
-        begins, ends = (
-            await self._consumer.beginning_offsets(clicks),
-            await self._consumer.end_offsets(clicks),
-        )
-        for partition in clicks:
-            store = self._partitions.open(partition.partition, begins[partition], ends[partition])
-            self._consumer.seek(partition, max(store.state.next_offset - store.state.base, begins[partition]))
+        try:
+            begins = await self._consumer.beginning_offsets(clicks)
+            ends = await self._consumer.end_offsets(clicks)
+            count = len(self._consumer.partitions_for_topic(self._topics.clicks) or ())
+            for partition in clicks:
+                store = self._partitions.open(partition.partition, count, begins[partition], ends[partition])
+                self._consumer.seek(partition, max(store.state.next_offset - store.state.base, begins[partition]))
+        except Exception as error:  # the Kafka client would swallow it, and clicks would pass by unread
+            self._failure = error
         self._touched.set()
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:

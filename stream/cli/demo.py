@@ -9,13 +9,12 @@ import typer
 from stream.cli.app import app
 
 NEXT = """
-Where to look next
-  {anabranch} status --data {data}                       what you saw, from the state on disk
-  {anabranch} user household-{user} --data {data}          a household's purchases, and what was recommended
-  stream/worker.py, model/create.py                    the path of an event; the model
+Where to look next: stream/worker.py, the path of an event; model/create.py, the model
+  {anabranch} status --data {data}
+  {anabranch} user household-{user} --data {data}
 Publish one event and watch the answer (the model just trained goes on serving and learning)
   {anabranch} up --data {data} --port 29092
-  {anabranch} watch alice --broker 127.0.0.1:29092       in a second terminal
+  {anabranch} watch alice --broker 127.0.0.1:29092
   echo '{{"user": "alice", "item": "{item}"}}' | {anabranch} publish - --broker 127.0.0.1:29092
 """
 

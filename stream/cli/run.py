@@ -65,14 +65,18 @@ def worker(
         wait_for_broker(settings)
         check(settings)
         app_of_worker, firehose = build(settings, embedded=embedded)
-        faust.Worker(
-            app_of_worker,
-            firehose,
-            override_logging=False,
-            redirect_stdouts=False,
-            quiet=True,
-            loglevel="warning",
-        ).execute_from_commandline()
+        try:
+            faust.Worker(
+                app_of_worker,
+                firehose,
+                override_logging=False,
+                redirect_stdouts=False,
+                quiet=True,
+                loglevel="warning",
+            ).execute_from_commandline()
+        finally:
+            if firehose.failure is not None:
+                raise firehose.failure
 
 
 @app.command()

@@ -16,7 +16,7 @@ from state.settings import StateSettings
 from state.store import Store
 
 SETTINGS = StateSettings(sequence_events=5, neighbours_per_item=4, pair_window_events=2, popular_items=3)
-LOG = Identity("cluster", "clicks", 0, 5, 4)
+LOG = Identity("cluster", "clicks", 0, 1, 5, 4)
 
 Click = tuple[str, str, int]
 
@@ -125,7 +125,9 @@ def test_a_store_has_one_owner(store):
         Store(store.path, LOG, SETTINGS)
 
 
-@pytest.mark.parametrize("other", [Identity("elsewhere", "clicks", 0, 5, 4), Identity("cluster", "clicks", 1, 5, 4)])
+@pytest.mark.parametrize(
+    "other", [Identity("elsewhere", "clicks", 0, 1, 5, 4), Identity("cluster", "clicks", 1, 1, 5, 4)]
+)
 def test_another_logs_store_is_refused(tmp_path, other):
     Store(tmp_path / "s", LOG, SETTINGS).close()
     with pytest.raises(WrongLog):
@@ -135,7 +137,7 @@ def test_another_logs_store_is_refused(tmp_path, other):
 def test_a_store_of_another_layout_is_refused_by_the_name_of_the_setting(tmp_path):
     Store(tmp_path / "s", LOG, SETTINGS).close()
     with pytest.raises(WrongLayout, match="sequence_events = 5"):
-        Store(tmp_path / "s", Identity("cluster", "clicks", 0, 6, 4), StateSettings(sequence_events=6))
+        Store(tmp_path / "s", Identity("cluster", "clicks", 0, 1, 6, 4), StateSettings(sequence_events=6))
 
 
 clicks = st.lists(

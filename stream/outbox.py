@@ -1,0 +1,75 @@
+"""What the worker sends. Each call returns once the broker has it: a broker that is away is waited for, with a line."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from stream.config import Topics
+from stream.decode import DeadLetter
+from stream.messages import Request
+from stream.ranker import Answer
+
+log = logging.getLogger("anabranch.outbox")
+
+TRY_AGAIN_S = 1.0
+KEPT_BYTES = 1000
+"""Of a dead letter that is larger than its topic takes."""
+
+
+class Outbox:
+    """Recommendations, replies and dead letters on their way to Kafka; a repeat is possible, a loss is not."""
+
+    def __init__(self, topics: Topics, producer: AIOKafkaProducer) -> None:
+        self._topics = topics
+        self._producer = producer
+
+    async def recommend(self, answers: Sequence[Answer]) -> None:
+        """Send recommendations."""
+
+        async def send() -> None:
+            topic = self._topics.recommendations
+            await asyncio.gather(*[await self._producer.send(topic, a.message, key=a.user_id) for a in answers])
+
+        await _insist("recommendations", send)
+
+    async def reply(self, request: Request, answer: Answer) -> None:
+        """Send the answer to a request."""
+        message = msgspec.json.decode(answer.message)
+        message |= {"user": request.user, "id": request.id}  # a user without events has no id in the dictionary
+        value, key = msgspec.json.encode(message), request.id.encode() or None
+        await _insist("a reply", lambda: self._producer.send_and_wait(self._topics.replies, value, key=key))
+
+    async def bury(self, topic: str, partition: int, dead: Sequence[DeadLetter]) -> None:
+        """Send dead letters as they came, with their reason and where they lay in headers."""
+
+        async def send() -> None:
+            await asyncio.gather(*(self._bury_one(topic, partition, letter) for letter in dead))
+
+        if dead:
+            await _insist("dead letters", send)
+
+    async def _bury_one(self, topic: str, partition: int, letter: DeadLetter) -> None:
+        record = letter.record
+        told = {"reason": letter.reason, "topic": topic, "partition": str(partition), "offset": str(record.offset)}
+        headers = [(name, text.encode()) for name, text in told.items()]
+        to, value = self._topics.dead_letters, record.value
+        try:
+            await self._producer.send_and_wait(to, value, key=record.key, headers=headers)
+        except MessageSizeTooLargeError:
+            value = value or b""
+            headers.append(("truncated", str(len(value)).encode()))
+            await self._producer.send_and_wait(to, value[:KEPT_BYTES], key=record.key, headers=headers)
+
+
+async def _insist(what: str, send: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        try:
+            await send()
+            return
+        except KafkaError as error:
+            log.warning("the broker did not take %s (%s); trying again in %.0f s", what, error, TRY_AGAIN_S)
+            await asyncio.sleep(TRY_AGAIN_S)
