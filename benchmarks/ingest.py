@@ -4,16 +4,24 @@ Each consumes the same topic of real purchases from the same broker, with a grou
 
     raw      aiokafka getmany, nothing done with the records
     ours     decode, fold, one atomic RocksDB batch: the worker's own Decoder and Store
-    quix     Quix Streams, the newest 50 items a user in its RocksDB state (with the `bench` extra)
+    quix     Quix Streams, the newest 100 items a user in its RocksDB state (with the `bench` extra)
+    take     a Faust agent, `stream.take(1000, within=1)`, nothing kept
+    table    a Faust agent, the newest 100 items a user in a Table on RocksDB
+
+The slow ones read the first SLOW_EVENTS of it: their rate does not depend on how far they read. The broker is the
+Kafka at KAFKA_HOME where there is one; else the embedded one, without Quix, which asks it for settings it has not.
 """
 
 import asyncio
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -27,8 +35,10 @@ from stream.decode import Decoder
 from stream.demo import purchases
 from stream.publish import Pace, publish
 from stream.topics import ensure
+from tests.kafka import kafka, missing
 
 EVENTS = 200_000
+SLOW_EVENTS = 40_000
 RUNS = 3
 POLL = 20_000
 
@@ -57,12 +67,12 @@ async def consume(broker: str, fold: Callable[[list[object]], None]) -> float:
 
 
 def raw(broker: str) -> float:
-    """aiokafka alone."""
-    return asyncio.run(consume(broker, lambda records: None))
+    """Events a second: aiokafka alone."""
+    return EVENTS / asyncio.run(consume(broker, lambda records: None))
 
 
 def ours(broker: str) -> float:
-    """The worker's path up to and with the durable write."""
+    """Events a second: the worker's path up to and with the durable write."""
     settings, decoder = StateSettings(), Decoder(Clicks())
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
@@ -75,60 +85,60 @@ def ours(broker: str) -> float:
         seconds = asyncio.run(consume(broker, fold))
         assert store.state.applied == EVENTS
         store.close()
-    return seconds
+    return EVENTS / seconds
 
 
-def quix(broker: str) -> float:
-    """Quix Streams with the same list of newest items a user."""
-    from quixstreams import Application
+def rival(name: str) -> Callable[[str], float]:
+    """A rival runs in a process of its own and prints its events a second."""
 
-    with tempfile.TemporaryDirectory() as folder:
-        app = Application(
-            broker_address=broker,
-            consumer_group=f"quix-{uuid.uuid4().hex}",
-            auto_offset_reset="earliest",
-            state_dir=folder,
-            loglevel="ERROR",
-        )
-        first = 0.0
+    def run(broker: str) -> float:
+        script = str(Path(__file__).with_name("ingest_rivals.py"))
+        words = [sys.executable, script, name, broker, str(SLOW_EVENTS)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        try:
+            return float(done.stdout.split()[-1])
+        except (IndexError, ValueError):
+            raise RuntimeError(f"{name} came to no figure: {done.stderr[-2000:]}") from None
 
-        def fold(value: dict[str, object], state: object) -> None:
-            nonlocal first
-            first = first or time.perf_counter()
-            items = state.get("items", [])  # type: ignore[attr-defined]
-            items.append([value["item"], value["ts"]])
-            state.set("items", items[-50:])  # type: ignore[attr-defined]
-
-        stream = app.dataframe(app.topic("clicks", value_deserializer="json", key_deserializer="str"))
-        stream.update(fold, stateful=True)
-        app.run(count=EVENTS, timeout=60)
-        return time.perf_counter() - first
+    return run
 
 
 def main() -> None:
     """Print medians and ratios."""
-    rivals = {"raw": raw, "ours": ours}
-    try:
-        import quixstreams  # noqa: F401
-
-        rivals["quix"] = quix
-    except ImportError:
-        print("quixstreams is not installed (pip install '.[bench]'): no rival in this run")
-    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(Path(folder)) as broker:
-        ensure(Config(broker=broker.address, topics=Topics(partitions=1)))
+    runs = {"raw": raw, "ours": ours, "take": rival("take"), "table": rival("table")}
+    if find_spec("quixstreams") is None:
+        print("quixstreams is not installed (make bench does): no such rival in this run", file=sys.stderr)
+    elif reason := missing():
+        print(f"{reason}: the embedded broker is used, which Quix Streams cannot be run on", file=sys.stderr)
+    else:
+        runs["quix"] = rival("quix")
+    with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
+        ensure(Config(broker=broker, topics=Topics(partitions=1)))
         clicks = purchases(EVENTS).clicks
-        asyncio.run(publish(broker.address, "clicks", clicks, "user", Pace(None)))
-        rates: dict[str, list[float]] = {name: [] for name in rivals}
+        asyncio.run(publish(broker, "clicks", clicks, "user", Pace(None)))
+        rates: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(RUNS):
-            for name, run in rivals.items():
-                rates[name].append(EVENTS / run(broker.address))
+            for name, run in runs.items():
+                rates[name].append(run(broker))
+                print(f"{name}: {rates[name][-1]:,.0f} events/s", file=sys.stderr)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     document = {
         "events": EVENTS,
         "ratios": {f"ours/{n}": round(medians["ours"] / medians[n], 2) for n in medians if n != "ours"},
         "events_per_s": {n: [round(r) for r in sorted(found)] for n, found in rates.items()},
     }
-    print(json.dumps(document, indent=2))
+    print(json.dumps(document))
+
+
+@contextmanager
+def broker_for(folder: Path) -> Iterator[str]:
+    """The Kafka at KAFKA_HOME, else the embedded broker."""
+    if missing() is None:
+        with kafka() as address:
+            yield address
+    else:
+        with EmbeddedBroker(folder) as embedded:
+            yield embedded.address
 
 
 if __name__ == "__main__":

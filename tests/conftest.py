@@ -1,10 +1,7 @@
 """Brokers for the tests that need one: embedded by default, a real Kafka with --broker kafka."""
 
 import os
-import shutil
 import socket
-import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.broker import EmbeddedBroker, free_port
+from stream.broker import EmbeddedBroker
 from stream.config import Config, Topics
 from stream.topics import ensure
-
-KAFKA_READY_WITHIN_S = 60
+from tests.kafka import kafka
+from tests.kafka import missing as kafka_missing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,39 +23,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a broker."""
-    folder = tmp_path_factory.mktemp("broker")
     if request.config.getoption("--broker") == "embedded":
-        with EmbeddedBroker(folder) as embedded:
+        with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as embedded:
             yield embedded.address
     elif "KAFKA_HOME" in os.environ:
-        yield from kafka_distribution(Path(os.environ["KAFKA_HOME"]), folder)
+        if reason := kafka_missing():
+            pytest.skip(reason)
+        with kafka() as address:
+            yield address
     else:
         yield from kafka_container()
-
-
-def kafka_distribution(home: Path, folder: Path) -> Iterator[str]:
-    if shutil.which("java") is None:
-        pytest.skip("no Java on the PATH: the Kafka at KAFKA_HOME cannot run")
-    start = home / "bin" / "kafka-start.sh"
-    if not start.exists():
-        pytest.skip(f"KAFKA_HOME={home} has no bin/kafka-start.sh")
-    port = free_port()
-    log = folder / "kafka.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(start), str(folder / "data"), str(port), str(free_port())],
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + KAFKA_READY_WITHIN_S
-        while b"Kafka Server started" not in log.read_bytes():
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline, "Kafka did not start in time"
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def kafka_container() -> Iterator[str]:
