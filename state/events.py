@@ -34,7 +34,7 @@ def hash_id(identifier: str | bytes) -> int:
 def hash_ids(identifiers: list[bytes]) -> Ids:
     """Hashes of many ids at once, in their order."""
     digest = xxhash.xxh3_64_intdigest
-    hashes = np.fromiter((digest(i) for i in identifiers), np.uint64, len(identifiers))
+    hashes = np.fromiter(map(digest, identifiers), np.uint64, len(identifiers))
     hashes[hashes == 0] = 1
     return hashes
 

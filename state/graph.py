@@ -104,19 +104,22 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
 
 
 class Pairs(NamedTuple):
-    """Item `left[p]` was followed by item `right[p]` at `ts[p]`, `lag[p]` steps later in one user's sequence."""
+    """Item `left[p]` was followed by item `right[p]` at `ts[p]`, `lag[p]` steps later in one user's sequence.
 
-    left: Ids
-    right: Ids
+    Items are given by their place among the touched items.
+    """
+
+    left: Ints
+    right: Ints
     lag: Ints
     ts: Ints
 
 
-def pairs_in(items: Ids, ts: Ints, sequence: Ints, new: npt.NDArray[np.bool_], window: int) -> Pairs:
+def pairs_in(items: Ints, ts: Ints, sequence: Ints, new: npt.NDArray[np.bool_], window: int) -> Pairs:
     """Pairs within `window` steps of which at least one side is new.
 
-    `items`, `ts` lie sequence after sequence, oldest first; `sequence` numbers them; `new` marks the steps that are
-    not paired yet.
+    `items` (places among the touched items) and `ts` lie sequence after sequence, oldest first; `sequence` numbers
+    them; `new` marks the steps that are not paired yet.
     """
     lefts, rights = [], []
     for lag in range(1, window + 1):
@@ -131,11 +134,12 @@ def pairs_in(items: Ids, ts: Ints, sequence: Ints, new: npt.NDArray[np.bool_], w
 def fold(touched: Ids, rows: Records, items: Ids, ts: Ints, pairs: Pairs, settings: StateSettings) -> None:
     """Fold events and pairs into the rows of the touched items, in place.
 
-    `touched`: sorted hashes of every item in `items` and `pairs`; `rows`: their records, same order, writable.
+    `touched`: sorted hashes of every item in `items`, which `pairs` refers to; `rows`: their records, same order,
+    writable.
     """
     n = len(touched)
     item = np.searchsorted(touched, items)
-    left, right = np.searchsorted(touched, pairs.left), np.searchsorted(touched, pairs.right)
+    left, right = pairs.left, pairs.right
 
     newest = rows["ts"].copy()
     np.maximum.at(newest, item, ts)
@@ -153,10 +157,11 @@ def fold(touched: Ids, rows: Records, items: Ids, ts: Ints, pairs: Pairs, settin
     rows["after"] *= fade
     rows["before"] *= fade
     if len(left):
-        _add_pairs(touched, rows, left, right, pairs, settings)
+        _add_pairs(touched, rows, pairs, settings)
 
 
-def _add_pairs(touched: Ids, rows: Records, left: Ints, right: Ints, pairs: Pairs, settings: StateSettings) -> None:
+def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings) -> None:
+    left, right = pairs.left, pairs.right
     # One entry for each (row, neighbour) met in the batch, both directions together.
     half_life_ms = settings.pair_half_life_s * 1000.0
     weight = 1.0 / pairs.lag
@@ -227,8 +232,8 @@ class MemoryGraph:
         all_items = np.array(items, np.uint64)
         all_ts = np.array(times, np.int64)
         sequence = np.repeat(np.arange(len(lengths)), lengths)
-        pairs = pairs_in(all_items, all_ts, sequence, np.array(new, bool), window)
-        touched = np.unique(all_items)
+        touched, place = np.unique(all_items, return_inverse=True)
+        pairs = pairs_in(place, all_ts, sequence, np.array(new, bool), window)
         at = self._places(touched)
         rows = self._rows[at]
         fold(touched, rows, events["item"], events["ts"], pairs, self._settings)

@@ -8,6 +8,8 @@ owed users are read back from the journal between it and the next offset. A cras
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from state.events import Records
 
 
@@ -33,12 +35,18 @@ class Owed:
 
     def mark(self, events: Records) -> None:
         """Mark the users of these EVENTs, which ascend by offset."""
+        if not len(events):
+            return
         debts = self._debts
-        for user, offset, ts in zip(
-            events["user"].tolist(), events["offset"].tolist(), events["ts"].tolist(), strict=True
-        ):
+        # Each user's first and last event in the batch; users in the order of their last, so that the newest end last.
+        users, first = np.unique(events["user"], return_index=True)
+        last = len(events) - 1 - np.unique(events["user"][::-1], return_index=True)[1]
+        order = np.argsort(last)
+        first, last = first[order], last[order]
+        columns = (users[order], events["offset"][first], events["offset"][last], events["ts"][last])
+        for user, first_offset, offset, ts in zip(*(c.tolist() for c in columns), strict=True):
             older = debts.pop(user, None)
-            debts[user] = Debt(older.first_offset if older else offset, offset, ts)
+            debts[user] = Debt(older.first_offset if older else first_offset, offset, ts)
 
     def newest(self, count: int) -> dict[int, Debt]:
         """Up to `count` users, those with the newest events first; they stay owed until answered."""

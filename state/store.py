@@ -102,9 +102,9 @@ class Store(Partition):
     def _fold_events(self, batch: EventBatch, marks: Marks, write: WriteBatch) -> None:
         events = batch.events
         items, ts, sequence, new = self._fold_sequences(batch, marks, write)
-        touched = np.unique(items)
+        touched, place = np.unique(items, return_inverse=True)
         rows = self.row_records(touched)
-        pairs = pairs_in(items, ts, sequence, new, self._settings.pair_window_events)
+        pairs = pairs_in(place, ts, sequence, new, self._settings.pair_window_events)
         unknown = rows["ts"] == 0
         fold(touched, rows, events["item"], events["ts"], pairs, self._settings)
 

@@ -8,6 +8,7 @@ the next, and the count must agree.
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import eq
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -47,7 +48,7 @@ class Decoded(NamedTuple):
     key_mismatch: int
 
 
-class Click(msgspec.Struct):
+class Click(msgspec.Struct, gc=False):
     """The default layout of a click; unknown fields are ignored."""
 
     user: str | int
@@ -62,11 +63,26 @@ class Invalid(ValueError):
 
 
 class Row(NamedTuple):
+    """One event."""
+
     user: bytes
     item: bytes
     ts: int
     kind: int
     id: bytes | None
+
+
+class Columns(NamedTuple):
+    """Events, field by field."""
+
+    users: list[bytes]
+    items: list[bytes]
+    ts: list[int]
+    kinds: list[int]
+    ids: list[bytes | None]
+    offsets: list[int]
+    keys: list[bytes | None]
+    """Of the records they came in."""
 
 
 _lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
@@ -82,28 +98,15 @@ class Decoder:
 
     def decode(self, records: Sequence[Record], base: int = 0) -> Decoded:
         """Events and dead letters of records in log order; `base` is added to every offset."""
-        rows: list[Row] = []
-        offsets: list[int] = []
+        columns = Columns([], [], [], [], [], [], [])
         dead: list[DeadLetter] = []
-        mismatch = 0
         for start in range(0, len(records), CHUNK):
             chunk = records[start : start + CHUNK]
-            good = self._all_at_once(chunk)
-            if good is not None:
-                rows += good
-                offsets += [r.offset for r in chunk]
-                mismatch += sum(r.key is not None and r.key != row.user for r, row in zip(chunk, good, strict=True))
-                continue
-            for record in chunk:
-                try:
-                    row = self.one(record)
-                except Invalid as reason:
-                    dead.append(DeadLetter(record, str(reason)))
-                    continue
-                rows.append(row)
-                offsets.append(record.offset)
-                mismatch += record.key is not None and record.key != row.user
-        return Decoded(_batch(rows, offsets, base), dead, mismatch)
+            for column, more in zip(columns, self._all_at_once(chunk) or self._one_by_one(chunk, dead), strict=True):
+                column.extend(more)  # type: ignore[attr-defined]
+        keyed = len(columns.keys) - columns.keys.count(None)
+        agreeing = sum(map(eq, columns.keys, columns.users))
+        return Decoded(_batch(columns, base), dead, keyed - agreeing)
 
     def one(self, record: Record) -> Row:
         """One record as an event. Raises Invalid with the reason."""
@@ -132,8 +135,25 @@ class Decoder:
             None if given_id is None else _identifier(given_id, "id"),
         )
 
-    def _all_at_once(self, records: Sequence[Record]) -> list[Row] | None:
-        """The rows of flawless records in the default layout; None where any needs a closer look."""
+    def _one_by_one(self, records: Sequence[Record], dead: list[DeadLetter]) -> Columns:
+        columns = Columns([], [], [], [], [], [], [])
+        for record in records:
+            try:
+                row = self.one(record)
+            except Invalid as reason:
+                dead.append(DeadLetter(record, str(reason)))
+                continue
+            columns.users.append(row.user)
+            columns.items.append(row.item)
+            columns.ts.append(row.ts)
+            columns.kinds.append(row.kind)
+            columns.ids.append(row.id)
+            columns.offsets.append(record.offset)
+            columns.keys.append(record.key)
+        return columns
+
+    def _all_at_once(self, records: Sequence[Record]) -> Columns | None:
+        """Flawless records in the default layout; None where any needs a closer look."""
         values = [r.value for r in records]
         if self._paths or None in values:
             return None
@@ -169,7 +189,8 @@ class Decoder:
         ids = [None if i is None else i.encode() for i in given]  # type: ignore[union-attr]
         if any(i is not None and not 0 < len(i) <= MAX_ID_BYTES for i in ids):
             return None
-        return list(map(Row, user_ids, item_ids, times, kinds, ids))  # type: ignore[arg-type]
+        offsets, keys = [r.offset for r in records], [r.key for r in records]
+        return Columns(user_ids, item_ids, times, kinds, ids, offsets, keys)  # type: ignore[arg-type]
 
     def _time(self, ts: object, broker_ms: int) -> int:
         if ts is None:
@@ -197,16 +218,16 @@ class Decoder:
         return int(ms)
 
 
-def _batch(rows: list[Row], offsets: list[int], base: int) -> EventBatch:
-    users, items, times, kinds, ids = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [], [])
-    events = np.zeros(len(rows), EVENT)
-    events["user"] = hash_ids(users)
-    events["item"] = hash_ids(items)
-    events["ts"] = times
-    events["offset"] = np.array(offsets, np.int64) + base
-    events["kind"] = kinds
-    given = {} if ids.count(None) == len(ids) else {row: i for row, i in enumerate(ids) if i is not None}
-    return EventBatch(events, users, items, given)
+def _batch(columns: Columns, base: int) -> EventBatch:
+    events = np.zeros(len(columns.users), EVENT)
+    events["user"] = hash_ids(columns.users)
+    events["item"] = hash_ids(columns.items)
+    events["ts"] = columns.ts
+    events["offset"] = np.array(columns.offsets, np.int64) + base
+    events["kind"] = columns.kinds
+    without = columns.ids.count(None) == len(columns.ids)
+    given = {} if without else {row: i for row, i in enumerate(columns.ids) if i is not None}
+    return EventBatch(events, columns.users, columns.items, given)
 
 
 def _identifier(value: object, name: str) -> bytes:
