@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka lint types bench docs-check clean
+.PHONY: help demo test test-kafka lint types bench docs-check docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,10 +24,13 @@ types: .venv/installed  ## mypy, strict
 
 bench: .venv/installed  ## figures beside their rivals, ratios first (installs the rivals)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]' -c requirements.lock
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python -m benchmarks.run
 
 docs-check: .venv/installed  ## every command, setting and path the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py
+
+docs: .venv/installed  ## write the configuration page and sample from the settings
+	@$(BIN)/python docs/write_configuration.py
 
 clean:  ## remove the environment, caches and the demo's data
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis anabranch-data

@@ -31,7 +31,9 @@ class Clock:
         self.start()
         self._left -= events
         if self._left <= 0:
+            print()  # ends the line of Faust's spinner
             print(self.events / (time.perf_counter() - self._first), flush=True)
+            sys.stdout.flush()
             os._exit(0)
 
 

@@ -1,8 +1,7 @@
 """Every benchmark, one after the other."""
 
 import runpy
-from pathlib import Path
 
-for name in ("ingest", "ranking"):
+for name in ("ingest", "ranking", "latency"):
     print(f"== {name}", flush=True)
-    runpy.run_path(str(Path(__file__).with_name(f"{name}.py")), run_name="__main__")
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -2,74 +2,80 @@
 
 import msgspec
 
+from state.settings import Count, Positive, Share, Weight, Whole
+
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shape of CREATE's encoders. Chosen on Amazon Beauty's validation split; see ARCHITECTURE.md."""
 
-    dim: int = 64
-    heads: int = 2
-    layers: int = 1
-    dropout: float = 0.5
-    sequence_events: int = 50
+    dim: Whole = 64
+    heads: Whole = 2
+    layers: Whole = 1
+    dropout: Share = 0.5
+    sequence_events: Whole = 50
     """Newest events of a user that the sequence encoder reads."""
-    init_std: float = 0.1
+    init_std: Positive = 0.1
     """Scale of an item row that nothing is known about."""
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"dim = {self.dim} is not divisible by heads = {self.heads}")
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the two encoders learn together."""
 
-    threads: int = 1
-    batch_users: int = 256
-    negatives: int = 512
+    threads: Whole = 1
+    batch_users: Whole = 256
+    negatives: Whole = 512
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
-    learning_rate: float = 3e-3
-    graph_learning_rate: float = 4e-3
-    user_learning_rate: float = 1e-3
-    warm_up_epochs: int = 12
+    learning_rate: Positive = 3e-3
+    graph_learning_rate: Positive = 4e-3
+    user_learning_rate: Positive = 1e-3
+    warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
-    epochs: int = 12
+    epochs: Whole = 12
     """Joint epochs of a first version."""
-    increment_warm_up_epochs: int = 1
-    increment_epochs: int = 3
-    max_train_s: float = 600.0
+    increment_warm_up_epochs: Count = 1
+    increment_epochs: Whole = 3
+    max_train_s: Positive = 600.0
     """No further epoch is begun after this long; a version is published with what was learned."""
-    w_global: float = 0.3
-    w_transfer: float = 0.1
-    off_diagonal: float = 0.005
+    w_global: Weight = 0.3
+    w_transfer: Weight = 0.1
+    off_diagonal: Weight = 0.005
     """Barlow Twins' λ."""
-    graph_events: int = 50
+    graph_events: Whole = 50
     """Newest events of a user that are edges of the training graph."""
-    neighbours: int = 10
+    neighbours: Whole = 10
     """Neighbours of an item in UltraGCN's item-item graph."""
-    item_item_weight: float = 30.0
-    negative_weight: float = 10.0
-    table_std: float = 0.15
+    item_item_weight: Weight = 30.0
+    negative_weight: Weight = 10.0
+    table_std: Positive = 0.15
     """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
-    holdout_events: int = 1000
+    holdout_events: Whole = 1000
     """Newest events kept back to measure a candidate beside the champion and to choose the fusion weights."""
 
 
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How users are answered."""
 
-    k: int = 10
-    history_items: int = 10
+    k: Whole = 10
+    history_items: Whole = 10
     """Newest items of a user that speak through the live graph."""
-    age_decay: float = 0.5
+    age_decay: Share = 0.5
     """What an item's word counts for each step it lies further back."""
-    repeat_decay: float = 0.98
+    repeat_decay: Share = 0.98
     """What an own item's repetition counts for each step it lies further back."""
-    evidence_weight: float | None = None
+    evidence_weight: Weight | None = None
     """Weight of the graph's item-item evidence; None: as chosen on held-out events. 0: the paper's inference."""
-    repeat_weight: float | None = None
+    repeat_weight: Weight | None = None
     """Weight of the user's own repetitions; None: as chosen on held-out events."""
-    popularity_weight: float | None = None
+    popularity_weight: Weight | None = None
     """Weight of what is popular now; None: as chosen on held-out events."""
-    popular_items: int = 100
+    popular_items: Whole = 100
     """Most popular items that popularity speaks for."""
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True
-    fresh_items: int = 10_000
+    fresh_items: Count = 10_000
     """Items no version knows that are ranked by a provisional embedding, at most this many."""

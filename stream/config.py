@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.settings import StateSettings
+from state.settings import Positive, StateSettings, Whole
 from stream.errors import ConfigError
 
 CONFIG_FILE = "anabranch.toml"
@@ -33,9 +33,9 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     replies: str = "replies"
     commands: str = "commands"
     command_replies: str = "command-replies"
-    partitions: int = 2
+    partitions: Whole = 2
     """Partitions of `clicks`, `requests` and `recommendations` when `init` creates them."""
-    replication: int = 1
+    replication: Whole = 1
 
 
 class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,9 +52,9 @@ class Clicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How clicks are read."""
 
     fields: ClickFields = ClickFields()
-    max_message_bytes: int = 1 << 20
+    max_message_bytes: Whole = 1 << 20
     """A longer message goes to the dead letters unread."""
-    max_future_s: float = 86_400.0
+    max_future_s: Positive = 86_400.0
     """An event time further ahead of the broker's clock than this is wrong, and goes to the dead letters."""
 
 
@@ -63,31 +63,31 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     instance: str = "0"
     """Names this worker among those of the group; each needs its own."""
-    poll_max_events: int = 20_000
-    poll_wait_ms: int = 100
-    fetch_max_bytes: int = 16 << 20
-    session_timeout_ms: int = 6_000
-    heartbeat_ms: int = 2_000
-    rank_batch_users: int = 256
+    poll_max_events: Whole = 20_000
+    poll_wait_ms: Whole = 100
+    fetch_max_bytes: Whole = 16 << 20
+    session_timeout_ms: Whole = 6_000
+    heartbeat_ms: Whole = 2_000
+    rank_batch_users: Whole = 256
     """Owed users answered in one forward pass."""
-    rank_threads: int = 1
+    rank_threads: Whole = 1
     """Threads of torch for ranking; the trainer has its own."""
     baselines: bool = True
     """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
-    standing_users: int = 100_000
+    standing_users: Whole = 100_000
     """Users whose last recommendation is remembered for the prequential test."""
 
 
 class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the trainer learns, and from how much."""
 
-    every_events: int = 20_000
-    every_s: float = 300.0
-    min_events: int = 500
+    every_events: Whole = 20_000
+    every_s: Positive = 300.0
+    min_events: Whole = 500
     """No cycle on fewer new events than this, unless commanded."""
-    replay_users: int = 20_000
+    replay_users: Whole = 20_000
     """Users besides those with new events whose sequences are learned again in a cycle."""
-    keep_versions: int = 10
+    keep_versions: Whole = 10
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -65,15 +65,17 @@ def worker(
         wait_for_broker(settings)
         check(settings)
         app_of_worker, firehose = build(settings, embedded=embedded)
+        process = faust.Worker(
+            app_of_worker,
+            firehose,
+            override_logging=False,
+            redirect_stdouts=False,
+            quiet=True,
+            loglevel="warning",
+        )
+        process.spinner = None  # it writes a terminal's escape codes even into a log
         try:
-            faust.Worker(
-                app_of_worker,
-                firehose,
-                override_logging=False,
-                redirect_stdouts=False,
-                quiet=True,
-                loglevel="warning",
-            ).execute_from_commandline()
+            process.execute_from_commandline()
         finally:
             if firehose.failure is not None:
                 raise firehose.failure

@@ -1,0 +1,54 @@
+"""Settings come from a file, the environment and flags; a wrong one is refused by its name."""
+
+from pathlib import Path
+
+import pytest
+
+from stream.config import Config, load
+from stream.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "anabranch.toml"
+    file.write_text(text)
+    return file
+
+
+def test_a_flag_is_stronger_than_the_environment_and_that_than_the_file(tmp_path):
+    file = written(tmp_path, 'broker = "file:1"\n[trainer]\nevery_s = 60\nevery_events = 7\n')
+    env = {"ANABRANCH_BROKER": "env:1", "ANABRANCH_TRAINER__EVERY_S": "30"}
+    config = load(file, env, broker="flag:1")
+    assert (config.broker, config.trainer.every_s, config.trainer.every_events) == ("flag:1", 30.0, 7)
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path):
+    file = written(tmp_path, 'group = "shop"')
+    assert load(None, {"ANABRANCH_CONFIG": str(file)}).group == "shop"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("brokr = 'x:1'", "unknown setting 'brokr'"),
+        ("[trainer]\nevery = 3", "unknown setting 'trainer.every'"),
+        ("[clicks.fields]\nuserid = 'x'", "unknown setting 'clicks.fields.userid'"),
+        ("[trainer]\nevery_s = 'often'", "setting 'trainer.every_s'"),
+        ("[trainer]\nevery_s = 0", "setting 'trainer.every_s'"),
+        ("[worker]\npoll_max_events = -1", "setting 'worker.poll_max_events'"),
+        ("[model]\ndropout = 1.5", "setting 'model.dropout'"),
+        ("[model]\nheads = 3", "dim = 64 is not divisible by heads = 3"),
+        ("[trainer", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load(written(tmp_path, text), {})
+
+
+def test_the_sample_shows_every_setting_with_its_default(tmp_path):
+    sample = (ROOT / "deploy/anabranch.toml").read_text()
+    uncommented = "\n".join(line.removeprefix("# ") for line in sample.splitlines())
+    assert load(written(tmp_path, uncommented), {}) == Config()
+    assert load(ROOT / "deploy/anabranch.toml", {}) == Config()
