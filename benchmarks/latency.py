@@ -50,27 +50,28 @@ async def echo(broker: str) -> None:
 
 async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[float], list[float]]:
     """Send clicks at the pace; seconds from each click to its recommendation, and to its echo."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    # A reader for each topic: one client reading both would make them wait for each other.
+    readers = [AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False) for _ in range(2)]
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", linger_ms=0)
-    await consumer.start()
+    for reader, topic in zip(readers, ("recommendations", ECHO_TOPIC), strict=True):
+        await reader.start()
+        reader.assign([TopicPartition(topic, 0)])
+        await reader.seek_to_end()
+        await reader.position(TopicPartition(topic, 0))
     await producer.start()
-    partitions = [TopicPartition("recommendations", 0), TopicPartition(ECHO_TOPIC, 0)]
-    consumer.assign(partitions)
-    await consumer.seek_to_end(*partitions)
-    await asyncio.gather(*(consumer.position(p) for p in partitions))
     answered: dict[str, list[tuple[int, float]]] = {}
     echoed: dict[int, float] = {}
 
-    async def listen() -> None:
-        async for record in consumer:
-            now = time.perf_counter()
-            if record.topic == ECHO_TOPIC:
-                echoed[int(record.value)] = now
-            else:
-                message = msgspec.json.decode(record.value, type=Recommendation)
-                answered.setdefault(message.user, []).append((message.offset, now))
+    async def hear_answers() -> None:
+        async for record in readers[0]:
+            message = msgspec.json.decode(record.value, type=Recommendation)
+            answered.setdefault(message.user, []).append((message.offset, time.perf_counter()))
 
-    listening = asyncio.create_task(listen())
+    async def hear_echoes() -> None:
+        async for record in readers[1]:
+            echoed[int(record.value)] = time.perf_counter()
+
+    listening = [asyncio.create_task(hear_answers()), asyncio.create_task(hear_echoes())]
     began, sent = time.perf_counter(), []
     for number, click in enumerate(clicks):
         await asyncio.sleep(max(0.0, began + number / PER_S - time.perf_counter()))
@@ -79,8 +80,9 @@ async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[floa
         sent.append((user, at, await producer.send("clicks", msgspec.json.encode(click), key=user.encode())))
     offsets = [(await future).offset for _, _, future in sent]
     await asyncio.sleep(3.0)
-    listening.cancel()
-    await consumer.stop()
+    for task, reader in zip(listening, readers, strict=True):
+        task.cancel()
+        await reader.stop()
     await producer.stop()
     ours = []
     for (user, at, _), offset in zip(sent, offsets, strict=True):
@@ -120,6 +122,7 @@ def main() -> None:
                     found[f"{name}_p50_ms"], found[f"{name}_p99_ms"] = cuts[49] * 1000, cuts[98] * 1000
                 print({k: round(v, 1) for k, v in found.items()}, file=sys.stderr)
                 runs.append(found)
+            print(log.read_text()[-2000:], file=sys.stderr)
             versions = log.read_text().count("serving version")
         finally:
             echoing.terminate()

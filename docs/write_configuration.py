@@ -17,9 +17,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = """# Configuration
 
 `anabranch.toml` in the working directory (or `--config FILE`, `ANABRANCH_CONFIG`), then `ANABRANCH_*` variables, then
-flags, the later the stronger. A variable joins sections with two underscores: `ANABRANCH_TRAINER__EVERY_S=60`. What does
-not exist, or is out of range, is refused by name. `deploy/anabranch.toml` is a sample with every setting. Both are written
-from the code by `make docs`.
+flags, the later the stronger. A variable joins sections with two underscores: `ANABRANCH_TRAINER__EVERY_S=60`. What
+does not exist, or is out of range, is refused by name. `deploy/anabranch.toml` is a sample with every setting. Both
+are written from the code by `make docs`.
 
 | setting | default | |
 |---|---|---|

@@ -37,7 +37,8 @@ class Create(nn.Module):
     @torch.no_grad()
     def encode(self, histories: Histories) -> Tensor:
         """h_u of each user, [B, d]; zeros for an empty history."""
-        self.eval()
+        if self.training:  # asked first: setting it walks through every module, a tenth of a ranking
+            self.eval()
         h = torch.zeros(len(histories), self.settings.dim)
         rows = torch.from_numpy(histories.lengths).nonzero()[:, 0]
         if len(rows):

@@ -157,14 +157,7 @@ class Ranking:
     def _because(self, history: Ids, spoken: Spoken | None, columns: np.ndarray, found: np.ndarray) -> np.ndarray:
         users, width = found.shape
         steps = history.shape[1]
-        # Embeddings speak quietly (below 1e-3), so that any word of the graph outweighs them.
-        own = self._vocabulary.lookup(history)
-        table = self._catalogue.table
-        towards = torch.einsum(
-            "bkd,bhd->bkh", _unit(table[torch.from_numpy(found)]), _unit(table[torch.from_numpy(own)])
-        )
-        voice = 1e-3 * towards.numpy()
-        voice[np.broadcast_to(history[:, None, :] == 0, voice.shape)] = -1.0
+        voice = np.zeros((users, width, steps), np.float32)
         if spoken is not None and len(columns):
             # Only slots that speak for a recommended item matter: find them by (user, column).
             stride = len(self._catalogue.hashes)
@@ -176,6 +169,13 @@ class Ranking:
             user, slot = place[hit] // width, place[hit] % width
             step = (history[user] == spoken.source[hit][:, None]).argmax(1)
             np.add.at(voice, (user, slot, step), spoken.weight[hit])
+        silent = np.flatnonzero(~voice.any(2).all(1))
+        if len(silent):
+            # Where the graph says nothing, embeddings speak, quietly (below 1e-3).
+            own, table = self._vocabulary.lookup(history[silent]), self._catalogue.table
+            rows = _unit(table[torch.from_numpy(found[silent])]), _unit(table[torch.from_numpy(own)])
+            voice[silent] += 1e-3 * torch.einsum("bkd,bhd->bkh", *rows).numpy()
+        voice[np.broadcast_to(history[:, None, :] == 0, voice.shape)] = -1.0
         # An item that stands twice in the history speaks once.
         for later in range(1, steps):
             repeated = (history[:, :later] == history[:, later : later + 1]).any(1)

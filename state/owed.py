@@ -6,6 +6,7 @@ owed users are read back from the journal between it and the next offset. A cras
 """
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,14 @@ class Owed:
 
     def __init__(self) -> None:
         self._debts: dict[int, Debt] = {}
+        self._taken: dict[int, Debt] = {}
 
     def __len__(self) -> int:
+        return len(self._debts) + len(self._taken)
+
+    @property
+    def waiting(self) -> int:
+        """Users nobody is answering yet."""
         return len(self._debts)
 
     def mark(self, events: Records) -> None:
@@ -48,26 +55,28 @@ class Owed:
             older = debts.pop(user, None)
             debts[user] = Debt(older.first_offset if older else first_offset, offset, ts)
 
-    def newest(self, count: int) -> dict[int, Debt]:
-        """Up to `count` users, those with the newest events first; they stay owed until answered."""
+    def take(self, count: int) -> dict[int, Debt]:
+        """Up to `count` users to answer now, those with the newest events first; they stay owed until cleared.
+
+        A user whose answer is on its way is not taken a second time before that is cleared.
+        """
         chosen: dict[int, Debt] = {}
         for user in reversed(self._debts):
             if len(chosen) == count:
                 break
-            chosen[user] = self._debts[user]
+            if user not in self._taken:
+                chosen[user] = self._debts[user]
+        for user in chosen:
+            del self._debts[user]
+        self._taken |= chosen
         return chosen
 
-    def clear(self, answered: Iterable[tuple[int, int]]) -> None:
-        """Clear (user, offset answered); a user with a newer event stays owed that one."""
-        for user, offset in answered:
-            debt = self._debts.get(user)
-            if debt is None:
-                continue
-            if debt.offset <= offset:
-                del self._debts[user]
-            else:
-                self._debts[user] = Debt(offset + 1, debt.offset, debt.ts)
+    def clear(self, users: Iterable[int]) -> None:
+        """The answers taken for these users have been sent."""
+        for user in users:
+            self._taken.pop(user, None)
 
     def watermark(self, next_offset: int) -> int:
         """The offset before which nothing is owed."""
-        return min((debt.first_offset for debt in self._debts.values()), default=next_offset)
+        owed = chain(self._debts.values(), self._taken.values())
+        return min((debt.first_offset for debt in owed), default=next_offset)

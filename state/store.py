@@ -85,11 +85,11 @@ class Store(Partition):
         self.owed.mark(fresh.events)
         return Applied(len(fresh.events), duplicate)
 
-    def record_answers(self, answers: list[tuple[int, int, bytes]]) -> None:
-        """Record (user, offset answered, message sent), and how far everything is answered."""
-        self.owed.clear((user, offset) for user, offset, _ in answers)
+    def record_answers(self, answers: list[tuple[int, bytes]]) -> None:
+        """Record (user, message sent) of users taken from `owed`, and how far everything is answered."""
+        self.owed.clear(user for user, _ in answers)
         write = WriteBatch(raw_mode=True)
-        for user, _, message in answers:
+        for user, message in answers:
             write.put(KEY.pack(user), message, self._handle["recommended"])
         write.put(b"answered", KEY.pack(self.owed.watermark(self.state.next_offset)))
         self._db.write(write)

@@ -30,9 +30,12 @@ from stream.messages import Request
 from stream.outbox import Outbox
 from stream.partitions import Partitions
 from stream.prequential import Prequential, decode_scores
-from stream.ranker import Ranker
+from stream.ranker import Answer, Ranker
 
 COMMIT_EVERY_S = 1.0
+RANKED_HERE_USERS = 8
+SENDING_BATCHES = 4
+"""Batches of answers on their way to the broker while the next is ranked."""
 
 
 class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -53,9 +56,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._prequential = Prequential(config.worker.standing_users)
         self._turn = asyncio.Lock()  # held while users of a store are being answered: it must not close then
         self._touched = asyncio.Event()
+        self._sending: set[asyncio.Task[None]] = set()
         self._behind = False
         self._committed_at = 0.0
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     async def consume(self) -> None:
         """Poll, fold, for ever. Raises StateError where a store cannot be used."""
@@ -104,12 +108,34 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                     number, store = owed
                     if self._partitions.stores.get(number) is not store:
                         continue
-                    debts = store.owed.newest(self._config.worker.rank_batch_users)
-                    answers = await asyncio.to_thread(self._ranker.answer, number, debts)  # 4
-                    await self._outbox.recommend(answers)  # 5
-                    store.record_answers([(a.user, a.offset, a.message) for a in answers])  # 6
-                for answer in answers:
-                    self._prequential.stand(answer.user, answer.standing)
+                    debts = store.owed.take(self._config.worker.rank_batch_users)
+                    if not debts:  # all who are owed have an older answer on its way
+                        break
+                    answers = await self._rank(number, debts)  # 4
+                    for answer in answers:
+                        self._prequential.stand(answer.user, answer.standing)
+                    sending = asyncio.create_task(self._send(store, answers))
+                    self._sending.add(sending)
+                    sending.add_done_callback(self._sent)
+                while len(self._sending) >= SENDING_BATCHES:
+                    await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _send(self, store: Store, answers: list[Answer]) -> None:
+        """Send while the next users are ranked: the broker's word takes as long as the ranking."""
+        await self._outbox.recommend(answers)  # 5
+        store.record_answers([(a.user, a.message) for a in answers])  # 6
+        self._touched.set()  # a user whose answer was on its way may be owed another
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        self._sending.discard(sending)
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            self._failure = error
+
+    async def _rank(self, number: int, debts: dict[int, Debt]) -> list[Answer]:
+        # A few users are ranked sooner than a thread is woken; many would keep heartbeats and polls waiting.
+        if len(debts) <= RANKED_HERE_USERS:
+            return self._ranker.answer(number, debts)
+        return await asyncio.to_thread(self._ranker.answer, number, debts)
 
     async def _reply(self, number: int, records: Sequence[Record]) -> None:
         """Answer "recommend for this user now" from the store of the user's partition."""
@@ -125,7 +151,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             user = hash_id(request.user)
             async with self._turn:
                 debts = {user: Debt(store.state.next_offset, store.state.next_offset - 1, -1)}
-                answers = await asyncio.to_thread(self._ranker.answer, number, debts)
+                answers = await self._rank(number, debts)
             await self._outbox.reply(request, answers[0])
 
     async def _commit_group(self) -> None:  # 7
@@ -145,8 +171,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._consumer.commit(offsets)
 
     def _most_owed(self) -> tuple[int, Store] | None:
-        number, store = max(self._partitions.stores.items(), key=lambda entry: len(entry[1].owed), default=(0, None))
-        return (number, store) if store is not None and len(store.owed) else None
+        number, store = max(self._partitions.stores.items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))
+        return (number, store) if store is not None and store.owed.waiting else None
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Open the stores and seek to the offset each has come to."""
@@ -163,8 +189,9 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._touched.set()
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Let the answer under way finish, then close the stores."""
+        """Let the answers under way finish, then close the stores."""
         async with self._turn:
+            await asyncio.gather(*self._sending)
             for partition in revoked:
                 if partition.topic == self._topics.clicks:
                     self._partitions.close(partition.partition)

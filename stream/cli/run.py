@@ -24,6 +24,9 @@ PortOption = Annotated[int | None, typer.Option("--port", help="Port of the embe
 EmbeddedOption = Annotated[bool, typer.Option("--embedded", hidden=True)]
 
 
+LEARNING_NICENESS = 15
+
+
 @app.command()
 def init(
     data: DataOption = None,
@@ -61,6 +64,7 @@ def worker(
 
     settings = need_broker(configured(config, data, broker, worker__instance=instance))
     log_to_stderr()
+    sys.setswitchinterval(0.0005)
     with owned(settings, "worker"):
         wait_for_broker(settings)
         check(settings)
@@ -89,7 +93,7 @@ def trainer(data: DataOption = None, broker: BrokerOption = None, config: Config
 
     settings = need_broker(configured(config, data, broker))
     log_to_stderr()
-    os.nice(5)  # where cores are few, answering goes before learning
+    give_way()
     with owned(settings, "trainer"):
         wait_for_broker(settings)
         check(settings)
@@ -125,6 +129,14 @@ def up(
             while True:
                 time.sleep(1)
                 check_children()
+
+
+def give_way() -> None:
+    """Where cores are few, answering goes before learning."""
+    os.nice(LEARNING_NICENESS)
+    # Linux weighs whole sessions against each other before it looks at niceness; the session has one of its own.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(LEARNING_NICENESS))
 
 
 _children: list["Child"] = []
