@@ -169,7 +169,7 @@ class Ranking:
             user, slot = place[hit] // width, place[hit] % width
             step = (history[user] == spoken.source[hit][:, None]).argmax(1)
             np.add.at(voice, (user, slot, step), spoken.weight[hit])
-        silent = np.flatnonzero(~voice.any(2).all(1))
+        silent = np.flatnonzero(~np.all(np.any(voice, 2), 1))
         if len(silent):
             # Where the graph says nothing, embeddings speak, quietly (below 1e-3).
             own, table = self._vocabulary.lookup(history[silent]), self._catalogue.table

@@ -68,15 +68,33 @@ def rollback(
 
 
 @app.command()
-def pause(data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None) -> None:
+def pause(
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Tell every worker to stop reading clicks; requests are still answered."""
-    show(asyncio.run(ask(need_broker(configured(config, data, broker)), "pause", ("done",), ANSWER_WITHIN_S)).message)
+    tell_workers(need_broker(configured(config, data, broker)), "pause", as_json)
 
 
 @app.command()
-def resume(data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None) -> None:
+def resume(
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Tell every worker to go on reading clicks."""
-    show(asyncio.run(ask(need_broker(configured(config, data, broker)), "resume", ("done",), ANSWER_WITHIN_S)).message)
+    tell_workers(need_broker(configured(config, data, broker)), "resume", as_json)
+
+
+def tell_workers(settings: "Config", command: str, as_json: bool) -> None:
+    """Publish a command and show what the first worker that heard it says."""
+    import msgspec
+
+    reply = asyncio.run(ask(settings, command, ("done",), ANSWER_WITHIN_S))
+    show_json(msgspec.to_builtins(reply)) if as_json else show(reply.message)
 
 
 @app.command()
@@ -85,6 +103,7 @@ def evaluate(
     protocol: Annotated[Literal["global-temporal", "prequential"], typer.Option("--protocol")],
     seed: Annotated[int, typer.Option("--seed")] = 0,
     data: DataOption = None,
+    broker: BrokerOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,7 +114,7 @@ def evaluate(
     from model.evaluation import global_temporal, prequential
     from stream.files import read_interactions
 
-    settings = configured(config, data, None)
+    settings = configured(config, data, broker)
     complain = lambda line, reason: print(f"line {line} {reason}; left out", file=sys.stderr)  # noqa: E731
     users, items, ts = read_interactions(file, complain)
     if len(ts) < 100:

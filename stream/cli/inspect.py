@@ -64,13 +64,14 @@ def status(
 def user(
     name: Annotated[str, typer.Argument(metavar="USER")],
     data: DataOption = None,
+    broker: BrokerOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """A user's sequence, and what was last recommended."""
     from stream import report
 
-    settings = configured(config, data, None)
+    settings = configured(config, data, broker)
     with view_of(settings) as view:
         found = report.user(settings, view, name)
     if as_json:
@@ -114,11 +115,16 @@ def item(
 
 
 @app.command()
-def graph(data: DataOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def graph(
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """The temporal graph in numbers."""
     from stream import report
 
-    settings = configured(config, data, None)
+    settings = configured(config, data, broker)
     with view_of(settings) as view:
         found = report.graph(settings, view)
     if as_json:

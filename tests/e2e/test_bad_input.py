@@ -1,0 +1,98 @@
+"""Nothing that anybody sends stops the worker, and nothing is lost: it is answered or buried with its reason."""
+
+import json
+
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from state.view import View
+from stream.messages import Pointer, encode
+from tests.e2e.conftest import anabranch, read_all, until
+
+pytestmark = pytest.mark.broker
+
+DAY_MS = 86_400_000
+BAD = [
+    (b"not json", "not JSON"),
+    (b"\xff\xfe\x00", "not JSON"),
+    (b"[1]", "not a JSON object"),
+    (None, "tombstone"),
+    (b'{"item": "milk"}', "user is missing"),
+    (b'{"user": "", "item": "milk"}', "user is empty"),
+    (b'{"user": "ann", "item": null}', "item is missing or null"),
+    (b'{"user": 1.5, "item": "milk"}', "neither text nor a whole number"),
+    (json.dumps({"user": "x" * 10_000, "item": "milk"}).encode(), "10000 bytes long"),
+    (b'{"user": "ann", "item": "milk", "ts": -5}', "negative"),
+    (b'{"user": "ann", "item": "milk", "ts": 1700000000}', "looks like seconds"),
+    (b'{"user": "ann", "item": "milk", "ts": 253402300799000}', "ahead of the broker's clock"),
+    (b'{"user": "ann", "item": "milk", "ts": NaN}', "not JSON"),
+    (b'{"user": "ann", "item": "milk", "event": "teleport"}', "unknown event kind"),
+    (b'{"user": "ann", "item": "' + b"m" * (5 << 20) + b'"}', "max_message_bytes"),
+]
+GOOD = [
+    ("7", b'{"user": 7, "item": 12}'),
+    ("émile 🛒", '{"user": "émile 🛒", "item": "fromage"}'.encode()),
+    ("a\x01b", b'{"user": "a\\u0001b", "item": "milk"}'),
+    ("iso", b'{"user": "iso", "item": "milk", "ts": "2024-02-29T12:00:00+01:00"}'),
+    ("naive", b'{"user": "naive", "item": "milk", "ts": "2024-02-29T12:00:00"}'),
+]
+
+
+def allow_large_messages(broker: str, topic: str) -> None:
+    """Kafka itself refuses what is larger than its topic takes; the embedded broker has no such setting."""
+    admin = KafkaAdminClient(bootstrap_servers=broker)
+    try:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(16 << 20)})])
+    except Exception as error:
+        print(f"{topic} stays as it is: {error!r}")
+    finally:
+        admin.close()
+
+
+def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered(config, broker):
+    allow_large_messages(broker, config.topics.clicks)
+    producer = KafkaProducer(bootstrap_servers=broker, max_request_size=16 << 20)
+    with anabranch(config, "worker"):
+        for value, _ in BAD:
+            producer.send(config.topics.clicks, key=b"somebody", value=value)
+        for user, value in GOOD:
+            producer.send(config.topics.clicks, key=user.encode(), value=value)
+        producer.send(config.topics.clicks, key=b"not-bob", value=b'{"user": "bob", "item": "milk"}')
+        producer.flush()
+        dead = until(lambda: len(found := read_all(config, config.topics.dead_letters)) == len(BAD) and found)
+        wanted = {*(user for user, _ in GOOD), "bob"}
+        until(lambda: {json.loads(r.value)["user"] for r in read_all(config, config.topics.recommendations)} == wanted)
+    producer.close()
+
+    for (value, reason), letter in zip(BAD, sorted(dead, key=lambda r: int(dict(r.headers)["offset"])), strict=True):
+        headers = dict(letter.headers)
+        assert reason in headers["reason"].decode()
+        if "truncated" in headers:  # larger than the dead-letter topic takes
+            assert int(headers["truncated"]) == len(value)
+            assert letter.value == value[: len(letter.value)]
+        else:
+            assert letter.value == value
+    with View(config.data, config.topics.clicks, config.state) as view:
+        marks = [p.marks() for p in view.partitions.values()]
+    assert sum(m.dead for m in marks) == len(BAD)
+    assert sum(m.applied for m in marks) == len(GOOD) + 1
+    assert sum(m.key_mismatch for m in marks) == 1
+
+
+def test_a_version_that_is_not_what_its_pointer_says_is_not_served(config, producer):
+    bad = Pointer("create", "000007", str(config.data / "models"), "0" * 64, 1_700_000_000_000)
+    folder = config.data / "models/create/000007"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    with anabranch(config, "worker"):
+        producer.send(config.topics.models, key=b"create", value=encode(bad))
+        producer.flush()
+        log = config.data / "worker.log"
+        until(lambda: "version 000007 is not served" in log.read_text())
+        assert "its manifest says" in log.read_text() or "sha256" in log.read_text()
+        producer.send(config.topics.clicks, key=b"ann", value=b'{"user": "ann", "item": "milk"}')
+        producer.flush()
+        answer = until(lambda: read_all(config, config.topics.recommendations))[0]
+        assert json.loads(answer.value)["source"] == "popularity"
+    assert "Traceback" not in log.read_text()
