@@ -62,6 +62,7 @@ def test_your_own_clicks_as_the_readme_has_it(broker, tmp_path):
             subprocess.run(command, shell=True, cwd=ROOT, env=env, check=True, capture_output=True, timeout=60)
         place = next(n for n, command in enumerate(started) if "subscribe.py" in command)
         until(lambda: "alice: milk" in (tmp_path / f"said-{place}").read_text())
+        until(lambda: list((tmp_path / "data").glob("clicks-*/CURRENT")))
 
         shown = commands(section("Looking and operating"))
         for words in ("status", "graph", "user ID", "item ID", "recommend USER", "pause", "resume"):
