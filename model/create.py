@@ -1,20 +1,24 @@
 """CREATE: two encoders on one item table, tied by a transfer loss (arXiv 2602.23471).
 
     E            item table, [n + 1, d], row 0 = padding
-    h_u          SASRec over the user's newest items (local view);   scores = E h_u
-    e_u          UltraGCN's user row on the bipartite graph (global view), in training only
-    L = L_local + w_global · L_global + w_transfer · BarlowTwins(h_u, e_u)
+    h_u          SASRec (or BERT4Rec) over the user's newest items (local view);   scores = E h_u
+    e_u          UltraGCN's (or LightGCN's) user row on the bipartite graph (global view), in training only
+    L = L_local + w_global · L_global + w_transfer · BarlowTwins(h_u, e_u)     (or InfoNCE)
 
-Training (`model.training`) warms E up on the graph alone, then learns jointly. Inference reads E and SASRec only, so
-a new user needs no folding-in.
+Training (`model.training`) warms E up on the graph alone, then learns jointly. Inference reads E and the sequence
+encoder only, so a new user needs no folding-in.
 """
 
 import torch
 from torch import Tensor, nn
 
+from model.bert4rec import BERT4Rec
 from model.histories import Histories, pack
 from model.sasrec import SASRec
+from model.sequence_encoder import SequenceEncoder
 from model.settings import ModelSettings
+
+SEQUENCE_ENCODERS: dict[str, type[SequenceEncoder]] = {"sasrec": SASRec, "bert4rec": BERT4Rec}
 
 
 class Create(nn.Module):
@@ -27,7 +31,7 @@ class Create(nn.Module):
         nn.init.normal_(self.items.weight, std=settings.init_std)
         with torch.no_grad():
             self.items.weight[0] = 0.0
-        self.sequence = SASRec(settings)
+        self.sequence: SequenceEncoder = SEQUENCE_ENCODERS[settings.sequence_encoder](settings)
 
     @property
     def item_count(self) -> int:
@@ -42,7 +46,7 @@ class Create(nn.Module):
         h = torch.zeros(len(histories), self.settings.dim)
         rows = torch.from_numpy(histories.lengths).nonzero()[:, 0]
         if len(rows):
-            packed = pack(histories.take(rows.numpy()).newest(self.settings.sequence_events))
+            packed = pack(self.sequence.asked(histories.take(rows.numpy()), self.settings.sequence_events))
             h[rows] = self.sequence(self.items(packed.items), packed)[packed.last]
         return h
 

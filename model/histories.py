@@ -50,15 +50,29 @@ def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
     return Histories(kept[sequences.indptr], items[known])
 
 
+class Examples(NamedTuple):
+    """What a sequence encoder is trained on: inputs, and which of their items it is to predict."""
+
+    inputs: Histories
+    predicted: Indices
+    """[N] positions in `inputs.items` whose encodings predict."""
+    targets: Indices
+    """[N] the items to be predicted."""
+
+
 class Packed(NamedTuple):
     """A batch on one token axis, users of equal padded length side by side."""
 
     items: Tensor
-    """[T] item index, 0 = padding."""
+    """[T] item index, 0 = padding or a masked item."""
     positions: Tensor
     """[T] position counted from the oldest item read, which is 0."""
+    ages: Tensor
+    """[T] position counted back from the newest, which is 0."""
     groups: list[tuple[int, int]]
     """(users, padded length) in the order of the token axis."""
+    real: Tensor
+    """[T] whether it is a token of a history, masked or not; False for padding."""
     tokens: Tensor
     """[E] where each item of the batch lies on the token axis, history after history."""
     last: Tensor
@@ -78,11 +92,17 @@ def pack(histories: Histories) -> Packed:
     positions = np.zeros_like(items)
     items[tokens] = histories.items
     positions[tokens] = within
+    ages = np.zeros_like(items)
+    ages[tokens] = np.repeat(lengths, lengths) - 1 - within
+    real = np.zeros(len(items), bool)
+    real[tokens] = True
     groups = [(int(n), int(length)) for length, n in zip(*np.unique(padded, return_counts=True), strict=True)]
     return Packed(
         torch.from_numpy(items),
         torch.from_numpy(positions),
+        torch.from_numpy(ages),
         groups,
+        torch.from_numpy(real),
         torch.from_numpy(tokens),
         torch.from_numpy(start + lengths - 1),
     )

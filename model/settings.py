@@ -1,5 +1,7 @@
 """What the model is, how it is trained and how it ranks: `[model]`, `[training]` and `[ranking]`."""
 
+from typing import Literal
+
 import msgspec
 
 from state.settings import Count, Positive, Share, Weight, Whole
@@ -8,12 +10,15 @@ from state.settings import Count, Positive, Share, Weight, Whole
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shape of CREATE's encoders. Chosen on Amazon Beauty's validation split; see ARCHITECTURE.md."""
 
+    sequence_encoder: Literal["sasrec", "bert4rec"] = "sasrec"
     dim: Whole = 64
     heads: Whole = 2
     layers: Whole = 1
     dropout: Share = 0.5
     sequence_events: Whole = 50
     """Newest events of a user that the sequence encoder reads."""
+    mask_share: Share = 0.3
+    """BERT4Rec masks this share of a history's items in training."""
     init_std: Positive = 0.1
     """Scale of an item row that nothing is known about."""
 
@@ -40,8 +45,26 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     increment_epochs: Whole = 3
     max_train_s: Positive = 600.0
     """No further epoch is begun after this long; a version is published with what was learned."""
+    loss: Literal["auto", "full", "sampled", "scalable"] = "auto"
+    """Softmax over all items, over shared negatives, or scalable cross-entropy; auto: full for a small catalogue."""
+    full_softmax_items: Count = 1500
+    """The largest catalogue that auto takes the full softmax for."""
+    scalable_buckets: Whole = 32
+    scalable_bucket_size: Whole = 256
+    graph_encoder: Literal["ultragcn", "lightgcn"] = "ultragcn"
+    lightgcn_layers: Whole = 2
+    graph_age_decay: Share = 1.0
+    """What an edge of the training graph counts for each step it lies further back in its user's sequence."""
     w_global: Weight = 0.3
+    transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"
     w_transfer: Weight = 0.1
+    """Weight of the transfer loss; 0: none."""
+    transfer_view: Literal["last", "random"] = "last"
+    """Which position of a user's sequence the graph's view is aligned with."""
+    transfer_stops_at: Literal["neither", "graph", "sequence"] = "neither"
+    """The side that the transfer loss does not move."""
+    temperature: Positive = 0.2
+    """InfoNCE's."""
     off_diagonal: Weight = 0.005
     """Barlow Twins' λ."""
     graph_events: Whole = 50

@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from model.barlow_twins import barlow_twins
 from model.create import Create
-from model.histories import Histories, pack
-from model.sampled_softmax import sampled_softmax
+from model.graph_encoder import graph_encoder
+from model.histories import Histories, Packed, pack
+from model.infonce import infonce
+from model.item_loss import item_loss
 from model.settings import TrainingSettings
-from model.ultragcn import LazyRows, UltraGCN
 
 GRAPH_STD = 1e-4
 """Both tables begin this small before a first warm-up: UltraGCN grows them from the edges alone."""
@@ -45,7 +47,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     shuffle = np.random.default_rng(seed)
     started = time.monotonic()
-    table, items = model.items, model.item_count
+    table, items, encoder = model.items, model.item_count, model.sequence
     users = np.flatnonzero(histories.lengths > 0)
     if not len(users) or items < 2:
         return Spent(0, 0.0, math.nan)
@@ -58,42 +60,40 @@ def train(
         return time.monotonic() - started < settings.max_train_s
 
     # Warm-up: the graph loss alone shapes the item table.
-    graph = UltraGCN(histories, items, settings)
     if fresh:
         with torch.no_grad():
             table.weight.normal_(std=GRAPH_STD, generator=generator)
-        own_rows = torch.randn(len(histories), table.embedding_dim, generator=generator) * GRAPH_STD
+        user_rows = torch.randn(len(histories), table.embedding_dim, generator=generator) * GRAPH_STD
     else:
-        own_rows = mean_rows(model, histories)
-    user_rows = LazyRows(own_rows, settings.graph_learning_rate)
+        user_rows = mean_rows(model, histories)
+    graph = graph_encoder(histories, table, user_rows, settings)
     optimiser = torch.optim.Adam([table.weight], settings.graph_learning_rate, fused=True)
     for _ in range(warm_up_epochs):
         if not in_time():
             break
         for at in batches(users, settings.batch_users, shuffle):
-            edges, drawn = graph.edges(at, generator), draw_negatives()
-            leaf = user_rows.rows[at].requires_grad_()
-            rows = table(torch.cat([edges.item, edges.neighbour, drawn]))
-            item_rows, beside, negative_rows = rows.split([len(edges.item), len(edges.neighbour), negatives])
+            edges, drawn = graph.draw(at, generator), draw_negatives()
+            rows, negative_rows = gathered(table, edges.wanted, drawn)
             optimiser.zero_grad()
-            graph.loss(edges, at, leaf, item_rows, beside, negative_rows).backward()  # type: ignore[no-untyped-call]
+            graph.loss(edges, rows, negative_rows)[0].backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            user_rows.step(torch.from_numpy(at), leaf)
+            graph.step()
     if fresh:
         with torch.no_grad():
             scale = settings.table_std / table.weight[1:].std()
             if warm_up_epochs and torch.isfinite(scale):
                 table.weight *= scale
-                user_rows.rows *= scale
+                graph.users.scale(scale)
             else:
                 table.weight.normal_(std=model.settings.init_std, generator=generator)
             table.weight[0] = 0.0
 
-    # Joint steps. Each history predicts its next item at every position.
-    user_rows.learning_rate = settings.user_learning_rate
-    user_rows.forget()
-    newest = histories.newest(model.settings.sequence_events + 1)
-    learners = np.flatnonzero(newest.lengths > 1)
+    # Joint steps: what comes next, the graph, and that both views of a user agree.
+    graph.users.begin(settings.user_learning_rate)
+    alone = not settings.w_global and not settings.w_transfer
+    limit = model.settings.sequence_events
+    learners = np.flatnonzero(histories.lengths > 1)
+    loss_of_items = item_loss(settings, items)
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.0, fused=True)
     loss_value, epoch = math.nan, 0
     for epoch in range(epochs if len(learners) else 0):
@@ -104,26 +104,25 @@ def train(
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
         losses = []
         for at in batches(learners, settings.batch_users, shuffle):
-            inputs, targets = split_last(newest.take(at))
-            packed, positive, drawn = pack(inputs), torch.from_numpy(targets), draw_negatives()
-            edges = graph.edges(at, generator)
-            leaf = user_rows.rows[at].requires_grad_()
-            # One gather of every row the batch needs: one dense gradient of the table instead of five.
-            wanted = [packed.items, positive, drawn, edges.item, edges.neighbour]
-            tokens, positive_rows, negative_rows, item_rows, beside = table(torch.cat(wanted)).split(
-                [len(w) for w in wanted]
-            )
-            encoded = model.sequence(tokens, packed)
-            loss = sampled_softmax(encoded[packed.tokens], positive_rows, positive, negative_rows, drawn, items)
-            if settings.w_global:
-                loss = loss + settings.w_global * graph.loss(edges, at, leaf, item_rows, beside, negative_rows)
-            if settings.w_transfer:
-                transfer = barlow_twins(encoded[packed.last], leaf, settings.off_diagonal)
-                loss = loss + settings.w_transfer * transfer
+            examples = encoder.examples(histories.take(at), limit, shuffle)
+            packed, targets, drawn = pack(examples.inputs), torch.from_numpy(examples.targets), draw_negatives()
+            edges = None if alone else graph.draw(at, generator)
+            wanted = [packed.items, targets, *(edges.wanted if edges else [])]
+            (tokens, target_rows, *graph_rows), negative_rows = gathered(table, wanted, drawn)
+            encoded = encoder(tokens, packed)
+            predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
+            loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, table)
+            if edges:
+                graph_loss, global_view = graph.loss(edges, graph_rows, negative_rows)
+                loss = loss + settings.w_global * graph_loss
+                if settings.w_transfer:
+                    local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
+                    loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            user_rows.step(torch.from_numpy(at), leaf)
+            if edges:
+                graph.step()
             losses.append(loss.detach())
         loss_value = torch.stack(losses).mean().item()
         if not math.isfinite(loss_value):
@@ -140,12 +139,30 @@ def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[
     return [mixed[start : start + size] for start in range(0, len(mixed), size)]
 
 
-def split_last(histories: Histories) -> tuple[Histories, np.ndarray]:
-    """Inputs (all but each last item) and, aligned with their tokens, targets (all but each first)."""
-    lengths = histories.lengths - 1
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    at = np.arange(indptr[-1]) + np.repeat(histories.indptr[:-1] - indptr[:-1], lengths)
-    return Histories(indptr, histories.items[at]), histories.items[at + 1]
+def gathered(table: nn.Embedding, wanted: list[Tensor], negatives: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Rows of all that a batch needs in one gather: one dense gradient of the table instead of five."""
+    every = [*wanted, negatives]
+    *rows, negative_rows = table(torch.cat(every)).split([len(w) for w in every])
+    return rows, negative_rows
+
+
+def viewed(packed: Packed, inputs: Histories, settings: TrainingSettings, draw: np.random.Generator) -> Tensor:
+    """Where each user's local view lies on the token axis: at the newest item, or at one drawn."""
+    if settings.transfer_view == "last":
+        return packed.last
+    drawn = inputs.indptr[:-1] + draw.integers(0, inputs.lengths)
+    return packed.tokens[torch.from_numpy(drawn)]
+
+
+def transfer(local_view: Tensor, global_view: Tensor, settings: TrainingSettings) -> Tensor:
+    """The transfer loss between the two views [B, d] of the same users."""
+    if settings.transfer_stops_at == "graph":
+        global_view = global_view.detach()
+    elif settings.transfer_stops_at == "sequence":
+        local_view = local_view.detach()
+    if settings.transfer == "infonce":
+        return infonce(local_view, global_view, settings.temperature)
+    return barlow_twins(local_view, global_view, settings.off_diagonal)
 
 
 @torch.no_grad()

@@ -2,11 +2,13 @@
 
 Mao et al., 2021, arXiv 2110.15114.
 
-    L_C, L_O   Σ_(u,i) softplus(-e_u·e_i)  +  γ · mean over negatives of softplus(e_u·e_j), once for each edge of u
+    L_C, L_O   Σ_(u,i) a_ui softplus(-e_u·e_i)  +  γ · mean over negatives of softplus(e_u·e_j), once for each edge of u
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
 
 G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
-is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost.
+is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui is
+`graph_age_decay` to the power of the edge's age in steps. The paper's degree weights β are left at 1: its own
+settings give them a tenth of γ's weight.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.histories import Histories
 from model.settings import TrainingSettings
@@ -26,28 +28,33 @@ from model.vocabulary import Indices
 class Edges(NamedTuple):
     """Edges of a batch of users."""
 
+    users: Indices
+    """[B] rows of the users."""
+    wanted: list[Tensor]
+    """Item indices whose rows the loss needs: [M] the edges' items, [M] one neighbour of each, drawn by ω."""
     user: Tensor
     """[M] position of the edge's user in the batch."""
-    item: Tensor
-    """[M] its item."""
-    neighbour: Tensor
-    """[M] an item beside that item, drawn in proportion to ω (0 where there is none)."""
+    age: Tensor
+    """[M] a_ui."""
     weight: Tensor
     """[M] Σ ω over the item's neighbours."""
 
 
 class UltraGCN:
-    """The loss on the bipartite graph of these histories; the tables belong to the caller."""
+    """The loss on the bipartite graph of these histories, and the user rows, which exist in training only."""
 
-    def __init__(self, histories: Histories, items: int, settings: TrainingSettings) -> None:
+    def __init__(
+        self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
+    ) -> None:
         self._settings = settings
         self._histories = histories.newest(settings.graph_events)
-        self.degree = torch.from_numpy(self._histories.lengths).float()
-        nodes, weights = co_occurring(self._histories, items, settings.neighbours)
+        self._degree = torch.from_numpy(self._histories.lengths).float()
+        nodes, weights = co_occurring(self._histories, table.num_embeddings - 1, settings.neighbours)
         self._nodes = torch.from_numpy(nodes)
         self._cumulated = torch.from_numpy(weights).cumsum(1)
+        self.users = LazyRows(user_rows, settings.graph_learning_rate)
 
-    def edges(self, users: Indices, generator: torch.Generator) -> Edges:
+    def draw(self, users: Indices, generator: torch.Generator) -> Edges:
         """The edges of these users, with one neighbour drawn for each."""
         batch = self._histories.take(users)
         item = torch.from_numpy(batch.items)
@@ -55,22 +62,28 @@ class UltraGCN:
         drawn = torch.rand(len(item), 1, generator=generator) * cumulated[:, -1:]
         slot = (drawn > cumulated).sum(1, keepdim=True).clamp(max=cumulated.shape[1] - 1)
         user = torch.from_numpy(np.repeat(np.arange(len(users)), batch.lengths))
-        return Edges(user, item, self._nodes[item].gather(1, slot)[:, 0], cumulated[:, -1])
+        steps = np.repeat(batch.indptr[1:], batch.lengths) - 1 - np.arange(len(batch.items))
+        age = torch.from_numpy((self._settings.graph_age_decay**steps).astype(np.float32))
+        return Edges(users, [item, self._nodes[item].gather(1, slot)[:, 0]], user, age, cumulated[:, -1])
 
-    def loss(
-        self, edges: Edges, users: Indices, rows: Tensor, items: Tensor, neighbours: Tensor, negatives: Tensor
-    ) -> Tensor:
-        """Mean loss an edge: user rows [B, d], item and neighbour rows [M, d] of the edges, negatives' rows [K, d]."""
-        if not len(edges.item):
-            return rows.sum() * 0.0
-        own = rows[edges.user]
-        links = F.softplus(-(own * items).sum(1)).sum()
+    def loss(self, edges: Edges, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss an edge, from rows of what was wanted and of shared negatives [K, d]; and the view e_u [B, d]."""
+        own = self.users.leaf(torch.from_numpy(edges.users))
+        if not len(edges.user):
+            return own.sum() * 0.0, own
+        items, neighbours = rows
+        mine = own[edges.user]
+        links = (edges.age * F.softplus(-(mine * items).sum(1))).sum()
         # One row of negatives a user serves all of the user's edges.
-        apart = (self.degree[torch.from_numpy(users)] * F.softplus(rows @ negatives.T).mean(1)).sum()
-        beside = (F.softplus(-(own * neighbours).sum(1)) * edges.weight).sum()
+        apart = (self._degree[torch.from_numpy(edges.users)] * F.softplus(own @ negatives.T).mean(1)).sum()
+        beside = (edges.age * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
         settings = self._settings
-        total: Tensor = links + settings.negative_weight * apart + settings.item_item_weight * beside
-        return total / len(edges.item)
+        total = links + settings.negative_weight * apart + settings.item_item_weight * beside
+        return total / len(edges.user), own
+
+    def step(self) -> None:
+        """Move the users' rows; the table is the caller's."""
+        self.users.step()
 
 
 def co_occurring(histories: Histories, items: int, count: int) -> tuple[Indices, npt.NDArray[np.float32]]:
@@ -97,20 +110,31 @@ def co_occurring(histories: Histories, items: int, count: int) -> tuple[Indices,
 
 
 class LazyRows:
-    """A user table under Adam that touches only a batch's rows (they exist in training only)."""
+    """User rows under Adam that touches only a batch's rows."""
 
     def __init__(self, rows: Tensor, learning_rate: float) -> None:
         self.rows = rows
-        self.learning_rate = learning_rate
-        self.forget()
+        self.begin(learning_rate)
 
-    def forget(self) -> None:
+    @torch.no_grad()
+    def scale(self, factor: Tensor) -> None:
+        """Multiply all rows."""
+        self.rows *= factor
+
+    def begin(self, learning_rate: float) -> None:
         """Begin the moments anew."""
+        self._learning_rate = learning_rate
         self._mean, self._square = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
         self._step = 0
 
-    def step(self, at: Tensor, leaf: Tensor) -> None:
-        """One Adam step of the rows `at`, whose values and gradient are in `leaf`."""
+    def leaf(self, at: Tensor) -> Tensor:
+        """The rows `at` as a leaf of the graph of autograd; `step` moves them."""
+        self._at, self._leaf = at, self.rows[at].requires_grad_()
+        return self._leaf
+
+    def step(self) -> None:
+        """One Adam step of the rows last taken."""
+        at, leaf = self._at, self._leaf
         if leaf.grad is None:
             return
         self._step += 1
@@ -118,4 +142,4 @@ class LazyRows:
         square = self._square[at].lerp_(leaf.grad**2, 0.001)
         self._mean[at], self._square[at] = mean, square
         step = mean / (1 - 0.9**self._step) / ((square / (1 - 0.999**self._step)).sqrt() + 1e-8)
-        self.rows[at] = leaf.detach() - self.learning_rate * step
+        self.rows[at] = leaf.detach() - self._learning_rate * step

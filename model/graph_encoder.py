@@ -1,0 +1,50 @@
+"""What training asks of a graph encoder, and which there are."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.histories import Histories
+from model.settings import TrainingSettings
+from model.vocabulary import Indices
+
+
+class UserRows(Protocol):
+    """Rows of users, [U, d], with an optimiser of their own; they exist in training only."""
+
+    def scale(self, factor: Tensor) -> None:
+        """Multiply all rows."""
+
+    def begin(self, learning_rate: float) -> None:
+        """Begin the optimiser anew."""
+
+
+class GraphEncoder(Protocol):
+    """Learns from the bipartite graph of users' histories, on the item table it shares with the sequence encoder."""
+
+    @property
+    def users(self) -> UserRows:
+        """The user rows."""
+
+    def draw(self, users: Indices, generator: torch.Generator) -> Any:
+        """A batch: the edges of these users; its `wanted` lists the item indices whose rows the loss needs."""
+
+    def loss(self, edges: Any, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's loss, and the users' global view [B, d]."""
+
+    def step(self) -> None:
+        """Move the user rows."""
+
+
+def graph_encoder(
+    histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
+) -> GraphEncoder:
+    """The encoder the settings name."""
+    if settings.graph_encoder == "lightgcn":
+        from model.lightgcn import LightGCN  # PyG takes seconds to import, and serving never needs it
+
+        return LightGCN(histories, table, user_rows, settings)
+    from model.ultragcn import UltraGCN
+
+    return UltraGCN(histories, table, user_rows, settings)

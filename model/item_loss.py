@@ -1,0 +1,27 @@
+"""Which loss predicts items: by setting, or by the size of the catalogue."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.sampled_softmax import sampled_softmax
+from model.scalable_cross_entropy import scalable_cross_entropy
+from model.settings import TrainingSettings
+
+ItemLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, nn.Embedding], Tensor]
+"""(encodings [N, d], targets [N], their rows, negatives [K], their rows, item table) -> mean loss"""
+
+
+def item_loss(settings: TrainingSettings, items: int) -> ItemLoss:
+    """The loss for a catalogue of this size."""
+    name = settings.loss
+    if name == "auto":
+        name = "full" if items <= settings.full_softmax_items else "sampled"
+    if name == "full":
+        return lambda h, targets, _rows, _drawn, _negatives, table: F.cross_entropy(h @ table.weight[1:].T, targets - 1)
+    if name == "scalable":
+        return lambda h, targets, _rows, _drawn, _negatives, table: scalable_cross_entropy(
+            h, table.weight[1:], targets - 1, settings.scalable_buckets, settings.scalable_bucket_size
+        )
+    return lambda h, targets, rows, drawn, negatives, _table: sampled_softmax(h, rows, targets, negatives, drawn, items)

@@ -1,0 +1,53 @@
+"""Metrics from ranks, kept event by event so that comparisons are paired.
+
+A target's rank is the number of items scored at least as high: a tie counts against it, so that scores which say
+nothing find nothing.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Ranks = npt.NDArray[np.int64]
+CUTOFF = 10
+
+
+def ranks_of(scores: Tensor, targets: Tensor) -> Ranks:
+    """0-based rank of each target [B] in its row of scores [B, n]; masked items are -inf, padding too.
+
+    >>> ranks_of(torch.tensor([[3.0, 1.0, 1.0], [0.0, 5.0, 1.0]]), torch.tensor([2, 1])).tolist()
+    [2, 0]
+    """
+    own = scores.gather(1, targets[:, None])
+    return ((scores >= own).sum(1) - 1).numpy()
+
+
+def gains(ranks: Ranks, k: int = CUTOFF) -> npt.NDArray[np.float64]:
+    """Each event's part of NDCG@k."""
+    return np.where(ranks < k, 1.0 / np.log2(ranks + 2.0), 0.0)
+
+
+def summary(ranks: Ranks) -> dict[str, float]:
+    """NDCG@10, Recall@10, Recall@20 and MRR."""
+    return {
+        "ndcg@10": round(float(gains(ranks).mean()), 6),
+        "recall@10": round(float((ranks < 10).mean()), 6),
+        "recall@20": round(float((ranks < 20).mean()), 6),
+        "mrr": round(float((1.0 / (ranks + 1.0)).mean()), 6),
+    }
+
+
+def lead(
+    ranks: Ranks, over: Ranks, users: npt.NDArray[np.uint64], *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """How far NDCG@10 of `ranks` lies above `over`, relatively, with a 95% interval: a bootstrap over users.
+
+    Both are ranks of the same events; a user's events are drawn together, because they are not independent.
+    """
+    _, user = np.unique(users, return_inverse=True)
+    sums = np.stack([np.bincount(user, gains(r)) for r in (ranks, over)])
+    weights = np.random.default_rng(seed).multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), draws)
+    a, b = (weights @ sums[0], weights @ sums[1])
+    low, high = np.percentile(a / np.maximum(b, 1e-12) - 1, [2.5, 97.5])
+    return float(sums[0].sum() / max(sums[1].sum(), 1e-12) - 1), float(low), float(high)

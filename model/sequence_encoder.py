@@ -1,0 +1,24 @@
+"""What CREATE asks of a sequence encoder."""
+
+from abc import abstractmethod
+
+import numpy as np
+from torch import Tensor, nn
+
+from model.histories import Examples, Histories, Packed
+
+
+class SequenceEncoder(nn.Module):
+    """Encodes packed histories; item rows come from outside, the table being shared with the graph encoder."""
+
+    @abstractmethod
+    def forward(self, rows: Tensor, packed: Packed) -> Tensor:
+        """Item rows [T, d] of packed tokens -> encodings [T, d]."""
+
+    @abstractmethod
+    def asked(self, histories: Histories, limit: int) -> Histories:
+        """What is encoded to ask for the next item: the encoding of its last token is h_u. At most `limit` tokens."""
+
+    @abstractmethod
+    def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
+        """What is learned from these histories, of 2 items and more, at most `limit` tokens each."""
