@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from model.create import Create
+from model.fusion import Fusion
 from model.histories import to_histories
-from model.ranking import Fusion, Ranking
+from model.ranking import Ranking
 from model.settings import ModelSettings, RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import EVENT

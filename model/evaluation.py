@@ -1,39 +1,48 @@
-"""Protocols and metrics on a recorded stream, by the code that trains and serves.
+"""Protocols on a recorded stream, by the code that trains and serves.
 
 `global_temporal`: everything up to one moment (the 0.9 quantile of event times) is for learning, what comes after is
-for testing; equal times keep the file's order. Targets: each user's *last* event, and *successive*, every event after
-the split with the events before it as history. Items that the past does not know cannot be ranked by anybody; they
-are counted as cold and left out. Metrics over the 100 best of the whole catalogue: MRR counts 0 beyond them.
+for testing; equal times keep the file's order and lie on the same side. Targets: each user's *last* event, and
+*successive*, every event after the split with the events before it as history. The whole catalogue is ranked, with and
+without the user's seen items; ties count against the target. Items that the past does not know cannot be ranked by
+anybody: they are counted as cold and left out. The graph stands still at the split.
 
 `prequential`: each event is first a test, then learned from. Nothing sorted by anything but arrival is read ahead.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import torch
 
+from model.fusion import MODEL_ALONE, Fusion
+from model.histories import to_histories
+from model.holdout import rows_of_sequences
 from model.increment import Trained, learn
-from model.ranking import Fusion, Ranking
+from model.metrics import CUTOFF, Ranks, ranks_of, summary
+from model.ranking import Ranking
+from model.rivals import Scorer, item_knn, popularity, transitions
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids, Records, hash_ids
 from state.graph import MemoryGraph
 from state.sequences import STEP, Sequences, from_events
 from state.settings import StateSettings
 
-CUTOFF = 10
-DEPTH = 100
-"""How far down the ranking a target is looked for."""
 SPLIT = 0.9
+RECENT_S = 90 * 86_400.0
+"""Half-life of the recency-weighted popularity that is a rival."""
 WARM_UP = 0.2
 """The part of a stream that the first version learns from before testing begins."""
 INCREMENTS = 8
+DEPTH = 100
+"""How far down the list a target is looked for where items no model knows may be ranked too."""
+NOT_FOUND = 10**9
 AT_ONCE = 256
 """Events tested against one state of the graph before it takes them in."""
 
 Progress = Callable[[float, str], None]
-Scores = dict[str, float]
 Document = dict[str, Any]
 
 
@@ -46,20 +55,88 @@ def as_events(users: list[str], items: list[str], ts: np.ndarray) -> tuple[Recor
     return events, dict(zip(events["item"].tolist(), items, strict=True))
 
 
-def metrics(ranks: np.ndarray) -> Scores:
-    """NDCG@10, Recall@10 and MRR of 0-based ranks; a rank of DEPTH or more counts as not found."""
-    hit = ranks < CUTOFF
+class Split(NamedTuple):
+    """A stream cut at one moment, and the tests behind it."""
+
+    past: Sequences
+    names: dict[int, str]
+    """Ids of the past's items by hash."""
+    vocabulary: Vocabulary
+    graph: MemoryGraph
+    """The live graph as it stood at the cut."""
+    tests: Sequences
+    """Test event after test event, its user's history until then."""
+    targets: torch.Tensor
+    """[T] what came, by index of the vocabulary."""
+    last: np.ndarray
+    """[T] whether it is its user's last event."""
+    cold: int
+    """Events after the cut whose item the past does not know; not tested."""
+
+
+def split(events: Records, names: dict[int, str], quantile: float, state: StateSettings) -> Split:
+    """Cut a stream at a quantile of its event times."""
+    moment = np.quantile(events["ts"], quantile)
+    past, future = events[events["ts"] <= moment], events[events["ts"] > moment]
+    known = np.unique(past["item"])
+    warm = np.isin(future["item"], known)
+    graph = MemoryGraph(state)
+    graph.apply(past)
+    sequences = from_events(past, state.sequence_events)
+    tests, targets, is_last = _tests(sequences, future[warm], state.sequence_events)
+    past_names = {h: names[h] for h in known.tolist()}
+    vocabulary = Vocabulary(known, list(past_names.values()))
+    found = torch.from_numpy(vocabulary.lookup(targets))
+    return Split(sequences, past_names, vocabulary, graph, tests, found, is_last, int((~warm).sum()))
+
+
+Score = Callable[[Sequences], torch.Tensor]
+"""Scores [B, n + 1] of a batch of users, by index of the split's vocabulary."""
+
+
+def ranked_tests(cut: Split, unfiltered: Score, filtered: Score | None = None) -> dict[str, Ranks]:
+    """Ranks of all tests with seen items ranked like any other, and with them filtered (but a repeated target)."""
+    ranks: dict[str, list[Ranks]] = {"unfiltered": [], "filtered": []}
+    for start in range(0, len(cut.targets), AT_ONCE):
+        part, targets = rows_of_sequences(cut.tests, start, start + AT_ONCE), cut.targets[start : start + AT_ONCE]
+        scores = unfiltered(part).clone()
+        scores[:, 0] = -torch.inf
+        ranks["unfiltered"].append(ranks_of(scores, targets))
+        if filtered is not None:
+            scores = filtered(part).clone()
+            scores[:, 0] = -torch.inf
+        seen = to_histories(part, cut.vocabulary)
+        own = scores.gather(1, targets[:, None])
+        scores[
+            torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths)), torch.from_numpy(seen.items)
+        ] = -torch.inf
+        ranks["filtered"].append(ranks_of(scores.scatter(1, targets[:, None], own), targets))
+    return {name: np.concatenate(found) for name, found in ranks.items()}
+
+
+def of_model(cut: Split, trained: Trained, fusion: Fusion, settings: RankingSettings) -> Score:
+    """A trained model's scores, by the code that serves."""
+    alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
+    ranking = Ranking(trained.model, trained.vocabulary, fusion, alone)
+    column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(cut.vocabulary.hashes)]))
+    return lambda part: ranking.scores(part, cut.graph)[:, column]
+
+
+def of_rival(cut: Split, scorer: Scorer) -> Score:
+    """A rival's scores."""
+    return lambda part: scorer(to_histories(part, cut.vocabulary))
+
+
+def rivals(cut: Split) -> dict[str, Scorer]:
+    """Everything that needs no training, counted over the past."""
+    past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
+    ts = cut.past.steps["ts"]
     return {
-        "ndcg@10": round(float(np.where(hit, 1 / np.log2(ranks + 2.0), 0).mean()), 6),
-        "recall@10": round(float(hit.mean()), 6),
-        "mrr": round(float(np.where(ranks < DEPTH, 1 / (ranks + 1.0), 0).mean()), 6),
+        "popularity": popularity(past, ts, items),
+        "recent popularity": popularity(past, ts, items, RECENT_S),
+        "transitions": transitions(past, items),
+        "item-kNN": item_knn(past, items),
     }
-
-
-def ranks_of(targets: Ids, ranked: np.ndarray) -> np.ndarray:
-    """0-based rank of each target in its row of ranked items; DEPTH where it is not there."""
-    match = ranked == targets[:, None]
-    return np.where(match.any(1), match.argmax(1), DEPTH)
 
 
 def global_temporal(
@@ -74,39 +151,41 @@ def global_temporal(
     seed: int,
     progress: Progress = lambda _done, _what: None,
 ) -> Document:
-    """Learn from the past of one moment, test on what came after; `models {name: {last, successive}}`."""
-    events, names = as_events(users, items, ts)
-    split = np.quantile(ts, SPLIT)
-    past = events[events["ts"] <= split]
-    known = np.unique(past["item"])
-    future = events[events["ts"] > split]
-    warm = np.isin(future["item"], known)
-    graph = MemoryGraph(state)
-    graph.apply(past)
-    sequences = from_events(past, state.sequence_events)
-    past_names = {h: names[h] for h in known.tolist()}
+    """Learn from the past of one moment, test on what came after; `models {name: {last, successive}}`.
 
-    tests, targets, is_last = _tests(sequences, future[warm], state.sequence_events)
-    alone = msgspec.structs.replace(training, w_global=0.0, w_transfer=0.0, warm_up_epochs=0)
-    found: dict[str, np.ndarray] = {}
-    for number, (name, settings) in enumerate((("create", training), ("sasrec", alone))):
-        progress(number / 2, f"training {name}")
+    Seen items are filtered where `ranking.filter_seen` says so.
+    """
+    events, names = as_events(users, items, ts)
+    cut = split(events, names, SPLIT, state)
+    which = "filtered" if ranking.filter_seen else "unfiltered"
+    found: dict[str, Ranks] = {}
+    trained_as = {"create": training, "sasrec": without_graph(training)}
+    for number, (name, settings) in enumerate(trained_as.items()):
+        progress(number / len(trained_as), f"training {name}")
         trained = learn(
-            None, None, sequences, past_names, graph.rows,
+            None, None, cut.past, cut.names, cut.graph.rows,
             model=model, training=settings, ranking=ranking, state=state, seed=seed,
         )  # fmt: skip
-        found[name] = _model_ranks(trained, Fusion(0.0, 0.0), tests, targets, graph, ranking)
-        found[f"{name}+graph"] = _model_ranks(trained, trained.fusion, tests, targets, graph, ranking)
-    found["popularity"] = ranks_of(targets, np.tile(graph.popular(DEPTH), (len(targets), 1)))
-    found["transitions"] = ranks_of(targets, _transitions(tests, graph))
+        for suffix, fusion in (("", MODEL_ALONE), ("+graph", trained.fusion)):
+            found[name + suffix] = ranked_tests(cut, of_model(cut, trained, fusion, ranking))[which]
+    for name, scorer in rivals(cut).items():
+        found[name] = ranked_tests(cut, of_rival(cut, scorer))[which]
+    tested, last = len(cut.targets), int(cut.last.sum())
     return {
         "protocol": "global-temporal",
-        "events": {"past": len(past), "tested": len(targets), "cold": int((~warm).sum()), "last": int(is_last.sum())},
+        "seen_items": which,
+        "events": {"past": int((events["ts"] <= np.quantile(ts, SPLIT)).sum()), "tested": tested, "last": last}
+        | {"cold": cut.cold},
         "seed": seed,
         "models": {
-            name: {"last": metrics(ranks[is_last]), "successive": metrics(ranks)} for name, ranks in found.items()
+            name: {"last": summary(ranks[cut.last]), "successive": summary(ranks)} for name, ranks in found.items()
         },
     }
+
+
+def without_graph(training: TrainingSettings) -> TrainingSettings:
+    """The sequence encoder alone: no warm-up, no graph loss, no transfer."""
+    return msgspec.structs.replace(training, w_global=0.0, w_transfer=0.0, warm_up_epochs=0, increment_warm_up_epochs=0)
 
 
 def prequential(
@@ -139,7 +218,7 @@ def prequential(
 
     progress(0.0, "learning the first version")
     frozen = champion = cycle(None, start)
-    found: dict[str, list[np.ndarray]] = {n: [] for n in ("create", "frozen", "popularity", "own", "transitions")}
+    found: dict[str, list[Ranks]] = {n: [] for n in ("create", "frozen", "popularity", "own", "transitions")}
     for number in range(INCREMENTS):
         progress(number / INCREMENTS, f"version {number + 1}")
         for at in range(bounds[number], bounds[number + 1], AT_ONCE):
@@ -147,16 +226,16 @@ def prequential(
             before = from_events(events[:at][np.isin(events["user"][:at], tested["user"])], state.sequence_events)
             tests, targets, _ = _tests(before, tested, state.sequence_events)
             if len(targets):
-                found["create"].append(_model_ranks(champion, champion.fusion, tests, targets, graph, ranking))
-                found["frozen"].append(_model_ranks(frozen, frozen.fusion, tests, targets, graph, ranking))
+                found["create"].append(_model_ranks(champion, tests, targets, graph, ranking))
+                found["frozen"].append(_model_ranks(frozen, tests, targets, graph, ranking))
                 popular = np.tile(graph.popular(DEPTH), (len(targets), 1))
-                found["popularity"].append(ranks_of(targets, popular))
-                found["own"].append(ranks_of(targets, _own(tests)))
-                found["transitions"].append(ranks_of(targets, _transitions(tests, graph)))
+                found["popularity"].append(_places(targets, popular))
+                found["own"].append(_places(targets, _own(tests)))
+                found["transitions"].append(_places(targets, _transitions(tests, graph)))
             graph.apply(tested)
         if number + 1 < INCREMENTS:
             champion = cycle(champion, int(bounds[number + 1]))
-    summed = {name: metrics(np.concatenate(ranks)) for name, ranks in found.items() if ranks}
+    summed = {name: summary(np.concatenate(ranks)) for name, ranks in found.items() if ranks}
     return {
         "protocol": "prequential",
         "events": {"warm_up": start, "tested": sum(len(r) for r in found["create"])},
@@ -193,23 +272,21 @@ def _tests(before: Sequences, events: Records, limit: int) -> tuple[Sequences, I
 
 
 def _model_ranks(
-    trained: Trained, fusion: Fusion, tests: Sequences, targets: Ids, graph: MemoryGraph, settings: RankingSettings
-) -> np.ndarray:
-    as_chosen = msgspec.structs.replace(
-        settings,
-        evidence_weight=fusion.evidence,
-        repeat_weight=fusion.repeat,
-        popularity_weight=fusion.popularity,
-        because=False,
-    )
-    ranker = Ranking(trained.model, trained.vocabulary, fusion, as_chosen)
+    trained: Trained, tests: Sequences, targets: Ids, graph: MemoryGraph, settings: RankingSettings
+) -> Ranks:
+    alone = msgspec.structs.replace(settings, because=False)
+    ranker = Ranking(trained.model, trained.vocabulary, trained.fusion, alone)
     ranks = []
     for start in range(0, len(targets), AT_ONCE):
-        indptr = tests.indptr[start : start + AT_ONCE + 1]
-        part = Sequences(tests.users[start : start + AT_ONCE], indptr - indptr[0], tests.steps[indptr[0] : indptr[-1]])
-        ranked = ranker.rank(part, graph, DEPTH)
-        ranks.append(ranks_of(targets[start : start + AT_ONCE], ranked.items))
+        ranked = ranker.rank(rows_of_sequences(tests, start, start + AT_ONCE), graph, DEPTH)
+        ranks.append(_places(targets[start : start + AT_ONCE], ranked.items))
     return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
+
+
+def _places(targets: Ids, ranked: Ids) -> Ranks:
+    """0-based place of each target in its row of ranked items; NOT_FOUND where it is not there."""
+    match = ranked == targets[:, None]
+    return np.where(match.any(1), match.argmax(1), NOT_FOUND)
 
 
 def _transitions(tests: Sequences, graph: MemoryGraph) -> np.ndarray:

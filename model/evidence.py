@@ -2,10 +2,12 @@
 
 Item-item evidence of item j for a user whose item of age a (0 = newest) is i_a:
 
-    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = after_ij / sqrt(Σ_j after_ij)
+    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = g_ij / sqrt(Σ_j g_ij)
+                                                           g_ij = after_ij + β · before_ij
 
-Directed, normalised by the speaking item alone: on a stream of grocery purchases that beat counting both directions
-and every correction for the popularity of j (ARCHITECTURE.md has the figures). Repeat evidence is the user's own:
+Normalised by the speaking item alone: correcting for the popularity of j as well (the cosine) gained nothing on shop
+reviews and lost much on grocery purchases. Whether direction matters differs between them: β is chosen with the weights
+(docs/model.md has the figures). Repeat evidence is the user's own:
 r_j = log(1 + Σ repeat_decay^a) over the ages a at which the user had j.
 """
 
@@ -14,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.settings import RankingSettings
 from state.events import Floats, Ids
 from state.graph import Rows
 from state.sequences import Sequences
@@ -45,12 +46,13 @@ def newest_items(sequences: Sequences, count: int) -> tuple[Ids, Floats]:
     return items, np.broadcast_to(back.astype(np.float32), at.shape)
 
 
-def speak(history: Ids, known: Ids, rows: Rows, settings: RankingSettings) -> Spoken:
+def speak(history: Ids, known: Ids, rows: Rows, age_decay: float, before: float) -> Spoken:
     """Item-item evidence of users' newest items [B, H], newest first; `rows` are the rows of `known`, sorted."""
-    scaled = rows.after / np.sqrt(np.maximum(rows.after.sum(1), 1e-9))[:, None]
+    counts = rows.after + np.float32(before) * rows.before if before else rows.after
+    scaled = counts / np.sqrt(np.maximum(counts.sum(1), 1e-9))[:, None]
     user, age = np.nonzero(history)
     row = np.searchsorted(known, history[user, age])
-    weight = scaled[row] * (settings.age_decay**age).astype(np.float32)[:, None]
+    weight = scaled[row] * (age_decay**age).astype(np.float32)[:, None]
     nodes = rows.nodes[row]
     entry, slot = np.nonzero(weight > 1e-6)
     return Spoken(user[entry], history[user, age][entry], nodes[entry, slot], weight[entry, slot])

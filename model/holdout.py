@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from model.create import Create
-from model.ranking import Fusion, Ranking
+from model.fusion import Fusion
+from model.ranking import Ranking
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids
@@ -20,6 +21,15 @@ CUTOFF = 10
 EVIDENCE_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 POPULARITY_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 REPEAT_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
+COORDINATES = (
+    ("popularity", POPULARITY_WEIGHTS),
+    ("repeat", REPEAT_WEIGHTS),
+    ("evidence", EVIDENCE_WEIGHTS),
+    ("before", (0.0, 0.5, 1.0)),
+    ("evidence", EVIDENCE_WEIGHTS),
+    ("popularity", POPULARITY_WEIGHTS),
+)
+"""Each weight is chosen with the others as they stand; evidence again once its direction is known."""
 
 
 def cut(sequences: Sequences, holdout_events: int) -> tuple[Sequences, Sequences]:
@@ -63,14 +73,7 @@ class Holdout:
         """hit@10 and ndcg@10 with these fusion weights; no events, no numbers."""
         if not len(self.targets):
             return {}
-        as_chosen = msgspec.structs.replace(
-            settings,
-            evidence_weight=fusion.evidence,
-            repeat_weight=fusion.repeat,
-            popularity_weight=fusion.popularity,
-            because=False,
-        )
-        ranking = Ranking(model, vocabulary, fusion, as_chosen)
+        ranking = Ranking(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
         hits, gains = [], []
         for start in range(0, len(self.targets), 256):
             part = rows_of_sequences(self.sequences, start, start + 256)
@@ -82,8 +85,8 @@ class Holdout:
 
 
 def choose_fusion(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> Fusion:
-    """The weights with the best NDCG@10, one at a time: popularity, repeat, evidence, and popularity again."""
-    best, best_score = Fusion(1.0, 1.0), -1.0
+    """The weights with the best NDCG@10, one at a time in the order of COORDINATES."""
+    best, best_score = Fusion(1.0, 1.0, 0.0, 0.0), -1.0
 
     def consider(fusion: Fusion) -> None:
         nonlocal best, best_score
@@ -91,14 +94,9 @@ def choose_fusion(holdout: Holdout, model: Create, vocabulary: Vocabulary, setti
         if score > best_score:
             best, best_score = fusion, score
 
-    for popularity in POPULARITY_WEIGHTS:
-        consider(Fusion(best.evidence, best.repeat, popularity))
-    for repeat in REPEAT_WEIGHTS:
-        consider(Fusion(best.evidence, repeat, best.popularity))
-    for evidence in EVIDENCE_WEIGHTS:
-        consider(Fusion(evidence, best.repeat, best.popularity))
-    for popularity in POPULARITY_WEIGHTS:
-        consider(Fusion(best.evidence, best.repeat, popularity))
+    for name, weights in COORDINATES:
+        for weight in weights:
+            consider(msgspec.structs.replace(best, **{name: weight}))
     return best
 
 

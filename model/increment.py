@@ -11,9 +11,9 @@ import torch
 
 from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
+from model.fusion import MODEL_ALONE, Fusion
 from model.histories import to_histories
 from model.holdout import Holdout, choose_fusion, cut
-from model.ranking import Fusion
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import train
 from model.vocabulary import Vocabulary
@@ -66,6 +66,7 @@ def learn(
         training,
         warm_up_epochs=training.warm_up_epochs if fresh else training.increment_warm_up_epochs,
         epochs=training.epochs if fresh else training.increment_epochs,
+        learning_rate=training.learning_rate if fresh else training.increment_learning_rate,
         seed=seed,
         fresh=fresh,
     )
@@ -80,6 +81,7 @@ def learn(
         training,
         warm_up_epochs=0,
         epochs=1,
+        learning_rate=training.increment_learning_rate,
         seed=seed + 1,
         fresh=False,
     )
@@ -98,7 +100,7 @@ def measure(
     """The best fusion weights on the held-out events, and what the model comes to with and without them."""
     held = Holdout(past, holdout, state)
     fusion = choose_fusion(held, net, vocabulary, ranking)
-    metrics = {f"model_{n}": v for n, v in held.scores(net, vocabulary, Fusion(0.0, 0.0), ranking).items()}
+    metrics = {f"model_{n}": v for n, v in held.scores(net, vocabulary, MODEL_ALONE, ranking).items()}
     return fusion, metrics | held.scores(net, vocabulary, fusion, ranking)
 
 

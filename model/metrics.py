@@ -6,7 +6,6 @@ nothing find nothing.
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 Ranks = npt.NDArray[np.int64]

@@ -9,27 +9,19 @@ evidence; where the graph is silent, those whose embeddings point most in the it
 
 from typing import NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 import torch
 
 from model.catalogue import Catalogue, RowsOf
 from model.create import Create
 from model.evidence import SHARPNESS, Spoken, newest_items, repeats, speak
+from model.fusion import Fusion
 from model.histories import to_histories
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import Floats, Ids
 from state.graph import Rows
 from state.sequences import Sequences
-
-
-class Fusion(msgspec.Struct, frozen=True):
-    """Weights of the evidence, chosen on held-out events."""
-
-    evidence: float = 1.0
-    repeat: float = 1.0
-    popularity: float = 0.0
 
 
 class LiveGraph(Protocol):
@@ -53,15 +45,28 @@ class Ranked(NamedTuple):
     """[B, k, 2] items of the user's own, 0 = none."""
 
 
+class Scored(NamedTuple):
+    """Scores of a batch, and what went into them."""
+
+    scores: torch.Tensor
+    """[B, columns of the catalogue]."""
+    history: Ids
+    """[B, H] newest items, newest first."""
+    spoken: Spoken | None
+    columns: np.ndarray
+    """Columns of what was spoken for."""
+    user: np.ndarray
+    own: np.ndarray
+    """Rows and columns of the users' own items."""
+
+
 class Ranking:
     """Ranks with one version's model and the live graph."""
 
     def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
         self._model = model.eval()
         self._settings = settings
-        self._evidence_weight = _given(settings.evidence_weight, fusion.evidence)
-        self._repeat_weight = _given(settings.repeat_weight, fusion.repeat)
-        self._popularity_weight = _given(settings.popularity_weight, fusion.popularity)
+        self._fusion = fusion
         self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
         self._vocabulary = vocabulary
         self._scratch = torch.zeros(0)
@@ -69,44 +74,53 @@ class Ranking:
     @torch.no_grad()
     def rank(self, sequences: Sequences, graph: LiveGraph, k: int) -> Ranked:
         """The k best items for each user; a user nothing speaks for gets none (all 0)."""
-        settings, catalogue, rows_of = self._settings, self._catalogue, graph.rows
+        scored = self._scored(sequences, graph)
+        if self._settings.filter_seen:
+            scored.scores[torch.from_numpy(scored.user), torch.from_numpy(scored.own)] = -torch.inf
+        best, found = torch.topk(scored.scores, min(k, scored.scores.shape[1]), dim=1)
+        return self._ranked(scored.history, scored.spoken, scored.columns, best, found, k)
+
+    @torch.no_grad()
+    def scores(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
+        """Scores of every item, [B, n + 1], by index of the vocabulary; -inf for padding. Seen items are scored too."""
+        return self._scored(sequences, graph).scores[:, : len(self._vocabulary) + 1]
+
+    def _scored(self, sequences: Sequences, graph: LiveGraph) -> Scored:
+        fusion, catalogue, rows_of = self._fusion, self._catalogue, graph.rows
         histories = to_histories(sequences, self._vocabulary)
-        history, _ = newest_items(sequences, settings.history_items)
+        history, _ = newest_items(sequences, self._settings.history_items)
         spoken, columns = self._spoken(history, rows_of)
         h = self._model.encode(histories)
         scores = h @ catalogue.table.T
         if spoken is not None:
-            self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, self._evidence_weight)
-        users, own, weights = repeats(sequences, settings.repeat_decay)
+            self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, fusion.evidence)
+        users, own, weights = repeats(sequences, self._settings.repeat_decay)
         own_columns = catalogue.columns(own, rows_of) if len(own) else np.zeros(0, np.int64)
         if scores.shape[1] < len(catalogue.hashes):
             grown = h @ catalogue.table[scores.shape[1] :].T
             scores = torch.cat([scores, grown], 1)
-        if self._repeat_weight:
-            self._add(scores, users, own_columns, weights, 1.0, self._repeat_weight)
-        if self._popularity_weight:
-            popular, shares = graph.popular_shares(settings.popular_items)
+        if fusion.repeat:
+            self._add(scores, users, own_columns, weights, 1.0, fusion.repeat)
+        if fusion.popularity:
+            popular, shares = graph.popular_shares(self._settings.popular_items)
             at = catalogue.vocabulary.lookup(popular)
-            scores[:, at] += self._popularity_weight * torch.log1p(SHARPNESS * torch.from_numpy(shares))
+            scores[:, at] += fusion.popularity * torch.log1p(SHARPNESS * torch.from_numpy(shares))
         scores[:, 0] = -torch.inf
-        if settings.filter_seen:
-            scores[torch.from_numpy(users), torch.from_numpy(own_columns)] = -torch.inf
-        best, found = torch.topk(scores, min(k, scores.shape[1]), dim=1)
-        return self._ranked(history, spoken, columns, best, found, k)
+        return Scored(scores, history, spoken, columns, users, own_columns)
 
     def _spoken(self, history: Ids, rows_of: RowsOf) -> tuple[Spoken | None, np.ndarray]:
         nothing = np.zeros(0, np.int64)
-        if not self._evidence_weight and not self._settings.because:
+        if not self._fusion.evidence and not self._settings.because:
             return None, nothing
         known = np.unique(history)
         known = known[known != 0]
         if not len(known):
             return None, nothing
         rows = rows_of(known)
-        spoken = speak(history, known, rows, self._settings)
+        spoken = speak(history, known, rows, self._settings.age_decay, self._fusion.before)
         columns = (
             self._catalogue.columns(spoken.item, rows_of)
-            if self._evidence_weight
+            if self._fusion.evidence
             else (self._vocabulary.lookup(spoken.item))
         )
         return spoken, columns
@@ -189,10 +203,6 @@ class Ranking:
         # A second reason is given only where it is worth half the first.
         chosen[:, :, 1][(said[:, :, 1] < 0.5 * said[:, :, 0]) | (said[:, :, 1] <= 0) | (steps < 2)] = 0
         return chosen
-
-
-def _given(setting: float | None, chosen: float) -> float:
-    return chosen if setting is None else setting
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negatives: Whole = 512
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 3e-3
+    increment_learning_rate: Positive = 1e-3
+    """Of the joint epochs of a later version, and of a version's last pass over everything."""
     graph_learning_rate: Positive = 4e-3
     user_learning_rate: Positive = 1e-3
     warm_up_epochs: Count = 12
@@ -85,7 +87,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     k: Whole = 10
     history_items: Whole = 10
     """Newest items of a user that speak through the live graph."""
-    age_decay: Share = 0.5
+    age_decay: Share = 0.8
     """What an item's word counts for each step it lies further back."""
     repeat_decay: Share = 0.98
     """What an own item's repetition counts for each step it lies further back."""

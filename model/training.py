@@ -35,10 +35,13 @@ def train(
     *,
     warm_up_epochs: int,
     epochs: int,
+    learning_rate: float,
     seed: int,
     fresh: bool,
 ) -> Spent:
     """Train in place on users' histories; `fresh` begins the item table from the graph alone.
+
+    `learning_rate` is the first of the joint epochs'; it falls as half a cosine.
 
     Deterministic for a seed and a number of threads. Raises FloatingPointError when the loss is no number.
     """
@@ -94,14 +97,14 @@ def train(
     limit = model.settings.sequence_events
     learners = np.flatnonzero(histories.lengths > 1)
     loss_of_items = item_loss(settings, items)
-    optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.0, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, fused=True)
     loss_value, epoch = math.nan, 0
     for epoch in range(epochs if len(learners) else 0):
         if not in_time():
             break
         model.train()
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
+            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
         losses = []
         for at in batches(learners, settings.batch_users, shuffle):
             examples = encoder.examples(histories.take(at), limit, shuffle)

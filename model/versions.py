@@ -19,8 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.create import Create
+from model.fusion import Fusion
 from model.increment import Trained
-from model.ranking import Fusion
 from model.settings import ModelSettings
 from model.vocabulary import Vocabulary
 

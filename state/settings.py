@@ -25,7 +25,7 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Slots of an item's row in the item-item graph; the weakest slot makes room for a new neighbour."""
     pair_window_events: Whole = 3
     """An event is paired with this many of the user's events before it."""
-    pair_half_life_s: Positive = 30 * 86_400.0
+    pair_half_life_s: Positive = 365 * 86_400.0
     """Event time after which a pair counts half."""
     popularity_half_life_s: Positive = 7 * 86_400.0
     """Event time after which an item's click counts half towards its popularity."""

@@ -7,9 +7,10 @@ import torch
 
 from model.barlow_twins import barlow_twins
 from model.create import Create
+from model.fusion import Fusion
 from model.histories import Histories, pack
 from model.increment import Trained, learn
-from model.ranking import Fusion, Ranking
+from model.ranking import Ranking
 from model.sampled_softmax import sampled_softmax
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import train
@@ -53,7 +54,7 @@ def test_ten_users_can_be_learned_by_heart():
     events = cycling()
     histories = Histories(np.arange(0, 121, 12), (from_events(events).steps["item"].astype(np.int64) - 99))
     model = Create(7, SMALL)
-    train(model, histories, QUICK, warm_up_epochs=5, epochs=60, seed=1, fresh=True)
+    train(model, histories, QUICK, warm_up_epochs=5, epochs=60, learning_rate=3e-3, seed=1, fresh=True)
     inputs = histories.newest(6)
     following = (inputs.items.reshape(-1, 6)[:, -1] % 7) + 1
     scores = model.encode(inputs) @ model.items.weight.T

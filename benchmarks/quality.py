@@ -1,0 +1,177 @@
+"""CREATE beside rivals given the same care, on recorded interactions: `python -m benchmarks.quality --help`.
+
+The protocol is `anabranch evaluate --protocol global-temporal`: everything up to the 0.9 quantile of time is for
+learning, the whole catalogue is ranked, fusion weights are chosen on the newest 10% of the past, at most 1,000 events.
+Every trained variant gets the same settings but those its name says; they were chosen on validation data.
+Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+
+from model.evaluation import SPLIT, Split, as_events, of_model, of_rival, ranked_tests, rivals, split
+from model.fusion import MODEL_ALONE
+from model.holdout import cut as cut_holdout
+from model.increment import learn, measure
+from model.metrics import Ranks, summary
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.settings import StateSettings
+from stream.files import read_interactions
+
+Settings = dict[str, Any]
+DATASETS = ("amazon-beauty", "amazon-sports")
+SEEDS = 3
+MODEL: Settings = {"dropout": 0.6}
+ALONE: Settings = {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0, "learning_rate": 4e-3, "epochs": 60}
+TOGETHER: Settings = {"warm_up_epochs": 20, "w_global": 0.3, "w_transfer": 0.1, "learning_rate": 4e-3, "epochs": 33}
+SHORTER = ((4, 3), (8, 8), (12, 16))
+"""Epochs of warm-up and joint training, for quality at equal training time."""
+
+VARIANTS: dict[str, tuple[Settings, Settings]] = {
+    "SASRec": ({}, ALONE),
+    "BERT4Rec": ({"sequence_encoder": "bert4rec"}, ALONE),
+    "UltraGCN": ({}, TOGETHER | {"warm_up_epochs": 50, "epochs": 0}),
+    "LightGCN": ({}, TOGETHER | {"warm_up_epochs": 50, "epochs": 0, "graph_encoder": "lightgcn"}),
+    "CREATE": ({}, TOGETHER),
+    "CREATE, warm-up only": ({}, TOGETHER | {"w_global": 0.0, "w_transfer": 0.0}),
+    "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
+    "CREATE, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
+    "CREATE, LightGCN": ({}, TOGETHER | {"graph_encoder": "lightgcn"}),
+    "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
+    "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),
+    "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
+    "CREATE, warm-up 0": ({}, TOGETHER | {"warm_up_epochs": 0}),
+    "CREATE, warm-up 10": ({}, TOGETHER | {"warm_up_epochs": 10}),
+    "CREATE, warm-up 50": ({}, TOGETHER | {"warm_up_epochs": 50}),
+    "CREATE, d=128": ({"dim": 128}, TOGETHER),
+    "SASRec, d=128": ({"dim": 128}, ALONE),
+    "SASRec, init 0.02": ({"init_std": 0.02}, ALONE),
+    "SASRec, full softmax": ({}, ALONE | {"loss": "full", "epochs": 30}),
+    "SASRec, scalable": ({}, ALONE | {"loss": "scalable"}),
+    **{f"SASRec, {n} epochs": ({}, ALONE | {"epochs": n}) for n in (4, 8, 16, 30)},
+    **{
+        f"CREATE, {w}+{n} epochs": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n})
+        for w, n in ((4, 3), (8, 8), (12, 16))
+    },
+}
+
+
+class Job(NamedTuple):
+    """One training, or all that needs none (variant None)."""
+
+    path: str
+    variant: str | None
+    seed: int
+
+
+class Outcome(NamedTuple):
+    """What a job came to: ranks by name and by what is done with seen items."""
+
+    job: Job
+    ranks: dict[str, dict[str, Ranks]]
+    facts: dict[str, Any]
+
+
+def load(path: str) -> Split:
+    """The split of one data set."""
+    users, items, ts = read_interactions(path, lambda line, reason: print(f"line {line} {reason}", file=sys.stderr))
+    return split(*as_events(users, items, ts), SPLIT, StateSettings())
+
+
+def run(job: Job) -> Outcome:
+    """Do one job."""
+    torch.set_num_threads(1)
+    cut = load(job.path)
+    if job.variant is None:
+        found = {name: ranked_tests(cut, of_rival(cut, scorer), None) for name, scorer in rivals(cut).items()}
+        return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
+    of_model_settings, of_training = VARIANTS[job.variant]
+    model = msgspec.convert(MODEL | of_model_settings, ModelSettings)
+    training = msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
+    ranking, state = RankingSettings(), StateSettings()
+    started = time.monotonic()
+    trained = learn(
+        None, None, cut.past, cut.names, cut.graph.rows,
+        model=model, training=training, ranking=ranking, state=state, seed=job.seed,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    # Weights for a list without seen items are chosen on such lists.
+    filtering = msgspec.structs.replace(ranking, filter_seen=True)
+    past, held = cut_holdout(cut.past, training.holdout_events)
+    filtered_fusion, _ = measure(trained.model, trained.vocabulary, past, held, filtering, state)
+    found = {
+        job.variant: ranked_tests(cut, of_model(cut, trained, MODEL_ALONE, ranking), None),
+        f"{job.variant} + graph": ranked_tests(
+            cut, of_model(cut, trained, trained.fusion, ranking), of_model(cut, trained, filtered_fusion, ranking)
+        ),
+    }
+    facts = {
+        "train_s": round(trained.metrics["train_s"], 1),
+        "learn_s": round(seconds, 1),
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "fusion": msgspec.to_builtins(trained.fusion),
+        "fusion_filtered": msgspec.to_builtins(filtered_fusion),
+    }
+    return Outcome(job, found, facts)
+
+
+def scores(ranks: dict[str, Ranks], last: np.ndarray) -> dict[str, dict[str, float]]:
+    """The four tables' figures: which targets, seen items or not."""
+    return {
+        f"{target}, {seen}": summary(found[last] if target == "last" else found)
+        for target in ("last", "successive")
+        for seen, found in ranks.items()
+    }
+
+
+def main() -> None:
+    """Run the jobs, write each as it ends, print the table."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
+    parse.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parse.add_argument("--seeds", type=int, default=SEEDS)
+    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
+    parse.add_argument("--processes", type=int, default=os.cpu_count())
+    asked = parse.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    paths = {name: str(asked.data / f"{name}.csv.gz") for name in asked.datasets}
+    missing = [path for path in paths.values() if not Path(path).exists()]
+    if missing:
+        sys.exit(f"no {missing[0]}: name the folder of the data sets with --data or ANABRANCH_DATASETS")
+    jobs = [Job(path, None, 0) for path in paths.values()]
+    jobs += [Job(p, variant, seed) for seed in range(asked.seeds) for variant in asked.variants for p in paths.values()]
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for future in as_completed([pool.submit(run, job) for job in jobs]):
+            outcome = future.result()
+            keep(outcome, asked.out)
+
+
+def keep(outcome: Outcome, folder: Path) -> None:
+    """Write a job's figures as a line, its ranks beside them."""
+    name = Path(outcome.job.path).name.removesuffix(".csv.gz")
+    last = load(outcome.job.path).last
+    with (folder / f"{name}.jsonl").open("a") as lines:
+        for variant, ranks in outcome.ranks.items():
+            found = scores(ranks, last)
+            line = {"variant": variant, "seed": outcome.job.seed, "scores": found} | outcome.facts
+            lines.write(json.dumps(line) + "\n")
+            said = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
+            print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {said}", flush=True)
+            file = folder / f"{name}.{variant.replace(' ', '_')}.{outcome.job.seed}.npz"
+            few = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in ranks.items()}
+            np.savez_compressed(file, filtered=few["filtered"], unfiltered=few["unfiltered"])
+
+
+if __name__ == "__main__":
+    main()
