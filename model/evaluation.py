@@ -23,7 +23,7 @@ from model.increment import Trained, learn
 from model.metrics import CUTOFF, Ranks, ranks_of, summary
 from model.ranking import Ranking
 from model.rivals import Scorer, item_knn, popularity, transitions
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids, Records, hash_ids
 from state.graph import MemoryGraph
@@ -181,11 +181,6 @@ def global_temporal(
             name: {"last": summary(ranks[cut.last]), "successive": summary(ranks)} for name, ranks in found.items()
         },
     }
-
-
-def without_graph(training: TrainingSettings) -> TrainingSettings:
-    """The sequence encoder alone: no warm-up, no graph loss, no transfer."""
-    return msgspec.structs.replace(training, w_global=0.0, w_transfer=0.0, warm_up_epochs=0, increment_warm_up_epochs=0)
 
 
 def prequential(

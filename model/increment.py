@@ -14,7 +14,7 @@ from model.create import Create
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import to_histories
 from model.holdout import Holdout, choose_fusion, cut
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.training import train
 from model.vocabulary import Vocabulary
 from state.sequences import Sequences
@@ -74,11 +74,12 @@ def learn(
     if champion is not None:
         before = Holdout(past, holdout, state).scores(champion.model, champion.vocabulary, champion.fusion, ranking)
         metrics |= {f"champion_{name}": value for name, value in before.items()}
-    # One more pass with the newest events in: a stream's newest are what the next hour looks like.
+    # One more pass with the newest events in: a stream's newest are what the next hour looks like. The graph's user
+    # rows would have to be learned anew for it, so it is the sequence encoder's alone.
     train(
         net,
         to_histories(sequences, vocabulary),
-        training,
+        without_graph(training),
         warm_up_epochs=0,
         epochs=1,
         learning_rate=training.increment_learning_rate,

@@ -111,4 +111,5 @@ def normalised(histories: Histories, items: int, age_decay: float) -> Tensor:
         torch.from_numpy(both.indices.astype(np.int64)),
         torch.from_numpy(both.data.astype(np.float32)),
         both.shape,
+        check_invariants=True,
     )

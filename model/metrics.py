@@ -15,6 +15,7 @@ CUTOFF = 10
 def ranks_of(scores: Tensor, targets: Tensor) -> Ranks:
     """0-based rank of each target [B] in its row of scores [B, n]; masked items are -inf, padding too.
 
+    >>> import torch
     >>> ranks_of(torch.tensor([[3.0, 1.0, 1.0], [0.0, 5.0, 1.0]]), torch.tensor([2, 1])).tolist()
     [2, 0]
     """

@@ -81,6 +81,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Newest events kept back to measure a candidate beside the champion and to choose the fusion weights."""
 
 
+def without_graph(training: TrainingSettings) -> TrainingSettings:
+    """The sequence encoder alone: no warm-up, no graph loss, no transfer loss."""
+    return msgspec.structs.replace(training, w_global=0.0, w_transfer=0.0, warm_up_epochs=0, increment_warm_up_epochs=0)
+
+
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How users are answered."""
 

@@ -1,0 +1,124 @@
+"""Every encoder, loss and transfer learns, sees what it may see, and nothing else."""
+
+import itertools
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from model.create import Create
+from model.graph_encoder import graph_encoder
+from model.histories import Histories, pack
+from model.scalable_cross_entropy import scalable_cross_entropy
+from model.settings import ModelSettings, TrainingSettings
+from model.training import train
+
+ITEMS = 12
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),  # PyG's import
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning"),
+]
+SMALL = ModelSettings(dim=16, dropout=0.0)
+
+
+def circles(users: int = 10, steps: int = 12) -> Histories:
+    """Every user goes round a circle of items: what follows is certain."""
+    items = (np.arange(steps)[None, :] + np.arange(users)[:, None]) % ITEMS + 1
+    return Histories(np.arange(0, users * steps + 1, steps), items.ravel())
+
+
+def next_of(histories: Histories) -> list[int]:
+    return (histories.items[histories.indptr[1:] - 1] % ITEMS + 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("sequence", "changed"),
+    [
+        ("sasrec", {}),
+        ("sasrec", {"graph_encoder": "lightgcn"}),
+        ("sasrec", {"loss": "full"}),
+        ("sasrec", {"loss": "sampled"}),
+        ("sasrec", {"loss": "scalable"}),
+        ("sasrec", {"transfer": "infonce", "transfer_view": "random"}),
+        ("sasrec", {"transfer_stops_at": "graph", "graph_age_decay": 0.9}),
+        ("sasrec", {"w_global": 0.0, "w_transfer": 0.0}),
+        ("bert4rec", {"transfer_stops_at": "sequence"}),
+    ],
+    ids=str,
+)
+def test_ten_users_are_learned_by_heart(sequence, changed):
+    model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+    training = msgspec.structs.replace(TrainingSettings(), **changed)
+    epochs = 60 if sequence == "sasrec" else 250
+    train(model, circles(), training, warm_up_epochs=5, epochs=epochs, learning_rate=5e-3, seed=1, fresh=True)
+    scores = model.encode(circles()) @ model.items.weight.T
+    scores[:, 0] = -torch.inf
+    found = scores.argmax(1).tolist()
+    assert sum(a == b for a, b in zip(found, next_of(circles()), strict=True)) >= 9
+
+
+def encoded(model: Create, histories: Histories) -> torch.Tensor:
+    packed = pack(histories)
+    return model.eval().sequence(model.items(packed.items), packed)[packed.tokens]
+
+
+@pytest.mark.parametrize(("sequence", "sees_later"), [("sasrec", False), ("bert4rec", True)])
+def test_only_the_masked_encoder_sees_what_comes_later(sequence, sees_later):
+    model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity and sees nothing
+    one = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 4])))
+    other = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 9])))
+    assert torch.equal(one[:3], other[:3]) != sees_later
+
+
+@pytest.mark.parametrize("sequence", ["sasrec", "bert4rec"])
+def test_a_user_is_encoded_alike_alone_and_beside_others(sequence):
+    model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)
+    lengths = [1, 3, 9, 11, 2]
+    items = np.random.default_rng(0).integers(1, ITEMS + 1, sum(lengths))
+    together = Histories(np.concatenate([[0], np.cumsum(lengths)]), items)
+    rows = [model.encode(together.take(np.array([n]))) for n in range(len(lengths))]
+    assert torch.allclose(model.encode(together), torch.cat(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
+def test_the_graph_losses_gradient_is_the_slope(name):
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(ITEMS + 1, 4)
+    settings = TrainingSettings(graph_encoder=name)
+    graph = graph_encoder(circles(), table, torch.randn(10, 4) * 0.1, settings)
+    edges = graph.draw(np.arange(10), torch.Generator().manual_seed(0))
+
+    def loss() -> torch.Tensor:
+        return graph.loss(edges, [table(w) for w in edges.wanted], table(torch.tensor([2, 5])))[0]
+
+    loss().backward()
+    slope = table.weight.grad[3, 1].item()
+    with torch.no_grad():
+        table.weight[3, 1] += 1e-2
+        above = loss().item()
+        table.weight[3, 1] -= 2e-2
+        below = loss().item()
+    assert slope == pytest.approx((above - below) / 2e-2, rel=0.02)
+
+
+def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
+    torch.manual_seed(0)
+    hidden, table, targets = torch.randn(20, 8), torch.randn(30, 8), torch.randint(30, (20,))
+    full = torch.nn.functional.cross_entropy(hidden @ table.T, targets)
+    assert scalable_cross_entropy(hidden, table, targets, 4, 64).item() == pytest.approx(full.item(), rel=1e-5)
+
+
+def test_training_is_the_same_for_the_same_seed_whatever_is_trained():
+    for sequence, graph in itertools.product(("sasrec", "bert4rec"), ("ultragcn", "lightgcn")):
+        models = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+            settings = TrainingSettings(graph_encoder=graph)
+            train(model, circles(), settings, warm_up_epochs=2, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+            models.append(model)
+        for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            assert torch.equal(a, b)

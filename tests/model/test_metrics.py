@@ -1,0 +1,33 @@
+"""Ranks count ties against the target; leads are paired by user."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.metrics import gains, lead, ranks_of, summary
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=1, max_size=6), st.integers(0, 4))
+def test_a_rank_is_the_worst_place_among_equals(rows, target):
+    scores = torch.tensor(rows, dtype=torch.float32)
+    found = ranks_of(scores, torch.full((len(rows),), target))
+    for row, rank in zip(rows, found, strict=True):
+        assert rank == sorted(row, reverse=True)[::-1].__len__() - 1 - sorted(row).index(row[target])
+
+
+def test_scores_that_say_nothing_find_nothing():
+    assert summary(ranks_of(torch.zeros(3, 100), torch.tensor([1, 50, 99])))["recall@20"] == 0.0
+
+
+def test_gains_are_those_of_the_papers():
+    assert gains(np.array([0, 1, 9, 10])).tolist() == pytest.approx([1.0, 1 / np.log2(3), 1 / np.log2(11), 0.0])
+
+
+def test_a_lead_over_itself_is_none_and_over_worse_ranks_is_clear():
+    users = np.repeat(np.arange(200, dtype=np.uint64), 3)
+    ranks = np.random.default_rng(0).integers(0, 15, 600)
+    assert lead(ranks, ranks, users) == (0.0, 0.0, 0.0)
+    middle, low, high = lead(ranks, ranks + 3, users)
+    assert 0 < low < middle < high
