@@ -15,10 +15,6 @@ from model.settings import ModelSettings, TrainingSettings
 from model.training import train
 
 ITEMS = 12
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),  # PyG's import
-    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning"),
-]
 SMALL = ModelSettings(dim=16, dropout=0.0)
 
 
