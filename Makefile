@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka lint types bench docs-check docs clean
+.PHONY: help demo test test-kafka lint types bench bench-quality docs-check docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,10 @@ types: .venv/installed  ## mypy, strict
 bench: .venv/installed  ## figures beside their rivals, ratios first (installs the rivals)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]' -c requirements.lock
 	@$(BIN)/python -m benchmarks.run
+
+bench-quality: .venv/installed  ## CREATE beside its rivals on recorded data (hours; QUICK=1: one seed, one data set)
+	@$(BIN)/python -m benchmarks.quality $(if $(QUICK),--datasets amazon-beauty --seeds 1 --variants SASRec CREATE) --out build/quality
+	@$(BIN)/python -m benchmarks.quality_report build/quality
 
 docs-check: .venv/installed  ## every command, setting and path the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py

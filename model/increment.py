@@ -74,14 +74,14 @@ def learn(
     if champion is not None:
         before = Holdout(past, holdout, state).scores(champion.model, champion.vocabulary, champion.fusion, ranking)
         metrics |= {f"champion_{name}": value for name, value in before.items()}
-    # One more pass with the newest events in: a stream's newest are what the next hour looks like. The graph's user
-    # rows would have to be learned anew for it, so it is the sequence encoder's alone.
+    # Last passes with the newest events in: they are what the next hour looks like. The graph's user rows would have
+    # to be learned anew for them, so they are the sequence encoder's alone.
     train(
         net,
         to_histories(sequences, vocabulary),
         without_graph(training),
         warm_up_epochs=0,
-        epochs=1,
+        epochs=training.last_epochs if fresh else 1,
         learning_rate=training.increment_learning_rate,
         seed=seed + 1,
         fresh=False,

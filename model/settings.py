@@ -36,13 +36,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 3e-3
     increment_learning_rate: Positive = 1e-3
-    """Of the joint epochs of a later version, and of a version's last pass over everything."""
+    """Of the joint epochs of a later version, and of every version's last epochs."""
     graph_learning_rate: Positive = 4e-3
     user_learning_rate: Positive = 1e-3
     warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
     epochs: Whole = 12
     """Joint epochs of a first version."""
+    last_epochs: Whole = 2
+    """Epochs of a first version with the newest events in, after the fusion weights were chosen on them."""
     increment_warm_up_epochs: Count = 1
     increment_epochs: Whole = 3
     max_train_s: Positive = 600.0
