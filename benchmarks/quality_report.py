@@ -18,9 +18,9 @@ from model.metrics import lead
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
 OVER = ("SASRec", "SASRec + graph")
 OTHERS = """
-Others' figures, under their own protocols (not to be compared line by line): CREATE's paper, last, Beauty: SASRec 1.87,
-CREATE 2.15; Sports: 1.48 and 1.58. "Time to Split" (RecSys '25), SASRec, Beauty: 2.40 last, 2.78 successive; Sports: 2.18
-and 3.01.
+Others' figures, under their own protocols (not to be compared line by line): CREATE's paper, last, Beauty: SASRec
+1.87, CREATE 2.15; Sports: 1.48 and 1.58. "Time to Split" (RecSys '25), SASRec, Beauty: 2.40 last, 2.78 successive;
+Sports: 2.18 and 3.01.
 """
 
 
