@@ -13,7 +13,7 @@ from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import to_histories
-from model.holdout import Holdout, choose_fusion, cut
+from model.holdout import Candidates, Holdout, choose_fusion, cut, held_out
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.training import train
 from model.vocabulary import Vocabulary
@@ -99,10 +99,10 @@ def measure(
     state: StateSettings,
 ) -> tuple[Fusion, dict[str, float]]:
     """The best fusion weights on the held-out events, and what the model comes to with and without them."""
-    held = Holdout(past, holdout, state)
-    fusion = choose_fusion(held, net, vocabulary, ranking)
-    metrics = {f"model_{n}": v for n, v in held.scores(net, vocabulary, MODEL_ALONE, ranking).items()}
-    return fusion, metrics | held.scores(net, vocabulary, fusion, ranking)
+    candidates = Candidates(Holdout(past, holdout, state), net, vocabulary, ranking)
+    fusion = choose_fusion(candidates)
+    alone = held_out(candidates.ranks(MODEL_ALONE))
+    return fusion, held_out(candidates.ranks(fusion)) | {f"model_{name}": value for name, value in alone.items()}
 
 
 def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str], rows_of: RowsOf) -> tuple[Vocabulary, Create]:

@@ -43,7 +43,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Epochs of the graph loss alone, before a first version."""
     epochs: Whole = 12
     """Joint epochs of a first version."""
-    last_epochs: Whole = 2
+    last_epochs: Whole = 3
     """Epochs of a first version with the newest events in, after the fusion weights were chosen on them."""
     increment_warm_up_epochs: Count = 1
     increment_epochs: Whole = 3
@@ -79,7 +79,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negative_weight: Weight = 10.0
     table_std: Positive = 0.15
     """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
-    holdout_events: Whole = 1000
+    holdout_events: Whole = 3000
     """Newest events kept back to measure a candidate beside the champion and to choose the fusion weights."""
 
 
