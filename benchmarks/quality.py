@@ -1,7 +1,7 @@
 """CREATE beside rivals given the same care, on recorded interactions: `python -m benchmarks.quality --help`.
 
 The protocol is `anabranch evaluate --protocol global-temporal`: everything up to the 0.9 quantile of time is for
-learning, the whole catalogue is ranked, fusion weights are chosen on the newest 10% of the past, at most 1,000 events.
+learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back from the past (model/holdout.py).
 Every trained variant gets the same settings but those its name says; they were chosen on validation data.
 Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
 """

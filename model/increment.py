@@ -1,7 +1,7 @@
 """One cycle of learning: from a champion (or nothing) and users' sequences to a candidate, measured on newest events.
 
-The newest `holdout_events` are kept back first: champion and candidate are measured on them, the fusion weights are
-chosen on them, with a graph of its own that has not seen them. Then the candidate takes one more pass with them in.
+Some of the newest events are kept back first (`model.holdout`): champion and candidate are measured on them, the fusion
+weights are chosen on them, with a graph of its own that has not seen them. Then the candidate learns them too.
 """
 
 from typing import NamedTuple

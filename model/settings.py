@@ -79,8 +79,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negative_weight: Weight = 10.0
     table_std: Positive = 0.15
     """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
-    holdout_events: Whole = 3000
-    """Newest events kept back to measure a candidate beside the champion and to choose the fusion weights."""
+    holdout_events: Whole = 2000
+    """Newest events of every fourth user kept back, to measure a candidate and to choose the fusion weights."""
 
 
 def without_graph(training: TrainingSettings) -> TrainingSettings:

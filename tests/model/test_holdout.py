@@ -18,9 +18,12 @@ STATE = StateSettings(neighbours_per_item=8)
 
 
 def test_the_cut_is_one_moment_for_all_users():
-    past, held = cut(from_events(cycling()), 10)
+    past, held = cut(from_events(cycling(users=40)), 10)
     assert len(held.steps) == 10
-    assert past.steps["ts"].max() < held.steps["ts"].min()
+    users = np.flatnonzero(np.diff(held.indptr))
+    assert all(past.of(user)["ts"].max() < held.steps["ts"].min() for user in users)
+    assert (held.users[users] % 4 == 0).all()
+    assert len(past.steps) + len(held.steps) == 40 * 12
 
 
 @pytest.mark.parametrize("filter_seen", [False, True])
