@@ -25,8 +25,6 @@ HELD_BACK = 4
 """Every fourth user, by its hash, has its newest events held back."""
 AT_ONCE = 256
 CUTOFF = 10
-DEPTH = 100
-"""Weights are chosen by NDCG this far down: at 10 only every tenth event would have a say."""
 CANDIDATES = 200
 EVIDENCE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 POPULARITY_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -99,7 +97,7 @@ def held_out(ranks: Ranks) -> dict[str, float]:
 
 
 class Candidates:
-    """For each held-out event what every word says of the items that can come among the first DEPTH.
+    """For each held-out event what every word says of the items that can come first.
 
     Words of the graph are never negative, so an item none of them speaks for and that is not among the model's first
     CANDIDATES has that many items before it whatever the weights are. Ranks up to there are exact.
@@ -158,7 +156,7 @@ def choose_fusion(candidates: Candidates) -> Fusion:
     for name, weights in coordinates * 2:
         for weight in weights:
             fusion = msgspec.structs.replace(best, **{name: weight})
-            score = float(gains(candidates.ranks(fusion), DEPTH).mean()) if candidates.count else -1.0
+            score = float(gains(candidates.ranks(fusion), CUTOFF).mean()) if candidates.count else -1.0
             if score > best_score:
                 best, best_score = fusion, score
     return best
