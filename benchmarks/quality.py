@@ -1,7 +1,7 @@
 """CREATE beside rivals given the same care, on recorded interactions: `python -m benchmarks.quality --help`.
 
 The protocol is `anabranch evaluate --protocol global-temporal`: everything up to the 0.9 quantile of time is for
-learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back from the past (model/holdout.py).
+learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back (model/holdout.py).
 Every trained variant gets the same settings but those its name says; they were chosen on validation data.
 Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
 """
@@ -19,12 +19,15 @@ import msgspec
 import numpy as np
 import torch
 
+from model.create import Create
 from model.evaluation import SPLIT, Split, as_events, of_model, of_rival, ranked_tests, rivals, split
 from model.fusion import MODEL_ALONE
+from model.histories import to_histories
 from model.holdout import cut as cut_holdout
 from model.increment import learn, measure
 from model.metrics import Ranks, summary
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.training import mean_rows, train
 from state.settings import StateSettings
 from stream.files import read_interactions
 
@@ -32,19 +35,18 @@ Settings = dict[str, Any]
 DATASETS = ("amazon-beauty", "amazon-sports")
 SEEDS = 3
 MODEL: Settings = {"dropout": 0.6}
-ALONE: Settings = {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0, "learning_rate": 4e-3, "epochs": 60}
-TOGETHER: Settings = {"warm_up_epochs": 20, "w_global": 0.3, "w_transfer": 0.1, "learning_rate": 4e-3, "epochs": 33}
+LAST: Settings = {"last_epochs": 4, "learning_rate": 4e-3, "increment_learning_rate": 1e-3}
+ALONE: Settings = LAST | {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0, "epochs": 56}
+TOGETHER: Settings = LAST | {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1, "epochs": 29}
 SHORTER = ((4, 3), (8, 8), (12, 16))
 """Epochs of warm-up and joint training, for quality at equal training time."""
 
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
     "BERT4Rec": ({"sequence_encoder": "bert4rec"}, ALONE),
-    "UltraGCN": ({}, TOGETHER | {"warm_up_epochs": 50, "epochs": 0}),
-    "LightGCN": ({}, TOGETHER | {"warm_up_epochs": 50, "epochs": 0, "graph_encoder": "lightgcn"}),
     "CREATE": ({}, TOGETHER),
-    "CREATE, warm-up only": ({}, TOGETHER | {"w_global": 0.0, "w_transfer": 0.0}),
     "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
+    "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),
     "CREATE, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
     "CREATE, LightGCN": ({}, TOGETHER | {"graph_encoder": "lightgcn"}),
     "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
@@ -64,6 +66,13 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
         for w, n in ((4, 3), (8, 8), (12, 16))
     },
 }
+
+
+GRAPH_ALONE: dict[str, Settings] = {
+    "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
+    "LightGCN": TOGETHER | {"warm_up_epochs": 50, "graph_encoder": "lightgcn"},
+}
+"""The graph encoders by themselves: a user is the mean of their items' rows, so that new users are served alike."""
 
 
 class Job(NamedTuple):
@@ -95,6 +104,8 @@ def run(job: Job) -> Outcome:
     if job.variant is None:
         found = {name: ranked_tests(cut, of_rival(cut, scorer), None) for name, scorer in rivals(cut).items()}
         return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
+    if job.variant in GRAPH_ALONE:
+        return graph_alone(job, cut)
     of_model_settings, of_training = VARIANTS[job.variant]
     model = msgspec.convert(MODEL | of_model_settings, ModelSettings)
     training = msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
@@ -125,6 +136,21 @@ def run(job: Job) -> Outcome:
     return Outcome(job, found, facts)
 
 
+def graph_alone(job: Job, cut: Split) -> Outcome:
+    """Do the job of a graph encoder by itself."""
+    assert job.variant is not None
+    training = msgspec.convert(GRAPH_ALONE[job.variant] | {"max_train_s": 10_000.0}, TrainingSettings)
+    torch.manual_seed(job.seed)
+    net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
+    spent = train(
+        net, to_histories(cut.past, cut.vocabulary), training,
+        warm_up_epochs=training.warm_up_epochs, epochs=0, learning_rate=1e-3, seed=job.seed, fresh=True,
+    )  # fmt: skip
+    table = net.items.weight.detach()
+    found = ranked_tests(cut, lambda part: mean_rows(net, to_histories(part, cut.vocabulary)) @ table.T, None)
+    return Outcome(job, {job.variant: found}, {"train_s": round(spent.seconds, 1), "parameters": table.numel()})
+
+
 def scores(ranks: dict[str, Ranks], last: np.ndarray) -> dict[str, dict[str, float]]:
     """The four tables' figures: which targets, seen items or not."""
     return {
@@ -139,11 +165,13 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
-    parse.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parse.add_argument("--variants", nargs="+", default=[*VARIANTS, *GRAPH_ALONE])
     parse.add_argument("--seeds", type=int, default=SEEDS)
     parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     parse.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parse.parse_args()
+    if unknown := set(asked.variants) - VARIANTS.keys() - GRAPH_ALONE.keys():
+        sys.exit(f"no variant {sorted(unknown)}; there are {', '.join([*VARIANTS, *GRAPH_ALONE])}")
     asked.out.mkdir(parents=True, exist_ok=True)
     paths = {name: str(asked.data / f"{name}.csv.gz") for name in asked.datasets}
     missing = [path for path in paths.values() if not Path(path).exists()]

@@ -33,6 +33,9 @@ class GraphEncoder(Protocol):
     def loss(self, edges: Any, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
         """The batch's loss, and the users' global view [B, d]."""
 
+    def view(self, users: Indices) -> Tensor:
+        """The users' global view alone, [B, d]."""
+
     def step(self) -> None:
         """Move the user rows."""
 

@@ -57,18 +57,25 @@ class LightGCN:
 
     def loss(self, edges: Edges, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss an edge against shared negatives' rows [K, d]; and the view x_u [B, d]."""
-        first = torch.cat([self.users.rows, self._table.weight])
-        summed, layer = first, first
-        for _ in range(self._settings.lightgcn_layers):
-            layer = self._conv(layer, self._adjacency)
-            summed = summed + layer
-        x = summed / (self._settings.lightgcn_layers + 1)
+        x = self._propagated()
         own = x[torch.from_numpy(edges.users)]
         if not len(edges.user):
             return own.sum() * 0.0, own
         mine, item = own[edges.user], x[len(self.users.rows) + edges.item]
         apart = (mine * (item - negatives[edges.against % len(negatives)])).sum(1)
         return -F.logsigmoid(apart).mean(), own
+
+    def view(self, users: Indices) -> Tensor:
+        """x_u of these users, [B, d]."""
+        return self._propagated()[torch.from_numpy(users)]
+
+    def _propagated(self) -> Tensor:
+        first = torch.cat([self.users.rows, self._table.weight])
+        summed, layer = first, first
+        for _ in range(self._settings.lightgcn_layers):
+            layer = self._conv(layer, self._adjacency)
+            summed = summed + layer
+        return summed / (self._settings.lightgcn_layers + 1)
 
     def step(self) -> None:
         """Move the users' rows; the table is the caller's."""

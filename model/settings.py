@@ -14,7 +14,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dim: Whole = 64
     heads: Whole = 2
     layers: Whole = 1
-    dropout: Share = 0.5
+    dropout: Share = 0.6
     sequence_events: Whole = 50
     """Newest events of a user that the sequence encoder reads."""
     mask_share: Share = 0.3
@@ -34,14 +34,14 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     batch_users: Whole = 256
     negatives: Whole = 512
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 4e-3
     increment_learning_rate: Positive = 1e-3
     """Of the joint epochs of a later version, and of every version's last epochs."""
     graph_learning_rate: Positive = 4e-3
     user_learning_rate: Positive = 1e-3
     warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
-    epochs: Whole = 12
+    epochs: Count = 12
     """Joint epochs of a first version."""
     last_epochs: Whole = 3
     """Epochs of a first version with the newest events in, after the fusion weights were chosen on them."""
@@ -59,7 +59,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     lightgcn_layers: Whole = 2
     graph_age_decay: Share = 1.0
     """What an edge of the training graph counts for each step it lies further back in its user's sequence."""
-    w_global: Weight = 0.3
+    w_global: Weight = 0.0
+    """Weight of the graph loss in the joint epochs; the warm-up has it alone."""
     transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"
     w_transfer: Weight = 0.1
     """Weight of the transfer loss; 0: none."""

@@ -93,7 +93,6 @@ def train(
 
     # Joint steps: what comes next, the graph, and that both views of a user agree.
     graph.users.begin(settings.user_learning_rate)
-    alone = not settings.w_global and not settings.w_transfer
     limit = model.settings.sequence_events
     learners = np.flatnonzero(histories.lengths > 1)
     loss_of_items = item_loss(settings, items)
@@ -109,7 +108,7 @@ def train(
         for at in batches(learners, settings.batch_users, shuffle):
             examples = encoder.examples(histories.take(at), limit, shuffle)
             packed, targets, drawn = pack(examples.inputs), torch.from_numpy(examples.targets), draw_negatives()
-            edges = None if alone else graph.draw(at, generator)
+            edges = graph.draw(at, generator) if settings.w_global else None
             wanted = [packed.items, targets, *(edges.wanted if edges else [])]
             (tokens, target_rows, *graph_rows), negative_rows = gathered(table, wanted, drawn)
             encoded = encoder(tokens, packed)
@@ -118,13 +117,15 @@ def train(
             if edges:
                 graph_loss, global_view = graph.loss(edges, graph_rows, negative_rows)
                 loss = loss + settings.w_global * graph_loss
-                if settings.w_transfer:
-                    local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
-                    loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
+            elif settings.w_transfer:
+                global_view = graph.view(at)
+            if settings.w_transfer:
+                local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
+                loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            if edges:
+            if settings.w_global or settings.w_transfer:
                 graph.step()
             losses.append(loss.detach())
         loss_value = torch.stack(losses).mean().item()

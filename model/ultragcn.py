@@ -68,7 +68,7 @@ class UltraGCN:
 
     def loss(self, edges: Edges, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss an edge, from rows of what was wanted and of shared negatives [K, d]; and the view e_u [B, d]."""
-        own = self.users.leaf(torch.from_numpy(edges.users))
+        own = self.view(edges.users)
         if not len(edges.user):
             return own.sum() * 0.0, own
         items, neighbours = rows
@@ -80,6 +80,10 @@ class UltraGCN:
         settings = self._settings
         total = links + settings.negative_weight * apart + settings.item_item_weight * beside
         return total / len(edges.user), own
+
+    def view(self, users: Indices) -> Tensor:
+        """e_u of these users, [B, d]."""
+        return self.users.leaf(torch.from_numpy(users))
 
     def step(self) -> None:
         """Move the users' rows; the table is the caller's."""

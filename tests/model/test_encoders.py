@@ -46,7 +46,7 @@ def next_of(histories: Histories) -> list[int]:
 def test_ten_users_are_learned_by_heart(sequence, changed):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
     training = msgspec.structs.replace(TrainingSettings(), **changed)
-    epochs = 60 if sequence == "sasrec" else 250
+    epochs = 60 if sequence == "sasrec" else 500
     train(model, circles(), training, warm_up_epochs=5, epochs=epochs, learning_rate=5e-3, seed=1, fresh=True)
     scores = model.encode(circles()) @ model.items.weight.T
     scores[:, 0] = -torch.inf
