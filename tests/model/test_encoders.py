@@ -18,7 +18,7 @@ ITEMS = 12
 SMALL = ModelSettings(dim=16, dropout=0.0)
 
 
-def circles(users: int = 10, steps: int = 12) -> Histories:
+def circles(users: int = 24, steps: int = 8) -> Histories:
     """Every user goes round a circle of items: what follows is certain."""
     items = (np.arange(steps)[None, :] + np.arange(users)[:, None]) % ITEMS + 1
     return Histories(np.arange(0, users * steps + 1, steps), items.ravel())
@@ -43,15 +43,16 @@ def next_of(histories: Histories) -> list[int]:
     ],
     ids=str,
 )
-def test_ten_users_are_learned_by_heart(sequence, changed):
+def test_what_is_certain_is_learned_by_heart(sequence, changed):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
     training = msgspec.structs.replace(TrainingSettings(), **changed)
     epochs = 60 if sequence == "sasrec" else 500
     train(model, circles(), training, warm_up_epochs=5, epochs=epochs, learning_rate=5e-3, seed=1, fresh=True)
-    scores = model.encode(circles()) @ model.items.weight.T
+    asked = circles().newest(7)  # BERT4Rec has met no longer one: it learns with one of the eight under the mask
+    scores = model.encode(asked) @ model.items.weight.T
     scores[:, 0] = -torch.inf
     found = scores.argmax(1).tolist()
-    assert sum(a == b for a, b in zip(found, next_of(circles()), strict=True)) >= 9
+    assert sum(a == b for a, b in zip(found, next_of(asked), strict=True)) >= 22
 
 
 def encoded(model: Create, histories: Histories) -> torch.Tensor:
@@ -84,8 +85,8 @@ def test_the_graph_losses_gradient_is_the_slope(name):
     torch.manual_seed(0)
     table = torch.nn.Embedding(ITEMS + 1, 4)
     settings = TrainingSettings(graph_encoder=name)
-    graph = graph_encoder(circles(), table, torch.randn(10, 4) * 0.1, settings)
-    edges = graph.draw(np.arange(10), torch.Generator().manual_seed(0))
+    graph = graph_encoder(circles(), table, torch.randn(24, 4) * 0.1, settings)
+    edges = graph.draw(np.arange(24), torch.Generator().manual_seed(0))
 
     def loss() -> torch.Tensor:
         return graph.loss(edges, [table(w) for w in edges.wanted], table(torch.tensor([2, 5])))[0]
