@@ -26,10 +26,13 @@ Sports: 2.18 and 3.01.
 
 def table(folder: Path, data: Path, dataset: str) -> str:
     """One data set as Markdown."""
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    newest = {}
     for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
         found = json.loads(line)
-        runs[found["variant"]].append(found)
+        newest[found["variant"], found["seed"]] = found
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for (variant, _), found in sorted(newest.items()):
+        runs[variant].append(found)
     cut = load(str(data / f"{dataset}.csv.gz"))
     users = cut.tests.users
 

@@ -5,9 +5,8 @@ Item-item evidence of item j for a user whose item of age a (0 = newest) is i_a:
     t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = g_ij / sqrt(Σ_j g_ij)
                                                            g_ij = after_ij + β · before_ij
 
-Normalised by the speaking item alone: correcting for the popularity of j as well (the cosine) gained nothing on shop
-reviews and lost much on grocery purchases. Whether direction matters differs between them: β is chosen with the weights
-(docs/model.md has the figures). Repeat evidence is the user's own:
+Normalised by the speaking item alone. Whether direction matters differs between streams: β is chosen with the weights
+(`model.holdout`). Repeat evidence is the user's own:
 r_j = log(1 + Σ repeat_decay^a) over the ages a at which the user had j.
 """
 
