@@ -52,12 +52,15 @@ def demo(
             it.watch(console, settings, replay, screen, check_children, len(bought.clicks))
             screen.refresh()
             console.print(
-                f"{screen.applied:,} purchases went through Kafka into the state; {screen.line()}", highlight=False
+                f"{screen.applied:,} purchases went through Kafka into the state; {screen.line()}",
+                highlight=False,
+                soft_wrap=True,
             )
             console.print(screen.quality(rolling=False))
             console.print(
                 f"{len(screen.versions)} model versions were published and swapped in: {', '.join(screen.versions)}",
                 highlight=False,
+                soft_wrap=True,
             )
     except KeyboardInterrupt:
         interrupted = True
