@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from model.create import Create
-from model.evaluation import SPLIT, Split, as_events, of_model, of_rival, ranked_tests, rivals, split
+from model.evaluation import SPLIT, OfCounts, OfModel, Split, as_events, ranked_tests, rivals, split
 from model.fusion import MODEL_ALONE
 from model.histories import to_histories
+from model.holdout import Holdout, choose_fusion
 from model.holdout import cut as cut_holdout
-from model.increment import learn, measure
+from model.increment import learn
 from model.metrics import Ranks, summary
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import mean_rows, train
@@ -102,7 +103,7 @@ def run(job: Job) -> Outcome:
     torch.set_num_threads(1)
     cut = load(job.path)
     if job.variant is None:
-        found = {name: ranked_tests(cut, of_rival(cut, scorer), None) for name, scorer in rivals(cut).items()}
+        found = {name: ranked_tests(cut, OfCounts(cut, scorer)) for name, scorer in rivals(cut).items()}
         return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
     if job.variant in GRAPH_ALONE:
         return graph_alone(job, cut)
@@ -116,22 +117,21 @@ def run(job: Job) -> Outcome:
         model=model, training=training, ranking=ranking, state=state, seed=job.seed,
     )  # fmt: skip
     seconds = time.monotonic() - started
-    # Weights for a list without seen items are chosen on such lists.
-    filtering = msgspec.structs.replace(ranking, filter_seen=True)
     past, held = cut_holdout(cut.past, training.holdout_events)
-    filtered_fusion, _ = measure(trained.model, trained.vocabulary, past, held, filtering, state)
-    found = {
-        job.variant: ranked_tests(cut, of_model(cut, trained, MODEL_ALONE, ranking), None),
-        f"{job.variant} + graph": ranked_tests(
-            cut, of_model(cut, trained, trained.fusion, ranking), of_model(cut, trained, filtered_fusion, ranking)
-        ),
-    }
+    holdout = Holdout(past, held, state)
+    unasked = choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without_model=True)
+    found = {job.variant: ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, ranking))}
+    for name, fusion, live in (
+        (f"{job.variant} + live graph", trained.fusion, True),
+        (f"{job.variant} + graph as at the split", trained.fusion, False),
+        *([("live graph alone", unasked, True)] if job.variant == "SASRec" else []),
+    ):
+        found[name] = ranked_tests(cut, OfModel(cut, trained, fusion, ranking, live=live))
     facts = {
         "train_s": round(trained.metrics["train_s"], 1),
         "learn_s": round(seconds, 1),
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "fusion": msgspec.to_builtins(trained.fusion),
-        "fusion_filtered": msgspec.to_builtins(filtered_fusion),
     }
     return Outcome(job, found, facts)
 
@@ -147,7 +147,7 @@ def graph_alone(job: Job, cut: Split) -> Outcome:
         warm_up_epochs=training.warm_up_epochs, epochs=0, learning_rate=1e-3, seed=job.seed, fresh=True,
     )  # fmt: skip
     table = net.items.weight.detach()
-    found = ranked_tests(cut, lambda part: mean_rows(net, to_histories(part, cut.vocabulary)) @ table.T, None)
+    found = ranked_tests(cut, OfCounts(cut, lambda histories: mean_rows(net, histories) @ table.T))
     return Outcome(job, {job.variant: found}, {"train_s": round(spent.seconds, 1), "parameters": table.numel()})
 
 

@@ -4,25 +4,28 @@
 for testing; equal times keep the file's order and lie on the same side. Targets: each user's *last* event, and
 *successive*, every event after the split with the events before it as history. The whole catalogue is ranked, with and
 without the user's seen items; ties count against the target. Items that the past does not know cannot be ranked by
-anybody: they are counted as cold and left out. The graph stands still at the split.
+a model: they are counted as cold and left out. Models stand still at the split; the graph is live, as it is where they
+serve: before a test it knows what came earlier and nothing of the test's moment. A row with the graph as it stood at
+the split says what that is worth.
 
 `prequential`: each event is first a test, then learned from. Nothing sorted by anything but arrival is read ahead.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import torch
 
 from model.fusion import MODEL_ALONE, Fusion
-from model.histories import to_histories
+from model.histories import Histories, to_histories
 from model.holdout import rows_of_sequences
 from model.increment import Trained, learn
 from model.metrics import CUTOFF, Ranks, ranks_of, summary
 from model.ranking import Ranking
-from model.rivals import Scorer, item_knn, popularity, transitions
+from model.replay import batches
+from model.rivals import item_knn, popularity, transitions
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids, Records, hash_ids
@@ -39,7 +42,7 @@ INCREMENTS = 8
 DEPTH = 100
 """How far down the list a target is looked for where items no model knows may be ranked too."""
 NOT_FOUND = 10**9
-AT_ONCE = 256
+AT_ONCE = 64
 """Events tested against one state of the graph before it takes them in."""
 
 Progress = Callable[[float, str], None]
@@ -56,7 +59,7 @@ def as_events(users: list[str], items: list[str], ts: np.ndarray) -> tuple[Recor
 
 
 class Split(NamedTuple):
-    """A stream cut at one moment, and the tests behind it."""
+    """A stream cut at one moment, and the tests behind it, in order of time."""
 
     past: Sequences
     names: dict[int, str]
@@ -64,10 +67,14 @@ class Split(NamedTuple):
     vocabulary: Vocabulary
     graph: MemoryGraph
     """The live graph as it stood at the cut."""
+    future: Records
+    """What came after the cut, in order of time."""
     tests: Sequences
     """Test event after test event, its user's history until then."""
     targets: torch.Tensor
     """[T] what came, by index of the vocabulary."""
+    ts: np.ndarray
+    """[T] when, ms."""
     last: np.ndarray
     """[T] whether it is its user's last event."""
     cold: int
@@ -76,6 +83,7 @@ class Split(NamedTuple):
 
 def split(events: Records, names: dict[int, str], quantile: float, state: StateSettings) -> Split:
     """Cut a stream at a quantile of its event times."""
+    events = events[np.argsort(events["ts"], kind="stable")]
     moment = np.quantile(events["ts"], quantile)
     past, future = events[events["ts"] <= moment], events[events["ts"] > moment]
     known = np.unique(past["item"])
@@ -83,51 +91,79 @@ def split(events: Records, names: dict[int, str], quantile: float, state: StateS
     graph = MemoryGraph(state)
     graph.apply(past)
     sequences = from_events(past, state.sequence_events)
-    tests, targets, is_last = _tests(sequences, future[warm], state.sequence_events)
+    tests = _tests(sequences, future[warm], state.sequence_events)
     past_names = {h: names[h] for h in known.tolist()}
     vocabulary = Vocabulary(known, list(past_names.values()))
-    found = torch.from_numpy(vocabulary.lookup(targets))
-    return Split(sequences, past_names, vocabulary, graph, tests, found, is_last, int((~warm).sum()))
+    found = torch.from_numpy(vocabulary.lookup(tests.targets))
+    cold = int((~warm).sum())
+    return Split(sequences, past_names, vocabulary, graph, future, tests.before, found, tests.ts, tests.last, cold)
 
 
-Score = Callable[[Sequences], torch.Tensor]
-"""Scores [B, n + 1] of a batch of users, by index of the split's vocabulary."""
+class Scorer(Protocol):
+    """Whatever scores every item of the split's vocabulary for a batch of users, and may watch events arrive."""
+
+    def scores(self, part: Sequences) -> torch.Tensor:
+        """[B, n + 1]; column 0 is padding."""
+
+    def arrived(self, events: Records) -> None:
+        """Take in what came between two batches of tests."""
 
 
-def ranked_tests(cut: Split, unfiltered: Score, filtered: Score | None = None) -> dict[str, Ranks]:
+class OfModel:
+    """A trained model's scores with the graph, by the code that serves."""
+
+    def __init__(
+        self, cut: Split, trained: Trained, fusion: Fusion, settings: RankingSettings, *, live: bool = True
+    ) -> None:
+        alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
+        self._ranking = Ranking(trained.model, trained.vocabulary, fusion, alone)
+        self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(cut.vocabulary.hashes)]))
+        self._graph, self._live = cut.graph.copy(), live
+
+    def scores(self, part: Sequences) -> torch.Tensor:
+        """[B, n + 1]."""
+        return self._ranking.scores(part, self._graph)[:, self._column]
+
+    def arrived(self, events: Records) -> None:
+        """The graph, where it is live, learns; the model stands still."""
+        if self._live:
+            self._graph.apply(events)
+            self._ranking.clicked(events)
+
+
+class OfCounts:
+    """Scores of a rival that stands still."""
+
+    def __init__(self, cut: Split, scorer: Callable[[Histories], torch.Tensor]) -> None:
+        self._vocabulary, self._scorer = cut.vocabulary, scorer
+
+    def scores(self, part: Sequences) -> torch.Tensor:
+        """[B, n + 1]."""
+        return self._scorer(to_histories(part, self._vocabulary))
+
+    def arrived(self, events: Records) -> None:
+        """Learns nothing."""
+
+
+def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranks]:
     """Ranks of all tests with seen items ranked like any other, and with them filtered (but a repeated target)."""
     ranks: dict[str, list[Ranks]] = {"unfiltered": [], "filtered": []}
-    for start in range(0, len(cut.targets), AT_ONCE):
-        part, targets = rows_of_sequences(cut.tests, start, start + AT_ONCE), cut.targets[start : start + AT_ONCE]
-        scores = unfiltered(part).clone()
+    for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
+        if len(arrived):
+            scorer.arrived(arrived)
+        part, targets = rows_of_sequences(cut.tests, chosen.start, chosen.stop), cut.targets[chosen]
+        scores = scorer.scores(part).clone()
         scores[:, 0] = -torch.inf
         ranks["unfiltered"].append(ranks_of(scores, targets))
-        if filtered is not None:
-            scores = filtered(part).clone()
-            scores[:, 0] = -torch.inf
         seen = to_histories(part, cut.vocabulary)
         own = scores.gather(1, targets[:, None])
-        scores[
-            torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths)), torch.from_numpy(seen.items)
-        ] = -torch.inf
+        user = torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths))
+        scores[user, torch.from_numpy(seen.items)] = -torch.inf
         ranks["filtered"].append(ranks_of(scores.scatter(1, targets[:, None], own), targets))
     return {name: np.concatenate(found) for name, found in ranks.items()}
 
 
-def of_model(cut: Split, trained: Trained, fusion: Fusion, settings: RankingSettings) -> Score:
-    """A trained model's scores, by the code that serves."""
-    alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
-    ranking = Ranking(trained.model, trained.vocabulary, fusion, alone)
-    column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(cut.vocabulary.hashes)]))
-    return lambda part: ranking.scores(part, cut.graph)[:, column]
-
-
-def of_rival(cut: Split, scorer: Scorer) -> Score:
-    """A rival's scores."""
-    return lambda part: scorer(to_histories(part, cut.vocabulary))
-
-
-def rivals(cut: Split) -> dict[str, Scorer]:
+def rivals(cut: Split) -> dict[str, Callable[[Histories], torch.Tensor]]:
     """Everything that needs no training, counted over the past."""
     past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
     ts = cut.past.steps["ts"]
@@ -167,9 +203,9 @@ def global_temporal(
             model=model, training=settings, ranking=ranking, state=state, seed=seed,
         )  # fmt: skip
         for suffix, fusion in (("", MODEL_ALONE), ("+graph", trained.fusion)):
-            found[name + suffix] = ranked_tests(cut, of_model(cut, trained, fusion, ranking))[which]
+            found[name + suffix] = ranked_tests(cut, OfModel(cut, trained, fusion, ranking))[which]
     for name, scorer in rivals(cut).items():
-        found[name] = ranked_tests(cut, of_rival(cut, scorer))[which]
+        found[name] = ranked_tests(cut, OfCounts(cut, scorer))[which]
     tested, last = len(cut.targets), int(cut.last.sum())
     return {
         "protocol": "global-temporal",
@@ -211,25 +247,33 @@ def prequential(
             model=model, training=training, ranking=ranking, state=state, seed=seed,
         )  # fmt: skip
 
+    def serving(trained: Trained) -> Ranking:
+        alone = msgspec.structs.replace(ranking, because=False)
+        return Ranking(trained.model, trained.vocabulary, trained.fusion, alone)
+
     progress(0.0, "learning the first version")
-    frozen = champion = cycle(None, start)
+    champion = cycle(None, start)
+    rankings = {"create": serving(champion), "frozen": serving(champion)}
     found: dict[str, list[Ranks]] = {n: [] for n in ("create", "frozen", "popularity", "own", "transitions")}
     for number in range(INCREMENTS):
         progress(number / INCREMENTS, f"version {number + 1}")
         for at in range(bounds[number], bounds[number + 1], AT_ONCE):
             tested = events[at : min(at + AT_ONCE, bounds[number + 1])]
             before = from_events(events[:at][np.isin(events["user"][:at], tested["user"])], state.sequence_events)
-            tests, targets, _ = _tests(before, tested, state.sequence_events)
+            tests, targets, _, _ = _tests(before, tested, state.sequence_events)
             if len(targets):
-                found["create"].append(_model_ranks(champion, tests, targets, graph, ranking))
-                found["frozen"].append(_model_ranks(frozen, tests, targets, graph, ranking))
+                for name, served in rankings.items():
+                    found[name].append(_places(targets, served.rank(tests, graph, DEPTH).items))
                 popular = np.tile(graph.popular(DEPTH), (len(targets), 1))
                 found["popularity"].append(_places(targets, popular))
                 found["own"].append(_places(targets, _own(tests)))
                 found["transitions"].append(_places(targets, _transitions(tests, graph)))
             graph.apply(tested)
+            for served in rankings.values():
+                served.clicked(tested)
         if number + 1 < INCREMENTS:
             champion = cycle(champion, int(bounds[number + 1]))
+            rankings["create"] = serving(champion)
     summed = {name: summary(np.concatenate(ranks)) for name, ranks in found.items() if ranks}
     return {
         "protocol": "prequential",
@@ -239,43 +283,42 @@ def prequential(
     }
 
 
-def _tests(before: Sequences, events: Records, limit: int) -> tuple[Sequences, Ids, np.ndarray]:
-    """Each event whose user has a history by then: that history, the item that came, whether it is the user's last."""
+class Tests(NamedTuple):
+    """Each event whose user has a history by then."""
+
+    before: Sequences
+    """That history."""
+    targets: Ids
+    """[T] the item that came."""
+    ts: np.ndarray
+    """[T] when, ms."""
+    last: np.ndarray
+    """[T] whether it is the user's last."""
+
+
+def _tests(before: Sequences, events: Records, limit: int) -> Tests:
     row_of = {user: row for row, user in enumerate(before.users.tolist())}
     history: dict[int, np.ndarray] = {}
-    users: list[int] = []
+    tested: list[int] = []
     histories: list[Records] = []
-    targets: list[int] = []
     last: dict[int, int] = {}
-    for event in events:
+    for number, event in enumerate(events):
         user = int(event["user"])
         if user not in history:
             row = row_of.get(user)
             history[user] = before.of(row) if row is not None else np.empty(0, STEP)
         if len(history[user]):
-            last[user] = len(users)
-            users.append(user)
+            last[user] = len(tested)
+            tested.append(number)
             histories.append(history[user])
-            targets.append(event["item"])
         step = np.array([(event["item"], event["ts"], event["kind"])], STEP)
         history[user] = np.concatenate([history[user], step])[-limit:]
     indptr = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
     steps = np.concatenate([np.empty(0, STEP), *histories])
-    is_last = np.zeros(len(users), bool)
+    is_last = np.zeros(len(tested), bool)
     is_last[list(last.values())] = True
-    return Sequences(np.array(users, np.uint64), indptr, steps), np.array(targets, np.uint64), is_last
-
-
-def _model_ranks(
-    trained: Trained, tests: Sequences, targets: Ids, graph: MemoryGraph, settings: RankingSettings
-) -> Ranks:
-    alone = msgspec.structs.replace(settings, because=False)
-    ranker = Ranking(trained.model, trained.vocabulary, trained.fusion, alone)
-    ranks = []
-    for start in range(0, len(targets), AT_ONCE):
-        ranked = ranker.rank(rows_of_sequences(tests, start, start + AT_ONCE), graph, DEPTH)
-        ranks.append(_places(targets[start : start + AT_ONCE], ranked.items))
-    return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
+    chosen = events[tested]
+    return Tests(Sequences(chosen["user"], indptr, steps), chosen["item"], chosen["ts"], is_last)
 
 
 def _places(targets: Ids, ranked: Ids) -> Ranks:

@@ -2,11 +2,11 @@
 
 Item-item evidence of item j for a user whose item of age a (0 = newest) is i_a:
 
-    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = g_ij / sqrt(Σ_j g_ij)
-                                                           g_ij = after_ij + β · before_ij
+    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = g_ij / sqrt(n_j · Σ_j g_ij)
+                                                           g_ij = after_ij + β · before_ij,  n_j = clicks of j
 
-Normalised by the speaking item alone. Whether direction matters differs between streams: β is chosen with the weights
-(`model.holdout`). Repeat evidence is the user's own:
+Whether direction matters differs between streams: β is chosen with the weights (`model.holdout`). 1 / √n_j is the
+ranking's to add (`model.popularity`): it knows n_j of every column. Repeat evidence is the user's own:
 r_j = log(1 + Σ repeat_decay^a) over the ages a at which the user had j.
 """
 
@@ -32,7 +32,7 @@ class Spoken(NamedTuple):
     item: Ids
     """[M] the item it speaks for."""
     weight: Floats
-    """[M] age_decay^a · c(i_a, j)."""
+    """[M] age_decay^a · c(i_a, j), without n_j at first."""
 
 
 def newest_items(sequences: Sequences, count: int) -> tuple[Ids, Floats]:

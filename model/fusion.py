@@ -1,4 +1,4 @@
-"""How much the live graph's word counts beside the model's: chosen on held-out events, kept with the version."""
+"""How much each word counts in a score: learned from held-out events, kept with the version."""
 
 import msgspec
 
@@ -6,22 +6,25 @@ from model.settings import RankingSettings
 
 
 class Fusion(msgspec.Struct, frozen=True):
-    """Weights in s = E h_u + evidence · t + repeat · r + popularity · p, and what t is made of."""
+    """Weights in s = model · E h_u + evidence · t + repeat · r + popularity · p, and what t is made of."""
 
-    evidence: float = 1.0
-    repeat: float = 1.0
-    popularity: float = 0.0
-    before: float = 0.0
+    model: float = 1.0
+    evidence: float = 8.0
+    repeat: float = 0.0
+    """Below 0 where people do not come back to what they had."""
+    popularity: float = 1.0
+    before: float = 0.5
     """What counts of a neighbour coming before an item add to those of it coming after: 0 is directed."""
 
 
-MODEL_ALONE = Fusion(0.0, 0.0, 0.0)
+MODEL_ALONE = Fusion(1.0, 0.0, 0.0, 0.0, 0.0)
 """The paper's inference."""
 
 
 def as_set(fusion: Fusion, settings: RankingSettings) -> Fusion:
     """With the weights an operator has set in place of the chosen ones."""
     return Fusion(
+        fusion.model,
         _given(settings.evidence_weight, fusion.evidence),
         _given(settings.repeat_weight, fusion.repeat),
         _given(settings.popularity_weight, fusion.popularity),

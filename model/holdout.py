@@ -1,35 +1,36 @@
 """The newest events of the stream, kept back: what a candidate is measured on, by the very code that serves.
 
-The graph that speaks in the measurement is built from what was not held back, so its evidence has never seen the event
-it predicts; of other users it may be a little ahead, as the live graph is of a version.
+The graph that speaks in the measurement is played forward from test to test, so its evidence has never seen the event
+it predicts, and is as fresh as serving has it.
 """
+
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.conditional_logit import Choices, fit
 from model.create import Create
-from model.fusion import MODEL_ALONE, Fusion
+from model.fusion import Fusion
 from model.histories import to_histories
-from model.metrics import Ranks, gains
+from model.metrics import gains
 from model.ranking import Ranking
+from model.replay import batches
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
-from state.events import EVENT, Ids
+from state.events import EVENT, Ids, Records
 from state.graph import MemoryGraph
 from state.sequences import Sequences
 from state.settings import StateSettings
 
 HELD_BACK = 4
 """Every fourth user, by its hash, has its newest events held back."""
-AT_ONCE = 256
+AT_ONCE = 64
+CELLS = 1 << 25
+"""Scores made at once, at most: a large catalogue is scored for fewer tests at a time."""
 CUTOFF = 10
-CANDIDATES = 200
-EVIDENCE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-POPULARITY_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-REPEAT_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
-BEFORE = (0.0, 0.5, 1.0)
 
 
 def cut(sequences: Sequences, holdout_events: int) -> tuple[Sequences, Sequences]:
@@ -51,28 +52,44 @@ def cut(sequences: Sequences, holdout_events: int) -> tuple[Sequences, Sequences
 
 
 class Holdout:
-    """Held-out events as tests: a user's steps so far, and the item that came next."""
+    """Held-out events as tests: a user's steps so far, and the item that came next, in order of time.
+
+    The graph that speaks is played forward between them: it knows all users' events up to each test, none later.
+    """
 
     def __init__(self, past: Sequences, held: Sequences, state: StateSettings) -> None:
         """`past` and `held` have the same users in the same order."""
-        self.graph = MemoryGraph(state)
-        events = np.zeros(len(past.steps), EVENT)
-        events["user"] = np.repeat(past.users, np.diff(past.indptr))
-        for name in ("item", "ts", "kind"):
-            events[name] = past.steps[name]
-        if len(events):
-            self.graph.apply(events[np.argsort(events["ts"], kind="stable")])
-        users, histories, targets = [], [], []
+        users, histories, targets, ts = [], [], [], []
         for row in np.flatnonzero((np.diff(past.indptr) > 0) & (np.diff(held.indptr) > 0)).tolist():
             before, after = past.of(row), held.of(row)
             for test in range(len(after)):
                 users.append(past.users[row])
                 histories.append(np.concatenate([before, after[:test]]))
                 targets.append(after["item"][test])
-        indptr = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
-        steps = np.concatenate([past.steps[:0], *histories])
-        self.sequences = Sequences(np.array(users, np.uint64), indptr, steps)
-        self.targets: Ids = np.array(targets, np.uint64)
+                ts.append(after["ts"][test])
+        order = np.argsort(np.array(ts, np.int64), kind="stable")
+        indptr = np.concatenate([[0], np.cumsum([len(histories[at]) for at in order])]).astype(np.int64)
+        steps = np.concatenate([past.steps[:0], *(histories[at] for at in order)])
+        self.sequences = Sequences(np.array(users, np.uint64)[order], indptr, steps)
+        self.targets: Ids = np.array(targets, np.uint64)[order]
+        self._ts = np.array(ts, np.int64)[order]
+
+        events = np.concatenate([_events(past), _events(held)])
+        events = events[np.argsort(events["ts"], kind="stable")]
+        moment = self._ts[0] if len(self._ts) else np.iinfo(np.int64).max
+        self._arriving = events[events["ts"] >= moment]
+        self._graph = MemoryGraph(state)
+        if len(self._arriving) < len(events):
+            self._graph.apply(events[events["ts"] < moment])
+
+    def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
+        """Tests to score at once over this many items, what arrived before them, and the graph as it stood."""
+        graph = self._graph.copy()
+        few = max(1, min(AT_ONCE, CELLS // (items + 1)))
+        for tests, arrived in batches(self._arriving, self._ts, few):
+            if len(arrived):
+                graph.apply(arrived)
+            yield tests, arrived, graph
 
     def scores(
         self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings
@@ -82,84 +99,115 @@ class Holdout:
             return {}
         ranking = Ranking(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
         ranks = []
-        for start in range(0, len(self.targets), AT_ONCE):
-            ranked = ranking.rank(rows_of_sequences(self.sequences, start, start + AT_ONCE), self.graph, CUTOFF)
-            match = ranked.items == self.targets[start : start + AT_ONCE, None]
+        for tests, arrived, graph in self.batches(len(vocabulary)):
+            ranking.clicked(arrived)
+            ranked = ranking.rank(rows_of_sequences(self.sequences, tests.start, tests.stop), graph, CUTOFF)
+            match = ranked.items == self.targets[tests, None]
             ranks.append(np.where(match.any(1), match.argmax(1), CUTOFF))
-        return held_out(np.concatenate(ranks))
+        found = np.concatenate(ranks)
+        return {"hit@10": float((found < CUTOFF).mean()), "ndcg@10": float(gains(found, CUTOFF).mean())}
 
 
-def held_out(ranks: Ranks) -> dict[str, float]:
-    """hit@10 and ndcg@10 of ranks; no events, no numbers."""
-    if not len(ranks):
-        return {}
-    return {"hit@10": float((ranks < CUTOFF).mean()), "ndcg@10": float(gains(ranks, CUTOFF).mean())}
+BEFORE = (0.0, 0.5, 1.0)
+"""What may count of the neighbours that come before an item: each is a word of its own, of which one is taken."""
+WORDS = (
+    Fusion(1.0, 0.0, 0.0, 0.0),
+    Fusion(0.0, 0.0, 1.0, 0.0),
+    Fusion(0.0, 0.0, 0.0, 1.0),
+    *(Fusion(0.0, 1.0, 0.0, 0.0, before) for before in BEFORE),
+)
+MODEL, REPEAT, POPULARITY, EVIDENCE = 0, 1, 2, 3
+MOST = (150, 100, 50, 60, 60, 60)
+"""Candidates that each word brings in, of those it says anything for."""
+DRAWN = 100
+"""Candidates drawn from all others."""
+FEW = 50
+"""Fewer held-out events than this choose no weights."""
 
 
-class Candidates:
-    """For each held-out event what every word says of the items that can come first.
+def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> Choices:
+    """What each word says of each held-out event's target and of the items that could have come instead.
 
-    Words of the graph are never negative, so an item none of them speaks for and that is not among the model's first
-    CANDIDATES has that many items before it whatever the weights are. Ranks up to there are exact.
+    Those that a word speaks for most are taken as they are; the rest are drawn, each standing for many.
     """
-
-    def __init__(self, holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> None:
-        words = {"repeat": Fusion(0.0, 1.0, 0.0), "popularity": Fusion(0.0, 0.0, 1.0)}
-        words |= {f"evidence {before}": Fusion(1.0, 0.0, 0.0, before) for before in BEFORE}
-        alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
-        by_model = Ranking(model, vocabulary, MODEL_ALONE, alone)
-        by_word = {name: Ranking(model, vocabulary, fusion, alone) for name, fusion in words.items()}
-        self._parts: list[dict[str, Tensor]] = []
-        for start in range(0, len(holdout.targets), AT_ONCE):
-            part = rows_of_sequences(holdout.sequences, start, start + AT_ONCE)
-            targets = torch.from_numpy(vocabulary.lookup(holdout.targets[start : start + AT_ONCE]))
-            known = (targets > 0).nonzero()[:, 0]
-            base = by_model.scores(part, holdout.graph)
-            base[:, 0] = -1e9
-            if settings.filter_seen:
-                seen = to_histories(part, vocabulary)
-                own = base.gather(1, targets[:, None])
-                row = np.repeat(np.arange(len(seen)), seen.lengths)
-                base[torch.from_numpy(row), torch.from_numpy(seen.items)] = -1e9
-                base.scatter_(1, targets[:, None], own)
-            said = {name: ranking.scores(part, holdout.graph) for name, ranking in by_word.items()}
-            plain = by_model.scores(part, holdout.graph)
-            said = {name: torch.nan_to_num(scores - plain) for name, scores in said.items()}
-            loud = torch.stack([*said.values()]).amax(0)
-            loud.scatter_(1, base.topk(min(CANDIDATES, base.shape[1]), dim=1).indices, 1e9)
-            loud.scatter_(1, targets[:, None], 2e9)
-            width = min(int((loud > 0).sum(1).max()), base.shape[1])
-            at = loud.topk(width, dim=1).indices[known]  # the target comes first
-            self._parts.append({n: s[known].gather(1, at) for n, s in {"model": base, **said}.items()})
-        self.count = len(holdout.targets)
-
-    def ranks(self, fusion: Fusion) -> Ranks:
-        """Rank of each held-out event under these weights; an item the model does not know is not found."""
-        found = []
-        for part in self._parts:
-            scores = part["model"] + fusion.repeat * part["repeat"] + fusion.popularity * part["popularity"]
-            scores += fusion.evidence * part[f"evidence {fusion.before}"]
-            found.append(((scores >= scores[:, :1]).sum(1) - 1).numpy())
-        ranks = np.concatenate([np.empty(0, np.int64), *found])
-        return np.concatenate([ranks, np.full(self.count - len(ranks), 10**9)])
+    alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
+    by_word = [Ranking(model, vocabulary, word, alone) for word in WORDS]
+    draw = torch.Generator().manual_seed(0)
+    words: list[Tensor] = []
+    corrections: list[Tensor] = []
+    for tests, arrived, graph in holdout.batches(len(vocabulary)):
+        part = rows_of_sequences(holdout.sequences, tests.start, tests.stop)
+        targets = torch.from_numpy(vocabulary.lookup(holdout.targets[tests]))
+        known = (targets > 0).nonzero()[:, 0]
+        said = []
+        for ranking in by_word:
+            ranking.clicked(arrived)
+            said.append(ranking.scores(part, graph))
+        if not len(known):
+            continue
+        possible = torch.ones(said[0].shape, dtype=torch.bool)
+        possible[:, 0] = False
+        if settings.filter_seen:
+            seen = to_histories(part, vocabulary)
+            row = np.repeat(np.arange(len(seen)), seen.lengths)
+            possible[torch.from_numpy(row), torch.from_numpy(seen.items)] = False
+        found = [_candidates(targets[at], possible[at], [s[at] for s in said], draw) for at in known.tolist()]
+        for at, (items, correction) in zip(known.tolist(), found, strict=True):
+            words.append(torch.stack([s[at, items] for s in said], 1))
+            corrections.append(correction)
+    if not words:
+        return Choices(torch.zeros(0, 1, len(WORDS)), torch.zeros(0, 1))
+    padded = torch.nn.utils.rnn.pad_sequence
+    return Choices(padded(words, True), padded(corrections, True, -torch.inf))
 
 
-def choose_fusion(candidates: Candidates) -> Fusion:
-    """The best weights, one at a time and twice over."""
-    best, best_score = Fusion(1.0, 1.0, 0.0, 0.0), -1.0
-    coordinates = (
-        ("evidence", EVIDENCE_WEIGHTS),
-        ("before", BEFORE),
-        ("repeat", REPEAT_WEIGHTS),
-        ("popularity", POPULARITY_WEIGHTS),
-    )
-    for name, weights in coordinates * 2:
-        for weight in weights:
-            fusion = msgspec.structs.replace(best, **{name: weight})
-            score = float(gains(candidates.ranks(fusion), CUTOFF).mean()) if candidates.count else -1.0
-            if score > best_score:
-                best, best_score = fusion, score
+def _candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The target, then what words speak for most, then what was drawn; and the log of what each stands for."""
+    chosen = torch.zeros_like(possible)
+    for word, most in zip(said, MOST, strict=True):
+        best = word.masked_fill(~possible, -torch.inf).topk(min(most, len(word)))
+        says = torch.isfinite(best.values) if word is said[MODEL] else best.values > 0
+        chosen[best.indices[says]] = True
+    chosen[target] = False
+    loud = chosen.nonzero()[:, 0]
+    drawn = torch.unique(torch.randint(1, len(possible), (DRAWN,), generator=draw))
+    drawn = drawn[possible[drawn] & ~chosen[drawn] & (drawn != target)]
+    rest = max(int(possible.sum()) - len(loud) - 1, 1)
+    standing_for = torch.zeros(1 + len(loud) + len(drawn))
+    standing_for[1 + len(loud) :] = float(np.log(rest / max(len(drawn), 1)))
+    return torch.cat([target[None], loud, drawn]), standing_for
+
+
+def choose_fusion(
+    holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings, *, without_model: bool = False
+) -> Fusion:
+    """The weights that foretell the held-out events best; too few of them, and it is the default.
+
+    Only a repeat may count against an item. `without_model`: the graph alone.
+    """
+    known = choices(holdout, model, vocabulary, settings)
+    best, best_loss = Fusion(), np.inf
+    for word, before in enumerate(BEFORE, EVIDENCE) if len(known.words) >= FEW else ():
+        free = torch.zeros(len(WORDS), dtype=torch.bool)
+        free[[MODEL, REPEAT, POPULARITY, word]] = True
+        free[MODEL] &= not without_model
+        free[REPEAT] &= not settings.filter_seen
+        weights, reached = fit(known, free)
+        while len(wrong := [w for w in (MODEL, POPULARITY, word) if weights[w] < 0]):
+            free[wrong] = False
+            weights, reached = fit(known, free)
+        if reached < best_loss:
+            said = weights.tolist()
+            best, best_loss = Fusion(said[MODEL], said[word], said[REPEAT], said[POPULARITY], before), reached
     return best
+
+
+def _events(sequences: Sequences) -> Records:
+    events = np.zeros(len(sequences.steps), EVENT)
+    events["user"] = np.repeat(sequences.users, np.diff(sequences.indptr))
+    for name in ("item", "ts", "kind"):
+        events[name] = sequences.steps[name]
+    return events
 
 
 def rows_of_sequences(sequences: Sequences, start: int, end: int) -> Sequences:

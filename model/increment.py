@@ -13,7 +13,7 @@ from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import to_histories
-from model.holdout import Candidates, Holdout, choose_fusion, cut, held_out
+from model.holdout import Holdout, choose_fusion, cut
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.training import train
 from model.vocabulary import Vocabulary
@@ -70,9 +70,13 @@ def learn(
         seed=seed,
         fresh=fresh,
     )
-    fusion, metrics = measure(net, vocabulary, past, holdout, ranking, state)
+    tests = Holdout(past, holdout, state)
+    fusion = choose_fusion(tests, net, vocabulary, ranking)
+    metrics = tests.scores(net, vocabulary, fusion, ranking)
+    alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
+    metrics |= {f"model_{name}": value for name, value in alone.items()}
     if champion is not None:
-        before = Holdout(past, holdout, state).scores(champion.model, champion.vocabulary, champion.fusion, ranking)
+        before = tests.scores(champion.model, champion.vocabulary, champion.fusion, ranking)
         metrics |= {f"champion_{name}": value for name, value in before.items()}
     # Last passes with the newest events in: they are what the next hour looks like. The graph's user rows would have
     # to be learned anew for them, so they are the sequence encoder's alone.
@@ -88,21 +92,6 @@ def learn(
     )
     metrics |= {"epochs": float(spent.epochs), "train_s": spent.seconds, "users": float(len(histories))}
     return Trained(net, vocabulary, fusion, metrics, parent)
-
-
-def measure(
-    net: Create,
-    vocabulary: Vocabulary,
-    past: Sequences,
-    holdout: Sequences,
-    ranking: RankingSettings,
-    state: StateSettings,
-) -> tuple[Fusion, dict[str, float]]:
-    """The best fusion weights on the held-out events, and what the model comes to with and without them."""
-    candidates = Candidates(Holdout(past, holdout, state), net, vocabulary, ranking)
-    fusion = choose_fusion(candidates)
-    alone = held_out(candidates.ranks(MODEL_ALONE))
-    return fusion, held_out(candidates.ranks(fusion)) | {f"model_{name}": value for name, value in alone.items()}
 
 
 def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str], rows_of: RowsOf) -> tuple[Vocabulary, Create]:

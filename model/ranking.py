@@ -1,7 +1,7 @@
-"""The top k for a batch of users: s = E h_u + w_t · t + w_r · r + w_p · p.
+"""The top k for a batch of users: s = w_m · E h_u + w_t · t + w_r · r + w_p · p.
 
-The model's word, and the live graph's: item-item evidence t and repeat evidence r (`model.evidence`), and
-p_j = log(1 + 50 · popularity_j / popularity of the most popular) of the items popular now.
+The model's word, and the live graph's: item-item evidence t and the user's own repeats r (`model.evidence`), and what
+is clicked now, p (`model.popularity`).
 
 `because`: for each recommended item the one or two of the user's newest items that speak most for it in the graph's
 evidence; where the graph is silent, those whose embeddings point most in the item's direction.
@@ -16,10 +16,11 @@ from model.catalogue import Catalogue, RowsOf
 from model.create import Create
 from model.evidence import SHARPNESS, Spoken, newest_items, repeats, speak
 from model.fusion import Fusion
-from model.histories import to_histories
+from model.histories import Histories, to_histories
+from model.popularity import Popularity
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
-from state.events import Floats, Ids
+from state.events import Floats, Ids, Records
 from state.graph import Rows
 from state.sequences import Sequences
 
@@ -30,8 +31,9 @@ class LiveGraph(Protocol):
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph."""
 
-    def popular_shares(self, k: int) -> tuple[Ids, Floats]:
-        """The k most popular items and their popularity as a share of the first one's."""
+    @property
+    def popularity_half_life_s(self) -> float:
+        """Event time after which a click counts half in the rows' popularity."""
 
 
 class Ranked(NamedTuple):
@@ -69,7 +71,21 @@ class Ranking:
         self._fusion = fusion
         self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
         self._vocabulary = vocabulary
+        self._popularity: Popularity | None = None
         self._scratch = torch.zeros(0)
+
+    def clicked(self, events: Records) -> None:
+        """Take in events that the graph has just taken in."""
+        if self._popularity is not None:  # else they are counted with the rest, at the first ranking
+            self._popularity.add(self._catalogue.vocabulary.lookup(events["item"]), events["ts"])
+
+    def count(self, graph: LiveGraph) -> None:
+        """Read from the graph how often each item was clicked; the first ranking would."""
+        self._counted(graph)
+
+    def recount(self) -> None:
+        """Count clicks anew at the next ranking: the graph is another, or speaks for other partitions."""
+        self._popularity = None
 
     @torch.no_grad()
     def rank(self, sequences: Sequences, graph: LiveGraph, k: int) -> Ranked:
@@ -90,23 +106,36 @@ class Ranking:
         histories = to_histories(sequences, self._vocabulary)
         history, _ = newest_items(sequences, self._settings.history_items)
         spoken, columns = self._spoken(history, rows_of)
-        h = self._model.encode(histories)
-        scores = h @ catalogue.table.T
-        if spoken is not None:
-            self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, fusion.evidence)
         users, own, weights = repeats(sequences, self._settings.repeat_decay)
         own_columns = catalogue.columns(own, rows_of) if len(own) else np.zeros(0, np.int64)
-        if scores.shape[1] < len(catalogue.hashes):
-            grown = h @ catalogue.table[scores.shape[1] :].T
-            scores = torch.cat([scores, grown], 1)
+        popularity = self._counted(graph) if spoken is not None or fusion.popularity else None
+        scores = self._begun(histories, popularity)
+        if spoken is not None and popularity is not None:
+            spoken = spoken._replace(weight=spoken.weight * popularity.damping[columns])
+            self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, fusion.evidence)
         if fusion.repeat:
             self._add(scores, users, own_columns, weights, 1.0, fusion.repeat)
-        if fusion.popularity:
-            popular, shares = graph.popular_shares(self._settings.popular_items)
-            at = catalogue.vocabulary.lookup(popular)
-            scores[:, at] += fusion.popularity * torch.log1p(SHARPNESS * torch.from_numpy(shares))
         scores[:, 0] = -torch.inf
         return Scored(scores, history, spoken, columns, users, own_columns)
+
+    def _begun(self, histories: Histories, popularity: Popularity | None) -> torch.Tensor:
+        """What the model and popularity say of every column: one matrix product."""
+        fusion, table = self._fusion, self._catalogue.table
+        said = fusion.popularity * popularity.word if popularity is not None and fusion.popularity else None
+        if not fusion.model:
+            said = torch.zeros(len(table)) if said is None else said
+            return said.repeat(len(histories), 1)
+        h = self._model.encode(histories) * fusion.model
+        return h @ table.T if said is None else torch.addmm(said, h, table.T)
+
+    def _counted(self, graph: LiveGraph) -> Popularity:
+        """Clicks of every column; those met since the last ranking are read from the graph."""
+        if self._popularity is None:
+            self._popularity = Popularity(graph.popularity_half_life_s)
+        popularity, hashes = self._popularity, self._catalogue.hashes
+        if len(popularity) < len(hashes):
+            popularity.extend(hashes[len(popularity) :], graph.rows)
+        return popularity
 
     def _spoken(self, history: Ids, rows_of: RowsOf) -> tuple[Spoken | None, np.ndarray]:
         nothing = np.zeros(0, np.int64)

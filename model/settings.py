@@ -101,12 +101,10 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What an own item's repetition counts for each step it lies further back."""
     evidence_weight: Weight | None = None
     """Weight of the graph's item-item evidence; None: as chosen on held-out events. 0: the paper's inference."""
-    repeat_weight: Weight | None = None
-    """Weight of the user's own repetitions; None: as chosen on held-out events."""
+    repeat_weight: float | None = None
+    """Weight of the user's own repetitions, below 0 against them; None: as chosen on held-out events."""
     popularity_weight: Weight | None = None
     """Weight of what is popular now; None: as chosen on held-out events."""
-    popular_items: Whole = 100
-    """Most popular items that popularity speaks for."""
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True

@@ -244,20 +244,27 @@ class MemoryGraph:
         found = np.array([self._row_of.get(i, 0) for i in items.tolist()], np.int64)
         return as_rows(self._rows[found])
 
+    @property
+    def popularity_half_life_s(self) -> float:
+        """Event time after which a click counts half in the rows' popularity."""
+        return self._settings.popularity_half_life_s
+
     def popular(self, k: int) -> Ids:
         """The k most popular items, counts decayed to the newest event time known."""
-        return self.popular_shares(k)[0]
-
-    def popular_shares(self, k: int) -> tuple[Ids, Floats]:
-        """The k most popular items and their popularity as a share of the first one's."""
         known = np.fromiter(self._row_of.keys(), np.uint64, len(self._row_of))
-        rows = self._rows[1 : len(known) + 1]
         if not len(known):
-            return known, np.empty(0, np.float32)
+            return known
+        rows = self._rows[1 : len(known) + 1]
         age_s = (rows["ts"].max() - rows["ts"]) / 1000.0
         popularity = rows["popularity"] * np.exp2(-age_s / self._settings.popularity_half_life_s)
-        best = np.argsort(-popularity, kind="stable")[:k]
-        return known[best], (popularity[best] / popularity[best[0]]).astype(np.float32)
+        return known[np.argsort(-popularity, kind="stable")[:k]]
+
+    def copy(self) -> "MemoryGraph":
+        """Another graph that goes on from here."""
+        copied = MemoryGraph(self._settings)
+        copied._row_of, copied._recent = dict(self._row_of), dict(self._recent)
+        copied._rows = self._rows.copy()
+        return copied
 
     def _places(self, items: Ids) -> Ints:
         """Row numbers of the items, made for those without one; row 0 stays empty for the unknown."""

@@ -24,7 +24,8 @@ from state.settings import StateSettings
 class Applied(NamedTuple):
     """What became of a batch."""
 
-    applied: int
+    events: Records
+    """Those applied, in log order."""
     duplicate: int
 
 
@@ -83,7 +84,7 @@ class Store(Partition):
             raise StoreUnreadable(f"RocksDB cannot write {self.path}: {error}") from None
         self.state = marks
         self.owed.mark(fresh.events)
-        return Applied(len(fresh.events), duplicate)
+        return Applied(fresh.events, duplicate)
 
     def record_answers(self, answers: list[tuple[int, bytes]]) -> None:
         """Record (user, message sent) of users taken from `owed`, and how far everything is answered."""

@@ -8,7 +8,7 @@ import numpy as np
 from rocksdict import AccessType
 
 from state.errors import StateError
-from state.events import Floats, Ids, Records
+from state.events import Ids, Records
 from state.graph import Rows, combine
 from state.partition import POPULAR, Partition, open_rocksdb
 from state.sequences import Sequences, unpack
@@ -107,13 +107,11 @@ class View:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def most_popular(lists: list[Records], count: int) -> tuple[Ids, Floats]:
-    """The best of several partitions' POPULAR lists, and their popularity as a share of the first one's."""
+def most_popular(lists: list[Records], count: int) -> Ids:
+    """The best of several partitions' POPULAR lists."""
     both = np.concatenate([np.empty(0, POPULAR), *lists])
     if not len(both):
-        return np.empty(0, np.uint64), np.empty(0, np.float32)
+        return np.empty(0, np.uint64)
     items, entry = np.unique(both["item"], return_inverse=True)
-    newest = both["score"].max()
-    share = np.bincount(entry, np.exp2(both["score"] - newest), minlength=len(items))
-    best = np.argsort(-share, kind="stable")[:count]
-    return items[best], (share[best] / share[best[0]]).astype(np.float32)
+    clicks = np.bincount(entry, np.exp2(both["score"] - both["score"].max()), minlength=len(items))
+    return items[np.argsort(-clicks, kind="stable")[:count]]

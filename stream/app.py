@@ -83,7 +83,7 @@ class Firehose(Service):
             return
         try:
             started = time.monotonic()
-            self._ranker.serving = await asyncio.to_thread(load_serving, champion, self._config)
+            await asyncio.to_thread(self._ranker.serve, await asyncio.to_thread(load_serving, champion, self._config))
             remember(self._config.data, champion)
             log.info("serving version %s (%.1f s to load)", champion.version, time.monotonic() - started)
         except ArtifactError as error:

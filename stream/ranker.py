@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.ranking import Ranked, Ranking
-from state.events import Floats, Ids
+from state.events import Ids, Records
 from state.graph import Rows, combine
 from state.owed import Debt
 from state.partition import Partition
@@ -51,7 +51,7 @@ class Ranker:
         self._stores = stores
         self._titles = titles
         self._names: dict[int, tuple[str, str | None]] = {}
-        self._popular: tuple[Ids, Floats] = np.empty(0, np.uint64), np.empty(0, np.float32)
+        self._popular: Ids = np.empty(0, np.uint64)
         self._popular_until = 0.0
 
     def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
@@ -61,7 +61,7 @@ class Ranker:
         users = np.fromiter(debts, np.uint64, len(debts))
         sequences = store.sequences(users)
         k = self._config.ranking.k
-        popular, _ = self.popular_shares(max(k, 10))
+        popular = self._popular_items(max(k, 10))
         ranked = serving.ranking.rank(sequences, self, k) if serving else None
         said: list[dict[str, list[int]]] = [{}] * len(users)
         if ranked is not None and self._config.worker.baselines and len(sequences.steps):
@@ -91,6 +91,27 @@ class Ranker:
             answers.append(Answer(user, user_id, debt.offset, encode(message), standing))
         return answers
 
+    def serve(self, serving: Serving) -> None:
+        """Serve another version. Its items are counted first: with a million of them that takes seconds."""
+        if self._stores:
+            serving.ranking.count(self)
+        self.serving = serving
+
+    def clicked(self, events: Records) -> None:
+        """Take in events that a store has just taken in."""
+        if self.serving is not None:
+            self.serving.ranking.clicked(events)
+
+    def recount(self) -> None:
+        """Other partitions are this worker's now: what is clicked is to be counted anew."""
+        if self.serving is not None:
+            self.serving.ranking.recount()
+
+    @property
+    def popularity_half_life_s(self) -> float:
+        """Event time after which a click counts half in the rows' popularity."""
+        return self._state.popularity_half_life_s
+
     def rows(self, items: Ids) -> Rows:
         """Rows of the live graph over all partitions of this worker."""
         return combine([store.rows(items) for store in list(self._stores.values())], self._state)
@@ -116,14 +137,13 @@ class Ranker:
         reasons = [self._names[i][0] for i in because if i]
         return Recommended(item=name, score=round(float(score), 4), because=reasons, title=title)
 
-    def popular_shares(self, k: int) -> tuple[Ids, Floats]:
-        """The most popular items over all partitions of this worker, and their shares of the first one's."""
+    def _popular_items(self, k: int) -> Ids:
+        """The most popular items over all partitions of this worker."""
         if time.monotonic() > self._popular_until:
             lists = [s.popular() for s in list(self._stores.values())]
             self._popular = most_popular(lists, self._state.popular_items)
             self._popular_until = time.monotonic() + POPULAR_FOR_S
-        items, shares = self._popular
-        return items[:k], shares[:k]
+        return self._popular[:k]
 
     def _learn_names(self, ranked: Ranked | None, popular: Ids) -> None:
         """Look up ids and titles not met before; a title that changes is seen once the names are forgotten."""

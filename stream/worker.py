@@ -89,13 +89,14 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._outbox.bury(self._topics.clicks, number, decoded.dead)
         scores = decode_scores(store.prequential())
         tested = self._prequential.test(decoded.batch.events, scores)
-        store.apply(  # 2, 3
+        applied = store.apply(  # 2, 3
             decoded.batch,
             records[-1].offset + 1 + store.state.base,
             dead=len(decoded.dead),
             key_mismatch=decoded.key_mismatch,
             prequential=msgspec.json.encode(scores) if tested else None,
         )
+        self._ranker.clicked(applied.events)
         self._touched.set()
 
     async def answer(self) -> None:
@@ -186,6 +187,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._consumer.seek(partition, max(store.state.next_offset - store.state.base, begins[partition]))
         except Exception as error:  # the Kafka client would swallow it, and clicks would pass by unread
             self._failure = error
+        self._ranker.recount()
         self._touched.set()
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
@@ -195,3 +197,4 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             for partition in revoked:
                 if partition.topic == self._topics.clicks:
                     self._partitions.close(partition.partition)
+            self._ranker.recount()

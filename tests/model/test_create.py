@@ -7,7 +7,7 @@ import torch
 
 from model.barlow_twins import barlow_twins
 from model.create import Create
-from model.fusion import Fusion
+from model.fusion import MODEL_ALONE, Fusion
 from model.histories import Histories, pack
 from model.increment import Trained, learn
 from model.ranking import Ranking
@@ -115,7 +115,7 @@ def test_with_all_weights_0_the_graph_changes_nothing():
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
     settings = RankingSettings(because=False)
-    ranking = Ranking(trained.model, trained.vocabulary, Fusion(0.0, 0.0, 0.0), settings)
+    ranking = Ranking(trained.model, trained.vocabulary, MODEL_ALONE, settings)
     user = one_user(100, 101, 102)
     with_graph, without = ranking.rank(user, graph, 5), ranking.rank(user, MemoryGraph(STATE), 5)
     assert with_graph.items.tobytes() == without.items.tobytes()
@@ -127,7 +127,7 @@ def test_the_graph_makes_an_unknown_item_recommendable_and_says_why():
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
     graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
-    ranked = Ranking(trained.model, trained.vocabulary, Fusion(16.0, 0.0), RankingSettings()).rank(
+    ranked = Ranking(trained.model, trained.vocabulary, Fusion(evidence=16.0), RankingSettings()).rank(
         one_user(100, 102), graph, 8
     )
     assert 999 in ranked.items[0]

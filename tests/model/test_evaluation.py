@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import evaluation
-from model.evaluation import as_events, global_temporal, of_rival, prequential, ranked_tests, rivals, split
+from model.evaluation import OfCounts, as_events, global_temporal, prequential, ranked_tests, rivals, split
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.settings import StateSettings
@@ -55,7 +55,7 @@ def test_a_seen_item_is_filtered_but_not_where_it_is_what_came():
     order = [cut.vocabulary.ids.index(i) + 1 for i in "abc"]
     placed = torch.zeros(1, 4)
     placed[0, order] = scores[0, 1:]
-    ranks = ranked_tests(cut, lambda part: placed.expand(len(part.users), -1), None)
+    ranks = ranked_tests(cut, OfCounts(cut, lambda histories: placed.expand(len(histories), -1)))
     assert ranks["unfiltered"].tolist() == [0, 1]
     assert ranks["filtered"].tolist() == [0, 0]
 
@@ -108,6 +108,6 @@ def test_a_rival_scores_what_it_counted(name):
     users = ["ann", "ann", "ann", "bob", "bob", "bob", "cid", "cid"]
     items = ["a", "b", "c", "a", "b", "a", "a", "b"]
     cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 1000), 0.8, StateSettings())
-    scores = of_rival(cut, rivals(cut)[name])(cut.tests)
+    scores = OfCounts(cut, rivals(cut)[name]).scores(cut.tests)
     after_a = cut.vocabulary.ids.index("b") + 1
     assert scores[-1].argmax().item() in (after_a, cut.vocabulary.ids.index("a") + 1)

@@ -1,14 +1,11 @@
-"""Fusion weights are chosen on events that were held back, by the ranks that serving would give them."""
+"""Fusion weights are learned from events that were held back, as serving would have met them."""
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 
 from model.fusion import MODEL_ALONE, Fusion
-from model.holdout import Candidates, Holdout, choose_fusion, cut
-from model.metrics import ranks_of
-from model.ranking import Ranking
+from model.holdout import Holdout, choices, choose_fusion, cut
 from model.settings import RankingSettings
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -26,40 +23,72 @@ def test_the_cut_is_one_moment_for_all_users():
     assert len(past.steps) + len(held.steps) == 40 * 12
 
 
-@pytest.mark.parametrize("filter_seen", [False, True])
-@pytest.mark.parametrize("fusion", [MODEL_ALONE, Fusion(2.0, 1.0, 0.5, 0.5), Fusion(16.0, 0.0, 0.0, 1.0)], ids=repr)
-def test_ranks_among_the_candidates_are_those_of_the_whole_catalogue(fusion, filter_seen):
-    trained = learned(cycling(users=12, items=30))
-    past, held = cut(from_events(cycling(users=12, items=30)), 10)
-    holdout = Holdout(past, held, STATE)
-    settings = RankingSettings(filter_seen=filter_seen)
-    found = Candidates(holdout, trained.model, trained.vocabulary, settings).ranks(fusion)
+def of(events: np.ndarray, count: int) -> Holdout:
+    return Holdout(*cut(from_events(events), count), STATE)
 
-    whole = Ranking(trained.model, trained.vocabulary, fusion, msgspec.structs.replace(settings, fresh_items=0))
-    scores = whole.scores(holdout.sequences, holdout.graph)
-    targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets))
-    if filter_seen:
-        for row in range(len(targets)):
-            seen = trained.vocabulary.lookup(holdout.sequences.of(row)["item"])
-            scores[row, torch.from_numpy(seen[seen != targets[row].item()])] = -torch.inf
-    assert found.tolist() == ranks_of(scores, targets).tolist()
+
+def test_before_each_test_the_graph_knows_what_came_earlier_and_nothing_else():
+    events = cycling(users=40)
+    holdout = of(events, 10)
+    for tests, _, graph in holdout.batches(items=1 << 25):
+        assert tests.stop - tests.start == 1
+        ts = held_ts(holdout, tests.start, events)
+        for item in np.unique(events["item"]):
+            clicks = ((events["item"] == item) & (events["ts"] < ts)).sum()
+            assert graph.rows(np.array([item])).degree[0] == clicks
+
+
+def held_ts(holdout: Holdout, test: int, events: np.ndarray) -> int:
+    """When the held-out event came: the first of its user after those of its history."""
+    own = np.sort(events["ts"][events["user"] == holdout.sequences.users[test]])
+    return own[np.diff(holdout.sequences.indptr)[test]]
+
+
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_a_target_is_the_first_candidate_and_no_item_stands_twice(filter_seen):
+    trained = learned(cycling(users=60, items=30))
+    holdout = of(cycling(users=60, items=30), 60)
+    settings = RankingSettings(filter_seen=filter_seen)
+    known = choices(holdout, trained.model, trained.vocabulary, settings)
+    real = torch.isfinite(known.correction)
+    assert real[:, 0].all()
+    # 30 items are few enough for all of them to be candidates, but for those seen before.
+    seen = [len(np.unique(holdout.sequences.of(row)["item"])) for row in range(len(real))]
+    wanted = [30 - s for s in seen] if filter_seen else [30] * len(seen)
+    assert real.sum(1).tolist() == wanted
+    model = known.words[:, :, 0].masked_fill(~real, -torch.inf)
+    assert all(len(torch.unique(row[torch.isfinite(row)])) == n for row, n in zip(model, wanted, strict=True))
 
 
 def test_where_what_follows_is_certain_the_graph_is_given_a_say():
-    events = cycling(users=30, items=20)
+    events = cycling(users=240, items=20)
     untrained = learned(events, epochs=1, warm_up_epochs=0)
-    past, held = cut(from_events(events), 30)
-    fusion = choose_fusion(
-        Candidates(Holdout(past, held, STATE), untrained.model, untrained.vocabulary, RankingSettings())
-    )
+    model, vocabulary = untrained.model, untrained.vocabulary
+    fusion = choose_fusion(of(events, 80), model, vocabulary, RankingSettings())
     assert fusion.evidence > 0
     assert fusion.before < 1
+    alone = choose_fusion(of(events, 80), model, vocabulary, RankingSettings(), without_model=True)
+    assert alone.model == 0 < alone.evidence
+
+
+def test_where_nobody_comes_back_a_repeat_counts_against_an_item():
+    draw = np.random.default_rng(0)
+    events = cycling(users=240, items=20)
+    for user in np.unique(events["user"]):
+        own = events["user"] == user
+        events["item"][own] = draw.permutation(20)[: own.sum()] + 100
+    trained = learned(events, epochs=2)
+    holdout = of(events, 80)
+    fusion = choose_fusion(holdout, trained.model, trained.vocabulary, RankingSettings())
+    assert fusion.repeat < 0
+    with_graph = holdout.scores(trained.model, trained.vocabulary, fusion, RankingSettings())
+    alone = holdout.scores(trained.model, trained.vocabulary, MODEL_ALONE, RankingSettings())
+    assert with_graph["ndcg@10"] > alone["ndcg@10"]
 
 
 def test_without_held_out_events_there_is_still_a_fusion():
     events = cycling(users=2, items=3, steps=2)
-    past, held = cut(from_events(events), 0)
     trained = learned(events)
-    candidates = Candidates(Holdout(past, held, STATE), trained.model, trained.vocabulary, RankingSettings())
-    assert choose_fusion(candidates) == Fusion(1.0, 1.0, 0.0, 0.0)
-    assert np.array_equal(candidates.ranks(MODEL_ALONE), np.empty(0))
+    holdout = of(events, 0)
+    assert choose_fusion(holdout, trained.model, trained.vocabulary, RankingSettings()) == Fusion()
+    assert holdout.scores(trained.model, trained.vocabulary, Fusion(), RankingSettings()) == {}

@@ -1,0 +1,77 @@
+"""How often each item was clicked, in all and lately: numbers of the live graph's rows, kept by column for ranking.
+
+    n_j   clicks in all                    evidence for j counts 1 / √n_j: what goes with everything says little
+    p_j   log(1 + 10 · a_j)                a_j = clicks, halved every half-life of event time
+
+Rows hold the same numbers; reading a row for every item that could be recommended would cost more than ranking does.
+"""
+
+import numpy as np
+import torch
+
+from model.catalogue import RowsOf
+from state.events import Ids, Ints
+
+SHARPNESS = 10.0
+AGED = 0.01
+"""Half-lives by which event time moves on before what was not clicked is faded too."""
+ROWS_AT_ONCE = 4096
+
+
+class Popularity:
+    """Counts for the columns of a catalogue; column 0 is padding and has none."""
+
+    def __init__(self, half_life_s: float) -> None:
+        self._half_life_ms = half_life_s * 1000.0
+        self._clicks = np.zeros(1, np.float32)
+        self._lately = np.zeros(1, np.float32)
+        self._ts = np.zeros(1, np.int64)
+        self._now = 0
+        self.word = torch.zeros(1)
+        """p_j, [columns]."""
+        self.damping = np.zeros(1, np.float32)
+        """1 / √n_j, [columns]; 0 for padding."""
+
+    def __len__(self) -> int:
+        """Columns."""
+        return len(self._ts)
+
+    def extend(self, items: Ids, rows_of: RowsOf) -> None:
+        """Columns for further items, counted as their rows say."""
+        clicks, lately, ts = [self._clicks], [self._lately], [self._ts]
+        for start in range(0, len(items), ROWS_AT_ONCE):
+            rows = rows_of(items[start : start + ROWS_AT_ONCE])
+            clicks.append(rows.degree.astype(np.float32))
+            lately.append(rows.popularity.astype(np.float32))
+            ts.append(rows.ts)
+        self._clicks, self._lately, self._ts = np.concatenate(clicks), np.concatenate(lately), np.concatenate(ts)
+        self._now = max(self._now, int(self._ts.max()))
+        self._say_all()
+
+    def add(self, columns: Ints, ts: Ints) -> None:
+        """Count clicks at these event times, ms; what falls on column 0 is nobody's."""
+        if not len(columns):
+            return
+        touched, place = np.unique(columns, return_inverse=True)
+        newest = self._ts[touched]
+        np.maximum.at(newest, place, ts)
+        lately = self._lately[touched] * np.exp2((self._ts[touched] - newest) / self._half_life_ms)
+        lately += np.bincount(place, np.exp2((ts - newest[place]) / self._half_life_ms))
+        self._lately[touched], self._ts[touched] = lately, newest
+        self._clicks[touched] += np.bincount(place)
+        self._lately[0] = self._clicks[0] = 0.0
+        if newest.max() - self._now > AGED * self._half_life_ms:
+            self._now = int(newest.max())
+            self._say_all()
+        else:
+            self._say(touched)
+
+    def _say_all(self) -> None:
+        self.word = torch.zeros(len(self))
+        self.damping = np.zeros(len(self), np.float32)
+        self._say(np.arange(1, len(self)))
+
+    def _say(self, columns: Ints) -> None:
+        lately = self._lately[columns] * np.exp2((self._ts[columns] - self._now) / self._half_life_ms)
+        self.word[torch.from_numpy(columns)] = torch.from_numpy(np.log1p(SHARPNESS * lately).astype(np.float32))
+        self.damping[columns] = np.where(columns > 0, 1.0 / np.sqrt(np.maximum(self._clicks[columns], 1.0)), 0.0)

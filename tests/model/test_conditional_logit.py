@@ -1,0 +1,47 @@
+"""Weights are found from choices made with known ones."""
+
+import pytest
+import torch
+
+from model.conditional_logit import Choices, fit
+
+TRUE = torch.tensor([1.5, -1.0, 0.0])
+
+
+def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -> Choices:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randn(people, candidates, len(weights), generator=generator)
+    picked = torch.multinomial(torch.softmax(words @ weights, 1), 1, generator=generator)[:, 0]
+    at = torch.arange(people)
+    first = words[:, 0].clone()
+    words[:, 0] = words[at, picked]
+    words[at, picked] = torch.where((picked == 0)[:, None], words[:, 0], first)
+    return Choices(words, torch.zeros(people, candidates))
+
+
+def test_the_weights_that_made_the_choices_are_found():
+    found, _ = fit(chosen_by(TRUE), torch.tensor([True] * 3))
+    # The floor sharpens them; their proportions stay.
+    assert (found / found[0]).tolist() == pytest.approx((TRUE / TRUE[0]).tolist(), abs=0.1)
+
+
+def test_a_word_that_is_not_free_weighs_nothing():
+    found, worse = fit(chosen_by(TRUE), torch.tensor([True, False, True]))
+    _, better = fit(chosen_by(TRUE), torch.tensor([True] * 3))
+    assert found[1] == 0
+    assert worse > better
+
+
+def test_candidates_that_are_none_and_candidates_drawn_for_many_change_nothing():
+    whole = chosen_by(TRUE)
+    found, _ = fit(whole, torch.tensor([True] * 3))
+    padded = Choices(
+        torch.cat([whole.words, torch.full((4000, 5, 3), 9.0)], 1),
+        torch.cat([whole.correction, torch.full((4000, 5), -torch.inf)], 1),
+    )
+    assert fit(padded, torch.tensor([True] * 3))[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
+    # Half of the others, each standing for two.
+    kept = [0, *range(1, 20, 2)]
+    correction = torch.tensor([0.0] + [float(torch.tensor(1.9).log())] * 10).expand(4000, -1)
+    drawn, _ = fit(Choices(whole.words[:, kept], correction), torch.tensor([True] * 3))
+    assert (drawn / drawn[0]).tolist() == pytest.approx((found / found[0]).tolist(), abs=0.1)
