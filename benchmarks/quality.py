@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from model.create import Create
-from model.evaluation import SPLIT, OfCounts, OfModel, Split, as_events, ranked_tests, rivals, split
+from model.evaluation import SPLIT, OfCounts, OfModel, Ranked, Split, as_events, breadth, ranked_tests, rivals, split
 from model.fusion import MODEL_ALONE
 from model.histories import to_histories
 from model.holdout import Holdout, choose_fusion
@@ -36,11 +36,11 @@ Settings = dict[str, Any]
 DATASETS = ("amazon-beauty", "amazon-sports")
 SEEDS = 3
 MODEL: Settings = {"dropout": 0.6}
-LAST: Settings = {"last_epochs": 4, "learning_rate": 4e-3, "increment_learning_rate": 1e-3}
-ALONE: Settings = LAST | {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0, "epochs": 56}
-TOGETHER: Settings = LAST | {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1, "epochs": 29}
-SHORTER = ((4, 3), (8, 8), (12, 16))
-"""Epochs of warm-up and joint training, for quality at equal training time."""
+LAST: Settings = {"last_epochs": 10, "learning_rate": 4e-3, "last_learning_rate": 2e-3}
+ALONE: Settings = LAST | {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0, "epochs": 50}
+TOGETHER: Settings = LAST | {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1, "epochs": 25, "last_epochs": 8}
+FOR_SECONDS = {10: (3, (4, 2)), 20: (8, (12, 4)), 40: (18, (16, 13)), 80: (38, (20, 30)), 160: (78, (20, 70))}
+"""Epochs of SASRec, and of CREATE's warm-up and joint training, that with two last ones take about so long on Beauty."""
 
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
@@ -59,12 +59,13 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE, d=128": ({"dim": 128}, TOGETHER),
     "SASRec, d=128": ({"dim": 128}, ALONE),
     "SASRec, init 0.02": ({"init_std": 0.02}, ALONE),
+    "SASRec, init 0.3": ({"init_std": 0.3}, ALONE),
     "SASRec, full softmax": ({}, ALONE | {"loss": "full", "epochs": 30}),
     "SASRec, scalable": ({}, ALONE | {"loss": "scalable"}),
-    **{f"SASRec, {n} epochs": ({}, ALONE | {"epochs": n}) for n in (4, 8, 16, 30)},
+    **{f"SASRec, {t} s": ({}, ALONE | {"epochs": n, "last_epochs": 2}) for t, (n, _) in FOR_SECONDS.items()},
     **{
-        f"CREATE, {w}+{n} epochs": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n})
-        for w, n in ((4, 3), (8, 8), (12, 16))
+        f"CREATE, {t} s": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n, "last_epochs": 2})
+        for t, (_, (w, n)) in FOR_SECONDS.items()
     },
 }
 
@@ -85,10 +86,10 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a job came to: ranks by name and by what is done with seen items."""
+    """What a job came to: tests by name and by what is done with seen items."""
 
     job: Job
-    ranks: dict[str, dict[str, Ranks]]
+    tested: dict[str, dict[str, Ranked]]
     facts: dict[str, Any]
 
 
@@ -128,7 +129,7 @@ def run(job: Job) -> Outcome:
     ):
         found[name] = ranked_tests(cut, OfModel(cut, trained, fusion, ranking, live=live))
     facts = {
-        "train_s": round(trained.metrics["train_s"], 1),
+        "train_s": round(trained.metrics["train_s"] + trained.metrics["last_s"], 1),
         "learn_s": round(seconds, 1),
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "fusion": msgspec.to_builtins(trained.fusion),
@@ -188,11 +189,13 @@ def main() -> None:
 def keep(outcome: Outcome, folder: Path) -> None:
     """Write a job's figures as a line, its ranks beside them."""
     name = Path(outcome.job.path).name.removesuffix(".csv.gz")
-    last = load(outcome.job.path).last
+    cut = load(outcome.job.path)
     with (folder / f"{name}.jsonl").open("a") as lines:
-        for variant, ranks in outcome.ranks.items():
-            found = scores(ranks, last)
+        for variant, tested in outcome.tested.items():
+            ranks = {seen: ranked.ranks for seen, ranked in tested.items()}
+            found = scores(ranks, cut.last)
             line = {"variant": variant, "seed": outcome.job.seed, "scores": found} | outcome.facts
+            line["breadth"] = {seen: breadth(cut, ranked.shown) for seen, ranked in tested.items()}
             lines.write(json.dumps(line) + "\n")
             said = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
             print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {said}", flush=True)

@@ -1,4 +1,4 @@
-"""Tables from what `benchmarks.quality` measured: `python -m benchmarks.quality_report [FOLDER]`.
+"""Tables from what `benchmarks.quality` measured: `python -m benchmarks.quality_report [FOLDER] [DATA]`.
 
 Mean ± standard deviation over seeds of NDCG@10 in percent; leads with a 95% interval from a bootstrap over users, the
 seeds' ranks of each event put side by side.
@@ -7,16 +7,22 @@ seeds' ranks of each event put side by side.
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import load
-from model.metrics import lead
+from benchmarks.quality import FOR_SECONDS, load
+from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
-OVER = ("SASRec", "SASRec + graph")
+BEST = "successive, filtered"
+OVER = ("SASRec", "SASRec + live graph")
+LIVE = " + live graph"
+GRAPH_ONLY = "live graph alone"
+PARTS = ("SASRec", "CREATE", "SASRec + live graph", "CREATE + live graph", GRAPH_ONLY, "item-kNN")
+"""Rows of the tables that split tests by user and item."""
 OTHERS = """
 Others' figures, under their own protocols (not to be compared line by line): CREATE's paper, last, Beauty: SASRec
 1.87, CREATE 2.15; Sports: 1.48 and 1.58. "Time to Split" (RecSys '25), SASRec, Beauty: 2.40 last, 2.78 successive;
@@ -24,46 +30,126 @@ Sports: 2.18 and 3.01.
 """
 
 
-def table(folder: Path, data: Path, dataset: str) -> str:
-    """One data set as Markdown."""
-    newest = {}
-    for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
-        found = json.loads(line)
-        newest[found["variant"], found["seed"]] = found
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (variant, _), found in sorted(newest.items()):
-        runs[variant].append(found)
-    cut = load(str(data / f"{dataset}.csv.gz"))
-    users = cut.tests.users
+def row(cells: list[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
 
-    def ranks(variant: str, place: str) -> list[np.ndarray]:
+
+def headed(head: list[str]) -> list[str]:
+    """The first two rows."""
+    return [row(head), "|" + "---|" * len(head)]
+
+
+class Measured:
+    """What was measured on one data set."""
+
+    def __init__(self, folder: Path, data: Path, dataset: str) -> None:
+        self._folder, self.dataset = folder, dataset
+        newest = {}
+        for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
+            found = json.loads(line)
+            newest[found["variant"], found["seed"]] = found
+        self.runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for (variant, _), found in sorted(newest.items()):
+            self.runs[variant].append(found)
+        self.cut = load(str(data / f"{dataset}.csv.gz"))
+
+    def ranks(self, variant: str, place: str) -> list[np.ndarray]:
+        """Ranks of each seed."""
         target, seen = place.split(", ")
-        chosen = cut.last if target == "last" else np.ones(len(users), bool)
-        files = (folder / f"{dataset}.{variant.replace(' ', '_')}.{run['seed']}.npz" for run in runs[variant])
+        chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
+        files = (
+            self._folder / f"{self.dataset}.{variant.replace(' ', '_')}.{run['seed']}.npz" for run in self.runs[variant]
+        )
         return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
 
-    def against(variant: str, over: str, place: str) -> str:
-        if over not in runs or variant == over or len(runs[variant]) != len(runs[over]):
+    def against(self, variant: str, over: str, place: str) -> str:
+        """The lead over another variant and its interval, of the seeds both have."""
+        if (
+            variant not in self.runs
+            or over not in self.runs
+            or variant == over
+            or "train_s" not in self.runs[variant][0]
+        ):
             return ""
-        target = place.split(", ")[0]
-        who = users[cut.last] if target == "last" else users
-        a, b = ranks(variant, place), ranks(over, place)
-        middle, low, high = lead(np.concatenate(a), np.concatenate(b), np.tile(who, len(a)))
+        users = self.cut.tests.users
+        who = users[self.cut.last] if place.startswith("last") else users
+        both = list(zip(self.ranks(variant, place), self.ranks(over, place), strict=False))
+        a, b = (np.concatenate(side) for side in zip(*both, strict=True))
+        middle, low, high = lead(a, b, np.tile(who, len(both)))
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
-    head = ["variant", *PLACES, "train s", *(f"over {o}, {PLACES[1]}" for o in OVER), f"over {OVER[0]}, {PLACES[3]}"]
-    lines = [f"### {dataset}: {len(users):,} tests, {int(cut.last.sum()):,} last, {cut.cold:,} cold left out", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for variant, found in sorted(runs.items(), key=lambda r: -r[1][0]["scores"][PLACES[1]]["ndcg@10"]):
-        cells = [variant + ("" if len(found) > 1 else " (1 seed)" if "train_s" in found[0] else "")]
-        for place in PLACES:
-            values = [100 * f["scores"][place]["ndcg@10"] for f in found]
-            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.2f}{spread}")
-        cells.append(f"{np.mean([f['train_s'] for f in found]):.0f}" if "train_s" in found[0] else "-")
-        cells += [against(variant, over, PLACES[1]) for over in OVER] + [against(variant, OVER[0], PLACES[3])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    def mean(self, variant: str, place: str) -> str:
+        """NDCG@10 in percent, mean ± sd over seeds."""
+        values = [100 * run["scores"][place]["ndcg@10"] for run in self.runs[variant]]
+        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.2f}{spread}"
+
+    def whole(self) -> Iterator[str]:
+        """Every variant but those for the table of equal times."""
+        tests, last, cold = len(self.cut.last), int(self.cut.last.sum()), self.cut.cold
+        yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
+        over = [f"over {o}, {BEST}" for o in OVER]
+        yield from headed(["variant", *PLACES, "train s", "parameters", *over, "coverage@10", "popularity bias"])
+        for variant, found in sorted(self.runs.items(), key=lambda r: -r[1][0]["scores"][BEST]["ndcg@10"]):
+            if any(f", {seconds} s" in variant for seconds in FOR_SECONDS):
+                continue
+            trained = "train_s" in found[0] and variant != GRAPH_ONLY
+            cells = [variant + (" (1 seed)" if trained and len(found) == 1 else "")]
+            cells += [self.mean(variant, place) for place in PLACES]
+            cells.append(f"{np.mean([f['train_s'] for f in found]):.0f}" if trained else "-")
+            cells.append(f"{found[0]['parameters']:,}" if trained else "-")
+            cells += [self.against(variant, o, BEST) for o in OVER]
+            breadth = [f["breadth"]["filtered"] for f in found]
+            cells += [f"{np.mean([b[key] for b in breadth]):.2f}" for key in ("coverage@10", "popularity_bias")]
+            yield row(cells)
+
+    def leads(self) -> Iterator[str]:
+        """CREATE's leads for every target, with and without seen items."""
+        pairs = (
+            ("CREATE", "SASRec"),
+            ("CREATE" + LIVE, "SASRec"),
+            ("CREATE" + LIVE, "SASRec" + LIVE),
+            ("CREATE + graph as at the split", "SASRec + graph as at the split"),
+            ("CREATE" + LIVE, GRAPH_ONLY),
+        )
+        yield from headed(["", *PLACES])
+        for variant, over in pairs:
+            if variant in self.runs:
+                yield row([f"{variant} over {over}", *(self.against(variant, over, place) for place in PLACES)])
+
+    def parts(self) -> Iterator[str]:
+        """NDCG@10 of tests by their user's history and their item's popularity and age."""
+        cut = self.cut
+        length = np.diff(cut.tests.indptr)
+        item, steps = cut.targets.numpy(), cut.past.steps
+        met = cut.vocabulary.lookup(steps["item"])
+        clicks = np.bincount(met, minlength=len(cut.vocabulary) + 1)[item]
+        first = np.full(len(cut.vocabulary) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, met, steps["ts"])
+        age_days = (cut.ts - first[item]) / 86_400_000
+        parts = {
+            "history ≤ 5": length <= 5, "6 to 20": (length > 5) & (length <= 20), "> 20": length > 20,
+            "item clicked ≤ 10 times": clicks <= 10, "11 to 50": (clicks > 10) & (clicks <= 50), "> 50": clicks > 50,
+            "item known ≤ 180 days": age_days <= 180, "to 2 years": (age_days > 180) & (age_days <= 730),
+            "longer": age_days > 730,
+        }  # fmt: skip
+        yield from headed(["successive, filtered", *(f"{name} ({int(at.sum()):,})" for name, at in parts.items())])
+        for variant in PARTS:
+            if variant in self.runs:
+                gained = np.mean([gains(ranks) for ranks in self.ranks(variant, BEST)], axis=0)
+                yield row([variant, *(f"{100 * gained[at].mean():.2f}" for at in parts.values())])
+
+    def equal_times(self) -> Iterator[str]:
+        """NDCG@10 after about as many seconds of training."""
+        if f"SASRec, {min(FOR_SECONDS)} s" not in self.runs:
+            return
+        yield from headed([f"{BEST}, after", *(f"{seconds} s" for seconds in FOR_SECONDS)])
+        for name in ("SASRec", "CREATE"):
+            for suffix in ("", LIVE):
+                at = [f"{name}, {seconds} s{suffix}" for seconds in FOR_SECONDS]
+                said = [f"{self.mean(v, BEST)} ({self.runs[v][0]['train_s']:.0f} s)" for v in at if v in self.runs]
+                yield row([name + suffix, *said])
 
 
 def main() -> None:
@@ -71,7 +157,9 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "benchmarks/results/quality")
     data = Path(sys.argv[2] if len(sys.argv) > 2 else "../shared/data")
     for file in sorted(folder.glob("*.jsonl")):
-        print(table(folder, data, file.stem) + "\n")
+        measured = Measured(folder, data, file.stem)
+        for table in (measured.whole, measured.leads, measured.parts, measured.equal_times):
+            print("\n".join(table()) + "\n")
     print(OTHERS.strip())
 
 

@@ -145,22 +145,50 @@ class OfCounts:
         """Learns nothing."""
 
 
-def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranks]:
-    """Ranks of all tests with seen items ranked like any other, and with them filtered (but a repeated target)."""
-    ranks: dict[str, list[Ranks]] = {"unfiltered": [], "filtered": []}
+class Ranked(NamedTuple):
+    """What became of all tests of a split."""
+
+    ranks: Ranks
+    """[T] 0-based rank of what came."""
+    shown: np.ndarray
+    """[T, 10] indices of the items ranked first."""
+
+
+def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
+    """All tests with seen items ranked like any other, and with them filtered (but a repeated target's rank)."""
+    found: dict[str, list[Ranked]] = {"unfiltered": [], "filtered": []}
     for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
         if len(arrived):
             scorer.arrived(arrived)
         part, targets = rows_of_sequences(cut.tests, chosen.start, chosen.stop), cut.targets[chosen]
         scores = scorer.scores(part).clone()
         scores[:, 0] = -torch.inf
-        ranks["unfiltered"].append(ranks_of(scores, targets))
+        found["unfiltered"].append(Ranked(ranks_of(scores, targets), _first(scores)))
         seen = to_histories(part, cut.vocabulary)
         own = scores.gather(1, targets[:, None])
         user = torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths))
         scores[user, torch.from_numpy(seen.items)] = -torch.inf
-        ranks["filtered"].append(ranks_of(scores.scatter(1, targets[:, None], own), targets))
-    return {name: np.concatenate(found) for name, found in ranks.items()}
+        shown = _first(scores)
+        found["filtered"].append(Ranked(ranks_of(scores.scatter(1, targets[:, None], own), targets), shown))
+    return {n: Ranked(*(np.concatenate(part) for part in zip(*parts, strict=True))) for n, parts in found.items()}
+
+
+def _first(scores: torch.Tensor) -> np.ndarray:
+    return scores.topk(min(CUTOFF, scores.shape[1]), dim=1).indices.numpy()
+
+
+def breadth(cut: Split, shown: np.ndarray) -> dict[str, float]:
+    """coverage@10, the share of the catalogue that anybody was shown, and popularity_bias.
+
+    popularity_bias: clicks in the past of what was shown over clicks of what came, means over all tests; at 1 the
+    lists are as popular as people's choices are.
+    """
+    items = len(cut.vocabulary)
+    clicks = np.bincount(cut.vocabulary.lookup(cut.past.steps["item"]), minlength=items + 1)
+    return {
+        "coverage@10": round(len(np.unique(shown)) / items, 4),
+        "popularity_bias": round(float(clicks[shown].mean() / clicks[cut.targets.numpy()].mean()), 3),
+    }
 
 
 def rivals(cut: Split) -> dict[str, Callable[[Histories], torch.Tensor]]:
@@ -194,7 +222,7 @@ def global_temporal(
     events, names = as_events(users, items, ts)
     cut = split(events, names, SPLIT, state)
     which = "filtered" if ranking.filter_seen else "unfiltered"
-    found: dict[str, Ranks] = {}
+    found: dict[str, Ranked] = {}
     trained_as = {"create": training, "sasrec": without_graph(training)}
     for number, (name, settings) in enumerate(trained_as.items()):
         progress(number / len(trained_as), f"training {name}")
@@ -214,7 +242,11 @@ def global_temporal(
         | {"cold": cut.cold},
         "seed": seed,
         "models": {
-            name: {"last": summary(ranks[cut.last]), "successive": summary(ranks)} for name, ranks in found.items()
+            name: {
+                "last": summary(tested.ranks[cut.last]),
+                "successive": summary(tested.ranks) | breadth(cut, tested.shown),
+            }
+            for name, tested in found.items()
         },
     }
 

@@ -80,17 +80,22 @@ def learn(
         metrics |= {f"champion_{name}": value for name, value in before.items()}
     # Last passes with the newest events in: they are what the next hour looks like. The graph's user rows would have
     # to be learned anew for them, so they are the sequence encoder's alone.
-    train(
+    last = train(
         net,
         to_histories(sequences, vocabulary),
         without_graph(training),
         warm_up_epochs=0,
         epochs=training.last_epochs if fresh else 1,
-        learning_rate=training.increment_learning_rate,
+        learning_rate=training.last_learning_rate if fresh else training.increment_learning_rate,
         seed=seed + 1,
         fresh=False,
     )
-    metrics |= {"epochs": float(spent.epochs), "train_s": spent.seconds, "users": float(len(histories))}
+    metrics |= {
+        "epochs": float(spent.epochs),
+        "train_s": spent.seconds,
+        "last_s": last.seconds,
+        "users": float(len(histories)),
+    }
     return Trained(net, vocabulary, fusion, metrics, parent)
 
 

@@ -36,7 +36,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 4e-3
     increment_learning_rate: Positive = 1e-3
-    """Of the joint epochs of a later version, and of every version's last epochs."""
+    """Of the joint epochs of a later version."""
+    last_learning_rate: Positive = 2e-3
+    """Of a first version's last epochs."""
     graph_learning_rate: Positive = 4e-3
     user_learning_rate: Positive = 1e-3
     warm_up_epochs: Count = 12

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import evaluation
-from model.evaluation import OfCounts, as_events, global_temporal, prequential, ranked_tests, rivals, split
+from model.evaluation import OfCounts, as_events, breadth, global_temporal, prequential, ranked_tests, rivals, split
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.settings import StateSettings
@@ -56,8 +56,8 @@ def test_a_seen_item_is_filtered_but_not_where_it_is_what_came():
     placed = torch.zeros(1, 4)
     placed[0, order] = scores[0, 1:]
     ranks = ranked_tests(cut, OfCounts(cut, lambda histories: placed.expand(len(histories), -1)))
-    assert ranks["unfiltered"].tolist() == [0, 1]
-    assert ranks["filtered"].tolist() == [0, 0]
+    assert ranks["unfiltered"].ranks.tolist() == [0, 1]
+    assert ranks["filtered"].ranks.tolist() == [0, 0]
 
 
 def changed_after(moment: int, items: list[str]) -> list[str]:
@@ -101,6 +101,15 @@ def test_the_document_has_all_names_and_both_targets():
     for scores in found["models"].values():
         assert set(scores) == {"last", "successive"}
         assert set(scores["last"]) == {"ndcg@10", "recall@10", "recall@20", "mrr"}
+        assert 0 < scores["successive"]["coverage@10"] <= 1
+
+
+def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_choose():
+    cut = split(*as_events(*stream()), 0.9, StateSettings())
+    shown = ranked_tests(cut, OfCounts(cut, rivals(cut)["popularity"]))["unfiltered"].shown
+    found = breadth(cut, shown)
+    assert found["coverage@10"] == round(10 / len(cut.vocabulary), 4)
+    assert found["popularity_bias"] > 1
 
 
 @pytest.mark.parametrize("name", ["popularity", "transitions", "item-kNN"])
