@@ -128,11 +128,12 @@ class Measured:
         first = np.full(len(cut.vocabulary) + 1, np.iinfo(np.int64).max)
         np.minimum.at(first, met, steps["ts"])
         age_days = (cut.ts - first[item]) / 86_400_000
+        waited_days = (cut.ts - cut.tests.steps["ts"][cut.tests.indptr[1:] - 1]) / 86_400_000
         parts = {
             "history ≤ 5": length <= 5, "6 to 20": (length > 5) & (length <= 20), "> 20": length > 20,
             "item clicked ≤ 10 times": clicks <= 10, "11 to 50": (clicks > 10) & (clicks <= 50), "> 50": clicks > 50,
             "item known ≤ 180 days": age_days <= 180, "to 2 years": (age_days > 180) & (age_days <= 730),
-            "longer": age_days > 730,
+            "longer": age_days > 730, "same day as the event before": waited_days == 0, "later": waited_days > 0,
         }  # fmt: skip
         yield from headed(["successive, filtered", *(f"{name} ({int(at.sum()):,})" for name, at in parts.items())])
         for variant in PARTS:
@@ -146,10 +147,8 @@ class Measured:
             return
         yield from headed([f"{BEST}, after", *(f"{seconds} s" for seconds in FOR_SECONDS)])
         for name in ("SASRec", "CREATE"):
-            for suffix in ("", LIVE):
-                at = [f"{name}, {seconds} s{suffix}" for seconds in FOR_SECONDS]
-                said = [f"{self.mean(v, BEST)} ({self.runs[v][0]['train_s']:.0f} s)" for v in at if v in self.runs]
-                yield row([name + suffix, *said])
+            at = [f"{name}, {seconds} s" for seconds in FOR_SECONDS]
+            yield row([name, *(f"{self.mean(v, BEST)} ({self.runs[v][0]['train_s']:.0f} s)" for v in at)])
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
 """Weights of a few words from what people chose: McFadden's conditional logit, told to mind the top of the list.
 
-    p = exp(θ · x_target) / Σ_j exp(θ · x_j)          L(θ) = -mean log(p + floor) + ridge · |θ|²
+    p = exp(θ · x_target) / Σ_j exp(θ · x_j)          L(θ) = -mean log(p + floor) + ridge · |θ - θ_0|²
 
 x_j are the words for candidate j. With floor = 0 this is the maximum likelihood, and choices that nothing could have
 foretold rule it; from a floor on, a choice below it no longer counts, and what is nearly right does. That follows
 NDCG@10 far better (ARCHITECTURE.md has the figures), but has other optima: it starts from the maximum likelihood.
+The ridge holds the weights near what was known before: some hours of shopping are not like the next.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 FLOOR = 0.03
-RIDGE = 1e-4
+RIDGE = 1e-2
 STEPS = 60
 
 
@@ -26,37 +27,39 @@ class Choices(NamedTuple):
     """[T, C] log of how many items a candidate stands for; -inf where there is none."""
 
 
-def fit(choices: Choices, free: Tensor) -> tuple[Tensor, float]:
+def fit(choices: Choices, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     """Weights [F] and the loss they reach; weights not `free` [F] (bool) stay 0.
 
-    Deterministic. Words are scaled to unit spread within, so that the ridge means the same for each.
+    `prior` [F] is what was known before, θ_0. Deterministic. Words are scaled to unit spread within, so that the ridge
+    means the same for each.
     """
     real = torch.isfinite(choices.correction)
     spread = choices.words[real].std(0).clamp(min=1e-6)
     words = choices.words / spread * free
-    weights = torch.zeros(words.shape[2])
+    known = prior * spread * free
+    weights = known
     for floor in (0.0, FLOOR):
-        weights = _descend(words, choices.correction, weights, floor)
+        weights = _descend(words, choices.correction, weights, known, floor)
     with torch.no_grad():
-        reached = loss(words, choices.correction, weights, FLOOR).item()
+        reached = loss(words, choices.correction, weights, known, FLOOR).item()
     return weights * free / spread, reached
 
 
-def loss(words: Tensor, correction: Tensor, weights: Tensor, floor: float) -> Tensor:
+def loss(words: Tensor, correction: Tensor, weights: Tensor, prior: Tensor, floor: float) -> Tensor:
     """L(θ) of scaled words, a scalar."""
     scores = words @ weights + correction
     chosen = scores[:, 0] - torch.logsumexp(scores, 1)
     unlikely = chosen if floor == 0.0 else torch.log(chosen.exp() + floor)
-    return RIDGE * (weights**2).sum() - unlikely.mean()
+    return RIDGE * ((weights - prior) ** 2).sum() - unlikely.mean()
 
 
-def _descend(words: Tensor, correction: Tensor, start: Tensor, floor: float) -> Tensor:
+def _descend(words: Tensor, correction: Tensor, start: Tensor, prior: Tensor, floor: float) -> Tensor:
     weights = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS([weights], max_iter=STEPS, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        value = loss(words, correction, weights, floor)
+        value = loss(words, correction, weights, prior, floor)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -8,8 +8,8 @@ from model.settings import RankingSettings
 class Fusion(msgspec.Struct, frozen=True):
     """Weights in s = model · E h_u + evidence · t + repeat · r + popularity · p, and what t is made of."""
 
-    model: float = 1.0
-    evidence: float = 8.0
+    model: float = 0.3
+    evidence: float = 3.0
     repeat: float = 0.0
     """Below 0 where people do not come back to what they had."""
     popularity: float = 1.0

@@ -25,8 +25,6 @@ from state.graph import MemoryGraph
 from state.sequences import Sequences
 from state.settings import StateSettings
 
-HELD_BACK = 4
-"""Every fourth user, by its hash, has its newest events held back."""
 AT_ONCE = 64
 CELLS = 1 << 25
 """Scores made at once, at most: a large catalogue is scored for fewer tests at a time."""
@@ -34,21 +32,16 @@ CUTOFF = 10
 
 
 def cut(sequences: Sequences, holdout_events: int) -> tuple[Sequences, Sequences]:
-    """Past and held-out steps of every user: the newest of every fourth user, a tenth of all steps at most.
+    """Past and held-out steps of every user: the newest of all, a tenth at most.
 
-    Holding back the newest of all users would cost a version what matters most to it: a tenth of NDCG@10 on Beauty. The
-    cut is one moment for all who are held back; steps of that very moment belong to the past.
+    The cut is one moment for all users, as it is between what a version has learned and what it will serve. Held back
+    from some users only, what the others did at the time makes the model look fresher than it will be, and gets it too
+    much weight. Steps of the very moment belong to the past.
     """
-    chosen = sequences.users % HELD_BACK == 0
-    if not chosen.any():
-        chosen[:] = True
-    held_back = np.repeat(chosen, np.diff(sequences.indptr))
     ts = sequences.steps["ts"]
-    eligible = ts[held_back]
-    held = min(holdout_events, len(ts) // 10, max(len(eligible) - 1, 0))
-    moment = np.partition(eligible, len(eligible) - held - 1)[len(eligible) - held - 1] if len(eligible) else 0
-    later = held_back & (ts > moment)
-    return _where(sequences, ~later), _where(sequences, later)
+    held = min(holdout_events, len(ts) // 10)
+    moment = np.partition(ts, len(ts) - held - 1)[len(ts) - held - 1] if len(ts) else 0
+    return _where(sequences, ts <= moment), _where(sequences, ts > moment)
 
 
 class Holdout:
@@ -179,23 +172,32 @@ def _candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torc
 
 
 def choose_fusion(
-    holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings, *, without_model: bool = False
+    holdout: Holdout,
+    model: Create,
+    vocabulary: Vocabulary,
+    settings: RankingSettings,
+    prior: Fusion = Fusion(),  # noqa: B008
+    *,
+    without_model: bool = False,
 ) -> Fusion:
-    """The weights that foretell the held-out events best; too few of them, and it is the default.
+    """The weights that foretell the held-out events best, near those known before; too few events leave them.
 
     Only a repeat may count against an item. `without_model`: the graph alone.
     """
     known = choices(holdout, model, vocabulary, settings)
-    best, best_loss = Fusion(), np.inf
+    best, best_loss = prior, np.inf
+    before_it = torch.zeros(len(WORDS))
+    before_it[[MODEL, REPEAT, POPULARITY]] = torch.tensor([prior.model, prior.repeat, prior.popularity])
+    before_it[EVIDENCE:] = prior.evidence
     for word, before in enumerate(BEFORE, EVIDENCE) if len(known.words) >= FEW else ():
         free = torch.zeros(len(WORDS), dtype=torch.bool)
         free[[MODEL, REPEAT, POPULARITY, word]] = True
         free[MODEL] &= not without_model
         free[REPEAT] &= not settings.filter_seen
-        weights, reached = fit(known, free)
+        weights, reached = fit(known, free, before_it)
         while len(wrong := [w for w in (MODEL, POPULARITY, word) if weights[w] < 0]):
             free[wrong] = False
-            weights, reached = fit(known, free)
+            weights, reached = fit(known, free, before_it)
         if reached < best_loss:
             said = weights.tolist()
             best, best_loss = Fusion(said[MODEL], said[word], said[REPEAT], said[POPULARITY], before), reached

@@ -60,33 +60,34 @@ def learn(
         vocabulary, net = champion.vocabulary, champion.model
     vocabulary, net = grow(net, vocabulary, names, rows_of)
     histories = to_histories(past, vocabulary)
+    learning_rate = training.learning_rate if fresh else training.increment_learning_rate
     spent = train(
         net,
         histories,
         training,
         warm_up_epochs=training.warm_up_epochs if fresh else training.increment_warm_up_epochs,
         epochs=training.epochs if fresh else training.increment_epochs,
-        learning_rate=training.learning_rate if fresh else training.increment_learning_rate,
+        learning_rate=learning_rate,
         seed=seed,
         fresh=fresh,
     )
     tests = Holdout(past, holdout, state)
-    fusion = choose_fusion(tests, net, vocabulary, ranking)
+    fusion = choose_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else Fusion())
     metrics = tests.scores(net, vocabulary, fusion, ranking)
     alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
     metrics |= {f"model_{name}": value for name, value in alone.items()}
     if champion is not None:
         before = tests.scores(champion.model, champion.vocabulary, champion.fusion, ranking)
         metrics |= {f"champion_{name}": value for name, value in before.items()}
-    # Last passes with the newest events in: they are what the next hour looks like. The graph's user rows would have
-    # to be learned anew for them, so they are the sequence encoder's alone.
+    # Then with the newest events in: they are what the next hour looks like. The graph's user rows would have to be
+    # learned anew for them, so these epochs are the sequence encoder's alone.
     last = train(
         net,
         to_histories(sequences, vocabulary),
         without_graph(training),
         warm_up_epochs=0,
-        epochs=training.last_epochs if fresh else 1,
-        learning_rate=training.last_learning_rate if fresh else training.increment_learning_rate,
+        epochs=training.last_epochs if fresh else training.increment_last_epochs,
+        learning_rate=learning_rate,
         seed=seed + 1,
         fresh=False,
     )

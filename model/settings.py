@@ -36,19 +36,20 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 4e-3
     increment_learning_rate: Positive = 1e-3
-    """Of the joint epochs of a later version."""
-    last_learning_rate: Positive = 2e-3
-    """Of a first version's last epochs."""
+    """Of a later version's epochs."""
     graph_learning_rate: Positive = 4e-3
     user_learning_rate: Positive = 1e-3
     warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
-    epochs: Count = 12
-    """Joint epochs of a first version."""
-    last_epochs: Whole = 3
-    """Epochs of a first version with the newest events in, after the fusion weights were chosen on them."""
+    epochs: Count = 6
+    """Joint epochs of a first version without the newest events, on which the fusion weights are then chosen."""
+    last_epochs: Count = 9
+    """Epochs of a first version with the newest events in."""
     increment_warm_up_epochs: Count = 1
-    increment_epochs: Whole = 3
+    increment_epochs: Whole = 2
+    """Joint epochs of a later version without the newest events."""
+    increment_last_epochs: Count = 2
+    """Epochs of a later version with the newest events in."""
     max_train_s: Positive = 600.0
     """No further epoch is begun after this long; a version is published with what was learned."""
     loss: Literal["auto", "full", "sampled", "scalable"] = "auto"
@@ -83,7 +84,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     table_std: Positive = 0.15
     """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
     holdout_events: Whole = 2000
-    """Newest events of every fourth user kept back, to measure a candidate and to choose the fusion weights."""
+    """Newest events kept back at first, to measure a candidate and to choose the fusion weights."""
 
 
 def without_graph(training: TrainingSettings) -> TrainingSettings:

@@ -6,6 +6,7 @@ import torch
 from model.conditional_logit import Choices, fit
 
 TRUE = torch.tensor([1.5, -1.0, 0.0])
+NOTHING = torch.zeros(3)
 
 
 def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -> Choices:
@@ -20,28 +21,38 @@ def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -
 
 
 def test_the_weights_that_made_the_choices_are_found():
-    found, _ = fit(chosen_by(TRUE), torch.tensor([True] * 3))
+    found, _ = fit(chosen_by(TRUE), torch.tensor([True] * 3), NOTHING)
     # The floor sharpens them; their proportions stay.
     assert (found / found[0]).tolist() == pytest.approx((TRUE / TRUE[0]).tolist(), abs=0.1)
 
 
 def test_a_word_that_is_not_free_weighs_nothing():
-    found, worse = fit(chosen_by(TRUE), torch.tensor([True, False, True]))
-    _, better = fit(chosen_by(TRUE), torch.tensor([True] * 3))
+    found, worse = fit(chosen_by(TRUE), torch.tensor([True, False, True]), NOTHING)
+    _, better = fit(chosen_by(TRUE), torch.tensor([True] * 3), NOTHING)
     assert found[1] == 0
     assert worse > better
 
 
 def test_candidates_that_are_none_and_candidates_drawn_for_many_change_nothing():
     whole = chosen_by(TRUE)
-    found, _ = fit(whole, torch.tensor([True] * 3))
+    found, _ = fit(whole, torch.tensor([True] * 3), NOTHING)
     padded = Choices(
         torch.cat([whole.words, torch.full((4000, 5, 3), 9.0)], 1),
         torch.cat([whole.correction, torch.full((4000, 5), -torch.inf)], 1),
     )
-    assert fit(padded, torch.tensor([True] * 3))[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
+    assert fit(padded, torch.tensor([True] * 3), NOTHING)[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
     # Half of the others, each standing for two.
     kept = [0, *range(1, 20, 2)]
     correction = torch.tensor([0.0] + [float(torch.tensor(1.9).log())] * 10).expand(4000, -1)
-    drawn, _ = fit(Choices(whole.words[:, kept], correction), torch.tensor([True] * 3))
+    drawn, _ = fit(Choices(whole.words[:, kept], correction), torch.tensor([True] * 3), NOTHING)
     assert (drawn / drawn[0]).tolist() == pytest.approx((found / found[0]).tolist(), abs=0.1)
+
+
+def test_few_choices_leave_the_weights_near_those_known_before():
+    few, many = chosen_by(-TRUE, people=60), chosen_by(-TRUE)
+    free = torch.tensor([True] * 3)
+    for choices in (few, many):
+        nothing_known, _ = fit(choices, free, NOTHING)
+        known, _ = fit(choices, free, TRUE)
+        assert torch.linalg.norm(known - TRUE) < torch.linalg.norm(nothing_known - TRUE)
+    assert torch.linalg.norm(fit(many, free, TRUE)[0] + TRUE) < torch.linalg.norm(TRUE)
