@@ -182,6 +182,7 @@ def main() -> None:
     parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parse.add_argument("--variants", nargs="+", default=[*VARIANTS, *SERVED, *GRAPH_ALONE])
     parse.add_argument("--seeds", type=int, default=SEEDS)
+    parse.add_argument("--first-seed", type=int, default=0)
     parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     parse.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parse.parse_args()
@@ -192,8 +193,9 @@ def main() -> None:
     missing = [path for path in paths.values() if not Path(path).exists()]
     if missing:
         sys.exit(f"no {missing[0]}: name the folder of the data sets with --data or ANABRANCH_DATASETS")
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     jobs = [Job(path, None, 0) for path in paths.values()]
-    jobs += [Job(p, variant, seed) for seed in range(asked.seeds) for variant in asked.variants for p in paths.values()]
+    jobs += [Job(p, variant, seed) for seed in seeds for variant in asked.variants for p in paths.values()]
     with ProcessPoolExecutor(asked.processes) as pool:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
             outcome = future.result()
