@@ -14,18 +14,20 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import msgspec
 import numpy as np
 import torch
 
+from model import conditional_logit
 from model.create import Create
 from model.evaluation import SPLIT, OfCounts, OfModel, Ranked, Split, as_events, breadth, ranked_tests, rivals, split
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import to_histories
 from model.holdout import Holdout, choose_fusion
 from model.holdout import cut as cut_holdout
-from model.increment import learn
+from model.increment import Trained, learn
 from model.metrics import Ranks, summary
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import mean_rows, train
@@ -80,6 +82,8 @@ SERVED: dict[str, Settings] = {
     "CREATE + live graph": TOGETHER | {"holdout_events": 2000, "epochs": 10, "last_epochs": 23},
 }
 """Trained as a version is that will be served: newest events held back until the fusion weights are chosen."""
+WORD_BY_WORD = "CREATE + live graph, word by word"
+SERVED[WORD_BY_WORD] = SERVED["CREATE + live graph"]
 
 GRAPH_ALONE: dict[str, Settings] = {
     "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
@@ -129,19 +133,13 @@ def run(job: Job) -> Outcome:
         model=model, training=training, ranking=ranking, state=state, seed=job.seed,
     )  # fmt: skip
     seconds = time.monotonic() - started
-    rows: list[tuple[str, Fusion, bool]] = [(job.variant, MODEL_ALONE, False)]
+    rows = {job.variant: (MODEL_ALONE, False)}
     if job.variant in SERVED:
-        name = job.variant.removesuffix(" + live graph")
-        rows = [
-            (f"{name} as served", MODEL_ALONE, False),
-            (f"{name} + live graph", trained.fusion, True),
-            (f"{name} + graph as at the split", trained.fusion, False),
-        ]
-        if name == "SASRec":
-            holdout = Holdout(*cut_holdout(cut.past, training.holdout_events), state)
-            fusion = choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without_model=True)
-            rows.append(("live graph alone", fusion, True))
-    found = {name: ranked_tests(cut, OfModel(cut, trained, fusion, ranking, live=live)) for name, fusion, live in rows}
+        rows = served(job.variant, trained, Holdout(*cut_holdout(cut.past, training.holdout_events), state), ranking)
+    found = {
+        name: ranked_tests(cut, OfModel(cut, trained, fusion, ranking, live=live))
+        for name, (fusion, live) in rows.items()
+    }
     facts = {
         "train_s": round(trained.metrics["train_s"] + trained.metrics["last_s"], 1),
         "learn_s": round(seconds, 1),
@@ -149,6 +147,31 @@ def run(job: Job) -> Outcome:
         "fusion": msgspec.to_builtins(trained.fusion),
     }
     return Outcome(job, found, facts)
+
+
+def served(
+    variant: str, trained: Trained, holdout: Holdout, ranking: RankingSettings
+) -> dict[str, tuple[Fusion, bool]]:
+    """Rows of a version as it is served: fusion weights, and whether the graph is live."""
+
+    def chosen(without: str = "", **constants: float) -> tuple[Fusion, bool]:
+        with mock.patch.multiple(conditional_logit, **constants):
+            return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=[without]), True
+
+    if variant == WORD_BY_WORD:
+        rows = {f"CREATE + live graph, no {word}": chosen(word) for word in ("evidence", "popularity", "repeat")}
+        rows["CREATE + live graph, likeliest weights"] = chosen(FLOOR=0.0)
+        rows["CREATE + live graph, nothing known before"] = chosen(RIDGE=1e-4)
+        return rows
+    name = variant.removesuffix(" + live graph")
+    rows = {
+        f"{name} as served": (MODEL_ALONE, False),
+        variant: (trained.fusion, True),
+        f"{name} + graph as at the split": (trained.fusion, False),
+    }
+    if name == "SASRec":
+        rows["live graph alone"] = chosen("model")
+    return rows
 
 
 def graph_alone(job: Job, cut: Split) -> Outcome:

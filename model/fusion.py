@@ -17,6 +17,8 @@ class Fusion(msgspec.Struct, frozen=True):
     """What counts of a neighbour coming before an item add to those of it coming after: 0 is directed."""
 
 
+AT_FIRST = Fusion()
+"""Before anything was learned: near what it came to be on streams of several kinds."""
 MODEL_ALONE = Fusion(1.0, 0.0, 0.0, 0.0, 0.0)
 """The paper's inference."""
 

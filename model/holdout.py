@@ -4,7 +4,7 @@ The graph that speaks in the measurement is played forward from test to test, so
 it predicts, and is as fresh as serving has it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.conditional_logit import Choices, fit
 from model.create import Create
-from model.fusion import Fusion
+from model.fusion import AT_FIRST, Fusion
 from model.histories import to_histories
 from model.metrics import gains
 from model.ranking import Ranking
@@ -176,13 +176,12 @@ def choose_fusion(
     model: Create,
     vocabulary: Vocabulary,
     settings: RankingSettings,
-    prior: Fusion = Fusion(),  # noqa: B008
-    *,
-    without_model: bool = False,
+    prior: Fusion = AT_FIRST,
+    without: Collection[str] = (),
 ) -> Fusion:
     """The weights that foretell the held-out events best, near those known before; too few events leave them.
 
-    Only a repeat may count against an item. `without_model`: the graph alone.
+    Only a repeat may count against an item. `without`: names of words that get no weight.
     """
     known = choices(holdout, model, vocabulary, settings)
     best, best_loss = prior, np.inf
@@ -191,8 +190,8 @@ def choose_fusion(
     before_it[EVIDENCE:] = prior.evidence
     for word, before in enumerate(BEFORE, EVIDENCE) if len(known.words) >= FEW else ():
         free = torch.zeros(len(WORDS), dtype=torch.bool)
-        free[[MODEL, REPEAT, POPULARITY, word]] = True
-        free[MODEL] &= not without_model
+        used = {"model": MODEL, "repeat": REPEAT, "popularity": POPULARITY, "evidence": word}
+        free[[at for name, at in used.items() if name not in without]] = True
         free[REPEAT] &= not settings.filter_seen
         weights, reached = fit(known, free, before_it)
         while len(wrong := [w for w in (MODEL, POPULARITY, word) if weights[w] < 0]):

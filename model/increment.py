@@ -11,7 +11,7 @@ import torch
 
 from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
-from model.fusion import MODEL_ALONE, Fusion
+from model.fusion import AT_FIRST, MODEL_ALONE, Fusion
 from model.histories import to_histories
 from model.holdout import Holdout, choose_fusion, cut
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
@@ -72,7 +72,7 @@ def learn(
         fresh=fresh,
     )
     tests = Holdout(past, holdout, state)
-    fusion = choose_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else Fusion())
+    fusion = choose_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else AT_FIRST)
     metrics = tests.scores(net, vocabulary, fusion, ranking)
     alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
     metrics |= {f"model_{name}": value for name, value in alone.items()}

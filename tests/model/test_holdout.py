@@ -66,7 +66,7 @@ def test_where_what_follows_is_certain_the_graph_is_given_a_say():
     fusion = choose_fusion(of(events, 80), model, vocabulary, RankingSettings())
     assert fusion.evidence > 0
     assert fusion.before < 1
-    alone = choose_fusion(of(events, 80), model, vocabulary, RankingSettings(), without_model=True)
+    alone = choose_fusion(of(events, 80), model, vocabulary, RankingSettings(), without=["model"])
     assert alone.model == 0 < alone.evidence
 
 
