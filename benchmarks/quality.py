@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from model import conditional_logit
+from model.conditional_logit import FLOOR, RIDGE
 from model.create import Create
 from model.evaluation import SPLIT, OfCounts, OfModel, Ranked, Split, as_events, breadth, ranked_tests, rivals, split
 from model.fusion import MODEL_ALONE, Fusion
@@ -154,14 +155,14 @@ def served(
 ) -> dict[str, tuple[Fusion, bool]]:
     """Rows of a version as it is served: fusion weights, and whether the graph is live."""
 
-    def chosen(without: str = "", **constants: float) -> tuple[Fusion, bool]:
-        with mock.patch.multiple(conditional_logit, **constants):
+    def chosen(without: str = "", floor: float = FLOOR, ridge: float = RIDGE) -> tuple[Fusion, bool]:
+        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge):
             return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=[without]), True
 
     if variant == WORD_BY_WORD:
         rows = {f"CREATE + live graph, no {word}": chosen(word) for word in ("evidence", "popularity", "repeat")}
-        rows["CREATE + live graph, likeliest weights"] = chosen(FLOOR=0.0)
-        rows["CREATE + live graph, nothing known before"] = chosen(RIDGE=1e-4)
+        rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0)
+        rows["CREATE + live graph, nothing known before"] = chosen(ridge=1e-4)
         return rows
     name = variant.removesuffix(" + live graph")
     rows = {
