@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka lint types bench bench-quality docs-check docs clean
+.PHONY: help demo test test-kafka lint types bench bench-quality bench-rivals docs-check docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,8 +27,13 @@ bench: .venv/installed  ## figures beside their rivals, ratios first (installs t
 	@$(BIN)/python -m benchmarks.run
 
 bench-quality: .venv/installed  ## CREATE beside its rivals on recorded data (hours; QUICK=1: one seed, one data set)
-	@$(BIN)/python -m benchmarks.quality $(if $(QUICK),--datasets amazon-beauty --seeds 1 --variants SASRec CREATE) --out build/quality
+	@$(BIN)/python -m benchmarks.quality $(if $(QUICK),--datasets amazon-beauty --seeds 1 --variants SASRec CREATE "SASRec + live graph" "CREATE + live graph") --out build/quality
 	@$(BIN)/python -m benchmarks.quality_report build/quality
+
+bench-rivals:  ## others' implementations on the same splits, in an environment of their own (an hour)
+	@test -x build/rivals/bin/python || $(PYTHON) -m venv build/rivals
+	@build/rivals/bin/python -m pip install -q --disable-pip-version-check -e '.[rivals]' torch==2.13.0
+	@build/rivals/bin/python -m benchmarks.outside_rivals --out build/outside
 
 docs-check: .venv/installed  ## every command, setting and path the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py

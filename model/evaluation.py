@@ -156,25 +156,27 @@ class Ranked(NamedTuple):
 
 def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
     """All tests with seen items ranked like any other, and with them filtered (but a repeated target's rank)."""
-    found: dict[str, list[Ranked]] = {"unfiltered": [], "filtered": []}
+    tests = len(cut.targets)
+    first = min(CUTOFF, len(cut.vocabulary))
+    # Made beforehand: small arrays that stay, taken between large ones that go, would leave the heap in pieces.
+    found = {
+        n: Ranked(np.empty(tests, np.int64), np.empty((tests, first), np.int64)) for n in ("unfiltered", "filtered")
+    }
     for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
         if len(arrived):
             scorer.arrived(arrived)
         part, targets = rows_of_sequences(cut.tests, chosen.start, chosen.stop), cut.targets[chosen]
         scores = scorer.scores(part).clone()
         scores[:, 0] = -torch.inf
-        found["unfiltered"].append(Ranked(ranks_of(scores, targets), _first(scores)))
+        found["unfiltered"].ranks[chosen] = ranks_of(scores, targets)
+        found["unfiltered"].shown[chosen] = scores.topk(first, dim=1).indices.numpy()
         seen = to_histories(part, cut.vocabulary)
         own = scores.gather(1, targets[:, None])
         user = torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths))
         scores[user, torch.from_numpy(seen.items)] = -torch.inf
-        shown = _first(scores)
-        found["filtered"].append(Ranked(ranks_of(scores.scatter(1, targets[:, None], own), targets), shown))
-    return {n: Ranked(*(np.concatenate(part) for part in zip(*parts, strict=True))) for n, parts in found.items()}
-
-
-def _first(scores: torch.Tensor) -> np.ndarray:
-    return scores.topk(min(CUTOFF, scores.shape[1]), dim=1).indices.numpy()
+        found["filtered"].shown[chosen] = scores.topk(first, dim=1).indices.numpy()
+        found["filtered"].ranks[chosen] = ranks_of(scores.scatter(1, targets[:, None], own), targets)
+    return found
 
 
 def breadth(cut: Split, shown: np.ndarray) -> dict[str, float]:

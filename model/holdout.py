@@ -126,8 +126,11 @@ def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: R
     alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
     by_word = [Ranking(model, vocabulary, word, alone) for word in WORDS]
     draw = torch.Generator().manual_seed(0)
-    words: list[Tensor] = []
-    corrections: list[Tensor] = []
+    # Made beforehand: small tensors that stay, taken between large ones that go, would leave the heap in pieces.
+    most = 1 + sum(MOST) + DRAWN
+    words = torch.zeros(len(holdout.targets), most, len(WORDS))
+    corrections = torch.full((len(holdout.targets), most), -torch.inf)
+    count = 0
     for tests, arrived, graph in holdout.batches(len(vocabulary)):
         part = rows_of_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(vocabulary.lookup(holdout.targets[tests]))
@@ -144,14 +147,12 @@ def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: R
             seen = to_histories(part, vocabulary)
             row = np.repeat(np.arange(len(seen)), seen.lengths)
             possible[torch.from_numpy(row), torch.from_numpy(seen.items)] = False
-        found = [_candidates(targets[at], possible[at], [s[at] for s in said], draw) for at in known.tolist()]
-        for at, (items, correction) in zip(known.tolist(), found, strict=True):
-            words.append(torch.stack([s[at, items] for s in said], 1))
-            corrections.append(correction)
-    if not words:
-        return Choices(torch.zeros(0, 1, len(WORDS)), torch.zeros(0, 1))
-    padded = torch.nn.utils.rnn.pad_sequence
-    return Choices(padded(words, True), padded(corrections, True, -torch.inf))
+        for at in known.tolist():
+            items, correction = _candidates(targets[at], possible[at], [s[at] for s in said], draw)
+            words[count, : len(items)] = torch.stack([s[at, items] for s in said], 1)
+            corrections[count, : len(items)] = correction
+            count += 1
+    return Choices(words[:count], corrections[:count])
 
 
 def _candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:
