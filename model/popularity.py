@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from model.catalogue import RowsOf
-from state.events import Ids, Ints
+from state.events import Floats, Ids, Ints
 
 SHARPNESS = 10.0
 AGED = 0.01
@@ -49,9 +49,14 @@ class Popularity:
         self._say_all()
 
     def add(self, columns: Ints, ts: Ints) -> None:
-        """Count clicks at these event times, ms; what falls on column 0 is nobody's."""
+        """Count clicks at these event times, ms; what falls on column 0 is nobody's.
+
+        May be called while another thread ranks: a column that is only just being added is not counted here, because
+        the row that it is read from has the click.
+        """
         if not len(columns):
             return
+        columns = np.where(columns < len(self), columns, 0)
         touched, place = np.unique(columns, return_inverse=True)
         newest = self._ts[touched]
         np.maximum.at(newest, place, ts)
@@ -64,14 +69,15 @@ class Popularity:
             self._now = int(newest.max())
             self._say_all()
         else:
-            self._say(touched)
+            self._say(touched, self.word, self.damping)
 
     def _say_all(self) -> None:
-        self.word = torch.zeros(len(self))
-        self.damping = np.zeros(len(self), np.float32)
-        self._say(np.arange(1, len(self)))
+        every = np.arange(1, len(self))
+        word, damping = torch.zeros(len(self)), np.zeros(len(self), np.float32)
+        self._say(every, word, damping)
+        self.word, self.damping = word, damping
 
-    def _say(self, columns: Ints) -> None:
+    def _say(self, columns: Ints, word: torch.Tensor, damping: Floats) -> None:
         lately = self._lately[columns] * np.exp2((self._ts[columns] - self._now) / self._half_life_ms)
-        self.word[torch.from_numpy(columns)] = torch.from_numpy(np.log1p(SHARPNESS * lately).astype(np.float32))
-        self.damping[columns] = np.where(columns > 0, 1.0 / np.sqrt(np.maximum(self._clicks[columns], 1.0)), 0.0)
+        word[torch.from_numpy(columns)] = torch.from_numpy(np.log1p(SHARPNESS * lately).astype(np.float32))
+        damping[columns] = np.where(columns > 0, 1.0 / np.sqrt(np.maximum(self._clicks[columns], 1.0)), 0.0)
