@@ -33,8 +33,8 @@ class Popularity:
         """1 / √n_j, [columns]; 0 for padding."""
 
     def __len__(self) -> int:
-        """Columns."""
-        return len(self._ts)
+        """Columns that are counted: what is assigned last says it, for whoever counts meanwhile."""
+        return len(self.damping)
 
     def extend(self, items: Ids, rows_of: RowsOf) -> None:
         """Columns for further items, counted as their rows say."""
@@ -72,9 +72,9 @@ class Popularity:
             self._say(touched, self.word, self.damping)
 
     def _say_all(self) -> None:
-        every = np.arange(1, len(self))
-        word, damping = torch.zeros(len(self)), np.zeros(len(self), np.float32)
-        self._say(every, word, damping)
+        columns = len(self._ts)
+        word, damping = torch.zeros(columns), np.zeros(columns, np.float32)
+        self._say(np.arange(1, columns), word, damping)
         self.word, self.damping = word, damping
 
     def _say(self, columns: Ints, word: torch.Tensor, damping: Floats) -> None:
