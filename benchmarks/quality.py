@@ -222,8 +222,11 @@ def main() -> None:
     jobs += [Job(p, variant, seed) for seed in seeds for variant in asked.variants for p in paths.values()]
     with ProcessPoolExecutor(asked.processes) as pool:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
-            outcome = future.result()
-            keep(outcome, asked.out)
+            try:
+                keep(future.result(), asked.out)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def keep(outcome: Outcome, folder: Path) -> None:

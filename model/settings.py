@@ -83,7 +83,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negative_weight: Weight = 10.0
     table_std: Positive = 0.15
     """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
-    holdout_events: Whole = 2000
+    holdout_events: Count = 2000
     """Newest events kept back at first, to measure a candidate and to choose the fusion weights."""
 
 
