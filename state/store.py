@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from rocksdict import WriteBatch
 
+from state import steps
 from state.errors import Repartitioned, StoreUnreadable, WrongLayout, WrongLog
 from state.events import EventBatch, Ids, Ints, Records
 from state.graph import fold, pairs_in
@@ -78,10 +79,12 @@ class Store(Partition):
         write.put(b"marks", msgspec.json.encode(marks))
         if prequential is not None:
             write.put(b"prequential", prequential)
+        steps.reached(2)
         try:
             self._db.write(write)
         except Exception as error:  # rocksdict raises bare Exception for all it has to say
             raise StoreUnreadable(f"RocksDB cannot write {self.path}: {error}") from None
+        steps.reached(3)
         self.state = marks
         self.owed.mark(fresh.events)
         return Applied(fresh.events, duplicate)

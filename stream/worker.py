@@ -1,6 +1,6 @@
 """The path of an event, from the clicks topic to the recommendations topic.
 
-The commit order, and what a crash after each step does:
+The commit order, and what a crash after each step does (`tests/crash` dies there):
 
     1 decode            nothing is changed; the batch is read again
     2 apply in memory   lost with the process; the batch is read again
@@ -21,6 +21,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from state import steps
 from state.events import hash_id
 from state.owed import Debt
 from state.store import Store
@@ -85,11 +86,12 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         store = self._partitions.stores.get(number)
         if store is None:  # revoked while the poll was under way; its next owner reads these again
             return
-        decoded = self._decoder.decode(records, store.state.base)  # 1
+        decoded = self._decoder.decode(records, store.state.base)
+        steps.reached(1)
         await self._outbox.bury(self._topics.clicks, number, decoded.dead)
         scores = decode_scores(store.prequential())
         tested = self._prequential.test(decoded.batch.events, scores)
-        applied = store.apply(  # 2, 3
+        applied = store.apply(  # steps 2 and 3
             decoded.batch,
             records[-1].offset + 1 + store.state.base,
             dead=len(decoded.dead),
@@ -112,7 +114,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                     debts = store.owed.take(self._config.worker.rank_batch_users)
                     if not debts:  # all who are owed have an older answer on its way
                         break
-                    answers = await self._rank(number, debts)  # 4
+                    answers = await self._rank(number, debts)
+                    steps.reached(4)
                     for answer in answers:
                         self._prequential.stand(answer.user, answer.standing)
                     sending = asyncio.create_task(self._send(store, answers))
@@ -123,8 +126,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _send(self, store: Store, answers: list[Answer]) -> None:
         """Send while the next users are ranked: the broker's word takes as long as the ranking."""
-        await self._outbox.recommend(answers)  # 5
-        store.record_answers([(a.user, a.message) for a in answers])  # 6
+        await self._outbox.recommend(answers)
+        steps.reached(5)
+        store.record_answers([(a.user, a.message) for a in answers])
+        steps.reached(6)
         self._touched.set()  # a user whose answer was on its way may be owed another
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
@@ -155,7 +160,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 answers = await self._rank(number, debts)
             await self._outbox.reply(request, answers[0])
 
-    async def _commit_group(self) -> None:  # 7
+    async def _commit_group(self) -> None:
         if time.monotonic() - self._committed_at < COMMIT_EVERY_S:
             return
         self._committed_at = time.monotonic()
@@ -170,6 +175,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             # While a rebalance is under way it fails; the store's own offsets decide.
             with contextlib.suppress(KafkaError):
                 await self._consumer.commit(offsets)
+                steps.reached(7)
 
     def _most_owed(self) -> tuple[int, Store] | None:
         number, store = max(self._partitions.stores.items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))

@@ -1,0 +1,154 @@
+"""Kill after kill, then the oracle: `make test-crash`, or `python -m tests.crash.kills --help`."""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from kafka import KafkaProducer
+
+from state.view import View
+from stream.broker import EmbeddedBroker
+from stream.config import Config
+from tests.conftest import with_topics
+from tests.crash.oracle import Truth, differences, fold
+from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.kafka import kafka, missing
+
+STEPS = 7
+AT_ANY_TIME = 0
+USERS, ITEMS = 400, 60
+BAD = 0.01
+LATE = 0.05
+GIVEN_UP_S = 20.0
+"""A life that has nothing to do does not come to its step: it is ended then, wherever it is."""
+BEGUN_MS = 1_700_000_000_000
+
+
+class Report(NamedTuple):
+    """What was done and what was found."""
+
+    kills: Counter[int]
+    """By the step they came after; 0: at any time."""
+    truth: Truth
+    differences: list[str]
+    seconds: float
+
+
+def publish(producer: KafkaProducer, config: Config, draw: random.Random, first: int, count: int) -> None:
+    """Clicks of a few hundred users, some of them late, some no clicks at all."""
+    for number in range(first, first + count):
+        user = f"user-{draw.randrange(USERS)}"
+        late_ms = draw.randrange(100_000) if draw.random() < LATE else 0
+        click = {"user": user, "item": f"item-{draw.randrange(ITEMS)}", "ts": BEGUN_MS + 1000 * number - late_ms}
+        value = json.dumps(click).encode()
+        if draw.random() < BAD:
+            value = draw.choice([b"not json", b"[]", b'{"user": "', json.dumps({"user": user}).encode()])
+        producer.send(config.topics.clicks, key=user.encode(), value=value)
+    producer.flush()
+
+
+@contextmanager
+def nursery(config: Config) -> Iterator[subprocess.Popen[str]]:
+    """The process that lives are forked from; their log is <data>/lives.log."""
+    config.data.mkdir(parents=True, exist_ok=True)
+    told = ["worker", "--data", str(config.data), "--broker", config.broker]
+    env = {**os.environ, **flags_of(config), "ANABRANCH_WORKER__POLL_MAX_EVENTS": "200"}
+    with (config.data / "lives.log").open("ab") as log, subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.lives", *told],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env,
+    ) as process:  # fmt: skip
+        yield process  # at the end its input is closed, and with that it ends
+
+
+def live(process: subprocess.Popen[str], step: int, count: int) -> bool:
+    """One life, to its end; whether it came to its step."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(step, count, file=process.stdin, flush=True)
+    child = int(process.stdout.readline())
+    ended = threading.Thread(target=process.stdout.readline)
+    ended.start()
+    ended.join(GIVEN_UP_S)
+    if not ended.is_alive():
+        return True
+    os.kill(child, signal.SIGKILL)
+    ended.join()
+    return False
+
+
+def kill(config: Config, kills: int, events: int, seed: int) -> Report:
+    """Publish a part of the events, let a worker die, and so on; then one that may live; then compare."""
+    draw = random.Random(seed)
+    started = time.monotonic()
+    done: Counter[int] = Counter()
+    producer = KafkaProducer(bootstrap_servers=config.broker)
+    share = max(1, events // (kills + 1))
+    with contextlib.closing(producer), nursery(config) as process:
+        for number in range(kills):
+            publish(producer, config, draw, number * share, share)
+            step = number % (STEPS + 1)
+            came = live(process, step, draw.randint(200, 4000) if step == AT_ANY_TIME else draw.randint(1, 2))
+            done[step if came else AT_ANY_TIME] += 1
+        publish(producer, config, draw, kills * share, events - kills * share)
+    truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
+    settle(config, truth)
+    return Report(done, truth, differences(config, truth), time.monotonic() - started)
+
+
+def settle(config: Config, truth: Truth) -> None:
+    """A last worker, until it has read and answered everything."""
+    with anabranch(config, "worker"):
+
+        def caught_up() -> bool:
+            with View(config.data, config.topics.clicks, config.state) as view:
+                parts = view.partitions.values()
+                read = sum(p.marks().applied + p.marks().dead for p in parts)
+                return read >= truth.edges.total() + len(truth.bad) and all(
+                    p.answered() >= p.marks().next_offset for p in parts
+                )
+
+        until(caught_up, 120.0)
+
+
+def main() -> None:
+    """Print the report; exit 1 where anything differs."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--kills", type=int, default=1000)
+    parse.add_argument("--events", type=int, default=200_000)
+    parse.add_argument("--partitions", type=int, default=4)
+    parse.add_argument("--seed", type=int, default=0)
+    parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
+    asked = parse.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if asked.broker == "kafka":
+            if reason := missing():
+                sys.exit(reason)
+            address = stack.enter_context(kafka())
+        else:
+            address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
+        config = with_topics(address, folder / "data", partitions=asked.partitions)
+        report = kill(config, asked.kills, asked.events, asked.seed)
+    where = (f"{n} after step {step}" if step else f"{n} at any time" for step, n in sorted(report.kills.items()))
+    print(f"{report.kills.total():,} kills: {', '.join(where)}")
+    print(f"{report.truth.events:,} records in {asked.partitions} partitions, {len(report.truth.bad):,} of them bad")
+    print(f"{len(report.differences)} differences from the log ({asked.broker} broker, {report.seconds:.0f} s)")
+    print("\n".join(report.differences[:20]))
+    sys.exit(bool(report.differences))
+
+
+if __name__ == "__main__":
+    main()
