@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import with_topics
-from tests.crash.kills import STEPS, kill
+from tests.crash.kills import STEPS, impatient, kill
 from tests.crash.oracle import differences
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 
-def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(broker, tmp_path: Path):
+def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(broker, tmp_path: Path, request):
     config = with_topics(broker, tmp_path / "data", partitions=3)
+    if request.config.getoption("--broker") == "embedded":
+        config = impatient(config)
     report = kill(config, kills=STEPS + 1, events=1_500, seed=0)
     assert report.differences == []
     assert report.kills.total() == STEPS + 1
