@@ -76,6 +76,20 @@ class Owed:
         for user in users:
             self._taken.pop(user, None)
 
+    def give_back(self, users: Iterable[int]) -> None:
+        """The answers taken for these users will not be sent: they wait again, behind those with newer events."""
+        again: dict[int, Debt] = {}
+        for user in users:
+            taken = self._taken.pop(user, None)
+            if taken is None:
+                continue
+            newer = self._debts.get(user)
+            if newer is None:
+                again[user] = taken
+            else:
+                self._debts[user] = newer._replace(first_offset=taken.first_offset)
+        self._debts = again | self._debts
+
     def watermark(self, next_offset: int) -> int:
         """The offset before which nothing is owed."""
         owed = chain(self._debts.values(), self._taken.values())

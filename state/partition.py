@@ -14,6 +14,7 @@ Column families, all keys big-endian so that RocksDB's order is theirs:
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rocksdict import (
     Rdict,
 )
 
-from state.errors import StoreInUse, StoreUnreadable
+from state.errors import StateError, StoreBlocked, StoreInUse, StoreUnreadable
 from state.events import EVENT, Ids, Records
 from state.graph import Rows, as_rows, row_dtype
 from state.sequences import Sequences, unpack
@@ -54,6 +55,8 @@ class Identity(msgspec.Struct, frozen=True):
     """Of the topic: with another number, users' clicks arrive elsewhere than their history."""
     sequence_events: int
     neighbours_per_item: int
+    topic_id: str = ""
+    """What the cluster calls this topic and no other of the same name; empty where it cannot be known."""
 
 
 class Marks(msgspec.Struct):
@@ -67,6 +70,8 @@ class Marks(msgspec.Struct):
     dead: int = 0
     duplicate: int = 0
     key_mismatch: int = 0
+    lost: int = 0
+    """Offsets that retention deleted from the log before they were read."""
     users: int = 0
     items: int = 0
     oldest_ts: int = 0
@@ -93,6 +98,7 @@ def options(settings: StateSettings) -> Options:
     chosen.set_keep_log_file_num(2)
     # Flushed column families would otherwise pin the write-ahead log of quiet ones for ever.
     chosen.set_max_total_wal_size(256 << 20)
+    chosen.set_paranoid_checks(True)  # a file of another size than was written is found when the store is opened
     return chosen
 
 
@@ -107,11 +113,42 @@ def open_rocksdb(path: Path, settings: StateSettings, access: AccessType | None 
             access_type=access or AccessType.read_write(),
         )
     except Exception as error:  # rocksdict raises bare Exception for all it has to say
-        if "lock" in str(error).lower():
-            raise StoreInUse(
-                f"{path} is in use by another process: each worker needs a data directory of its own (--data DIR)"
-            ) from None
-        raise StoreUnreadable(f"RocksDB cannot open {path}: {error}") from None
+        raise explained("open", path, str(error)) from None
+
+
+MENDED_BY = {
+    "no space left on device": "the disk is full: make room on it",
+    "disk quota exceeded": "the disk quota is used up: raise it or make room",
+    "file too large": "a limit on the size of files stands in the way: raise it (ulimit -f unlimited)",
+    "permission denied": "give it to the user that runs anabranch (chown -R)",
+    "read-only file system": "mount the file system writable",
+    "too many open files": "raise the limit on open files (ulimit -n 65536; LimitNOFILE= of a systemd unit)",
+}
+"""What stands in the way of a sound store, as the system words it, and what mends it."""
+
+
+def explained(doing: str, path: Path, said: str) -> StateError:
+    """The error for what RocksDB said when it could not open, read or write a store."""
+    lower = said.lower()
+    for words, mended_by in MENDED_BY.items():
+        if words in lower:
+            return StoreBlocked(f"RocksDB cannot {doing} {path}: {said}; {mended_by}", path)
+    if "lock" in lower and "block" not in lower:
+        return StoreInUse(
+            f"{path} is in use by another process: each worker needs a data directory of its own (--data DIR)"
+        )
+    return StoreUnreadable(f"RocksDB cannot {doing} {path}: {said}", path)
+
+
+@contextmanager
+def rocksdb(doing: str, path: Path) -> Iterator[None]:
+    """Raise what RocksDB has to say as a StateError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # rocksdict raises bare Exception for all it has to say
+            raise
+        raise explained(doing, path, str(error)) from None
 
 
 class Partition:
@@ -128,26 +165,26 @@ class Partition:
     @property
     def identity(self) -> Identity | None:
         """The log the store was built from; None before its first batch."""
-        value = self._db.get(b"identity")
+        value = self._value(b"identity")
         return msgspec.json.decode(value, type=Identity) if value else None
 
     def marks(self) -> Marks:
         """How far the state has come."""
-        value = self._db.get(b"marks")
+        value = self._value(b"marks")
         return msgspec.json.decode(value, type=Marks) if value else Marks()
 
     def prequential(self) -> bytes:
         """The prequential counts as the worker wrote them; empty before the first test."""
-        return self._db.get(b"prequential") or b""
+        return self._value(b"prequential") or b""
 
     def answered(self) -> int:
         """Every event before this logical offset has had its recommendation."""
-        value = self._db.get(b"answered")
+        value = self._value(b"answered")
         return KEY.unpack(value)[0] if value else 0
 
     def popular(self) -> Records:
         """POPULAR records, most popular first."""
-        return np.frombuffer(self._db.get(b"popular") or b"", POPULAR)
+        return np.frombuffer(self._value(b"popular") or b"", POPULAR)
 
     def sequences(self, users: Ids) -> Sequences:
         """The users' sequences, in the order asked for; empty for a user without events."""
@@ -177,6 +214,7 @@ class Partition:
             blocks.append(np.frombuffer(it.value(), EDGE))
             found += len(blocks[-1])
             it.prev()
+        self._check(it)
         return np.concatenate([*reversed(blocks), np.empty(0, EDGE)])[-limit:]
 
     def journal(self, start: int, end: int) -> Records:
@@ -194,6 +232,7 @@ class Partition:
             inside = (events["offset"] >= start) & (events["offset"] < end)
             yield events if inside.all() else events[inside]
             it.next()
+        self._check(it)
 
     def user_ids(self, users: Ids) -> list[bytes | None]:
         """The ids behind user hashes."""
@@ -205,7 +244,8 @@ class Partition:
 
     def recommended(self, user: int) -> bytes | None:
         """The last recommendation message sent for a user."""
-        value: bytes | None = self._column["recommended"].get(KEY.pack(user))
+        with rocksdb("read", self.path):
+            value: bytes | None = self._column["recommended"].get(KEY.pack(user))
         return value
 
     def all_items(self) -> Ids:
@@ -231,12 +271,26 @@ class Partition:
         self._handle.clear()
         self._db.close()
 
+    def _value(self, key: bytes) -> bytes | None:
+        with rocksdb("read", self.path):
+            value: bytes | None = self._db.get(key)
+        return value
+
     def _get(self, column: str, hashes: Ids) -> list[bytes | None]:
         keys = hashes.astype(">u8").tobytes()
-        found: list[bytes | None] = self._column[column].get([keys[i : i + 8] for i in range(0, len(keys), 8)])
+        with rocksdb("read", self.path):
+            found: list[bytes | None] = self._column[column].get([keys[i : i + 8] for i in range(0, len(keys), 8)])
         return found
 
     def _names(self, prefix: bytes, hashes: Ids) -> list[bytes | None]:
         keys = hashes.astype(">u8").tobytes()
-        found: list[bytes | None] = self._column["ids"].get([prefix + keys[i : i + 8] for i in range(0, len(keys), 8)])
+        with rocksdb("read", self.path):
+            found: list[bytes | None] = self._column["ids"].get(
+                [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)]
+            )
         return found
+
+    def _check(self, it: Any) -> None:
+        """An iterator that meets a damaged block ends as if it had come to the last one."""
+        with rocksdb("read", self.path):
+            it.status()

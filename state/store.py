@@ -13,11 +13,11 @@ import xxhash
 from rocksdict import WriteBatch
 
 from state import steps
-from state.errors import Repartitioned, StoreUnreadable, WrongLayout, WrongLog
+from state.errors import Repartitioned, StoreBlocked, WrongLayout, WrongLog
 from state.events import EventBatch, Ids, Ints, Records
 from state.graph import fold, pairs_in
 from state.owed import Owed
-from state.partition import EDGE, KEY, KEY_PAIR, POPULAR, Identity, Marks, Partition, open_rocksdb
+from state.partition import EDGE, KEY, KEY_PAIR, POPULAR, Identity, Marks, Partition, open_rocksdb, rocksdb
 from state.sequences import STEP
 from state.settings import StateSettings
 
@@ -38,19 +38,20 @@ class Store(Partition):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreUnreadable(f"cannot create the store {path}: {error.strerror}") from None
+            raise StoreBlocked(f"cannot create the store {path}: {error.strerror}", path) from None
         super().__init__(open_rocksdb(path, settings), settings, path)
-        stored = self.identity
         try:
-            check_identity(stored, identity, path)
+            with rocksdb("open", path):
+                stored = self.identity
+                check_identity(stored, identity, path)
+                if stored is None or (identity.topic_id and not stored.topic_id):
+                    self._db.put(b"identity", msgspec.json.encode(identity))
+                self.state = self.marks()
+                self.owed = Owed()
+                self.owed.mark(self.journal(self.answered(), self.state.next_offset))
         except Exception:
             self.close()
             raise
-        if stored is None:
-            self._db.put(b"identity", msgspec.json.encode(identity))
-        self.state = self.marks()
-        self.owed = Owed()
-        self.owed.mark(self.journal(self.answered(), self.state.next_offset))
 
     def apply(
         self,
@@ -64,7 +65,7 @@ class Store(Partition):
         """Fold a batch into the state and write it, with `next_offset`, atomically.
 
         Events are in log order at logical offsets below `next_offset`; `dead` and `key_mismatch` count what the
-        decoder found besides. Raises StoreUnreadable when RocksDB cannot write (nothing is changed then).
+        decoder found besides. Raises StoreUnreadable or StoreBlocked when RocksDB cannot; nothing is changed then.
         """
         write = WriteBatch(raw_mode=True)
         fresh, duplicate = self._drop_duplicates(batch, next_offset, write)
@@ -80,10 +81,8 @@ class Store(Partition):
         if prequential is not None:
             write.put(b"prequential", prequential)
         steps.reached(2)
-        try:
+        with rocksdb("write", self.path):
             self._db.write(write)
-        except Exception as error:  # rocksdict raises bare Exception for all it has to say
-            raise StoreUnreadable(f"RocksDB cannot write {self.path}: {error}") from None
         steps.reached(3)
         self.state = marks
         self.owed.mark(fresh.events)
@@ -96,12 +95,22 @@ class Store(Partition):
         for user, message in answers:
             write.put(KEY.pack(user), message, self._handle["recommended"])
         write.put(b"answered", KEY.pack(self.owed.watermark(self.state.next_offset)))
-        self._db.write(write)
+        with rocksdb("write", self.path):
+            self._db.write(write)
 
     def begin_new_log(self) -> None:
         """Keep the state and read a new log from its offset 0 (an embedded broker keeps its log in memory only)."""
-        self.state.base = self.state.next_offset
-        self._db.put(b"marks", msgspec.json.encode(self.state))
+        self._mark(msgspec.structs.replace(self.state, base=self.state.next_offset))
+
+    def skip_to(self, next_offset: int) -> None:
+        """Go on from a later logical offset: what lies between was deleted from the log before it was read."""
+        lost = self.state.lost + next_offset - self.state.next_offset
+        self._mark(msgspec.structs.replace(self.state, next_offset=next_offset, lost=lost))
+
+    def _mark(self, marks: Marks) -> None:
+        with rocksdb("write", self.path):
+            self._db.put(b"marks", msgspec.json.encode(marks))
+        self.state = marks
 
     def _fold_events(self, batch: EventBatch, marks: Marks, write: WriteBatch) -> None:
         events = batch.events
@@ -223,8 +232,9 @@ class Store(Partition):
         rows = list(batch.ids)
         digests = [xxhash.xxh3_128_digest(batch.ids[row]) for row in rows]
         now, before = KEY.pack(generation), KEY.pack(max(generation - 1, 0))
-        seen_now = self._column["seen"].get([now + d for d in digests])
-        seen_before = self._column["seen"].get([before + d for d in digests])
+        with rocksdb("read", self.path):
+            seen_now = self._column["seen"].get([now + d for d in digests])
+            seen_before = self._column["seen"].get([before + d for d in digests])
         met: set[bytes] = set()
         dropped: list[int] = []
         for row, digest, a, b in zip(rows, digests, seen_now, seen_before, strict=True):
@@ -250,16 +260,19 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
         if was != now:
             raise WrongLayout(
                 f"{path} was built with state.{key} = {was}, the configuration says {now}: records of the one "
-                f"cannot be read as the other. Set it back to {was}, or remove the directory to rebuild from the log."
+                f"cannot be read as the other. Set it back to {was}, or rebuild with `anabranch replay --from earliest`"
             )
-    for key in ("topic", "partition", "cluster"):
+    for key in ("topic", "partition", "cluster", "topic_id"):
         was, now = getattr(stored, key), getattr(wanted, key)
-        if was != now:
-            raise WrongLog(f"{path} was built from {key} {was!r}, this is {key} {now!r}: its offsets mean nothing here")
+        if was != now and not (key == "topic_id" and "" in (was, now)):
+            recreated = " (the topic was deleted and made again)" if key == "topic_id" else ""
+            raise WrongLog(
+                f"{path} was built from {key} {was!r}, this is {key} {now!r}{recreated}: its offsets mean nothing here"
+            )
     if stored.partitions != wanted.partitions:
         raise Repartitioned(
             f"the topic {wanted.topic!r} had {stored.partitions} partitions when {path} was built and has "
             f"{wanted.partitions} now: users' clicks arrive in other partitions than their history. Give them a new "
-            f"topic with {wanted.partitions} partitions, written anew by user (topics.clicks names it), or remove "
-            f"{path.parent} to begin again from what the log holds"
+            f"topic with {wanted.partitions} partitions, written anew by user (topics.clicks names it), or begin again "
+            f"from what the log holds: `anabranch replay --from earliest`"
         )

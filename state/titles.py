@@ -6,9 +6,8 @@ from typing import Any
 import msgspec
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
-from state.errors import StoreUnreadable
 from state.events import Ids
-from state.partition import KEY
+from state.partition import KEY, explained
 
 OFFSETS = b"offsets"
 
@@ -17,7 +16,7 @@ class Titles:
     """Item hash -> title. One process writes; others open it with `read_only`."""
 
     def __init__(self, data: Path, *, read_only: bool = False) -> None:
-        """Open `<data>/titles`, made where missing unless read only. Raises StoreUnreadable."""
+        """Open `<data>/titles`, made where missing unless read only. Raises a StateError."""
         options = Options(raw_mode=True)
         options.create_if_missing(not read_only)
         options.set_keep_log_file_num(2)
@@ -25,7 +24,7 @@ class Titles:
         try:
             self._db = Rdict(str(data / "titles"), options, access_type=access)
         except Exception as error:  # rocksdict raises bare Exception for all it has to say
-            raise StoreUnreadable(f"RocksDB cannot open {data / 'titles'}: {error}") from None
+            raise explained("open", data / "titles", str(error)) from None
 
     def offsets(self) -> dict[int, int]:
         """Next offset of each partition of the items topic."""

@@ -4,14 +4,15 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.errors import StoreInUse, WrongLayout, WrongLog
+from state.errors import StoreBlocked, StoreInUse, StoreUnreadable, WrongLayout, WrongLog
 from state.events import EVENT, EventBatch, hash_id, hash_ids
-from state.partition import Identity
+from state.partition import Identity, explained
 from state.settings import StateSettings
 from state.store import Store
 
@@ -180,3 +181,54 @@ def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_fa
     assert journal["item"].tolist() == hashes(*(i for _, i, _ in log)).tolist()
     assert store.journal(1, len(log) - 1)["offset"].tolist() == list(range(1, len(log) - 1))
     store.close()
+
+
+def test_a_topic_made_again_under_its_name_is_another_log(tmp_path):
+    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()
+    known = msgspec.structs.replace(LOG, topic_id="first")
+    Store(tmp_path / "clicks-0", known, SETTINGS).close()  # a store that did not know its topic's id learns it
+    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()  # where the id cannot be had, it is not asked for
+    with pytest.raises(WrongLog, match=r"topic_id 'first', this is topic_id 'second' \(the topic was deleted and made"):
+        Store(tmp_path / "clicks-0", msgspec.structs.replace(LOG, topic_id="second"), SETTINGS)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_file_is_told_as_such(tmp_path, damage):
+    store = Store(tmp_path / "clicks-0", LOG, SETTINGS)
+    apply(store, [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
+    for name in store._column:
+        store._column[name].flush()
+    store.close()
+    for file in (tmp_path / "clicks-0").glob("*.sst"):
+        content = bytearray(file.read_bytes())
+        if damage == "truncated":
+            content = content[:-10]
+        else:
+            content[10:40] = bytes(30)
+        file.write_bytes(content)
+    with pytest.raises(StoreUnreadable, match="Corruption"):
+        apply(Store(tmp_path / "clicks-0", LOG, SETTINGS), [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
+
+
+def test_a_full_disk_is_not_taken_for_damage(tmp_path):
+    said = "IO error: No space left on device: While appending to file: /data/clicks-0/000012.log"
+    assert isinstance(error := explained("write", tmp_path, said), StoreBlocked)
+    assert "make room" in str(error)
+    assert isinstance(explained("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)
+
+
+def test_what_retention_deleted_is_skipped_and_counted(store):
+    apply(store, [("ann", "milk", 1)])
+    store.skip_to(10)
+    assert (store.marks().next_offset, store.marks().lost, store.marks().applied) == (10, 9, 1)
+
+
+def test_answers_given_back_wait_again_behind_newer_events(store):
+    apply(store, [("ann", "milk", 1), ("ben", "milk", 2)])
+    taken = store.owed.take(2)
+    assert store.owed.waiting == 0
+    apply(store, [("ann", "bread", 3), ("cat", "bread", 4)])
+    store.owed.give_back(taken)
+    again = store.owed.take(3)
+    assert list(again) == [hash_id("cat"), hash_id("ann"), hash_id("ben")]
+    assert (again[hash_id("ann")].first_offset, again[hash_id("ann")].offset) == (0, 2)
