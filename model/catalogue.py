@@ -37,6 +37,8 @@ class Catalogue:
         self._base = vocabulary
         self._room = fresh_items
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
+        self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
+        """Columns of nothing: padding, and indices that are free."""
 
     def columns(self, items: Ids, rows_of: RowsOf) -> Indices:
         """Columns of the items, any shape; an item met for the first time gets one, if there is room, else 0."""

@@ -4,7 +4,9 @@ The graph that speaks in the measurement is played forward from test to test, so
 it predicts, and is as fresh as serving has it.
 """
 
+import time
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,7 +17,7 @@ from model.conditional_logit import Choices, fit
 from model.create import Create
 from model.fusion import AT_FIRST, Fusion
 from model.histories import to_histories
-from model.metrics import gains
+from model.metrics import Ranks, gains
 from model.ranking import Ranking
 from model.replay import batches
 from model.settings import RankingSettings
@@ -29,19 +31,56 @@ AT_ONCE = 64
 CELLS = 1 << 25
 """Scores made at once, at most: a large catalogue is scored for fewer tests at a time."""
 CUTOFF = 10
+TIMED = 7
+"""Rankings of which the quickest is a version's pace."""
 
 
-def cut(sequences: Sequences, holdout_events: int) -> tuple[Sequences, Sequences]:
+def cut(sequences: Sequences, holdout_events: int, new: np.ndarray | None = None) -> tuple[Sequences, Sequences]:
     """Past and held-out steps of every user: the newest of all, a tenth at most.
 
     The cut is one moment for all users, as it is between what a version has learned and what it will serve. Held back
     from some users only, what the others did at the time makes the model look fresher than it will be, and gets it too
     much weight. Steps of the very moment belong to the past.
+
+    `new` marks the steps that the champion has not learned: only they are held back then, a quarter of them at most.
     """
     ts = sequences.steps["ts"]
-    held = min(holdout_events, len(ts) // 10)
-    moment = np.partition(ts, len(ts) - held - 1)[len(ts) - held - 1] if len(ts) else 0
-    return _where(sequences, ts <= moment), _where(sequences, ts > moment)
+    eligible = np.ones(len(ts), bool) if new is None else new
+    count = int(eligible.sum())
+    held = min(holdout_events, count // (10 if new is None else 4))
+    moment = np.partition(ts[eligible], count - held - 1)[count - held - 1] if count else 0
+    kept_back = eligible & (ts > moment)
+    return _where(sequences, ~kept_back), _where(sequences, kept_back)
+
+
+def among(sequences: Sequences, events: Records) -> np.ndarray:
+    """Which steps of the sequences are these events, [steps] bool."""
+    users = np.repeat(sequences.users, np.diff(sequences.indptr))
+    return np.isin(_mixed(users, sequences.steps), _mixed(events["user"], events))
+
+
+def _mixed(users: Ids, steps: Records) -> Ids:
+    """One number for a user, an item and a time: products of odd numbers, wrapping."""
+    mixed: Ids = users * np.uint64(0x9E3779B97F4A7C15) ^ steps["item"] * np.uint64(0xC2B2AE3D27D4EB4F)
+    return mixed * np.uint64(0xD6E8FEB86659FD93) ^ steps["ts"].astype(np.uint64) * np.uint64(0xA0761D6478BD642F)
+
+
+class Answers(NamedTuple):
+    """What a model answered to every test."""
+
+    ranks: Ranks
+    """[T] place of what came, CUTOFF where it was not among the answers."""
+    items: Ids
+    """[T, CUTOFF] what was recommended."""
+
+    def scores(self) -> dict[str, float]:
+        """hit@10 and ndcg@10; no events, no numbers."""
+        if not len(self.ranks):
+            return {}
+        return {
+            "hit@10": float((self.ranks < CUTOFF).mean()),
+            "ndcg@10": float(gains(self.ranks, CUTOFF).mean()),
+        }
 
 
 class Holdout:
@@ -84,21 +123,35 @@ class Holdout:
                 graph.apply(arrived)
             yield tests, arrived, graph
 
+    def answers(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> Answers:
+        """What is recommended at each test with these fusion weights, as the worker would."""
+        ranking = Ranking(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
+        items = np.zeros((len(self.targets), CUTOFF), np.uint64)
+        for tests, arrived, graph in self.batches(len(vocabulary)):
+            ranking.clicked(arrived)
+            part = rows_of_sequences(self.sequences, tests.start, tests.stop)
+            items[tests] = ranking.rank(part, graph, CUTOFF).items
+        match = items == self.targets[:, None]
+        return Answers(np.where(match.any(1), match.argmax(1), CUTOFF), items)
+
+    def seconds(self, versions: list[tuple[Create, Vocabulary]], settings: RankingSettings) -> list[float]:
+        """Time each version takes to rank one batch of tests: the least of several tries, taken in turns."""
+        part = rows_of_sequences(self.sequences, 0, AT_ONCE)
+        rankings = [Ranking(model, vocabulary, AT_FIRST, settings) for model, vocabulary in versions]
+        taken = [float("inf")] * len(rankings)
+        for turn in range(1 + TIMED if len(part.users) else 0):
+            for number, ranking in enumerate(rankings):
+                started = time.perf_counter()
+                ranking.rank(part, self._graph, CUTOFF)
+                if turn:  # the first counts clicks
+                    taken[number] = min(taken[number], time.perf_counter() - started)
+        return taken
+
     def scores(
         self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings
     ) -> dict[str, float]:
         """hit@10 and ndcg@10 with these fusion weights; no events, no numbers."""
-        if not len(self.targets):
-            return {}
-        ranking = Ranking(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
-        ranks = []
-        for tests, arrived, graph in self.batches(len(vocabulary)):
-            ranking.clicked(arrived)
-            ranked = ranking.rank(rows_of_sequences(self.sequences, tests.start, tests.stop), graph, CUTOFF)
-            match = ranked.items == self.targets[tests, None]
-            ranks.append(np.where(match.any(1), match.argmax(1), CUTOFF))
-        found = np.concatenate(ranks)
-        return {"hit@10": float((found < CUTOFF).mean()), "ndcg@10": float(gains(found, CUTOFF).mean())}
+        return self.answers(model, vocabulary, fusion, settings).scores()
 
 
 BEFORE = (0.0, 0.5, 1.0)
@@ -184,12 +237,47 @@ def choose_fusion(
 
     Only a repeat may count against an item. `without`: names of words that get no weight.
     """
+    return _fitted(choices(holdout, model, vocabulary, settings), BEFORE, settings, prior, without)
+
+
+class Crossed(NamedTuple):
+    """Fusion weights, and those by which they can be tested on the events they were chosen on."""
+
+    fusion: Fusion
+    halves: tuple[Fusion, Fusion]
+    """Chosen on every second user's events alone."""
+    half: np.ndarray
+    """[T] on which half's users each test is: it is honest with the other half's weights."""
+
+
+def cross_fitted(
+    holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings, prior: Fusion
+) -> Crossed:
+    """`choose_fusion` on all held-out events, and on either half of their users."""
     known = choices(holdout, model, vocabulary, settings)
+    fusion = _fitted(known, BEFORE, settings, prior)
+    _, user = np.unique(holdout.sequences.users, return_inverse=True)
+    half = user % 2
+    of_choice = torch.from_numpy(half[vocabulary.lookup(holdout.targets) > 0])
+    first, second = (
+        _fitted(Choices(*(part[of_choice == n] for part in known)), (fusion.before,), settings, prior) for n in (0, 1)
+    )
+    return Crossed(fusion, (first, second), half)
+
+
+def _fitted(
+    known: Choices,
+    befores: tuple[float, ...],
+    settings: RankingSettings,
+    prior: Fusion,
+    without: Collection[str] = (),
+) -> Fusion:
     best, best_loss = prior, np.inf
     before_it = torch.zeros(len(WORDS))
     before_it[[MODEL, REPEAT, POPULARITY]] = torch.tensor([prior.model, prior.repeat, prior.popularity])
     before_it[EVIDENCE:] = prior.evidence
-    for word, before in enumerate(BEFORE, EVIDENCE) if len(known.words) >= FEW else ():
+    for before in befores if len(known.words) >= FEW else ():
+        word = EVIDENCE + BEFORE.index(before)
         free = torch.zeros(len(WORDS), dtype=torch.bool)
         used = {"model": MODEL, "repeat": REPEAT, "popularity": POPULARITY, "evidence": word}
         free[[at for name, at in used.items() if name not in without]] = True

@@ -1,9 +1,12 @@
-"""One cycle of learning: from a champion (or nothing) and users' sequences to a candidate, measured on newest events.
+"""One cycle of learning: from a champion (or nothing) and users' sequences to a candidate and a verdict on it.
 
-Some of the newest events are kept back first (`model.holdout`): champion and candidate are measured on them, the fusion
-weights are chosen on them, with a graph of its own that has not seen them. Then the candidate learns them too.
+Some of the newest events are kept back first (`model.holdout`), of those that the champion has not learned either: both
+are measured on them, the fusion weights are chosen on them, with a graph of its own that has not seen them. Then the
+candidate learns them too. So its held-out figures are those of a model without the newest events; what is published
+has them besides, and is tested for what it forgot, its size and its pace.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +15,21 @@ import torch
 from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
 from model.fusion import AT_FIRST, MODEL_ALONE, Fusion
-from model.histories import to_histories
-from model.holdout import Holdout, choose_fusion, cut
-from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
+from model.gate import Compared, Measured, Verdict, judge
+from model.histories import Histories, to_histories
+from model.holdout import Answers, Holdout, among, cross_fitted, cut
+from model.metrics import Ranks, ranks_of
+from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.training import train
 from model.vocabulary import Vocabulary
-from state.sequences import Sequences
+from state.events import Ids, Records
+from state.sequences import STEP, Sequences
 from state.settings import StateSettings
+
+Progress = Callable[[float, str], None]
+NOBODY = Sequences(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, STEP))
+NOTHING: Ids = np.empty(0, np.uint64)
+OLD_AT_ONCE = 256
 
 
 class Trained(NamedTuple):
@@ -29,6 +40,7 @@ class Trained(NamedTuple):
     fusion: Fusion
     metrics: dict[str, float]
     parent: str | None
+    verdict: Verdict = Verdict()
 
 
 def learn(
@@ -43,22 +55,26 @@ def learn(
     ranking: RankingSettings,
     state: StateSettings,
     seed: int,
+    gate: GateSettings | None = None,
+    arrived: Records | None = None,
+    old: Sequences = NOBODY,
+    gone: Ids = NOTHING,
+    progress: Progress = lambda _share, _what: None,
 ) -> Trained:
     """Learn from these users' sequences (new ones and replayed ones).
 
     `names` maps hashes of items the champion does not know to their ids; `rows_of` is the live graph, from whose
-    neighbourhoods new items get their rows. Without a champion everything is learned from nothing.
+    neighbourhoods new items get their rows; `gone` are items that are in no graph any more. `arrived` are the events
+    that the champion has not learned: None, where that is not known. `old` are other users, on whom it is tested what
+    was forgotten. Without a champion everything is learned from nothing.
     """
     torch.manual_seed(seed)
-    past, holdout = cut(sequences, training.holdout_events)
+    new = None if champion is None or arrived is None else among(sequences, arrived)
+    past, holdout = cut(sequences, training.holdout_events, new)
     fresh = champion is None or champion.model.settings != model
-    if fresh:
-        vocabulary = Vocabulary(np.empty(0, np.uint64), [])
-        net = Create(0, model)
-    else:
-        assert champion is not None
-        vocabulary, net = champion.vocabulary, champion.model
-    vocabulary, net = grow(net, vocabulary, names, rows_of)
+    vocabulary = champion.vocabulary if champion else Vocabulary(NOTHING, [])
+    net = Create(len(vocabulary), model) if fresh or champion is None else champion.model
+    vocabulary, net = grow(net, vocabulary.release(gone), names, rows_of)
     histories = to_histories(past, vocabulary)
     learning_rate = training.learning_rate if fresh else training.increment_learning_rate
     spent = train(
@@ -70,15 +86,19 @@ def learn(
         learning_rate=learning_rate,
         seed=seed,
         fresh=fresh,
+        progress=lambda share: progress(0.5 * share, "learning what came until shortly before"),
     )
+    progress(0.5, "weighing the live graph")
     tests = Holdout(past, holdout, state)
-    fusion = choose_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else AT_FIRST)
-    metrics = tests.scores(net, vocabulary, fusion, ranking)
+    crossed = cross_fitted(tests, net, vocabulary, ranking, champion.fusion if champion else AT_FIRST)
+    candidates = [tests.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
+    answers = Answers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
+    metrics = answers.scores()
     alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
     metrics |= {f"model_{name}": value for name, value in alone.items()}
+    before = tests.answers(champion.model, champion.vocabulary, champion.fusion, ranking) if champion else answers
     if champion is not None:
-        before = tests.scores(champion.model, champion.vocabulary, champion.fusion, ranking)
-        metrics |= {f"champion_{name}": value for name, value in before.items()}
+        metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
     # Then with the newest events in: they are what the next hour looks like. The graph's user rows would have to be
     # learned anew for them, so these epochs are the sequence encoder's alone.
     last = train(
@@ -90,6 +110,7 @@ def learn(
         learning_rate=learning_rate,
         seed=seed + 1,
         fresh=False,
+        progress=lambda share: progress(0.7 + 0.3 * share, "learning what came last"),
     )
     metrics |= {
         "epochs": float(spent.epochs),
@@ -97,17 +118,75 @@ def learn(
         "last_s": last.seconds,
         "users": float(len(histories)),
     }
-    return Trained(net, vocabulary, fusion, metrics, parent)
+    progress(1.0, "at the gate")
+    size = sum(p.numel() * p.element_size() for p in net.parameters())
+    finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
+    against = champion or Trained(net, vocabulary, crossed.fusion, {}, None)
+    seconds = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking) if finite else [0.0, 0.0]
+    measured = Measured(
+        newest=Compared(before.ranks, answers.ranks, tests.sequences.users),
+        old=remembered(against, net, vocabulary, old),
+        shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
+        seconds=(seconds[0], seconds[1]),
+        size_bytes=size,
+        finite=finite,
+        new_events=0 if arrived is None else len(arrived),
+        new_items=len(names),
+    )
+    return Trained(
+        net,
+        vocabulary,
+        crossed.fusion,
+        metrics,
+        parent,
+        judge(measured, gate or GateSettings(), first=champion is None),
+    )
+
+
+def _shaped(half: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return half.astype(bool).reshape(-1, *[1] * (like.ndim - 1))
+
+
+@torch.no_grad()
+def remembered(champion: Trained, net: Create, vocabulary: Vocabulary, old: Sequences) -> Compared:
+    """The newest event of each of these users foretold from those before it, by the two models alone.
+
+    Ranked among the items that both know; users with fewer than two of those are left out.
+    """
+    index = champion.vocabulary.lookup(old.steps["item"])
+    both = (index > 0) & (vocabulary.lookup(old.steps["item"]) == index)
+    kept = np.concatenate([[0], np.cumsum(both)])[old.indptr]
+    rows = np.flatnonzero(np.diff(kept) > 1)
+    steps = index[both]
+    ranks: tuple[list[Ranks], list[Ranks]] = ([], [])
+    for start in range(0, len(rows), OLD_AT_ONCE):
+        some = rows[start : start + OLD_AT_ONCE]
+        lengths = kept[some + 1] - kept[some] - 1
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(indptr[-1]) + np.repeat(kept[some] - indptr[:-1], lengths)
+        histories, targets = Histories(indptr, steps[at]), torch.from_numpy(steps[kept[some + 1] - 1])
+        for model, found in zip((champion.model, net), ranks, strict=True):
+            scores = model.encode(histories) @ model.items.weight[: len(champion.vocabulary) + 1].T
+            scores[:, 0] = -torch.inf
+            found.append(ranks_of(scores, targets))
+    nothing = np.empty(0, np.int64)
+    return Compared(np.concatenate([nothing, *ranks[0]]), np.concatenate([nothing, *ranks[1]]), old.users[rows])
 
 
 def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str], rows_of: RowsOf) -> tuple[Vocabulary, Create]:
-    """Add the named items: rows from their graph neighbourhood, or drawn where they have no known neighbour."""
+    """Add the named items: rows from their graph neighbourhood, or drawn where they have no known neighbour.
+
+    They take indices that are free first.
+    """
     ids = list(names.values())
     new = np.fromiter(names, np.uint64, len(names))
-    if not len(new):
-        return vocabulary, net.grown(torch.zeros(0, net.settings.dim))
     drawn = torch.randn(len(new), net.settings.dim) * net.settings.init_std
-    if net.item_count:
+    if len(new) and net.item_count:
         made, placed = neighbourhood(new, rows_of(new), vocabulary, net.items.weight.detach())
         drawn = torch.where(torch.from_numpy(placed)[:, None], made, drawn)
-    return vocabulary.grow(new, ids), net.grown(drawn)
+    settled = vocabulary.settle(new, ids)
+    grown = net.grown(torch.zeros(len(settled) - len(vocabulary), net.settings.dim))
+    with torch.no_grad():
+        grown.items.weight[torch.from_numpy(vocabulary.free)] = 0.0
+        grown.items.weight[torch.from_numpy(settled.lookup(new))] = drawn
+    return settled, grown

@@ -115,7 +115,7 @@ class Ranking:
             self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, fusion.evidence)
         if fusion.repeat:
             self._add(scores, users, own_columns, weights, 1.0, fusion.repeat)
-        scores[:, 0] = -torch.inf
+        scores.index_fill_(1, catalogue.empty, -torch.inf)
         return Scored(scores, history, spoken, columns, users, own_columns)
 
     def _begun(self, histories: Histories, popularity: Popularity | None) -> torch.Tensor:

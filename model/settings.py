@@ -92,6 +92,21 @@ def without_graph(training: TrainingSettings) -> TrainingSettings:
     return msgspec.structs.replace(training, w_global=0.0, w_transfer=0.0, warm_up_epochs=0, increment_warm_up_epochs=0)
 
 
+class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a candidate does not take the champion's place, however good it is on the newest events."""
+
+    old_users: Count = 1000
+    """Users without new events on whom it is tested what a candidate forgot; a cycle learns nothing from them."""
+    forgotten_share: Share = 0.1
+    """What NDCG@10 of those users may fall by, relatively; more than this beyond doubt keeps the champion."""
+    coverage_share: Share = 0.5
+    """A candidate recommends at least this share of the number of different items that the champion does."""
+    latency_ratio: Positive = 2.0
+    """A candidate takes at most this many times as long to rank as the champion."""
+    max_version_bytes: Whole = 4 << 30
+    """The largest item table and encoder that is served."""
+
+
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How users are answered."""
 

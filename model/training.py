@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ def train(
     learning_rate: float,
     seed: int,
     fresh: bool,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> Spent:
     """Train in place on users' histories; `fresh` begins the item table from the graph alone.
 
@@ -71,9 +73,11 @@ def train(
         user_rows = mean_rows(model, histories)
     graph = graph_encoder(histories, table, user_rows, settings)
     optimiser = torch.optim.Adam([table.weight], settings.graph_learning_rate, fused=True)
-    for _ in range(warm_up_epochs):
+    all_epochs = max(warm_up_epochs + epochs, 1)
+    for epoch in range(warm_up_epochs):
         if not in_time():
             break
+        progress(epoch / all_epochs)
         for at in batches(users, settings.batch_users, shuffle):
             edges, drawn = graph.draw(at, generator), draw_negatives()
             rows, negative_rows = gathered(table, edges.wanted, drawn)
@@ -101,6 +105,7 @@ def train(
     for epoch in range(epochs if len(learners) else 0):
         if not in_time():
             break
+        progress((warm_up_epochs + epoch) / all_epochs)
         model.train()
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))

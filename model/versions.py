@@ -9,6 +9,7 @@ A directory without its manifest is no version. The store is a path or an fsspec
 
 import hashlib
 import time
+from collections.abc import Collection
 from typing import Any
 
 import fsspec
@@ -20,6 +21,7 @@ from safetensors.torch import save as save_tensors
 
 from model.create import Create
 from model.fusion import Fusion
+from model.gate import Verdict
 from model.increment import Trained
 from model.settings import ModelSettings
 from model.vocabulary import Vocabulary
@@ -44,6 +46,8 @@ class Manifest(msgspec.Struct, frozen=True):
     fusion: Fusion
     model: ModelSettings
     sha256: dict[str, str]
+    verdict: Verdict = Verdict()
+    """What the gate said."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -69,6 +73,7 @@ def publish(url: str, name: str, trained: Trained, offsets: dict[int, int]) -> V
         fusion=trained.fusion,
         model=trained.model.settings,
         sha256={WEIGHTS: sha256(weights), ITEMS: sha256(items)},
+        verdict=trained.verdict,
     )
     encoded = msgspec.json.encode(manifest)
     fs, root = _store(url)
@@ -102,7 +107,7 @@ def load(url: str, name: str, version: str, expected_sha256: str | None = None) 
         model.load_state_dict(load_tensors(content[WEIGHTS]))
     except (msgspec.MsgspecError, SafetensorError, RuntimeError, ValueError) as error:
         raise ArtifactError(f"{url}: version {version} cannot be read: {error}") from None
-    trained = Trained(model.eval(), vocabulary, manifest.fusion, manifest.metrics, manifest.parent)
+    trained = Trained(model.eval(), vocabulary, manifest.fusion, manifest.metrics, manifest.parent, manifest.verdict)
     return Version(manifest, sha256(encoded), trained)
 
 
@@ -122,10 +127,15 @@ def manifest_sha256(url: str, name: str, version: str) -> str:
     return sha256(_read(url, name, version, MANIFEST))
 
 
-def prune(url: str, name: str, keep: int, serving: str) -> list[str]:
-    """Remove the oldest versions beyond `keep`, never the one being served; return what was removed."""
+def prune(url: str, name: str, keep: int, needed: Collection[str]) -> list[str]:
+    """Remove the oldest versions beyond `keep`, never one that is needed; return what was removed.
+
+    Those that were not promoted go first: they do not push out what could be rolled back to.
+    """
     fs, root = _store(url)
-    removed = [v for v in _directories(url, name)[:-keep] if v != serving]
+    promoted = {m.version for m in list_versions(url, name) if m.verdict.promoted}
+    versions = sorted(_directories(url, name), key=lambda v: (v in promoted, v))
+    removed = [v for v in versions[:-keep] if v not in needed]
     for version in removed:
         fs.rm(f"{root}/{name}/{version}", recursive=True)
     return removed

@@ -1,4 +1,7 @@
-"""Items by index: row 0 is padding, an item keeps its index in every later version."""
+"""Items by index: row 0 is padding, an item keeps its index in every later version.
+
+An item that is gone gives its index up; a later new item may take it.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +12,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Vocabulary:
-    """Item hashes and ids; `hashes[i - 1]` is the item of index i."""
+    """Item hashes and ids; `hashes[i - 1]` is the item of index i, 0 where the index is free."""
 
     def __init__(self, hashes: Ids, ids: list[str]) -> None:
         if len(hashes) != len(ids):
@@ -17,6 +20,7 @@ class Vocabulary:
         self.hashes = hashes
         self.ids = ids
         self._order = np.argsort(hashes)
+        self._order = self._order[np.count_nonzero(hashes == 0) :]
         self._sorted = hashes[self._order]
 
     def __len__(self) -> int:
@@ -28,7 +32,7 @@ class Vocabulary:
         >>> Vocabulary(np.array([30, 10], np.uint64), ["c", "a"]).lookup(np.array([10, 30, 99], np.uint64)).tolist()
         [2, 1, 0]
         """
-        if not len(self.hashes):
+        if not len(self._sorted):
             return np.zeros(hashes.shape, np.int64)
         place = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
         return np.where(self._sorted[place] == hashes, self._order[place] + 1, 0)
@@ -36,3 +40,32 @@ class Vocabulary:
     def grow(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
         """With new items behind the old ones."""
         return Vocabulary(np.concatenate([self.hashes, hashes]), self.ids + ids)
+
+    @property
+    def free(self) -> Indices:
+        """Indices that no item has."""
+        return np.flatnonzero(self.hashes == 0) + 1
+
+    def release(self, gone: Ids) -> "Vocabulary":
+        """Without the items that are gone: their indices are free."""
+        found = self.lookup(gone)
+        at = found[found > 0] - 1
+        hashes, ids = self.hashes.copy(), list(self.ids)
+        hashes[at] = 0
+        for index in at.tolist():
+            ids[index] = ""
+        return Vocabulary(hashes, ids)
+
+    def settle(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
+        """With new items at free indices first, the rest behind the old ones.
+
+        >>> first = Vocabulary(np.array([30, 10], np.uint64), ["c", "a"])
+        >>> first.release(np.array([30], np.uint64)).settle(np.array([7, 8], np.uint64), ["x", "y"]).ids
+        ['x', 'a', 'y']
+        """
+        free = self.free[: len(hashes)] - 1
+        settled, names = self.hashes.copy(), list(self.ids)
+        settled[free] = hashes[: len(free)]
+        for index, name in zip(free.tolist(), ids, strict=False):
+            names[index] = name
+        return Vocabulary(settled, names).grow(hashes[len(free) :], ids[len(free) :])

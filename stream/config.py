@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.settings import Positive, StateSettings, Whole
 from stream.errors import ConfigError
 
@@ -104,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: StateSettings = StateSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
     ranking: RankingSettings = RankingSettings()
     worker: Worker = Worker()
     trainer: Trainer = Trainer()

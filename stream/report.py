@@ -139,6 +139,8 @@ def models(config: Config, champion: str | None) -> Document:
                 "trained_offsets": {str(k): v for k, v in m.offsets.items()},
                 "metrics": m.metrics,
                 "fusion": msgspec.to_builtins(m.fusion),
+                "promoted": m.verdict.promoted,
+                "reason": m.verdict.reason,
             }
             for m in list_versions(config.artifacts_url, MODEL_NAME)
         ],

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from model.increment import Trained, learn
 from model.versions import ArtifactError, Version, load, prune, publish
-from state.events import Ids
+from state.events import EVENT, Ids
 from state.view import View
 from stream.config import Config
 from stream.messages import Command, CommandReply, Pointer, encode
@@ -129,13 +129,16 @@ class Trainer:
             return
         log.info(told)
         for command in waiting:
-            await self._reply(command, "done", told, pointer.version)
+            await self._reply(command, "done" if pointer else "kept", told, pointer.version if pointer else None)
 
-    async def _cycle(self, news: News) -> tuple[Pointer, str]:
+    async def _cycle(self, news: News) -> tuple[Pointer | None, str]:
         started = time.monotonic()
         candidate = await asyncio.to_thread(self._learn, news)
         learned_s = time.monotonic() - started
         version = await asyncio.to_thread(publish, self._config.artifacts_url, MODEL_NAME, candidate, news.upto)
+        told = f"version {version.manifest.version}, {news.events:,} new events in {learned_s:.1f} s"
+        if not candidate.verdict.promoted:
+            return None, f"{told}, {candidate.verdict.reason}"
         pointer = Pointer(
             MODEL_NAME,
             version.manifest.version,
@@ -145,12 +148,11 @@ class Trainer:
         )
         self._champion, self._pointer = version, pointer
         await self._producer.send_and_wait(self._config.topics.models, encode(pointer), key=MODEL_NAME.encode())
+        needed = [pointer.version, *([candidate.parent] if candidate.parent else [])]
         await asyncio.to_thread(
-            prune, self._config.artifacts_url, MODEL_NAME, self._config.trainer.keep_versions, pointer.version
+            prune, self._config.artifacts_url, MODEL_NAME, self._config.trainer.keep_versions, needed
         )
-        return pointer, (
-            f"version {pointer.version} published: learned from {news.events} new events in {learned_s:.1f} s"
-        )
+        return pointer, f"{told}, {candidate.verdict.reason}"
 
     def _news(self) -> News:
         self._view.refresh()
@@ -161,12 +163,19 @@ class Trainer:
         return News(sum(upto[n] - since[n] for n in upto), {n: e for n, e in upto.items() if e}, since)
 
     def _learn(self, news: News) -> Trained:
-        touched = [
-            np.unique(self._view.partitions[n].journal(news.since[n], end)["user"]) for n, end in news.upto.items()
-        ]
-        fresh: Ids = np.concatenate([np.empty(0, np.uint64), *touched])
+        config = self._config
+        arrived = np.concatenate(
+            [
+                np.empty(0, EVENT),
+                *(self._view.partitions[n].journal(news.since[n], end) for n, end in news.upto.items()),
+            ]
+        )
+        fresh: Ids = np.unique(arrived["user"])
         seed = sum(news.upto.values())
-        replayed = np.setdiff1d(self._view.some_users(self._config.trainer.replay_users, seed), fresh)
+        others = np.setdiff1d(self._view.some_users(config.trainer.replay_users + config.gate.old_users, seed), fresh)
+        # Spread over all: drawn users come in order of their hashes.
+        apart = np.linspace(0, len(others), min(config.gate.old_users, len(others) // 4), endpoint=False).astype(int)
+        old, replayed = others[apart], np.delete(others, apart)
         sequences = self._view.sequences(np.concatenate([fresh, replayed]))
         champion = self._champion
         known = champion.trained.vocabulary if champion else None
@@ -174,7 +183,6 @@ class Trainer:
         named = items if known is None else items[known.lookup(items) == 0]
         ids = self._view.item_ids(named)
         names = {h: i.decode() for h, i in zip(named.tolist(), ids, strict=True) if i is not None}
-        config = self._config
         return learn(
             champion.trained if champion else None,
             champion.manifest.version if champion else None,
@@ -185,8 +193,19 @@ class Trainer:
             training=config.training,
             ranking=config.ranking,
             state=config.state,
+            gate=config.gate,
             seed=seed % 2**31,
+            arrived=arrived,
+            old=self._view.sequences(old),
+            gone=self._gone(champion, news),
         )
+
+    def _gone(self, champion: Version | None, news: News) -> Ids:
+        """Items of the champion that no graph has any more; none while the state is behind what the champion saw."""
+        offsets = champion.manifest.offsets if champion else {}
+        if champion is None or any(news.upto.get(number, 0) < seen for number, seen in offsets.items()):
+            return np.empty(0, np.uint64)
+        return np.setdiff1d(champion.trained.vocabulary.hashes, self._view.all_items())
 
     async def _reply(self, command: Command, status: str, message: str, version: str | None = None) -> None:
         reply = CommandReply(command.id, status, message, version)

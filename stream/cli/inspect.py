@@ -180,12 +180,15 @@ def models(
         means = (metrics.get(k) for k in ("ndcg@10", "champion_ndcg@10"))
         table.add_row(
             v["version"],
-            "serving" if v["serving"] else "",
+            "serving" if v["serving"] else "" if v["promoted"] else "kept back",
             f"{time.time() - v['created_ts'] / 1000:.0f} s",
             v["parent"] or "-",
             *("-" if m is None else f"{100 * m:.2f}%" for m in means),
         )
     show(table)
+    for v in found["versions"]:
+        if v["reason"]:
+            show(f"{v['version']}  {v['reason']}")
 
 
 def serving(settings: "Config") -> "Pointer | None":

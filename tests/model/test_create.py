@@ -101,7 +101,7 @@ def test_versions_live_in_any_store_and_the_serving_one_is_never_pruned():
     trained = learned(cycling())
     for _ in range(3):
         publish(url, "create", trained, {})
-    assert prune(url, "create", 1, serving="000001") == ["000002"]
+    assert prune(url, "create", 1, needed=["000001"]) == ["000002"]
     assert [m.version for m in list_versions(url, "create")] == ["000001", "000003"]
 
 
