@@ -23,7 +23,7 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Newest events kept in a user's sequence."""
     neighbours_per_item: Whole = 32
     """Slots of an item's row in the item-item graph; the weakest slot makes room for a new neighbour."""
-    pair_window_events: Whole = 3
+    pair_window_events: Whole = 5
     """An event is paired with this many of the user's events before it."""
     pair_half_life_s: Positive = 365 * 86_400.0
     """Event time after which a pair counts half."""
