@@ -30,11 +30,14 @@ class GraphEncoder(Protocol):
     def draw(self, users: Indices, generator: torch.Generator) -> Any:
         """A batch: the edges of these users; its `wanted` lists the item indices whose rows the loss needs."""
 
-    def loss(self, edges: Any, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's loss, and the users' global view [B, d]."""
+    def loss(self, edges: Any, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch's loss against negatives `drawn` [K] and their rows [K, d]; and the users' global view [B, d]."""
 
     def view(self, users: Indices) -> Tensor:
         """The users' global view alone, [B, d]."""
+
+    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """The global view of items [N], [N, d]."""
 
     def step(self) -> None:
         """Move the user rows."""

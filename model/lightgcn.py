@@ -55,7 +55,7 @@ class LightGCN:
         user = torch.from_numpy(np.repeat(np.arange(len(users)), batch.lengths))
         return Edges(users, [], user, torch.from_numpy(batch.items), against)
 
-    def loss(self, edges: Edges, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss an edge against shared negatives' rows [K, d]; and the view x_u [B, d]."""
         x = self._propagated()
         own = x[torch.from_numpy(edges.users)]
@@ -68,6 +68,10 @@ class LightGCN:
     def view(self, users: Indices) -> Tensor:
         """x_u of these users, [B, d]."""
         return self._propagated()[torch.from_numpy(users)]
+
+    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """x_i of these items, [N, d]."""
+        return self._propagated()[len(self.users.rows) + items]
 
     def _propagated(self) -> Tensor:
         first = torch.cat([self.users.rows, self._table.weight])

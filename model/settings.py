@@ -67,8 +67,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"
     w_transfer: Weight = 0.1
     """Weight of the transfer loss; 0: none."""
-    transfer_view: Literal["last", "random"] = "last"
-    """Which position of a user's sequence the graph's view is aligned with."""
+    transfer_view: Literal["last", "random", "item"] = "last"
+    """What is aligned: the newest position of a sequence, or one drawn, with the graph's view of the user; or every
+    position with the graph's view of the item that comes next."""
     transfer_stops_at: Literal["neither", "graph", "sequence"] = "neither"
     """The side that the transfer loss does not move."""
     temperature: Positive = 0.2
@@ -79,6 +80,12 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Newest events of a user that are edges of the training graph."""
     neighbours: Whole = 10
     """Neighbours of an item in UltraGCN's item-item graph."""
+    ultragcn_w1: Weight = 1.0
+    """UltraGCN's weight of an edge, and in `ultragcn_w2` of an edge times its degree weight β."""
+    ultragcn_w2: Weight = 0.0
+    ultragcn_w3: Weight = 1.0
+    """UltraGCN's weight of a negative, and in `ultragcn_w4` of a negative times its degree weight β."""
+    ultragcn_w4: Weight = 0.0
     item_item_weight: Weight = 30.0
     negative_weight: Weight = 10.0
     table_std: Positive = 0.15

@@ -82,7 +82,7 @@ def train(
             edges, drawn = graph.draw(at, generator), draw_negatives()
             rows, negative_rows = gathered(table, edges.wanted, drawn)
             optimiser.zero_grad()
-            graph.loss(edges, rows, negative_rows)[0].backward()  # type: ignore[no-untyped-call]
+            graph.loss(edges, rows, drawn, negative_rows)[0].backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             graph.step()
     if fresh:
@@ -120,11 +120,13 @@ def train(
             predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
             loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, table)
             if edges:
-                graph_loss, global_view = graph.loss(edges, graph_rows, negative_rows)
+                graph_loss, global_view = graph.loss(edges, graph_rows, drawn, negative_rows)
                 loss = loss + settings.w_global * graph_loss
-            elif settings.w_transfer:
+            elif settings.w_transfer and settings.transfer_view != "item":
                 global_view = graph.view(at)
-            if settings.w_transfer:
+            if settings.w_transfer and settings.transfer_view == "item":
+                loss = loss + settings.w_transfer * transfer(predicting, graph.item_view(targets, generator), settings)
+            elif settings.w_transfer:
                 local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
                 loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
             optimiser.zero_grad()
@@ -164,7 +166,7 @@ def viewed(packed: Packed, inputs: Histories, settings: TrainingSettings, draw: 
 
 
 def transfer(local_view: Tensor, global_view: Tensor, settings: TrainingSettings) -> Tensor:
-    """The transfer loss between the two views [B, d] of the same users."""
+    """The transfer loss between the two views [B, d] of the same users (or items)."""
     if settings.transfer_stops_at == "graph":
         global_view = global_view.detach()
     elif settings.transfer_stops_at == "sequence":

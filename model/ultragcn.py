@@ -2,13 +2,14 @@
 
 Mao et al., 2021, arXiv 2110.15114.
 
-    L_C, L_O   Σ_(u,i) a_ui softplus(-e_u·e_i)  +  γ · mean over negatives of softplus(e_u·e_j), once for each edge of u
+    L_C, L_O   Σ_(u,i) a_ui (w1 + w2 β_ui) softplus(-e_u·e_i)
+                 +  γ · mean over negatives of (w3 + w4 β_uj) softplus(e_u·e_j), once for each edge of u
+               β_ui = sqrt((d_u + 1) / (d_i + 1)) / d_u
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
 
 G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
 is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui is
-`graph_age_decay` to the power of the edge's age in steps. The paper's degree weights β are left at 1: its own
-settings give them a tenth of γ's weight.
+`graph_age_decay` to the power of the edge's age in steps.
 """
 
 from typing import NamedTuple
@@ -34,6 +35,8 @@ class Edges(NamedTuple):
     """Item indices whose rows the loss needs: [M] the edges' items, [M] one neighbour of each, drawn by ω."""
     user: Tensor
     """[M] position of the edge's user in the batch."""
+    link: Tensor
+    """[M] a_ui (w1 + w2 β_ui)."""
     age: Tensor
     """[M] a_ui."""
     weight: Tensor
@@ -48,7 +51,10 @@ class UltraGCN:
     ) -> None:
         self._settings = settings
         self._histories = histories.newest(settings.graph_events)
-        self._degree = torch.from_numpy(self._histories.lengths).float()
+        degree = torch.from_numpy(self._histories.lengths).float()
+        clicks = torch.from_numpy(np.bincount(self._histories.items, minlength=table.num_embeddings)).float()
+        self._degree, self._table = degree, table
+        self._of_user, self._of_item = (degree + 1).sqrt() / degree.clamp(min=1), (clicks + 1).rsqrt()
         nodes, weights = co_occurring(self._histories, table.num_embeddings - 1, settings.neighbours)
         self._nodes = torch.from_numpy(nodes)
         self._cumulated = torch.from_numpy(weights).cumsum(1)
@@ -56,34 +62,48 @@ class UltraGCN:
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
         """The edges of these users, with one neighbour drawn for each."""
-        batch = self._histories.take(users)
+        settings, batch = self._settings, self._histories.take(users)
         item = torch.from_numpy(batch.items)
-        cumulated = self._cumulated[item]
-        drawn = torch.rand(len(item), 1, generator=generator) * cumulated[:, -1:]
-        slot = (drawn > cumulated).sum(1, keepdim=True).clamp(max=cumulated.shape[1] - 1)
         user = torch.from_numpy(np.repeat(np.arange(len(users)), batch.lengths))
         steps = np.repeat(batch.indptr[1:], batch.lengths) - 1 - np.arange(len(batch.items))
-        age = torch.from_numpy((self._settings.graph_age_decay**steps).astype(np.float32))
-        return Edges(users, [item, self._nodes[item].gather(1, slot)[:, 0]], user, age, cumulated[:, -1])
+        age = torch.from_numpy((settings.graph_age_decay**steps).astype(np.float32))
+        beta = self._of_user[torch.from_numpy(users)][user] * self._of_item[item]
+        link = age * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
+        return Edges(users, [item, self._neighbour(item, generator)], user, link, age, self._cumulated[item, -1])
 
-    def loss(self, edges: Edges, rows: list[Tensor], negatives: Tensor) -> tuple[Tensor, Tensor]:
+    def _neighbour(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """One neighbour of each item, drawn in proportion to ω; 0 for an item without any."""
+        cumulated = self._cumulated[items]
+        drawn = torch.rand(len(items), 1, generator=generator) * cumulated[:, -1:]
+        slot = (drawn > cumulated).sum(1, keepdim=True).clamp(max=cumulated.shape[1] - 1)
+        return self._nodes[items].gather(1, slot)[:, 0]
+
+    def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss an edge, from rows of what was wanted and of shared negatives [K, d]; and the view e_u [B, d]."""
+        settings = self._settings
         own = self.view(edges.users)
         if not len(edges.user):
             return own.sum() * 0.0, own
         items, neighbours = rows
         mine = own[edges.user]
-        links = (edges.age * F.softplus(-(mine * items).sum(1))).sum()
+        links = (edges.link * F.softplus(-(mine * items).sum(1))).sum()
         # One row of negatives a user serves all of the user's edges.
-        apart = (self._degree[torch.from_numpy(edges.users)] * F.softplus(own @ negatives.T).mean(1)).sum()
+        users = torch.from_numpy(edges.users)
+        beta = torch.outer(self._of_user[users], self._of_item[drawn])
+        repelled = (settings.ultragcn_w3 + settings.ultragcn_w4 * beta) * F.softplus(own @ negatives.T)
+        apart = (self._degree[users] * repelled.mean(1)).sum()
         beside = (edges.age * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
-        settings = self._settings
         total = links + settings.negative_weight * apart + settings.item_item_weight * beside
         return total / len(edges.user), own
 
     def view(self, users: Indices) -> Tensor:
         """e_u of these users, [B, d]."""
         return self.users.leaf(torch.from_numpy(users))
+
+    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """What the items' neighbours are, one drawn for each, [N, d]."""
+        rows: Tensor = self._table(self._neighbour(items, generator))
+        return rows
 
     def step(self) -> None:
         """Move the users' rows; the table is the caller's."""

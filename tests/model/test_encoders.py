@@ -38,6 +38,8 @@ def next_of(histories: Histories) -> list[int]:
         ("sasrec", {"loss": "scalable"}),
         ("sasrec", {"transfer": "infonce", "transfer_view": "random"}),
         ("sasrec", {"transfer_stops_at": "graph", "graph_age_decay": 0.9}),
+        ("sasrec", {"transfer_view": "item"}),
+        ("sasrec", {"transfer_view": "item", "graph_encoder": "lightgcn"}),
         ("sasrec", {"w_global": 0.0, "w_transfer": 0.0}),
         ("bert4rec", {"transfer_stops_at": "sequence"}),
     ],
@@ -80,16 +82,21 @@ def test_a_user_is_encoded_alike_alone_and_beside_others(sequence):
     assert torch.allclose(model.encode(together), torch.cat(rows), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
-def test_the_graph_losses_gradient_is_the_slope(name):
+@pytest.mark.parametrize(
+    "chosen",
+    [{"graph_encoder": "ultragcn"}, {"ultragcn_w2": 0.5, "ultragcn_w4": 0.5}, {"graph_encoder": "lightgcn"}],
+    ids=str,
+)
+def test_the_graph_losses_gradient_is_the_slope(chosen):
     torch.manual_seed(0)
     table = torch.nn.Embedding(ITEMS + 1, 4)
-    settings = TrainingSettings(graph_encoder=name)
+    settings = TrainingSettings(**chosen)
     graph = graph_encoder(circles(), table, torch.randn(24, 4) * 0.1, settings)
     edges = graph.draw(np.arange(24), torch.Generator().manual_seed(0))
 
     def loss() -> torch.Tensor:
-        return graph.loss(edges, [table(w) for w in edges.wanted], table(torch.tensor([2, 5])))[0]
+        drawn = torch.tensor([2, 5])
+        return graph.loss(edges, [table(w) for w in edges.wanted], drawn, table(drawn))[0]
 
     loss().backward()
     slope = table.weight.grad[3, 1].item()
@@ -99,6 +106,19 @@ def test_the_graph_losses_gradient_is_the_slope(name):
         table.weight[3, 1] -= 2e-2
         below = loss().item()
     assert slope == pytest.approx((above - below) / 2e-2, rel=0.02)
+
+
+def test_degree_weights_are_the_papers():
+    settings = TrainingSettings(ultragcn_w1=0.0, ultragcn_w2=1.0, ultragcn_w3=0.0, item_item_weight=0.0)
+    table = torch.nn.Embedding(3, 4)
+    torch.nn.init.zeros_(table.weight)
+    histories = Histories(np.array([0, 2, 3]), np.array([1, 2, 1]))  # d_u = 2 and 1; d_i = 2 and 1
+    graph = graph_encoder(histories, table, torch.zeros(2, 4), settings)
+    edges = graph.draw(np.arange(2), torch.Generator().manual_seed(0))
+    rows = [table(w) for w in edges.wanted]
+    found = graph.loss(edges, rows, torch.tensor([1]), table(torch.tensor([1])))[0].item()
+    betas = [(3 / 3) ** 0.5 / 2, (3 / 2) ** 0.5 / 2, (2 / 3) ** 0.5 / 1]
+    assert found == pytest.approx(np.mean(betas) * np.log(2), rel=1e-5)  # softplus(0) = log 2
 
 
 def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
