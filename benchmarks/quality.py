@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +22,31 @@ import numpy as np
 import torch
 
 from model import conditional_logit
-from model.conditional_logit import FLOOR, RIDGE
+from model.conditional_logit import FLOOR, RIDGE, Choices
 from model.create import Create
-from model.evaluation import SPLIT, OfCounts, OfModel, Ranked, Split, as_events, breadth, ranked_tests, rivals, split
-from model.fusion import MODEL_ALONE, Fusion
+from model.evaluation import (
+    SPLIT,
+    OfCounts,
+    OfModel,
+    Ranked,
+    Scorer,
+    Split,
+    as_events,
+    breadth,
+    ranked_tests,
+    rivals,
+    split,
+)
+from model.fusion import AT_FIRST, MODEL_ALONE, Fusion
 from model.histories import to_histories
-from model.holdout import Holdout, choose_fusion
+from model.holdout import BEFORE, Holdout, choices, choose_fusion, fitted
 from model.holdout import cut as cut_holdout
 from model.increment import Trained, learn
 from model.metrics import Ranks, summary
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import mean_rows, train
+from state.events import Records
+from state.sequences import Sequences
 from state.settings import StateSettings
 from stream.files import read_interactions
 
@@ -57,6 +72,11 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE, LightGCN, InfoNCE": ({}, TOGETHER | {"graph_encoder": "lightgcn", "transfer": "infonce"}),
     "CREATE, LightGCN, no transfer": ({}, TOGETHER | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
     "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
+    "CREATE, item rows": ({}, TOGETHER | {"transfer_view": "item"}),
+    "CREATE, degree weights": (
+        {},
+        TOGETHER | {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0},
+    ),
     "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),
     "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
     "CREATE, graph age decay 0.9": ({}, TOGETHER | {"graph_age_decay": 0.9}),
@@ -85,6 +105,12 @@ SERVED: dict[str, Settings] = {
 """Trained as a version is that will be served: newest events held back until the fusion weights are chosen."""
 WORD_BY_WORD = "CREATE + live graph, word by word"
 SERVED[WORD_BY_WORD] = SERVED["CREATE + live graph"]
+GRAPHS = {
+    "pairs within 3": StateSettings(pair_window_events=3),
+    "pairs within 10, 64 neighbours": StateSettings(pair_window_events=10, neighbours_per_item=64),
+}
+SHORT_EVENTS = 5
+"""A history of at most so many events is short."""
 
 GRAPH_ALONE: dict[str, Settings] = {
     "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
@@ -109,10 +135,27 @@ class Outcome(NamedTuple):
     facts: dict[str, Any]
 
 
-def load(path: str) -> Split:
+class ByLength(NamedTuple):
+    """Scores with other fusion weights for short histories than for long ones."""
+
+    short: OfModel
+    long: OfModel
+
+    def scores(self, part: Sequences) -> torch.Tensor:
+        """[B, n + 1]."""
+        is_short = torch.from_numpy(np.diff(part.indptr) <= SHORT_EVENTS)
+        return torch.where(is_short[:, None], self.short.scores(part), self.long.scores(part))
+
+    def arrived(self, events: Records) -> None:
+        """Both graphs learn."""
+        self.short.arrived(events)
+        self.long.arrived(events)
+
+
+def load(path: str, state: StateSettings | None = None) -> Split:
     """The split of one data set."""
     users, items, ts = read_interactions(path, lambda line, reason: print(f"line {line} {reason}", file=sys.stderr))
-    return split(*as_events(users, items, ts), SPLIT, StateSettings())
+    return split(*as_events(users, items, ts), SPLIT, state or StateSettings())
 
 
 def run(job: Job) -> Outcome:
@@ -137,10 +180,13 @@ def run(job: Job) -> Outcome:
     rows = {job.variant: (MODEL_ALONE, False)}
     if job.variant in SERVED:
         rows = served(job.variant, trained, Holdout(*cut_holdout(cut.past, training.holdout_events), state), ranking)
-    found = {
-        name: ranked_tests(cut, OfModel(cut, trained, fusion, ranking, live=live))
-        for name, (fusion, live) in rows.items()
+    scorers: dict[str, Scorer] = {
+        name: OfModel(cut, trained, fusion, ranking, live=live) for name, (fusion, live) in rows.items()
     }
+    if job.variant == WORD_BY_WORD:
+        scorers |= other_graphs(job, trained, training, ranking)
+        scorers["CREATE + live graph, by length of history"] = by_length(cut, trained, training, ranking, state)
+    found = {name: ranked_tests(cut, scorer) for name, scorer in scorers.items()}
     facts = {
         "train_s": round(trained.metrics["train_s"] + trained.metrics["last_s"], 1),
         "learn_s": round(seconds, 1),
@@ -173,6 +219,31 @@ def served(
     if name == "SASRec":
         rows["live graph alone"] = chosen("model")
     return rows
+
+
+def other_graphs(
+    job: Job, trained: Trained, training: TrainingSettings, ranking: RankingSettings
+) -> Iterator[tuple[str, Scorer]]:
+    """The same model beside live graphs of other shapes, each weighed anew."""
+    for name, state in GRAPHS.items():
+        cut = load(job.path, state)
+        holdout = Holdout(*cut_holdout(cut.past, training.holdout_events), state)
+        fusion = choose_fusion(holdout, trained.model, trained.vocabulary, ranking)
+        yield f"CREATE + live graph, {name}", OfModel(cut, trained, fusion, ranking)
+
+
+def by_length(
+    cut: Split, trained: Trained, training: TrainingSettings, ranking: RankingSettings, state: StateSettings
+) -> Scorer:
+    """Weights chosen apart for users with short histories and for the others."""
+    holdout = Holdout(*cut_holdout(cut.past, training.holdout_events), state)
+    known = choices(holdout, trained.model, trained.vocabulary, ranking)
+    warm = trained.vocabulary.lookup(holdout.targets) > 0
+    is_short = torch.from_numpy((np.diff(holdout.sequences.indptr) <= SHORT_EVENTS)[warm])
+    chosen = (
+        fitted(Choices(*(part[those] for part in known)), BEFORE, ranking, AT_FIRST) for those in (is_short, ~is_short)
+    )
+    return ByLength(*(OfModel(cut, trained, fusion, ranking) for fusion in chosen))
 
 
 def graph_alone(job: Job, cut: Split) -> Outcome:

@@ -237,7 +237,7 @@ def choose_fusion(
 
     Only a repeat may count against an item. `without`: names of words that get no weight.
     """
-    return _fitted(choices(holdout, model, vocabulary, settings), BEFORE, settings, prior, without)
+    return fitted(choices(holdout, model, vocabulary, settings), BEFORE, settings, prior, without)
 
 
 class Crossed(NamedTuple):
@@ -255,23 +255,24 @@ def cross_fitted(
 ) -> Crossed:
     """`choose_fusion` on all held-out events, and on either half of their users."""
     known = choices(holdout, model, vocabulary, settings)
-    fusion = _fitted(known, BEFORE, settings, prior)
+    fusion = fitted(known, BEFORE, settings, prior)
     _, user = np.unique(holdout.sequences.users, return_inverse=True)
     half = user % 2
     of_choice = torch.from_numpy(half[vocabulary.lookup(holdout.targets) > 0])
     first, second = (
-        _fitted(Choices(*(part[of_choice == n] for part in known)), (fusion.before,), settings, prior) for n in (0, 1)
+        fitted(Choices(*(part[of_choice == n] for part in known)), (fusion.before,), settings, prior) for n in (0, 1)
     )
     return Crossed(fusion, (first, second), half)
 
 
-def _fitted(
+def fitted(
     known: Choices,
     befores: tuple[float, ...],
     settings: RankingSettings,
     prior: Fusion,
     without: Collection[str] = (),
 ) -> Fusion:
+    """The weights that make these choices likeliest, the evidence being one of those in `befores`."""
     best, best_loss = prior, np.inf
     before_it = torch.zeros(len(WORDS))
     before_it[[MODEL, REPEAT, POPULARITY]] = torch.tensor([prior.model, prior.repeat, prior.popularity])
