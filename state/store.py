@@ -107,6 +107,14 @@ class Store(Partition):
         lost = self.state.lost + next_offset - self.state.next_offset
         self._mark(msgspec.structs.replace(self.state, next_offset=next_offset, lost=lost))
 
+    def take_over(self, answered: int, prequential: bytes) -> None:
+        """Go on for another store of the same log: nothing before `answered` is owed; its prequential counts stand."""
+        write = WriteBatch(raw_mode=True)
+        write.put(b"answered", KEY.pack(min(answered, self.state.next_offset)))
+        write.put(b"prequential", prequential)
+        with rocksdb("write", self.path):
+            self._db.write(write)
+
     def _mark(self, marks: Marks) -> None:
         with rocksdb("write", self.path):
             self._db.put(b"marks", msgspec.json.encode(marks))

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import faust
@@ -24,7 +24,9 @@ from model.versions import ArtifactError
 from state.errors import StateError
 from state.events import hash_id
 from state.titles import Titles
+from stream.checkpoints import COPIES, Checkpoints
 from stream.config import Config
+from stream.lease import Lease
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
 from stream.partitions import EMBEDDED, Partitions
 from stream.pointers import consumer_partitions, decode_pointer, newer, read_champion, remember
@@ -53,7 +55,9 @@ class Firehose(Service):
         torch.set_num_threads(config.worker.rank_threads)
         cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
         self._titles = Titles(config.data)
-        self._partitions = Partitions(config, cluster)
+        self._partitions = Partitions(config)
+        lease = Lease(config.worker.session_timeout_ms)
+        self._checkpoints = Checkpoints(config, self._partitions, lease)
         self._ranker = Ranker(config, self._partitions.stores, self._titles)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=config.broker,
@@ -67,13 +71,20 @@ class Firehose(Service):
             max_partition_fetch_bytes=config.worker.fetch_max_bytes,
         )
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=config.broker, acks="all", max_request_size=MAX_REQUEST_BYTES, linger_ms=0
+            bootstrap_servers=config.broker,
+            acks="all",
+            max_request_size=MAX_REQUEST_BYTES,
+            linger_ms=0,
+            # What lay here through a cut is not sent afterwards: by then the partition may be another worker's.
+            request_timeout_ms=config.worker.session_timeout_ms,
         )
         self._title_reader = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
         await self._consumer.start()
         await self._producer.start()
         await self._title_reader.start()
-        self._worker = Worker(config, self._consumer, self._producer, self._partitions, self._ranker)
+        self._worker = Worker(
+            config, self._consumer, self._producer, self._partitions, self._ranker, lease, cluster=cluster
+        )
         await self.follow(await read_champion(config))
 
     async def follow(self, pointer: Pointer | None) -> None:
@@ -97,6 +108,18 @@ class Firehose(Service):
     @Service.task
     async def _answer(self) -> None:
         await self._or_end(self._worker.answer())
+
+    @Service.task
+    async def _open(self) -> None:
+        await self._worker.open_assigned()
+
+    @Service.task
+    async def _watch(self) -> None:
+        await self._or_end(self._worker.watch_log())
+
+    @Service.task
+    async def _checkpoint(self) -> None:
+        await self._checkpoints.run()
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work; where its state cannot be used, end the whole worker as an operator would."""
@@ -129,13 +152,21 @@ class Firehose(Service):
                         titles[hash_id(key)] = item.title if item else None
                 self._titles.apply(titles, {partition.partition: records[-1].offset + 1})
 
-    async def pause(self, paused: bool) -> None:
-        """Stop or go on reading clicks; answers and requests are not affected."""
-        clicks = [p for p in self._consumer.assignment() if p.topic == self._config.topics.clicks]
-        if paused:
-            self._consumer.pause(*clicks)
-        else:
-            self._consumer.resume(*clicks)
+    async def obey(self, command: Command) -> CommandReply | None:
+        """Do what an operator says, and say what came of it; None where it is not for this worker."""
+        try:
+            if command.command in ("pause", "resume"):
+                self._worker.pause(command.command == "pause")
+                done = f"{command.command}d"
+            elif command.command == "copy" and (folder := self._config.data / COPIES / command.id).exists():
+                done = f"copied {await self._checkpoints.copy_all(folder)} partitions"
+            elif command.command == "swap" and (swapped := await self._worker.swap()):
+                done = f"swapped {swapped} partitions"
+            else:
+                return None
+        except StateError as error:
+            return CommandReply(command.id, "failed", f"worker {self._config.worker.instance}: {error}")
+        return CommandReply(command.id, "done", f"worker {self._config.worker.instance}: {done}")
 
     async def on_stop(self) -> None:
         await self._consumer.stop()
@@ -168,11 +199,6 @@ def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehos
         async for value in stream:
             await firehose.follow(decode_pointer(value))
 
-    handlers: dict[str, Callable[[], Awaitable[None]]] = {
-        "pause": lambda: firehose.pause(True),
-        "resume": lambda: firehose.pause(False),
-    }
-
     @app.agent(app.topic(config.topics.commands, value_type=bytes, value_serializer="raw", internal=False))
     async def commands(stream: Any) -> None:
         async for value in stream:
@@ -181,9 +207,7 @@ def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehos
             except msgspec.MsgspecError as error:
                 log.warning("commands topic: no command: %s", error)
                 continue
-            if command.command in handlers:
-                await handlers[command.command]()
-                reply = CommandReply(command.id, "done", f"worker {config.worker.instance}: {command.command}d")
+            if (reply := await firehose.obey(command)) is not None:
                 await firehose._producer.send(config.topics.command_replies, encode(reply), key=command.id.encode())
 
     return app, firehose

@@ -78,6 +78,18 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Users whose last recommendation is remembered for the prequential test."""
 
 
+class Checkpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Copies of the state in the artifact store, from which a partition that moves is restored.
+
+    They are taken only where `artifacts` is set: a copy on the state's own disk would be lost with it.
+    """
+
+    every_s: Positive = 600.0
+    """A partition that moves reads at most this much of the log again."""
+    keep: Whole = 3
+    """Newest checkpoints kept of each partition."""
+
+
 class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the trainer learns, and from how much."""
 
@@ -98,7 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: Path = Path("anabranch-data")
     group: str = "anabranch"
     artifacts: str = ""
-    """Where model versions are published: a path or an fsspec URL; empty: `<data>/models`."""
+    """Where model versions and checkpoints of the state go: a path or an fsspec URL that all machines share (s3://,
+    gs://). Empty: versions in `<data>/models`, and no checkpoints."""
     topics: Topics = Topics()
     clicks: Clicks = Clicks()
     state: StateSettings = StateSettings()
@@ -107,6 +120,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gate: GateSettings = GateSettings()
     ranking: RankingSettings = RankingSettings()
     worker: Worker = Worker()
+    checkpoints: Checkpoints = Checkpoints()
     trainer: Trainer = Trainer()
 
     @property

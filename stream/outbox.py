@@ -1,4 +1,7 @@
-"""What the worker sends. Each call returns once the broker has it: a broker that is away is waited for, with a line."""
+"""What the worker sends. Each call returns once the broker has it: a broker that is away is waited for, with a line.
+
+A worker whose lease has run out sends nothing more: the partition may be another's by now, and its answers newer.
+"""
 
 import asyncio
 import logging
@@ -10,6 +13,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stream.config import Topics
 from stream.decode import DeadLetter
+from stream.lease import Lease
 from stream.messages import Request
 from stream.ranker import Answer
 
@@ -20,12 +24,20 @@ KEPT_BYTES = 1000
 """Of a dead letter that is larger than its topic takes."""
 
 
-class Outbox:
-    """Recommendations, replies and dead letters on their way to Kafka; a repeat is possible, a loss is not."""
+class LeaseLost(Exception):
+    """Another worker may own the partition: what was to be said is that worker's to say."""
 
-    def __init__(self, topics: Topics, producer: AIOKafkaProducer) -> None:
+
+class Outbox:
+    """Recommendations, replies and dead letters on their way to Kafka; a repeat is possible, a loss is not.
+
+    Every call raises LeaseLost where the lease is no longer held.
+    """
+
+    def __init__(self, topics: Topics, producer: AIOKafkaProducer, lease: Lease) -> None:
         self._topics = topics
         self._producer = producer
+        self._lease = lease
 
     async def recommend(self, answers: Sequence[Answer]) -> None:
         """Send recommendations."""
@@ -34,14 +46,14 @@ class Outbox:
             topic = self._topics.recommendations
             await asyncio.gather(*[await self._producer.send(topic, a.message, key=a.user_id) for a in answers])
 
-        await _insist("recommendations", send)
+        await self._insist("recommendations", send)
 
     async def reply(self, request: Request, answer: Answer) -> None:
         """Send the answer to a request."""
         message = msgspec.json.decode(answer.message)
         message |= {"user": request.user, "id": request.id}  # a user without events has no id in the dictionary
         value, key = msgspec.json.encode(message), request.id.encode() or None
-        await _insist("a reply", lambda: self._producer.send_and_wait(self._topics.replies, value, key=key))
+        await self._insist("a reply", lambda: self._producer.send_and_wait(self._topics.replies, value, key=key))
 
     async def bury(self, topic: str, partition: int, dead: Sequence[DeadLetter]) -> None:
         """Send dead letters as they came, with their reason and where they lay in headers."""
@@ -50,7 +62,7 @@ class Outbox:
             await asyncio.gather(*(self._bury_one(topic, partition, letter) for letter in dead))
 
         if dead:
-            await _insist("dead letters", send)
+            await self._insist("dead letters", send)
 
     async def _bury_one(self, topic: str, partition: int, letter: DeadLetter) -> None:
         record = letter.record
@@ -64,12 +76,13 @@ class Outbox:
             headers.append(("truncated", str(len(value)).encode()))
             await self._producer.send_and_wait(to, value[:KEPT_BYTES], key=record.key, headers=headers)
 
-
-async def _insist(what: str, send: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        try:
-            await send()
-            return
-        except KafkaError as error:
-            log.warning("the broker did not take %s (%s); trying again in %.0f s", what, error, TRY_AGAIN_S)
-            await asyncio.sleep(TRY_AGAIN_S)
+    async def _insist(self, what: str, send: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            if not self._lease.held:
+                raise LeaseLost
+            try:
+                await send()
+                return
+            except KafkaError as error:
+                log.warning("the broker did not take %s (%s); trying again in %.0f s", what, error, TRY_AGAIN_S)
+                await asyncio.sleep(TRY_AGAIN_S)

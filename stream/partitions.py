@@ -1,47 +1,50 @@
-"""The stores of the partitions a worker owns: opened against the log they were built from, or moved aside."""
+"""The stores of the partitions a worker owns: opened against the log they were built from, restored, or moved aside."""
 
+import asyncio
 import logging
+import shutil
 import time
 from pathlib import Path
 
+from state.checkpoint import CheckpointError, CheckpointStore
 from state.errors import StateError, StoreUnreadable, WrongLog
 from state.partition import Identity
 from state.store import Store
 from state.view import partition_path
 from stream.config import Config
+from stream.topics import Log
 
 log = logging.getLogger("anabranch.partitions")
 
 EMBEDDED = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
+WORTH_A_RESTORE_EVENTS = 200_000
+"""A store that is behind a checkpoint by less than this reads on from the log: that takes a few seconds."""
 
 
 class Partitions:
     """Stores by partition number; a store is open while its partition is assigned."""
 
-    def __init__(self, config: Config, cluster: str) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._cluster = cluster
         self.stores: dict[int, Store] = {}
+        self.copying = asyncio.Lock()
+        """Held while a store is copied in a thread: it must not close then."""
         self._begun: set[int] = set()
 
-    def open(self, number: int, count: int, begin: int, end: int) -> Store:
-        """Open a partition's store, of a topic of `count`, for a log that holds offsets begin <= offset < end.
+    def open(self, number: int, held: Log) -> Store:
+        """Open a partition's store for a log; it is not yet among `stores`.
 
-        Raises StateError where it cannot be used for that log and a rebuild would not mend it.
+        The state goes on where it stopped, from a checkpoint where that is further, or anew where there is neither.
+        Raises StateError where it cannot be used and a rebuild would not mend it.
         """
-        if number in self.stores:
-            return self.stores[number]
         path = partition_path(self._config.data, self._config.topics.clicks, number)
-        try:
-            store = self._open(path, number, count)
-        except (WrongLog, StoreUnreadable) as reason:
-            if not (path / "CURRENT").exists():
-                raise
-            self._move_aside(path, str(reason))
-            store = self._open(path, number, count)
+        identity = identity_of(self._config, number, held)
+        swap(path)
+        store = self._open_local(path, identity, held)
+        store = self._from_checkpoint(path, identity, held, store) or store or self._store(path, identity)
         offset = store.state.next_offset - store.state.base
-        if self._cluster == EMBEDDED and number not in self._begun:
+        if held.cluster == EMBEDDED and number not in self._begun:
             self._begun.add(number)
             if offset:
                 log.warning(
@@ -50,17 +53,19 @@ class Partitions:
                     number,
                 )
                 store.begin_new_log()
-        elif offset > end:
-            store.close()
-            self._move_aside(path, f"its offset {offset} lies beyond the end of the log, {end}: another log")
-            store = self._open(path, number, count)
-        elif offset < begin and offset > 0:
+        elif offset < held.begin and not offset:
+            store.skip_to(held.begin + store.state.base)
+            log.warning(
+                "partition %d: the log begins at offset %d; what came before is not in the state", number, held.begin
+            )
+        elif offset < held.begin:
+            store.skip_to(held.begin + store.state.base)
             log.warning(
                 "partition %d: events %d to %d were deleted from the log before they were read (retention); "
-                "the state is kept, and goes on from offset %d",
-                number, offset, begin - 1, begin,
+                "the state is kept, and goes on from offset %d. `anabranch status` counts what was lost; "
+                "a longer retention.ms of the topic %r keeps it from happening again",
+                number, offset, held.begin - 1, held.begin, self._config.topics.clicks,
             )  # fmt: skip
-        self.stores[number] = store
         return store
 
     def close(self, number: int) -> None:
@@ -74,22 +79,113 @@ class Partitions:
         for number in list(self.stores):
             self.close(number)
 
-    def _open(self, path: Path, number: int, count: int) -> Store:
-        settings = self._config.state
-        identity = Identity(
-            self._cluster,
-            self._config.topics.clicks,
-            number,
-            count,
-            settings.sequence_events,
-            settings.neighbours_per_item,
-        )
-        return Store(path, identity, settings)
+    def move_aside(self, number: int, reason: str) -> None:
+        """Put a partition's store, which is not open, out of the way."""
+        _move_aside(partition_path(self._config.data, self._config.topics.clicks, number), reason)
 
-    def _move_aside(self, path: Path, reason: str) -> None:
-        aside = path.with_name(f"aside-{path.name}-{time.time_ns() // 1_000_000}")
+    def _store(self, path: Path, identity: Identity) -> Store:
+        return Store(path, identity, self._config.state)
+
+    def _open_local(self, path: Path, identity: Identity, held: Log) -> Store | None:
+        """The store at hand, where it is of this log; another one is moved aside."""
+        if not (path / "CURRENT").exists():
+            if any(path.glob("*.sst")):
+                _move_aside(path, f"{path} has lost its file CURRENT")
+            return None
         try:
-            path.rename(aside)
-        except OSError as error:
-            raise StateError(f"cannot move {path} aside: {error.strerror}") from None
-        log.error("%s: moved to %s and rebuilt from the log", reason, aside)
+            store = self._store(path, identity)
+        except (WrongLog, StoreUnreadable) as reason:
+            _move_aside(path, str(reason))
+            return None
+        offset = store.state.next_offset - store.state.base
+        if offset > held.end and not (held.cluster == EMBEDDED and identity.partition not in self._begun):
+            marks = store.state
+            store.close()
+            _move_aside(
+                path,
+                f"its offset {offset} lies beyond the end of the log, {held.end}: another log, or one that lost its "
+                f"end. {marks.applied:,} events of {marks.users:,} users were in it",
+            )
+            return None
+        return store
+
+    def _from_checkpoint(self, path: Path, identity: Identity, held: Log, store: Store | None) -> Store | None:
+        """The store restored from the newest checkpoint of this log, where that is worth it."""
+        if not self._config.artifacts:
+            return None
+        local = store.state.next_offset if store is not None else -1
+        wanted = local if store is None or local - store.state.base < held.begin else local + WORTH_A_RESTORE_EVENTS
+        try:
+            checkpoints = CheckpointStore(self._config.artifacts, identity)
+            manifests = checkpoints.usable()
+        except CheckpointError as error:
+            log.warning("partition %d: %s; going on without", identity.partition, error)
+            return None
+        for manifest in manifests:
+            marks = manifest.marks
+            if marks.next_offset - marks.base > held.end and held.cluster != EMBEDDED:
+                log.warning("partition %d: a checkpoint lies beyond the log's end and is removed", identity.partition)
+                checkpoints.remove(manifest)
+                continue
+            if marks.next_offset <= wanted:
+                break
+            try:
+                started = time.monotonic()
+                restored = path.with_name(f"restored-{path.name}")
+                shutil.rmtree(restored, ignore_errors=True)
+                checkpoints.restore(manifest, restored)
+            except CheckpointError as error:
+                log.error("partition %d: %s; trying the one before", identity.partition, error)
+                continue
+            if store is not None:
+                store.close()
+            shutil.rmtree(path, ignore_errors=True)
+            restored.rename(path)
+            log.info(
+                "partition %d: restored from the checkpoint at offset %d in %.1f s; %d events follow in the log",
+                identity.partition, marks.next_offset - marks.base, time.monotonic() - started,
+                max(held.end - marks.next_offset + marks.base, 0),
+            )  # fmt: skip
+            return self._store(path, identity)
+        return None
+
+
+def identity_of(config: Config, number: int, held: Log) -> Identity:
+    """What a store of this log says of itself."""
+    return Identity(
+        held.cluster,
+        config.topics.clicks,
+        number,
+        held.partitions,
+        config.state.sequence_events,
+        config.state.neighbours_per_item,
+        held.topic_id,
+    )
+
+
+def rebuilt_path(path: Path) -> Path:
+    """Where a store that `anabranch replay` has completed waits to take the place of the one at `path`."""
+    return path.with_name(f"rebuilt-{path.name}")
+
+
+def swap(path: Path) -> bool:
+    """Put a completed rebuild, where one waits, in the place of the store at `path`, which is not open.
+
+    The old one is kept aside. A crash in between leaves the rebuild waiting for the next call.
+    """
+    rebuilt = rebuilt_path(path)
+    if not rebuilt.exists():
+        return False
+    if path.exists():
+        _move_aside(path, f"{path} gives way to its rebuild")
+    rebuilt.rename(path)
+    return True
+
+
+def _move_aside(path: Path, reason: str) -> None:
+    aside = path.with_name(f"aside-{path.name}-{time.time_ns() // 1_000_000}")
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise StateError(f"cannot move {path} aside: {error.strerror}") from None
+    log.error("%s: moved to %s, and read again from the log or a checkpoint", reason, aside)

@@ -7,11 +7,15 @@ from typing import NamedTuple, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError as PythonKafkaError
 
 from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
 
 T = TypeVar("T")
+
+NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class Shape(NamedTuple):
@@ -21,6 +25,17 @@ class Shape(NamedTuple):
     like_clicks: bool
     """As many partitions as `clicks`; else one."""
     compacted: bool
+
+
+class Log(NamedTuple):
+    """One partition of a topic, as its cluster has it now: offsets begin <= offset < end."""
+
+    cluster: str
+    topic_id: str
+    """Another one when the topic was deleted and made again; empty where the broker has none."""
+    partitions: int
+    begin: int
+    end: int
 
 
 class Found(NamedTuple):
@@ -95,6 +110,23 @@ def cluster_id(broker: str) -> str:
         return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
 
     return _with_admin(broker, ask)
+
+
+def topic_id(broker: str, topic: str) -> str:
+    """What the cluster calls this topic and no other of the same name; empty where it cannot be known.
+
+    aiokafka asks for metadata of a version before topics had ids; kafka-python does not. Raises BrokerUnavailable.
+    """
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=broker.split(","))
+        try:
+            [described] = admin.describe_topics([topic])
+        finally:
+            admin.close()
+    except PythonKafkaError as error:
+        raise unavailable(broker, error) from None
+    known = described.get("topic_id")
+    return str(known) if known and str(known) != NO_TOPIC_ID else ""
 
 
 def log_ends(broker: str, topic: str) -> dict[int, int]:

@@ -139,7 +139,9 @@ def evaluate(
     show(table)
 
 
-async def ask(settings: "Config", command: str, until: tuple[str, ...], within_s: float | None) -> "CommandReply":
+async def ask(
+    settings: "Config", command: str, until: tuple[str, ...], within_s: float | None, id: str | None = None
+) -> "CommandReply":
     """Publish a command and wait for a reply whose status is one of `until`. Raises AnabranchError."""
     import msgspec
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -148,7 +150,7 @@ async def ask(settings: "Config", command: str, until: tuple[str, ...], within_s
     from stream.messages import Command, CommandReply, encode
     from stream.topics import cluster_id, unavailable
 
-    told = Command(command, uuid.uuid4().hex)
+    told = Command(command, id or uuid.uuid4().hex)
     listener = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
     producer = AIOKafkaProducer(bootstrap_servers=settings.broker)
     try:

@@ -3,17 +3,12 @@
 import argparse
 import contextlib
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +19,9 @@ from state.view import View
 from stream.broker import EmbeddedBroker
 from stream.config import Config
 from tests.conftest import with_topics
+from tests.crash.lives import Life, Nursery, nursery, runs
 from tests.crash.oracle import Truth, differences, fold
-from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.e2e.conftest import flags_of, read_all, until
 from tests.kafka import kafka, missing
 
 STEPS = 7
@@ -35,6 +31,7 @@ BAD = 0.01
 LATE = 0.05
 GIVEN_UP_S = 20.0
 """A life that has nothing to do does not come to its step: it is ended then, wherever it is."""
+SETTLED_WITHIN_S = 240.0
 BEGUN_MS = 1_700_000_000_000
 
 
@@ -67,40 +64,21 @@ def publish(producer: KafkaProducer, config: Config, draw: random.Random, first:
     producer.flush()
 
 
-@contextmanager
-def nursery(config: Config) -> Iterator[subprocess.Popen[str]]:
-    """The process that lives are forked from; their log is <data>/lives.log."""
+def worker_of(config: Config, instance: str = "0", **env: str) -> Life:
+    """A worker on the configuration's data directory; its log is <data>/worker.log."""
     config.data.mkdir(parents=True, exist_ok=True)
-    told = ["worker", "--data", str(config.data), "--broker", config.broker]
     worker = config.worker
-    env = {
-        **os.environ,
-        **flags_of(config),
-        "ANABRANCH_WORKER__POLL_MAX_EVENTS": "200",
-        "ANABRANCH_WORKER__SESSION_TIMEOUT_MS": str(worker.session_timeout_ms),
-        "ANABRANCH_WORKER__HEARTBEAT_MS": str(worker.heartbeat_ms),
-    }
-    with (config.data / "lives.log").open("ab") as log, subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.lives", *told],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env,
-    ) as process:  # fmt: skip
-        yield process  # at the end its input is closed, and with that it ends
-
-
-def live(process: subprocess.Popen[str], step: int, count: int) -> bool:
-    """One life, to its end; whether it came to its step."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    print(step, count, file=process.stdin, flush=True)
-    child = int(process.stdout.readline())
-    ended = threading.Thread(target=process.stdout.readline)
-    ended.start()
-    ended.join(GIVEN_UP_S)
-    if not ended.is_alive():
-        return True
-    os.kill(child, signal.SIGKILL)
-    ended.join()
-    return False
+    return Life(
+        ["worker", "--data", str(config.data), "--broker", config.broker, "--instance", instance],
+        {
+            **flags_of(config),
+            "ANABRANCH_WORKER__POLL_MAX_EVENTS": "200",
+            "ANABRANCH_WORKER__SESSION_TIMEOUT_MS": str(worker.session_timeout_ms),
+            "ANABRANCH_WORKER__HEARTBEAT_MS": str(worker.heartbeat_ms),
+            **env,
+        },
+        str(config.data / "worker.log"),
+    )
 
 
 def kill(config: Config, kills: int, events: int, seed: int) -> Report:
@@ -110,31 +88,38 @@ def kill(config: Config, kills: int, events: int, seed: int) -> Report:
     done: Counter[int] = Counter()
     producer = KafkaProducer(bootstrap_servers=config.broker)
     share = max(1, events // (kills + 1))
-    with contextlib.closing(producer), nursery(config) as process:
+    with contextlib.closing(producer), nursery(config.data / "nursery.log") as lives:
         for number in range(kills):
             publish(producer, config, draw, number * share, share)
             step = number % (STEPS + 1)
-            came = live(process, step, draw.randint(200, 4000) if step == AT_ANY_TIME else draw.randint(1, 2))
+            mortal = msgspec.structs.replace(
+                worker_of(config),
+                step=step,
+                count=draw.randint(200, 4000) if step == AT_ANY_TIME else draw.randint(1, 2),
+            )
+            came = lives.live(mortal, GIVEN_UP_S)
             done[step if came else AT_ANY_TIME] += 1
         publish(producer, config, draw, kills * share, events - kills * share)
-    truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
-    settle(config, truth)
+        truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
+        settle(lives, config, truth)
     return Report(done, truth, differences(config, truth), time.monotonic() - started)
 
 
-def settle(config: Config, truth: Truth) -> None:
+def settle(lives: Nursery, config: Config, truth: Truth, **env: str) -> None:
     """A last worker, until it has read and answered everything."""
-    with anabranch(config, "worker"):
+    last = lives.start(worker_of(config, "last", **env))
 
-        def caught_up() -> bool:
-            with View(config.data, config.topics.clicks, config.state) as view:
-                parts = view.partitions.values()
-                read = sum(p.marks().applied + p.marks().dead for p in parts)
-                return read >= truth.edges.total() + len(truth.bad) and all(
-                    p.answered() >= p.marks().next_offset for p in parts
-                )
+    def caught_up() -> bool:
+        assert runs(last), (config.data / "worker.log").read_text()[-2000:]
+        with View(config.data, config.topics.clicks, config.state) as view:
+            parts = view.partitions.values()
+            read = sum(p.marks().applied + p.marks().dead for p in parts)
+            return read >= truth.edges.total() + len(truth.bad) and all(
+                p.answered() >= p.marks().next_offset for p in parts
+            )
 
-        until(caught_up, 120.0)
+    until(caught_up, SETTLED_WITHIN_S)
+    lives.tell(last, signal.SIGTERM)
 
 
 def main() -> None:

@@ -83,9 +83,11 @@ def differences(config: Config, truth: Truth) -> list[str]:
     for record in read_all(config, config.topics.recommendations):
         message: dict[str, Any] = json.loads(record.value)
         at = message["partition"], message["offset"]
-        answered[message["user"]] = max(at, answered.get(message["user"], at))
+        answered[message["user"]] = at  # a user's answers lie in one partition: this is the last that was said
     found += [
-        f"no answer to {user}'s newest event" for user in users if answered.get(user, (0, -1)) < truth.newest[user]
+        f"the last answer to {user} is of {answered.get(user)}, the newest event is {truth.newest[user]}"
+        for user in users
+        if answered.get(user) != truth.newest[user]
     ]
     return found
 

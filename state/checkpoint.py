@@ -1,0 +1,237 @@
+"""Checkpoints: a partition's store, copied to the artifact store while it is being written, and back.
+
+    <store>/state/<cluster>/<topic>-<partition>/files/<sha256>              a file's content, whoever names it
+                                               /00000000000000123456.json   a checkpoint: its files; written last
+
+RocksDB's table files never change, so a file is uploaded once, however many checkpoints name it. Checkpoints are
+ordered by the offset they came to: an older one never takes a newer one's place, whoever writes it and however late.
+The store is a path or an fsspec URL (s3://, gs://, memory://).
+"""
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import msgspec
+from rocksdict import AccessType, Checkpoint
+
+from state.errors import StateError
+from state.partition import Identity, Marks, Partition, open_rocksdb, rocksdb
+from state.settings import StateSettings
+from state.store import check_identity
+
+log = logging.getLogger("anabranch.checkpoint")
+
+NOT_STATE = ("LOG", "LOCK")
+CHUNK_BYTES = 1 << 20
+UPLOAD_ROUNDS = 3
+
+
+class CheckpointError(StateError):
+    """A checkpoint cannot be written, is missing, or is not what its manifest says."""
+
+
+class CheckpointFile(msgspec.Struct, frozen=True):
+    """One file of a checkpoint."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a checkpoint is."""
+
+    identity: Identity
+    marks: Marks
+    created_ts: int
+    files: list[CheckpointFile]
+
+
+def take(store: Partition, folder: Path) -> None:
+    """Make a consistent copy of an open store in `folder`, by hard links, while it is being written.
+
+    Safe in a thread beside the writer. The tables are flushed first because that lets other threads run; RocksDB's
+    checkpoint would flush them too, and keep the writer waiting for it.
+    """
+    with rocksdb("copy", store.path):
+        for column in [store._db, *store._column.values()]:
+            column.flush(True)
+        Checkpoint(store._db).create_checkpoint(str(folder))
+
+
+class CheckpointStore:
+    """The checkpoints of one partition in the artifact store."""
+
+    def __init__(self, url: str, identity: Identity) -> None:
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise CheckpointError(f"the artifact store {url} cannot be used: {error}") from None
+        self._identity = identity
+        self._url = url
+        self._root = f"{root.rstrip('/')}/state/{identity.cluster}/{identity.topic}-{identity.partition}"
+        self._hashed: dict[tuple[str, int, int], str] = {}
+
+    def upload(
+        self, folder: Path, settings: StateSettings, *, may: Callable[[], bool] = lambda: True
+    ) -> Manifest | None:
+        """Publish what `take` left in `folder`; None where nothing is new, or `may` no longer allows it.
+
+        Raises CheckpointError.
+        """
+        identity, marks = inside(folder, settings)
+        if identity is None or self._newest_offset() >= marks.next_offset:
+            return None
+        files = [self._hash(f) for f in sorted(folder.iterdir()) if not f.name.startswith(NOT_STATE)]
+        manifest = Manifest(identity, marks, time.time_ns() // 1_000_000, files)
+        try:
+            self._fs.makedirs(f"{self._root}/files", exist_ok=True)
+            # Who prunes at this moment does not know yet that this checkpoint needs the files: look again at the end.
+            for _ in range(UPLOAD_ROUNDS):
+                for file in (missing := self._missing(files)):
+                    if not may():
+                        return None
+                    self._fs.put_file(str(folder / file.name), f"{self._root}/files/{file.sha256}")
+                if not missing:
+                    break
+            else:
+                raise CheckpointError(f"files written to {self._url} are not there, or of another size, afterwards")
+            if not may():
+                return None
+            self._fs.pipe_file(f"{self._root}/{_name(manifest)}", msgspec.json.encode(manifest))
+        except OSError as error:
+            raise CheckpointError(f"cannot write a checkpoint to {self._url}: {error}") from None
+        return manifest
+
+    def usable(self) -> list[Manifest]:
+        """Complete checkpoints of this partition of this log, newest first. Raises CheckpointError."""
+        found: list[Manifest] = []
+        for name in reversed(self._names()):
+            try:
+                manifest = msgspec.json.decode(self._fs.cat_file(f"{self._root}/{name}"), type=Manifest)
+                check_identity(manifest.identity, self._identity, Path(self._root) / name)
+            except (OSError, msgspec.MsgspecError, StateError) as error:
+                log.warning("checkpoint %s/%s is not used: %s", self._root, name, error)
+                continue
+            found.append(manifest)
+        return found
+
+    def restore(self, manifest: Manifest, path: Path) -> None:
+        """Download a checkpoint, verify every file by its hash, and put it at `path`, which does not exist yet.
+
+        Raises CheckpointError; then nothing is at `path`, and a file of the artifact store that is not what its name
+        says is removed there, so that the next checkpoint uploads it anew.
+        """
+        partial = path.with_name(f"restoring-{path.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            for file in manifest.files:
+                target = partial / file.name
+                if target.parent != partial:
+                    raise CheckpointError(f"checkpoint {manifest.marks.next_offset} names a file {file.name!r}")
+                self._fs.get_file(f"{self._root}/files/{file.sha256}", str(target))
+                if (found := _sha256(target)) != file.sha256:
+                    self._fs.rm_file(f"{self._root}/files/{file.sha256}")
+                    raise CheckpointError(
+                        f"{file.name} of the checkpoint at offset {manifest.marks.next_offset} in {self._url} has "
+                        f"sha256 {found[:12]}…, its manifest says {file.sha256[:12]}…"
+                    )
+            partial.rename(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot restore the checkpoint at offset {manifest.marks.next_offset} from {self._url}: {error}"
+            ) from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def prune(self, keep: int) -> int:
+        """Remove all but the newest `keep` checkpoints, then the files that none names; return how many went.
+
+        Those of another log or layout go as soon as there are `keep` of this one.
+        """
+        mine = {_name(m) for m in self.usable()[:keep]}
+        names = self._names()
+        gone = [n for n in names if n not in mine] if len(mine) == keep else []
+        for name in gone:
+            self._fs.rm_file(f"{self._root}/{name}")
+        left = [n for n in names if n not in gone]
+        kept = [msgspec.json.decode(self._fs.cat_file(f"{self._root}/{n}"), type=_Named) for n in left]
+        named = {file.sha256 for manifest in kept for file in manifest.files}
+        for sha256 in self._sizes().keys() - named:
+            self._fs.rm_file(f"{self._root}/files/{sha256}")
+        return len(gone)
+
+    def remove(self, manifest: Manifest) -> None:
+        """Remove one checkpoint; its files go when next one is pruned."""
+        self._fs.rm_file(f"{self._root}/{_name(manifest)}")
+
+    def _newest_offset(self) -> int:
+        mine = (m.marks.next_offset for m in self.usable())
+        return next(mine, -1)
+
+    def _missing(self, files: list[CheckpointFile]) -> list[CheckpointFile]:
+        sizes = self._sizes()
+        return [f for f in files if sizes.get(f.sha256) != f.size]
+
+    def _sizes(self) -> dict[str, int]:
+        return {_last(e["name"]): e["size"] for e in self._list(f"{self._root}/files")}
+
+    def _names(self) -> list[str]:
+        return sorted(n for n in (_last(e["name"]) for e in self._list(self._root)) if n.endswith(".json"))
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        self._fs.invalidate_cache()
+        try:
+            entries: list[dict[str, Any]] = self._fs.ls(folder, detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(f"cannot list the checkpoints in {self._url}: {error}") from None
+        return entries
+
+    def _hash(self, file: Path) -> CheckpointFile:
+        """A file's hash; one that was hashed for an earlier checkpoint is known by its inode."""
+        about = file.stat()
+        key = file.name, about.st_ino, about.st_mtime_ns
+        known = self._hashed.get(key)
+        if known is None:
+            known = self._hashed[key] = _sha256(file)
+        return CheckpointFile(file.name, about.st_size, known)
+
+
+class _Named(msgspec.Struct):
+    """What a checkpoint of any layout names."""
+
+    files: list[CheckpointFile]
+
+
+def inside(folder: Path, settings: StateSettings) -> tuple[Identity | None, Marks]:
+    """What a copy came to; the copy may be ahead of what was known when it was begun."""
+    copied = Partition(open_rocksdb(folder, settings, AccessType.read_only(False)), settings, folder)
+    try:
+        return copied.identity, copied.marks()
+    finally:
+        copied.close()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while chunk := content.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _name(manifest: Manifest) -> str:
+    return f"{manifest.marks.next_offset:020d}.json"
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,33 @@
+"""Whether this worker may still speak for its partitions.
+
+The group gives a partition to another worker once it has not heard of the one before for the session timeout. A
+worker that was stopped for longer (a suspended machine, a paused process, a network that was cut) does not notice by
+itself: it wakes up with answers in hand that may be older than what the next owner has sent since.
+"""
+
+import time
+
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the machine is suspended, and does not jump when the clock on the wall is set."""
+
+
+class Lease:
+    """Held until `session_timeout_ms` after the group last confirmed this worker as a member."""
+
+    def __init__(self, session_timeout_ms: int) -> None:
+        self._lasts_s = session_timeout_ms / 1000
+        self._until = float("-inf")
+
+    @staticmethod
+    def now() -> float:
+        """Seconds by the lease's clock."""
+        return time.clock_gettime(CLOCK)
+
+    def confirmed(self, asked_at: float) -> None:
+        """The group has answered a question of ours, asked at `asked_at`, as a member's."""
+        self._until = max(self._until, asked_at + self._lasts_s)
+
+    @property
+    def held(self) -> bool:
+        """Whether no other worker can own our partitions yet."""
+        return self.now() < self._until
