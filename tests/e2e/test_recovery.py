@@ -1,0 +1,116 @@
+"""Backup, restore and replay while a worker runs and while none does, against the oracle folded from the log."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from state.view import View
+from stream.cli import recovery
+from stream.config import Config
+from stream.errors import AnabranchError, DataDirectoryError
+from tests.conftest import with_topics
+from tests.crash.kills import impatient, publish, settle, worker_of
+from tests.crash.lives import Nursery, nursery
+from tests.crash.oracle import Truth, differences, fold
+from tests.e2e.conftest import flags_of, read_all, until
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory):
+    with nursery(tmp_path_factory.mktemp("nursery") / "nursery.log") as made:
+        yield made
+
+
+@pytest.fixture
+def config(request, broker: str, tmp_path: Path, monkeypatch) -> Config:
+    made = with_topics(broker, tmp_path / "data", partitions=2)
+    for name, value in flags_of(made).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ANABRANCH_BROKER", broker)
+    return impatient(made) if request.config.getoption("--broker") == "embedded" else made
+
+
+def log_of(config: Config) -> Truth:
+    return fold(read_all(config, config.topics.clicks), config.state.sequence_events)
+
+
+def applied(config: Config) -> int:
+    with View(config.data, config.topics.clicks, config.state) as view:
+        return sum(p.marks().applied + p.marks().dead for p in view.partitions.values())
+
+
+def test_a_backup_taken_while_the_worker_runs_goes_on_elsewhere_with_nothing_lost_or_doubled(
+    config, lives: Nursery, producer, tmp_path
+):
+    draw = random.Random(1)
+    publish(producer, config, draw, 0, 300)
+    worker = lives.start(worker_of(config))
+    until(lambda: applied(config) == 300)
+    recovery.backup(str(tmp_path / "kept"), data=config.data)
+    publish(producer, config, draw, 300, 200)
+    until(lambda: applied(config) == 500)
+    lives.tell(worker, signal.SIGKILL)
+
+    elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere")
+    recovery.restore(str(tmp_path / "kept"), data=elsewhere.data)
+    assert applied(elsewhere) == 300
+    settle(lives, elsewhere, truth := log_of(config))
+    assert differences(elsewhere, truth) == []
+
+
+def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, lives, producer, tmp_path):
+    publish(producer, config, random.Random(2), 0, 100)
+    settle(lives, config, truth := log_of(config))
+    recovery.backup(str(tmp_path / "kept"), data=config.data)
+    with pytest.raises(AnabranchError, match="is not empty: give each backup a place of its own"):
+        recovery.backup(str(tmp_path / "kept"), data=config.data)
+    with pytest.raises(DataDirectoryError, match=r"is not empty: a restore replaces nothing\. Move it away \(mv "):
+        recovery.restore(str(tmp_path / "kept"), data=config.data)
+    shutil.rmtree(config.data)
+    recovery.restore(str(tmp_path / "kept"), data=config.data)
+    assert differences(config, truth) == []
+    worker = lives.start(worker_of(config))
+    until(lambda: (config.data / "worker.lock").exists() and (config.data / "worker.lock").read_text())
+    with pytest.raises(DataDirectoryError, match=rf"in use by a worker \(process {worker}\)"):
+        recovery.restore(str(tmp_path / "kept"), data=config.data)
+    lives.tell(worker, signal.SIGTERM)
+
+
+def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives, producer, capsys):
+    draw = random.Random(3)
+    publish(producer, config, draw, 0, 300)
+    worker = lives.start(worker_of(config))
+    until(lambda: applied(config) == 300)
+    with View(config.data, config.topics.clicks, config.state) as view:
+        until(lambda: all(p.answered() >= p.marks().next_offset for p in view.partitions.values()) or view.refresh())
+    said = len(read_all(config, config.topics.recommendations))
+    recovery.replay("earliest", data=config.data)
+    assert "swapped in; the state before is kept in" in capsys.readouterr().out
+    assert len(list(config.data.glob("aside-*"))) == 2
+    until(lambda: applied(config) == 300)
+    assert len(read_all(config, config.topics.recommendations)) == said, "who was answered is not answered again"
+    publish(producer, config, draw, 300, 100)
+    until(lambda: applied(config) == 400)
+    lives.tell(worker, signal.SIGTERM)
+    settle(lives, config, truth := log_of(config))
+    assert differences(config, truth) == []
+
+
+def test_a_replay_from_an_offset_leaves_out_what_came_before(config, lives, producer, capsys):
+    publish(producer, config, random.Random(4), 0, 100)
+    settle(lives, config, log_of(config))
+    recovery.replay("20", data=config.data)
+    assert "what the log had before offset 20 is not in it" in capsys.readouterr().out
+    records = [r for r in read_all(config, config.topics.clicks) if r.offset >= 20]
+    truth = fold(records, config.state.sequence_events)
+    with View(config.data, config.topics.clicks, config.state) as view:
+        assert sum(p.marks().applied for p in view.partitions.values()) == truth.edges.total()
+        assert {p.marks().lost for p in view.partitions.values()} == {20}
+    with pytest.raises(AnabranchError, match="offset 100000 lies beyond the end of partition 0"):
+        recovery.replay("100000", data=config.data)
