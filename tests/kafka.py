@@ -26,12 +26,12 @@ def missing() -> str | None:
 
 
 @contextmanager
-def kafka() -> Iterator[str]:
-    """Run the Kafka at KAFKA_HOME; yields its address."""
+def kafka(**properties: str) -> Iterator[str]:
+    """Run the Kafka at KAFKA_HOME, with these broker properties on top; yields its address."""
     with contextlib.ExitStack() as stack:
         for attempt in range(3):
             try:
-                address = stack.enter_context(_started())
+                address = stack.enter_context(_started(properties))
                 break
             except RuntimeError:
                 # The id that the start script draws for the cluster begins with a dash once in 64 times: no id then.
@@ -41,9 +41,11 @@ def kafka() -> Iterator[str]:
 
 
 @contextmanager
-def _started() -> Iterator[str]:
+def _started(properties: dict[str, str]) -> Iterator[str]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "kafka.log").open("wb+") as log:
+        lines = "".join(f"{name}={value}\n" for name, value in properties.items())
+        Path(f"{folder}/data.properties").write_text(lines)
         process = subprocess.Popen(
             [f"{os.environ['KAFKA_HOME']}/bin/kafka-start.sh", f"{folder}/data", str(port), str(free_port())],
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True,

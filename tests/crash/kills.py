@@ -20,7 +20,7 @@ from stream.broker import EmbeddedBroker
 from stream.config import Config
 from tests.conftest import with_topics
 from tests.crash.lives import Life, Nursery, nursery, runs
-from tests.crash.oracle import Truth, differences, fold
+from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import flags_of, read_all, until
 from tests.kafka import kafka, missing
 
@@ -41,12 +41,12 @@ class Report(NamedTuple):
     kills: Counter[int]
     """By the step they came after; 0: at any time."""
     truth: Truth
-    differences: list[str]
+    found: Found
     seconds: float
 
 
 def impatient(config: Config) -> Config:
-    """With a session timeout that the embedded broker takes and Kafka does not: the dead are missed sooner."""
+    """With a session timeout that a Kafka takes only when told to: the dead are missed sooner."""
     worker = msgspec.structs.replace(config.worker, session_timeout_ms=1500, heartbeat_ms=500)
     return msgspec.structs.replace(config, worker=worker)
 
@@ -102,7 +102,7 @@ def kill(config: Config, kills: int, events: int, seed: int) -> Report:
         publish(producer, config, draw, kills * share, events - kills * share)
         truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
         settle(lives, config, truth)
-    return Report(done, truth, differences(config, truth), time.monotonic() - started)
+    return Report(done, truth, compare(config, truth), time.monotonic() - started)
 
 
 def settle(lives: Nursery, config: Config, truth: Truth, **env: str) -> None:
@@ -136,19 +136,21 @@ def main() -> None:
         if asked.broker == "kafka":
             if reason := missing():
                 sys.exit(reason)
-            address = stack.enter_context(kafka())
+            address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
         else:
             address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
-        config = with_topics(address, folder / "data", partitions=asked.partitions)
-        if asked.broker == "embedded":
-            config = impatient(config)
+        config = impatient(with_topics(address, folder / "data", partitions=asked.partitions))
         report = kill(config, asked.kills, asked.events, asked.seed)
     where = (f"{n} after step {step}" if step else f"{n} at any time" for step, n in sorted(report.kills.items()))
-    print(f"{report.kills.total():,} kills: {', '.join(where)}")
-    print(f"{report.truth.events:,} records in {asked.partitions} partitions, {len(report.truth.bad):,} of them bad")
-    print(f"{len(report.differences)} differences from the log ({asked.broker} broker, {report.seconds:.0f} s)")
-    print("\n".join(report.differences[:20]))
-    sys.exit(bool(report.differences))
+    found = report.found
+    print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {report.seconds:,.0f} s")
+    print(f"kills    {report.kills.total():,}: {', '.join(where)}")
+    print(f"events   {report.truth.edges.total():,}, and {len(report.truth.bad):,} bad messages among them")
+    print(f"lost     {found.lost:,}")
+    print(f"doubled  {found.doubled:,}")
+    print(f"other differences in sequences, counts, dead letters, last answers: {len(found.differences):,}")
+    print("\n".join(found.differences[:20]))
+    sys.exit(bool(found.differences))
 
 
 if __name__ == "__main__":

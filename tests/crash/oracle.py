@@ -50,8 +50,23 @@ def fold(log: list[ConsumerRecord], sequence_events: int) -> Truth:
     return truth
 
 
+class Found(NamedTuple):
+    """What the stores, the dead letters and the recommendations hold, beside the log."""
+
+    lost: int
+    """Events of the log that no edge stands for."""
+    doubled: int
+    """Edges that no event of the log stands behind."""
+    differences: list[str]
+
+
 def differences(config: Config, truth: Truth) -> list[str]:
-    """Where the stores, the dead letters and the recommendations are not what the log says; empty is right."""
+    """Where anything is not what the log says; empty is right."""
+    return compare(config, truth).differences
+
+
+def compare(config: Config, truth: Truth) -> Found:
+    """Every sequence, edge, count, dead letter and recommendation, beside the log's."""
     found: list[str] = []
     users, items = sorted(truth.sequences), sorted({item for _, item in truth.clicks})
     name_of = {hash_id(item): item for item in items}
@@ -74,9 +89,15 @@ def differences(config: Config, truth: Truth) -> list[str]:
         found += [
             f"edge {e}: {edges[e]}, not {wanted[e]}" for e in edges.keys() | wanted.keys() if edges[e] != wanted[e]
         ]
-        applied = sum(p.marks().applied for p in view.partitions.values())
-        if applied != truth.edges.total():
-            found.append(f"{applied} events applied, not {truth.edges.total()}")
+        marks = [p.marks() for p in view.partitions.values()]
+        for what, counted, right in (
+            ("events applied", sum(m.applied for m in marks), truth.edges.total()),
+            ("users", sum(m.users for m in marks), len(users)),
+            ("items of partitions", sum(m.items for m in marks), len(truth.clicks)),
+            ("dead letters counted", sum(m.dead for m in marks), len(truth.bad)),
+        ):
+            if counted != right:
+                found.append(f"{counted} {what}, not {right}")
     buried = {place(r) for r in read_all(config, config.topics.dead_letters)}
     found += [f"dead letter {p}" for p in buried ^ truth.bad]
     answered: dict[str, tuple[int, int]] = {}
@@ -89,7 +110,7 @@ def differences(config: Config, truth: Truth) -> list[str]:
         for user in users
         if answered.get(user) != truth.newest[user]
     ]
-    return found
+    return Found((wanted - edges).total(), (edges - wanted).total(), found)
 
 
 def place(letter: ConsumerRecord) -> tuple[int, int]:
