@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import with_topics
 from tests.crash.kills import STEPS, impatient, kill
+from tests.crash.membership import come_and_go
 from tests.crash.oracle import compare
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -34,3 +35,15 @@ def test_the_oracle_sees_what_is_wrong(broker, tmp_path: Path):
     found = compare(config, report.truth)
     assert (found.lost, found.doubled) == (1, 0)
     assert len(found.differences) == 6  # with the counts of events and of dead letters
+
+
+def test_workers_join_leave_die_and_wake_as_zombies_and_nothing_is_lost_or_doubled(broker, tmp_path: Path, request):
+    config = with_topics(broker, tmp_path / "data", partitions=3)
+    if request.config.getoption("--broker") == "embedded":
+        config = impatient(config)
+    report = come_and_go(config, moves=7, seed=6)
+    assert report.found == (0, 0, [])
+    assert report.behind == []
+    assert report.moves["zombie"]
+    assert report.moves["kill"] + report.moves["leave"]
+    assert report.restored, "what was written before the last checkpoint is not read from the log again"

@@ -1,0 +1,154 @@
+"""Workers join, leave, are killed, and are stopped until the group gives up on them and wake up as zombies: under load.
+
+`python -m tests.crash.membership --help`. Each worker has a data directory of its own, and all of them one artifact
+store. In the end a worker on a machine that never was part of it takes over everything.
+"""
+
+import argparse
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from kafka import KafkaProducer
+
+from state.view import View
+from stream.broker import EmbeddedBroker
+from stream.config import Config
+from tests.conftest import with_topics
+from tests.crash.kills import impatient, publish, settle, worker_of
+from tests.crash.lives import nursery, runs
+from tests.crash.oracle import Found, Truth, compare, fold
+from tests.e2e.conftest import read_all
+from tests.kafka import kafka, missing
+
+WORKERS = 3
+BURST_EVENTS = 50
+CHECKPOINT_EVERY_S = "3"
+
+
+class Report(NamedTuple):
+    """What was done and what was found."""
+
+    moves: Counter[str]
+    truth: Truth
+    found: Found
+    behind: list[str]
+    """Stores of workers no longer there that are not what the log says up to their offset."""
+    restored: int
+    """Partitions that the last worker had from a checkpoint."""
+
+
+@contextlib.contextmanager
+def load(config: Config, seed: int, per_s: int) -> Iterator[None]:
+    """Clicks, all the while."""
+    draw, done = random.Random(seed), threading.Event()
+
+    def click() -> None:
+        with contextlib.closing(KafkaProducer(bootstrap_servers=config.broker)) as producer:
+            number = 0
+            while not done.is_set():
+                publish(producer, config, draw, number, BURST_EVENTS)
+                number += BURST_EVENTS
+                done.wait(BURST_EVENTS / per_s)
+
+    clicking = threading.Thread(target=click)
+    clicking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        clicking.join()
+
+
+def come_and_go(config: Config, moves: int, seed: int, per_s: int = 200) -> Report:
+    """So many joins, leaves, kills and stops of up to three workers; then the last worker; then compare."""
+    draw, done = random.Random(seed), Counter[str]()
+    away_s = 2 * config.worker.session_timeout_ms / 1000
+    homes = [msgspec.structs.replace(config, data=config.data / str(n)) for n in range(WORKERS)]
+    env = {"ANABRANCH_ARTIFACTS": str(config.data / "artifacts"), "ANABRANCH_CHECKPOINTS__EVERY_S": CHECKPOINT_EVERY_S}
+    alive: dict[int, int] = {}
+    with nursery(config.data / "nursery.log") as lives:
+        with load(config, seed, per_s):
+            for number in range(moves):
+                home = draw.randrange(WORKERS)
+                move = "join" if home not in alive else ("zombie", "kill", "leave")[number % 3]
+                done[move] += 1
+                if move == "join":
+                    alive[home] = lives.start(worker_of(homes[home], str(home), **env))
+                elif move == "zombie":
+                    lives.tell(alive[home], signal.SIGSTOP)
+                    time.sleep(away_s)  # the others take its partitions over
+                    lives.tell(alive[home], signal.SIGCONT)
+                else:
+                    lives.tell(alive.pop(home), signal.SIGKILL if move == "kill" else signal.SIGTERM)
+                time.sleep(draw.uniform(0.5, away_s))
+                for one in [h for h, process in alive.items() if not runs(process)]:
+                    raise AssertionError((homes[one].data / "worker.log").read_text()[-2000:])
+        for process in alive.values():
+            lives.tell(process, signal.SIGTERM)
+        log = read_all(config, config.topics.clicks)
+        truth = fold(log, config.state.sequence_events)
+        last = msgspec.structs.replace(config, data=config.data / "last")
+        settle(lives, last, truth, **env)
+    restored = (last.data / "worker.log").read_text().count("restored from the checkpoint")
+    behind = [line for home in homes for line in _as_far_as_it_came(home, log)]
+    return Report(done, truth, compare(last, truth), behind, restored)
+
+
+def _as_far_as_it_came(home: Config, log: list) -> list[str]:  # type: ignore[type-arg]
+    """Where the stores of a worker are not the log up to the offset that each has come to."""
+    if not home.data.exists():
+        return []
+    with View(home.data, home.topics.clicks, home.state) as view:
+        ends = {number: p.marks().next_offset for number, p in view.partitions.items()}
+    part = fold([r for r in log if r.offset < ends.get(r.partition, 0)], home.state.sequence_events)
+    found = compare(home, part)
+    # What was said since, and what other workers buried, is not this store's.
+    return [
+        f"{home.data.name}: {d}" for d in found.differences if not d.startswith(("dead letter (", "the last answer"))
+    ]
+
+
+def main() -> None:
+    """Print the report; exit 1 where anything differs."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--moves", type=int, default=100)
+    parse.add_argument("--per-s", type=int, default=200, help="clicks published a second, all the while")
+    parse.add_argument("--partitions", type=int, default=4)
+    parse.add_argument("--seed", type=int, default=0)
+    parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
+    asked = parse.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if asked.broker == "kafka":
+            if reason := missing():
+                sys.exit(reason)
+            address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
+        else:
+            address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
+        config = impatient(with_topics(address, folder / "data", partitions=asked.partitions))
+        report = come_and_go(config, asked.moves, asked.seed, asked.per_s)
+    found = report.found
+    print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers")
+    print(f"moves    {report.moves.total()}: {', '.join(f'{n} {move}' for move, n in sorted(report.moves.items()))}")
+    print(f"events   {report.truth.edges.total():,}, and {len(report.truth.bad):,} bad messages among them")
+    print(f"lost     {found.lost:,}")
+    print(f"doubled  {found.doubled:,}")
+    print(f"other differences in sequences, counts, dead letters, last answers: {len(found.differences):,}")
+    print(f"differences in stores left behind, up to the offset that each had come to: {len(report.behind):,}")
+    print(f"partitions that the last worker restored from a checkpoint: {report.restored}")
+    print("\n".join([*found.differences, *report.behind][:20]))
+    sys.exit(bool(found.differences or report.behind))
+
+
+if __name__ == "__main__":
+    main()
