@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka test-crash lint types bench bench-quality bench-rivals docs-check docs clean
+.PHONY: help demo test test-kafka test-crash test-faults lint types bench bench-quality bench-rivals docs-check docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -14,10 +14,14 @@ test: .venv/installed  ## the whole default suite, on the embedded broker
 	@$(BIN)/python -m pytest
 
 test-kafka: .venv/installed  ## the broker tests on Apache Kafka: KAFKA_HOME, or testcontainers where Docker answers
-	@$(BIN)/python -m pytest -m broker --broker kafka
+	@$(BIN)/python -m pytest -m 'broker and not faults' --broker kafka
 
 test-crash: .venv/installed  ## a thousand kills, then every sequence and edge against the log (hours; KILLS=100, BROKER=kafka)
 	@$(BIN)/python -m tests.crash.kills --kills $(or $(KILLS),1000) --events $(or $(EVENTS),200000) --broker $(or $(BROKER),embedded)
+
+test-faults: .venv/installed  ## brokers cut off, disks full, files damaged, workers coming and going (AWAY_S=600, MOVES=100)
+	@AWAY_S=$(or $(AWAY_S),30) $(BIN)/python -m pytest -m faults
+	@$(BIN)/python -m tests.crash.membership --moves $(or $(MOVES),100) --broker $(or $(BROKER),embedded)
 
 lint: .venv/installed  ## ruff: style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

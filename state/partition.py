@@ -14,7 +14,7 @@ Column families, all keys big-endian so that RocksDB's order is theirs:
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,9 @@ class Partition:
         """Close the store; it cannot be used afterwards."""
         self._column.clear()
         self._handle.clear()
-        self._db.close()
+        # On a full disk it cannot flush, and says so; it is closed then all the same, and its log has what is missing.
+        with suppress(StateError), rocksdb("close", self.path):
+            self._db.close()
 
     def _value(self, key: bytes) -> bytes | None:
         with rocksdb("read", self.path):

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -21,14 +22,14 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode import Service
 
 from model.versions import ArtifactError
-from state.errors import StateError
+from state.errors import StateError, StoreUnreadable
 from state.events import hash_id
 from state.titles import Titles
 from stream.checkpoints import COPIES, Checkpoints
 from stream.config import Config
 from stream.lease import Lease
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
-from stream.partitions import EMBEDDED, Partitions
+from stream.partitions import EMBEDDED, Partitions, move_aside
 from stream.pointers import consumer_partitions, decode_pointer, newer, read_champion, remember
 from stream.ranker import Ranker
 from stream.serving import load_serving
@@ -54,7 +55,7 @@ class Firehose(Service):
         config = self._config
         torch.set_num_threads(config.worker.rank_threads)
         cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
-        self._titles = Titles(config.data)
+        self._titles = open_titles(config.data)
         self._partitions = Partitions(config)
         lease = Lease(config.worker.session_timeout_ms)
         self._checkpoints = Checkpoints(config, self._partitions, lease)
@@ -174,6 +175,15 @@ class Firehose(Service):
         await self._producer.stop()
         self._partitions.close_all()
         self._titles.close()
+
+
+def open_titles(data: Path) -> Titles:
+    """The titles at hand; damaged ones are moved aside, and read again from the items topic."""
+    try:
+        return Titles(data)
+    except StoreUnreadable as reason:
+        move_aside(data / "titles", str(reason))
+        return Titles(data)
 
 
 def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehose]:

@@ -20,6 +20,8 @@ class EmbeddedBroker:
         self._data = data
         self.port = port if port is not None else free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.advertised = self.address
+        """Where it tells its clients to find it."""
 
     def __enter__(self) -> "EmbeddedBroker":
         self.start()
@@ -36,8 +38,8 @@ class EmbeddedBroker:
                 f"port {self.port} is in use already: choose another with --port, "
                 f"or use what listens there with --broker 127.0.0.1:{self.port}"
             )
-        url = f"tcp://{self.address}"
-        command = [binary, "broker", "--kafka-listener-url", url, "--kafka-advertised-listener-url", url]
+        listens = ["--kafka-listener-url", f"tcp://{self.address}"]
+        command = [binary, "broker", *listens, "--kafka-advertised-listener-url", f"tcp://{self.advertised}"]
         self._child = Child("broker", [*command, "--storage-engine", "memory://tansu/"], self._data / "broker.log")
         deadline = time.monotonic() + READY_WITHIN_S
         while not _answers(self.port):

@@ -28,6 +28,11 @@ class Lease:
         self._until = max(self._until, asked_at + self._lasts_s)
 
     @property
+    def was_held(self) -> bool:
+        """Whether it was ever confirmed."""
+        return self._until > 0
+
+    @property
     def held(self) -> bool:
         """Whether no other worker can own our partitions yet."""
         return self.now() < self._until

@@ -81,7 +81,7 @@ class Partitions:
 
     def move_aside(self, number: int, reason: str) -> None:
         """Put a partition's store, which is not open, out of the way."""
-        _move_aside(partition_path(self._config.data, self._config.topics.clicks, number), reason)
+        move_aside(partition_path(self._config.data, self._config.topics.clicks, number), reason)
 
     def _store(self, path: Path, identity: Identity) -> Store:
         return Store(path, identity, self._config.state)
@@ -90,18 +90,18 @@ class Partitions:
         """The store at hand, where it is of this log; another one is moved aside."""
         if not (path / "CURRENT").exists():
             if any(path.glob("*.sst")):
-                _move_aside(path, f"{path} has lost its file CURRENT")
+                move_aside(path, f"{path} has lost its file CURRENT")
             return None
         try:
             store = self._store(path, identity)
         except (WrongLog, StoreUnreadable) as reason:
-            _move_aside(path, str(reason))
+            move_aside(path, str(reason))
             return None
         offset = store.state.next_offset - store.state.base
         if offset > held.end and not (held.cluster == EMBEDDED and identity.partition not in self._begun):
             marks = store.state
             store.close()
-            _move_aside(
+            move_aside(
                 path,
                 f"its offset {offset} lies beyond the end of the log, {held.end}: another log, or one that lost its "
                 f"end. {marks.applied:,} events of {marks.users:,} users were in it",
@@ -177,12 +177,13 @@ def swap(path: Path) -> bool:
     if not rebuilt.exists():
         return False
     if path.exists():
-        _move_aside(path, f"{path} gives way to its rebuild")
+        move_aside(path, f"{path} gives way to its rebuild")
     rebuilt.rename(path)
     return True
 
 
-def _move_aside(path: Path, reason: str) -> None:
+def move_aside(path: Path, reason: str) -> None:
+    """Put a store that is not open out of the way, and say why. Raises StateError."""
     aside = path.with_name(f"aside-{path.name}-{time.time_ns() // 1_000_000}")
     try:
         path.rename(aside)

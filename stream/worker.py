@@ -78,6 +78,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._faults: dict[int, StoreFault] = {}
         self._behind = False
         self._committed_at = 0.0
+        self._told_of_lapse = False
         self._failure: BaseException | None = None
 
     async def consume(self) -> None:
@@ -247,6 +248,16 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             steps.reached(7)
             if lapsed:
                 self._touched.set()
+            if self._told_of_lapse:
+                log.info("the group confirms this worker again: it goes on")
+                self._told_of_lapse = False
+        if not self._lease.held and not self._told_of_lapse and self._lease.was_held:
+            self._told_of_lapse = True
+            log.warning(
+                "the group has not confirmed this worker for %.1f s (the broker at %s is away or slow, or this process "
+                "was stopped): nothing is folded or sent until it does",
+                self._config.worker.session_timeout_ms / 1000, self._config.broker,
+            )  # fmt: skip
 
     def _most_owed(self) -> tuple[int, Store] | None:
         number, store = max(self._partitions.stores.items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))

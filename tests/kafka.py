@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -25,38 +26,68 @@ def missing() -> str | None:
     return None if start.exists() else f"there is no {start}"
 
 
+class Kafka:
+    """The Kafka at KAFKA_HOME as a process of ours; its log outlives it, until the folder goes."""
+
+    def __init__(self, folder: Path, properties: dict[str, str]) -> None:
+        self._folder, self._ports = folder, (free_port(), free_port())
+        lines = "".join(f"{name}={value}\n" for name, value in properties.items())
+        (folder / "data.properties").write_text(lines)
+        self.address = f"127.0.0.1:{self._ports[0]}"
+
+    def start(self) -> None:
+        """Start it, where it was before if it was, and wait until it says so. Raises RuntimeError."""
+        log = self._folder / "kafka.log"
+        with log.open("wb") as said:
+            self._process = subprocess.Popen(
+                [f"{os.environ['KAFKA_HOME']}/bin/kafka-start.sh", f"{self._folder}/data", *map(str, self._ports)],
+                stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + READY_WITHIN_S
+        while b"Kafka Server started" not in (words := log.read_bytes()):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"Kafka did not start: {words[-2000:].decode(errors='replace')}")
+            time.sleep(0.1)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
+        self._process.wait(30)
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        self._process.terminate()
+        self._process.wait(30)
+
+
 @contextmanager
 def kafka(**properties: str) -> Iterator[str]:
     """Run the Kafka at KAFKA_HOME, with these broker properties on top; yields its address."""
-    with contextlib.ExitStack() as stack:
-        for attempt in range(3):
+    with broker_of_our_own(**properties) as started:
+        yield started.address
+
+
+@contextmanager
+def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
+    """A Kafka that may be killed and started again."""
+    for attempt in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            started = Kafka(Path(folder), properties)
             try:
-                address = stack.enter_context(_started(properties))
-                break
+                started.start()
             except RuntimeError:
                 # The id that the start script draws for the cluster begins with a dash once in 64 times: no id then.
                 if attempt == 2:
                     raise
-        yield address
-
-
-@contextmanager
-def _started(properties: dict[str, str]) -> Iterator[str]:
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "kafka.log").open("wb+") as log:
-        lines = "".join(f"{name}={value}\n" for name, value in properties.items())
-        Path(f"{folder}/data.properties").write_text(lines)
-        process = subprocess.Popen(
-            [f"{os.environ['KAFKA_HOME']}/bin/kafka-start.sh", f"{folder}/data", str(port), str(free_port())],
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            deadline = time.monotonic() + READY_WITHIN_S
-            while b"Kafka Server started" not in (said := Path(log.name).read_bytes()):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"Kafka did not start: {said[-2000:].decode(errors='replace')}")
-                time.sleep(0.1)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
+                continue
+            try:
+                yield started
+            finally:
+                started.stop()
+            return

@@ -50,8 +50,9 @@ def main() -> None:
     """Run the command line; every error a person can cause is one message, never a traceback."""
     from stream.cli import control, demo, inspect, publish, recovery, run, watch  # noqa: F401  each registers its commands
 
-    # The Kafka client retries and tells of each try; what it comes to is said once, by us.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # The Kafka clients retry and tell of each try; what it comes to is said once, by us.
+    for client in ("aiokafka", "kafka"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
         app()
     except ConfigError as error:

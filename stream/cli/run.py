@@ -64,6 +64,7 @@ def worker(
 
     settings = need_broker(configured(config, data, broker, worker__instance=instance))
     log_to_stderr()
+    raise_open_file_limit()
     sys.setswitchinterval(0.0005)
     with owned(settings, "worker"):
         wait_for_broker(settings)
@@ -223,6 +224,15 @@ def owned(settings: "Config", role: str) -> "Iterator[None]":
         yield
 
 
+def raise_open_file_limit() -> None:
+    """Allow this process as many open files as it may allow itself: RocksDB keeps hundreds open for each partition."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def make_data_directory(settings: "Config") -> None:
     """Create the data directory. Raises DataDirectoryError when it cannot be written."""
     from stream.errors import DataDirectoryError
@@ -261,6 +271,8 @@ def log_to_stderr() -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
     logging.getLogger("anabranch").setLevel(logging.INFO)
-    for noisy in ("aiokafka", "faust", "mode", "kafka"):
+    for noisy in ("faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # The Kafka clients tell of each try to connect; what it comes to is said once, by us.
+    for noisier in ("aiokafka", "kafka"):
+        logging.getLogger(noisier).setLevel(logging.CRITICAL)

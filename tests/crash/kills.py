@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 from kafka import KafkaProducer
 
+from state.errors import StateError
 from state.view import View
 from stream.broker import EmbeddedBroker
 from stream.config import Config
@@ -111,12 +112,13 @@ def settle(lives: Nursery, config: Config, truth: Truth, **env: str) -> None:
 
     def caught_up() -> bool:
         assert runs(last), (config.data / "worker.log").read_text()[-2000:]
-        with View(config.data, config.topics.clicks, config.state) as view:
+        with contextlib.suppress(StateError), View(config.data, config.topics.clicks, config.state) as view:
             parts = view.partitions.values()
             read = sum(p.marks().applied + p.marks().dead for p in parts)
             return read >= truth.edges.total() + len(truth.bad) and all(
                 p.answered() >= p.marks().next_offset for p in parts
             )
+        return False  # a damaged store that the worker has not replaced yet
 
     until(caught_up, SETTLED_WITHIN_S)
     lives.tell(last, signal.SIGTERM)

@@ -6,6 +6,7 @@ answers with its process id. A life with a step dies by SIGKILL when it has reac
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +27,10 @@ class Life(msgspec.Struct):
     log: str
     step: int | None = None
     count: int = 0
+    clock_jumps_s: list[float] = []
+    """The clock on the wall is set by so much after each second."""
+    limits: dict[str, int] = {}
+    """Of the `resource` module, by name: RLIMIT_NOFILE."""
 
 
 class Nursery:
@@ -118,6 +123,17 @@ def mortal(step: int, count: int) -> None:
     steps.reached = reached
 
 
+def set_clock(jumps_s: list[float]) -> None:
+    """Have this process see the clock on the wall jump; what measures durations goes on as it does."""
+    wall, wall_ns, begun = time.time, time.time_ns, time.monotonic()
+
+    def shift() -> float:
+        return sum(jumps_s[: int(time.monotonic() - begun)])
+
+    time.time = lambda: wall() + shift()
+    time.time_ns = lambda: wall_ns() + int(shift() * 1e9)
+
+
 def lives() -> None:
     """One life after the other, as told."""
     import faust  # noqa: F401
@@ -137,6 +153,10 @@ def lives() -> None:
                 os.environ.update(life.env)
                 if life.step is not None:
                     mortal(life.step, life.count)
+                for name, limit in life.limits.items():
+                    resource.setrlimit(getattr(resource, name), (limit, limit))
+                if life.clock_jumps_s:
+                    set_clock(life.clock_jumps_s)
                 sys.argv = ["anabranch", *life.arguments]
                 main()
             finally:

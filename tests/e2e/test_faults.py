@@ -1,0 +1,258 @@
+"""What docs/faults.md says of each fault, done to a worker that runs: `make test-faults`."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer
+
+from state.view import View
+from stream.broker import EmbeddedBroker
+from stream.config import Config
+from stream.topics import ensure
+from tests.conftest import with_topics
+from tests.crash.kills import impatient, publish, settle, worker_of
+from tests.crash.lives import Nursery, nursery, runs
+from tests.crash.oracle import differences, fold
+from tests.e2e.conftest import read_all, until
+from tests.e2e.wire import Wire
+from tests.kafka import broker_of_our_own, missing
+
+pytestmark = [pytest.mark.broker, pytest.mark.faults]
+
+AWAY_S = float(os.environ.get("AWAY_S", "20"))
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory):
+    with nursery(tmp_path_factory.mktemp("nursery") / "nursery.log") as made:
+        yield made
+
+
+@pytest.fixture
+def wire(tmp_path: Path):
+    broker = EmbeddedBroker(tmp_path / "broker")
+    made = Wire(broker.port)
+    broker.advertised = f"127.0.0.1:{made.port}"
+    with broker, made.running():
+        yield made
+
+
+def on(address: str, data: Path) -> Config:
+    return impatient(with_topics(address, data, partitions=2))
+
+
+def clicked(config: Config, first: int, count: int) -> None:
+    with contextlib.closing(KafkaProducer(bootstrap_servers=config.broker)) as producer:
+        publish(producer, config, random.Random(first), first, count)
+
+
+def read(config: Config) -> int:
+    with View(config.data, config.topics.clicks, config.state) as view:
+        return sum(p.marks().applied + p.marks().dead for p in view.partitions.values())
+
+
+def said(config: Config) -> str:
+    log = config.data / "worker.log"
+    return log.read_text() if log.exists() else ""
+
+
+def settled(lives: Nursery, config: Config, **env: str) -> list[str]:
+    """Let a last worker catch up; what is not as the log says."""
+    truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
+    settle(lives, config, truth, **env)
+    return differences(config, truth)
+
+
+def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
+    config = on(f"127.0.0.1:{wire.port}", tmp_path / "data")
+    clicked(config, 0, 300)
+    worker = lives.start(worker_of(config))
+    until(lambda: read(config) == 300)
+    wire.cut()
+    until(lambda: "the group has not confirmed this worker" in said(config))
+    time.sleep(AWAY_S)
+    assert runs(worker)
+    wire.mend()
+    clicked(config, 300, 200)
+    until(lambda: read(config) == 500)
+    assert "it goes on" in said(config) or "opened" in said(config)
+    assert "Traceback" not in said(config)
+    lives.tell(worker, signal.SIGTERM)
+    assert settled(lives, config) == []
+
+
+def test_a_slow_broker_slows_the_worker_down_and_no_more(wire, lives, tmp_path):
+    config = on(f"127.0.0.1:{wire.port}", tmp_path / "data")
+    clicked(config, 0, 200)
+    wire.delay_s = 0.2
+    worker = lives.start(worker_of(config))
+    until(lambda: read(config) == 200, 120)
+    wire.delay_s = 0.0
+    lives.tell(worker, signal.SIGTERM)
+    assert settled(lives, config) == []
+
+
+def test_a_broker_killed_and_started_again_and_one_that_hangs(lives, tmp_path):
+    if reason := missing():
+        pytest.skip(reason)
+    with broker_of_our_own(**{"group.min.session.timeout.ms": "1000"}) as broker:
+        config = on(broker.address, tmp_path / "data")
+        clicked(config, 0, 300)
+        worker = lives.start(worker_of(config))
+        until(lambda: read(config) == 300)
+        broker.kill()
+        time.sleep(3)
+        broker.start()
+        clicked(config, 300, 200)
+        until(lambda: read(config) == 500)
+        broker.signal(signal.SIGSTOP)
+        time.sleep(8)
+        broker.signal(signal.SIGCONT)
+        clicked(config, 500, 200)
+        until(lambda: read(config) == 700)
+        assert runs(worker)
+        lives.tell(worker, signal.SIGTERM)
+        assert settled(lives, config) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_store_is_moved_aside_and_read_again(broker, lives, tmp_path, damage):
+    config = on(broker, tmp_path / "data")
+    env = {"ANABRANCH_ARTIFACTS": str(tmp_path / "artifacts"), "ANABRANCH_CHECKPOINTS__EVERY_S": "1"}
+    clicked(config, 0, 400)
+    worker = lives.start(worker_of(config, **env))
+    until(lambda: said(config).count("checkpoint at offset") >= 2)
+    lives.tell(worker, signal.SIGTERM)
+    tables = [f for p in (0, 1) for f in (config.data / f"{config.topics.clicks}-{p}").glob("*.sst")]
+    assert tables
+    for table in tables:
+        content = bytearray(table.read_bytes())
+        table.write_bytes(content[:-20] if damage == "truncated" else bytes(60) + content[60:])
+    clicked(config, 400, 200)
+    assert settled(lives, config, **env) == []
+    assert "Corruption" in said(config)
+    assert "restored from the checkpoint" in said(config)
+    assert len(list(config.data.glob(f"aside-{config.topics.clicks}-*"))) == 2
+    assert "Traceback" not in said(config)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path) -> Path:
+    balloon = disk / "balloon"
+    with balloon.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return balloon
+
+
+def test_a_full_disk_pauses_reading_until_there_is_room(broker, lives, small_disk):
+    config = on(broker, small_disk / "data")
+    clicked(config, 0, 200)
+    # Its log lies elsewhere: on a full disk nothing could be said.
+    life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
+    worker = lives.start(life)
+    until(lambda: read(config) == 200)
+    balloon = fill(small_disk)
+    clicked(config, 200, 3000)
+    until(lambda: "is not read for now" in Path(life.log).read_text())
+    assert "the disk is full: make room on it" in Path(life.log).read_text()
+    assert runs(worker)
+    balloon.unlink()
+    until(lambda: read(config) == 3200)
+    assert "Traceback" not in Path(life.log).read_text()
+    lives.tell(worker, signal.SIGTERM)
+    assert settled(lives, config) == []
+
+
+def test_a_file_system_that_turns_read_only_is_waited_for(broker, lives, small_disk):
+    config = on(broker, small_disk / "data")
+    clicked(config, 0, 200)
+    life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
+    worker = lives.start(life)
+    until(lambda: read(config) == 200)
+    lives.tell(worker, signal.SIGTERM)
+    command = [sys.executable, "-m", "stream.cli", "worker", "--data", str(config.data), "--broker", broker]
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **life.env})
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert refused.returncode == 1
+    assert "cannot be written (Read-only file system)" in refused.stderr
+    assert settled(lives, config) == []
+
+
+def test_a_limit_on_open_files_is_named(broker, lives, tmp_path):
+    config = on(broker, tmp_path / "data")
+    clicked(config, 0, 300)
+    life = worker_of(config)
+    worker = lives.start(msgspec.structs.replace(life, limits={"RLIMIT_NOFILE": 45}))
+    until(lambda: "Too many open files" in said(config) or not runs(worker))
+    assert "ulimit -n" in said(config)
+    with contextlib.suppress(ProcessLookupError):
+        lives.tell(worker, signal.SIGKILL)
+    assert settled(lives, config) == []
+
+
+@pytest.mark.parametrize("jumps", [[0, 0, 86_400, 0, -200_000, 0, 50_000], [-10_000_000]], ids=["both ways", "back"])
+def test_a_clock_that_jumps_changes_nothing(broker, lives, tmp_path, jumps):
+    config = on(broker, tmp_path / "data")
+    worker = lives.start(msgspec.structs.replace(worker_of(config), clock_jumps_s=jumps))
+    for burst in range(8):
+        clicked(config, burst * 100, 100)
+        time.sleep(1)
+    until(lambda: read(config) == 800)
+    lives.tell(worker, signal.SIGTERM)
+    assert settled(lives, config) == []
+    assert "Traceback" not in said(config)
+
+
+def test_a_zombie_joins_again_and_works_on(broker, lives, tmp_path):
+    config = on(broker, tmp_path / "data")
+    one, two = (msgspec.structs.replace(config, data=tmp_path / name) for name in ("one", "two"))
+    clicked(config, 0, 200)
+    first = lives.start(worker_of(one, "one"))
+    until(lambda: read(one) == 200)
+    lives.tell(first, signal.SIGSTOP)
+    second = lives.start(worker_of(two, "two"))
+    until(lambda: read(two) == 200)
+    clicked(config, 200, 200)
+    until(lambda: read(two) == 400)
+    lives.tell(first, signal.SIGCONT)
+    clicked(config, 400, 200)
+    until(lambda: read(one) > 250)  # it has a partition again, and reads on
+    lives.tell(second, signal.SIGTERM)
+    until(lambda: read(one) == 600)
+    lives.tell(first, signal.SIGTERM)
+    assert settled(lives, one) == []
+
+
+def test_a_topic_made_again_under_its_name_is_another_log(broker, lives, tmp_path):
+    config = on(broker, tmp_path / "data")
+    clicked(config, 0, 300)
+    worker = lives.start(worker_of(config))
+    until(lambda: read(config) == 300)
+    lives.tell(worker, signal.SIGTERM)
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
+        admin.delete_topics([config.topics.clicks, config.topics.dead_letters, config.topics.recommendations])
+        until(lambda: config.topics.clicks not in admin.list_topics())
+    ensure(config)
+    clicked(config, 0, 400)  # as many offsets as before and more: only the topic's id tells them apart
+    assert settled(lives, config) == []
+    assert "the topic was deleted and made again" in said(config)
