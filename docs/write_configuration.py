@@ -43,8 +43,12 @@ def settings(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any
     parts = {field: getattr(value, field) for field in value.__struct_fields__}
     words = told(type(value))
     for field, part in parts.items():
-        if not isinstance(part, msgspec.Struct):
+        if not isinstance(part, msgspec.Struct | dict):
             yield prefix + field, part, words.get(field, "")
+    for field, part in parts.items():
+        if isinstance(part, dict):
+            for number, (name, one) in enumerate(part.items()):
+                yield f"{prefix}{field}.{name}", one, "" if number else words.get(field, "")
     for field, part in parts.items():
         if isinstance(part, msgspec.Struct):
             yield from settings(part, f"{prefix}{field}.")
@@ -52,17 +56,23 @@ def settings(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any
 
 def toml(value: Any) -> str:
     """A default as TOML has it."""
+    if isinstance(value, msgspec.Struct):
+        return "{ " + ", ".join(f"{name} = {toml(one)}" for name, one in msgspec.structs.asdict(value).items()) + " }"
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 
+def shown(value: Any) -> str:
+    """A default as the page has it."""
+    if isinstance(value, msgspec.Struct):
+        return f"`{toml(value)}`"
+    return "unset" if value in (None, "") else str(value)
+
+
 def page() -> str:
     """docs/configuration.md"""
-    rows = [
-        f"| `{name}` | {'unset' if value in (None, '') else value} | {what} |"
-        for name, value, what in settings(Config())
-    ]
+    rows = [f"| `{name}` | {shown(value)} | {what} |" for name, value, what in settings(Config())]
     return PAGE + "\n".join(rows) + "\n"
 
 

@@ -48,8 +48,8 @@ class Popularity:
         self._now = max(self._now, int(self._ts.max()))
         self._say_all()
 
-    def add(self, columns: Ints, ts: Ints) -> None:
-        """Count clicks at these event times, ms; what falls on column 0 is nobody's.
+    def add(self, columns: Ints, ts: Ints, weight: Floats) -> None:
+        """Count clicks at these event times, ms, each for its weight; what falls on column 0 is nobody's.
 
         May be called while another thread ranks: a column that is only just being added is not counted here, because
         the row that it is read from has the click.
@@ -61,7 +61,7 @@ class Popularity:
         newest = self._ts[touched]
         np.maximum.at(newest, place, ts)
         lately = self._lately[touched] * np.exp2((self._ts[touched] - newest) / self._half_life_ms)
-        lately += np.bincount(place, np.exp2((ts - newest[place]) / self._half_life_ms))
+        lately += np.bincount(place, weight * np.exp2((ts - newest[place]) / self._half_life_ms))
         self._lately[touched], self._ts[touched] = lately, newest
         self._clicks[touched] += np.bincount(place)
         self._lately[0] = self._clicks[0] = 0.0
@@ -70,6 +70,20 @@ class Popularity:
             self._say_all()
         else:
             self._say(touched, self.word, self.damping)
+
+    def remove(self, columns: Ints, ts: Ints, weight: Floats) -> None:
+        """Count clicks no longer that were counted before: undone, expired or erased."""
+        columns = np.where(columns < len(self), columns, 0)
+        touched, place = np.unique(columns, return_inverse=True)
+        lately = weight * np.exp2(np.minimum(ts - self._ts[columns], 0) / self._half_life_ms)
+        self._clicks[touched] = np.maximum(self._clicks[touched] - np.bincount(place), 0.0)
+        left = np.maximum(self._lately[touched] - np.bincount(place, lately), 0.0)
+        self._lately[touched] = np.where(self._clicks[touched] > 0, left, 0.0)
+        self._say(touched, self.word, self.damping)
+
+    def unclicked(self) -> torch.Tensor:
+        """Columns without a click, padding among them."""
+        return torch.from_numpy(np.flatnonzero(self._clicks[: len(self)] <= 0))
 
     def _say_all(self) -> None:
         columns = len(self._ts)

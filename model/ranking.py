@@ -7,6 +7,7 @@ is clicked now, p (`model.popularity`).
 evidence; where the graph is silent, those whose embeddings point most in the item's direction.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import Floats, Ids, Records
 from state.graph import Rows
+from state.kinds import Kinds
 from state.sequences import Sequences
 
 
@@ -34,6 +36,14 @@ class LiveGraph(Protocol):
     @property
     def popularity_half_life_s(self) -> float:
         """Event time after which a click counts half in the rows' popularity."""
+
+    @property
+    def kinds(self) -> Kinds:
+        """What each event counts for."""
+
+    @property
+    def forgets(self) -> bool:
+        """Whether an item without a click has expired, and is not to be recommended."""
 
 
 class Ranked(NamedTuple):
@@ -72,12 +82,21 @@ class Ranking:
         self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
         self._vocabulary = vocabulary
         self._popularity: Popularity | None = None
+        self._kinds: Kinds | None = None
         self._scratch = torch.zeros(0)
 
     def clicked(self, events: Records) -> None:
         """Take in events that the graph has just taken in."""
-        if self._popularity is not None:  # else they are counted with the rest, at the first ranking
-            self._popularity.add(self._catalogue.vocabulary.lookup(events["item"]), events["ts"])
+        if self._popularity is not None and self._kinds is not None:  # else counted with the rest, at first ranking
+            events = events[self._kinds.counts[events["kind"]]]
+            columns = self._catalogue.vocabulary.lookup(events["item"])
+            self._popularity.add(columns, events["ts"], self._kinds.weight[events["kind"]])
+
+    def unclicked(self, steps: Records) -> None:
+        """Count no longer what the graph has lost: steps that counted before."""
+        if self._popularity is not None and self._kinds is not None and len(steps):
+            columns = self._catalogue.vocabulary.lookup(steps["item"])
+            self._popularity.remove(columns, steps["ts"], self._kinds.weight[steps["kind"]])
 
     def count(self, graph: LiveGraph) -> None:
         """Read from the graph how often each item was clicked; the first ranking would."""
@@ -88,9 +107,19 @@ class Ranking:
         self._popularity = None
 
     @torch.no_grad()
-    def rank(self, sequences: Sequences, graph: LiveGraph, k: int) -> Ranked:
-        """The k best items for each user; a user nothing speaks for gets none (all 0)."""
+    def rank(self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = ()) -> Ranked:
+        """The k best items for each user; a user nothing speaks for gets none (all 0).
+
+        `sequences` hold what counts for the user, `hidden` what each does not want to see.
+        """
         scored = self._scored(sequences, graph)
+        for row, items in enumerate(hidden):
+            if len(items):
+                columns = self._catalogue.columns(items, graph.rows)
+                scored.scores[row, torch.from_numpy(columns[columns < scored.scores.shape[1]])] = -torch.inf
+        if graph.forgets:
+            unclicked = self._counted(graph).unclicked()
+            scored.scores[:, unclicked[unclicked < scored.scores.shape[1]]] = -torch.inf
         if self._settings.filter_seen:
             scored.scores[torch.from_numpy(scored.user), torch.from_numpy(scored.own)] = -torch.inf
         best, found = torch.topk(scored.scores, min(k, scored.scores.shape[1]), dim=1)
@@ -131,7 +160,7 @@ class Ranking:
     def _counted(self, graph: LiveGraph) -> Popularity:
         """Clicks of every column; those met since the last ranking are read from the graph."""
         if self._popularity is None:
-            self._popularity = Popularity(graph.popularity_half_life_s)
+            self._popularity, self._kinds = Popularity(graph.popularity_half_life_s), graph.kinds
         popularity, hashes = self._popularity, self._catalogue.hashes
         if len(popularity) < len(hashes):
             popularity.extend(hashes[len(popularity) :], graph.rows)

@@ -6,12 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-KINDS = ("click", "view", "cart", "purchase", "like")
-"""Event kinds by their code, the `kind` of a record."""
-
-KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
-
-EVENT = np.dtype([("user", "<u8"), ("item", "<u8"), ("ts", "<i8"), ("offset", "<i8"), ("kind", "u1")])
+EVENT = np.dtype([("user", "<u8"), ("item", "<u8"), ("ts", "<i8"), ("offset", "<i8"), ("kind", "<u2")])
 """One event: hashes of user and item, event time in ms, offset in its partition's log, code of its kind."""
 
 Ids = npt.NDArray[np.uint64]

@@ -11,12 +11,13 @@ The same code keeps the rows in RocksDB (`state.store`) and in memory (`MemoryGr
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from state.events import Floats, Ids, Ints, Records
+from state.kinds import Kinds, Mask, kinds_of
 from state.settings import StateSettings
 
-Doubles = npt.NDArray[np.float64]
+NOTHING = 1e-4
+"""A pair's decayed count below which its slot is empty."""
 
 
 def row_dtype(neighbours: int) -> np.dtype[np.void]:
@@ -113,13 +114,15 @@ class Pairs(NamedTuple):
     right: Ints
     lag: Ints
     ts: Ints
+    weight: Floats
+    """The product of what both events count for."""
 
 
-def pairs_in(items: Ints, ts: Ints, sequence: Ints, new: npt.NDArray[np.bool_], window: int) -> Pairs:
+def pairs_in(items: Ints, ts: Ints, weight: Floats, sequence: Ints, new: Mask, window: int) -> Pairs:
     """Pairs within `window` steps of which at least one side is new.
 
-    `items` (places among the touched items) and `ts` lie sequence after sequence, oldest first; `sequence` numbers
-    them; `new` marks the steps that are not paired yet.
+    `items` (places among the touched items), `ts` and `weight` lie sequence after sequence, oldest first; `sequence`
+    numbers them; `new` marks the steps that are not paired yet, or whose pairs are to be taken back.
     """
     lefts, rights = [], []
     for lag in range(1, window + 1):
@@ -128,17 +131,18 @@ def pairs_in(items: Ints, ts: Ints, sequence: Ints, new: npt.NDArray[np.bool_], 
         rights.append(right)
     left, right = np.concatenate(lefts), np.concatenate(rights)
     lags = np.repeat(np.arange(1, window + 1), [len(r) for r in rights])
-    return Pairs(items[left], items[right], lags, ts[right])
+    return Pairs(items[left], items[right], lags, ts[right], weight[left] * weight[right])
 
 
-def fold(touched: Ids, rows: Records, items: Ids, ts: Ints, pairs: Pairs, settings: StateSettings) -> None:
+def fold(
+    touched: Ids, rows: Records, item: Ints, ts: Ints, weight: Floats, pairs: Pairs, settings: StateSettings
+) -> None:
     """Fold events and pairs into the rows of the touched items, in place.
 
-    `touched`: sorted hashes of every item in `items`, which `pairs` refers to; `rows`: their records, same order,
-    writable.
+    `touched`: sorted hashes, to which the places in `item` and `pairs` refer; `rows`: their records, same order,
+    writable; `weight`: what each event counts for.
     """
     n = len(touched)
-    item = np.searchsorted(touched, items)
     left, right = pairs.left, pairs.right
 
     newest = rows["ts"].copy()
@@ -149,7 +153,7 @@ def fold(touched: Ids, rows: Records, items: Ids, ts: Ints, pairs: Pairs, settin
     rows["ts"] = newest
 
     rows["degree"] += np.bincount(item, minlength=n).astype(np.uint32)
-    clicks = np.exp2(-(newest[item] - ts) / 1000.0 / settings.popularity_half_life_s)
+    clicks = weight * np.exp2(-(newest[item] - ts) / 1000.0 / settings.popularity_half_life_s)
     rows["popularity"] *= np.exp2(-age_s / settings.popularity_half_life_s)
     rows["popularity"] += np.bincount(item, clicks, minlength=n)
 
@@ -160,11 +164,37 @@ def fold(touched: Ids, rows: Records, items: Ids, ts: Ints, pairs: Pairs, settin
         _add_pairs(touched, rows, pairs, settings)
 
 
+def unfold(
+    touched: Ids, rows: Records, item: Ints, ts: Ints, weight: Floats, pairs: Pairs, settings: StateSettings
+) -> None:
+    """Take events and pairs that were folded before out of the rows again, in place.
+
+    What is left of a pair whose slot another neighbour has taken is gone already; a count never falls below 0.
+    """
+    n = len(touched)
+    rows["degree"] -= np.minimum(rows["degree"], np.bincount(item, minlength=n).astype(np.uint32))
+    age_s = np.maximum(rows["ts"][item] - ts, 0) / 1000.0
+    clicks = weight * np.exp2(-age_s / settings.popularity_half_life_s)
+    left = rows["popularity"] - np.bincount(item, clicks, minlength=n).astype(np.float32)
+    rows["popularity"] = np.where(rows["degree"] > 0, np.maximum(left, 0.0), 0.0)
+    half_life_ms = settings.pair_half_life_s * 1000.0
+    said = pairs.weight / pairs.lag
+    for direction, of, to in (("after", pairs.left, pairs.right), ("before", pairs.right, pairs.left)):
+        match = rows["nodes"][of] == touched[to][:, None]
+        slot = match.argmax(1)
+        known = match[np.arange(len(of)), slot]
+        faded = said * np.exp2(-np.maximum(rows["ts"][of] - pairs.ts, 0) / half_life_ms)
+        np.subtract.at(rows[direction], (of[known], slot[known]), faded[known].astype(np.float32))
+    empty = rows["after"] + rows["before"] < NOTHING
+    for name in ("nodes", "after", "before"):
+        rows[name] = np.where(empty, 0, np.maximum(rows[name], 0))
+
+
 def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings) -> None:
     left, right = pairs.left, pairs.right
     # One entry for each (row, neighbour) met in the batch, both directions together.
     half_life_ms = settings.pair_half_life_s * 1000.0
-    weight = 1.0 / pairs.lag
+    weight = pairs.weight / pairs.lag
     to_left = weight * np.exp2(-(rows["ts"][left] - pairs.ts) / half_life_ms)
     to_right = weight * np.exp2(-(rows["ts"][right] - pairs.ts) / half_life_ms)
     n = len(touched)
@@ -205,38 +235,47 @@ class MemoryGraph:
 
     def __init__(self, settings: StateSettings) -> None:
         self._settings = settings
+        self._kinds = kinds_of(settings)
         self._row_of: dict[int, int] = {}
         self._rows = np.zeros(1024, row_dtype(settings.neighbours_per_item))
-        self._recent: dict[int, tuple[list[int], list[int]]] = {}
+        self._recent: dict[int, tuple[list[int], list[int], list[float]]] = {}
 
     def apply(self, events: Records) -> None:
-        """Fold events in arrival order; a user's steps are paired in that order."""
+        """Fold the events that count, in arrival order; a user's steps are paired in that order."""
+        events = events[self._kinds.counts[events["kind"]]]
+        if not len(events):
+            return
         window = self._settings.pair_window_events
         order = np.argsort(events["user"], kind="stable")
         users, starts = np.unique(events["user"][order], return_index=True)
         bounds = np.append(starts, len(order)).tolist()
         items: list[int] = []
         times: list[int] = []
+        weights: list[float] = []
         new: list[bool] = []
         lengths: list[int] = []
         item_of, ts_of = events["item"][order].tolist(), events["ts"][order].tolist()
+        weight_of = self._kinds.weight[events["kind"][order]].tolist()
         for user, start, end in zip(users.tolist(), bounds, bounds[1:], strict=False):
-            before_items, before_ts = self._recent.get(user, ([], []))
+            before_items, before_ts, before_weights = self._recent.get(user, ([], [], []))
             tail_items = before_items + item_of[start:end]
             tail_ts = before_ts + ts_of[start:end]
+            tail_weights = before_weights + weight_of[start:end]
             items += tail_items
             times += tail_ts
+            weights += tail_weights
             new += [False] * len(before_items) + [True] * (end - start)
             lengths.append(len(tail_items))
-            self._recent[user] = (tail_items[-window:], tail_ts[-window:])
+            self._recent[user] = (tail_items[-window:], tail_ts[-window:], tail_weights[-window:])
         all_items = np.array(items, np.uint64)
         all_ts = np.array(times, np.int64)
         sequence = np.repeat(np.arange(len(lengths)), lengths)
         touched, place = np.unique(all_items, return_inverse=True)
-        pairs = pairs_in(place, all_ts, sequence, np.array(new, bool), window)
+        weight, is_new = np.array(weights, np.float32), np.array(new, bool)
+        pairs = pairs_in(place, all_ts, weight, sequence, is_new, window)
         at = self._places(touched)
         rows = self._rows[at]
-        fold(touched, rows, events["item"], events["ts"], pairs, self._settings)
+        fold(touched, rows, place[is_new], all_ts[is_new], weight[is_new], pairs, self._settings)
         self._rows[at] = rows
 
     def rows(self, items: Ids) -> Rows:
@@ -248,6 +287,16 @@ class MemoryGraph:
     def popularity_half_life_s(self) -> float:
         """Event time after which a click counts half in the rows' popularity."""
         return self._settings.popularity_half_life_s
+
+    @property
+    def forgets(self) -> bool:
+        """Nothing expires here."""
+        return False
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of the events it is made of."""
+        return self._kinds
 
     def popular(self, k: int) -> Ids:
         """The k most popular items, counts decayed to the newest event time known."""

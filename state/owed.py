@@ -71,9 +71,14 @@ class Owed:
         self._taken |= chosen
         return chosen
 
-    def clear(self, users: Iterable[int]) -> None:
-        """The answers taken for these users have been sent."""
+    def clear(self, users: Iterable[int]) -> set[int]:
+        """The answers taken for these users have been sent; those of them who were still owed one."""
+        return {user for user in users if self._taken.pop(user, None) is not None}
+
+    def forget(self, users: Iterable[int]) -> None:
+        """These users are owed nothing, not even what is on its way to them."""
         for user in users:
+            self._debts.pop(user, None)
             self._taken.pop(user, None)
 
     def give_back(self, users: Iterable[int]) -> None:

@@ -1,15 +1,19 @@
 """Reading one partition's state, whether this process writes it or only looks on.
 
-Column families, all keys big-endian so that RocksDB's order is theirs:
+Column families, users and items by their hash, all keys big-endian so that RocksDB's order is theirs:
 
-    default      "identity", "marks", "answered", "popular", "prequential"
-    sequences    user hash                   -> packed STEP, oldest first (user -> item direction of the graph)
-    edges        item hash, first offset     -> packed EDGE of one batch   (item -> user direction of the graph)
-    rows         item hash                   -> one row of the item-item graph
-    journal      first offset                -> packed EVENT of one batch, in arrival order
-    ids          "u" or "i", hash            -> the id's bytes
-    seen         generation, id digest       -> nothing; de-duplication
-    recommended  user hash                   -> the last recommendation message sent
+    default            "identity", "marks", "answered", "popular", "prequential", "erasing"
+    sequences          user                    -> the user's newest steps (STEP), one direction of the graph
+    sequence_leaves    user, time, order, n    -> n older ones (`state/timeline.py`)
+    edges              item                    -> the item's newest edges (EDGE), the other direction
+    edge_leaves        item, time, order, n    -> n older ones
+    rows               item                    -> one row of the item-item graph
+    hidden             user                    -> items not to be recommended, and since when (HIDDEN)
+    journal            batch, day, number      -> packed EVENT, in arrival order (`state/journal.py`)
+    days               day, batch, number      -> nothing
+    ids                "u" or "i", hash        -> the id's bytes
+    seen               generation, id digest   -> nothing; de-duplication
+    recommended        user                    -> the last recommendation message sent
 """
 
 import struct
@@ -31,18 +35,28 @@ from rocksdict import (
 )
 
 from state.errors import StateError, StoreBlocked, StoreInUse, StoreUnreadable
-from state.events import EVENT, Ids, Records
+from state.events import Ids, Records
 from state.graph import Rows, as_rows, row_dtype
-from state.sequences import Sequences, unpack
+from state.journal import Journal
+from state.kinds import kinds_of
+from state.sequences import STEP, Sequences, positives, unpack, where
 from state.settings import StateSettings
+from state.timeline import ALL_TIME, Timelines
 
-COLUMNS = ("sequences", "edges", "rows", "journal", "ids", "seen", "recommended")
-EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "u1")])
+COLUMNS = (
+    "sequences", "sequence_leaves", "edges", "edge_leaves", "rows", "hidden", "journal", "days", "ids", "seen",
+    "recommended",
+)  # fmt: skip
+LAYOUT = 2
+"""Of the records on disk; another number is another layout."""
+EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
+HIDDEN = np.dtype([("item", "<u8"), ("ts", "<i8")])
+EDGES_AT_HAND = 32
+"""Newest edges of an item that are kept in one record, at least."""
 POPULAR = np.dtype([("item", "<u8"), ("score", "<f8")])
 """`score` = log2(popularity) + time in half-lives: it orders items rightly at any later time without decay."""
 
 KEY = struct.Struct(">Q")
-KEY_PAIR = struct.Struct(">QQ")
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -57,6 +71,8 @@ class Identity(msgspec.Struct, frozen=True):
     neighbours_per_item: int
     topic_id: str = ""
     """What the cluster calls this topic and no other of the same name; empty where it cannot be known."""
+    layout: int = 1
+    """Of the records on disk; 1 before layouts were numbered."""
 
 
 class Marks(msgspec.Struct):
@@ -69,6 +85,12 @@ class Marks(msgspec.Struct):
     applied: int = 0
     dead: int = 0
     duplicate: int = 0
+    too_old: int = 0
+    """Events behind the horizon when they arrived."""
+    expired: int = 0
+    """Edges that were applied and have expired since."""
+    erased: int = 0
+    """Edges of users who were to be forgotten."""
     key_mismatch: int = 0
     lost: int = 0
     """Offsets that retention deleted from the log before they were read."""
@@ -76,6 +98,15 @@ class Marks(msgspec.Struct):
     items: int = 0
     oldest_ts: int = 0
     newest_ts: int = 0
+
+    @property
+    def edges(self) -> int:
+        """Edges there are."""
+        return self.applied - self.expired - self.erased
+
+    def horizon(self, settings: StateSettings) -> int:
+        """Event time, ms, before which everything has expired."""
+        return max(self.newest_ts - int(settings.window_s * 1000), 0) if settings.window_s else 0
 
 
 _cache: dict[int, Cache] = {}
@@ -96,6 +127,8 @@ def options(settings: StateSettings) -> Options:
     chosen.set_compression_type(DBCompressionType.lz4())
     chosen.set_max_open_files(512)
     chosen.set_keep_log_file_num(2)
+    # The list of files has their first and last keys, an erased user's perhaps: it is written anew, not only added to.
+    chosen.set_max_manifest_file_size(1)
     # Flushed column families would otherwise pin the write-ahead log of quiet ones for ever.
     chosen.set_max_total_wal_size(256 << 20)
     chosen.set_paranoid_checks(True)  # a file of another size than was written is found when the store is opened
@@ -161,6 +194,11 @@ class Partition:
         self._row = row_dtype(settings.neighbours_per_item)
         self._column: dict[str, Any] = {name: db.get_column_family(name) for name in COLUMNS}
         self._handle: dict[str, ColumnFamily] = {name: db.get_column_family_handle(name) for name in COLUMNS}
+        stores = self._column, self._handle
+        self.users = Timelines(*stores, "sequences", "sequence_leaves", STEP, settings.sequence_events)
+        self.items = Timelines(*stores, "edges", "edge_leaves", EDGE, EDGES_AT_HAND)
+        self._journal = Journal(*stores)
+        self.kinds = kinds_of(settings)
 
     @property
     def identity(self) -> Identity | None:
@@ -182,17 +220,42 @@ class Partition:
         value = self._value(b"answered")
         return KEY.unpack(value)[0] if value else 0
 
+    @property
+    def erasing(self) -> bool:
+        """Whether users are being forgotten whose bytes are not gone yet."""
+        return self._value(b"erasing") is not None or self.compacting
+
+    @property
+    def compacting(self) -> bool:
+        """Whether the files are to be rewritten."""
+        return self._value(b"compacting") is not None
+
     def popular(self) -> Records:
         """POPULAR records, most popular first."""
         return np.frombuffer(self._value(b"popular") or b"", POPULAR)
 
-    def sequences(self, users: Ids) -> Sequences:
-        """The users' sequences, in the order asked for; empty for a user without events."""
-        return unpack(users, self.sequence_values(users))
+    def horizon(self) -> int:
+        """Event time, ms, before which everything has expired, also where it still lies on disk."""
+        return self.marks().horizon(self._settings)
 
-    def sequence_values(self, users: Ids) -> list[bytes | None]:
-        """The users' packed sequences."""
-        return self._get("sequences", users)
+    def sequences(self, users: Ids) -> Sequences:
+        """The users' newest steps, whatever their kind, in the order asked for; empty for a user without events."""
+        limit = self._settings.sequence_events * STEP.itemsize
+        with rocksdb("read", self.path):
+            heads = self.users.heads(users)
+        found = unpack(users, [head[-limit:] if head else None for head in heads])
+        alive = found.steps["ts"] >= self.horizon()
+        return found if alive.all() else where(found, alive)
+
+    def positives(self, users: Ids) -> Sequences:
+        """What is learned from and recommended by: the users' newest steps of a positive kind that were not undone."""
+        return positives(self.sequences(users), self.kinds)
+
+    def hidden(self, users: Ids) -> list[Ids]:
+        """Items that each user does not want to see."""
+        horizon = self.horizon()
+        hidden = [np.frombuffer(value or b"", HIDDEN) for value in self._get("hidden", users)]
+        return [h["item"][h["ts"] >= horizon] for h in hidden]
 
     def row_records(self, items: Ids) -> Records:
         """Packed rows of the item-item graph, writable, in the order asked for; zeros for an unknown item."""
@@ -204,35 +267,25 @@ class Partition:
         """Rows of the item-item graph."""
         return as_rows(self.row_records(items))
 
-    def edges(self, item: int, limit: int) -> Records:
-        """The newest EDGEs of an item, in arrival order."""
-        it = self._column["edges"].iter()
-        it.seek_for_prev(KEY_PAIR.pack(item, 2**64 - 1))
-        blocks: list[Records] = []
-        found = 0
-        while it.valid() and found < limit and it.key()[:8] == KEY.pack(item):
-            blocks.append(np.frombuffer(it.value(), EDGE))
-            found += len(blocks[-1])
-            it.prev()
-        self._check(it)
-        return np.concatenate([*reversed(blocks), np.empty(0, EDGE)])[-limit:]
+    def edges(self, item: int, limit: int, before: int = ALL_TIME) -> Records:
+        """The newest EDGEs of an item before a time, oldest first."""
+        with rocksdb("read", self.path):
+            return self.items.before(item, before, limit, self.horizon())
+
+    def steps(self, user: int, limit: int, before: int = ALL_TIME) -> Records:
+        """The newest STEPs of a user before a time, oldest first."""
+        with rocksdb("read", self.path):
+            return self.users.before(user, before, limit, self.horizon())
 
     def journal(self, start: int, end: int) -> Records:
         """Applied EVENTs with start <= offset < end, in arrival order; nothing older is read."""
-        blocks = list(self._journal_blocks(start, end))
-        return np.concatenate(blocks) if blocks else np.empty(0, EVENT)
+        with rocksdb("read", self.path):
+            return self._journal.read(start, end)
 
-    def _journal_blocks(self, start: int, end: int) -> Iterator[Records]:
-        it = self._column["journal"].iter()
-        it.seek_for_prev(KEY.pack(start))
-        if not it.valid():
-            it.seek_to_first()
-        while it.valid() and KEY.unpack(it.key())[0] < end:
-            events = np.frombuffer(it.value(), EVENT)
-            inside = (events["offset"] >= start) & (events["offset"] < end)
-            yield events if inside.all() else events[inside]
-            it.next()
-        self._check(it)
+    def window(self, start: int, end: int) -> Records:
+        """Applied EVENTs with start < time <= end, in order of time; nothing of other days is read."""
+        with rocksdb("read", self.path):
+            return self._journal.window(max(start, self.horizon() - 1), end)
 
     def user_ids(self, users: Ids) -> list[bytes | None]:
         """The ids behind user hashes."""
@@ -254,16 +307,9 @@ class Partition:
         return np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)
 
     def some_users(self, count: int, seed: int) -> Ids:
-        """Hashes of up to `count` users, drawn evenly: hashes are spread evenly, so a random seek is a fair draw."""
-        it = self._column["sequences"].iter()
-        drawn: set[int] = set()
-        for start in np.random.default_rng(seed).integers(0, 2**64, count, np.uint64, endpoint=False).tolist():
-            it.seek(KEY.pack(start))
-            if not it.valid():
-                it.seek_to_first()
-            if it.valid():
-                drawn.add(KEY.unpack(it.key())[0])
-        return np.array(sorted(drawn), np.uint64)
+        """Hashes of up to `count` users, drawn evenly."""
+        with rocksdb("read", self.path):
+            return self.users.some(count, seed)
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards."""
@@ -291,8 +337,3 @@ class Partition:
                 [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)]
             )
         return found
-
-    def _check(self, it: Any) -> None:
-        """An iterator that meets a damaged block ends as if it had come to the last one."""
-        with rocksdb("read", self.path):
-            it.status()

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from state.events import Ids, Ints, Records
+from state.kinds import Kinds, Mask
 
-STEP = np.dtype([("item", "<u8"), ("ts", "<i8"), ("kind", "u1")])
-"""One step of a user's sequence: item hash, event time in ms, code of the kind. Packed: 17 bytes."""
+STEP = np.dtype([("item", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
+"""One step of a user's sequence: item hash, event time in ms, code of the kind. Packed: 18 bytes."""
 
 
 class Sequences(NamedTuple):
@@ -60,10 +61,20 @@ def newest(sequences: Sequences, limit: int) -> Sequences:
     return Sequences(sequences.users, indptr, sequences.steps[rows])
 
 
-def merge(old: bytes | None, new: bytes, limit: int) -> bytes:
-    """A user's stored steps with new ones added where their event time says, cut to the newest `limit`.
+def positives(sequences: Sequences, kinds: Kinds) -> Sequences:
+    """Only the steps to learn from and to recommend by: of a positive kind, and not undone."""
+    counts = kinds.counts[sequences.steps["kind"]]
+    if counts.all():
+        return sequences
+    for row in np.unique(
+        np.searchsorted(sequences.indptr, np.flatnonzero(kinds.undo[sequences.steps["kind"]]), "right")
+    ):
+        part = slice(*sequences.indptr[row - 1 : row + 1])
+        counts[part] &= kinds.standing(sequences.steps[part])
+    return where(sequences, counts)
 
-    Equal times keep the order of arrival: a step already stored stays before a new one.
-    """
-    steps = np.frombuffer((old or b"") + new, STEP)
-    return steps[np.argsort(steps["ts"], kind="stable")][-limit:].tobytes()
+
+def where(sequences: Sequences, kept: Mask) -> Sequences:
+    """Only the steps that are marked."""
+    count = np.concatenate([[0], np.cumsum(kept)])
+    return Sequences(sequences.users, count[sequences.indptr], sequences.steps[kept])

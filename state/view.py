@@ -11,7 +11,7 @@ from state.errors import StateError
 from state.events import Ids, Records
 from state.graph import Rows, combine
 from state.partition import POPULAR, Partition, open_rocksdb
-from state.sequences import Sequences, unpack
+from state.sequences import STEP, Sequences
 from state.settings import StateSettings
 
 
@@ -66,10 +66,11 @@ class View:
 
     def sequences(self, users: Ids) -> Sequences:
         """The users' sequences, in the order asked for."""
-        values: list[bytes | None] = [None] * len(users)
-        for partition in self.partitions.values():
-            values = [a or b for a, b in zip(values, partition.sequence_values(users), strict=True)]
-        return unpack(users, values)
+        return together([p.sequences(users) for p in self.partitions.values()], users)
+
+    def positives(self, users: Ids) -> Sequences:
+        """What may be learned from: steps of a positive kind that were not undone, in the order asked for."""
+        return together([p.positives(users) for p in self.partitions.values()], users)
 
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph, the partitions' counts together."""
@@ -105,6 +106,14 @@ class View:
             partition.close()
         self.partitions.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def together(parts: list[Sequences], users: Ids) -> Sequences:
+    """The same users' sequences from several partitions; each user lives in the first that has any steps."""
+    none = np.empty(0, STEP)
+    found = [next((s for part in parts if len(s := part.of(row))), none) for row in range(len(users))]
+    indptr = np.concatenate([[0], np.cumsum([len(steps) for steps in found])]).astype(np.int64)
+    return Sequences(users, indptr, np.concatenate([np.empty(0, STEP), *found]))
 
 
 def most_popular(lists: list[Records], count: int) -> Ids:

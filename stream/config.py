@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
-from state.settings import Positive, StateSettings, Whole
+from state.kinds import kinds_of
+from state.settings import KINDS, Positive, StateSettings, Whole
 from stream.errors import ConfigError
 
 CONFIG_FILE = "anabranch.toml"
@@ -142,10 +143,25 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
     for key, flag in flags.items():
         if flag is not None:
             _put(tree, key.split("__"), flag, f"--{key.replace('_', '-')}")
+    _with_built_in_kinds(tree)
     try:
-        return msgspec.convert(tree, Config, strict=False, str_keys=True, dec_hook=_from_text)
+        config = msgspec.convert(tree, Config, strict=False, str_keys=True, dec_hook=_from_text)
+        kinds_of(config.state)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    except ValueError as error:
+        raise ConfigError(f"setting 'state.kinds': {error}") from None
+    return config
+
+
+def _with_built_in_kinds(tree: dict[str, Any]) -> None:
+    """What is said of a built-in kind changes that alone; a kind of one's own has to be told whole."""
+    state = tree.setdefault("state", {})
+    kinds = state.setdefault("kinds", {}) if isinstance(state, dict) else None
+    if isinstance(kinds, dict):
+        told = {name: own for name, own in kinds.items() if isinstance(own, dict)}
+        defaults = {name: msgspec.structs.asdict(kind) | told.get(name, {}) for name, kind in KINDS.items()}
+        state["kinds"] = defaults | {name: own for name, own in kinds.items() if name not in told or name not in KINDS}
 
 
 def _from_text(kind: type, value: object) -> object:

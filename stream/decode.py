@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from state.events import EVENT, KIND_CODES, KINDS, EventBatch, hash_ids
+from state.events import EVENT, EventBatch, hash_ids
+from state.kinds import kinds_of
+from state.settings import StateSettings
 from stream.config import ClickFields, Clicks
 
 MAX_ID_BYTES = 512
+DEFAULT_KIND = "click"
 SECONDS_BELOW = 100_000_000_000
 """A time below this is 1973 in ms and the year 5138 in s: somebody sent seconds."""
 CHUNK = 512
@@ -91,7 +94,9 @@ _lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
 class Decoder:
     """Decodes clicks laid out as the configuration says."""
 
-    def __init__(self, clicks: Clicks) -> None:
+    def __init__(self, clicks: Clicks, state: StateSettings | None = None) -> None:
+        kinds = kinds_of(state or StateSettings())
+        self._codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
         self._limit_bytes = clicks.max_message_bytes
         self._max_future_ms = clicks.max_future_s * 1000
         self._paths = None if clicks.fields == ClickFields() else msgspec.structs.asdict(clicks.fields)
@@ -123,15 +128,15 @@ class Decoder:
             raise Invalid(f"not a JSON object but {_type_name(fields)}")
         if self._paths:
             fields = {name: _at(fields, path) for name, path in self._paths.items()}
-        kind = fields.get("event") if fields.get("event") is not None else KINDS[0]
-        if not isinstance(kind, str) or kind not in KIND_CODES:
-            raise Invalid(f"unknown event kind {_show(kind)}: known are {', '.join(KINDS)}")
+        kind = fields.get("event") if fields.get("event") is not None else DEFAULT_KIND
+        if not isinstance(kind, str) or kind not in self._codes:
+            raise Invalid(f"unknown event kind {_show(kind)}: known are {', '.join(self._codes)}")
         given_id = fields.get("id")
         return Row(
             _identifier(fields.get("user"), "user"),
-            _identifier(fields.get("item"), "item"),
+            b"" if kind in self._forgets else _identifier(fields.get("item"), "item"),
             self._time(fields.get("ts"), record.timestamp),
-            KIND_CODES[kind],
+            self._codes[kind],
             None if given_id is None else _identifier(given_id, "id"),
         )
 
@@ -176,8 +181,9 @@ class Decoder:
         if min(times) < SECONDS_BELOW or max(times) > records[-1].timestamp + self._max_future_ms:  # type: ignore
             return None
         try:
+            codes = self._codes
             user_ids, item_ids = [u.encode() for u in users], [i.encode() for i in items]  # type: ignore[union-attr]
-            kinds = [KIND_CODES[c.event] for c in clicks]
+            kinds = [codes[c.event] for c in clicks]
         except (UnicodeEncodeError, KeyError):
             return None
         user_bytes, item_bytes = set(map(len, user_ids)), set(map(len, item_ids))

@@ -12,6 +12,7 @@ Events whose user nothing stands for, or only the popularity fallback, test no m
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -73,8 +74,13 @@ class Prequential:
         if len(self._standing) > self._limit:
             self._standing.popitem(last=False)
 
+    def forget(self, users: Iterable[int]) -> None:
+        """Nothing stands for these users any more."""
+        for user in users:
+            self._standing.pop(user, None)
+
     def test(self, events: Records, scores: Scores) -> bool:
-        """Count these events in `scores`; whether there was anything to test."""
+        """Count these events, of kinds to learn from, in `scores`; whether there was anything to test."""
         tested = False
         for user, item in zip(events["user"].tolist(), events["item"].tolist(), strict=True):
             standing = self._standing.get(user)

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from model.ranking import Ranked, Ranking
-from state.events import Ids, Records
+from state.events import Ids
 from state.graph import Rows, combine
+from state.kinds import Kinds, kinds_of
 from state.owed import Debt
 from state.partition import Partition
 from state.settings import StateSettings
+from state.store import Applied
 from state.titles import Titles
 from state.view import most_popular
 from stream.config import Config
@@ -59,21 +61,23 @@ class Ranker:
         store = self._stores[partition]
         serving = self.serving
         users = np.fromiter(debts, np.uint64, len(debts))
-        sequences = store.sequences(users)
+        sequences, hidden = store.positives(users), store.hidden(users)
         k = self._config.ranking.k
-        popular = self._popular_items(max(k, 10))
-        ranked = serving.ranking.rank(sequences, self, k) if serving else None
+        most_hidden = max(map(len, hidden), default=0)
+        popular = self._popular_items(max(k, 10) + most_hidden)
+        ranked = serving.ranking.rank(sequences, self, k, hidden) if serving else None
         said: list[dict[str, list[int]]] = [{}] * len(users)
         if ranked is not None and self._config.worker.baselines and len(sequences.steps):
             last = sequences.steps["item"][np.maximum(sequences.indptr[1:] - 1, 0)]
             said = baselines(sequences, self.rows(last), popular)
-        self._learn_names(ranked, popular[:k])
+        self._learn_names(ranked, popular[: k + most_hidden])
         now_ms = time.time_ns() // 1_000_000
         base = store.marks().base
         answers = []
         ids = store.user_ids(users)
         for row, (user, debt) in enumerate(debts.items()):
-            items, by = self._items(ranked, row, popular[:k])
+            seen = popular[~np.isin(popular, hidden[row])][:k] if len(hidden[row]) else popular[:k]
+            items, by = self._items(ranked, row, seen)
             user_id = ids[row] or b""
             message = Recommendation(
                 user=user_id.decode(),
@@ -86,7 +90,7 @@ class Ranker:
                 partition=partition,
                 offset=debt.offset - base,
             )
-            shown = ranked.items[row][ranked.items[row] != 0] if by and ranked else popular[:k]
+            shown = ranked.items[row][ranked.items[row] != 0] if by and ranked else seen
             standing = Standing(by.version if by else FALLBACK, shown[:10].tolist(), said[row] if by else {})
             answers.append(Answer(user, user_id, debt.offset, encode(message), standing))
         return answers
@@ -97,15 +101,30 @@ class Ranker:
             serving.ranking.count(self)
         self.serving = serving
 
-    def clicked(self, events: Records) -> None:
-        """Take in events that a store has just taken in."""
+    def take_in(self, applied: Applied) -> None:
+        """Count what a store has just taken in, and what has left it."""
         if self.serving is not None:
-            self.serving.ranking.clicked(events)
+            self.serving.ranking.clicked(applied.gained)
+            self.serving.ranking.unclicked(applied.lost)
+        for item in applied.gone.tolist():
+            self._names.pop(item, None)
+        if len(applied.gone):
+            self._popular_until = 0.0
 
     def recount(self) -> None:
         """Other partitions are this worker's now: what is clicked is to be counted anew."""
         if self.serving is not None:
             self.serving.ranking.recount()
+
+    @property
+    def kinds(self) -> Kinds:
+        """What each event counts for."""
+        return kinds_of(self._state)
+
+    @property
+    def forgets(self) -> bool:
+        """An item without a click in this worker's partitions has expired, or cannot be named here."""
+        return True
 
     @property
     def popularity_half_life_s(self) -> float:

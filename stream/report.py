@@ -8,7 +8,8 @@ import numpy as np
 
 from model.versions import list_versions
 from state.errors import StateError
-from state.events import KINDS, hash_id
+from state.events import hash_id
+from state.kinds import kinds_of
 from state.titles import Titles
 from state.view import View
 from stream.config import Config
@@ -38,11 +39,14 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, champion
             "applied": sum(m.applied for m in marks.values()),
             "dead": sum(m.dead for m in marks.values()),
             "duplicate": sum(m.duplicate for m in marks.values()),
+            "too_old": sum(m.too_old for m in marks.values()),
+            "expired": sum(m.expired for m in marks.values()),
+            "erased": sum(m.erased for m in marks.values()),
             "key_mismatch": sum(m.key_mismatch for m in marks.values()),
         },
         "users": sum(m.users for m in marks.values()),
         "items": count_items(view),
-        "edges": sum(m.applied for m in marks.values()),
+        "edges": sum(m.edges for m in marks.values()),
         "model": {"version": champion, "age_s": age_s},
         "prequential": prequential(scores),
     }
@@ -74,12 +78,12 @@ def user(config: Config, view: View, name: str) -> Document:
     """A user's sequence and the last recommendation sent."""
     key = hash_id(name)
     steps = view.sequences(np.array([key], np.uint64)).of(0)
-    ids = names(view, steps["item"])
+    ids, kinds = names(view, steps["item"]), kinds_of(config.state)
     message = view.recommended(key)
     return {
         "user": name,
         "sequence": [
-            {"item": item, "ts": int(ts), "event": KINDS[kind]}
+            {"item": item, "ts": int(ts), "event": kinds.name(kind)}
             for item, ts, kind in zip(ids, steps["ts"].tolist(), steps["kind"].tolist(), strict=True)
         ],
         "recommended": msgspec.json.decode(message) if message else None,
@@ -119,7 +123,7 @@ def graph(config: Config, view: View) -> Document:
     return {
         "users": sum(m.users for m in marks),
         "items": len(items),
-        "edges": sum(m.applied for m in marks),
+        "edges": sum(m.edges for m in marks),
         "oldest_ts": min((m.oldest_ts for m in kept), default=None),
         "newest_ts": max((m.newest_ts for m in kept), default=None),
         "item_degree": {f"p{q}": int(np.percentile(degrees, q)) for q in (50, 90, 99, 100)},

@@ -176,7 +176,7 @@ class Trainer:
         # Spread over all: drawn users come in order of their hashes.
         apart = np.linspace(0, len(others), min(config.gate.old_users, len(others) // 4), endpoint=False).astype(int)
         old, replayed = others[apart], np.delete(others, apart)
-        sequences = self._view.sequences(np.concatenate([fresh, replayed]))
+        sequences = self._view.positives(np.concatenate([fresh, replayed]))
         champion = self._champion
         known = champion.trained.vocabulary if champion else None
         items = np.unique(sequences.steps["item"])
@@ -196,7 +196,7 @@ class Trainer:
             gate=config.gate,
             seed=seed % 2**31,
             arrived=arrived,
-            old=self._view.sequences(old),
+            old=self._view.positives(old),
             gone=self._gone(champion, news),
         )
 

@@ -70,7 +70,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._partitions, self._ranker, self._lease = partitions, ranker, lease
         self._cluster = cluster
         self._opening = Opening(config, consumer, partitions, cluster, self._opened)
-        self._decoder = Decoder(config.clicks)
+        self._decoder = Decoder(config.clicks, config.state)
         self._prequential = Prequential(config.worker.standing_users)
         self._turn = asyncio.Lock()  # held while users of a store are being answered: it must not close then
         self._touched = asyncio.Event()
@@ -126,8 +126,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)
             if not self._lease.held:
                 raise LeaseLost
-            scores = decode_scores(store.prequential())
-            tested = self._prequential.test(decoded.batch.events, scores)
+            scores, events = decode_scores(store.prequential()), decoded.batch.events
+            tested = self._prequential.test(events[store.kinds.counts[events["kind"]]], scores)
             applied = store.apply(  # steps 2 and 3
                 decoded.batch,
                 records[-1].offset + 1 + store.state.base,
@@ -142,7 +142,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._consumer.seek(partition, store.state.next_offset - store.state.base)
             await asyncio.sleep(LAPSED_FOR_S)
         else:
-            self._ranker.clicked(applied.events)
+            self._ranker.take_in(applied)
+            self._prequential.forget(applied.forgotten.tolist())
             self._touched.set()
 
     async def answer(self) -> None:

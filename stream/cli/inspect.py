@@ -48,8 +48,10 @@ def status(
     show(table)
     events = found["events"]
     show(
-        f"events   {events['applied']:,} applied, {events['dead']:,} dead letters, {events['duplicate']:,} duplicates\n"
-        f"graph    {found['users']:,} users, {found['items']:,} items, {found['edges']:,} edges\n"
+        f"events   {events['applied']:,} applied, {events['dead']:,} dead letters, {events['duplicate']:,} duplicates, "
+        f"{events['too_old']:,} too old\n"
+        f"graph    {found['users']:,} users, {found['items']:,} items, {found['edges']:,} edges; "
+        f"{events['expired']:,} expired, {events['erased']:,} erased\n"
         f"model    {found['model']['version'] or 'none yet'}"
         + (f", {found['model']['age_s']:.0f} s old" if found["model"]["age_s"] is not None else "")
     )

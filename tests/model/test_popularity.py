@@ -24,7 +24,7 @@ def test_clicks_that_arrive_count_as_those_read_from_the_graph(made, read):
     graph.apply(events[:read])
     some = Popularity(HALF_LIFE_S)
     some.extend(ITEMS, graph.rows)
-    some.add(np.searchsorted(ITEMS, events["item"][read:]) + 1, events["ts"][read:])
+    some.add(np.searchsorted(ITEMS, events["item"][read:]) + 1, events["ts"][read:], np.ones(len(events[read:])))
 
     graph.apply(events[read:])
     whole = Popularity(HALF_LIFE_S)
@@ -37,7 +37,19 @@ def test_clicks_that_arrive_count_as_those_read_from_the_graph(made, read):
 def test_an_item_clicked_twice_as_long_ago_as_a_half_life_counts_a_quarter():
     popularity = Popularity(HALF_LIFE_S)
     popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
-    popularity.add(np.array([1] * 4), np.array([1_600_000_000_000] * 4))
-    popularity.add(np.array([2]), np.array([1_600_000_000_000 + 2 * 3_600_000]))
+    popularity.add(np.array([1] * 4), np.array([1_600_000_000_000] * 4), np.ones(4))
+    popularity.add(np.array([2]), np.array([1_600_000_000_000 + 2 * 3_600_000]), np.ones(1))
     assert popularity.word[1].item() == pytest.approx(popularity.word[2].item(), abs=1e-5)
     assert popularity.damping.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
+
+
+def test_what_is_removed_counts_as_if_it_had_never_been():
+    one, other = Popularity(HALF_LIFE_S), Popularity(HALF_LIFE_S)
+    for popularity in (one, other):
+        popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
+        popularity.add(np.array([1, 2]), np.array([1_600_000_000_000] * 2), np.ones(2))
+    one.add(np.array([1, 3]), np.array([1_600_000_001_000] * 2), np.array([0.5, 1.0]))
+    one.remove(np.array([1, 3]), np.array([1_600_000_001_000] * 2), np.array([0.5, 1.0]))
+    assert one.word.numpy() == pytest.approx(other.word.numpy(), abs=1e-4)
+    assert one.damping.tolist() == other.damping.tolist()
+    assert one.unclicked().tolist() == [0, 3]

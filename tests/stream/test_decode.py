@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state.events import KIND_CODES, hash_id
+from state.events import hash_id
+from state.kinds import code_of
 from stream.config import ClickFields, Clicks
 from stream.decode import Decoder
 
@@ -106,7 +107,7 @@ def test_what_is_an_event_is_taken_as_meant(value, user, ts):
 
 
 def test_the_kind_is_kept():
-    assert decode(click(event="purchase")).batch.events["kind"].tolist() == [KIND_CODES["purchase"]]
+    assert decode(click(event="purchase")).batch.events["kind"].tolist() == [code_of("purchase")]
 
 
 def test_a_key_that_disagrees_with_the_user_is_counted_and_the_value_wins():

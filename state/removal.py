@@ -1,0 +1,182 @@
+"""What leaves a store: steps behind the horizon, and everything of a user who is to be forgotten.
+
+A removal is a WriteBatch of its own, its counts in the marks with it, and changes nothing that a batch of events relies
+on: after a crash between the two the removal is done, and the batch is read again.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from rocksdict import WriteBatch
+
+from state.events import Ids, Ints, Records
+from state.graph import pairs_in, unfold
+from state.journal import CHUNK, DAY_MS
+from state.kinds import Mask
+from state.partition import HIDDEN, KEY, POPULAR, Marks, Partition
+from state.sequences import STEP
+from state.settings import StateSettings
+
+
+class Removed(NamedTuple):
+    """What has left."""
+
+    steps: Records
+    """STEPs that counted and do no longer."""
+    users: Ids
+    """Users without any step left."""
+    items: Ids
+    """Items without any edge left."""
+
+
+class Counted:
+    """Steps of many users, as the item-item graph takes them: sequence after sequence, only those that count."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._kinds, self._window = partition.kinds, partition._settings.pair_window_events
+        self._steps: list[Records] = [np.empty(0, STEP)]
+        self._marked: list[Mask] = [np.zeros(0, bool)]
+        self._lengths: list[Ints] = [np.zeros(0, np.int64)]
+
+    def add(self, steps: Records, marked: Mask) -> None:
+        """One user's steps that count, oldest first, and which of them are to be folded or taken out."""
+        if marked.any():
+            at = np.flatnonzero(marked)
+            part = slice(max(at[0] - self._window, 0), at[-1] + 1 + self._window)
+            self.add_many(steps[part], marked[part], np.array([len(steps[part])]))
+
+    def add_many(self, steps: Records, marked: Mask, lengths: Ints) -> None:
+        """Many users' at once, one after the other."""
+        self._steps.append(steps)
+        self._marked.append(marked)
+        self._lengths.append(lengths)
+
+    def all(self) -> tuple[Records, Mask, Ints]:
+        """All steps, which are marked, and whose they are."""
+        lengths = np.concatenate(self._lengths)
+        return (
+            np.concatenate(self._steps),
+            np.concatenate(self._marked),
+            np.repeat(np.arange(len(lengths)), lengths),
+        )
+
+    def marked(self) -> Records:
+        """Only the marked steps."""
+        steps, marked, _ = self.all()
+        return steps[marked]
+
+
+def expire(partition: Partition, marks: Marks, horizon: int, budget: int, write: WriteBatch) -> Removed | None:
+    """Remove the oldest days that lie wholly behind the horizon: about `budget` events, by whole chunks.
+
+    A user or item that they name loses all steps of such days.
+    """
+    journal, horizon = partition._journal, horizon // DAY_MS * DAY_MS
+    chunks, left = [], budget
+    last_day = horizon // DAY_MS - 1
+    for key in journal.chunks(marks.oldest_ts // DAY_MS, last_day):
+        marks.oldest_ts = CHUNK.unpack(key)[1] * DAY_MS
+        if left <= 0:
+            break
+        chunks.append(journal.chunk(key))
+        left -= len(chunks[-1])
+        journal.replace(key, chunks[-1][:0], write)
+    if left > 0:
+        marks.oldest_ts = (last_day + 1) * DAY_MS
+    if not chunks:
+        return None
+    users = np.unique(np.concatenate(chunks)["user"])
+    dropped, emptied = partition.users.prune(users, horizon, write)
+    counted = Counted(partition)
+    for user, gone in zip(users.tolist(), dropped, strict=True):
+        if len(gone):
+            steps = partition.users.between(user)
+            count = partition.kinds.standing(steps) & partition.kinds.counts[steps["kind"]]
+            counted.add(steps[count], (np.arange(len(steps)) < len(gone))[count])
+    every = np.concatenate(dropped)
+    items = np.unique(every["item"])
+    _, item_emptied = partition.items.prune(items, horizon, write)
+    marks.expired += len(every)
+    for user, value in zip(users.tolist(), partition._get("hidden", users), strict=True):
+        hidden = np.frombuffer(value or b"", HIDDEN)
+        put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden), write)
+    removed = Removed(counted.marked(), users[emptied], items[item_emptied])
+    _remove(partition, marks, counted, removed, write)
+    return removed
+
+
+def erase(partition: Partition, marks: Marks, user: int, write: WriteBatch) -> tuple[Removed, list[int]]:
+    """Remove a user but for the journal; the days of event time in which the journal may name the user."""
+    steps = partition.users.between(user)
+    counted = Counted(partition)
+    count = partition.kinds.standing(steps) & partition.kinds.counts[steps["kind"]]
+    counted.add(steps[count], np.ones(int(count.sum()), bool))
+    items = np.unique(steps["item"])
+    emptied = [partition.items.remove(i, user, steps["ts"][steps["item"] == i], write) for i in items.tolist()]
+    partition.users.clear(user, write)
+    write.delete(KEY.pack(user), partition._handle["hidden"])
+    marks.erased += len(steps)
+    known = partition.user_ids(np.array([user], np.uint64))[0] is not None
+    removed = Removed(counted.marked(), np.array([user] if known else [], np.uint64), items[emptied])
+    _remove(partition, marks, counted, removed, write)
+    days = np.unique(steps["ts"] // DAY_MS).tolist()
+    before = {CHUNK.unpack(key)[1] for key in partition._journal.chunks(0, partition.horizon() // DAY_MS)}
+    return removed, sorted(before | set(days))
+
+
+def put_hidden(partition: Partition, user: int, hidden: Records, before: int, write: WriteBatch) -> None:
+    """Keep HIDDEN records of a user who had `before` of them."""
+    if len(hidden):
+        write.put(KEY.pack(user), hidden.tobytes(), partition._handle["hidden"])
+    elif before:
+        write.delete(KEY.pack(user), partition._handle["hidden"])
+
+
+def take_out(counted: Counted, touched: Ids, rows: Records, settings: StateSettings) -> None:
+    """Take the marked steps and their pairs out of the rows of the touched items, which hold all of them."""
+    steps, marked, owner = counted.all()
+    place = np.searchsorted(touched, steps["item"])
+    weight = counted._kinds.weight[steps["kind"]]
+    pairs = pairs_in(place, steps["ts"], weight, owner, marked, settings.pair_window_events)
+    unfold(touched, rows, place[marked], steps["ts"][marked], weight[marked], pairs, settings)
+
+
+def _remove(partition: Partition, marks: Marks, counted: Counted, removed: Removed, write: WriteBatch) -> None:
+    """Rows without the marked steps; users and items of whom nothing is left, wholly."""
+    ids, rows_of = partition._handle["ids"], partition._handle["rows"]
+    for user in removed.users.tolist():
+        write.delete(b"u" + KEY.pack(user), ids)
+        write.delete(KEY.pack(user), partition._handle["recommended"])
+    marks.users -= len(removed.users)
+
+    gone = partition.row_records(removed.items)
+    steps, _, _ = counted.all()
+    touched = np.unique(np.concatenate([steps["item"], removed.items, gone["nodes"].ravel()]))
+    touched = touched[touched != 0]
+    there = [value is not None for value in partition._get("rows", touched)]
+    rows = partition.row_records(touched)
+    take_out(counted, touched, rows, partition._settings)
+    lost = np.isin(rows["nodes"], removed.items) & (rows["nodes"] != 0)
+    for name in ("nodes", "after", "before"):
+        rows[name] = np.where(lost, 0, rows[name])
+    for item, row, known in zip(touched.tolist(), rows, there, strict=True):
+        if known:  # the item of a step may be gone before the step is: its edges are pruned together
+            write.put(KEY.pack(item), row.tobytes(), rows_of)
+    for item in removed.items.tolist():
+        write.delete(KEY.pack(item), rows_of)
+        write.delete(b"i" + KEY.pack(item), ids)
+    marks.items -= len(removed.items)
+    popular = partition.popular()
+    kept = popular[~np.isin(popular["item"], removed.items)]
+    if len(kept) < len(popular):
+        write.put(b"popular", kept.astype(POPULAR).tobytes())
+
+
+def forget_in_journal(partition: Partition, user: int, offset: int, key: bytes, write: WriteBatch) -> bool:
+    """Drop the user's events up to an offset from a chunk; whether there were any."""
+    events = partition._journal.chunk(key)
+    kept = events[(events["user"] != user) | (events["offset"] > offset)]
+    if len(kept) == len(events):
+        return False
+    partition._journal.replace(key, kept, write)
+    return True

@@ -1,0 +1,317 @@
+"""A node's steps in order of event time, from the newest back to the horizon: one direction of the temporal graph.
+
+    head      node                               -> the newest steps, at least `kept` of them where there are as many
+    leaves    node, first time, order, steps     -> LEAF_STEPS older steps, more where late ones were put in
+
+Together they are one array ordered by time, equal times as they arrived, cut into pieces whose times do not overlap. A
+question about time t reads the head and the leaves beside t. A step that comes late goes into the piece where its time
+says. The number of steps stands in a leaf's key, so that they are counted without being read.
+
+An iterator that meets a damaged block ends as if it had come to the last one: only its status says so.
+"""
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from rocksdict import WriteBatch
+
+from state.events import Ids, Ints, Records
+from state.kinds import Mask
+
+LEAF_STEPS = 64
+LEAF_KEY = struct.Struct(">QQQI")
+NODE = struct.Struct(">Q")
+MAX = 2**64 - 1
+ORDER_BITS = 20
+"""Leaves of one node made at one offset, at most 2 to this."""
+ALL_TIME = 2**63 - 1
+
+
+class Merged(NamedTuple):
+    """Nodes' newest steps with new ones among them."""
+
+    heads: list[bytes]
+    """Packed, before what is too much leaves for the leaves."""
+    before: list[int]
+    """Steps that each head had before."""
+    late: dict[int, Mask]
+    """By row, which steps of its head are new, where they are not the last ones."""
+    deep: set[int]
+    """Rows of which a leaf took a late step: their heads do not hold all that is new."""
+
+
+class Timelines:
+    """One direction of the graph in one store."""
+
+    def __init__(
+        self, columns: dict[str, Any], handles: dict[str, Any], heads: str, leaves: str, step: np.dtype[Any], kept: int
+    ) -> None:
+        """`columns` and `handles` are the store's, by name; they are emptied when it closes."""
+        self._columns, self._handles = columns, handles
+        self._heads, self._leaves = heads, leaves
+        self._step, self._kept = step, kept
+
+    def heads(self, nodes: Ids) -> list[bytes | None]:
+        """The nodes' newest steps, packed."""
+        keys = nodes.astype(">u8").tobytes()
+        found: list[bytes | None] = self._columns[self._heads].get([keys[i : i + 8] for i in range(0, len(keys), 8)])
+        return found
+
+    def before(self, node: int, t: int, count: int, horizon: int = 0) -> Records:
+        """The last `count` steps before time t and not before the horizon, oldest first."""
+        pieces = [self._head(node)]
+        pieces[0] = pieces[0][: np.searchsorted(pieces[0]["ts"], t)]
+        found = len(pieces[0])
+        if found < count and t > 0:
+            it = self._columns[self._leaves].iter()
+            it.seek_for_prev(LEAF_KEY.pack(node, min(t - 1, MAX), MAX, 2**32 - 1))
+            name = NODE.pack(node)
+            while found < count and it.valid() and it.key()[:8] == name:
+                leaf = np.frombuffer(it.value(), self._step)
+                pieces.append(leaf[: np.searchsorted(leaf["ts"], t)])
+                found += len(pieces[-1])
+                if leaf["ts"][0] < horizon:
+                    break
+                it.prev()
+            it.status()
+        steps = np.concatenate(pieces[::-1]) if len(pieces) > 1 else pieces[0]
+        return steps[max(len(steps) - count, int(np.searchsorted(steps["ts"], horizon))) :]
+
+    def between(self, node: int, start: int = 0, end: int = ALL_TIME) -> Records:
+        """All steps with start <= time < end."""
+        pieces = [np.frombuffer(value, self._step) for _, value in self._leaves_between(node, start, end)]
+        steps = np.concatenate([*pieces, self._head(node)])
+        first, last = np.searchsorted(steps["ts"], (start, end))
+        return steps[first:last]
+
+    def after(self, node: int, t: int, count: int, end: int) -> Records:
+        """The first `count` steps with t < time < end."""
+        it = self._columns[self._leaves].iter()
+        self._seek(it, node, t + 1)
+        pieces, found, name = [], 0, NODE.pack(node)
+        while found < count and it.valid() and it.key()[:8] == name:
+            leaf = np.frombuffer(it.value(), self._step)
+            first, last = np.searchsorted(leaf["ts"], (t + 1, end))
+            pieces.append(leaf[first:last])
+            found += last - first
+            if last < len(leaf):
+                break
+            it.next()
+        it.status()
+        if found < count:
+            head = self._head(node)
+            first, last = np.searchsorted(head["ts"], (t + 1, end))
+            pieces.append(head[first:last])
+        return np.concatenate(pieces)[:count]
+
+    def count(self, node: int, start: int, end: int) -> int:
+        """How many steps have start <= time < end; of the leaves only the outermost are read."""
+        if end <= start:
+            return 0
+        it = self._columns[self._leaves].iter()
+        self._seek(it, node, start)
+        name, keys = NODE.pack(node), []
+        while it.valid() and (key := it.key())[:8] == name and LEAF_KEY.unpack(key)[1] < end:
+            keys.append(key)
+            it.next()
+        it.status()
+        total = sum(LEAF_KEY.unpack(key)[3] for key in keys[1:-1])
+        for key in {*keys[:1], *keys[-1:]}:
+            total += self._within(np.frombuffer(self._columns[self._leaves].get(key), self._step), start, end)
+        return int(total) + self._within(self._head(node), start, end)
+
+    def append(self, nodes: Ids, new: Records, starts: Ints, ends: Ints, write: WriteBatch, offset: int) -> Merged:
+        """Add steps, of node `r` those in `new[starts[r]:ends[r]]`, in order of arrival; the `offset` only grows."""
+        width = self._step.itemsize
+        stored = self.heads(nodes)
+        times = new["ts"]
+        newest = np.frombuffer(b"".join(v[-width:] if v else bytes(width) for v in stored), self._step)["ts"]
+        back = np.zeros(len(new), bool)
+        back[1:] = times[1:] < times[:-1]
+        back[starts] = times[starts] < newest  # 0 where the node has no steps yet
+        late_rows = np.flatnonzero(np.logical_or.reduceat(back, starts)).tolist() if len(starts) else []
+
+        packed, limits = new.tobytes(), list(zip((starts * width).tolist(), (ends * width).tolist(), strict=True))
+        heads: list[bytes] = [
+            (old + packed[a:b]) if old else packed[a:b] for old, (a, b) in zip(stored, limits, strict=True)
+        ]
+        before = [len(old) // width if old else 0 for old in stored]
+        deep: set[int] = set()
+        for row in late_rows:
+            # Where there are leaves, a head has `kept` steps at least.
+            if before[row] >= self._kept and times[starts[row] : ends[row]].min() < self._first(stored[row]):
+                into_leaves, into_head = self._apart(int(nodes[row]), stored[row], packed[slice(*limits[row])])
+                self._into_leaves(int(nodes[row]), into_leaves, write)
+                heads[row] = (stored[row] or b"") + into_head.tobytes()
+                if len(into_leaves):
+                    deep.add(row)
+        late = self._in_order(heads, before, late_rows)
+        keys, column, leaves = nodes.astype(">u8").tobytes(), self._handles[self._heads], self._handles[self._leaves]
+        most = (self._kept + LEAF_STEPS) * width
+        for row, head in enumerate(heads):
+            key, leaf = keys[row * 8 : row * 8 + 8], 0
+            while len(head) >= most:
+                oldest, head = head[: LEAF_STEPS * width], head[LEAF_STEPS * width :]
+                place = ((offset << ORDER_BITS) + leaf, LEAF_STEPS)
+                write.put(key + LEAF_KEY.pack(0, self._first(oldest), *place)[8:], oldest, leaves)
+                leaf += 1
+            write.put(key, head, column)
+        return Merged(heads, before, late, deep)
+
+    def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], list[bool]]:
+        """Drop steps before the horizon; what was dropped of each node, and whether that was its last."""
+        dropped: list[Records] = []
+        empty: list[bool] = []
+        for node, head in zip(nodes.tolist(), self.heads(nodes), strict=True):
+            pieces: list[Records] = []
+            for key, value in self._leaves_between(node, 0, horizon):
+                leaf = np.frombuffer(value, self._step)
+                last = int(np.searchsorted(leaf["ts"], horizon))
+                pieces.append(leaf[:last])
+                write.delete(key, self._handles[self._leaves])
+                if last < len(leaf):
+                    self._put_leaf(node, LEAF_KEY.unpack(key)[2], leaf[last:], write)
+            steps = np.frombuffer(head or b"", self._step)
+            last = int(np.searchsorted(steps["ts"], horizon))
+            if last:
+                pieces.append(steps[:last])
+                self._put_head(node, steps[last:], write)
+            dropped.append(np.concatenate([*pieces, steps[:0]]))
+            empty.append(0 < last == len(steps))
+        return dropped, empty
+
+    def remove(self, node: int, other: int, times: Ints, write: WriteBatch) -> bool:
+        """Drop the steps at these times whose other end is `other`; whether nothing is left of the node."""
+        other_end = self._step.names[0]  # type: ignore[index]
+        left_leaves: dict[bytes, Records] = {}
+        wanted: dict[bytes, bytes] = {}
+        for t in np.unique(times).tolist():
+            wanted |= dict(self._leaves_between(node, t, t + 1))
+        for key, value in wanted.items():
+            leaf = np.frombuffer(value, self._step)
+            left = leaf[leaf[other_end] != other]
+            if len(left) < len(leaf):
+                write.delete(key, self._handles[self._leaves])
+                left_leaves[key] = left
+        head = self._head(node)
+        left = head[head[other_end] != other]
+        it = self._columns[self._leaves].iter()
+        it.seek_for_prev(LEAF_KEY.pack(node, MAX, MAX, 2**32 - 1))
+        # The head must stay as long as it says that there are leaves: it takes back the newest ones.
+        while len(left) < self._kept and it.valid() and (key := it.key())[:8] == NODE.pack(node):
+            left = np.concatenate([left_leaves.pop(key, np.frombuffer(it.value(), self._step)), left])
+            write.delete(key, self._handles[self._leaves])
+            it.prev()
+        it.status()
+        for key, steps in left_leaves.items():
+            if len(steps):
+                self._put_leaf(node, LEAF_KEY.unpack(key)[2], steps, write)
+        self._put_head(node, left, write)
+        return len(left) == 0
+
+    def clear(self, node: int, write: WriteBatch) -> None:
+        """Drop all steps of a node."""
+        write.delete(NODE.pack(node), self._handles[self._heads])
+        for key, _ in self._leaves_between(node, 0, ALL_TIME):
+            write.delete(key, self._handles[self._leaves])
+
+    def some(self, count: int, seed: int) -> Ids:
+        """Up to `count` nodes, drawn evenly: hashes are spread evenly, so a random seek is a fair draw."""
+        it = self._columns[self._heads].iter()
+        drawn: set[int] = set()
+        for start in np.random.default_rng(seed).integers(0, 2**64, count, np.uint64, endpoint=False).tolist():
+            it.seek(NODE.pack(start))
+            if not it.valid():
+                it.seek_to_first()
+            if it.valid():
+                drawn.add(NODE.unpack(it.key())[0])
+        return np.array(sorted(drawn), np.uint64)
+
+    def _in_order(self, heads: list[bytes], before: list[int], rows: list[int]) -> dict[int, Mask]:
+        """Put the late rows' heads in order of time, in place; which of their steps are new."""
+        if not rows:
+            return {}
+        width = self._step.itemsize
+        joined = np.frombuffer(b"".join(heads[row] for row in rows), self._step)
+        lengths = np.array([len(heads[row]) // width for row in rows])
+        ends = np.cumsum(lengths)
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        place = np.arange(len(joined)) - np.repeat(ends - lengths, lengths)
+        order = np.lexsort((joined["ts"], owner))
+        new = (place >= np.repeat(np.array([before[row] for row in rows]), lengths))[order]
+        packed = joined[order].tobytes()
+        for row, start, end in zip(rows, (ends - lengths).tolist(), ends.tolist(), strict=True):
+            heads[row] = packed[start * width : end * width]
+        return {row: new[end - n : end] for row, end, n in zip(rows, ends.tolist(), lengths.tolist(), strict=True)}
+
+    def _apart(self, node: int, stored: bytes | None, packed: bytes) -> tuple[Records, Records]:
+        """New steps that belong into leaves, because they are older than the head and there are leaves; the others."""
+        new = np.frombuffer(packed, self._step)
+        it = self._columns[self._leaves].iter()
+        it.seek_for_prev(LEAF_KEY.pack(node, MAX, MAX, 2**32 - 1))
+        if not (it.valid() and it.key()[:8] == NODE.pack(node)):
+            return new[:0], new
+        old = new["ts"] < self._first(stored)
+        return new[old], new[~old]
+
+    def _into_leaves(self, node: int, new: Records, write: WriteBatch) -> None:
+        """Put steps that are older than the head where their time says."""
+        it = self._columns[self._leaves].iter()
+        into: dict[bytes, tuple[bytes, list[int]]] = {}
+        for row, t in enumerate(new["ts"].tolist()):
+            it.seek_for_prev(LEAF_KEY.pack(node, t, MAX, 2**32 - 1))
+            if not (it.valid() and it.key()[:8] == NODE.pack(node)):
+                it.seek(LEAF_KEY.pack(node, 0, 0, 0))
+            into.setdefault(it.key(), (it.value(), []))[1].append(row)
+        for key, (value, rows) in into.items():
+            leaf = np.concatenate([np.frombuffer(value, self._step), new[rows]])
+            write.delete(key, self._handles[self._leaves])
+            self._put_leaf(node, LEAF_KEY.unpack(key)[2], leaf[np.argsort(leaf["ts"], kind="stable")], write)
+
+    def _put_leaf(self, node: int, order: int, steps: Records, write: WriteBatch) -> None:
+        """Write a leaf, one that has grown too large as several; never cut between equal times.
+
+        The parts keep the leaf's order: it lies before that of any leaf that begins at the same time as the last part.
+        """
+        bounds = [0]
+        if len(steps) > 2 * LEAF_STEPS:
+            for at in range(LEAF_STEPS, len(steps), LEAF_STEPS):
+                cut = int(np.searchsorted(steps["ts"], steps["ts"][at]))
+                if cut > bounds[-1]:
+                    bounds.append(cut)
+        for start, end in zip(bounds, [*bounds[1:], len(steps)], strict=True):
+            key = LEAF_KEY.pack(node, int(steps["ts"][start]), order, end - start)
+            write.put(key, steps[start:end].tobytes(), self._handles[self._leaves])
+
+    def _put_head(self, node: int, steps: Records, write: WriteBatch) -> None:
+        if len(steps):
+            write.put(NODE.pack(node), steps.tobytes(), self._handles[self._heads])
+        else:
+            write.delete(NODE.pack(node), self._handles[self._heads])
+
+    def _head(self, node: int) -> Records:
+        return np.frombuffer(self._columns[self._heads].get(NODE.pack(node)) or b"", self._step)
+
+    def _first(self, packed: bytes | None) -> int:
+        return int(np.frombuffer(packed or b"", self._step, 1)["ts"][0])
+
+    def _within(self, steps: Records, start: int, end: int) -> int:
+        first, last = np.searchsorted(steps["ts"], (start, end))
+        return int(last - first)
+
+    def _seek(self, it: Any, node: int, start: int) -> None:
+        """To the oldest leaf that can hold a step at `start` or later."""
+        it.seek_for_prev(LEAF_KEY.pack(node, max(start - 1, 0), MAX if start > 0 else 0, 2**32 - 1))
+        if not (it.valid() and it.key()[:8] == NODE.pack(node)):
+            it.seek(LEAF_KEY.pack(node, 0, 0, 0))
+
+    def _leaves_between(self, node: int, start: int, end: int) -> list[tuple[bytes, bytes]]:
+        it = self._columns[self._leaves].iter()
+        self._seek(it, node, start)
+        name, found = NODE.pack(node), []
+        while it.valid() and (key := it.key())[:8] == name and LEAF_KEY.unpack(key)[1] < end:
+            found.append((key, it.value()))
+            it.next()
+        it.status()
+        return found

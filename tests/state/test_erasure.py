@@ -1,0 +1,146 @@
+"""A user who asks to be forgotten: gone from everything, others untouched, and anew if they come back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from state import timeline
+from state.erasure import CHUNKS_AT_ONCE
+from state.events import hash_id
+from state.journal import DAY_MS
+from state.partition import COLUMNS, Identity
+from state.settings import StateSettings
+from state.store import Store
+from tests.state.oracle import Event, Oracle, apply, hashed
+from tests.state.test_as_of_t import FAR, ITEMS, UNSHRUNK, USERS, tuples
+
+SETTINGS = StateSettings(sequence_events=4, neighbours_per_item=8, pair_window_events=2)
+LOG = Identity("cluster", "clicks", 0, 1, 4, 8)
+ANN = hash_id("ann-who-leaves")
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "LEAF_STEPS", 3)
+    monkeypatch.setattr("state.partition.EDGES_AT_HAND", 2)
+
+
+def finish(store: Store) -> None:
+    """What a worker does between batches."""
+    for erasure in store.untold():
+        store.told(erasure)
+    while store.erasing:
+        store.sweep()
+
+
+def everything(store: Store) -> bytes:
+    """Every key and value, as they are before compression."""
+    parts = [b"".join(k + v for k, v in store._db.items())]
+    parts += [b"".join(k + v for k, v in store._column[name].items()) for name in COLUMNS]
+    return b"".join(parts)
+
+
+def lives(user: str, count: int) -> list[Event]:
+    return [Event(user, f"item-{n % 7}", 1_600_000_000_000 + n * DAY_MS // 3) for n in range(count)]
+
+
+def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *lives("bob", 20), *lives("ann-who-leaves", 20), Event("ann-who-leaves", "item-1", FAR, "hide"))
+    store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.owed.take(10)])
+    assert store.recommended(ANN) == b"for ann-who-leaves"
+    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    assert [e.id for e in store.untold()] == ["ann-who-leaves"]
+    assert store.erasing
+    finish(store)
+    assert not store.erasing
+    words = (b"ann-who-leaves", ANN.to_bytes(8, "little"), ANN.to_bytes(8, "big"))
+    assert not [w for w in words if w in everything(store)]
+    store.close()
+    for file in (tmp_path / "s").iterdir():
+        assert not [w for w in words if w in file.read_bytes()], file
+
+
+def test_an_erasure_goes_on_after_a_restart(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *lives("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"))
+    store.close()
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    assert store.erasing
+    assert len(store.owed) == 0, "nobody is owed anything"
+    finish(store)
+    assert ANN.to_bytes(8, "little") not in everything(store)
+    store.close()
+
+
+def test_who_comes_back_begins_anew(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    again = Event("ann-who-leaves", "item-9", FAR)
+    apply(store, *lives("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"), again)
+    finish(store)
+    assert tuples(store.steps(ANN, 10)) == hashed([again], "item")
+    assert store.owed.take(1).keys() == {ANN}
+    assert (store.state.users, store.state.items, store.state.edges) == (1, 1, 1)
+    assert store.journal(0, FAR)["item"].tolist() == [hash_id("item-9")]
+    store.close()
+
+
+def test_what_was_on_its_way_to_the_forgotten_is_not_recorded(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *lives("ann-who-leaves", 2))
+    assert store.owed.take(1).keys() == {ANN}
+    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    store.record_answers([(ANN, b"for ann")])
+    assert store.recommended(ANN) is None
+    assert store.answered() == store.state.next_offset
+    store.close()
+
+
+events = st.builds(
+    Event,
+    st.sampled_from(USERS),
+    st.sampled_from(ITEMS),
+    st.integers(0, 12).map(lambda t: t * DAY_MS // 4),
+    st.sampled_from(("click", "click", "click", "click", "hide", "undo", "forget")),
+    st.none(),
+)
+
+
+@settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(events, min_size=1, max_size=50), st.integers(1, 20))
+def test_the_others_are_as_if_the_forgotten_had_never_been(tmp_path_factory, log, size):
+    store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS), Oracle(SETTINGS)
+    for start in range(0, len(log), size):
+        apply(store, *log[start : start + size])
+    finish(store)
+    for event in log:
+        oracle.add(event)
+    for user in USERS:
+        assert tuples(store.steps(hash_id(user), 100)) == hashed(oracle.of_user(user), "item")
+    for item in ITEMS:
+        assert tuples(store.edges(hash_id(item), 100)) == hashed(oracle.of_item(item), "user")
+        assert store.items.count(hash_id(item), 0, FAR) == len(oracle.of_item(item))
+    rows = store.rows(np.array([hash_id(i) for i in ITEMS], np.uint64))
+    assert rows.degree.tolist() == [oracle.degree(i) for i in ITEMS]
+    assert store.state.applied == oracle.applied
+    assert store.state.edges == len(oracle.events)
+    assert store.state.users == len({e.user for e in oracle.events})
+    assert store.state.items == len({e.item for e in oracle.events})
+    assert store.journal(0, FAR)["item"].tolist() == [hash_id(e.item) for e in oracle.events]
+    store.close()
+
+
+def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    for _ in range(CHUNKS_AT_ONCE + 5):
+        apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000), Event("bob", "milk", 1_600_000_000_000))
+    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    store.told(store.untold()[0])
+    store.sweep()
+    assert ANN in store.journal(0, FAR)["user"]
+    finish(store)
+    assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}
+    store.close()
