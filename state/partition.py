@@ -51,6 +51,9 @@ LAYOUT = 2
 """Of the records on disk; another number is another layout."""
 EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
 HIDDEN = np.dtype([("item", "<u8"), ("ts", "<i8")])
+FAINT_HALF_LIVES = 20
+FOLLOWING = 64
+"""Steps of a user that are read to find what followed one of them, and whether it was undone."""
 EDGES_AT_HAND = 32
 """Newest edges of an item that are kept in one record, at least."""
 POPULAR = np.dtype([("item", "<u8"), ("score", "<f8")])
@@ -266,6 +269,38 @@ class Partition:
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph."""
         return as_rows(self.row_records(items))
+
+    def degree(self, item: int, t: int = ALL_TIME) -> int:
+        """Edges of an item before a time, of whatever kind; counted by the keys of its leaves."""
+        with rocksdb("read", self.path):
+            return self.items.count(item, self.horizon(), t)
+
+    def popularity(self, item: int, t: int) -> float:
+        """What an item's events before t count for together, each halved for every half-life that it lies back.
+
+        Read only as far back as a single event still counts for a millionth.
+        """
+        half_life_ms = self._settings.popularity_half_life_s * 1000.0
+        with rocksdb("read", self.path):
+            edges = self.items.between(item, max(self.horizon(), t - int(FAINT_HALF_LIVES * half_life_ms)), t)
+        return float((self.kinds.weight[edges["kind"]] * np.exp2((edges["ts"] - t) / half_life_ms)).sum())
+
+    def transitions(self, item: int, t: int, limit: int) -> dict[int, float]:
+        """What followed an item before t, by the newest `limit` of its edges; weights as the item-item graph's."""
+        horizon, window = self.horizon(), self._settings.pair_window_events
+        said: dict[int, float] = {}
+        with rocksdb("read", self.path):
+            edges = self.items.before(item, t, limit, horizon)
+            for user, ts in {(int(e["user"]), int(e["ts"])): None for e in edges}:
+                steps = self.users.after(user, ts - 1, FOLLOWING, t)
+                steps = steps[self.kinds.standing(steps) & self.kinds.counts[steps["kind"]]]
+                for at in np.flatnonzero((steps["item"] == item) & (steps["ts"] == ts)).tolist():
+                    for lag, after in enumerate(steps[at + 1 : at + 1 + window], 1):
+                        weight = float(self.kinds.weight[steps["kind"][at]] * self.kinds.weight[after["kind"]]) / lag
+                        age_s = (t - int(after["ts"])) / 1000.0
+                        faded = weight * 2.0 ** (-age_s / self._settings.pair_half_life_s)
+                        said[int(after["item"])] = said.get(int(after["item"]), 0.0) + faded
+        return said
 
     def edges(self, item: int, limit: int, before: int = ALL_TIME) -> Records:
         """The newest EDGEs of an item before a time, oldest first."""

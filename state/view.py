@@ -8,11 +8,12 @@ import numpy as np
 from rocksdict import AccessType
 
 from state.errors import StateError
-from state.events import Ids, Records
+from state.events import EVENT, Ids, Records
 from state.graph import Rows, combine
-from state.partition import POPULAR, Partition, open_rocksdb
+from state.partition import EDGE, POPULAR, Partition, open_rocksdb
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
+from state.timeline import ALL_TIME
 
 
 def partition_path(data: Path, topic: str, partition: int) -> Path:
@@ -72,6 +73,36 @@ class View:
         """What may be learned from: steps of a positive kind that were not undone, in the order asked for."""
         return together([p.positives(users) for p in self.partitions.values()], users)
 
+    def steps(self, user: int, limit: int, before: int = ALL_TIME) -> Records:
+        """The newest STEPs of a user before a time, oldest first."""
+        found = [p.steps(user, limit, before) for p in self.partitions.values()]
+        return newest_of([np.empty(0, STEP), *found], limit)
+
+    def edges(self, item: int, limit: int, before: int = ALL_TIME) -> Records:
+        """The newest EDGEs of an item before a time, oldest first."""
+        return newest_of([np.empty(0, EDGE), *(p.edges(item, limit, before) for p in self.partitions.values())], limit)
+
+    def degree(self, item: int, t: int) -> int:
+        """Edges of an item before a time, of whatever kind."""
+        return sum(p.degree(item, t) for p in self.partitions.values())
+
+    def popularity(self, item: int, t: int) -> float:
+        """What an item's events before t count for together, each halved for every half-life that it lies back."""
+        return sum(p.popularity(item, t) for p in self.partitions.values())
+
+    def transitions(self, item: int, t: int, limit: int) -> dict[int, float]:
+        """What followed an item before t, by the newest `limit` of its edges in each partition."""
+        said: dict[int, float] = {}
+        for partition in self.partitions.values():
+            for after, weight in partition.transitions(item, t, limit).items():
+                said[after] = said.get(after, 0.0) + weight
+        return said
+
+    def window(self, start: int, end: int) -> Records:
+        """Applied EVENTs with start < time <= end, in order of time; straight from the journals."""
+        events = np.concatenate([np.empty(0, EVENT), *(p.window(start, end) for p in self.partitions.values())])
+        return events[np.argsort(events["ts"], kind="stable")]
+
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph, the partitions' counts together."""
         parts = [p.rows(items) for p in self.partitions.values()]
@@ -84,6 +115,13 @@ class View:
         names: list[bytes | None] = [None] * len(items)
         for partition in self.partitions.values():
             names = [a or b for a, b in zip(names, partition.item_ids(items), strict=True)]
+        return names
+
+    def user_ids(self, users: Ids) -> list[bytes | None]:
+        """The ids behind user hashes."""
+        names: list[bytes | None] = [None] * len(users)
+        for partition in self.partitions.values():
+            names = [a or b for a, b in zip(names, partition.user_ids(users), strict=True)]
         return names
 
     def all_items(self) -> Ids:
@@ -106,6 +144,12 @@ class View:
             partition.close()
         self.partitions.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def newest_of(parts: list[Records], limit: int) -> Records:
+    """The newest of several partitions' records, by time."""
+    both = np.concatenate(parts)
+    return both[np.argsort(both["ts"], kind="stable")][-limit:]
 
 
 def together(parts: list[Sequences], users: Ids) -> Sequences:

@@ -55,6 +55,15 @@ class Outbox:
         value, key = msgspec.json.encode(message), request.id.encode() or None
         await self._insist("a reply", lambda: self._producer.send_and_wait(self._topics.replies, value, key=key))
 
+    async def forget(self, users: Sequence[str]) -> None:
+        """Send tombstones in place of these users' recommendations."""
+
+        async def send() -> None:
+            topic = self._topics.recommendations
+            await asyncio.gather(*[await self._producer.send(topic, None, key=user.encode()) for user in users])
+
+        await self._insist("tombstones", send)
+
     async def bury(self, topic: str, partition: int, dead: Sequence[DeadLetter]) -> None:
         """Send dead letters as they came, with their reason and where they lay in headers."""
 

@@ -89,7 +89,7 @@ async def _rebuild_one(
     begin: int,
     told: Callable[[str], None],
 ) -> Rebuilt:
-    number, decoder = partition.partition, Decoder(config.clicks)
+    number, decoder = partition.partition, Decoder(config.clicks, config.state)
     path = partition_path(config.data, partition.topic, number)
     beside = path.with_name(f"rebuilding-{path.name}")
     shutil.rmtree(beside, ignore_errors=True)

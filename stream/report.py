@@ -8,7 +8,7 @@ import numpy as np
 
 from model.versions import list_versions
 from state.errors import StateError
-from state.events import hash_id
+from state.events import Records, hash_id
 from state.kinds import kinds_of
 from state.titles import Titles
 from state.view import View
@@ -17,6 +17,10 @@ from stream.pointers import MODEL_NAME
 from stream.prequential import Scores, decode_scores, total
 
 Document = dict[str, Any]
+
+LAST_USERS = 10
+TRANSITIONS_OF = 200
+"""Newest edges of an item that say what followed it at a time."""
 
 
 def status(config: Config, view: View, log_ends: dict[int, int] | None, champion: str | None) -> Document:
@@ -90,6 +94,53 @@ def user(config: Config, view: View, name: str) -> Document:
     }
 
 
+def user_at(config: Config, view: View, name: str, t: int) -> Document:
+    """A user's sequence as it was at t."""
+    steps, kinds = view.steps(hash_id(name), config.state.sequence_events, t), kinds_of(config.state)
+    return {
+        "user": name,
+        "at": t,
+        "sequence": [
+            {"item": item, "ts": int(step["ts"]), "event": kinds.name(int(step["kind"]))}
+            for item, step in zip(names(view, steps["item"]), steps, strict=True)
+        ],
+    }
+
+
+def item_at(config: Config, view: View, name: str, t: int) -> Document:
+    """An item's place in the graph as it was at t, and its last users then."""
+    key, kinds = hash_id(name), kinds_of(config.state)
+    edges = view.edges(key, LAST_USERS, t)
+    said = sorted(view.transitions(key, t, TRANSITIONS_OF).items(), key=lambda entry: -entry[1])[:10]
+    followers = np.array([item for item, _ in said], np.uint64)
+    return {
+        "item": name,
+        "at": t,
+        "degree": view.degree(key, t),
+        "popularity": round(view.popularity(key, t), 4),
+        "next": [
+            {"item": follower, "weight": round(weight, 4)}
+            for follower, (_, weight) in zip(names(view, followers), said, strict=True)
+        ],
+        "last_users": [
+            {"user": user, "ts": int(edge["ts"]), "event": kinds.name(int(edge["kind"]))}
+            for user, edge in zip(user_names(view, edges["user"]), edges, strict=True)
+        ],
+    }
+
+
+def window(view: View, start: int, end: int) -> tuple[Document, Records]:
+    """The events with start < time <= end in numbers, and they themselves."""
+    events = view.window(start, end)
+    return {
+        "from": start,
+        "to": end,
+        "edges": len(events),
+        "users": len(np.unique(events["user"])),
+        "items": len(np.unique(events["item"])),
+    }, events
+
+
 def item(config: Config, view: View, name: str, champion_items: set[str] | None) -> Document:
     """An item's place in the graph: how often, how popular, what follows it."""
     key = np.array([hash_id(name)], np.uint64)
@@ -154,6 +205,11 @@ def models(config: Config, champion: str | None) -> Document:
 def names(view: View, items: np.ndarray) -> list[str]:
     """Ids of the items; a hash where the id is not known here."""
     return [i.decode() if i else f"#{h:016x}" for i, h in zip(view.item_ids(items), items.tolist(), strict=True)]
+
+
+def user_names(view: View, users: np.ndarray) -> list[str]:
+    """Ids of the users; a hash where the id is not known here."""
+    return [u.decode() if u else f"#{h:016x}" for u, h in zip(view.user_ids(users), users.tolist(), strict=True)]
 
 
 def titles(config: Config, items: np.ndarray) -> list[str | None]:

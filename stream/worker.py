@@ -103,6 +103,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                     await self._reply(partition.partition, records)
             for number, fault in list(self._faults.items()):
                 await self.reopen(number, fault)
+            for number in list(self._partitions.stores):
+                await self._tend(number)
             await asyncio.sleep(0)
 
     async def open_assigned(self) -> None:
@@ -144,7 +146,29 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         else:
             self._ranker.take_in(applied)
             self._prequential.forget(applied.forgotten.tolist())
+            await self._tend(number)
             self._touched.set()
+
+    async def _tend(self, number: int) -> None:
+        """Do a little of what is left to do for users who are to be forgotten."""
+        store = self._partitions.stores.get(number)
+        if store is None or number in self._faults or not self._lease.held:
+            return
+        try:
+            if untold := store.untold():
+                async with self._turn:  # behind what is on its way to them, and before what they may be owed anew
+                    if self._sending:
+                        await asyncio.wait(self._sending)
+                    await self._outbox.forget([erasure.id for erasure in untold])
+                    if self._partitions.stores.get(number) is not store:
+                        return
+                    for erasure in untold:
+                        store.told(erasure)
+            store.sweep()
+        except StoreFault as fault:
+            self._fault(fault)
+        except LeaseLost:
+            return
 
     async def answer(self) -> None:
         """Work the owed users off, newest first, for ever; ingest that is behind goes before."""

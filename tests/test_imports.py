@@ -36,7 +36,7 @@ def test_a_package_imports_only_what_lies_before_it(package):
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; import stream.cli.app; "
-        "from stream.cli import control, demo, inspect, publish, recovery, run, watch; "
+        "from stream.cli import control, demo, forget, inspect, publish, recovery, run, watch; "
         "print([m for m in ('torch', 'faust', 'aiokafka', 'numpy', 'kafka', 'pandas') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

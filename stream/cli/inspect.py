@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from state.view import View
     from stream.config import Config
     from stream.messages import Pointer
+
+AtOption = Annotated[
+    str | None, typer.Option("--at", metavar="TIME", help="As it was before this time: ms or ISO-8601.")
+]
 
 
 @app.command()
@@ -65,6 +70,7 @@ def status(
 @app.command()
 def user(
     name: Annotated[str, typer.Argument(metavar="USER")],
+    at: AtOption = None,
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
@@ -75,19 +81,21 @@ def user(
 
     settings = configured(config, data, broker)
     with view_of(settings) as view:
-        found = report.user(settings, view, name)
+        found = report.user_at(settings, view, name, instant(at)) if at else report.user(settings, view, name)
     if as_json:
         return show_json(found)
     if not found["sequence"]:
         raise AnabranchError(f"no events of user {name!r} in {settings.data}")
     for step in found["sequence"]:
         show(f"{moment(step['ts'])}  {step['event']:8}  {step['item']}")
-    show_recommendation(found["recommended"])
+    if not at:
+        show_recommendation(found["recommended"])
 
 
 @app.command()
 def item(
     name: Annotated[str, typer.Argument(metavar="ITEM")],
+    at: AtOption = None,
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
@@ -97,6 +105,8 @@ def item(
     from stream import report
 
     settings = configured(config, data, broker)
+    if at:
+        return item_at(settings, name, instant(at), as_json)
     champion = serving(settings)
     known = None
     if champion:
@@ -116,17 +126,39 @@ def item(
         show(f"  {n['weight']:8.2f}  {n['item']}  {n['title'] or ''}")
 
 
+def item_at(settings: "Config", name: str, t: int, as_json: bool) -> None:
+    """An item as it was at t."""
+    from stream import report
+
+    with view_of(settings) as view:
+        found = report.item_at(settings, view, name, t)
+    if as_json:
+        return show_json(found)
+    show(f"{name} at {moment(t)}: {found['degree']:,} events, popularity {found['popularity']:.2f}")
+    for n in found["next"]:
+        show(f"  {n['weight']:8.2f}  {n['item']}")
+    for user in found["last_users"]:
+        show(f"{moment(user['ts'])}  {user['event']:8}  {user['user']}")
+
+
 @app.command()
 def graph(
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Only events after this: ms or ISO-8601.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only events up to this.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the events to this .npz file.")] = None,
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The temporal graph in numbers."""
+    """The temporal graph in numbers, whole or a window of event time."""
     from stream import report
 
     settings = configured(config, data, broker)
+    if start or end or out:
+        return window(settings, instant(start or "0"), instant(end) if end else 2**62, out, as_json)
     with view_of(settings) as view:
         found = report.graph(settings, view)
     if as_json:
@@ -135,6 +167,25 @@ def graph(
     if found["oldest_ts"] is not None:
         show(f"from {moment(found['oldest_ts'])} to {moment(found['newest_ts'])}")
     show("events an item: " + ", ".join(f"{k} {v:,}" for k, v in found["item_degree"].items()))
+
+
+def window(settings: "Config", start: int, end: int, out: Path | None, as_json: bool) -> None:
+    """The events with start < time <= end: their numbers, and on request they themselves."""
+    from stream import report
+
+    with view_of(settings) as view:
+        found, events = report.window(view, start, end)
+    if out is not None:
+        import numpy as np
+
+        with out.open("wb") as file:
+            np.savez(file, user=events["user"], item=events["item"], ts=events["ts"], kind=events["kind"])
+    if as_json:
+        return show_json(found)
+    show(
+        f"{found['edges']:,} edges of {found['users']:,} users and {found['items']:,} items"
+        + (f", in {out}" if out else "")
+    )
 
 
 @app.command()
@@ -253,6 +304,17 @@ def note(text: str) -> None:
 def number(value: int | None) -> str:
     """A count, or - where it is not known."""
     return "-" if value is None else f"{value:,}"
+
+
+def instant(text: str) -> int:
+    """A time as a person writes it, ms or ISO-8601 (UTC where no zone is given), in ms."""
+    if text.isdigit():
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time: give milliseconds or ISO-8601 (2026-11-24T18:00)") from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def moment(ts: int) -> str:

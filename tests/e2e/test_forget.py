@@ -1,0 +1,56 @@
+"""A user asks to be forgotten: by the command, through the log, to the last byte; also in a state that is rebuilt."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from state.events import hash_id
+from state.view import View
+from stream.config import Config
+from tests.e2e.conftest import anabranch, flags_of, read_all, until
+
+pytestmark = pytest.mark.broker
+
+WHO = "ann-who-leaves"
+
+
+def steps_of(config: Config, user: str) -> int:
+    with View(config.data, config.topics.clicks, config.state) as view:
+        return len(view.sequences(np.array([hash_id(user)], np.uint64)).steps)
+
+
+def test_the_command_forgets_a_user_and_proves_it(config, producer):
+    def click(user: str, item: str) -> None:
+        value = json.dumps({"user": user, "item": item}).encode()
+        producer.send(config.topics.clicks, key=user.encode(), value=value)
+
+    def newest() -> dict[str, bytes | None]:
+        return {r.key.decode(): r.value for r in read_all(config, config.topics.recommendations)}
+
+    with anabranch(config, "worker"):
+        for n in range(30):
+            click(WHO, f"item-{n % 5}")
+            click("bob", f"item-{n % 3}")
+        producer.flush()
+        until(lambda: steps_of(config, WHO) == steps_of(config, "bob") == 30 and newest().keys() == {WHO, "bob"})
+        command = [sys.executable, "-m", "stream.cli", "forget", WHO, "--data", str(config.data), "--json"]
+        env = flags_of(config) | {"ANABRANCH_BROKER": config.broker}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        report = json.loads(done.stdout)
+        assert report["found"] == []
+        assert report["searched"]["records"] > 30
+        assert newest()[WHO] is None, "a tombstone stands where the recommendation was"
+        assert newest()["bob"]
+        assert (steps_of(config, WHO), steps_of(config, "bob")) == (0, 30)
+        click(WHO, "item-new")
+        producer.flush()
+        until(lambda: steps_of(config, WHO) == 1 and newest()[WHO])
+
+    shutil.rmtree(config.data)
+    with anabranch(config, "worker"):
+        until(lambda: steps_of(config, "bob") == 30 and steps_of(config, WHO) == 1)
