@@ -49,6 +49,8 @@ COLUMNS = (
 )  # fmt: skip
 LAYOUT = 2
 """Of the records on disk; another number is another layout."""
+FIRST_LAYOUT = 1
+"""Of stores that do not say theirs."""
 EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
 HIDDEN = np.dtype([("item", "<u8"), ("ts", "<i8")])
 FAINT_HALF_LIVES = 20
@@ -74,8 +76,8 @@ class Identity(msgspec.Struct, frozen=True):
     neighbours_per_item: int
     topic_id: str = ""
     """What the cluster calls this topic and no other of the same name; empty where it cannot be known."""
-    layout: int = 1
-    """Of the records on disk; 1 before layouts were numbered."""
+    layout: int = LAYOUT
+    """Of the records on disk."""
 
 
 class Marks(msgspec.Struct):
@@ -207,7 +209,9 @@ class Partition:
     def identity(self) -> Identity | None:
         """The log the store was built from; None before its first batch."""
         value = self._value(b"identity")
-        return msgspec.json.decode(value, type=Identity) if value else None
+        if value is None:
+            return None
+        return msgspec.convert({"layout": FIRST_LAYOUT} | msgspec.json.decode(value), Identity)
 
     def marks(self) -> Marks:
         """How far the state has come."""

@@ -21,7 +21,7 @@ from state.events import EventBatch, Ids, Ints, Records
 from state.graph import fold, pairs_in
 from state.journal import DAY_MS
 from state.owed import Owed
-from state.partition import EDGE, HIDDEN, KEY, LAYOUT, POPULAR, Identity, Marks, Partition, open_rocksdb, rocksdb
+from state.partition import EDGE, HIDDEN, KEY, POPULAR, Identity, Marks, Partition, open_rocksdb, rocksdb
 from state.removal import Counted, Removed, erase, expire, put_hidden, take_out
 from state.sequences import STEP
 from state.settings import StateSettings
@@ -65,7 +65,7 @@ class Store(Partition):
         self._compaction: Future[None] | None = None
         try:
             with rocksdb("open", path):
-                stored, identity = self.identity, msgspec.structs.replace(identity, layout=LAYOUT)
+                stored = self.identity
                 check_identity(stored, identity, path)
                 if stored is None or (identity.topic_id and not stored.topic_id):
                     self._db.put(b"identity", msgspec.json.encode(identity))
@@ -424,6 +424,7 @@ class Store(Partition):
                 compaction.result()
                 self._db.delete(COMPACTING)
                 self._db.flush()  # begins a new list of files, without the first and last keys of those that are gone
+                self._db.put(b"marks", msgspec.json.encode(self.state))  # a secondary looks again only at a new write
             self._compaction_due = False
         write = WriteBatch(raw_mode=True)
         unswept = next((e for e in self.erasures if e.days), None)
