@@ -14,7 +14,7 @@ import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.kinds import kinds_of
-from state.settings import KINDS, Positive, StateSettings, Whole
+from state.settings import KINDS, Kind, Positive, StateSettings, Whole
 from stream.errors import ConfigError
 
 CONFIG_FILE = "anabranch.toml"
@@ -157,11 +157,17 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
 def _with_built_in_kinds(tree: dict[str, Any]) -> None:
     """What is said of a built-in kind changes that alone; a kind of one's own has to be told whole."""
     state = tree.setdefault("state", {})
-    kinds = state.setdefault("kinds", {}) if isinstance(state, dict) else None
-    if isinstance(kinds, dict):
-        told = {name: own for name, own in kinds.items() if isinstance(own, dict)}
-        defaults = {name: msgspec.structs.asdict(kind) | told.get(name, {}) for name, kind in KINDS.items()}
-        state["kinds"] = defaults | {name: own for name, own in kinds.items() if name not in told or name not in KINDS}
+    told = state.setdefault("kinds", {}) if isinstance(state, dict) else None
+    if not isinstance(told, dict):
+        return
+    kinds = {name: msgspec.structs.asdict(kind) for name, kind in KINDS.items()}
+    for name, own in told.items():
+        kinds[name] = kinds.get(name, {}) | own if isinstance(own, dict) else own
+        try:
+            msgspec.convert(kinds[name], Kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(_explain(error, f"state.kinds.{name}")) from None
+    state["kinds"] = kinds
 
 
 def _from_text(kind: type, value: object) -> object:
@@ -191,10 +197,10 @@ def _put(tree: dict[str, Any], keys: list[str], value: object, source: str) -> N
     tree[keys[-1]] = value
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def _explain(error: msgspec.ValidationError, inside: str = "") -> str:
     """msgspec's "Object contains unknown field `x` - at `$.a`" with the key as a person would write it."""
     problem, _, where = str(error).partition(" - at ")
-    section = where.strip("`").removeprefix("$").lstrip(".")
+    section = (inside + where.strip("`").removeprefix("$")).lstrip(".")
     if problem.startswith("Object contains unknown field"):
         key = problem.split("`")[1]
         dotted = f"{section}.{key}" if section else key

@@ -144,6 +144,35 @@ def test_seen_items_can_be_filtered_and_a_user_without_events_gets_none():
     assert not ranking.rank(nobody, graph, 5).items.any()
 
 
+def test_a_hidden_item_is_not_recommended_to_who_hid_it():
+    trained = learned(cycling())
+    graph = MemoryGraph(STATE)
+    graph.apply(cycling())
+    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
+    [best, second] = ranking.rank(one_user(100, 101), graph, 2).items[0].tolist()
+    hidden = [np.array([best], np.uint64)]
+    found = ranking.rank(one_user(100, 101), graph, 7, hidden).items[0].tolist()
+    assert best not in found
+    assert found[0] == second
+
+
+def test_what_has_expired_is_not_recommended():
+    class Forgetful(MemoryGraph):
+        forgets = True
+
+    trained = learned(cycling())
+    graph = Forgetful(STATE)
+    graph.apply(cycling()[cycling()["item"] != 102])
+    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
+    assert 102 not in ranking.rank(one_user(100, 101), graph, 7).items[0]
+    graph.apply(cycling())
+    ranking.clicked(cycling())
+    assert 102 in ranking.rank(one_user(100, 101), graph, 7).items[0]
+    ranking.unclicked(steps := one_user(*[102] * len(cycling())).steps)
+    assert len(steps)
+    assert 102 not in ranking.rank(one_user(100, 101), graph, 7).items[0]
+
+
 def test_packing_loses_nothing_and_the_encoder_sees_no_future():
     histories = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 4]))
     packed = pack(histories)

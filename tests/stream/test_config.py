@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from state.settings import Kind
 from stream.config import Config, load
 from stream.errors import ConfigError
 
@@ -38,6 +39,11 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
         ("[trainer]\nevery_s = 0", "setting 'trainer.every_s'"),
         ("[worker]\npoll_max_events = -1", "setting 'worker.poll_max_events'"),
         ("[model]\ndropout = 1.5", "setting 'model.dropout'"),
+        ("[state.kinds.view]\nrole = 'postive'", "setting 'state.kinds.view.role'"),
+        ("[state.kinds.view]\nwieght = 2", "unknown setting 'state.kinds.view.wieght'"),
+        ("[state.kinds.veiw]\nweight = 2", "setting 'state.kinds.veiw': object missing required field `role`"),
+        ("[state.kinds.view]\nweight = -1", "setting 'state.kinds.view.weight'"),
+        ("[state]\nkinds = 3", "setting 'state.kinds'"),
         ("[model]\nheads = 3", "dim = 64 is not divisible by heads = 3"),
         ("[trainer", "not valid TOML"),
     ],
@@ -52,3 +58,12 @@ def test_the_sample_shows_every_setting_with_its_default(tmp_path):
     uncommented = "\n".join(line.removeprefix("# ") for line in sample.splitlines())
     assert load(written(tmp_path, uncommented), {}) == Config()
     assert load(ROOT / "deploy/anabranch.toml", {}) == Config()
+
+
+def test_what_is_said_of_a_built_in_kind_changes_that_alone(tmp_path):
+    text = "[state.kinds.view]\nweight = 0.1\n[state.kinds.wishlist]\nrole = 'positive'"
+    kinds = load(written(tmp_path, text), {"ANABRANCH_STATE__KINDS__CART__WEIGHT": "2"}).state.kinds
+    assert kinds["view"] == Kind("positive", 0.1)
+    assert kinds["cart"] == Kind("positive", 2.0)
+    assert kinds["wishlist"] == Kind("positive", 1.0)
+    assert kinds["hide"] == Kind("negative")

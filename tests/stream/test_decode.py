@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from state.events import hash_id
 from state.kinds import code_of
+from state.settings import KINDS, Kind, StateSettings
 from stream.config import ClickFields, Clicks
 from stream.decode import Decoder
 
@@ -162,3 +163,16 @@ def test_every_record_is_an_event_or_a_dead_letter_and_neighbours_change_nothing
     for offset, value in enumerate(values):
         alone = Decoder(Clicks()).decode([Record(value, offset)])
         assert alone.batch.events["offset"].tolist() == ([offset] if offset in events else [])
+
+
+def test_a_forget_needs_no_item_and_other_events_do():
+    decoded = decode(b'{"user": "ann", "event": "forget"}', b'{"user": "ann", "event": "undo"}')
+    assert decoded.batch.events["kind"].tolist() == [code_of("forget")]
+    assert decoded.dead[0].reason == "item is missing or null"
+
+
+def test_a_kind_of_ones_own_is_known_by_its_name():
+    state = StateSettings(kinds=KINDS | {"wishlist": Kind("positive", 0.7)})
+    decoded = Decoder(Clicks(), state).decode([Record(click(event="wishlist"))])
+    assert decoded.batch.events["kind"].tolist() == [code_of("wishlist")]
+    assert decode(click(event="wishlist")).dead[0].reason.startswith("unknown event kind 'wishlist'")
