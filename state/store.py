@@ -188,12 +188,18 @@ class Store(Partition):
         touched = np.unique(np.concatenate([counted["item"], lost["item"], events["item"]]))
         rows = self.row_records(touched)
         take_out(minus, touched, rows, self._settings)
-        place, weight = np.searchsorted(touched, counted["item"]), self.kinds.weight[counted["kind"]]
+        # An item may be gone although a user's step, which is not reached yet, still names it.
+        there = (rows["ts"] > 0) | np.isin(touched, events["item"])
+        place = np.searchsorted(touched, counted["item"])
+        if not there.all():
+            known = there[place]
+            counted, new, owner, place = counted[known], new[known], owner[known], place[known]
+        weight = self.kinds.weight[counted["kind"]]
         pairs = pairs_in(place, counted["ts"], weight, owner, new, self._settings.pair_window_events)
         fold(touched, rows, place[new], counted["ts"][new], weight[new], pairs, self._settings)
         keys, values, size = touched.astype(">u8").tobytes(), rows.tobytes(), self._row.itemsize
         column = self._handle["rows"]
-        for at in range(len(touched)):
+        for at in np.flatnonzero(there).tolist():
             write.put(keys[at * 8 : at * 8 + 8], values[at * size : (at + 1) * size], column)
         self._put_popular(touched, rows, write)
         return counted[new], lost[marked]
