@@ -59,13 +59,7 @@ class Partitions:
                 "partition %d: the log begins at offset %d; what came before is not in the state", number, held.begin
             )
         elif offset < held.begin:
-            store.skip_to(held.begin + store.state.base)
-            log.warning(
-                "partition %d: events %d to %d were deleted from the log before they were read (retention); "
-                "the state is kept, and goes on from offset %d. `anabranch status` counts what was lost; "
-                "a longer retention.ms of the topic %r keeps it from happening again",
-                number, offset, held.begin - 1, held.begin, self._config.topics.clicks,
-            )  # fmt: skip
+            skip(store, number, held.begin, self._config.topics.clicks)
         return store
 
     def close(self, number: int) -> None:
@@ -148,6 +142,18 @@ class Partitions:
             )  # fmt: skip
             return self._store(path, identity)
         return None
+
+
+def skip(store: Store, number: int, begin: int, topic: str) -> None:
+    """Go on at `begin` of the log: what the store had not read before it was deleted."""
+    lost_from = store.state.next_offset - store.state.base
+    store.skip_to(begin + store.state.base)
+    log.warning(
+        "partition %d: events %d to %d were deleted from the log before they were read (retention); the state is kept, "
+        "and goes on from offset %d. `anabranch status` counts what was lost; a longer retention.ms of the topic %r "
+        "keeps it from happening again",
+        number, lost_from, begin - 1, begin, topic,
+    )  # fmt: skip
 
 
 def identity_of(config: Config, number: int, held: Log) -> Identity:

@@ -47,6 +47,7 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, champion
             "expired": sum(m.expired for m in marks.values()),
             "erased": sum(m.erased for m in marks.values()),
             "key_mismatch": sum(m.key_mismatch for m in marks.values()),
+            "lost": sum(m.lost for m in marks.values()),
         },
         "users": sum(m.users for m in marks.values()),
         "items": count_items(view),

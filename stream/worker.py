@@ -35,7 +35,7 @@ from stream.lease import Lease
 from stream.messages import Request
 from stream.opening import Opening, known_topic_id
 from stream.outbox import LeaseLost, Outbox
-from stream.partitions import Partitions, rebuilt_path
+from stream.partitions import Partitions, rebuilt_path, skip
 from stream.prequential import Prequential, decode_scores
 from stream.ranker import Answer, Ranker
 
@@ -44,6 +44,8 @@ RANKED_HERE_USERS = 8
 LAPSED_FOR_S = 0.1
 """Between looks at whether the group confirms us again."""
 WATCH_EVERY_S = 10.0
+BROKERS_OWN = 1
+"""Offsets in a row that hold no event: a transaction's end takes one. Where more are missing, the log is asked."""
 SENDING_BATCHES = 4
 """Batches of answers on their way to the broker while the next is ranked."""
 
@@ -123,6 +125,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             log.error("partition %d: the log went back to offset %d", number, records[0].offset)
             return await self.reopen(number)
         try:
+            if records[0].offset + store.state.base > store.state.next_offset + BROKERS_OWN:
+                begin = (await self._consumer.beginning_offsets([partition]))[partition]
+                if begin + store.state.base > store.state.next_offset:
+                    skip(store, number, records[0].offset, self._topics.clicks)
             decoded = self._decoder.decode(records, store.state.base)
             steps.reached(1)
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)
@@ -139,7 +145,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             )
         except StoreFault as fault:
             self._fault(fault)
-        except LeaseLost:
+        except (LeaseLost, KafkaError):
             if partition in self._consumer.assignment():
                 self._consumer.seek(partition, store.state.next_offset - store.state.base)
             await asyncio.sleep(LAPSED_FOR_S)

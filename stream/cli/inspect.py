@@ -54,7 +54,7 @@ def status(
     events = found["events"]
     show(
         f"events   {events['applied']:,} applied, {events['dead']:,} dead letters, {events['duplicate']:,} duplicates, "
-        f"{events['too_old']:,} too old\n"
+        f"{events['too_old']:,} too old, {events['lost']:,} lost to retention\n"
         f"graph    {found['users']:,} users, {found['items']:,} items, {found['edges']:,} edges; "
         f"{events['expired']:,} expired, {events['erased']:,} erased\n"
         f"model    {found['model']['version'] or 'none yet'}"

@@ -210,10 +210,22 @@ def test_a_damaged_file_is_told_as_such(tmp_path, damage):
         apply(Store(tmp_path / "clicks-0", LOG, SETTINGS), [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
 
 
-def test_a_full_disk_is_not_taken_for_damage(tmp_path):
-    said = "IO error: No space left on device: While appending to file: /data/clicks-0/000012.log"
-    assert isinstance(error := explained("write", tmp_path, said), StoreBlocked)
-    assert "make room" in str(error)
+@pytest.mark.parametrize(
+    ("said", "mended_by"),
+    [
+        ("No space left on device: While appending to file: /data/clicks-0/000012.log", "make room"),
+        ("While open a file for appending: /data/clicks-0/LOCK: Permission denied", "chown"),
+        ("While open directory: /data/clicks-0: Too many open files", "ulimit -n"),
+        ("While opening a file: /data/clicks-0/000012.log: Read-only file system", "mount the file system writable"),
+    ],
+)
+def test_a_machine_that_stands_in_the_way_is_not_taken_for_damage(tmp_path, said, mended_by):
+    error = explained("write", tmp_path, f"IO error: {said}")
+    assert isinstance(error, StoreBlocked)
+    assert mended_by in str(error)
+
+
+def test_damage_is_not_taken_for_a_machine_in_the_way(tmp_path):
     assert isinstance(explained("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)
 
 

@@ -207,3 +207,14 @@ def test_a_rebuild_takes_the_stores_place_wherever_the_swap_was_cut_off(config):
     (config.data / "clicks-0").rename(config.data / "aside-clicks-0-1")  # it died between the two renames
     assert opened(config).state.next_offset == 10
     assert not rebuilt_path(config.data / "clicks-0").exists()
+
+
+def test_an_artifact_store_that_cannot_be_read_keeps_nobody_from_starting(config, caplog):
+    (config.data / "file").write_text("no directory")
+    for url in (str(config.data / "file"), "nosuch://place"):
+        with caplog.at_level(logging.WARNING):
+            store = opened(msgspec.structs.replace(config, artifacts=url))
+        assert store.state.next_offset == 0
+        store.close()
+        assert "going on without" in caplog.text
+        shutil.rmtree(config.data / "clicks-0")
