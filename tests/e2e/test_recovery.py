@@ -92,7 +92,7 @@ def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives,
     said = len(read_all(config, config.topics.recommendations))
     recovery.replay("earliest", data=config.data)
     assert "swapped in; the state before is kept in" in capsys.readouterr().out
-    assert len(list(config.data.glob("aside-*"))) == 2
+    until(lambda: len(list(config.data.glob("aside-*"))) == 2)
     until(lambda: applied(config) == 300)
     assert len(read_all(config, config.topics.recommendations)) == said, "who was answered is not answered again"
     publish(producer, config, draw, 300, 100)
