@@ -16,6 +16,7 @@ from state.events import Floats, Ids, Ints, Records
 from state.kinds import Kinds, Mask, kinds_of
 from state.settings import StateSettings
 
+AT_ONCE = 4096
 NOTHING = 1e-4
 """A pair's decayed count below which its slot is empty."""
 
@@ -180,14 +181,23 @@ def unfold(
     half_life_ms = settings.pair_half_life_s * 1000.0
     said = pairs.weight / pairs.lag
     for direction, of, to in (("after", pairs.left, pairs.right), ("before", pairs.right, pairs.left)):
-        match = rows["nodes"][of] == touched[to][:, None]
-        slot = match.argmax(1)
-        known = match[np.arange(len(of)), slot]
+        known, slot = _slots_of(rows["nodes"], of, touched[to])
         faded = said * np.exp2(-np.maximum(rows["ts"][of] - pairs.ts, 0) / half_life_ms)
         np.subtract.at(rows[direction], (of[known], slot[known]), faded[known].astype(np.float32))
     empty = rows["after"] + rows["before"] < NOTHING
     for name in ("nodes", "after", "before"):
         rows[name] = np.where(empty, 0, np.maximum(rows[name], 0))
+
+
+def _slots_of(nodes: Ids, row: Ints, node: Ids) -> tuple[Mask, Ints]:
+    """Whether each row has the neighbour, and in which slot; a part at a time, that a cache can hold."""
+    known, slot = np.zeros(len(row), bool), np.zeros(len(row), np.int64)
+    for start in range(0, len(row), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        match = nodes[row[part]] == node[part, None]
+        slot[part] = match.argmax(1)
+        known[part] = match[np.arange(len(match)), slot[part]]
+    return known, slot
 
 
 def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings) -> None:
@@ -203,9 +213,7 @@ def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSetting
     before = np.bincount(entry[len(left) :], to_right, minlength=len(keys)).astype(np.float32)
     row, node = keys // n, touched[keys % n]
 
-    match = rows["nodes"][row] == node[:, None]
-    slot = match.argmax(1)
-    known = match[np.arange(len(row)), slot]
+    known, slot = _slots_of(rows["nodes"], row, node)
     rows["after"][row[known], slot[known]] += after[known]
     rows["before"][row[known], slot[known]] += before[known]
     if known.all():

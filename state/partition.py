@@ -19,6 +19,7 @@ Column families, users and items by their hash, all keys big-endian so that Rock
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
+    WriteBufferManager,
 )
 
 from state.errors import StateError, StoreBlocked, StoreInUse, StoreUnreadable
@@ -114,20 +116,28 @@ class Marks(msgspec.Struct):
         return max(self.newest_ts - int(settings.window_s * 1000), 0) if settings.window_s else 0
 
 
-_cache: dict[int, Cache] = {}
+@cache
+def _block_cache(size: int) -> Cache:
+    return Cache(size)
+
+
+@cache
+def _buffers(size: int) -> WriteBufferManager:
+    return WriteBufferManager(size, False)
 
 
 def options(settings: StateSettings) -> Options:
     """RocksDB options of a store's column families."""
-    block_cache = _cache.setdefault(settings.block_cache_bytes, Cache(settings.block_cache_bytes))
     blocks = BlockBasedOptions()
-    blocks.set_block_cache(block_cache)
+    blocks.set_block_cache(_block_cache(settings.block_cache_bytes))
     blocks.set_bloom_filter(10, False)
     chosen = Options(raw_mode=True)
     chosen.create_if_missing(True)
     chosen.create_missing_column_families(True)
     chosen.set_block_based_table_factory(blocks)
     chosen.set_write_buffer_size(settings.write_buffer_bytes)
+    chosen.set_arena_block_size(256 << 10)  # many column families are all but empty
+    chosen.set_write_buffer_manager(_buffers(settings.write_buffers_bytes))
     chosen.set_max_write_buffer_number(3)
     chosen.set_compression_type(DBCompressionType.lz4())
     chosen.set_max_open_files(512)

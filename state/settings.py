@@ -67,7 +67,9 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What an event kind is: `positive`: learned from; `negative`: its item is not recommended to the user again;
     `undo`: takes back the user's newest event of the item; `forget`: erases the user. `weight` is what a positive event
     counts for in pairs and popularity; 0: kept, not learned from. One of your own is added by its name, with a role."""
-    write_buffer_bytes: Whole = 32 << 20
-    """RocksDB memtable size of each of a store's column families."""
-    block_cache_bytes: Whole = 64 << 20
+    write_buffer_bytes: Whole = 4 << 20
+    """RocksDB memtable size of each of a store's column families, at most."""
+    write_buffers_bytes: Whole = 64 << 20
+    """All memtables of all stores of a process together, about; what is over is written to files."""
+    block_cache_bytes: Whole = 32 << 20
     """RocksDB block cache, shared by all stores of a process."""

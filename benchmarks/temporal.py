@@ -1,0 +1,90 @@
+"""Questions about the past of a node with many edges: milliseconds, beside a scan of the same edges from RocksDB.
+
+One user clicked and one item was clicked `--edges` times; the questions are asked of the store's files, at times
+anywhere in the node's life. The floor is what a graph without timelines has to do: read all of the node's edges and
+take what lies before t.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from state.events import EVENT, EventBatch, Ids
+from state.partition import Identity
+from state.settings import StateSettings
+from state.store import Store
+
+BATCH = 5_000
+LAST = 50
+BEGUN_MS = 1_600_000_000_000
+YEAR_MS = 365 * 86_400_000
+NODE = 1
+
+
+def build(store: Store, edges: int, seed: int) -> None:
+    """A user and an item, both number 1, with so many edges each."""
+    draw = np.random.default_rng(seed)
+    ids = [str(n).encode() for n in range(200_000)]
+    for start in range(0, 2 * edges, BATCH):
+        events = np.zeros(BATCH, EVENT)
+        number = start + np.arange(BATCH)
+        events["user"] = np.where(number % 2, NODE, draw.integers(2, 100_000, BATCH))
+        events["item"] = np.where(number % 2, draw.integers(2, 20_000, BATCH), NODE)
+        events["ts"] = BEGUN_MS + number * (YEAR_MS // (2 * edges)) - draw.integers(0, 60_000, BATCH)
+        events["offset"] = number
+        names = [[ids[n] for n in events[end].tolist()] for end in ("user", "item")]
+        store.apply(EventBatch(events, names[0], names[1], {}), start + BATCH)
+
+
+def timed(ask: Callable[[int], object], times: Ids) -> dict[str, float]:
+    """p50 and p99 in ms of asking at each time."""
+    took = []
+    for t in times.tolist():
+        began = time.perf_counter()
+        ask(t)
+        took.append((time.perf_counter() - began) * 1000)
+    return {f"p{q}_ms": round(float(np.percentile(took, q)), 3) for q in (50, 99)}
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--edges", type=int, default=100_000)
+    parse.add_argument("--questions", type=int, default=1_000)
+    asked = parse.parse_args()
+    settings = StateSettings()
+    identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "s", identity, settings)
+        build(store, asked.edges, 0)
+        store.close()  # what is asked is read from the files
+        store = Store(Path(folder) / "s", identity, settings)
+        times = np.random.default_rng(1).integers(BEGUN_MS, BEGUN_MS + YEAR_MS, asked.questions).astype(np.uint64)
+        few = times[: max(20, asked.questions // 20)]
+
+        def scan(t: int) -> object:
+            edges = store.items.between(NODE)
+            return edges[: np.searchsorted(edges["ts"], t)][-LAST:]
+
+        found = {
+            f"last {LAST} users of the item": timed(lambda t: store.edges(NODE, LAST, t), times),
+            f"last {LAST} items of the user": timed(lambda t: store.steps(NODE, LAST, t), times),
+            "sequence of the user": timed(lambda t: store.steps(NODE, settings.sequence_events, t), times),
+            "degree of the item": timed(lambda t: store.degree(NODE, t), few),
+            "popularity of the item": timed(lambda t: store.popularity(NODE, t), few),
+            "what followed the item, by its last 50 users": timed(lambda t: store.transitions(NODE, t, LAST), few),
+            "a day as numpy columns": timed(lambda t: store.window(t, t + 86_400_000), few),
+            f"floor: last {LAST} users by a scan": timed(scan, few),
+        }
+        store.close()
+    ratio = found[f"floor: last {LAST} users by a scan"]["p50_ms"] / found[f"last {LAST} users of the item"]["p50_ms"]
+    print(json.dumps({"edges": asked.edges, "ratios": {"scan/last users, p50": round(ratio, 1)}, "ms": found}))
+
+
+if __name__ == "__main__":
+    main()
