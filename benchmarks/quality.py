@@ -152,9 +152,14 @@ class ByLength(NamedTuple):
         self.long.arrived(events)
 
 
+def complain(line: int, reason: str) -> None:
+    """Say which line of a data set is left out."""
+    print(f"line {line} {reason}", file=sys.stderr)
+
+
 def load(path: str, state: StateSettings | None = None) -> Split:
     """The split of one data set."""
-    users, items, ts = read_interactions(path, lambda line, reason: print(f"line {line} {reason}", file=sys.stderr))
+    users, items, ts = read_interactions(path, complain)
     return split(*as_events(users, items, ts), SPLIT, state or StateSettings())
 
 
