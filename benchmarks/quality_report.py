@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import FOR_SECONDS, load
+from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SERVED, VARIANTS, load
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -38,6 +38,15 @@ def row(cells: list[str]) -> str:
 def headed(head: list[str]) -> list[str]:
     """The first two rows."""
     return [row(head), "|" + "---|" * len(head)]
+
+
+def epochs(variant: str) -> str:
+    """Epochs of the graph and of the sequence encoder; seconds of one are what `benchmarks.epoch_profile` prints."""
+    name = variant.replace(" as served", LIVE).replace(" + graph as at the split", LIVE).split(LIVE)
+    known = {**{n: training for n, (_, training) in VARIANTS.items()}, **SERVED, **GRAPH_ALONE}
+    training = known[name[0] if len(name) == 1 else name[0] + LIVE]
+    joint = 0 if variant in GRAPH_ALONE else training["epochs"] + training["last_epochs"]
+    return f"{training['warm_up_epochs']} + {joint}"
 
 
 class Measured:
@@ -90,14 +99,14 @@ class Measured:
         tests, last, cold = len(self.cut.last), int(self.cut.last.sum()), self.cut.cold
         yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
         over = [f"over {o}, {BEST}" for o in OVER]
-        yield from headed(["variant", *PLACES, "train s", "parameters", *over, "coverage@10", "popularity bias"])
+        yield from headed(["variant", *PLACES, "epochs", "parameters", *over, "coverage@10", "popularity bias"])
         for variant, found in sorted(self.runs.items(), key=lambda r: -r[1][0]["scores"][BEST]["ndcg@10"]):
             if any(f", {seconds} s" in variant for seconds in FOR_SECONDS):
                 continue
             trained = "train_s" in found[0] and variant != GRAPH_ONLY
             cells = [variant + (" (1 seed)" if trained and len(found) == 1 else "")]
             cells += [self.mean(variant, place) for place in PLACES]
-            cells.append(f"{np.mean([f['train_s'] for f in found]):.0f}" if trained else "-")
+            cells.append(epochs(variant) if trained else "-")
             cells.append(f"{found[0]['parameters']:,}" if trained else "-")
             cells += [self.against(variant, o, BEST) for o in OVER]
             breadth = [f["breadth"]["filtered"] for f in found]
@@ -145,10 +154,10 @@ class Measured:
         """NDCG@10 after about as many seconds of training."""
         if f"SASRec, {min(FOR_SECONDS)} s" not in self.runs:
             return
-        yield from headed([f"{BEST}, after", *(f"{seconds} s" for seconds in FOR_SECONDS)])
+        yield from headed([f"{BEST}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
         for name in ("SASRec", "CREATE"):
             at = [f"{name}, {seconds} s" for seconds in FOR_SECONDS]
-            yield row([name, *(f"{self.mean(v, BEST)} ({self.runs[v][0]['train_s']:.0f} s)" for v in at)])
+            yield row([name, *(f"{self.mean(v, BEST)} ({epochs(v)})" for v in at if v in self.runs)])
 
 
 def main() -> None:
