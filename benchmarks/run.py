@@ -2,6 +2,6 @@
 
 import runpy
 
-for name in ("ingest", "ranking", "latency"):
+for name in ("ingest", "ranking", "latency", "temporal"):
     print(f"== {name}", flush=True)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
