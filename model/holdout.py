@@ -32,7 +32,7 @@ CELLS = 1 << 25
 """Scores made at once, at most: a large catalogue is scored for fewer tests at a time."""
 CUTOFF = 10
 TIMED = 7
-"""Rankings of which the quickest is a version's pace."""
+"""Rankings by which a version's pace is known."""
 
 
 def cut(sequences: Sequences, holdout_events: int, new: np.ndarray | None = None) -> tuple[Sequences, Sequences]:
@@ -134,17 +134,17 @@ class Holdout:
         match = items == self.targets[:, None]
         return Answers(np.where(match.any(1), match.argmax(1), CUTOFF), items)
 
-    def seconds(self, versions: list[tuple[Create, Vocabulary]], settings: RankingSettings) -> list[float]:
-        """Time each version takes to rank one batch of tests: the least of several tries, taken in turns."""
+    def seconds(self, versions: list[tuple[Create, Vocabulary]], settings: RankingSettings) -> list[list[float]]:
+        """Times each version takes to rank one batch of tests, measured in turns."""
         part = rows_of_sequences(self.sequences, 0, AT_ONCE)
         rankings = [Ranking(model, vocabulary, AT_FIRST, settings) for model, vocabulary in versions]
-        taken = [float("inf")] * len(rankings)
+        taken: list[list[float]] = [[] for _ in rankings]
         for turn in range(1 + TIMED if len(part.users) else 0):
-            for number, ranking in enumerate(rankings):
+            for ranking, times in zip(rankings, taken, strict=True):
                 started = time.perf_counter()
                 ranking.rank(part, self._graph, CUTOFF)
                 if turn:  # the first counts clicks
-                    taken[number] = min(taken[number], time.perf_counter() - started)
+                    times.append(time.perf_counter() - started)
         return taken
 
     def scores(

@@ -122,7 +122,7 @@ def learn(
     size = sum(p.numel() * p.element_size() for p in net.parameters())
     finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
     against = champion or Trained(net, vocabulary, crossed.fusion, {}, None)
-    seconds = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking) if finite else [0.0, 0.0]
+    seconds = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking) if finite else [[], []]
     measured = Measured(
         newest=Compared(before.ranks, answers.ranks, tests.sequences.users),
         old=remembered(against, net, vocabulary, old),

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.create import Create
+from model.errors import ArtifactError
 from model.fusion import Fusion
 from model.gate import Verdict
 from model.increment import Trained
@@ -27,10 +28,6 @@ from model.settings import ModelSettings
 from model.vocabulary import Vocabulary
 
 WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.msgpack", "manifest.json"
-
-
-class ArtifactError(Exception):
-    """A version is missing, incomplete or not what its manifest says."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -152,7 +149,10 @@ def sha256(data: bytes) -> str:
 
 
 def _store(url: str) -> tuple[Any, str]:
-    fs, root = fsspec.core.url_to_fs(url)
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+    except (OSError, ValueError, ImportError) as error:
+        raise ArtifactError(f"cannot use the artifact store {url}: {error}") from None
     return fs, root.rstrip("/")
 
 
@@ -163,6 +163,8 @@ def _directories(url: str, name: str) -> list[str]:
         entries = fs.ls(f"{root}/{name}", detail=False)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise ArtifactError(f"the artifact store {url} does not answer: {error}") from None
     return sorted(v for v in (e.rstrip("/").rsplit("/", 1)[-1] for e in entries) if v.isdigit())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from model.versions import ArtifactError
+from model.errors import ArtifactError
 from state.events import hash_id
 from state.owed import Debt
 from state.view import View

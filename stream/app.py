@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode import Service
 
-from model.versions import ArtifactError
+from model.errors import ArtifactError
 from state.errors import StateError, StoreUnreadable
 from state.events import hash_id
 from state.titles import Titles
@@ -30,8 +30,8 @@ from stream.config import Config
 from stream.lease import Lease
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
 from stream.partitions import EMBEDDED, Partitions, move_aside
-from stream.pointers import consumer_partitions, decode_pointer, newer, read_champion, remember
-from stream.ranker import Ranker
+from stream.pointers import Pointers, consumer_partitions, decode_pointer, heard, read_pointers, remember
+from stream.ranker import Ranker, Serving
 from stream.serving import load_serving
 from stream.topics import cluster_id
 from stream.worker import Worker
@@ -39,6 +39,8 @@ from stream.worker import Worker
 log = logging.getLogger("anabranch.worker")
 
 MAX_REQUEST_BYTES = 32 << 20
+FETCH_AGAIN_S = 5.0
+"""After a version could not be fetched; each further try waits twice as long, at most five minutes."""
 
 
 class Firehose(Service):
@@ -48,7 +50,10 @@ class Firehose(Service):
         super().__init__(**options)
         self._config = config
         self._embedded = embedded
-        self.champion: Pointer | None = None
+        self.pointers = Pointers()
+        self._load = asyncio.Lock()
+        self._again_at = 0.0
+        self._pause_s = FETCH_AGAIN_S
         self.failure: StateError | None = None
 
     async def on_start(self) -> None:
@@ -86,21 +91,55 @@ class Firehose(Service):
         self._worker = Worker(
             config, self._consumer, self._producer, self._partitions, self._ranker, lease, cluster=cluster
         )
-        await self.follow(await read_champion(config))
+        await self.follow(await read_pointers(config))
 
-    async def follow(self, pointer: Pointer | None) -> None:
-        """Serve the version a pointer names; a bad artifact leaves the old one serving."""
-        champion = newer(self.champion, pointer)
-        if champion is None or champion is self.champion:
-            return
+    async def hear(self, arrived: Pointer | None) -> None:
+        """Follow a pointer that has come."""
+        pointers = heard(self.pointers, arrived)
+        if pointers != self.pointers:
+            await self.follow(pointers)
+
+    async def follow(self, pointers: Pointers) -> None:
+        """Serve the champion and score the candidate; a bad artifact leaves the old one serving."""
+        self.pointers = pointers
+        ranker = self._ranker
+        async with self._load:
+            served = [await self._fetched(p, now) for p, now in self._wanted()]
+            if served[0] is not None and served[0] is not ranker.serving:
+                await asyncio.to_thread(ranker.serve, served[0])
+                log.info("serving version %s", served[0].version)
+            if served[1] is not ranker.candidate:
+                await asyncio.to_thread(ranker.score, served[1])
+                log.info("scoring version %s beside it", served[1].version if served[1] else "none")
+            if self._missing():
+                self._again_at, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, 300.0)
+            else:
+                self._pause_s = FETCH_AGAIN_S
+            remember(self._config.data, pointers)
+
+    def _wanted(self) -> list[tuple[Pointer | None, Serving | None]]:
+        return [
+            (self.pointers.champion, self._ranker.serving),
+            (self.pointers.scored, self._ranker.candidate),
+        ]
+
+    def _missing(self) -> bool:
+        return any(p is not None and (now is None or now.version != p.version) for p, now in self._wanted())
+
+    async def _fetched(self, pointer: Pointer | None, now: Serving | None) -> Serving | None:
+        if pointer is None or (now is not None and now.version == pointer.version):
+            return now if pointer is not None else None
         try:
-            started = time.monotonic()
-            await asyncio.to_thread(self._ranker.serve, await asyncio.to_thread(load_serving, champion, self._config))
-            remember(self._config.data, champion)
-            log.info("serving version %s (%.1f s to load)", champion.version, time.monotonic() - started)
+            return await asyncio.to_thread(load_serving, pointer, self._config)
         except ArtifactError as error:
-            log.error("version %s is not served, the old one goes on: %s", champion.version, error)
-        self.champion = champion
+            log.error("version %s is not served, what was goes on: %s", pointer.version, error)
+            return now
+
+    @Service.timer(1.0)
+    async def _fetch_again(self) -> None:
+        """An artifact store that was away may be back."""
+        if self._missing() and time.monotonic() > self._again_at:
+            await self.follow(self.pointers)
 
     @Service.task
     async def _consume(self) -> None:
@@ -207,7 +246,7 @@ def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehos
     @app.agent(app.topic(config.topics.models, value_type=bytes, value_serializer="raw", internal=False))
     async def models(stream: Any) -> None:
         async for value in stream:
-            await firehose.follow(decode_pointer(value))
+            await firehose.hear(decode_pointer(value))
 
     @app.agent(app.topic(config.topics.commands, value_type=bytes, value_serializer="raw", internal=False))
     async def commands(stream: Any) -> None:

@@ -20,7 +20,7 @@ from state.view import partition_path
 from stream.config import Config
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.messages import Pointer
-from stream.pointers import MODEL_NAME, remember
+from stream.pointers import MODEL_NAME, Pointers, remember
 
 MANIFEST = "backup.json"
 
@@ -112,7 +112,7 @@ def restore(config: Config, url: str, backup: Backup) -> None:
             checkpoints.restore(manifest, partition_path(partial, kept.identity.topic, kept.identity.partition))
         _copy_versions(url, config.artifacts or str(partial / "models"))
         if backup.champion is not None:
-            remember(partial, msgspec.structs.replace(backup.champion, url=config.artifacts_url))
+            remember(partial, Pointers(msgspec.structs.replace(backup.champion, url=config.artifacts_url)))
         if config.data.exists():
             config.data.rmdir()
         partial.rename(config.data)

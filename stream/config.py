@@ -14,7 +14,7 @@ import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.kinds import kinds_of
-from state.settings import KINDS, Kind, Positive, StateSettings, Whole
+from state.settings import KINDS, Kind, Positive, Share, StateSettings, Whole
 from stream.errors import ConfigError
 
 CONFIG_FILE = "anabranch.toml"
@@ -77,6 +77,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
     standing_users: Whole = 100_000
     """Users whose last recommendation is remembered for the prequential test."""
+    ab: Share = 0.0
+    """Share of users, by a stable hash, who get the candidate where there is one; 0: it is only scored."""
 
 
 class Checkpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +100,12 @@ class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     every_s: Positive = 300.0
     min_events: Whole = 500
     """No cycle on fewer new events than this, unless commanded."""
+    user_events: Whole = 100
+    """Newest events of one user that a cycle counts and learns from, however many there are."""
+    drift_delta: Share = 0.002
+    """A cycle begins at once when ADWIN finds that fewer events are foretold, wrongly this often; 0: never."""
+    drift_quiet_s: Positive = 600.0
+    """After drift was found, none is looked for this long."""
     replay_users: Whole = 20_000
     """Users besides those with new events whose sequences are learned again in a cycle."""
     keep_versions: Whole = 10

@@ -138,11 +138,11 @@ class Screen:
         self._view.refresh()
         if not self._view.partitions:
             return
-        champion = remembered(self._config.data)
-        version = champion.version if champion else None
+        pointers = remembered(self._config.data)
+        version = pointers.champion.version if pointers.champion else None
         if version and version not in self.versions:
             self.versions.append(version)
-        self.document = report.status(self._config, self._view, None, version)
+        self.document = report.status(self._config, self._view, None, pointers)
         self._rates = [*self._rates, (time.monotonic(), self.applied)][-5:]
 
     @property

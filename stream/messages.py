@@ -1,5 +1,7 @@
 """What the topics carry, as typed records: the JSON on the wire is theirs, field by field."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -30,13 +32,18 @@ class Recommendation(msgspec.Struct):
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """The champion: which version every worker serves. The newest `moved_ts` wins."""
+    """Which version every worker serves, or scores beside it. The newest `moved_ts` wins, but see `stream.pointers`."""
 
     name: str
     version: str
+    """Empty: no candidate is scored any more."""
     url: str
     sha256: str
     moved_ts: int
+    role: Literal["champion", "candidate"] = "champion"
+    pinned: bool = False
+    """Only an operator moves it."""
+    by: Literal["trainer", "operator"] = "trainer"
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -45,15 +52,19 @@ class Command(msgspec.Struct, frozen=True):
     command: str
     id: str
     version: str | None = None
+    shadow: bool = False
+    """`retrain`: the candidate is scored live and not served."""
 
 
 class CommandReply(msgspec.Struct, frozen=True):
-    """What a command came to: `started`, `progress`, `done`, `kept` or `failed`, with a sentence."""
+    """What a command came to: `waiting`, `started`, `progress`, `done`, `kept` or `failed`, with a sentence."""
 
     id: str
     status: str
     message: str
     version: str | None = None
+    share: float | None = None
+    """How much of a cycle is done, with `progress`."""
 
 
 class Request(msgspec.Struct, frozen=True):

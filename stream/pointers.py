@@ -1,7 +1,13 @@
-"""The compacted `models` topic: which version is the champion. The newest `moved_ts` wins, whatever arrives when."""
+"""The compacted `models` topic: which version is the champion, and which candidate is scored beside it.
 
+The newest `moved_ts` wins, whatever arrives when; but a champion that an operator pinned gives way to an operator only.
+"""
+
+import functools
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -16,10 +22,24 @@ from stream.topics import unavailable
 MODEL_NAME = "create"
 
 
-async def read_champion(config: Config) -> Pointer | None:
-    """The pointer as the topic has it now, read without a group; None before the first version.
+class Pointers(NamedTuple):
+    """The champion, and the candidate that is scored beside it."""
 
-    Where the topic has none (an embedded broker forgets its topics), the one this data directory last followed.
+    champion: Pointer | None = None
+    candidate: Pointer | None = None
+
+    @property
+    def scored(self) -> Pointer | None:
+        """The candidate where there is one that is not the champion itself."""
+        candidate = self.candidate
+        served = self.champion.version if self.champion else None
+        return candidate if candidate is not None and candidate.version not in ("", served) else None
+
+
+async def read_pointers(config: Config) -> Pointers:
+    """The pointers as the topic has them now, read without a group; none before the first version.
+
+    Where the topic has none (an embedded broker forgets its topics), those this data directory last followed.
     Raises BrokerUnavailable.
     """
     consumer = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
@@ -34,12 +54,12 @@ async def read_champion(config: Config) -> Pointer | None:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        champion: Pointer | None = None
+        pointers = Pointers()
         while any([await consumer.position(p) < ends[p] for p in partitions]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    champion = newer(champion, decode_pointer(record.value))
-        return champion or remembered(config.data)
+                    pointers = heard(pointers, decode_pointer(record.value))
+        return pointers if pointers.champion else remembered(config.data)
     finally:
         await consumer.stop()
 
@@ -59,49 +79,87 @@ def decode_pointer(value: bytes | None) -> Pointer | None:
         return None
 
 
-def newer(current: Pointer | None, arrived: Pointer | None) -> Pointer | None:
-    """The pointer to follow; a re-delivered older one changes nothing."""
-    if arrived is None or (current is not None and arrived.moved_ts <= current.moved_ts):
+def heard(pointers: Pointers, arrived: Pointer | None) -> Pointers:
+    """The pointers to follow once another has come; a re-delivered older one changes nothing."""
+    if arrived is None:
+        return pointers
+    if arrived.role == "candidate":
+        return pointers._replace(candidate=_newer(pointers.candidate, arrived))
+    return pointers._replace(champion=_newer(pointers.champion, arrived))
+
+
+def _newer(current: Pointer | None, arrived: Pointer) -> Pointer:
+    if current is not None and arrived.moved_ts <= current.moved_ts:
+        return current
+    # Published while the operator pinned another: the trainer did not know yet.
+    if current is not None and current.pinned and arrived.by == "trainer":
         return current
     return arrived
 
 
-def remember(data: Path, pointer: Pointer) -> None:
-    """Keep the pointer beside the state, for inspection where no broker answers."""
-    temporary = data / "champion.json.new"
-    temporary.write_bytes(msgspec.json.encode(pointer))
-    temporary.rename(data / "champion.json")
+def remember(data: Path, pointers: Pointers) -> None:
+    """Keep the pointers beside the state, for inspection where no broker answers."""
+    temporary = data / "pointers.json.new"
+    temporary.write_bytes(msgspec.json.encode([p for p in pointers if p is not None]))
+    temporary.rename(data / "pointers.json")
 
 
-def remembered(data: Path) -> Pointer | None:
-    """The pointer this data directory's worker last followed."""
+def remembered(data: Path) -> Pointers:
+    """The pointers this data directory's worker last followed."""
     try:
-        return decode_pointer((data / "champion.json").read_bytes())
-    except OSError:
-        return None
+        kept = msgspec.json.decode((data / "pointers.json").read_bytes(), type=list[Pointer])
+    except (OSError, msgspec.MsgspecError):
+        return Pointers()
+    return functools.reduce(heard, kept, Pointers())
 
 
-async def move(config: Config, champion: Pointer | None, version: str | None) -> Pointer:
-    """Point at another version (None: the champion's parent) and publish that. Raises AnabranchError."""
+def pointer_to(
+    config: Config,
+    version: str,
+    after: Pointer | None,
+    *,
+    role: Literal["champion", "candidate"] = "champion",
+    pinned: bool = False,
+    by: Literal["trainer", "operator"] = "operator",
+) -> Pointer:
+    """A pointer to a version in the artifact store that is newer than `after`, whatever the clock says.
+
+    Raises ArtifactError when there is no such version.
+    """
+    moved_ts = max(time.time_ns() // 1_000_000, after.moved_ts + 1 if after else 0)
+    sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version) if version else ""
+    return Pointer(MODEL_NAME, version, config.artifacts_url, sha256, moved_ts, role, pinned, by)
+
+
+def key_of(pointer: Pointer) -> bytes:
+    """The pointer's key in the compacted topic."""
+    return (pointer.name if pointer.role == "champion" else f"{pointer.name}-{pointer.role}").encode()
+
+
+async def roll_back(config: Config, champion: Pointer | None, version: str | None) -> Pointer:
+    """Pin another version (None: the one served before the champion) and publish that. Raises AnabranchError."""
     versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME)}
     if version is None:
         serving = versions.get(champion.version) if champion else None
         if serving is None or serving.parent is None:
             raise AnabranchError("there is no version before the serving one: `anabranch models` lists what there is")
         version = serving.parent
+    check_version(version, versions)
+    return await publish_pointer(config, pointer_to(config, version, champion, pinned=True))
+
+
+def check_version(version: str, versions: Collection[str]) -> None:
+    """Raise AnabranchError where there is no such version."""
     if version not in versions:
         raise AnabranchError(f"there is no version {version!r} to serve: `anabranch models` lists what there is")
-    pointer = Pointer(
-        MODEL_NAME,
-        version,
-        config.artifacts_url,
-        manifest_sha256(config.artifacts_url, MODEL_NAME, version),
-        time.time_ns() // 1_000_000,
-    )
+
+
+async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
+    """Tell every worker and trainer. Raises BrokerUnavailable."""
     producer = AIOKafkaProducer(bootstrap_servers=config.broker, acks="all")
     try:
         await producer.start()
-        await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=MODEL_NAME.encode())
+        await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=key_of(pointer))
     except (KafkaConnectionError, KafkaError) as error:
         raise unavailable(config.broker, error) from None
     finally:

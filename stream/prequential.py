@@ -24,6 +24,8 @@ from state.sequences import Sequences
 
 CUTOFF = 10
 ROLLING_EVENTS = 2_000
+SCORES_KEPT = 60
+"""Versions, comparisons and baselines that are counted at most: the counts are written with every batch."""
 FALLBACK = "fallback"
 MODEL = "model"
 """All versions together."""
@@ -58,6 +60,13 @@ class Standing(NamedTuple):
     by: str
     items: list[int]
     baselines: dict[str, list[int]]
+    compared: dict[str, list[int]] = {}  # noqa: RUF012  never changed
+    """What counts for the comparison of champion and candidate, by `compared_as`."""
+
+
+def compared_as(version: str, champion: str, candidate: str, mode: str) -> str:
+    """The name of a version's score in a comparison; `mode` is `shadow` or `ab`."""
+    return f"{version} ({mode} {champion}/{candidate})"
 
 
 class Prequential:
@@ -89,12 +98,21 @@ class Prequential:
             tested = True
             said = {standing.by: standing.items}
             if standing.by != FALLBACK:
-                said |= {MODEL: standing.items} | standing.baselines
+                said |= {MODEL: standing.items} | standing.baselines | standing.compared
             for name, items in said.items():
                 rank = items.index(item) if item in items else -1
                 score = scores.setdefault(name, Score())
                 score.learn_one(float(rank >= 0), 1.0 / math.log2(rank + 2) if rank >= 0 else 0.0)
+        if len(scores) > SCORES_KEPT:
+            _forget(scores)
         return tested
+
+
+def _forget(scores: Scores) -> None:
+    """Drop the oldest versions' scores; versions are numbered in the order they were learned."""
+    versions = sorted(name for name in scores if name[:1].isdigit())
+    for name in versions[: len(scores) - SCORES_KEPT // 2]:
+        del scores[name]
 
 
 def decode_scores(value: bytes) -> Scores:

@@ -18,7 +18,7 @@ from state.titles import Titles
 from state.view import most_popular
 from stream.config import Config
 from stream.messages import Recommendation, Recommended, encode
-from stream.prequential import FALLBACK, Standing, baselines
+from stream.prequential import FALLBACK, Standing, baselines, compared_as
 
 NAMES_KEPT = 500_000
 POPULAR_FOR_S = 1.0
@@ -43,11 +43,17 @@ class Serving(NamedTuple):
     ranking: Ranking
 
 
+def in_candidates_arm(user: int, share: float) -> bool:
+    """Whether this user, a hash, gets the candidate: the same users for as long as the share is the same."""
+    return (user * 0x9E3779B97F4A7C15 % 2**64) / 2.0**64 < share
+
+
 class Ranker:
     """Ranks for the users of the stores of one worker, with whatever version is being served."""
 
     def __init__(self, config: Config, stores: Mapping[int, Partition], titles: Titles | None) -> None:
         self.serving: Serving | None = None
+        self.candidate: Serving | None = None
         self._config = config
         self._state: StateSettings = config.state
         self._stores = stores
@@ -58,14 +64,32 @@ class Ranker:
 
     def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
         """Recommendations for these users of one partition, each reflecting all the store holds."""
+        serving, candidate, share = self.serving, self.candidate, self._config.worker.ab
+        if serving is None or candidate is None or not share:
+            return self._answer(partition, debts, serving, candidate)
+        chosen = {user for user in debts if in_candidates_arm(user, share)}
+        arms = (
+            (serving, {u: d for u, d in debts.items() if u not in chosen}),
+            (candidate, {u: d for u, d in debts.items() if u in chosen}),
+        )
+        answers: list[Answer] = []
+        for by, some in arms:
+            if some:
+                answers += self._answer(partition, some, by, None)
+        return answers
+
+    def _answer(
+        self, partition: int, debts: dict[int, Debt], serving: Serving | None, candidate: Serving | None
+    ) -> list[Answer]:
+        """Answers by one version, and what the candidate would have said where it is only scored."""
         store = self._stores[partition]
-        serving = self.serving
         users = np.fromiter(debts, np.uint64, len(debts))
         sequences, hidden = store.positives(users), store.hidden(users)
         k = self._config.ranking.k
         most_hidden = max(map(len, hidden), default=0)
         popular = self._popular_items(max(k, 10) + most_hidden)
         ranked = serving.ranking.rank(sequences, self, k, hidden) if serving else None
+        beside = candidate.ranking.rank(sequences, self, k, hidden) if serving and candidate else None
         said: list[dict[str, list[int]]] = [{}] * len(users)
         if ranked is not None and self._config.worker.baselines and len(sequences.steps):
             last = sequences.steps["item"][np.maximum(sequences.indptr[1:] - 1, 0)]
@@ -77,7 +101,7 @@ class Ranker:
         ids = store.user_ids(users)
         for row, (user, debt) in enumerate(debts.items()):
             seen = popular[~np.isin(popular, hidden[row])][:k] if len(hidden[row]) else popular[:k]
-            items, by = self._items(ranked, row, seen)
+            items, by = self._items(ranked, row, seen, serving)
             user_id = ids[row] or b""
             message = Recommendation(
                 user=user_id.decode(),
@@ -90,10 +114,32 @@ class Ranker:
                 partition=partition,
                 offset=debt.offset - base,
             )
-            shown = ranked.items[row][ranked.items[row] != 0] if by and ranked else seen
-            standing = Standing(by.version if by else FALLBACK, shown[:10].tolist(), said[row] if by else {})
+            shown = (ranked.items[row][ranked.items[row] != 0] if by and ranked else seen)[:10].tolist()
+            compared = self._compared(by, shown, candidate, beside.items[row][:10].tolist() if beside else [])
+            standing = Standing(by.version if by else FALLBACK, shown, said[row] if by else {}, compared)
             answers.append(Answer(user, user_id, debt.offset, encode(message), standing))
         return answers
+
+    def _compared(
+        self, by: Serving | None, shown: list[int], candidate: Serving | None, beside: list[int]
+    ) -> dict[str, list[int]]:
+        """What is counted to compare champion and candidate on this answer."""
+        champion, challenger = self.serving, self.candidate
+        if by is None or champion is None or challenger is None:
+            return {}
+        pair = champion.version, challenger.version
+        if candidate is None:
+            return {compared_as(by.version, *pair, "ab"): shown}
+        return {
+            compared_as(by.version, *pair, "shadow"): shown,
+            compared_as(candidate.version, *pair, "shadow"): beside,
+        }
+
+    def score(self, candidate: Serving | None) -> None:
+        """Rank with a candidate too; None: no more."""
+        if candidate is not None and self._stores:
+            candidate.ranking.count(self)
+        self.candidate = candidate
 
     def serve(self, serving: Serving) -> None:
         """Serve another version. Its items are counted first: with a million of them that takes seconds."""
@@ -103,9 +149,10 @@ class Ranker:
 
     def take_in(self, applied: Applied) -> None:
         """Count what a store has just taken in, and what has left it."""
-        if self.serving is not None:
-            self.serving.ranking.clicked(applied.gained)
-            self.serving.ranking.unclicked(applied.lost)
+        for version in (self.serving, self.candidate):
+            if version is not None:
+                version.ranking.clicked(applied.gained)
+                version.ranking.unclicked(applied.lost)
         for item in applied.gone.tolist():
             self._names.pop(item, None)
         if len(applied.gone):
@@ -113,8 +160,9 @@ class Ranker:
 
     def recount(self) -> None:
         """Other partitions are this worker's now: what is clicked is to be counted anew."""
-        if self.serving is not None:
-            self.serving.ranking.recount()
+        for version in (self.serving, self.candidate):
+            if version is not None:
+                version.ranking.recount()
 
     @property
     def kinds(self) -> Kinds:
@@ -135,7 +183,9 @@ class Ranker:
         """Rows of the live graph over all partitions of this worker."""
         return combine([store.rows(items) for store in list(self._stores.values())], self._state)
 
-    def _items(self, ranked: Ranked | None, row: int, popular: Ids) -> tuple[list[Recommended], Serving | None]:
+    def _items(
+        self, ranked: Ranked | None, row: int, popular: Ids, serving: Serving | None
+    ) -> tuple[list[Recommended], Serving | None]:
         if ranked is None or not ranked.items[row].any():
             strength = np.arange(len(popular), 0, -1) / max(len(popular), 1)
             return [self._recommended(i, s, []) for i, s in zip(popular.tolist(), strength, strict=True)], None
@@ -149,7 +199,7 @@ class Ranker:
             )
             if item
         ]
-        return shown, self.serving
+        return shown, serving
 
     def _recommended(self, item: int, score: float, because: list[int]) -> Recommended:
         name, title = self._names[item]

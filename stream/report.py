@@ -6,15 +6,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from model.errors import ArtifactError
 from model.versions import list_versions
 from state.errors import StateError
 from state.events import Records, hash_id
 from state.kinds import kinds_of
 from state.titles import Titles
 from state.view import View
+from stream import health
 from stream.config import Config
-from stream.pointers import MODEL_NAME
-from stream.prequential import Scores, decode_scores, total
+from stream.pointers import MODEL_NAME, Pointers
+from stream.prequential import Score, Scores, compared_as, decode_scores, total
 
 Document = dict[str, Any]
 
@@ -23,8 +25,9 @@ TRANSITIONS_OF = 200
 """Newest edges of an item that say what followed it at a time."""
 
 
-def status(config: Config, view: View, log_ends: dict[int, int] | None, champion: str | None) -> Document:
+def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers: Pointers) -> Document:
     """Partitions, counts, the serving version and its prequential quality; `log_ends` None where no broker answers."""
+    champion = pointers.champion.version if pointers.champion else None
     marks = {number: p.marks() for number, p in view.partitions.items()}
     scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
     partitions = []
@@ -33,9 +36,13 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, champion
         end = log_ends.get(number) if log_ends is not None else None
         lag = None if end is None else max(end - offset, 0)
         partitions.append({"partition": number, "next_offset": offset, "log_end": end, "lag": lag})
-    manifest = next(
-        (m for m in reversed(list_versions(config.artifacts_url, MODEL_NAME)) if m.version == champion), None
-    )
+    try:
+        manifest = next(
+            (m for m in reversed(list_versions(config.artifacts_url, MODEL_NAME)) if m.version == champion), None
+        )
+        artifacts = None
+    except ArtifactError as error:
+        manifest, artifacts = None, str(error)
     age_s = round(time.time() - manifest.created_ts / 1000, 1) if manifest else None
     return {
         "partitions": partitions,
@@ -52,8 +59,30 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, champion
         "users": sum(m.users for m in marks.values()),
         "items": count_items(view),
         "edges": sum(m.edges for m in marks.values()),
-        "model": {"version": champion, "age_s": age_s},
-        "prequential": prequential(scores),
+        "model": {
+            "version": champion,
+            "age_s": age_s,
+            "pinned": bool(pointers.champion and pointers.champion.pinned),
+            "artifacts": artifacts,
+        },
+        "trainer": msgspec.to_builtins(health.read(config.data)),
+        "comparison": comparison(config, pointers, scores),
+        "prequential": prequential({n: s for n, s in scores.items() if "(" not in n}),
+    }
+
+
+def comparison(config: Config, pointers: Pointers, scores: Scores) -> Document | None:
+    """Champion and candidate on live events: the same ones where the candidate is only scored, else each its users'."""
+    champion, candidate = pointers.champion, pointers.scored
+    if champion is None or candidate is None:
+        return None
+    mode, pair = "ab" if config.worker.ab else "shadow", (champion.version, candidate.version)
+    found = prequential({v: scores.get(compared_as(v, *pair, mode), Score()) for v in pair})
+    return {
+        "mode": mode,
+        "share": config.worker.ab,
+        "champion": {"version": pair[0], **found.get(pair[0], {})},
+        "candidate": {"version": pair[1], **found.get(pair[1], {})},
     }
 
 
@@ -182,10 +211,13 @@ def graph(config: Config, view: View) -> Document:
     }
 
 
-def models(config: Config, champion: str | None) -> Document:
+def models(config: Config, pointers: Pointers) -> Document:
     """Published versions, newest last, and which one serves."""
+    champion = pointers.champion.version if pointers.champion else None
     return {
         "serving": champion,
+        "pinned": bool(pointers.champion and pointers.champion.pinned),
+        "candidate": pointers.scored.version if pointers.scored else None,
         "versions": [
             {
                 "version": m.version,

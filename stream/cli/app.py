@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model.errors import ArtifactError
 from state.errors import StateError
 from stream.errors import AnabranchError, ConfigError
 
@@ -57,7 +58,7 @@ def main() -> None:
         app()
     except ConfigError as error:
         fail(error, 2)
-    except (AnabranchError, StateError) as error:
+    except (AnabranchError, ArtifactError, StateError) as error:
         fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)

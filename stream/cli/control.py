@@ -1,4 +1,4 @@
-"""`retrain`, `rollback`, `pause`, `resume`, `evaluate`: telling the running system what to do, and measuring files."""
+"""`retrain`, `rollback`, `shadow`, `pause`, `resume`: telling the running system what to do; `evaluate`: measuring."""
 
 import asyncio
 import sys
@@ -10,9 +10,11 @@ import typer
 
 from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
 from stream.cli.inspect import show, show_json
-from stream.errors import AnabranchError
+from stream.errors import AnabranchError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stream.config import Config
     from stream.messages import CommandReply
 
@@ -23,6 +25,9 @@ LOOK_EVERY_S = 10.0
 @app.command()
 def retrain(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the cycle to its end.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Score what is learned on live events, without serving it.")
+    ] = False,
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
@@ -30,10 +35,23 @@ def retrain(
 ) -> None:
     """Tell the trainer to begin a cycle now. Ctrl-C while waiting does not stop it."""
     import msgspec
+    from rich.console import Console
+    from rich.progress import Progress
 
     settings = need_broker(configured(config, data, broker))
-    until = ("done", "failed") if wait else ("started", "done", "failed")
-    reply = asyncio.run(ask(settings, "retrain", until, None if wait else ANSWER_WITHIN_S))
+    begun = ("waiting", "started", "done", "kept", "failed")
+    with Progress(console=Console(stderr=True), transient=True, disable=not wait) as bar:
+        task = bar.add_task("waiting for the trainer", total=1.0)
+
+        def follow(reply: "CommandReply") -> None:
+            bar.update(task, completed=reply.share, description=reply.message)
+
+        reply = asyncio.run(
+            ask(
+                settings, "retrain", begun[2:] if wait else begun,
+                None if wait else ANSWER_WITHIN_S, follow if wait else None, shadow=shadow,
+            )
+        )  # fmt: skip
     if as_json:
         show_json(msgspec.to_builtins(reply))
     else:
@@ -47,24 +65,62 @@ def rollback(
     version: Annotated[
         str | None, typer.Argument(help="The version to serve; the serving one's parent if unset.")
     ] = None,
+    unpin: Annotated[bool, typer.Option("--unpin", help="Let the trainer replace the serving version again.")] = False,
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move the pointer back to an older version; every worker follows at once."""
+    """Serve another version and pin it: the trainer does not replace it until --unpin."""
     import msgspec
 
-    from stream.pointers import move, read_champion
+    from stream.pointers import publish_pointer, read_pointers, roll_back
 
     settings = need_broker(configured(config, data, broker))
-    champion = asyncio.run(read_champion(settings))
-    pointer = asyncio.run(move(settings, champion, version))
-    if as_json:
-        show_json(msgspec.to_builtins(pointer))
+    if unpin and version is not None:
+        raise ConfigError("--unpin keeps the serving version: name a version or say --unpin, not both")
+    champion = asyncio.run(read_pointers(settings)).champion
+    if unpin:
+        if champion is None or not champion.pinned:
+            raise AnabranchError("the serving version is not pinned")
+        told = msgspec.structs.replace(champion, pinned=False, by="operator", moved_ts=champion.moved_ts + 1)
+        pointer = asyncio.run(publish_pointer(settings, told))
+        said = f"version {pointer.version} serves until the trainer promotes another"
     else:
+        pointer = asyncio.run(roll_back(settings, champion, version))
         before = champion.version if champion else "none"
-        show(f"serving version {pointer.version} from now on (was {before})")
+        said = (
+            f"serving version {pointer.version} from now on (was {before}), pinned: "
+            "`anabranch rollback --unpin` lets the trainer replace it again"
+        )
+    show_json(msgspec.to_builtins(pointer)) if as_json else show(said)
+
+
+@app.command()
+def shadow(
+    version: Annotated[str | None, typer.Argument(help="The version to score.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Score none any more.")] = False,
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a version on live events beside the champion; with the setting worker.ab some users get it."""
+    import msgspec
+
+    from model.versions import list_versions
+    from stream.pointers import MODEL_NAME, check_version, pointer_to, publish_pointer, read_pointers
+
+    settings = need_broker(configured(config, data, broker))
+    if stop == (version is not None):
+        raise ConfigError("name the version to score, or say --stop")
+    if version is not None:
+        check_version(version, {m.version for m in list_versions(settings.artifacts_url, MODEL_NAME)})
+    pointers = asyncio.run(read_pointers(settings))
+    pointer = pointer_to(settings, version or "", pointers.candidate, role="candidate")
+    asyncio.run(publish_pointer(settings, pointer))
+    said = f"version {version} is scored; `anabranch status` compares" if version else "no candidate is scored any more"
+    show_json(msgspec.to_builtins(pointer)) if as_json else show(said)
 
 
 @app.command()
@@ -140,9 +196,20 @@ def evaluate(
 
 
 async def ask(
-    settings: "Config", command: str, until: tuple[str, ...], within_s: float | None, id: str | None = None
+    settings: "Config",
+    command: str,
+    until: tuple[str, ...],
+    within_s: float | None,
+    follow: "Callable[[CommandReply], None] | None" = None,
+    *,
+    shadow: bool = False,
+    id: str | None = None,
 ) -> "CommandReply":
-    """Publish a command and wait for a reply whose status is one of `until`. Raises AnabranchError."""
+    """Publish a command and wait for a reply whose status is one of `until`; `follow` hears the others.
+
+    Without `within_s` the first reply must come within ANSWER_WITHIN_S, the last whenever it does. Raises
+    AnabranchError.
+    """
     import msgspec
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
     from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -150,7 +217,7 @@ async def ask(
     from stream.messages import Command, CommandReply, encode
     from stream.topics import cluster_id, unavailable
 
-    told = Command(command, id or uuid.uuid4().hex)
+    told = Command(command, id or uuid.uuid4().hex, shadow=shadow)
     listener = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
     producer = AIOKafkaProducer(bootstrap_servers=settings.broker)
     try:
@@ -161,11 +228,17 @@ async def ask(
         await listener.seek_to_end(replies)
         await producer.send_and_wait(settings.topics.commands, encode(told), key=told.id.encode())
         asked = looked = time.monotonic()
-        while within_s is None or time.monotonic() - asked < within_s:
+        heard = False
+        while (within_s is None and heard) or time.monotonic() - asked < (within_s or ANSWER_WITHIN_S):
             for record in (await listener.getmany(replies, timeout_ms=500)).get(replies, []):
                 reply = msgspec.json.decode(record.value, type=CommandReply)
-                if reply.id == told.id and reply.status in until:
+                if reply.id != told.id:
+                    continue
+                if reply.status in until:
                     return reply
+                heard = True
+                if follow is not None:
+                    follow(reply)
             if time.monotonic() - looked > LOOK_EVERY_S:  # the client would wait for a broker that is gone
                 looked = time.monotonic()
                 await asyncio.to_thread(cluster_id, settings.broker)
@@ -175,4 +248,5 @@ async def ask(
         await listener.stop()
         await producer.stop()
     who = "trainer" if command == "retrain" else "worker"
-    raise AnabranchError(f"nobody answered {command!r} within {within_s:.0f} s: does a {who} run on {settings.broker}?")
+    waited = within_s or ANSWER_WITHIN_S
+    raise AnabranchError(f"nobody answered {command!r} within {waited:.0f} s: does a {who} run on {settings.broker}?")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from state.view import View
     from stream.config import Config
     from stream.messages import Pointer
+    from stream.pointers import Pointers
 
 AtOption = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="As it was before this time: ms or ISO-8601.")
@@ -42,9 +43,9 @@ def status(
             ends = log_ends(settings.broker, settings.topics.clicks)
         except BrokerUnavailable as error:
             note(str(error))
-    champion = serving(settings)
+    pointers = pointers_of(settings)
     with view_of(settings) as view:
-        found = report.status(settings, view, ends, champion.version if champion else None)
+        found = report.status(settings, view, ends, pointers)
     if as_json:
         return show_json(found)
     table = Table("partition", "next offset", "log end", "lag", box=None)
@@ -59,12 +60,52 @@ def status(
         f"{events['expired']:,} expired, {events['erased']:,} erased\n"
         f"model    {found['model']['version'] or 'none yet'}"
         + (f", {found['model']['age_s']:.0f} s old" if found["model"]["age_s"] is not None else "")
+        + (", pinned: the trainer does not replace it" if found["model"]["pinned"] else "")
     )
+    if found["model"]["artifacts"]:
+        note(found["model"]["artifacts"])
+    for line in told_of_trainer(found["trainer"]):
+        show(f"trainer  {line}")
     quality = Table("prequential", "events", "Hit@10", "NDCG@10", "rolling Hit@10", "rolling NDCG@10", box=None)
     for name, s in found["prequential"].items():
         means = (s[k] for k in ("hit@10", "ndcg@10", "rolling_hit@10", "rolling_ndcg@10"))
         quality.add_row(name, f"{s['events']:,}", *(f"{100 * m:.2f}%" for m in means))
     show(quality)
+    if found["comparison"]:
+        show_comparison(found["comparison"])
+
+
+def told_of_trainer(trainer: dict[str, Any] | None) -> list[str]:
+    """What the trainer does, and what it did last."""
+    if trainer is None:
+        return ["none has run here"]
+    since = time.time() - trainer["since_ts"] / 1000
+    doing = {
+        "waiting": f"waiting, {trainer['events']:,} new events since the last cycle",
+        "learning": f"learning for {since:.0f} s, {trainer['share']:.0%}: {trainer['what']}",
+        "not running": "not running: the champion goes on serving, nothing is learned",
+    }[trainer["doing"]]
+    lines = [doing]
+    if trainer["last"]:
+        lines.append(f"{time.time() - trainer['last_ts'] / 1000:.0f} s ago: {trainer['last']}")
+    if trainer["failure"]:
+        lines.append(f"{trainer['failures']} failed since: {trainer['failure']}")
+    if trainer["drifts"]:
+        lines.append(f"drift was found {trainer['drifts']} times since it started")
+    return lines
+
+
+def show_comparison(found: dict[str, Any]) -> None:
+    """Champion and candidate side by side."""
+    from rich.table import Table
+
+    told = f"A/B, {found['share']:.0%} of users" if found["mode"] == "ab" else "the same events, candidate not served"
+    table = Table(told, "version", "events", "Hit@10", "NDCG@10", box=None)
+    for arm in ("champion", "candidate"):
+        s = found[arm]
+        means = (f"{100 * s[k]:.2f}%" if k in s else "-" for k in ("hit@10", "ndcg@10"))
+        table.add_row(arm, s["version"], f"{s.get('events', 0):,}", *means)
+    show(table)
 
 
 @app.command()
@@ -221,8 +262,7 @@ def models(
     from stream import report
 
     settings = configured(config, data, broker)
-    champion = serving(settings)
-    found = report.models(settings, champion.version if champion else None)
+    found = report.models(settings, pointers_of(settings))
     if as_json:
         return show_json(found)
     if not found["versions"]:
@@ -233,7 +273,7 @@ def models(
         means = (metrics.get(k) for k in ("ndcg@10", "champion_ndcg@10"))
         table.add_row(
             v["version"],
-            "serving" if v["serving"] else "" if v["promoted"] else "kept back",
+            standing_of(v["version"], v["promoted"], found),
             f"{time.time() - v['created_ts'] / 1000:.0f} s",
             v["parent"] or "-",
             *("-" if m is None else f"{100 * m:.2f}%" for m in means),
@@ -244,14 +284,28 @@ def models(
             show(f"{v['version']}  {v['reason']}")
 
 
+def standing_of(version: str, promoted: bool, found: dict[str, Any]) -> str:
+    """What a version is now, in a word."""
+    if version == found["serving"]:
+        return "serving, pinned" if found["pinned"] else "serving"
+    if version == found["candidate"]:
+        return "candidate"
+    return "" if promoted else "not promoted"
+
+
 def serving(settings: "Config") -> "Pointer | None":
     """The champion: from the broker where one answers, else as this machine's worker last knew it."""
+    return pointers_of(settings).champion
+
+
+def pointers_of(settings: "Config") -> "Pointers":
+    """Champion and candidate: from the broker where one answers, else as this machine's worker last knew them."""
     from stream.errors import BrokerUnavailable
-    from stream.pointers import read_champion, remembered
+    from stream.pointers import read_pointers, remembered
 
     if settings.broker:
         try:
-            return asyncio.run(read_champion(settings))
+            return asyncio.run(read_pointers(settings))
         except BrokerUnavailable:
             pass
     return remembered(settings.data)

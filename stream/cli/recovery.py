@@ -143,7 +143,7 @@ def copied(settings: "Config") -> "Iterator[list[Path]]":
                 held.enter_context(owned(settings, "worker"))
             except DataDirectoryError:
                 need_broker(settings)
-                reply = asyncio.run(ask(settings, "copy", ("done", "failed"), COPIED_WITHIN_S, wanted))
+                reply = asyncio.run(ask(settings, "copy", ("done", "failed"), COPIED_WITHIN_S, id=wanted))
                 if reply.status == "failed":
                     raise AnabranchError(reply.message) from None
             else:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ import typer
 from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stream.child import Child
     from stream.config import Config
@@ -25,6 +26,8 @@ EmbeddedOption = Annotated[bool, typer.Option("--embedded", hidden=True)]
 
 
 LEARNING_NICENESS = 15
+TRAINER_AGAIN_S = 5.0
+"""Before a trainer that ended is started again; each time twice as long, at most five minutes."""
 
 
 @app.command()
@@ -140,7 +143,33 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(LEARNING_NICENESS))
 
 
-_children: list["Child"] = []
+class Kept:
+    """A child, and how to start it again."""
+
+    def __init__(self, start: "Callable[[], Child]") -> None:
+        self._start = start
+        self.child = start()
+        self._pause_s, self._again_at = TRAINER_AGAIN_S, 0.0
+
+    def start_again(self) -> None:
+        """Start it again, but not at once: what ends every time would keep a processor busy."""
+        now = time.monotonic()
+        if not self._again_at:
+            self._again_at = now + self._pause_s
+            print(
+                f"anabranch: the {self.child.name} ended and is started again in {self._pause_s:.0f} s; the champion "
+                f"goes on serving; {self.child.log} ends:\n{self.child.last_words()}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+        elif now >= self._again_at:
+            self.child, self._pause_s, self._again_at = self._start(), min(2 * self._pause_s, 300.0), 0.0
+
+    def stop(self) -> None:
+        """End it."""
+        self.child.stop()
+
+
+_children: list[Kept] = []
 
 
 @contextlib.contextmanager
@@ -170,19 +199,24 @@ def running(
             flags += ["--config", str(config)]
         for name, more in (("trainer", []), ("worker", ["--embedded"] if embedded else [])):
             command = [sys.executable, "-m", "stream.cli", name, *flags, *more]
-            child = Child(name, command, settings.data / f"{name}.log", env)
-            stack.callback(child.stop)
-            _children.append(child)
-            stack.callback(_children.remove, child)
+            kept = Kept(partial(Child, name, command, settings.data / f"{name}.log", env))
+            stack.callback(kept.stop)
+            _children.append(kept)
+            stack.callback(_children.remove, kept)
         yield settings.broker
 
 
 def check_children() -> None:
-    """Raise AnabranchError when the worker or the trainer has ended by itself."""
+    """Raise AnabranchError when the worker has ended by itself; a trainer that has is started again."""
     from stream.errors import AnabranchError
 
-    for child in _children:
-        if not child.running:
+    for kept in _children:
+        child = kept.child
+        if child.running:
+            continue
+        if child.name == "trainer":
+            kept.start_again()
+        else:
             raise AnabranchError(f"the {child.name} ended; {child.log} ends:\n{child.last_words()}")
 
 

@@ -7,6 +7,7 @@ import torch
 
 from model.barlow_twins import barlow_twins
 from model.create import Create
+from model.errors import ArtifactError
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import Histories, pack
 from model.increment import Trained, learn
@@ -14,7 +15,7 @@ from model.ranking import Ranking
 from model.sampled_softmax import sampled_softmax
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import train
-from model.versions import ArtifactError, list_versions, load, prune, publish
+from model.versions import list_versions, load, prune, publish
 from state.events import EVENT
 from state.graph import MemoryGraph
 from state.sequences import Sequences, from_events

@@ -1,0 +1,71 @@
+"""When a cycle is due: so many new events, so many seconds, drift, or an operator's word. Times are monotonic, s."""
+
+from collections import Counter
+
+import numpy as np
+
+from state.events import Ids
+from stream.config import Trainer
+
+FIRST_PAUSE_S = 10.0
+"""After a failed cycle; each further failure doubles it, up to `trainer.every_s`."""
+
+
+class Trigger:
+    """Counts what has come since the last cycle began."""
+
+    def __init__(self, settings: Trainer, now: float) -> None:
+        self._settings = settings
+        self._began = now
+        self._not_before = now
+        self._counts: Counter[int] = Counter()
+        self._drift: str | None = None
+        self._failures = 0
+        self.events = 0
+        """New events, at most `user_events` of each user: a bot's million are no news."""
+
+    def arrived(self, users: Ids) -> None:
+        """Count new events by the users they are of."""
+        found, counts = np.unique(users, return_counts=True)
+        most = self._settings.user_events
+        for user, count in zip(found.tolist(), counts.tolist(), strict=True):
+            before = self._counts[user]
+            self._counts[user] = min(before + count, most)
+            self.events += self._counts[user] - before
+
+    def drifted(self, told: str) -> None:
+        """What people do has changed: the next cycle is due at once, if there is enough to learn from."""
+        self._drift = told
+
+    def due(self, now: float) -> str | None:
+        """Why a cycle is due; None when none is."""
+        settings = self._settings
+        if now < self._not_before:
+            return None
+        if self.events >= settings.every_events:
+            return f"{self.events:,} new events"
+        if self.events < settings.min_events:
+            return None
+        if self._drift is not None:
+            return self._drift
+        if now - self._began >= settings.every_s:
+            return f"{now - self._began:.0f} s and {self.events:,} new events"
+        return None
+
+    def began(self, now: float) -> None:
+        """A cycle takes all that has come."""
+        self._began = now
+        self._counts.clear()
+        self._drift = None
+        self.events = 0
+
+    def ended(self) -> None:
+        """It went well."""
+        self._failures = 0
+
+    def failed(self, now: float) -> float:
+        """It did not; how long to wait before the next. What was to be learned counts no more as new: time calls."""
+        pause = min(FIRST_PAUSE_S * 2.0**self._failures, max(self._settings.every_s, FIRST_PAUSE_S))
+        self._failures += 1
+        self._not_before = now + pause
+        return pause

@@ -1,0 +1,73 @@
+"""An operator at the command line while worker and trainer run: learning now, going back, watching a candidate."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from state.view import View
+from stream import report
+from stream.pointers import remembered
+from tests.e2e.conftest import anabranch, flags_of, read_all, until
+
+pytestmark = pytest.mark.broker
+
+QUICK = {
+    "ANABRANCH_TRAINING__EPOCHS": "1",
+    "ANABRANCH_TRAINING__LAST_EPOCHS": "1",
+    "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1",
+    "ANABRANCH_TRAINER__EVERY_EVENTS": "100000",
+}
+
+
+def test_learning_rolling_back_and_watching(config, producer):
+    env = {**os.environ, **flags_of(config)}
+
+    def typed(*words: str) -> list[str]:
+        return [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker]
+
+    def told(*words: str) -> dict:
+        found = subprocess.run(typed(*words, "--json"), env=env, capture_output=True, text=True, timeout=120)
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout)
+
+    def status() -> dict:
+        with View(config.data, config.topics.clicks, config.state) as view:
+            return report.status(config, view, None, remembered(config.data))
+
+    def click(count: int) -> None:
+        for n in range(count):
+            user = f"user-{n % 20}"
+            value = {"user": user, "item": f"item-{n % 7}", "ts": 1_600_000_000_000 + n}
+            producer.send(config.topics.clicks, key=user.encode(), value=json.dumps(value).encode())
+        producer.flush()
+
+    with anabranch(config, "worker"), anabranch(config, "trainer", env=QUICK):
+        click(300)
+        until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
+        until(lambda: status()["events"]["applied"] == 300)
+        following = subprocess.Popen(typed("retrain", "--wait"), env=env, stderr=subprocess.DEVNULL)
+        until(lambda: read_all(config, config.topics.command_replies))
+        following.send_signal(signal.SIGINT)
+        assert following.wait(20) == 130
+        until(lambda: status()["model"]["version"] == "000001")
+
+        click(200)
+        shadow = told("retrain", "--wait", "--shadow")
+        assert shadow["status"] == "kept"
+        assert "scored beside the champion, not served" in shadow["message"]
+        until(lambda: "scoring version 000002" in (config.data / "worker.log").read_text())
+        compared = until(lambda: click(20) or ((c := status()["comparison"])["candidate"].get("events") and c))
+        assert compared["mode"] == "shadow"
+        assert compared["champion"]["events"] == compared["candidate"]["events"]
+
+        assert told("rollback", "000002")["pinned"]
+        until(lambda: status()["model"]["version"] == "000002")
+        assert "000002 is pinned until `anabranch rollback --unpin`" in told("retrain", "--wait")["message"]
+        assert not told("rollback", "--unpin")["pinned"]
+        until(lambda: not status()["model"]["pinned"])
+        assert status()["trainer"]["doing"] == "waiting"
+    assert status()["trainer"]["doing"] == "not running"

@@ -1,0 +1,137 @@
+"""Answers from a store: by the champion, beside or instead of it by a candidate, with items that no version knows."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from model.fusion import Fusion
+from model.increment import Trained, learn
+from model.ranking import Ranking
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.owed import Debt
+from state.partition import Identity
+from state.settings import StateSettings
+from state.store import Store
+from stream.config import Config, Worker
+from stream.messages import Recommendation
+from stream.prequential import Prequential, Scores
+from stream.ranker import Ranker, Serving, in_candidates_arm
+
+STATE = StateSettings(neighbours_per_item=8, sequence_events=20)
+USERS = [f"user-{n}" for n in range(60)]
+
+
+class Stall:
+    """A store, a ranker over it, and versions for it."""
+
+    def __init__(self, folder) -> None:
+        self.store = Store(folder / "clicks-0", Identity("cluster", "clicks", 0, 1, 20, 8), STATE)
+        for lap in range(8):
+            self.click(USERS, [f"item-{(lap + n) % 12}" for n in range(len(USERS))])
+
+    def click(self, users: list[str], items: list[str]) -> np.ndarray:
+        start = self.store.state.next_offset
+        events = np.zeros(len(users), EVENT)
+        names = [u.encode() for u in users], [i.encode() for i in items]
+        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
+        events["offset"] = start + np.arange(len(users))
+        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
+        return self.store.apply(EventBatch(events, *names, {}), start + len(users)).events
+
+    def ranker(self, **worker) -> Ranker:
+        config = Config(state=STATE, worker=Worker(**worker))
+        return Ranker(config, {0: self.store}, None)
+
+    def trained(self, seed: int) -> Trained:
+        users = np.sort(hash_ids([u.encode() for u in USERS]))
+        items = self.store.all_items()
+        names = {h: i.decode() for h, i in zip(items.tolist(), self.store.item_ids(items), strict=True)}
+        return learn(
+            None, None, self.store.sequences(users), names, self.store.rows, state=STATE, seed=seed,
+            model=ModelSettings(dim=8), training=TrainingSettings(warm_up_epochs=1, epochs=1, last_epochs=1),
+            ranking=RankingSettings(),
+        )  # fmt: skip
+
+    def debts(self, *users: str) -> dict[int, Debt]:
+        return {hash_id(u): Debt(0, self.store.state.next_offset - 1, 0) for u in users}
+
+
+@pytest.fixture(scope="module")
+def stall(tmp_path_factory):
+    made = Stall(tmp_path_factory.mktemp("stall"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture(scope="module")
+def versions(stall):
+    return [stall.trained(seed) for seed in (0, 1)]
+
+
+def serving(version: str, trained: Trained, fusion: Fusion | None = None) -> Serving:
+    settings = RankingSettings()
+    return Serving(version, 0, Ranking(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
+
+
+def answered(ranker: Ranker, stall: Stall, *users: str) -> dict[str, Recommendation]:
+    answers = ranker.answer(0, stall.debts(*users))
+    return {a.user_id.decode(): msgspec.json.decode(a.message, type=Recommendation) for a in answers}
+
+
+def test_an_item_that_no_version_knows_is_recommended_to_others_within_one_batch(stall, versions):
+    ranker = stall.ranker()
+    ranker.serve(serving("000001", versions[0]))
+    before = answered(ranker, stall, "user-3")["user-3"]
+    assert "never-seen" not in {i.item for i in before.items}
+    last = stall.store.sequences(np.array([hash_id("user-3")], np.uint64)).of(0)["item"][-1]
+    name = stall.store.item_ids(np.array([last], np.uint64))[0].decode()
+    passers_by = [f"passer-by-{n}" for n in range(20)]
+    ranker.clicked(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
+    after = answered(ranker, stall, "user-3")["user-3"]
+    found = {i.item: i.because for i in after.items}
+    assert "never-seen" in found
+    assert found["never-seen"][0] == name
+
+
+def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_shown_to_nobody(stall, versions):
+    ranker = stall.ranker()
+    ranker.serve(serving("000001", versions[0]))
+    alone = answered(ranker, stall, *USERS)
+    ranker.score(serving("000002", versions[1], Fusion(0.0, 0.0, -9.0, -1.0)))
+    prequential, scores = Prequential(100), Scores()
+    for answer in ranker.answer(0, stall.debts(*USERS)):
+        prequential.stand(answer.user, answer.standing)
+        message = msgspec.json.decode(answer.message, type=Recommendation)
+        assert message.model == "000001"
+        assert message.items == alone[message.user].items
+    tests = np.zeros(len(USERS), EVENT)
+    tests["user"] = hash_ids([u.encode() for u in USERS])
+    tests["item"] = hash_id("item-3")
+    prequential.test(tests, scores)
+    champion, candidate = scores["000001 (shadow 000001/000002)"], scores["000002 (shadow 000001/000002)"]
+    assert champion.events == candidate.events == len(USERS)
+    assert champion.ndcg != candidate.ndcg
+    assert "000002" not in scores
+    ranker.score(None)
+    assert all(not a.standing.compared for a in ranker.answer(0, stall.debts(*USERS)))
+
+
+def test_in_an_a_b_test_a_share_of_users_gets_the_candidate_and_always_the_same_ones(stall, versions):
+    ranker = stall.ranker(ab=0.3)
+    ranker.serve(serving("000001", versions[0]))
+    ranker.score(serving("000002", versions[1]))
+    first, again = (answered(ranker, stall, *USERS) for _ in range(2))
+    by = {user: message.model for user, message in first.items()}
+    assert by == {user: message.model for user, message in again.items()}
+    assert {u for u, v in by.items() if v == "000002"} == {u for u in USERS if in_candidates_arm(hash_id(u), 0.3)}
+    assert set(by.values()) == {"000001", "000002"}
+    assert len(by) == len(USERS)
+
+
+def test_the_candidates_arm_is_as_large_as_it_says_and_grows_with_its_share():
+    users = [hash_id(f"user-{n}") for n in range(4000)]
+    small, large = ({u for u in users if in_candidates_arm(u, share)} for share in (0.1, 0.5))
+    assert 0.08 < len(small) / len(users) < 0.12
+    assert small < large
+    assert not any(in_candidates_arm(u, 0.0) for u in users)
