@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.barlow_twins import barlow_twins
 from model.create import Create
 from model.graph_encoder import graph_encoder
+from model.guard import Guard
 from model.histories import Histories, Packed, pack
 from model.infonce import infonce
 from model.item_loss import item_loss
@@ -39,9 +40,12 @@ def train(
     learning_rate: float,
     seed: int,
     fresh: bool,
+    guard: Guard | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Spent:
     """Train in place on users' histories; `fresh` begins the item table from the graph alone.
+
+    `guard` holds the joint epochs to what a champion said.
 
     `learning_rate` is the first of the joint epochs'; it falls as half a cosine.
 
@@ -129,6 +133,8 @@ def train(
             elif settings.w_transfer:
                 local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
                 loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
+            if guard is not None:
+                loss = loss + guard.loss(model, len(at), drawn, shuffle)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
