@@ -12,7 +12,7 @@ from state.events import EVENT, EventBatch, hash_id, hash_ids
 from state.owed import Debt
 from state.partition import Identity
 from state.settings import StateSettings
-from state.store import Store
+from state.store import Applied, Store
 from stream.config import Config, Worker
 from stream.messages import Recommendation
 from stream.prequential import Prequential, Scores
@@ -30,14 +30,14 @@ class Stall:
         for lap in range(8):
             self.click(USERS, [f"item-{(lap + n) % 12}" for n in range(len(USERS))])
 
-    def click(self, users: list[str], items: list[str]) -> np.ndarray:
+    def click(self, users: list[str], items: list[str]) -> Applied:
         start = self.store.state.next_offset
         events = np.zeros(len(users), EVENT)
         names = [u.encode() for u in users], [i.encode() for i in items]
         events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
         events["offset"] = start + np.arange(len(users))
         events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
-        return self.store.apply(EventBatch(events, *names, {}), start + len(users)).events
+        return self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
     def ranker(self, **worker) -> Ranker:
         config = Config(state=STATE, worker=Worker(**worker))
@@ -87,7 +87,7 @@ def test_an_item_that_no_version_knows_is_recommended_to_others_within_one_batch
     last = stall.store.sequences(np.array([hash_id("user-3")], np.uint64)).of(0)["item"][-1]
     name = stall.store.item_ids(np.array([last], np.uint64))[0].decode()
     passers_by = [f"passer-by-{n}" for n in range(20)]
-    ranker.clicked(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
+    ranker.take_in(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
     after = answered(ranker, stall, "user-3")["user-3"]
     found = {i.item: i.because for i in after.items}
     assert "never-seen" in found
