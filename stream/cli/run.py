@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the embedded broker (a free one if unset).")]
 EmbeddedOption = Annotated[bool, typer.Option("--embedded", hidden=True)]
+OwnSessionOption = Annotated[bool, typer.Option("--own-session", hidden=True)]
 
 
 LEARNING_NICENESS = 15
@@ -90,14 +91,19 @@ def worker(
 
 
 @app.command()
-def trainer(data: DataOption = None, broker: BrokerOption = None, config: ConfigOption = None) -> None:
+def trainer(
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    own_session: OwnSessionOption = False,
+) -> None:
     """Keep learning from the state in the data directory; publish versions."""
     from stream.topics import check
     from stream.trainer import Trainer
 
     settings = need_broker(configured(config, data, broker))
     log_to_stderr()
-    give_way()
+    give_way(own_session)
     with owned(settings, "trainer"):
         wait_for_broker(settings)
         check(settings)
@@ -135,12 +141,14 @@ def up(
                 check_children()
 
 
-def give_way() -> None:
+def give_way(own_session: bool) -> None:
     """Where cores are few, answering goes before learning."""
     os.nice(LEARNING_NICENESS)
-    # Linux weighs whole sessions against each other before it looks at niceness; the session has one of its own.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(LEARNING_NICENESS))
+    # Linux weighs whole sessions against each other before it looks at niceness. A session that is not ours alone
+    # is the terminal's: everything in it would be slow from then on.
+    if own_session:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(LEARNING_NICENESS))
 
 
 class Kept:
@@ -197,7 +205,7 @@ def running(
         flags = ["--data", str(settings.data), "--broker", settings.broker]
         if config is not None:
             flags += ["--config", str(config)]
-        for name, more in (("trainer", []), ("worker", ["--embedded"] if embedded else [])):
+        for name, more in (("trainer", ["--own-session"]), ("worker", ["--embedded"] if embedded else [])):
             command = [sys.executable, "-m", "stream.cli", name, *flags, *more]
             kept = Kept(partial(Child, name, command, settings.data / f"{name}.log", env))
             stack.callback(kept.stop)

@@ -31,7 +31,6 @@ def anabranch(config: Config, *command: str, env: dict[str, str] | None = None) 
         process = subprocess.Popen(
             [sys.executable, "-m", "stream.cli", *command, "--data", str(config.data), "--broker", config.broker],
             stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **flags_of(config), **(env or {})},
-            start_new_session=True,  # a trainer lowers the weight of its whole session: not ours
         )  # fmt: skip
     try:
         yield process

@@ -69,3 +69,12 @@ def test_a_second_worker_on_one_data_directory_is_refused(tmp_path):
         found = anabranch("worker", "--broker", "127.0.0.1:1", "--data", str(tmp_path))
     assert "in use by another worker (process 4711)" in found.stderr
     assert found.returncode == 1
+
+
+def test_a_trainer_started_by_hand_leaves_its_terminals_session_as_it_is():
+    weight = Path("/proc/self/autogroup")
+    if not weight.exists():
+        pytest.skip("no /proc/self/autogroup: this kernel weighs no sessions")
+    before = weight.read_text()
+    subprocess.run([sys.executable, "-c", "from stream.cli.run import give_way; give_way(False)"], check=True)
+    assert weight.read_text() == before
