@@ -151,11 +151,11 @@ class Firehose(Service):
 
     @Service.task
     async def _open(self) -> None:
-        await self._worker.open_assigned()
+        await self._or_end(self._worker.tenure.open_assigned())
 
     @Service.task
     async def _watch(self) -> None:
-        await self._or_end(self._worker.watch_log())
+        await self._or_end(self._worker.tenure.watch_log())
 
     @Service.task
     async def _checkpoint(self) -> None:
@@ -196,11 +196,11 @@ class Firehose(Service):
         """Do what an operator says, and say what came of it; None where it is not for this worker."""
         try:
             if command.command in ("pause", "resume"):
-                self._worker.pause(command.command == "pause")
+                self._worker.tenure.pause(command.command == "pause")
                 done = f"{command.command}d"
             elif command.command == "copy" and (folder := self._config.data / COPIES / command.id).exists():
                 done = f"copied {await self._checkpoints.copy_all(folder)} partitions"
-            elif command.command == "swap" and (swapped := await self._worker.swap()):
+            elif command.command == "swap" and (swapped := await self._worker.tenure.swap()):
                 done = f"swapped {swapped} partitions"
             else:
                 return None

@@ -20,30 +20,28 @@ import time
 from collections.abc import Sequence
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from state import steps
-from state.errors import StateError, StoreFault, StoreUnreadable
+from state.errors import StoreFault
 from state.events import hash_id
 from state.owed import Debt
 from state.store import Store
 from stream.config import Config
 from stream.decode import DeadLetter, Decoder, Record
-from stream.errors import BrokerUnavailable
 from stream.lease import Lease
 from stream.messages import Request
-from stream.opening import Opening, known_topic_id
 from stream.outbox import LeaseLost, Outbox
-from stream.partitions import Partitions, rebuilt_path, skip
+from stream.partitions import Partitions, skip
 from stream.prequential import Prequential, decode_scores
 from stream.ranker import Answer, Ranker
+from stream.tenure import Tenure
 
 COMMIT_EVERY_S = 1.0
 RANKED_HERE_USERS = 8
 LAPSED_FOR_S = 0.1
 """Between looks at whether the group confirms us again."""
-WATCH_EVERY_S = 10.0
 BROKERS_OWN = 1
 """Offsets in a row that hold no event: a transaction's end takes one. Where more are missing, the log is asked."""
 SENDING_BATCHES = 4
@@ -53,7 +51,7 @@ SENDING_BATCHES = 4
 log = logging.getLogger("anabranch.worker")
 
 
-class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
+class Worker:
     """Folds clicks into state and answers every touched user; one event loop, one thread for torch."""
 
     def __init__(
@@ -70,14 +68,11 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         self._config, self._topics = config, config.topics
         self._consumer, self._outbox = consumer, Outbox(config.topics, producer, lease)
         self._partitions, self._ranker, self._lease = partitions, ranker, lease
-        self._cluster = cluster
-        self._opening = Opening(config, consumer, partitions, cluster, self._opened)
+        self.tenure = Tenure(config, consumer, partitions, cluster, settled=self._settled, changed=self._changed)
         self._decoder = Decoder(config.clicks, config.state)
         self._prequential = Prequential(config.worker.standing_users)
-        self._turn = asyncio.Lock()  # held while users of a store are being answered: it must not close then
         self._touched = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
-        self._faults: dict[int, StoreFault] = {}
         self._behind = False
         self._committed_at = 0.0
         self._told_of_lapse = False
@@ -85,7 +80,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def consume(self) -> None:
         """Poll, fold, for ever. Raises StateError where a store cannot be used."""
-        self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self)
+        self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self.tenure)
         limit, wait = self._config.worker.poll_max_events, self._config.worker.poll_wait_ms
         while True:
             try:
@@ -103,27 +98,19 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                     await self._fold(partition, records)
                 else:
                     await self._reply(partition.partition, records)
-            for number, fault in list(self._faults.items()):
-                await self.reopen(number, fault)
-            for number in list(self._partitions.stores):
+            await self.tenure.mend()
+            for number in self.tenure.stores():
                 await self._tend(number)
             await asyncio.sleep(0)
 
-    async def open_assigned(self) -> None:
-        """Open the stores of assigned partitions as they come, for ever: that can take a download."""
-        try:
-            await self._opening.run()
-        except StateError as error:
-            self._failure = error
-
     async def _fold(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         number = partition.partition
-        store = self._partitions.stores.get(number)
-        if store is None or number in self._faults:  # revoked or closed meanwhile; whoever opens it reads these again
+        store = self.tenure.store(number)
+        if store is None:
             return
         if records[0].offset + store.state.base < store.state.next_offset:
             log.error("partition %d: the log went back to offset %d", number, records[0].offset)
-            return await self.reopen(number)
+            return await self.tenure.reopen(number)
         try:
             if records[0].offset + store.state.base > store.state.next_offset + BROKERS_OWN:
                 begin = (await self._consumer.beginning_offsets([partition]))[partition]
@@ -144,7 +131,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 prequential=msgspec.json.encode(scores) if tested else None,
             )
         except StoreFault as fault:
-            self._fault(fault)
+            self.tenure.fault(fault)
         except (LeaseLost, KafkaError):
             if partition in self._consumer.assignment():
                 self._consumer.seek(partition, store.state.next_offset - store.state.base)
@@ -157,12 +144,12 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _tend(self, number: int) -> None:
         """Do a little of what is left to do for users who are to be forgotten."""
-        store = self._partitions.stores.get(number)
-        if store is None or number in self._faults or not self._lease.held:
+        store = self.tenure.store(number)
+        if store is None or not self._lease.held:
             return
         try:
             if untold := store.untold():
-                async with self._turn:  # behind what is on its way to them, and before what they may be owed anew
+                async with self.tenure.turn:  # behind what is on its way to them, and before what they may be owed anew
                     if self._sending:
                         await asyncio.wait(self._sending)
                     await self._outbox.forget([erasure.id for erasure in untold])
@@ -172,7 +159,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                         store.told(erasure)
             store.sweep()
         except StoreFault as fault:
-            self._fault(fault)
+            self.tenure.fault(fault)
         except LeaseLost:
             return
 
@@ -182,7 +169,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._touched.wait()
             self._touched.clear()
             while not self._behind and self._lease.held and (owed := self._most_owed()) is not None:
-                async with self._turn:
+                async with self.tenure.turn:
                     number, store = owed
                     if self._partitions.stores.get(number) is not store:
                         continue
@@ -193,7 +180,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                         answers = await self._rank(number, debts)
                     except StoreFault as fault:
                         store.owed.give_back(debts)
-                        self._fault(fault)
+                        self.tenure.fault(fault)
                         break
                     steps.reached(4)
                     for answer in answers:
@@ -214,15 +201,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
         except LeaseLost:
             store.owed.give_back(a.user for a in answers)
         except StoreFault as fault:
-            self._fault(fault)
+            self.tenure.fault(fault)
         self._touched.set()  # a user whose answer was on its way may be owed another
-
-    def _fault(self, fault: StoreFault) -> None:
-        """Have the store of a fault opened anew before anything else is folded into it."""
-        number = next((n for n, s in self._partitions.stores.items() if s.path == fault.path), None)
-        if number is None:
-            raise fault
-        self._faults[number] = fault
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
         self._sending.discard(sending)
@@ -248,14 +228,14 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
                 continue
             user = hash_id(request.user)
             try:
-                async with self._turn:
+                async with self.tenure.turn:
                     debts = {user: Debt(store.state.next_offset, store.state.next_offset - 1, -1)}
                     answers = await self._rank(number, debts)
                 await self._outbox.reply(request, answers[0])
             except LeaseLost:
                 return
             except StoreFault as fault:
-                return self._fault(fault)
+                return self.tenure.fault(fault)
 
     async def _commit_group(self) -> None:
         if self._lease.held and time.monotonic() - self._committed_at < COMMIT_EVERY_S:
@@ -291,63 +271,12 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]
             )  # fmt: skip
 
     def _most_owed(self) -> tuple[int, Store] | None:
-        number, store = max(self._partitions.stores.items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))
-        return (number, store) if store is not None and store.owed.waiting and number not in self._faults else None
+        number, store = max(self.tenure.stores().items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))
+        return (number, store) if store is not None and store.owed.waiting else None
 
-    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        """Have the stores opened; until each is, nothing of its partition is read."""
-        self._opening.add(p for p in assigned if p.topic == self._topics.clicks)
+    async def _settled(self) -> None:
+        await asyncio.gather(*self._sending, return_exceptions=True)
 
-    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Let the answers under way finish, then close the stores."""
-        clicks = [p for p in revoked if p.topic == self._topics.clicks]
-        self._opening.discard(clicks)
-        await self._close([p.partition for p in clicks])
-
-    def pause(self, paused: bool) -> None:
-        """Stop or go on reading clicks; answers and requests are not affected."""
-        self._opening.paused = paused
-        clicks = [TopicPartition(self._topics.clicks, number) for number in self._partitions.stores]
-        if paused:
-            self._consumer.pause(*clicks)
-        else:
-            self._consumer.resume(*clicks)
-
-    async def swap(self) -> int:
-        """Put completed rebuilds in the place of the stores being served; return how many."""
-        waiting = [n for n, store in self._partitions.stores.items() if rebuilt_path(store.path).exists()]
-        for number in waiting:
-            await self.reopen(number)
-        return len(waiting)
-
-    async def watch_log(self) -> None:
-        """Notice a topic that is deleted and made again while it is read, for ever."""
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            for number, store in list(self._partitions.stores.items()):
-                identity = store.identity
-                with contextlib.suppress(KafkaError, BrokerUnavailable):
-                    now = await known_topic_id(self._config, self._cluster)
-                    if identity is not None and identity.topic_id and now not in ("", identity.topic_id):
-                        await self.reopen(number)
-
-    async def reopen(self, number: int, fault: StoreFault | None = None) -> None:
-        """Close a store and open what is right for its partition now: one that is damaged is moved aside before."""
-        await self._close([number])
-        partition = TopicPartition(self._topics.clicks, number)
-        if isinstance(fault, StoreUnreadable):
-            self._partitions.move_aside(number, str(fault))
-        if partition in self._consumer.assignment():
-            self._opening.add([partition])
-
-    async def _close(self, numbers: list[int]) -> None:
-        async with self._turn, self._partitions.copying:
-            await asyncio.gather(*self._sending, return_exceptions=True)
-            for number in numbers:
-                self._partitions.close(number)
-                self._faults.pop(number, None)
-            self._ranker.recount()
-
-    def _opened(self) -> None:
+    def _changed(self) -> None:
         self._ranker.recount()
         self._touched.set()
