@@ -26,6 +26,7 @@ from state.errors import StateError, StoreUnreadable
 from state.events import hash_id
 from state.titles import Titles
 from stream.checkpoints import COPIES, Checkpoints
+from stream.commands import Commands
 from stream.config import Config
 from stream.lease import Lease
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
@@ -241,7 +242,7 @@ def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehos
         stream_wait_empty=False,
         consumer_auto_offset_reset="latest",
     )
-    firehose = Firehose(config, embedded=embedded)
+    firehose, once = Firehose(config, embedded=embedded), Commands()
 
     @app.agent(app.topic(config.topics.models, value_type=bytes, value_serializer="raw", internal=False))
     async def models(stream: Any) -> None:
@@ -251,12 +252,8 @@ def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehos
     @app.agent(app.topic(config.topics.commands, value_type=bytes, value_serializer="raw", internal=False))
     async def commands(stream: Any) -> None:
         async for value in stream:
-            try:
-                command = msgspec.json.decode(value, type=Command)
-            except msgspec.MsgspecError as error:
-                log.warning("commands topic: no command: %s", error)
-                continue
-            if (reply := await firehose.obey(command)) is not None:
+            command = once.heard(value)
+            if command is not None and (reply := await firehose.obey(command)) is not None:
                 await firehose._producer.send(config.topics.command_replies, encode(reply), key=command.id.encode())
 
     return app, firehose

@@ -22,6 +22,7 @@ from model.versions import Version, list_versions, prune, publish
 from state.errors import StateError
 from state.view import View
 from stream import health
+from stream.commands import Commands
 from stream.config import Config
 from stream.cycle import News, candidate, news, read
 from stream.drift import Drift
@@ -56,6 +57,7 @@ class Trainer:
         self._champion: Version | None = None
         self._published: Version | None = None
         self._heard_ts = 0
+        self._commands = Commands()
         self._waiting: list[Command] = []
         self._serving: list[Command] = []
         self._trigger = Trigger(config.trainer, time.monotonic())
@@ -104,12 +106,8 @@ class Trainer:
                         await self._hear(record.value)
 
     async def _hear(self, value: bytes | None) -> None:
-        try:
-            command = msgspec.json.decode(value or b"", type=Command)
-        except msgspec.MsgspecError as error:
-            log.warning("commands topic: no command: %s", error)
-            return
-        if command.command != "retrain":
+        command = self._commands.heard(value)
+        if command is None or command.command != "retrain":
             return
         self._waiting.append(command)
         if self._health.doing == "learning":

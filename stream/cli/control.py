@@ -1,6 +1,7 @@
 """`retrain`, `rollback`, `shadow`, `pause`, `resume`: telling the running system what to do; `evaluate`: measuring."""
 
 import asyncio
+import math
 import sys
 import time
 import uuid
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from stream.messages import CommandReply
 
 ANSWER_WITHIN_S = 15.0
+SAID_AGAIN_S = 3.0
 LOOK_EVERY_S = 10.0
 
 
@@ -207,6 +209,7 @@ async def ask(
 ) -> "CommandReply":
     """Publish a command and wait for a reply whose status is one of `until`; `follow` hears the others.
 
+    It is said again until somebody answers: a worker that is just starting may not have heard it.
     Without `within_s` the first reply must come within ANSWER_WITHIN_S, the last whenever it does. Raises
     AnabranchError.
     """
@@ -226,10 +229,12 @@ async def ask(
         replies = TopicPartition(settings.topics.command_replies, 0)
         listener.assign([replies])
         await listener.seek_to_end(replies)
-        await producer.send_and_wait(settings.topics.commands, encode(told), key=told.id.encode())
         asked = looked = time.monotonic()
-        heard = False
+        said, heard = -math.inf, False
         while (within_s is None and heard) or time.monotonic() - asked < (within_s or ANSWER_WITHIN_S):
+            if not heard and time.monotonic() - said > SAID_AGAIN_S:
+                said = time.monotonic()
+                await producer.send_and_wait(settings.topics.commands, encode(told), key=told.id.encode())
             for record in (await listener.getmany(replies, timeout_ms=500)).get(replies, []):
                 reply = msgspec.json.decode(record.value, type=CommandReply)
                 if reply.id != told.id:
