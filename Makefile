@@ -13,7 +13,7 @@ demo: .venv/installed  ## three minutes of real purchases through Kafka, learnin
 test: .venv/installed  ## the whole default suite, on the embedded broker
 	@$(BIN)/python -m pytest
 
-test-kafka: .venv/installed  ## the broker tests on Apache Kafka: KAFKA_HOME, or testcontainers where Docker answers
+test-kafka: .venv/installed  ## the broker tests, the slow ones too, on Apache Kafka: KAFKA_HOME, or testcontainers where Docker answers
 	@$(BIN)/python -m pytest -m 'broker and not faults' --broker kafka
 
 test-crash: .venv/installed  ## a thousand kills, then every sequence and edge against the log (hours; KILLS=100, BROKER=kafka)

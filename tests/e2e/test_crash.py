@@ -9,7 +9,7 @@ from tests.crash.kills import STEPS, impatient, kill
 from tests.crash.membership import come_and_go
 from tests.crash.oracle import compare
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = pytest.mark.broker
 
 
 def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(broker, tmp_path: Path, request):
@@ -37,6 +37,7 @@ def test_the_oracle_sees_what_is_wrong(broker, tmp_path: Path):
     assert len(found.differences) == 6  # with the counts of events and of dead letters
 
 
+@pytest.mark.slow
 def test_workers_join_leave_die_and_wake_as_zombies_and_nothing_is_lost_or_doubled(broker, tmp_path: Path, request):
     config = with_topics(broker, tmp_path / "data", partitions=3)
     if request.config.getoption("--broker") == "embedded":
