@@ -15,6 +15,8 @@ from stream.errors import BrokerUnavailable, TopicMismatch
 
 T = TypeVar("T")
 
+KNOWN_WITHIN_S, LOOK_EVERY_S = 10.0, 0.1
+
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -85,6 +87,11 @@ def ensure(config: Config) -> list[Found]:
             if code and error is not TopicAlreadyExistsError:
                 raise TopicMismatch(f"the broker would not create the topic {name!r}: {error.__name__}")
         made = {s.name: clicks if s.like_clicks else 1 for s in missing}
+        # Kafka says that a topic is created before every broker knows of it.
+        for _ in range(int(KNOWN_WITHIN_S / LOOK_EVERY_S)):
+            if made.keys() <= (await _partitions(admin)).keys():
+                break
+            await asyncio.sleep(LOOK_EVERY_S)
         return [Found(s.name, existing.get(s.name, made.get(s.name, 0)), s.name in made) for s in shapes(config)]
 
     found = _with_admin(config.broker, create)
