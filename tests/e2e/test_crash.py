@@ -23,6 +23,7 @@ def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(broker, tmp_
     assert len(report.truth.bad) > 0
 
 
+@pytest.mark.slow
 def test_the_oracle_sees_what_is_wrong(broker, tmp_path: Path):
     config = with_topics(broker, tmp_path / "data", partitions=2)
     report = kill(config, kills=0, events=200, seed=1)

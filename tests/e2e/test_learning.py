@@ -13,7 +13,7 @@ from stream import report
 from stream.pointers import remembered
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 QUICK = {
     "ANABRANCH_TRAINING__EPOCHS": "1",
