@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,6 +126,20 @@ def settle(lives: Nursery, config: Config, truth: Truth, **env: str) -> None:
     lives.tell(last, signal.SIGTERM)
 
 
+@contextmanager
+def fresh(broker: str, partitions: int) -> Iterator[Config]:
+    """A configuration with a broker, topics and a data directory of its own, all gone at the end."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if broker == "kafka":
+            if reason := missing():
+                sys.exit(reason)
+            address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
+        else:
+            address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
+        yield impatient(with_topics(address, folder / "data", partitions=partitions))
+
+
 def main() -> None:
     """Print the report; exit 1 where anything differs."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,15 +149,7 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
     asked = parse.parse_args()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if asked.broker == "kafka":
-            if reason := missing():
-                sys.exit(reason)
-            address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
-        else:
-            address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
-        config = impatient(with_topics(address, folder / "data", partitions=asked.partitions))
+    with fresh(asked.broker, asked.partitions) as config:
         report = kill(config, asked.kills, asked.events, asked.seed)
     where = (f"{n} after step {step}" if step else f"{n} at any time" for step, n in sorted(report.kills.items()))
     found = report.found

@@ -9,26 +9,21 @@ import contextlib
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 from kafka import KafkaProducer
 
 from state.view import View
-from stream.broker import EmbeddedBroker
 from stream.config import Config
-from tests.conftest import with_topics
-from tests.crash.kills import impatient, publish, settle, worker_of
+from tests.crash.kills import fresh, publish, settle, worker_of
 from tests.crash.lives import nursery, runs
 from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import read_all
-from tests.kafka import kafka, missing
 
 WORKERS = 3
 BURST_EVENTS = 50
@@ -127,15 +122,7 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
     asked = parse.parse_args()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if asked.broker == "kafka":
-            if reason := missing():
-                sys.exit(reason)
-            address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
-        else:
-            address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
-        config = impatient(with_topics(address, folder / "data", partitions=asked.partitions))
+    with fresh(asked.broker, asked.partitions) as config:
         report = come_and_go(config, asked.moves, asked.seed, asked.per_s)
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers")
