@@ -26,7 +26,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from state.partition import Identity
+from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
 from stream.broker import EmbeddedBroker

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.identity import Identity
 from state.owed import Debt
-from state.partition import Identity
 from state.settings import StateSettings
 from state.store import Store
 from stream.config import Config

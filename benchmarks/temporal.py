@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from state.events import EVENT, EventBatch, Ids
-from state.partition import Identity
+from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
 

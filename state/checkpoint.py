@@ -21,9 +21,11 @@ import msgspec
 from rocksdict import AccessType, Checkpoint
 
 from state.errors import StateError
-from state.partition import Identity, Marks, Partition, open_rocksdb, rocksdb
+from state.identity import Identity, check_identity
+from state.marks import Marks
+from state.partition import Partition
+from state.rocksdb import open_rocksdb, rocksdb
 from state.settings import StateSettings
-from state.store import check_identity
 
 log = logging.getLogger("anabranch.checkpoint")
 

@@ -91,3 +91,10 @@ class Journal:
         else:
             write.delete(key, self._handles["journal"])
             write.delete(DAY.pack(day, offset, number), self._handles["days"])
+
+    def forget(self, user: int, offset: int, key: bytes, write: WriteBatch) -> None:
+        """Drop the user's events up to an offset from a chunk."""
+        events = self.chunk(key)
+        kept = events[(events["user"] != user) | (events["offset"] > offset)]
+        if len(kept) < len(events):
+            self.replace(key, kept, write)

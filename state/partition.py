@@ -17,42 +17,26 @@ Column families, users and items by their hash, all keys big-endian so that Rock
 """
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    Cache,
-    ColumnFamily,
-    DBCompressionType,
-    Options,
-    Rdict,
-    WriteBufferManager,
-)
+from rocksdict import ColumnFamily, Rdict
 
-from state.errors import StateError, StoreBlocked, StoreInUse, StoreUnreadable
+from state.errors import StateError
 from state.events import Ids, Records
 from state.graph import Rows, as_rows, row_dtype
+from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
 from state.kinds import kinds_of
+from state.marks import Marks
+from state.rocksdb import COLUMNS, rocksdb
 from state.sequences import STEP, Sequences, positives, unpack, where
 from state.settings import StateSettings
 from state.timeline import ALL_TIME, Timelines
 
-COLUMNS = (
-    "sequences", "sequence_leaves", "edges", "edge_leaves", "rows", "hidden", "journal", "days", "ids", "seen",
-    "recommended",
-)  # fmt: skip
-LAYOUT = 2
-"""Of the records on disk; another number is another layout."""
-FIRST_LAYOUT = 1
-"""Of stores that do not say theirs."""
 EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
 HIDDEN = np.dtype([("item", "<u8"), ("ts", "<i8")])
 FAINT_HALF_LIVES = 20
@@ -64,139 +48,6 @@ POPULAR = np.dtype([("item", "<u8"), ("score", "<f8")])
 """`score` = log2(popularity) + time in half-lives: it orders items rightly at any later time without decay."""
 
 KEY = struct.Struct(">Q")
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """The log a store was built from, and the settings that fix the layout of its records."""
-
-    cluster: str
-    topic: str
-    partition: int
-    partitions: int
-    """Of the topic: with another number, users' clicks arrive elsewhere than their history."""
-    sequence_events: int
-    neighbours_per_item: int
-    topic_id: str = ""
-    """What the cluster calls this topic and no other of the same name; empty where it cannot be known."""
-    layout: int = LAYOUT
-    """Of the records on disk."""
-
-
-class Marks(msgspec.Struct):
-    """How far the state has come, written in the same batch as the state itself."""
-
-    next_offset: int = 0
-    """Logical offset of the first event not applied."""
-    base: int = 0
-    """Logical offset of the log's offset 0: other than 0 only when an embedded broker began a new log."""
-    applied: int = 0
-    dead: int = 0
-    duplicate: int = 0
-    too_old: int = 0
-    """Events behind the horizon when they arrived."""
-    expired: int = 0
-    """Edges that were applied and have expired since."""
-    erased: int = 0
-    """Edges of users who were to be forgotten."""
-    key_mismatch: int = 0
-    lost: int = 0
-    """Offsets that retention deleted from the log before they were read."""
-    users: int = 0
-    items: int = 0
-    oldest_ts: int = 0
-    newest_ts: int = 0
-
-    @property
-    def edges(self) -> int:
-        """Edges there are."""
-        return self.applied - self.expired - self.erased
-
-    def horizon(self, settings: StateSettings) -> int:
-        """Event time, ms, before which everything has expired."""
-        return max(self.newest_ts - int(settings.window_s * 1000), 0) if settings.window_s else 0
-
-
-@cache
-def _block_cache(size: int) -> Cache:
-    return Cache(size)
-
-
-@cache
-def _buffers(size: int) -> WriteBufferManager:
-    return WriteBufferManager(size, False)
-
-
-def options(settings: StateSettings) -> Options:
-    """RocksDB options of a store's column families."""
-    blocks = BlockBasedOptions()
-    blocks.set_block_cache(_block_cache(settings.block_cache_bytes))
-    blocks.set_bloom_filter(10, False)
-    chosen = Options(raw_mode=True)
-    chosen.create_if_missing(True)
-    chosen.create_missing_column_families(True)
-    chosen.set_block_based_table_factory(blocks)
-    chosen.set_write_buffer_size(settings.write_buffer_bytes)
-    chosen.set_arena_block_size(256 << 10)  # many column families are all but empty
-    chosen.set_write_buffer_manager(_buffers(settings.write_buffers_bytes))
-    chosen.set_max_write_buffer_number(3)
-    chosen.set_compression_type(DBCompressionType.lz4())
-    chosen.set_max_open_files(512)
-    chosen.set_keep_log_file_num(2)
-    # The list of files has their first and last keys, an erased user's perhaps: it is written anew, not only added to.
-    chosen.set_max_manifest_file_size(1)
-    # Flushed column families would otherwise pin the write-ahead log of quiet ones for ever.
-    chosen.set_max_total_wal_size(256 << 20)
-    chosen.set_paranoid_checks(True)  # a file of another size than was written is found when the store is opened
-    return chosen
-
-
-def open_rocksdb(path: Path, settings: StateSettings, access: AccessType | None = None) -> Rdict:
-    """Open the store's RocksDB. Raises StoreInUse or StoreUnreadable."""
-    chosen = options(settings)
-    try:
-        return Rdict(
-            str(path),
-            chosen,
-            column_families={name: options(settings) for name in COLUMNS},
-            access_type=access or AccessType.read_write(),
-        )
-    except Exception as error:  # rocksdict raises bare Exception for all it has to say
-        raise explained("open", path, str(error)) from None
-
-
-MENDED_BY = {
-    "no space left on device": "the disk is full: make room on it",
-    "disk quota exceeded": "the disk quota is used up: raise it or make room",
-    "file too large": "a limit on the size of files stands in the way: raise it (ulimit -f unlimited)",
-    "permission denied": "give it to the user that runs anabranch (chown -R)",
-    "read-only file system": "mount the file system writable",
-    "too many open files": "raise the limit on open files (ulimit -n 65536; LimitNOFILE= of a systemd unit)",
-}
-"""What stands in the way of a sound store, as the system words it, and what mends it."""
-
-
-def explained(doing: str, path: Path, said: str) -> StateError:
-    """The error for what RocksDB said when it could not open, read or write a store."""
-    lower = said.lower()
-    for words, mended_by in MENDED_BY.items():
-        if words in lower:
-            return StoreBlocked(f"RocksDB cannot {doing} {path}: {said}; {mended_by}", path)
-    if "lock" in lower and "block" not in lower:
-        return StoreInUse(
-            f"{path} is in use by another process: each worker needs a data directory of its own (--data DIR)"
-        )
-    return StoreUnreadable(f"RocksDB cannot {doing} {path}: {said}", path)
-
-
-@contextmanager
-def rocksdb(doing: str, path: Path) -> Iterator[None]:
-    """Raise what RocksDB has to say as a StateError."""
-    try:
-        yield
-    except Exception as error:
-        if type(error) is not Exception:  # rocksdict raises bare Exception for all it has to say
-            raise
-        raise explained(doing, path, str(error)) from None
 
 
 class Partition:

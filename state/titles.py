@@ -7,7 +7,8 @@ import msgspec
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
 from state.events import Ids
-from state.partition import KEY, explained
+from state.partition import KEY
+from state.rocksdb import explained
 
 OFFSETS = b"offsets"
 

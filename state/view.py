@@ -10,7 +10,8 @@ from rocksdict import AccessType
 from state.errors import StateError
 from state.events import EVENT, Ids, Records
 from state.graph import Rows, combine
-from state.partition import EDGE, POPULAR, Partition, open_rocksdb
+from state.partition import EDGE, POPULAR, Partition
+from state.rocksdb import open_rocksdb
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
 from state.timeline import ALL_TIME

@@ -15,7 +15,7 @@ import fsspec
 import msgspec
 
 from state.checkpoint import CheckpointStore, inside
-from state.partition import Identity
+from state.identity import Identity
 from state.view import partition_path
 from stream.config import Config
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from state.checkpoint import CheckpointError, CheckpointStore
 from state.errors import StateError, StoreUnreadable, WrongLog
-from state.partition import Identity
+from state.identity import Identity
 from state.store import Store
 from state.view import partition_path
 from stream.config import Config

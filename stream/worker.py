@@ -148,7 +148,7 @@ class Worker:
         if store is None or not self._lease.held:
             return
         try:
-            if untold := store.untold():
+            if untold := store.erasures.untold():
                 async with self.tenure.turn:  # behind what is on its way to them, and before what they may be owed anew
                     if self._sending:
                         await asyncio.wait(self._sending)
@@ -156,8 +156,8 @@ class Worker:
                     if self._partitions.stores.get(number) is not store:
                         return
                     for erasure in untold:
-                        store.told(erasure)
-            store.sweep()
+                        store.erasures.told(erasure)
+            store.erasures.sweep()
         except StoreFault as fault:
             self.tenure.fault(fault)
         except LeaseLost:

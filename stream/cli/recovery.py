@@ -126,7 +126,8 @@ def copied(settings: "Config") -> "Iterator[list[Path]]":
     import shutil
 
     from state.checkpoint import take
-    from state.partition import Partition, open_rocksdb
+    from state.partition import Partition
+    from state.rocksdb import open_rocksdb
     from state.view import partition_path, partitions_in
     from stream.checkpoints import COPIES
     from stream.cli.control import ask

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from state import timeline
 from state.events import hash_id
+from state.identity import Identity
 from state.journal import DAY_MS
-from state.partition import Identity
 from state.settings import Kind, StateSettings
 from state.store import Store
 from tests.state.oracle import Event, Oracle, apply, hashed

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from state import timeline
 from state.erasure import CHUNKS_AT_ONCE
 from state.events import hash_id
+from state.identity import Identity
 from state.journal import DAY_MS
-from state.partition import COLUMNS, Identity
+from state.rocksdb import COLUMNS
 from state.settings import StateSettings
 from state.store import Store
 from tests.state.oracle import Event, Oracle, apply, hashed
@@ -30,10 +31,10 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finish(store: Store) -> None:
     """What a worker does between batches."""
-    for erasure in store.untold():
-        store.told(erasure)
+    for erasure in store.erasures.untold():
+        store.erasures.told(erasure)
     while store.erasing:
-        store.sweep()
+        store.erasures.sweep()
 
 
 def everything(store: Store) -> bytes:
@@ -53,7 +54,7 @@ def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
     store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.owed.take(10)])
     assert store.recommended(ANN) == b"for ann-who-leaves"
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
-    assert [e.id for e in store.untold()] == ["ann-who-leaves"]
+    assert [e.id for e in store.erasures.untold()] == ["ann-who-leaves"]
     assert store.erasing
     finish(store)
     assert not store.erasing
@@ -138,8 +139,8 @@ def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     for _ in range(CHUNKS_AT_ONCE + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000), Event("bob", "milk", 1_600_000_000_000))
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
-    store.told(store.untold()[0])
-    store.sweep()
+    store.erasures.told(store.erasures.untold()[0])
+    store.erasures.sweep()
     assert ANN in store.journal(0, FAR)["user"]
     finish(store)
     assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}

@@ -4,15 +4,13 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.errors import StoreBlocked, StoreInUse, StoreUnreadable, WrongLayout, WrongLog
 from state.events import EVENT, EventBatch, hash_id, hash_ids
-from state.partition import Identity, explained
+from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
 
@@ -126,26 +124,6 @@ def test_an_answer_on_its_way_does_not_clear_a_newer_event(store):
     assert store.answered() == 1
 
 
-def test_a_store_has_one_owner(store):
-    with pytest.raises(StoreInUse, match="--data"):
-        Store(store.path, LOG, SETTINGS)
-
-
-@pytest.mark.parametrize(
-    "other", [Identity("elsewhere", "clicks", 0, 1, 5, 4), Identity("cluster", "clicks", 1, 1, 5, 4)]
-)
-def test_another_logs_store_is_refused(tmp_path, other):
-    Store(tmp_path / "s", LOG, SETTINGS).close()
-    with pytest.raises(WrongLog):
-        Store(tmp_path / "s", other, SETTINGS)
-
-
-def test_a_store_of_another_layout_is_refused_by_the_name_of_the_setting(tmp_path):
-    Store(tmp_path / "s", LOG, SETTINGS).close()
-    with pytest.raises(WrongLayout, match="sequence_events = 5"):
-        Store(tmp_path / "s", Identity("cluster", "clicks", 0, 1, 6, 4), StateSettings(sequence_events=6))
-
-
 clicks = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from("vwxyz"), st.integers(1, 6)), min_size=1, max_size=30
 )
@@ -181,52 +159,6 @@ def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_fa
     assert journal["item"].tolist() == hashes(*(i for _, i, _ in log)).tolist()
     assert store.journal(1, len(log) - 1)["offset"].tolist() == list(range(1, len(log) - 1))
     store.close()
-
-
-def test_a_topic_made_again_under_its_name_is_another_log(tmp_path):
-    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()
-    known = msgspec.structs.replace(LOG, topic_id="first")
-    Store(tmp_path / "clicks-0", known, SETTINGS).close()  # a store that did not know its topic's id learns it
-    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()  # where the id cannot be had, it is not asked for
-    with pytest.raises(WrongLog, match=r"topic_id 'first', this is topic_id 'second' \(the topic was deleted and made"):
-        Store(tmp_path / "clicks-0", msgspec.structs.replace(LOG, topic_id="second"), SETTINGS)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_a_damaged_file_is_told_as_such(tmp_path, damage):
-    store = Store(tmp_path / "clicks-0", LOG, SETTINGS)
-    apply(store, [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
-    for name in store._column:
-        store._column[name].flush()
-    store.close()
-    for file in (tmp_path / "clicks-0").glob("*.sst"):
-        content = bytearray(file.read_bytes())
-        if damage == "truncated":
-            content = content[:-10]
-        else:
-            content[10:40] = bytes(30)
-        file.write_bytes(content)
-    with pytest.raises(StoreUnreadable, match="Corruption"):
-        apply(Store(tmp_path / "clicks-0", LOG, SETTINGS), [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
-
-
-@pytest.mark.parametrize(
-    ("said", "mended_by"),
-    [
-        ("No space left on device: While appending to file: /data/clicks-0/000012.log", "make room"),
-        ("While open a file for appending: /data/clicks-0/LOCK: Permission denied", "chown"),
-        ("While open directory: /data/clicks-0: Too many open files", "ulimit -n"),
-        ("While opening a file: /data/clicks-0/000012.log: Read-only file system", "mount the file system writable"),
-    ],
-)
-def test_a_machine_that_stands_in_the_way_is_not_taken_for_damage(tmp_path, said, mended_by):
-    error = explained("write", tmp_path, f"IO error: {said}")
-    assert isinstance(error, StoreBlocked)
-    assert mended_by in str(error)
-
-
-def test_damage_is_not_taken_for_a_machine_in_the_way(tmp_path):
-    assert isinstance(explained("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)
 
 
 def test_what_retention_deleted_is_skipped_and_counted(store):

@@ -10,7 +10,7 @@ import pytest
 from state.checkpoint import CheckpointStore, take
 from state.errors import Repartitioned, StoreBlocked, WrongLayout
 from state.events import EVENT, EventBatch, hash_id
-from state.partition import Identity
+from state.identity import Identity
 from state.store import Store
 from stream.config import Config
 from stream.partitions import EMBEDDED, Partitions, rebuilt_path
@@ -194,7 +194,7 @@ def test_a_store_that_the_machine_keeps_from_us_stays_where_it_is(config, monkey
     def refuse(*_: object, **__: object) -> None:
         raise Exception("IO error: While open a file for appending: clicks-0/LOCK: Too many open files")
 
-    monkeypatch.setattr("state.partition.Rdict", refuse)
+    monkeypatch.setattr("state.rocksdb.Rdict", refuse)
     with pytest.raises(StoreBlocked, match="ulimit -n"):
         opened(config)
     monkeypatch.undo()

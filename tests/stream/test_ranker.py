@@ -9,8 +9,8 @@ from model.increment import Trained, learn
 from model.ranking import Ranking
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.identity import Identity
 from state.owed import Debt
-from state.partition import Identity
 from state.settings import StateSettings
 from state.store import Applied, Store
 from stream.config import Config, Worker

@@ -13,7 +13,7 @@ from model.gate import Verdict
 from model.settings import ModelSettings, TrainingSettings
 from model.versions import list_versions
 from state.events import EVENT, EventBatch, hash_id, hash_ids
-from state.partition import Identity
+from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
 from stream import cycle, health, trainer

@@ -1,0 +1,56 @@
+"""Which events of a batch are taken: not one that was seen, nor one that is older than the window."""
+
+import numpy as np
+import xxhash
+from rocksdict import WriteBatch
+
+from state.events import EventBatch
+from state.marks import Marks
+from state.partition import KEY, Partition
+
+
+def drop_duplicates(
+    partition: Partition, batch: EventBatch, next_offset: int, write: WriteBatch
+) -> tuple[EventBatch, int]:
+    """Drop events whose id was seen; ids are forgotten a whole generation of offsets at a time.
+
+    What an event's own generation and the one before it know depends on the log alone, not on how it is cut into
+    batches.
+    """
+    if not batch.ids:
+        return batch, 0
+    every = partition._settings.dedup_window_events
+    rows = list(batch.ids)
+    digests = [xxhash.xxh3_128_digest(batch.ids[row]) for row in rows]
+    generations = (batch.events["offset"][rows] // every).tolist()
+    now = [KEY.pack(g) + d for g, d in zip(generations, digests, strict=True)]
+    before = [KEY.pack(max(g - 1, 0)) + d for g, d in zip(generations, digests, strict=True)]
+    stored = [
+        a is not None or b is not None for a, b in zip(*map(partition._column["seen"].get, (now, before)), strict=True)
+    ]
+    met: set[bytes] = set()
+    dropped: list[int] = []
+    for row, was, key, key_before in zip(rows, stored, now, before, strict=True):
+        if was or key in met or key_before in met:
+            dropped.append(row)
+        else:
+            met.add(key)
+            write.put(key, b"", partition._handle["seen"])
+    if next_offset // every >= 2:
+        write.delete_range(KEY.pack(0), KEY.pack(next_offset // every - 1), partition._handle["seen"])
+    if not dropped:
+        return batch, 0
+    return batch.take(np.setdiff1d(np.arange(len(batch.events)), dropped)), len(dropped)
+
+
+def drop_too_old(partition: Partition, batch: EventBatch, marks: Marks) -> tuple[EventBatch, int]:
+    """Drop events that were behind the horizon when they arrived."""
+    window_ms = int(partition._settings.window_s * 1000)
+    if not window_ms or not len(batch.events):
+        return batch, 0
+    ts = batch.events["ts"]
+    newest = np.maximum(np.maximum.accumulate(ts), marks.newest_ts)
+    kept = np.flatnonzero(ts >= newest - window_ms)
+    if len(kept) == len(ts):
+        return batch, 0
+    return batch.take(kept), len(ts) - len(kept)

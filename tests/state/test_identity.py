@@ -1,0 +1,34 @@
+"""A store is read only by who it was built for, and says what is another log or another layout."""
+
+import msgspec
+import pytest
+
+from state.errors import WrongLayout, WrongLog
+from state.identity import Identity
+from state.settings import StateSettings
+from state.store import Store
+from tests.state.test_store import LOG, SETTINGS
+
+
+@pytest.mark.parametrize(
+    "other", [Identity("elsewhere", "clicks", 0, 1, 5, 4), Identity("cluster", "clicks", 1, 1, 5, 4)]
+)
+def test_another_logs_store_is_refused(tmp_path, other):
+    Store(tmp_path / "s", LOG, SETTINGS).close()
+    with pytest.raises(WrongLog):
+        Store(tmp_path / "s", other, SETTINGS)
+
+
+def test_a_store_of_another_layout_is_refused_by_the_name_of_the_setting(tmp_path):
+    Store(tmp_path / "s", LOG, SETTINGS).close()
+    with pytest.raises(WrongLayout, match="sequence_events = 5"):
+        Store(tmp_path / "s", Identity("cluster", "clicks", 0, 1, 6, 4), StateSettings(sequence_events=6))
+
+
+def test_a_topic_made_again_under_its_name_is_another_log(tmp_path):
+    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()
+    known = msgspec.structs.replace(LOG, topic_id="first")
+    Store(tmp_path / "clicks-0", known, SETTINGS).close()  # a store that did not know its topic's id learns it
+    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()  # where the id cannot be had, it is not asked for
+    with pytest.raises(WrongLog, match=r"topic_id 'first', this is topic_id 'second' \(the topic was deleted and made"):
+        Store(tmp_path / "clicks-0", msgspec.structs.replace(LOG, topic_id="second"), SETTINGS)

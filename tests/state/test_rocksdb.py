@@ -1,0 +1,52 @@
+"""What RocksDB has to say, as errors that name what is wrong and what mends it."""
+
+import pytest
+
+from state.errors import StoreBlocked, StoreInUse, StoreUnreadable
+from state.rocksdb import explained
+from state.store import Store
+from tests.state.test_store import LOG, SETTINGS, apply
+
+
+def test_a_store_has_one_owner(tmp_path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    with pytest.raises(StoreInUse, match="--data"):
+        Store(store.path, LOG, SETTINGS)
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_file_is_told_as_such(tmp_path, damage):
+    store = Store(tmp_path / "clicks-0", LOG, SETTINGS)
+    apply(store, [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
+    for name in store._column:
+        store._column[name].flush()
+    store.close()
+    for file in (tmp_path / "clicks-0").glob("*.sst"):
+        content = bytearray(file.read_bytes())
+        if damage == "truncated":
+            content = content[:-10]
+        else:
+            content[10:40] = bytes(30)
+        file.write_bytes(content)
+    with pytest.raises(StoreUnreadable, match="Corruption"):
+        apply(Store(tmp_path / "clicks-0", LOG, SETTINGS), [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
+
+
+@pytest.mark.parametrize(
+    ("said", "mended_by"),
+    [
+        ("No space left on device: While appending to file: /data/clicks-0/000012.log", "make room"),
+        ("While open a file for appending: /data/clicks-0/LOCK: Permission denied", "chown"),
+        ("While open directory: /data/clicks-0: Too many open files", "ulimit -n"),
+        ("While opening a file: /data/clicks-0/000012.log: Read-only file system", "mount the file system writable"),
+    ],
+)
+def test_a_machine_that_stands_in_the_way_is_not_taken_for_damage(tmp_path, said, mended_by):
+    error = explained("write", tmp_path, f"IO error: {said}")
+    assert isinstance(error, StoreBlocked)
+    assert mended_by in str(error)
+
+
+def test_damage_is_not_taken_for_a_machine_in_the_way(tmp_path):
+    assert isinstance(explained("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)
