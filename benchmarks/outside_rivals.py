@@ -31,7 +31,10 @@ from model.training import train
 DEPTH = 100
 """How far down a list a target is looked for; the figures need 20."""
 ALS = tuple(
-    {"factors": f, "regularization": r, "alpha": a} for f in (64, 128) for r in (0.01, 0.1) for a in (1.0, 10.0)
+    {"factors": f, "regularization": r, "alpha": a}
+    for f in (64, 128, 256)
+    for r in (0.01, 0.1)
+    for a in (1.0, 10.0, 40.0)
 )
 
 
@@ -69,9 +72,11 @@ def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict
         started = time.monotonic()
         model.fit_partial(dataset, min_epochs=1, max_epochs=1)
         theirs_s, ours_s = time.monotonic() - started, next(ours)
+        # Users none of whose items it has trained on get no list from it: their targets count as missed.
         found = model.recommend(
-            users=np.arange(len(tests)), dataset=asked, k=DEPTH + settings["session_max_len"], filter_viewed=False
-        )
+            users=np.arange(len(tests)), dataset=asked, k=DEPTH + settings["session_max_len"], filter_viewed=False,
+            on_unsupported_targets="ignore",
+        )  # fmt: skip
         lists = np.zeros((len(tests), DEPTH + settings["session_max_len"]), np.int64)
         lists[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]
         ranks = ranks_of_lists(lists, tests, cut.targets.numpy())
@@ -117,6 +122,8 @@ def main() -> None:
     parse.add_argument("--dataset", default="amazon-beauty")
     parse.add_argument("--epochs", type=int, default=8, help="of RecTools' SASRec")
     parse.add_argument("--factors", type=int, default=256, help="of RecTools' SASRec; 256 is its default")
+    parse.add_argument("--session-events", type=int, default=50, help="newest events of a user that RecTools reads")
+    parse.add_argument("--without-als", action="store_true")
     parse.add_argument("--threads", type=int, default=1)
     parse.add_argument("--out", type=Path, default=Path("benchmarks/results/outside"))
     asked = parse.parse_args()
@@ -131,10 +138,10 @@ def main() -> None:
         with (asked.out / f"{asked.dataset}.jsonl").open("a") as lines:
             lines.write(json.dumps(line) + "\n")
 
-    for settings in ALS:
+    for settings in () if asked.without_als else ALS:
         seconds, ranks = als(cut, settings)
         say({"rival": "implicit ALS"} | settings | {"train_s": round(seconds, 1)}, ranks)
-    settings = {"n_factors": asked.factors, "session_max_len": 50}
+    settings = {"n_factors": asked.factors, "session_max_len": asked.session_events}
     for done in rectools(cut, settings, asked.epochs):
         times = {key: round(done[key], 2) for key in ("epoch_s", "ours_epoch_s")}
         say({"rival": "RecTools SASRec", "epoch": done["epoch"]} | settings | times, done["ranks"])

@@ -5,8 +5,7 @@
     h_u = h at a mask put behind the newest item
 
 Positions count back from the newest. In training each item is masked with probability `mask_share`, in half of the
-histories the newest one alone, which is
-what serving asks for.
+histories the newest one alone, which is what serving asks for.
 """
 
 import numpy as np
