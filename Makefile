@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka test-crash test-faults lint types bench bench-quality bench-rivals docs-check docs clean
+.PHONY: help demo test test-kafka test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,9 @@ bench-rivals:  ## others' implementations on the same splits, in an environment 
 	@test -x build/rivals/bin/python || $(PYTHON) -m venv build/rivals
 	@build/rivals/bin/python -m pip install -q --disable-pip-version-check -e '.[rivals]' torch==2.13.0
 	@build/rivals/bin/python -m benchmarks.outside_rivals --out build/outside
+
+bench-streams: .venv/installed  ## learning from a stream without forgetting, beside published rows (hours; QUICK=1: the first periods)
+	@$(BIN)/python -m benchmarks.periods $(if $(QUICK),--periods 4 --tests 1500) --out build/periods.jsonl
 
 docs-check: .venv/installed  ## every command, setting and path the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py
