@@ -215,7 +215,7 @@ def served(
         rows = {f"CREATE + live graph, no {word}": chosen(word) for word in ("evidence", "popularity", "repeat")}
         rows["CREATE + live graph, newest events not learned"] = (trained.fusion, True)
         rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0)
-        rows["CREATE + live graph, nothing known before"] = chosen(ridge=1e-4)
+        rows["CREATE + live graph, nothing known before"] = chosen(ridge=0.2)
         return rows
     name = variant.removesuffix(" + live graph")
     rows = {

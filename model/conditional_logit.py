@@ -1,6 +1,6 @@
 """Weights of a few words from what people chose: McFadden's conditional logit, told to mind the top of the list.
 
-    p = exp(θ · x_target) / Σ_j exp(θ · x_j)          L(θ) = -mean log(p + floor) + ridge · |θ - θ_0|²
+    p = exp(θ · x_target) / Σ_j exp(θ · x_j)          L(θ) = -mean log(p + floor) + ridge / T · |θ - θ_0|²
 
 x_j are the words for candidate j. With floor = 0 this is the maximum likelihood, and choices that nothing could have
 foretold rule it; from a floor on, a choice below it no longer counts, and what is nearly right does. That follows
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 FLOOR = 0.03
-RIDGE = 1e-2
+RIDGE = 20.0
+"""The prior counts as much as a few dozen choices, however many there are."""
 STEPS = 60
 
 
@@ -50,7 +51,7 @@ def loss(words: Tensor, correction: Tensor, weights: Tensor, prior: Tensor, floo
     scores = words @ weights + correction
     chosen = scores[:, 0] - torch.logsumexp(scores, 1)
     unlikely = chosen if floor == 0.0 else torch.log(chosen.exp() + floor)
-    return RIDGE * ((weights - prior) ** 2).sum() - unlikely.mean()
+    return RIDGE / len(words) * ((weights - prior) ** 2).sum() - unlikely.mean()
 
 
 def _descend(words: Tensor, correction: Tensor, start: Tensor, prior: Tensor, floor: float) -> Tensor:

@@ -1,14 +1,12 @@
-"""Protocols on a recorded stream, by the code that trains and serves.
+"""The global temporal protocol on a recorded stream, by the code that trains and serves.
 
-`global_temporal`: everything up to one moment (the 0.9 quantile of event times) is for learning, what comes after is
+Everything up to one moment (the 0.9 quantile of event times) is for learning, what comes after is
 for testing; equal times keep the file's order and lie on the same side. Targets: each user's *last* event, and
 *successive*, every event after the split with the events before it as history. The whole catalogue is ranked, with and
 without the user's seen items; ties count against the target. Items that the past does not know cannot be ranked by
 a model: they are counted as cold and left out. Models stand still at the split; the graph is live, as it is where they
 serve: before a test it knows what came earlier and nothing of the test's moment. A row with the graph as it stood at
 the split says what that is worth.
-
-`prequential`: each event is first a test, then learned from. Nothing sorted by anything but arrival is read ahead.
 """
 
 from collections.abc import Callable
@@ -23,25 +21,20 @@ from model.histories import Histories, to_histories
 from model.holdout import rows_of_sequences
 from model.increment import Trained, learn
 from model.metrics import CUTOFF, Ranks, ranks_of, summary
+from model.past import successive
 from model.ranking import Ranking
 from model.replay import batches
 from model.rivals import item_knn, popularity, transitions
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.vocabulary import Vocabulary
-from state.events import EVENT, Ids, Records, hash_ids
+from state.events import EVENT, Records, hash_ids
 from state.graph import MemoryGraph
-from state.sequences import STEP, Sequences, from_events
+from state.sequences import Sequences, from_events
 from state.settings import StateSettings
 
 SPLIT = 0.9
 RECENT_S = 90 * 86_400.0
 """Half-life of the recency-weighted popularity that is a rival."""
-WARM_UP = 0.2
-"""The part of a stream that the first version learns from before testing begins."""
-INCREMENTS = 8
-DEPTH = 100
-"""How far down the list a target is looked for where items no model knows may be ranked too."""
-NOT_FOUND = 10**9
 AT_ONCE = 64
 """Events tested against one state of the graph before it takes them in."""
 
@@ -91,7 +84,7 @@ def split(events: Records, names: dict[int, str], quantile: float, state: StateS
     graph = MemoryGraph(state)
     graph.apply(past)
     sequences = from_events(past, state.sequence_events)
-    tests = _tests(sequences, future[warm], state.sequence_events)
+    tests = successive(sequences, future[warm], state.sequence_events)
     past_names = {h: names[h] for h in known.tolist()}
     vocabulary = Vocabulary(known, list(past_names.values()))
     found = torch.from_numpy(vocabulary.lookup(tests.targets))
@@ -251,127 +244,3 @@ def global_temporal(
             for name, tested in found.items()
         },
     }
-
-
-def prequential(
-    users: list[str],
-    items: list[str],
-    ts: np.ndarray,
-    *,
-    model: ModelSettings,
-    training: TrainingSettings,
-    ranking: RankingSettings,
-    state: StateSettings,
-    seed: int,
-    progress: Progress = lambda _done, _what: None,
-) -> Document:
-    """Test each event, then learn from it; `models {name: {hit@10, ndcg@10, mrr}}`."""
-    events, names = as_events(users, items, ts)
-    start = int(len(events) * WARM_UP)
-    bounds = np.linspace(start, len(events), INCREMENTS + 1).astype(int)
-    graph = MemoryGraph(state)
-    graph.apply(events[:start])
-
-    def cycle(champion: Trained | None, end: int) -> Trained:
-        seen = events[:end]
-        known = np.unique(seen["item"])
-        new = known if champion is None else known[champion.vocabulary.lookup(known) == 0]
-        return learn(
-            champion, None, from_events(seen, state.sequence_events), {h: names[h] for h in new.tolist()}, graph.rows,
-            model=model, training=training, ranking=ranking, state=state, seed=seed,
-        )  # fmt: skip
-
-    def serving(trained: Trained) -> Ranking:
-        alone = msgspec.structs.replace(ranking, because=False)
-        return Ranking(trained.model, trained.vocabulary, trained.fusion, alone)
-
-    progress(0.0, "learning the first version")
-    champion = cycle(None, start)
-    rankings = {"create": serving(champion), "frozen": serving(champion)}
-    found: dict[str, list[Ranks]] = {n: [] for n in ("create", "frozen", "popularity", "own", "transitions")}
-    for number in range(INCREMENTS):
-        progress(number / INCREMENTS, f"version {number + 1}")
-        for at in range(bounds[number], bounds[number + 1], AT_ONCE):
-            tested = events[at : min(at + AT_ONCE, bounds[number + 1])]
-            before = from_events(events[:at][np.isin(events["user"][:at], tested["user"])], state.sequence_events)
-            tests, targets, _, _ = _tests(before, tested, state.sequence_events)
-            if len(targets):
-                for name, served in rankings.items():
-                    found[name].append(_places(targets, served.rank(tests, graph, DEPTH).items))
-                popular = np.tile(graph.popular(DEPTH), (len(targets), 1))
-                found["popularity"].append(_places(targets, popular))
-                found["own"].append(_places(targets, _own(tests)))
-                found["transitions"].append(_places(targets, _transitions(tests, graph)))
-            graph.apply(tested)
-            for served in rankings.values():
-                served.clicked(tested)
-        if number + 1 < INCREMENTS:
-            champion = cycle(champion, int(bounds[number + 1]))
-            rankings["create"] = serving(champion)
-    summed = {name: summary(np.concatenate(ranks)) for name, ranks in found.items() if ranks}
-    return {
-        "protocol": "prequential",
-        "events": {"warm_up": start, "tested": sum(len(r) for r in found["create"])},
-        "seed": seed,
-        "models": {n: {"hit@10": m["recall@10"], "ndcg@10": m["ndcg@10"], "mrr": m["mrr"]} for n, m in summed.items()},
-    }
-
-
-class Tests(NamedTuple):
-    """Each event whose user has a history by then."""
-
-    before: Sequences
-    """That history."""
-    targets: Ids
-    """[T] the item that came."""
-    ts: np.ndarray
-    """[T] when, ms."""
-    last: np.ndarray
-    """[T] whether it is the user's last."""
-
-
-def _tests(before: Sequences, events: Records, limit: int) -> Tests:
-    row_of = {user: row for row, user in enumerate(before.users.tolist())}
-    history: dict[int, np.ndarray] = {}
-    tested: list[int] = []
-    histories: list[Records] = []
-    last: dict[int, int] = {}
-    for number, event in enumerate(events):
-        user = int(event["user"])
-        if user not in history:
-            row = row_of.get(user)
-            history[user] = before.of(row) if row is not None else np.empty(0, STEP)
-        if len(history[user]):
-            last[user] = len(tested)
-            tested.append(number)
-            histories.append(history[user])
-        step = np.array([(event["item"], event["ts"], event["kind"])], STEP)
-        history[user] = np.concatenate([history[user], step])[-limit:]
-    indptr = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
-    steps = np.concatenate([np.empty(0, STEP), *histories])
-    is_last = np.zeros(len(tested), bool)
-    is_last[list(last.values())] = True
-    chosen = events[tested]
-    return Tests(Sequences(chosen["user"], indptr, steps), chosen["item"], chosen["ts"], is_last)
-
-
-def _places(targets: Ids, ranked: Ids) -> Ranks:
-    """0-based place of each target in its row of ranked items; NOT_FOUND where it is not there."""
-    match = ranked == targets[:, None]
-    return np.where(match.any(1), match.argmax(1), NOT_FOUND)
-
-
-def _transitions(tests: Sequences, graph: MemoryGraph) -> np.ndarray:
-    rows = graph.rows(tests.steps["item"][tests.indptr[1:] - 1])
-    order = np.argsort(-rows.after, axis=1, kind="stable")
-    following = np.take_along_axis(rows.nodes, order, 1)
-    return np.where(np.take_along_axis(rows.after, order, 1) > 0, following, 0)
-
-
-def _own(tests: Sequences) -> np.ndarray:
-    said = np.zeros((len(tests.users), CUTOFF), np.uint64)
-    for row in range(len(tests.users)):
-        items, first, counts = np.unique(tests.of(row)["item"][::-1], return_index=True, return_counts=True)
-        best = items[np.lexsort((first, -counts))[:CUTOFF]]
-        said[row, : len(best)] = best
-    return said

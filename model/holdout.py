@@ -201,17 +201,17 @@ def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: R
             row = np.repeat(np.arange(len(seen)), seen.lengths)
             possible[torch.from_numpy(row), torch.from_numpy(seen.items)] = False
         for at in known.tolist():
-            items, correction = _candidates(targets[at], possible[at], [s[at] for s in said], draw)
+            items, correction = candidates(targets[at], possible[at], [s[at] for s in said], draw)
             words[count, : len(items)] = torch.stack([s[at, items] for s in said], 1)
             corrections[count, : len(items)] = correction
             count += 1
     return Choices(words[:count], corrections[:count])
 
 
-def _candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The target, then what words speak for most, then what was drawn; and the log of what each stands for."""
+def candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The target, then what words (the first of WORDS) speak for most, then what was drawn; log of what each counts."""
     chosen = torch.zeros_like(possible)
-    for word, most in zip(said, MOST, strict=True):
+    for word, most in zip(said, MOST, strict=False):
         best = word.masked_fill(~possible, -torch.inf).topk(min(most, len(word)))
         says = torch.isfinite(best.values) if word is said[MODEL] else best.values > 0
         chosen[best.indices[says]] = True

@@ -78,9 +78,10 @@ class Ranking:
     def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
         self._model = model.eval()
         self._settings = settings
-        self._fusion = fusion
+        self.fusion = fusion
+        """The weights now; they may be replaced between two rankings."""
+        self.vocabulary = vocabulary
         self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
-        self._vocabulary = vocabulary
         self._popularity: Popularity | None = None
         self._kinds: Kinds | None = None
         self._scratch = torch.zeros(0)
@@ -128,11 +129,34 @@ class Ranking:
     @torch.no_grad()
     def scores(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
         """Scores of every item, [B, n + 1], by index of the vocabulary; -inf for padding. Seen items are scored too."""
-        return self._scored(sequences, graph).scores[:, : len(self._vocabulary) + 1]
+        return self._scored(sequences, graph).scores[:, : len(self.vocabulary) + 1]
+
+    @torch.no_grad()
+    def words(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
+        """What each word says of every item of the vocabulary, unweighted: model, repeat, popularity, evidence.
+
+        [4, B, n + 1]. May be called while another thread ranks: no fresh item gets a column, nothing is kept.
+        """
+        columns = len(self.vocabulary) + 1
+        popularity = self._counted(graph)
+        said = torch.zeros(4, len(sequences.users), columns)
+        said[0] = self._model.encode(to_histories(sequences, self.vocabulary)) @ self._catalogue.table[:columns].T
+        said[2] = popularity.word[:columns]
+        users, own, weights = repeats(sequences, self._settings.repeat_decay)
+        _hear(said[1], users, self.vocabulary.lookup(own), weights, 1.0)
+        history, _ = newest_items(sequences, self._settings.history_items)
+        known = np.unique(history)
+        known = known[known != 0]
+        if len(known):
+            spoken = speak(history, known, graph.rows(known), self._settings.age_decay, self.fusion.before)
+            at = self.vocabulary.lookup(spoken.item)
+            _hear(said[3], spoken.user, at, spoken.weight * popularity.damping[at], SHARPNESS)
+        said[:, :, 0] = 0.0
+        return said
 
     def _scored(self, sequences: Sequences, graph: LiveGraph) -> Scored:
-        fusion, catalogue, rows_of = self._fusion, self._catalogue, graph.rows
-        histories = to_histories(sequences, self._vocabulary)
+        fusion, catalogue, rows_of = self.fusion, self._catalogue, graph.rows
+        histories = to_histories(sequences, self.vocabulary)
         history, _ = newest_items(sequences, self._settings.history_items)
         spoken, columns = self._spoken(history, rows_of)
         users, own, weights = repeats(sequences, self._settings.repeat_decay)
@@ -149,7 +173,7 @@ class Ranking:
 
     def _begun(self, histories: Histories, popularity: Popularity | None) -> torch.Tensor:
         """What the model and popularity say of every column: one matrix product."""
-        fusion, table = self._fusion, self._catalogue.table
+        fusion, table = self.fusion, self._catalogue.table
         said = fusion.popularity * popularity.word if popularity is not None and fusion.popularity else None
         if not fusion.model:
             said = torch.zeros(len(table)) if said is None else said
@@ -168,18 +192,18 @@ class Ranking:
 
     def _spoken(self, history: Ids, rows_of: RowsOf) -> tuple[Spoken | None, np.ndarray]:
         nothing = np.zeros(0, np.int64)
-        if not self._fusion.evidence and not self._settings.because:
+        if not self.fusion.evidence and not self._settings.because:
             return None, nothing
         known = np.unique(history)
         known = known[known != 0]
         if not len(known):
             return None, nothing
         rows = rows_of(known)
-        spoken = speak(history, known, rows, self._settings.age_decay, self._fusion.before)
+        spoken = speak(history, known, rows, self._settings.age_decay, self.fusion.before)
         columns = (
             self._catalogue.columns(spoken.item, rows_of)
-            if self._fusion.evidence
-            else (self._vocabulary.lookup(spoken.item))
+            if self.fusion.evidence
+            else (self.vocabulary.lookup(spoken.item))
         )
         return spoken, columns
 
@@ -244,7 +268,7 @@ class Ranking:
         silent = np.flatnonzero(~np.all(np.any(voice, 2), 1))
         if len(silent):
             # Where the graph says nothing, embeddings speak, quietly (below 1e-3).
-            own, table = self._vocabulary.lookup(history[silent]), self._catalogue.table
+            own, table = self.vocabulary.lookup(history[silent]), self._catalogue.table
             rows = _unit(table[torch.from_numpy(found[silent])]), _unit(table[torch.from_numpy(own)])
             voice[silent] += 1e-3 * torch.einsum("bkd,bhd->bkh", *rows).numpy()
         voice[np.broadcast_to(history[:, None, :] == 0, voice.shape)] = -1.0
@@ -261,6 +285,12 @@ class Ranking:
         # A second reason is given only where it is worth half the first.
         chosen[:, :, 1][(said[:, :, 1] < 0.5 * said[:, :, 0]) | (said[:, :, 1] <= 0) | (steps < 2)] = 0
         return chosen
+
+
+def _hear(word: torch.Tensor, users: np.ndarray, columns: np.ndarray, weights: Floats, sharp: float) -> None:
+    """word [B, columns] = log(1 + sharp · Σ weights)."""
+    word.view(-1).index_add_(0, torch.from_numpy(users * word.shape[1] + columns), torch.from_numpy(weights))
+    word.mul_(sharp).log1p_()
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:

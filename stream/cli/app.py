@@ -49,7 +49,7 @@ def need_broker(config: "Config") -> "Config":
 
 def main() -> None:
     """Run the command line; every error a person can cause is one message, never a traceback."""
-    from stream.cli import control, demo, forget, inspect, publish, recovery, run, watch  # noqa: F401  each registers its own
+    from stream.cli import control, demo, evaluate, forget, inspect, publish, recovery, run, watch  # noqa: F401  each registers its own
 
     # The Kafka clients retry and tell of each try; what it comes to is said once, by us.
     for client in ("aiokafka", "kafka"):

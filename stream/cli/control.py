@@ -1,11 +1,10 @@
-"""`retrain`, `rollback`, `shadow`, `pause`, `resume`: telling the running system what to do; `evaluate`: measuring."""
+"""`retrain`, `rollback`, `shadow`, `pause`, `resume`: telling the running system what to do."""
 
 import asyncio
 import math
-import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -153,48 +152,6 @@ def tell_workers(settings: "Config", command: str, as_json: bool) -> None:
 
     reply = asyncio.run(ask(settings, command, ("done",), ANSWER_WITHIN_S))
     show_json(msgspec.to_builtins(reply)) if as_json else show(reply.message)
-
-
-@app.command()
-def evaluate(
-    file: Annotated[str, typer.Argument(help="CSV with user,item,timestamp.")],
-    protocol: Annotated[Literal["global-temporal", "prequential"], typer.Option("--protocol")],
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    data: DataOption = None,
-    broker: BrokerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the model and its baselines on a file, by the code that runs in production."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from model.evaluation import global_temporal, prequential
-    from stream.files import read_interactions
-
-    settings = configured(config, data, broker)
-    complain = lambda line, reason: print(f"line {line} {reason}; left out", file=sys.stderr)  # noqa: E731
-    users, items, ts = read_interactions(file, complain)
-    if len(ts) < 100:
-        raise AnabranchError(f"{file} has {len(ts)} usable events; an evaluation needs 100 at least")
-    measure = global_temporal if protocol == "global-temporal" else prequential
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=1.0)
-        found = measure(
-            users, items, ts,
-            model=settings.model, training=settings.training, ranking=settings.ranking, state=settings.state,
-            seed=seed, progress=lambda done, what: bar.update(task, completed=done, description=what),
-        )  # fmt: skip
-    if as_json:
-        return show_json(found)
-    from rich.table import Table
-
-    table = Table("model", "", "NDCG@10", "MRR", "Recall@10 / Hit@10", box=None)
-    for name, scores in found["models"].items():
-        for target, s in scores.items() if protocol == "global-temporal" else [("", scores)]:
-            recall = s.get("recall@10", s.get("hit@10"))
-            table.add_row(name, target, *(f"{100 * v:.2f}%" for v in (s["ndcg@10"], s["mrr"], recall)))
-    show(table)
 
 
 async def ask(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import evaluation
-from model.evaluation import OfCounts, as_events, breadth, global_temporal, prequential, ranked_tests, rivals, split
+from model.evaluation import OfCounts, as_events, breadth, global_temporal, ranked_tests, rivals, split
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.settings import StateSettings
@@ -83,16 +83,6 @@ def test_nothing_after_the_cut_reaches_what_is_learned(learned):
     for version in (items, changed_after(361, items)):
         global_temporal(users, version, ts, **SETTINGS)
     assert all(same(one, other) for one, other in zip(learned[:2], learned[2:], strict=True))
-
-
-def test_prequential_learning_reads_nothing_ahead(learned):
-    users, items, ts = stream(300)
-    for version in (items, changed_after(180, items)):
-        prequential(users, version, ts, **SETTINGS)
-    half = len(learned) // 2
-    # Of a first version and seven increments of 30 events each, four ended before event 180.
-    assert [same(one, other) for one, other in zip(learned[:half], learned[half:], strict=True)][:4] == [True] * 4
-    assert not same(learned[half - 1], learned[-1])
 
 
 def test_the_document_has_all_names_and_both_targets():

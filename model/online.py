@@ -1,0 +1,133 @@
+"""Fusion weights learned between versions, from what users click next: a conditional logit, a step a batch.
+
+    g = mean p/(p + floor) · (x_target − Σ_j p_j x_j) − ridge · (θ − θ_0)        θ ← θ + rate · g / √G
+
+θ_0 are the version's own weights and G sums g² (AdaGrad, Duchi et al., 2011). Words are scaled to unit spread, and no
+scaled weight leaves θ_0 by more than `bound`: whatever comes, what is served stays near what passed the gate. x is what
+`model.holdout` chooses weights from, as the graph has it before the click is taken in, so the loss is the same one.
+"""
+
+import msgspec
+import numpy as np
+import torch
+
+from model.conditional_logit import FLOOR, RIDGE, Choices
+from model.fusion import Fusion
+from model.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, candidates
+from model.ranking import LiveGraph, Ranking
+from model.settings import RankingSettings
+from state.events import Ids
+from state.sequences import Sequences
+
+AT_MOST = 16
+"""Clicks learned from at once."""
+CELLS = 1 << 19
+"""Scores made for that, at most: of a large catalogue fewer clicks are learned from."""
+WINDOW = 2000
+"""Clicks in the light of which the version's weights are worth what they are where a version's are chosen."""
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """Where the weights stand."""
+
+    version: str
+    fusion: Fusion
+    chosen: Fusion
+    """The version's own."""
+    clicks: int = 0
+    """Learned from."""
+
+
+class OnlineFusion:
+    """One version's weights as they go on."""
+
+    def __init__(self, chosen: Fusion, settings: RankingSettings, seed: int = 0) -> None:
+        self._chosen, self._settings = chosen, settings
+        self._theta = self._begin = torch.tensor(_as_words(chosen))
+        self._squares = torch.zeros(4)
+        self._spread = torch.zeros(4)
+        self._draw = torch.Generator().manual_seed(seed)
+        self._choose = np.random.default_rng(seed)
+        self.clicks = 0
+        self.fusion = chosen
+
+    def learn(self, ranking: Ranking, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
+        """One step on some of these clicks, each with its user's history before it; the graph knows none of them."""
+        known = np.flatnonzero(ranking.vocabulary.lookup(targets) > 0)
+        most = max(1, min(AT_MOST, CELLS // (len(ranking.vocabulary) + 1)))
+        chosen = np.sort(self._choose.permutation(known)[:most])
+        if len(chosen):
+            self._step(asked(ranking, _rows(before, chosen), targets[chosen], graph, self._settings, self._draw))
+
+    def carry(self, before: "OnlineFusion") -> None:
+        """Begin as far from these weights as another version's had come from its own."""
+        if before.clicks:
+            self._spread, self._squares, self.clicks = before._spread, before._squares, before.clicks
+            self._set(self._begin + before._theta - before._begin)
+
+    def _set(self, theta: torch.Tensor) -> None:
+        theta = torch.where(torch.tensor(_may_be_negative()), theta, theta.clamp(min=0.0))
+        self._theta = torch.where(self._begin == 0, self._begin, theta)
+        said = self._theta.tolist()
+        self.fusion = Fusion(said[MODEL], said[EVIDENCE], said[REPEAT], said[POPULARITY], self._chosen.before)
+
+    def _step(self, choices: Choices) -> None:
+        real = torch.isfinite(choices.correction)
+        self._spread += 0.1 * (choices.words[real].std(0) - self._spread) if self.clicks else choices.words[real].std(0)
+        spread = self._spread.clamp(min=1e-6)
+        words = torch.where(real[:, :, None], choices.words, 0.0) / spread
+        theta, begin = self._theta * spread, self._begin * spread
+        likely = torch.softmax(words @ theta + choices.correction, 1)
+        p = likely[:, 0]
+        gain = (p / (p + FLOOR))[:, None] * (words[:, 0] - torch.einsum("tc,tcf->tf", likely, words))
+        step = gain.mean(0) - RIDGE / WINDOW * (theta - begin)
+        self._squares += step**2
+        theta = theta + self._settings.online_rate * step / (self._squares.sqrt() + 1e-6)
+        theta = torch.clamp(theta, begin - self._settings.online_bound, begin + self._settings.online_bound)
+        self._set(theta / spread)
+        self.clicks += len(words)
+
+
+def asked(
+    ranking: Ranking,
+    before: Sequences,
+    targets: Ids,
+    graph: LiveGraph,
+    settings: RankingSettings,
+    draw: torch.Generator,
+) -> Choices:
+    """What each word says of each target and of the items that could have come instead."""
+    said = ranking.words(before, graph)
+    found = torch.from_numpy(ranking.vocabulary.lookup(targets))
+    parts = []
+    for row in range(len(targets)):
+        possible = torch.ones(said.shape[2], dtype=torch.bool)
+        possible[0] = False
+        possible[torch.from_numpy(ranking.vocabulary.free)] = False
+        if settings.filter_seen:
+            possible[torch.from_numpy(ranking.vocabulary.lookup(before.of(row)["item"]))] = False
+        items, correction = candidates(found[row], possible, list(said[:, row]), draw)
+        parts.append((said[:, row, items].T, correction))
+    most = max(len(correction) for _, correction in parts)
+    words = torch.zeros(len(parts), most, len(said))
+    corrections = torch.full((len(parts), most), -torch.inf)
+    for row, (word, correction) in enumerate(parts):
+        words[row, : len(word)], corrections[row, : len(word)] = word, correction
+    return Choices(words, corrections)
+
+
+def _as_words(fusion: Fusion) -> list[float]:
+    weights = [0.0] * 4
+    weights[MODEL], weights[REPEAT] = fusion.model, fusion.repeat
+    weights[POPULARITY], weights[EVIDENCE] = fusion.popularity, fusion.evidence
+    return weights
+
+
+def _may_be_negative() -> list[bool]:
+    return [word == REPEAT for word in range(4)]
+
+
+def _rows(sequences: Sequences, rows: np.ndarray) -> Sequences:
+    parts = [sequences.of(row) for row in rows.tolist()]
+    indptr = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
+    return Sequences(sequences.users[rows], indptr, np.concatenate(parts))

@@ -1,0 +1,121 @@
+"""`evaluate`: measuring the model and its rivals on a file."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured
+from stream.cli.inspect import show, show_json
+from stream.errors import AnabranchError
+
+if TYPE_CHECKING:
+    from state.events import Records
+    from stream.config import Config
+
+FEWEST_EVENTS = 100
+
+Progress = Callable[[float, str], None]
+
+
+@app.command()
+def evaluate(
+    file: Annotated[str, typer.Argument(help="CSV with user,item,timestamp.")],
+    protocol: Annotated[Literal["global-temporal", "prequential"], typer.Option("--protocol")],
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    cycles: Annotated[int, typer.Option("--cycles", min=1, help="prequential: cycles of learning.")] = 8,
+    with_retrain: Annotated[
+        bool, typer.Option("--with-retrain", help="prequential: also a model learned anew at each cycle; slow.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="prequential: rolling Hit@10 as a picture.")] = None,
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the model and its baselines on a file, by the code that runs in production."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from model.evaluation import as_events
+    from stream.files import read_interactions
+
+    settings = configured(config, data, broker)
+    if protocol != "prequential" and (plot or with_retrain):
+        raise AnabranchError("--plot and --with-retrain belong to --protocol prequential")
+    if plot:
+        from stream.plot import require
+
+        require(plot)
+    complain = lambda line, reason: print(f"line {line} {reason}; left out", file=sys.stderr)  # noqa: E731
+    users, items, ts = read_interactions(file, complain)
+    if len(ts) < FEWEST_EVENTS:
+        raise AnabranchError(f"{file} has {len(ts)} usable events; an evaluation needs {FEWEST_EVENTS} at least")
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating", total=1.0)
+
+        def progress(done: float, what: str) -> None:
+            bar.update(task, completed=done, description=what)
+
+        if protocol == "prequential":
+            events, _ = as_events(users, items, ts)
+            found = tested_as_it_arrives(events, settings, seed, cycles, with_retrain, progress)
+        else:
+            from model.evaluation import global_temporal
+
+            found = global_temporal(
+                users, items, ts,
+                model=settings.model, training=settings.training, ranking=settings.ranking, state=settings.state,
+                seed=seed, progress=progress,
+            )  # fmt: skip
+    if plot:
+        from stream.plot import draw
+
+        draw(found, plot, Path(file).name.split(".")[0])
+    if as_json:
+        return show_json(found)
+    show_prequential(found) if protocol == "prequential" else show_global_temporal(found)
+
+
+def tested_as_it_arrives(
+    events: "Records", settings: "Config", seed: int, cycles: int, with_retrain: bool, progress: Progress
+) -> dict[str, Any]:
+    """The prequential protocol with production's settings."""
+    from model.prequential import Settings, prequential
+
+    production = Settings(
+        settings.model, settings.training, settings.ranking, settings.state, settings.gate,
+        settings.trainer.user_events, settings.trainer.replay_users, seed,
+    )  # fmt: skip
+    return prequential(events, production, cycles=cycles, with_retrain=with_retrain, progress=progress)
+
+
+def show_global_temporal(found: dict[str, Any]) -> None:
+    """A line for each model and target."""
+    from rich.table import Table
+
+    table = Table("model", "", "NDCG@10", "MRR", "Recall@10", box=None)
+    for name, scores in found["models"].items():
+        for target, s in scores.items():
+            table.add_row(name, target, *(f"{100 * s[m]:.2f}%" for m in ("ndcg@10", "mrr", "recall@10")))
+    show(table)
+
+
+def show_prequential(found: dict[str, Any]) -> None:
+    """A line for each row, and what became of the versions."""
+    from rich.table import Table
+
+    table = Table("", "Hit@10", "NDCG@10", "MRR", "last quarter", "items new to the version", box=None)
+    metrics = ("hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10")
+    for name, s in found["models"].items():
+        cells = ("-" if s[m] is None else f"{100 * s[m]:.2f}%" for m in metrics)
+        table.add_row(name, *cells, style="bold" if name == "create" else "")
+    show(table)
+    events, learned = found["events"], found["versions"]["create"]
+    promoted = sum(cycle["promoted"] for cycle in learned)
+    show(
+        f"{events['tested']:,} events tested, {events['of_new_items']:,} of items new to the version that served; "
+        f"the last two columns are Hit@10. {len(learned)} versions learned, {promoted} promoted."
+    )

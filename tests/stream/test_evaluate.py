@@ -1,0 +1,65 @@
+"""`anabranch evaluate`: from a CSV to a table, a document and a picture."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli import evaluate as command
+from stream.cli.app import app
+from stream.errors import AnabranchError
+from stream.plot import draw, require
+
+SMALL = """
+[model]
+dim = 8
+[training]
+warm_up_epochs = 1
+epochs = 1
+last_epochs = 1
+"""
+
+
+@pytest.fixture
+def asked(tmp_path):
+    draw_from = np.random.default_rng(0)
+    lines = [f"u{draw_from.integers(9)},i{draw_from.integers(20)},{1_500_000_000 + n}" for n in range(200)]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = ["evaluate", str(tmp_path / "clicks.csv"), "--protocol", "prequential", "--cycles", "2"]
+    return [*words, "--config", str(tmp_path / "small.toml")]
+
+
+def test_a_table_and_a_document_of_what_was_tested(asked):
+    table = CliRunner().invoke(app, asked)
+    assert table.exit_code == 0, table.output
+    for name in ("create", "frozen", "session-kNN", "2 versions learned"):
+        assert name in table.stdout
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert found["models"]["create"]["hit@10"] > 0
+    assert found["events"]["tested"] == 160
+
+
+def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "tested_as_it_arrives", lambda *_: pytest.fail("it has begun to learn"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    for file, said in (
+        (tmp_path / "out.png", "pip install 'anabranch\\[plot\\]'"),
+        (tmp_path / "out.jpg", "a picture ends in .png"),
+        (tmp_path / "none" / "out.png", "there is no directory"),
+    ):
+        with pytest.raises(AnabranchError, match=said):
+            CliRunner().invoke(app, [*asked, "--plot", str(file)], catch_exceptions=False)
+
+
+def test_a_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="pip install 'anabranch[plot]'")
+    require(tmp_path / "out.png")
+    found = {
+        "curves": {"event": [1, 2, 3], "rolling_hit@10": {"create": [0.1, 0.2, 0.3], "own": [0.1, 0.1, 0.1]}},
+        "versions": {"create": [{"at": 1, "promoted": True}, {"at": 2, "promoted": False}]},
+    }
+    draw(found, tmp_path / "out.png", "clicks")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
