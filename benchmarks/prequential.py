@@ -48,7 +48,7 @@ from stream.files import read_interactions
 
 STREAMS = ("complete-journey", "movietweetings-100k", "yoochoose-100k", "ml-100k")
 WARM_UP, CYCLES = 0.2, 8
-ONLINE_RATES = (0.02, 0.1)
+ONLINE_RATES = ((0.02, False), (0.1, False), (0.05, True))
 ABLATION: dict[str, dict[str, Any]] = {
     "no warm-up": {"warm_up_epochs": 0, "increment_warm_up_epochs": 0},
     "no transfer": {"w_transfer": 0.0},
@@ -104,10 +104,10 @@ def of_stream(
     rows["frozen, graph too"] = Served(past, versions["frozen"], settings.ranking, live=False)
     rows["create, no fusion"] = Served(past, create, settings.ranking, fusion=MODEL_ALONE)
     rows["create, no provisional items"] = Served(past, create, changed(settings.ranking, fresh_items=0))
-    for rate in ONLINE_RATES:
-        name = f"create, online weights {rate:g}"
-        rows[name] = Served(past, create, changed(settings.ranking, online_rate=rate))
-        rows[f"{name}, carried"] = Served(past, create, changed(settings.ranking, online_rate=rate), carried=True)
+    for rate, carried in ONLINE_RATES:
+        name = f"create, online weights {rate:g}{', carried' if carried else ''}"
+        online = changed(settings.ranking, online_rate=rate)
+        rows[name] = Served(past, create, online, carried=carried)
     if rivals:
         rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
