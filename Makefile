@@ -44,6 +44,7 @@ bench-rivals:  ## others' implementations on the same splits, in an environment 
 
 bench-streams: .venv/installed  ## learning from a stream without forgetting, beside published rows (hours; QUICK=1: the first periods)
 	@$(BIN)/python -m benchmarks.periods $(if $(QUICK),--periods 4 --tests 1500) --out build/periods.jsonl
+	@$(BIN)/python -m benchmarks.prequential $(if $(QUICK),--streams complete-journey --events 10000 --no-retrain) --out build/prequential
 
 docs-check: .venv/installed  ## every command, setting and path the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py

@@ -13,6 +13,7 @@ Every run is a line in OUT/runs.jsonl, its curves in OUT/*.png; `--report OUT` p
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ def keep(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, V
 def main() -> None:
     """Run what was asked for."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--out", type=Path, default=Path("build/prequential"))
     parse.add_argument("--streams", nargs="+", default=list(STREAMS), choices=STREAMS)
     parse.add_argument("--parts", nargs="+", default=["streams", "ablation", "drift"])
