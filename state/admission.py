@@ -5,14 +5,13 @@ import xxhash
 from rocksdict import WriteBatch
 
 from state.events import EventBatch
-from state.marks import Marks
 from state.partition import KEY, Partition
 
 
 def drop_duplicates(
     partition: Partition, batch: EventBatch, next_offset: int, write: WriteBatch
 ) -> tuple[EventBatch, int]:
-    """Drop events whose id was seen; ids are forgotten a whole generation of offsets at a time.
+    """Drop events whose id was seen, but no forget; ids are forgotten a whole generation of offsets at a time.
 
     What an event's own generation and the one before it know depends on the log alone, not on how it is cut into
     batches.
@@ -20,7 +19,8 @@ def drop_duplicates(
     if not batch.ids:
         return batch, 0
     every = partition._settings.dedup_window_events
-    rows = list(batch.ids)
+    forget = partition.kinds.forget[batch.events["kind"]]
+    rows = [row for row in batch.ids if not forget[row]]
     digests = [xxhash.xxh3_128_digest(batch.ids[row]) for row in rows]
     generations = (batch.events["offset"][rows] // every).tolist()
     now = [KEY.pack(g) + d for g, d in zip(generations, digests, strict=True)]
@@ -43,14 +43,13 @@ def drop_duplicates(
     return batch.take(np.setdiff1d(np.arange(len(batch.events)), dropped)), len(dropped)
 
 
-def drop_too_old(partition: Partition, batch: EventBatch, marks: Marks) -> tuple[EventBatch, int]:
-    """Drop events that were behind the horizon when they arrived."""
+def drop_too_old(partition: Partition, batch: EventBatch, newest_ts: int) -> tuple[EventBatch, int, int]:
+    """Drop events that were behind the horizon when they arrived, but no forget; how many, and the newest time now."""
+    if not len(batch.events):
+        return batch, 0, newest_ts
+    ts, forget = batch.events["ts"], partition.kinds.forget[batch.events["kind"]]
+    newest = np.maximum(np.maximum.accumulate(np.where(forget, 0, ts)), newest_ts)
     window_ms = int(partition._settings.window_s * 1000)
-    if not window_ms or not len(batch.events):
-        return batch, 0
-    ts = batch.events["ts"]
-    newest = np.maximum(np.maximum.accumulate(ts), marks.newest_ts)
-    kept = np.flatnonzero(ts >= newest - window_ms)
-    if len(kept) == len(ts):
-        return batch, 0
-    return batch.take(kept), len(ts) - len(kept)
+    kept = np.flatnonzero(forget | (ts >= newest - window_ms)) if window_ms else np.arange(len(ts))
+    dropped = len(ts) - len(kept)
+    return batch.take(kept) if dropped else batch, dropped, int(newest[-1])

@@ -16,9 +16,8 @@ from state.timeline import Merged
 def fold_events(partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch) -> tuple[Records, Records]:
     """Write what the events change; the steps that count from now on, and those that do no longer."""
     events = batch.events
-    oldest, newest = int(events["ts"].min()), int(events["ts"].max())
+    oldest = int(events["ts"].min())
     marks.oldest_ts = min(marks.oldest_ts, oldest) if marks.applied > len(events) else oldest
-    marks.newest_ts = max(marks.newest_ts, newest)
     plus, minus = _fold_sequences(partition, batch, marks, write)
     _fold_edges(partition, batch, marks, write)
     partition._journal.append(events, write)

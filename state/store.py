@@ -95,11 +95,12 @@ class Store(Partition):
         StoreUnreadable or StoreBlocked when RocksDB cannot; nothing more is changed then.
         """
         expired = self._expire(len(batch.events))
-        batch, dropped, forgotten, erased = self._forget(batch)
         write = WriteBatch(raw_mode=True)
-        marks = msgspec.structs.replace(self.state)
+        # Before the forgets: what a user does before one counts as it would have in a batch of its own.
         fresh, duplicate = drop_duplicates(self, batch, next_offset, write)
-        fresh, too_old = drop_too_old(self, fresh, marks)
+        fresh, too_old, newest_ts = drop_too_old(self, fresh, self.state.newest_ts)
+        fresh, dropped, forgotten, erased = self._forget(fresh)
+        marks = msgspec.structs.replace(self.state, newest_ts=newest_ts)
         marks.next_offset = next_offset
         marks.applied += len(fresh.events) + dropped
         marks.erased += dropped

@@ -148,20 +148,29 @@ class Worker:
         if store is None or not self._lease.held:
             return
         try:
-            if untold := store.erasures.untold():
-                async with self.tenure.turn:  # behind what is on its way to them, and before what they may be owed anew
-                    if self._sending:
-                        await asyncio.wait(self._sending)
-                    await self._outbox.forget([erasure.id for erasure in untold])
+            if store.erasures.untold():
+                async with self.tenure.turn:
                     if self._partitions.stores.get(number) is not store:
                         return
-                    for erasure in untold:
-                        store.erasures.told(erasure)
+                    await self._tell(store)
             store.erasures.sweep()
         except StoreFault as fault:
             self.tenure.fault(fault)
         except LeaseLost:
             return
+
+    async def _tell(self, store: Store) -> None:
+        """Send tombstones to the forgotten: behind what is on its way to them, and before what they are owed anew.
+
+        The caller has the turn.
+        """
+        if not (untold := store.erasures.untold()):
+            return
+        if self._sending:
+            await asyncio.wait(self._sending)
+        await self._outbox.forget([erasure.id for erasure in untold])
+        for erasure in untold:
+            store.erasures.told(erasure)
 
     async def answer(self) -> None:
         """Work the owed users off, newest first, for ever; ingest that is behind goes before."""
@@ -173,6 +182,13 @@ class Worker:
                     number, store = owed
                     if self._partitions.stores.get(number) is not store:
                         continue
+                    try:
+                        await self._tell(store)
+                    except LeaseLost:
+                        break
+                    except StoreFault as fault:
+                        self.tenure.fault(fault)
+                        break
                     debts = store.owed.take(self._config.worker.rank_batch_users)
                     if not debts:  # all who are owed have an older answer on its way
                         break
@@ -194,7 +210,8 @@ class Worker:
     async def _send(self, store: Store, answers: list[Answer]) -> None:
         """Send while the next users are ranked: the broker's word takes as long as the ranking."""
         try:
-            await self._outbox.recommend(answers)
+            # Who was forgotten while being ranked has no id any more; the tombstone comes behind this.
+            await self._outbox.recommend([a for a in answers if a.user_id])
             steps.reached(5)
             store.record_answers([(a.user, a.message) for a in answers])
             steps.reached(6)

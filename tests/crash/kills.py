@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import random
 import signal
 import sys
@@ -21,21 +20,21 @@ from state.errors import StateError
 from state.view import View
 from stream.broker import EmbeddedBroker
 from stream.config import Config
+from stream.topics import log_ends
 from tests.conftest import with_topics
+from tests.crash.clicks import EVERY_MS, Clicks, eventful
 from tests.crash.lives import Life, Nursery, nursery, runs
 from tests.crash.oracle import Found, Truth, compare, fold
-from tests.e2e.conftest import flags_of, read_all, until
+from tests.e2e.conftest import flags_of, progress, read_all, until
 from tests.kafka import kafka, missing
 
 STEPS = 7
 AT_ANY_TIME = 0
-USERS, ITEMS = 400, 60
-BAD = 0.01
-LATE = 0.05
 GIVEN_UP_S = 20.0
 """A life that has nothing to do does not come to its step: it is ended then, wherever it is."""
 SETTLED_WITHIN_S = 240.0
-BEGUN_MS = 1_700_000_000_000
+WINDOW_S, DAYS = 2.5 * 86_400, 13
+"""With expiry: days of event time that the log spreads over, however many events there are."""
 
 
 class Report(NamedTuple):
@@ -52,19 +51,6 @@ def impatient(config: Config) -> Config:
     """With a session timeout that a Kafka takes only when told to: the dead are missed sooner."""
     worker = msgspec.structs.replace(config.worker, session_timeout_ms=1500, heartbeat_ms=500)
     return msgspec.structs.replace(config, worker=worker)
-
-
-def publish(producer: KafkaProducer, config: Config, draw: random.Random, first: int, count: int) -> None:
-    """Clicks of a few hundred users, some of them late, some no clicks at all."""
-    for number in range(first, first + count):
-        user = f"user-{draw.randrange(USERS)}"
-        late_ms = draw.randrange(100_000) if draw.random() < LATE else 0
-        click = {"user": user, "item": f"item-{draw.randrange(ITEMS)}", "ts": BEGUN_MS + 1000 * number - late_ms}
-        value = json.dumps(click).encode()
-        if draw.random() < BAD:
-            value = draw.choice([b"not json", b"[]", b'{"user": "', json.dumps({"user": user}).encode()])
-        producer.send(config.topics.clicks, key=user.encode(), value=value)
-    producer.flush()
 
 
 def worker_of(config: Config, instance: str = "0", **env: str) -> Life:
@@ -91,9 +77,11 @@ def kill(config: Config, kills: int, events: int, seed: int) -> Report:
     done: Counter[int] = Counter()
     producer = KafkaProducer(bootstrap_servers=config.broker)
     share = max(1, events // (kills + 1))
+    expiring = config.state.window_s > 0
+    clicks = Clicks(config, seed, DAYS * 86_400_000 // events if expiring else EVERY_MS)
     with contextlib.closing(producer), nursery(config.data / "nursery.log") as lives:
         for number in range(kills):
-            publish(producer, config, draw, number * share, share)
+            clicks.publish(producer, share)
             step = number % (STEPS + 1)
             mortal = msgspec.structs.replace(
                 worker_of(config),
@@ -102,23 +90,25 @@ def kill(config: Config, kills: int, events: int, seed: int) -> Report:
             )
             came = lives.live(mortal, GIVEN_UP_S)
             done[step if came else AT_ANY_TIME] += 1
-        publish(producer, config, draw, kills * share, events - kills * share)
-        truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
-        settle(lives, config, truth)
+        clicks.publish(producer, events - clicks.published)
+        settle(lives, config)
+        if expiring:  # what the last batch lets expire leaves with the next one
+            clicks.settle(producer)
+            settle(lives, config)
+        truth = fold(read_all(config, config.topics.clicks), config)
     return Report(done, truth, compare(config, truth), time.monotonic() - started)
 
 
-def settle(lives: Nursery, config: Config, truth: Truth, **env: str) -> None:
+def settle(lives: Nursery, config: Config, **env: str) -> None:
     """A last worker, until it has read and answered everything."""
     last = lives.start(worker_of(config, "last", **env))
+    end = sum(log_ends(config.broker, config.topics.clicks).values())
 
     def caught_up() -> bool:
         assert runs(last), (config.data / "worker.log").read_text()[-2000:]
         with contextlib.suppress(StateError), View(config.data, config.topics.clicks, config.state) as view:
-            parts = view.partitions.values()
-            read = sum(p.marks().applied + p.marks().dead for p in parts)
-            return read >= truth.edges.total() + len(truth.bad) and all(
-                p.answered() >= p.marks().next_offset for p in parts
+            return progress(view) >= end and all(
+                p.answered() >= p.marks().next_offset and not p.erasing for p in view.partitions.values()
             )
         return False  # a damaged store that the worker has not replaced yet
 
@@ -127,7 +117,7 @@ def settle(lives: Nursery, config: Config, truth: Truth, **env: str) -> None:
 
 
 @contextmanager
-def fresh(broker: str, partitions: int) -> Iterator[Config]:
+def fresh(broker: str, partitions: int, window_s: float = 0.0) -> Iterator[Config]:
     """A configuration with a broker, topics and a data directory of its own, all gone at the end."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -137,7 +127,7 @@ def fresh(broker: str, partitions: int) -> Iterator[Config]:
             address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
         else:
             address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
-        yield impatient(with_topics(address, folder / "data", partitions=partitions))
+        yield eventful(impatient(with_topics(address, folder / "data", partitions=partitions)), window_s)
 
 
 def main() -> None:
@@ -148,17 +138,18 @@ def main() -> None:
     parse.add_argument("--partitions", type=int, default=4)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
+    parse.add_argument("--expiry", action="store_true", help=f"events expire after {WINDOW_S / 86_400} days of {DAYS}")
     asked = parse.parse_args()
-    with fresh(asked.broker, asked.partitions) as config:
+    with fresh(asked.broker, asked.partitions, WINDOW_S if asked.expiry else 0.0) as config:
         report = kill(config, asked.kills, asked.events, asked.seed)
     where = (f"{n} after step {step}" if step else f"{n} at any time" for step, n in sorted(report.kills.items()))
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {report.seconds:,.0f} s")
     print(f"kills    {report.kills.total():,}: {', '.join(where)}")
-    print(f"events   {report.truth.edges.total():,}, and {len(report.truth.bad):,} bad messages among them")
+    print(f"events   {report.truth.told()}")
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
-    print(f"other differences in sequences, counts, dead letters, last answers: {len(found.differences):,}")
+    print(f"differences in all, counts, roles, dead letters and last answers with them: {len(found.differences):,}")
     print("\n".join(found.differences[:20]))
     sys.exit(bool(found.differences))
 

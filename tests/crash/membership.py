@@ -20,7 +20,8 @@ from kafka import KafkaProducer
 
 from state.view import View
 from stream.config import Config
-from tests.crash.kills import fresh, publish, settle, worker_of
+from tests.crash.clicks import Clicks
+from tests.crash.kills import fresh, settle, worker_of
 from tests.crash.lives import nursery, runs
 from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import read_all
@@ -45,14 +46,12 @@ class Report(NamedTuple):
 @contextlib.contextmanager
 def load(config: Config, seed: int, per_s: int) -> Iterator[None]:
     """Clicks, all the while."""
-    draw, done = random.Random(seed), threading.Event()
+    clicks, done = Clicks(config, seed), threading.Event()
 
     def click() -> None:
         with contextlib.closing(KafkaProducer(bootstrap_servers=config.broker)) as producer:
-            number = 0
             while not done.is_set():
-                publish(producer, config, draw, number, BURST_EVENTS)
-                number += BURST_EVENTS
+                clicks.publish(producer, BURST_EVENTS)
                 done.wait(BURST_EVENTS / per_s)
 
     clicking = threading.Thread(target=click)
@@ -91,9 +90,9 @@ def come_and_go(config: Config, moves: int, seed: int, per_s: int = 200) -> Repo
         for process in alive.values():
             lives.tell(process, signal.SIGTERM)
         log = read_all(config, config.topics.clicks)
-        truth = fold(log, config.state.sequence_events)
+        truth = fold(log, config)
         last = msgspec.structs.replace(config, data=config.data / "last")
-        settle(lives, last, truth, **env)
+        settle(lives, last, **env)
     restored = (last.data / "worker.log").read_text().count("restored from the checkpoint")
     behind = [line for home in homes for line in _as_far_as_it_came(home, log)]
     return Report(done, truth, compare(last, truth), behind, restored)
@@ -105,12 +104,9 @@ def _as_far_as_it_came(home: Config, log: list) -> list[str]:  # type: ignore[ty
         return []
     with View(home.data, home.topics.clicks, home.state) as view:
         ends = {number: p.marks().next_offset for number, p in view.partitions.items()}
-    part = fold([r for r in log if r.offset < ends.get(r.partition, 0)], home.state.sequence_events)
-    found = compare(home, part)
+    part = fold([r for r in log if r.offset < ends.get(r.partition, 0)], home)
     # What was said since, and what other workers buried, is not this store's.
-    return [
-        f"{home.data.name}: {d}" for d in found.differences if not d.startswith(("dead letter (", "the last answer"))
-    ]
+    return [f"{home.data.name}: {d}" for d in compare(home, part, said=False).differences]
 
 
 def main() -> None:
@@ -127,10 +123,10 @@ def main() -> None:
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers")
     print(f"moves    {report.moves.total()}: {', '.join(f'{n} {move}' for move, n in sorted(report.moves.items()))}")
-    print(f"events   {report.truth.edges.total():,}, and {len(report.truth.bad):,} bad messages among them")
+    print(f"events   {report.truth.told()}")
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
-    print(f"other differences in sequences, counts, dead letters, last answers: {len(found.differences):,}")
+    print(f"differences in all, counts, roles, dead letters and last answers with them: {len(found.differences):,}")
     print(f"differences in stores left behind, up to the offset that each had come to: {len(report.behind):,}")
     print(f"partitions that the last worker restored from a checkpoint: {report.restored}")
     print("\n".join([*found.differences, *report.behind][:20]))

@@ -1,52 +1,164 @@
-"""What the state must be: plain dicts, folded from the log itself, one record after the other."""
+"""What the state must be: plain dicts, folded from the log itself, one record after the other.
+
+Of the product nothing is used but its readers (`View`), which are what is asked, and the settings, which are what was
+told. What an event is, what it counts for, what is a repeat, what has expired and what is forgotten is said here anew.
+"""
 
 import json
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 from kafka.consumer.fetcher import ConsumerRecord
 
-from state.events import hash_id
+from state.partition import Partition
 from state.view import View
 from stream.config import Config
 from tests.e2e.conftest import read_all
+
+BUILT_IN = ("click", "view", "cart", "purchase", "like", "dislike", "hide", "undo", "forget")
+DAY_MS = 86_400_000
+SECONDS_BELOW = 100_000_000_000
+ALL = 10**9
+SHOWN_OF_EACH = 5
+
+
+class Line(NamedTuple):
+    """An event that was applied."""
+
+    user: str
+    item: str
+    ts: int
+    kind: str
+    offset: int
+
+
+class Log:
+    """One partition's log, folded."""
+
+    def __init__(self, config: Config) -> None:
+        self._state, self._max_future_ms = config.state, config.clicks.max_future_s * 1000
+        self.lines: dict[str, list[Line]] = defaultdict(list)
+        """Of each user, as they arrived: all that was applied and not forgotten, expired or not."""
+        self.forgotten: dict[str, int] = {}
+        """Offset of each user's last forget."""
+        self.bad: set[int] = set()
+        self.items: set[str] = set()
+        """All there ever were."""
+        self.applied = self.duplicate = self.too_old = self.newest_ts = self.end = 0
+        self._seen: set[tuple[int, str]] = set()
+
+    def add(self, record: ConsumerRecord) -> None:
+        """The next record."""
+        self.end = record.offset + 1
+        event = self._event(record)
+        if event is None:
+            self.bad.add(record.offset)
+            return
+        user, kind, ts = event["user"], event.get("event", "click"), event["ts"]
+        if self._state.kinds[kind].role == "forget":
+            self.lines.pop(user, None)
+            self.forgotten[user] = record.offset
+            return
+        if "id" in event:
+            generation = record.offset // self._state.dedup_window_events
+            if {(generation, event["id"]), (generation - 1, event["id"])} & self._seen:
+                self.duplicate += 1
+                return
+            self._seen.add((generation, event["id"]))
+        if ts < self._horizon(max(self.newest_ts, ts)):
+            self.too_old += 1
+            return
+        self.newest_ts = max(self.newest_ts, ts)
+        self.applied += 1
+        self.items.add(event["item"])
+        self.lines[user].append(Line(user, event["item"], ts, kind, record.offset))
+
+    def _event(self, record: ConsumerRecord) -> dict[str, Any] | None:
+        """A record is an event when it is a JSON object with a user, an item and a time: nothing subtler is written."""
+        try:
+            event = json.loads(record.value)
+            kind = self._state.kinds[event.get("event", "click")]
+            known = event["user"] and (kind.role == "forget" or event["item"])
+            in_time = SECONDS_BELOW <= event["ts"] <= record.timestamp + self._max_future_ms
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return event if known and in_time else None
+
+    def _horizon(self, newest: int) -> int:
+        window_ms = int(self._state.window_s * 1000)
+        return max(newest - window_ms, 0) if window_ms else 0
+
+    @property
+    def horizon(self) -> int:
+        """No question is answered from before it."""
+        return self._horizon(self.newest_ts)
+
+    @property
+    def on_disk_from(self) -> int:
+        """Whole days leave."""
+        return self.horizon // DAY_MS * DAY_MS
+
+    def steps(self, user: str, since: int) -> list[Line]:
+        """A user's events by time, equal times as they arrived."""
+        return sorted((line for line in self.lines.get(user, ()) if line.ts >= since), key=lambda line: line.ts)
+
+    def standing(self, user: str) -> list[Line]:
+        """Those that were not undone: an undo takes back the newest of the item before it that still stands."""
+        stacks: dict[str, list[Line]] = defaultdict(list)
+        for line in self.steps(user, 0):
+            if self._state.kinds[line.kind].role != "undo":
+                stacks[line.item].append(line)
+            elif stacks[line.item]:
+                stacks[line.item].pop()
+        return [line for stack in stacks.values() for line in stack]
+
+    def weight(self, line: Line) -> float:
+        """What a standing event counts for."""
+        kind = self._state.kinds[line.kind]
+        return kind.weight if kind.role == "positive" else 0.0
+
+    def hidden(self, user: str) -> set[str]:
+        """Items that a user does not want to see."""
+        kinds, standing = self._state.kinds, self.standing(user)
+        return {line.item for line in standing if line.ts >= self.horizon and kinds[line.kind].role == "negative"}
 
 
 class Truth(NamedTuple):
     """A log, folded."""
 
-    sequences: dict[str, list[tuple[str, int]]]
-    """(item, ts) of each user, by time, equal times as they arrived."""
-    edges: Counter[tuple[str, str, int]]
-    """How often user clicked item at ts."""
-    clicks: Counter[tuple[int, str]]
-    """Of an item in a partition."""
-    newest: dict[str, tuple[int, int]]
-    """Partition and offset of each user's newest event in the log."""
-    bad: set[tuple[int, int]]
-    """Partition and offset of what is no event."""
-    events: int
+    logs: dict[int, Log]
+    """By partition."""
+
+    @property
+    def bad(self) -> set[tuple[int, int]]:
+        """Partition and offset of what is no event."""
+        return {(number, offset) for number, log in self.logs.items() for offset in log.bad}
+
+    @property
+    def events(self) -> int:
+        """Those that were applied."""
+        return sum(log.applied for log in self.logs.values())
+
+    def told(self) -> str:
+        """What there was in the log, in a line."""
+        logs = self.logs.values()
+        kinds = Counter(line.kind for log in logs for lines in log.lines.values() for line in lines)
+        expired = sum(line.ts < log.on_disk_from for log in logs for lines in log.lines.values() for line in lines)
+        return (
+            f"{self.events:,} applied, {sum(log.duplicate for log in logs):,} repeats, "
+            f"{sum(log.too_old for log in logs):,} behind the horizon, {len(self.bad):,} no events, "
+            f"{sum(len(log.forgotten) for log in logs):,} users forgotten, {expired:,} expired since; "
+            + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        )
 
 
-def fold(log: list[ConsumerRecord], sequence_events: int) -> Truth:
-    """A record is an event when it is a JSON object with a user and an item: the test writes nothing subtler."""
-    arrived: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    truth = Truth({}, Counter(), Counter(), {}, set(), sum(1 for _ in log))
+def fold(log: list[ConsumerRecord], config: Config) -> Truth:
+    """Records partition by partition, in the order of their offsets."""
+    truth = Truth({})
     for record in log:
-        try:
-            click = json.loads(record.value)
-            user, item, ts = click["user"], click["item"], click["ts"]
-        except (ValueError, KeyError, TypeError):
-            truth.bad.add((record.partition, record.offset))
-            continue
-        arrived[user].append((ts, item))
-        truth.edges[user, item, ts] += 1
-        truth.clicks[record.partition, item] += 1
-        truth.newest[user] = record.partition, record.offset
-    for user, clicks in arrived.items():
-        in_order = sorted(clicks, key=lambda click: click[0])
-        truth.sequences[user] = [(item, ts) for ts, item in in_order][-sequence_events:]
+        truth.logs.setdefault(record.partition, Log(config)).add(record)
     return truth
 
 
@@ -65,52 +177,166 @@ def differences(config: Config, truth: Truth) -> list[str]:
     return compare(config, truth).differences
 
 
-def compare(config: Config, truth: Truth) -> Found:
-    """Every sequence, edge, count, dead letter and recommendation, beside the log's."""
+def compare(config: Config, truth: Truth, *, said: bool = True) -> Found:
+    """Every sequence, edge, role, count, dead letter and recommendation, beside the log's.
+
+    `said`: also what was sent, to which all workers of a group have part.
+    """
     found: list[str] = []
-    users, items = sorted(truth.sequences), sorted({item for _, item in truth.clicks})
-    name_of = {hash_id(item): item for item in items}
+    lost = doubled = 0
     with View(config.data, config.topics.clicks, config.state) as view:
-        sequences = view.sequences(np.array([hash_id(u) for u in users], np.uint64))
-        for row, user in enumerate(users):
-            kept = [(name_of[step["item"]], int(step["ts"])) for step in sequences.of(row)]
-            if kept != truth.sequences[user]:
-                found.append(f"sequence of {user}: {len(kept)} steps, not {len(truth.sequences[user])}, or others")
-        edges: Counter[tuple[int, str, int]] = Counter()
-        hashes = np.array([hash_id(i) for i in items], np.uint64)
-        for number, partition in view.partitions.items():
-            degrees = partition.rows(hashes).degree
-            for item, degree in zip(items, degrees, strict=True):
-                if degree != truth.clicks[number, item]:
-                    found.append(f"clicks of {item} in partition {number}: {degree}, not {truth.clicks[number, item]}")
-                for edge in partition.edges(hash_id(item), 10**9):
-                    edges[int(edge["user"]), item, int(edge["ts"])] += 1
-        wanted = Counter({(hash_id(u), i, ts): n for (u, i, ts), n in truth.edges.items()})
-        found += [
-            f"edge {e}: {edges[e]}, not {wanted[e]}" for e in edges.keys() | wanted.keys() if edges[e] != wanted[e]
-        ]
-        marks = [p.marks() for p in view.partitions.values()]
-        for what, counted, right in (
-            ("events applied", sum(m.applied for m in marks), truth.edges.total()),
-            ("users", sum(m.users for m in marks), len(users)),
-            ("items of partitions", sum(m.items for m in marks), len(truth.clicks)),
-            ("dead letters counted", sum(m.dead for m in marks), len(truth.bad)),
-        ):
-            if counted != right:
-                found.append(f"{counted} {what}, not {right}")
+        for number, log in truth.logs.items():
+            if number not in view.partitions:
+                found.append(f"partition {number} has no store")
+                lost += log.applied
+                continue
+            partition = view.partitions[number]
+            differing, missing, more = _edges(partition, log)
+            lost, doubled = lost + missing, doubled + more
+            differing += [*_sequences(partition, log, config), *_rows(partition, log, config)]
+            differing += [*_counts(partition, log), *_names(partition, log)]
+            found += [f"partition {number}: {line}" for line in differing]
+    if not said:
+        return Found(lost, doubled, found)
     buried = {place(r) for r in read_all(config, config.topics.dead_letters)}
     found += [f"dead letter {p}" for p in buried ^ truth.bad]
-    answered: dict[str, tuple[int, int]] = {}
-    for record in read_all(config, config.topics.recommendations):
-        message: dict[str, Any] = json.loads(record.value)
-        at = message["partition"], message["offset"]
-        answered[message["user"]] = at  # a user's answers lie in one partition: this is the last that was said
-    found += [
-        f"the last answer to {user} is of {answered.get(user)}, the newest event is {truth.newest[user]}"
-        for user in users
-        if answered.get(user) != truth.newest[user]
-    ]
-    return Found((wanted - edges).total(), (edges - wanted).total(), found)
+    found += _answers(read_all(config, config.topics.recommendations), truth)
+    return Found(lost, doubled, found)
+
+
+def _edges(partition: Partition, log: Log) -> tuple[list[str], int, int]:
+    """The edges by item and the journal; where they differ, how many are missing and how many too many."""
+    lines = [line for user in log.lines for line in log.steps(user, log.horizon)]
+    by_item: Counter[tuple[int, int, int, int]] = Counter()
+    for item in log.items:
+        for edge in partition.edges(hashed(item), ALL):
+            by_item[int(edge["user"]), hashed(item), int(edge["ts"]), int(edge["kind"])] += 1
+    right = Counter((hashed(line.user), hashed(line.item), line.ts, code(line.kind)) for line in lines)
+    found = [f"edge {e}: {by_item[e]}, not {right[e]}" for e in by_item.keys() | right.keys() if by_item[e] != right[e]]
+    journal = Counter(
+        tuple(int(event[name]) for name in ("user", "item", "ts", "kind", "offset"))
+        for event in partition.journal(0, 2**62)
+        if event["ts"] >= log.on_disk_from
+    )
+    arrived = Counter(
+        (hashed(line.user), hashed(line.item), line.ts, code(line.kind), line.offset)
+        for user in log.lines
+        for line in log.steps(user, log.on_disk_from)
+    )
+    if not partition.erasing:
+        found += [f"journal {e}: {journal[e]}, not {arrived[e]}" for e in (journal - arrived) + (arrived - journal)]
+    return found, (right - by_item).total(), (by_item - right).total()
+
+
+def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
+    """Sequences, what of them counts, and what is hidden; a user who was forgotten has none."""
+    found = []
+    users = sorted(log.lines.keys() | log.forgotten.keys())
+    hashes = np.array([hashed(user) for user in users], np.uint64)
+    sequences, positives = partition.sequences(hashes), partition.positives(hashes)
+    limit = config.state.sequence_events
+    for row, (user, hidden) in enumerate(zip(users, partition.hidden(hashes), strict=True)):
+        right = log.steps(user, log.horizon)[-limit:]
+        steps = [(int(s["item"]), int(s["ts"]), int(s["kind"])) for s in sequences.of(row)]
+        if steps != [(hashed(line.item), line.ts, code(line.kind)) for line in right]:
+            found.append(f"sequence of {user}: {len(steps)} steps, not {len(right)}, or others")
+        counting = Counter((hashed(s.item), s.ts) for s in set(log.standing(user)) & set(right) if log.weight(s))
+        if Counter((int(s["item"]), int(s["ts"])) for s in positives.of(row)) != counting:
+            found.append(f"what counts of {user} is not what the log says")
+        if set(hidden.tolist()) != {hashed(item) for item in log.hidden(user)}:
+            found.append(f"hidden from {user}: {len(hidden)} items, not {len(log.hidden(user))}, or others")
+    return found
+
+
+def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
+    """How often each item was clicked by what still counts, and how popular that makes it at the time of its row."""
+    found = []
+    clicks: dict[str, list[Line]] = defaultdict(list)
+    for user in log.lines:
+        for line in log.standing(user):
+            clicks[line.item].append(line)
+    items = sorted(clicks)
+    rows = partition.rows(np.array([hashed(item) for item in items], np.uint64))
+    half_life_ms = config.state.popularity_half_life_s * 1000
+    for item, degree, popularity, ts in zip(items, rows.degree, rows.popularity, rows.ts.tolist(), strict=True):
+        counting = [line for line in clicks[item] if log.weight(line) and line.ts >= log.on_disk_from]
+        if degree != len(counting):
+            found.append(f"clicks of {item}: {degree:.0f}, not {len(counting)}")
+        right = sum(log.weight(line) * 2 ** ((line.ts - ts) / half_life_ms) for line in counting)
+        if abs(popularity - right) > 0.01 + 0.001 * right:
+            found.append(f"popularity of {item}: {popularity:.4f}, not {right:.4f}")
+    return found
+
+
+def _counts(partition: Partition, log: Log) -> list[str]:
+    marks = partition.marks()
+    on_disk = [line for user in log.lines for line in log.steps(user, log.on_disk_from)]
+    counted = (
+        ("events applied", marks.applied, log.applied),
+        ("edges", marks.edges, len(on_disk)),
+        ("users", marks.users, len({line.user for line in on_disk})),
+        ("items", marks.items, len({line.item for line in on_disk})),
+        ("dead letters counted", marks.dead, len(log.bad)),
+        ("duplicates", marks.duplicate, log.duplicate),
+        ("behind the horizon", marks.too_old, log.too_old),
+        ("the newest event time", marks.newest_ts, log.newest_ts),
+        ("keys that disagree", marks.key_mismatch, 0),
+        ("lost to retention", marks.lost, 0),
+    )
+    return [f"{what}: {is_so}, not {right}" for what, is_so, right in counted if is_so != right]
+
+
+def _names(partition: Partition, log: Log) -> list[str]:
+    """Ids of whom and what there is, and of nobody else; no message kept for who was forgotten."""
+    found = []
+    users = sorted(log.lines.keys() | log.forgotten.keys())
+    ids = partition.user_ids(np.array([hashed(user) for user in users], np.uint64))
+    for user, name in zip(users, ids, strict=True):
+        there = bool(log.steps(user, log.on_disk_from))
+        if name != (user.encode() if there else None):
+            found.append(f"the id of {user} is kept as {name!r}")
+        if not there and partition.recommended(hashed(user)) is not None:
+            found.append(f"a recommendation of {user}, of whom nothing is left, is kept")
+    return found
+
+
+def _answers(said: list[ConsumerRecord], truth: Truth) -> list[str]:
+    """The last word to each user reflects the newest event, names nothing hidden, and is a tombstone for the forgotten."""
+    found = []
+    last: dict[str, Any] = {}
+    for record in said:  # a user's answers lie in one partition: the last is the last that was said
+        last[record.key.decode()] = json.loads(record.value) if record.value is not None else None
+    for number, log in truth.logs.items():
+        for user in log.lines.keys() | log.forgotten.keys():
+            answer, lines = last.get(user), log.lines.get(user, [])
+            there = log.steps(user, log.on_disk_from)
+            if not lines:
+                if user not in last or answer is not None:
+                    found.append(f"{user} was forgotten at {number}/{log.forgotten[user]}; the last word is {answer}")
+                continue
+            if answer is None:
+                if there:
+                    found.append(f"{user} has events up to {number}/{lines[-1].offset}, the last word is {answer}")
+                continue
+            # Who is owed an answer is found in the journal after a crash: what has expired by then is owed no more.
+            oldest = max(line.offset for line in there) if there else -1
+            if answer["partition"] != number or not oldest <= answer["offset"] <= lines[-1].offset:
+                at = answer["partition"], answer["offset"]
+                found.append(f"the last answer to {user} is of {at}, the newest event is {(number, lines[-1].offset)}")
+            elif shown := {item["item"] for item in answer["items"]} & log.hidden(user):
+                found.append(f"the last answer to {user} names {shown}, which are hidden")
+    known = {user for log in truth.logs.values() for user in log.lines.keys() | log.forgotten.keys()}
+    return [*found, *(f"an answer to {user!r}, of whom the log knows nothing" for user in last.keys() - known)]
+
+
+def hashed(name: str) -> int:
+    """What stands for an id on disk."""
+    return xxhash.xxh3_64_intdigest(name.encode()) or 1
+
+
+def code(kind: str) -> int:
+    """What stands for a kind on disk."""
+    return BUILT_IN.index(kind) if kind in BUILT_IN else 64 + xxhash.xxh3_64_intdigest(kind.encode()) % (2**16 - 64)
 
 
 def place(letter: ConsumerRecord) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from state.view import View
 from stream.config import Config
 
 WITHIN_S = 60.0
@@ -17,8 +18,12 @@ WITHIN_S = 60.0
 
 def flags_of(config: Config) -> dict[str, str]:
     """The test's configuration as the environment of a child process."""
+    state = {f"ANABRANCH_STATE__{k.upper()}": str(getattr(config.state, k)) for k in ("window_s", "dedup_window_events")}
+    for name, kind in config.state.kinds.items():
+        for key in ("role", "weight"):
+            state[f"ANABRANCH_STATE__KINDS__{name.upper()}__{key.upper()}"] = str(getattr(kind, key))
     names = {f"ANABRANCH_TOPICS__{k.upper()}": str(getattr(config.topics, k)) for k in config.topics.__struct_fields__}
-    return {**names, "ANABRANCH_GROUP": config.group}
+    return {**names, **state, "ANABRANCH_GROUP": config.group}
 
 
 @contextmanager
@@ -50,6 +55,11 @@ def until(true: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
         assert time.monotonic() < deadline, "it did not come in time"
         time.sleep(0.1)
     return found
+
+
+def progress(view: View) -> int:
+    """Records that the stores of a view have read, whatever became of them."""
+    return sum(p.marks().next_offset - p.marks().base for p in view.partitions.values())
 
 
 def read_all(config: Config, topic: str) -> list[Any]:

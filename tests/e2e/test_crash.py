@@ -4,45 +4,60 @@ from pathlib import Path
 
 import pytest
 
+from stream.config import Config
 from tests.conftest import with_topics
-from tests.crash.kills import STEPS, impatient, kill
+from tests.crash.clicks import eventful
+from tests.crash.kills import STEPS, WINDOW_S, impatient, kill
 from tests.crash.membership import come_and_go
-from tests.crash.oracle import compare
+from tests.crash.oracle import Line, compare
 
 pytestmark = pytest.mark.broker
 
 
-def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(broker, tmp_path: Path, request):
-    config = with_topics(broker, tmp_path / "data", partitions=3)
-    if request.config.getoption("--broker") == "embedded":
-        config = impatient(config)
+@pytest.fixture
+def config(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> Config:
+    made = eventful(with_topics(broker, tmp_path / "data", partitions=3))
+    return impatient(made) if request.config.getoption("--broker") == "embedded" else made
+
+
+def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(config):
     report = kill(config, kills=STEPS + 1, events=1_500, seed=0)
     assert report.found == (0, 0, [])
     assert report.kills.total() == STEPS + 1
     assert sum(1 for step in report.kills if step) >= STEPS - 1  # a life on a busy machine may be ended before its step
-    assert len(report.truth.bad) > 0
+    logs = report.truth.logs.values()
+    assert all(log.bad and log.duplicate and log.lines for log in logs)
+    assert any(log.forgotten for log in logs)
 
 
 @pytest.mark.slow
-def test_the_oracle_sees_what_is_wrong(broker, tmp_path: Path):
-    config = with_topics(broker, tmp_path / "data", partitions=2)
-    report = kill(config, kills=0, events=200, seed=1)
+def test_killed_while_events_expire_nothing_is_lost_and_nothing_stays(config):
+    config = eventful(config, WINDOW_S)
+    report = kill(config, kills=STEPS + 1, events=3_000, seed=2)
     assert report.found == (0, 0, [])
-    one_user = next(iter(report.truth.sequences))
-    report.truth.sequences[one_user].append(("item-1", 0))
-    report.truth.edges["user-1", "item-1", 0] += 1
-    report.truth.bad.add((0, 10**6))
-    report.truth.newest[one_user] = (1, 10**6)
+    logs = report.truth.logs.values()
+    assert all(log.too_old for log in logs)
+    assert any(line.ts < log.on_disk_from for log in logs for lines in log.lines.values() for line in lines)
+
+
+@pytest.mark.slow
+def test_the_oracle_sees_what_is_wrong(config):
+    report = kill(config, kills=0, events=600, seed=1)
+    assert report.found == (0, 0, [])
+    log = report.truth.logs[0]
+    user, lines = max(log.lines.items(), key=lambda entry: len(entry[1]))
+    lines.append(Line(user, "item-1", log.newest_ts, "click", log.end))
+    log.bad.add(10**6)
     found = compare(config, report.truth)
     assert (found.lost, found.doubled) == (1, 0)
-    assert len(found.differences) == 6  # with the counts of events and of dead letters
+    for word in ("edge", "journal", "sequence", "what counts", "clicks of item-1", "popularity", "edges", "dead letters"):
+        assert any(f"partition 0: {word}" in line for line in found.differences), word
+    assert any(line.startswith("dead letter (0, ") for line in found.differences)
+    assert any(line.startswith(f"the last answer to {user}") for line in found.differences)
 
 
 @pytest.mark.slow
-def test_workers_join_leave_die_and_wake_as_zombies_and_nothing_is_lost_or_doubled(broker, tmp_path: Path, request):
-    config = with_topics(broker, tmp_path / "data", partitions=3)
-    if request.config.getoption("--broker") == "embedded":
-        config = impatient(config)
+def test_workers_join_leave_die_and_wake_as_zombies_and_nothing_is_lost_or_doubled(config):
     report = come_and_go(config, moves=7, seed=6)
     assert report.found == (0, 0, [])
     assert report.behind == []

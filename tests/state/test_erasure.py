@@ -134,6 +134,28 @@ def test_the_others_are_as_if_the_forgotten_had_never_been(tmp_path_factory, log
     store.close()
 
 
+PARTICULAR = StateSettings(
+    sequence_events=4, neighbours_per_item=8, pair_window_events=2, dedup_window_events=7, window_s=2 * DAY_MS / 1000
+)
+repeated = st.builds(lambda event, given: event._replace(id=given), events, st.sampled_from((None, "one", "two")))
+
+
+@settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(repeated, min_size=1, max_size=50), st.integers(1, 20))
+def test_what_is_dropped_does_not_depend_on_the_batch_that_a_forget_came_in(tmp_path_factory, log, size):
+    store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, PARTICULAR), Oracle(PARTICULAR)
+    for start in range(0, len(log), size):
+        apply(store, *log[start : start + size])
+    for event in log:
+        oracle.add(event)
+    marks = store.state
+    assert (marks.applied, marks.duplicate, marks.too_old) == (oracle.applied, oracle.duplicate, oracle.too_old)
+    assert marks.newest_ts == oracle.newest
+    for user in USERS:
+        assert tuples(store.steps(hash_id(user), 100)) == hashed(oracle.of_user(user), "item")
+    store.close()
+
+
 def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     for _ in range(CHUNKS_AT_ONCE + 5):

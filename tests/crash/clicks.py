@@ -1,0 +1,99 @@
+"""What a shop sends in earnest: clicks and other kinds, late ones, repeats, users who want to be forgotten, and no events.
+
+A record is a function of the seed and its number, so that a repeat is the record that was sent before.
+"""
+
+import json
+import random
+
+import msgspec
+from kafka import KafkaProducer
+
+from state.settings import Kind
+from stream.config import Config
+
+USERS, ITEMS = 400, 60
+BAD, LATE, REPEATED, AT_ONCE = 0.01, 0.05, 0.03, 0.03
+BEGUN_MS = 1_700_000_000_000
+EVERY_MS = 1000
+TOO_FAR_MS = 4_102_444_800_000
+DEDUP_WINDOW_EVENTS = 500
+REPEATED_WITHIN = 10_000
+"""Records: of several partitions, so that some repeats lie within the window, some beyond twice of it."""
+OWN_KINDS = {"wishlist": Kind("positive", 0.7), "glance": Kind("positive", 0.0), "report": Kind("negative")}
+SHARES = {
+    "click": 62, "view": 8, "cart": 3, "purchase": 4, "like": 2, "hide": 4, "dislike": 2, "undo": 6,
+    "wishlist": 4, "glance": 3, "report": 1.5, "forget": 0.1,
+}  # fmt: skip
+
+
+def eventful(config: Config, window_s: float = 0.0) -> Config:
+    """With kinds of its own, a window for repeats that a test can leave behind, and expiry perhaps."""
+    kinds = config.state.kinds | OWN_KINDS
+    state = msgspec.structs.replace(
+        config.state, kinds=kinds, dedup_window_events=DEDUP_WINDOW_EVENTS, window_s=window_s
+    )
+    return msgspec.structs.replace(config, state=state)
+
+
+class Clicks:
+    """The records of one seed, in order."""
+
+    def __init__(self, config: Config, seed: int, every_ms: int = EVERY_MS) -> None:
+        self._config, self._seed, self._every_ms = config, seed, every_ms
+        self._kinds = [kind for kind in SHARES if kind in config.state.kinds]
+        self._shares = [SHARES[kind] for kind in self._kinds]
+        self.published = 0
+
+    def publish(self, producer: KafkaProducer, count: int) -> None:
+        """Send the next so many records, and wait until the broker has them."""
+        for number in range(self.published, self.published + count):
+            user, value = self.record(number)
+            producer.send(self._config.topics.clicks, key=user.encode(), value=value)
+        producer.flush()
+        self.published += count
+
+    def settle(self, producer: KafkaProducer) -> None:
+        """One more click in each partition, so that what the newest time lets expire does expire."""
+        for partition in range(self._config.topics.partitions):
+            value = self._json(user=f"last-{partition}", item="item-1", ts=self._at(self.published))
+            producer.send(self._config.topics.clicks, partition=partition, key=f"last-{partition}".encode(), value=value)
+        producer.flush()
+
+    def record(self, number: int) -> tuple[str, bytes]:
+        """Key and value of the record with this number."""
+        draw = random.Random(self._seed * 10**9 + number)
+        if number > 10 and draw.random() < REPEATED:
+            return self.record(number - draw.randrange(1, min(number, REPEATED_WITHIN)))
+        user = f"user-{draw.randrange(USERS)}"
+        ts = self._at(number)
+        if draw.random() < LATE:
+            # Most by a little, some by more than any window.
+            ts -= draw.randrange(self._every_ms * (100 if draw.random() < 0.9 else 100_000))
+        elif draw.random() < AT_ONCE:
+            ts = self._at(number - 1)
+        if draw.random() < BAD:
+            return user, draw.choice(
+                [
+                    b"not json", b"[]", b'{"user": "',
+                    self._json(user=user, ts=ts),
+                    self._json(user=user, item="item-1", ts=ts, event="no such kind"),
+                    self._json(user=user, item="item-1", ts=TOO_FAR_MS),
+                    self._json(user=user, item="item-1", ts=ts // 1000),
+                ]
+            )  # fmt: skip
+        [kind] = draw.choices(self._kinds, self._shares)
+        event = {"user": user, "item": f"item-{draw.randrange(ITEMS)}", "ts": ts}
+        if kind == "forget":
+            del event["item"]
+        if kind != "click" or draw.random() < 0.2:
+            event["event"] = kind
+        if draw.random() < 0.6:
+            event["id"] = f"{self._seed}/{number}"
+        return user, self._json(**event)
+
+    def _at(self, number: int) -> int:
+        return BEGUN_MS + self._every_ms * number
+
+    def _json(self, **event: object) -> bytes:
+        return json.dumps(event).encode()
