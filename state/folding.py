@@ -17,7 +17,7 @@ def fold_events(partition: Partition, batch: EventBatch, marks: Marks, write: Wr
     """Write what the events change; the steps that count from now on, and those that do no longer."""
     events = batch.events
     oldest = int(events["ts"].min())
-    marks.oldest_ts = min(marks.oldest_ts, oldest) if marks.applied > len(events) else oldest
+    marks.oldest_ts = min(marks.oldest_ts, oldest) if marks.applied - marks.erased > len(events) else oldest
     plus, minus = _fold_sequences(partition, batch, marks, write)
     _fold_edges(partition, batch, marks, write)
     partition._journal.append(events, write)

@@ -42,7 +42,8 @@ async def read_pointers(config: Config) -> Pointers:
     Where the topic has none (an embedded broker forgets its topics), those this data directory last followed.
     Raises BrokerUnavailable.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
+    # A fetch that waits for more keeps every later question on its connection waiting.
+    consumer = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
     except (KafkaConnectionError, KafkaError) as error:

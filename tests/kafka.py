@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stream.broker import free_port
 
-READY_WITHIN_S = 60
+READY_WITHIN_S = 180
 
 
 def missing() -> str | None:

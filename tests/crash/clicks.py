@@ -1,4 +1,4 @@
-"""What a shop sends in earnest: clicks and other kinds, late ones, repeats, users who want to be forgotten, and no events.
+"""What a shop sends in earnest: clicks and other kinds, late ones, repeats, users to be forgotten, and no events.
 
 A record is a function of the seed and its number, so that a repeat is the record that was sent before.
 """
@@ -57,7 +57,9 @@ class Clicks:
         """One more click in each partition, so that what the newest time lets expire does expire."""
         for partition in range(self._config.topics.partitions):
             value = self._json(user=f"last-{partition}", item="item-1", ts=self._at(self.published))
-            producer.send(self._config.topics.clicks, partition=partition, key=f"last-{partition}".encode(), value=value)
+            producer.send(
+                self._config.topics.clicks, partition=partition, key=f"last-{partition}".encode(), value=value
+            )
         producer.flush()
 
     def record(self, number: int) -> tuple[str, bytes]:

@@ -5,6 +5,7 @@ answers with its process id. A life with a step dies by SIGKILL when it has reac
 (step 0: after COUNT ms, wherever that is), and a second line says that it is dead. Nothing of the worker is replaced.
 """
 
+import importlib
 import os
 import resource
 import signal
@@ -17,6 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
+IMPORTED_BEFORE = (
+    "torch", "numpy.ma", "pydantic.type_adapter", "faust.worker", "faust.tables.manager", "faust.tables.recovery",
+    "faust.assignor.leader_assignor", "faust.fixups.django", "faust.transport.drivers.aiokafka", "faust.app.router",
+    "stream.app", "stream.worker", "stream.cli.control", "stream.cli.demo", "stream.cli.forget", "stream.cli.inspect",
+    "stream.cli.publish", "stream.cli.recovery", "stream.cli.watch", "stream.cli.run",
+)  # fmt: skip
+"""What every life would else import by itself, which takes longer than all it does before it dies."""
 
 
 class Life(msgspec.Struct):
@@ -136,11 +145,8 @@ def set_clock(jumps_s: list[float]) -> None:
 
 def lives() -> None:
     """One life after the other, as told."""
-    import faust  # noqa: F401
-    import torch  # noqa: F401
-
-    import stream.app
-    import stream.worker  # noqa: F401
+    for module in IMPORTED_BEFORE:
+        importlib.import_module(module)
     from stream.cli import main
 
     for line in sys.stdin:

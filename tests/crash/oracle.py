@@ -301,7 +301,7 @@ def _names(partition: Partition, log: Log) -> list[str]:
 
 
 def _answers(said: list[ConsumerRecord], truth: Truth) -> list[str]:
-    """The last word to each user reflects the newest event, names nothing hidden, and is a tombstone for the forgotten."""
+    """The last word to each user reflects the newest event and names nothing hidden; to the forgotten: a tombstone."""
     found = []
     last: dict[str, Any] = {}
     for record in said:  # a user's answers lie in one partition: the last is the last that was said

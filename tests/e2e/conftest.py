@@ -18,12 +18,12 @@ WITHIN_S = 60.0
 
 def flags_of(config: Config) -> dict[str, str]:
     """The test's configuration as the environment of a child process."""
-    state = {f"ANABRANCH_STATE__{k.upper()}": str(getattr(config.state, k)) for k in ("window_s", "dedup_window_events")}
+    state = {"WINDOW_S": config.state.window_s, "DEDUP_WINDOW_EVENTS": config.state.dedup_window_events}
     for name, kind in config.state.kinds.items():
-        for key in ("role", "weight"):
-            state[f"ANABRANCH_STATE__KINDS__{name.upper()}__{key.upper()}"] = str(getattr(kind, key))
+        state |= {f"KINDS__{name.upper()}__ROLE": kind.role, f"KINDS__{name.upper()}__WEIGHT": kind.weight}
     names = {f"ANABRANCH_TOPICS__{k.upper()}": str(getattr(config.topics, k)) for k in config.topics.__struct_fields__}
-    return {**names, **state, "ANABRANCH_GROUP": config.group}
+    names |= {f"ANABRANCH_STATE__{name}": str(value) for name, value in state.items()}
+    return {**names, "ANABRANCH_GROUP": config.group}
 
 
 @contextmanager
