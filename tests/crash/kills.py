@@ -69,8 +69,11 @@ def worker_of(config: Config, instance: str = "0", **env: str) -> Life:
     )
 
 
-def kill(config: Config, kills: int, events: int, seed: int) -> Report:
-    """Publish a part of the events, let a worker die, and so on; then one that may live; then compare."""
+def kill(config: Config, kills: int, events: int, seed: int, within_s: float = float("inf")) -> Report:
+    """Publish a part of the events, let a worker die, and so on; then one that may live; then compare.
+
+    After `within_s` there are no more kills; the rest of the events is read by the one that may live.
+    """
     draw = random.Random(seed)
     started = time.monotonic()
     done: Counter[int] = Counter()
@@ -80,6 +83,8 @@ def kill(config: Config, kills: int, events: int, seed: int) -> Report:
     clicks = Clicks(config, seed, DAYS * 86_400_000 // events if expiring else EVERY_MS)
     with contextlib.closing(producer), nursery(config.data / "nursery.log") as lives:
         for number in range(kills):
+            if time.monotonic() - started > within_s:
+                break
             clicks.publish(producer, share)
             step = number % (STEPS + 1)
             mortal = msgspec.structs.replace(
@@ -138,10 +143,11 @@ def main() -> None:
     parse.add_argument("--partitions", type=int, default=4)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
+    parse.add_argument("--within-s", type=float, default=float("inf"), help="no more kills after so long")
     parse.add_argument("--expiry", action="store_true", help=f"events expire after {WINDOW_S / 86_400} days of {DAYS}")
     asked = parse.parse_args()
     with fresh(asked.broker, asked.partitions, WINDOW_S if asked.expiry else 0.0) as config:
-        report = kill(config, asked.kills, asked.events, asked.seed)
+        report = kill(config, asked.kills, asked.events, asked.seed, asked.within_s)
     where = (f"{n} after step {step}" if step else f"{n} at any time" for step, n in sorted(report.kills.items()))
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {report.seconds:,.0f} s")
