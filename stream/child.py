@@ -17,6 +17,8 @@ kill $watch 2>/dev/null
 exit $status
 """
 GRACE_S = 15.0
+BY_SIGNAL = 128
+"""A shell tells of a child that signal n ended by the status 128 + n."""
 
 
 class Child:
@@ -40,6 +42,12 @@ class Child:
     def running(self) -> bool:
         """Whether it still runs."""
         return self._process.poll() is None
+
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it that nobody had asked us for: kill -9, or the kernel for want of memory."""
+        status = self._process.poll()
+        return status is not None and (status < 0 or status > BY_SIGNAL)
 
     def last_words(self, lines: int = 5) -> str:
         """The end of its log."""

@@ -59,7 +59,7 @@ class Partitions:
                 "partition %d: the log begins at offset %d; what came before is not in the state", number, held.begin
             )
         elif offset < held.begin:
-            skip(store, number, held.begin, self._config.topics.clicks)
+            skip(store, number, held.begin, self._config)
         return store
 
     def close(self, number: int) -> None:
@@ -144,15 +144,16 @@ class Partitions:
         return None
 
 
-def skip(store: Store, number: int, begin: int, topic: str) -> None:
-    """Go on at `begin` of the log: what the store had not read before it was deleted."""
+def skip(store: Store, number: int, begin: int, config: Config) -> None:
+    """Go on at `begin` of the log, and say what the store had not read before it was deleted."""
     lost_from = store.state.next_offset - store.state.base
     store.skip_to(begin + store.state.base)
     log.warning(
         "partition %d: events %d to %d were deleted from the log before they were read (retention); the state is kept, "
-        "and goes on from offset %d. `anabranch status` counts what was lost; a longer retention.ms of the topic %r "
-        "keeps it from happening again",
-        number, lost_from, begin - 1, begin, topic,
+        "and goes on from offset %d. `anabranch status` counts what was lost. To keep it from happening again, have the "
+        "log kept for longer, 14 days: `kafka-configs.sh --bootstrap-server %s --alter --entity-type topics "
+        "--entity-name %s --add-config retention.ms=1209600000`",
+        number, lost_from, begin - 1, begin, config.broker, config.topics.clicks,
     )  # fmt: skip
 
 

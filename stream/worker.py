@@ -115,7 +115,7 @@ class Worker:
             if records[0].offset + store.state.base > store.state.next_offset + BROKERS_OWN:
                 begin = (await self._consumer.beginning_offsets([partition]))[partition]
                 if begin + store.state.base > store.state.next_offset:
-                    skip(store, number, records[0].offset, self._topics.clicks)
+                    skip(store, number, records[0].offset, self._config)
             decoded = self._decoder.decode(records, store.state.base)
             steps.reached(1)
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)

@@ -27,8 +27,9 @@ OwnSessionOption = Annotated[bool, typer.Option("--own-session", hidden=True)]
 
 
 LEARNING_NICENESS = 15
-TRAINER_AGAIN_S = 5.0
-"""Before a trainer that ended is started again; each time twice as long, at most five minutes."""
+AGAIN_S = 5.0
+"""Before a process that ended is started again; each time twice as long, at most five minutes."""
+MEANWHILE = {"trainer": "the champion goes on serving", "worker": "it goes on at the offset it had come to"}
 
 
 @app.command()
@@ -157,7 +158,7 @@ class Kept:
     def __init__(self, start: "Callable[[], Child]") -> None:
         self._start = start
         self.child = start()
-        self._pause_s, self._again_at = TRAINER_AGAIN_S, 0.0
+        self._pause_s, self._again_at = AGAIN_S, 0.0
 
     def start_again(self) -> None:
         """Start it again, but not at once: what ends every time would keep a processor busy."""
@@ -165,8 +166,8 @@ class Kept:
         if not self._again_at:
             self._again_at = now + self._pause_s
             print(
-                f"anabranch: the {self.child.name} ended and is started again in {self._pause_s:.0f} s; the champion "
-                f"goes on serving; {self.child.log} ends:\n{self.child.last_words()}",
+                f"anabranch: the {self.child.name} ended and is started again in {self._pause_s:.0f} s; "
+                f"{MEANWHILE[self.child.name]}; {self.child.log} ends:\n{self.child.last_words()}",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
         elif now >= self._again_at:
@@ -215,14 +216,17 @@ def running(
 
 
 def check_children() -> None:
-    """Raise AnabranchError when the worker has ended by itself; a trainer that has is started again."""
+    """Start again what was killed, and a trainer whatever ended it.
+
+    Raises AnabranchError where the worker ended by itself: it would for the same reason again.
+    """
     from stream.errors import AnabranchError
 
     for kept in _children:
         child = kept.child
         if child.running:
             continue
-        if child.name == "trainer":
+        if child.name == "trainer" or child.killed:
             kept.start_again()
         else:
             raise AnabranchError(f"the {child.name} ended; {child.log} ends:\n{child.last_words()}")

@@ -1,8 +1,8 @@
 """What docs/faults.md says of each fault, done to a worker that runs: `make test-faults`."""
 
 import contextlib
+import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,17 +11,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from model.versions import list_versions
 from state.view import View
 from stream.broker import EmbeddedBroker
 from stream.config import Config
+from stream.pointers import MODEL_NAME
 from stream.topics import ensure
 from tests.conftest import with_topics
-from tests.crash.kills import impatient, publish, settle, worker_of
-from tests.crash.lives import Nursery, nursery, runs
-from tests.crash.oracle import differences, fold
-from tests.e2e.conftest import read_all, until
+from tests.crash.clicks import Clicks, eventful
+from tests.crash.kills import impatient, settle, worker_of
+from tests.crash.lives import Life, Nursery, nursery, runs
+from tests.crash.oracle import compare, differences, fold
+from tests.e2e.conftest import progress, read_all, until
 from tests.e2e.wire import Wire
 from tests.kafka import broker_of_our_own, missing
 
@@ -46,17 +49,19 @@ def wire(tmp_path: Path):
 
 
 def on(address: str, data: Path) -> Config:
-    return impatient(with_topics(address, data, partitions=2))
+    return eventful(impatient(with_topics(address, data, partitions=2)))
 
 
 def clicked(config: Config, first: int, count: int) -> None:
     with contextlib.closing(KafkaProducer(bootstrap_servers=config.broker)) as producer:
-        publish(producer, config, random.Random(first), first, count)
+        clicks = Clicks(config, seed=3)
+        clicks.published = first
+        clicks.publish(producer, count)
 
 
 def read(config: Config) -> int:
     with View(config.data, config.topics.clicks, config.state) as view:
-        return sum(p.marks().applied + p.marks().dead for p in view.partitions.values())
+        return progress(view)
 
 
 def said(config: Config) -> str:
@@ -66,9 +71,8 @@ def said(config: Config) -> str:
 
 def settled(lives: Nursery, config: Config, **env: str) -> list[str]:
     """Let a last worker catch up; what is not as the log says."""
-    truth = fold(read_all(config, config.topics.clicks), config.state.sequence_events)
-    settle(lives, config, truth, **env)
-    return differences(config, truth)
+    settle(lives, config, **env)
+    return differences(config, fold(read_all(config, config.topics.clicks), config))
 
 
 def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
@@ -220,6 +224,120 @@ def test_a_clock_that_jumps_changes_nothing(broker, lives, tmp_path, jumps):
     until(lambda: read(config) == 800)
     lives.tell(worker, signal.SIGTERM)
     assert settled(lives, config) == []
+    assert "Traceback" not in said(config)
+
+
+def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
+    config = on(broker, tmp_path / "data")
+    worker = worker_of(config)
+    often = {"ANABRANCH_TRAINER__EVERY_EVENTS": "150", "ANABRANCH_TRAINER__MIN_EVENTS": "100"}
+    words = ["trainer", "--data", str(config.data), "--broker", broker]
+    jumps = [0, 0, 86_400, 0, 0, -200_000, 0, 0, 10_000_000, 0, 0, -20_000_000]
+    working = lives.start(worker)
+    learning = lives.start(Life(words, worker.env | often, str(config.data / "trainer.log"), clock_jumps_s=jumps))
+    for version in range(1, 4):
+        clicked(config, version * 300, 300)
+        until(lambda version=version: len(list_versions(config.artifacts_url, MODEL_NAME)) >= version, 240)
+    versions = list_versions(config.artifacts_url, MODEL_NAME)
+    assert [v.offsets for v in versions] == sorted((v.offsets for v in versions), key=lambda o: sum(o.values()))
+    assert "Traceback" not in (config.data / "trainer.log").read_text()
+    moved = [json.loads(r.value)["moved_ts"] for r in read_all(config, config.topics.models) if r.value]
+    assert moved == sorted(set(moved)), "the pointers are in order, whatever the clock said"
+    for process in (working, learning):
+        lives.tell(process, signal.SIGTERM)
+
+
+def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
+    data, said = tmp_path / "data", tmp_path / "said"
+    with said.open("w") as to:
+        up = subprocess.Popen([sys.executable, "-m", "stream.cli", "up", "--data", data], stdout=to, stderr=to)
+
+    def owner(role: str) -> int:
+        lock = data / f"{role}.lock"
+        process = int((lock.read_text() if lock.exists() else "") or 0)
+        return process if process and runs(process) else 0
+
+    def clicks_read() -> int:
+        with View(data, "clicks", Config().state) as view:
+            return progress(view)
+
+    def click(producer: KafkaProducer) -> None:
+        producer.send("clicks", key=b"ann", value=b'{"user": "ann", "item": "milk"}')
+        producer.flush()
+
+    try:
+        until(lambda: owner("trainer") and owner("worker"))
+        address = said.read_text().split("broker ")[1].split(",")[0]
+        with contextlib.closing(KafkaProducer(bootstrap_servers=address)) as producer:
+            click(producer)
+            until(lambda: clicks_read() == 1)
+            before = {role: owner(role) for role in ("trainer", "worker")}
+            for process in before.values():
+                os.kill(process, signal.SIGKILL)
+            click(producer)
+            for role, process in before.items():
+                until(lambda role=role, process=process: owner(role) not in (0, process))
+                assert f"the {role} ended and is started again in 5 s" in said.read_text()
+            until(lambda: clicks_read() == 2)
+        assert up.poll() is None
+    finally:
+        up.terminate()
+        up.wait(60)
+    assert "Traceback" not in said.read_text()
+
+
+@pytest.fixture
+def kafka_alone():
+    """A Kafka: the embedded broker deletes no records."""
+    if reason := missing():
+        pytest.skip(reason)
+    with broker_of_our_own(**{"group.min.session.timeout.ms": "1000"}) as started:
+        yield started.address
+
+
+def delete_up_to(config: Config, offsets: dict[int, int]) -> None:
+    """What retention does, now."""
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=config.broker)) as admin:
+        admin.delete_records({TopicPartition(config.topics.clicks, p): o for p, o in offsets.items()})
+
+
+@pytest.mark.parametrize("worker_is", ["stopped", "running"])
+def test_retention_that_overtakes_a_worker_is_told_before_anything_is_written(kafka_alone, lives, tmp_path, worker_is):
+    config = on(kafka_alone, tmp_path / "data")
+    clicked(config, 0, 300)
+    worker = lives.start(worker_of(config))
+    until(lambda: read(config) == 300)
+    lives.tell(worker, signal.SIGTERM if worker_is == "stopped" else signal.SIGSTOP)
+    clicked(config, 300, 300)
+    log = read_all(config, config.topics.clicks)
+    with View(config.data, config.topics.clicks, config.state) as view:
+        before = {number: p.marks() for number, p in view.partitions.items()}
+    deleted = {number: marks.next_offset + 50 for number, marks in before.items()}
+    delete_up_to(config, deleted)
+
+    if worker_is == "running":
+        lives.tell(worker, signal.SIGCONT)
+    else:
+        # It dies before its first write of an event: what it has written by then is what it found out.
+        assert lives.live(msgspec.structs.replace(worker_of(config), step=1, count=1), 60)
+        with View(config.data, config.topics.clicks, config.state) as view:
+            for number, marks in before.items():
+                now = view.partitions[number].marks()
+                assert (now.lost, now.next_offset, now.applied) == (50, deleted[number], marks.applied)
+        worker = lives.start(worker_of(config))
+    until(lambda: read(config) == 600)
+    for number, marks in before.items():
+        first, last = marks.next_offset, deleted[number] - 1
+        assert f"partition {number}: events {first} to {last} were deleted from the log" in said(config)
+    assert f"--entity-name {config.topics.clicks} --add-config retention.ms=" in said(config)
+    with View(config.data, config.topics.clicks, config.state) as view:
+        until(lambda: view.refresh() or all(p.answered() >= p.marks().next_offset for p in view.partitions.values()))
+    lives.tell(worker, signal.SIGTERM)
+    left = [r for r in log if not before[r.partition].next_offset <= r.offset < deleted[r.partition]]
+    # The dead letters among what was lost were never seen.
+    found = compare(config, fold(left, config))
+    assert (found.lost, found.doubled) == (0, 0)
+    assert [d for d in found.differences if not d.endswith("lost to retention: 50, not 0")] == []
     assert "Traceback" not in said(config)
 
 

@@ -1,6 +1,5 @@
 """Backup, restore and replay while a worker runs and while none does, against the oracle folded from the log."""
 
-import random
 import shutil
 import signal
 from pathlib import Path
@@ -13,10 +12,11 @@ from stream.cli import recovery
 from stream.config import Config
 from stream.errors import AnabranchError, DataDirectoryError
 from tests.conftest import with_topics
-from tests.crash.kills import impatient, publish, settle, worker_of
+from tests.crash.clicks import Clicks, eventful
+from tests.crash.kills import impatient, settle, worker_of
 from tests.crash.lives import Nursery, nursery
 from tests.crash.oracle import Truth, differences, fold
-from tests.e2e.conftest import flags_of, read_all, until
+from tests.e2e.conftest import flags_of, progress, read_all, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -29,7 +29,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def config(request, broker: str, tmp_path: Path, monkeypatch) -> Config:
-    made = with_topics(broker, tmp_path / "data", partitions=2)
+    made = eventful(with_topics(broker, tmp_path / "data", partitions=2))
     for name, value in flags_of(made).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ANABRANCH_BROKER", broker)
@@ -37,36 +37,37 @@ def config(request, broker: str, tmp_path: Path, monkeypatch) -> Config:
 
 
 def log_of(config: Config) -> Truth:
-    return fold(read_all(config, config.topics.clicks), config.state.sequence_events)
+    return fold(read_all(config, config.topics.clicks), config)
 
 
-def applied(config: Config) -> int:
+def read(config: Config) -> int:
     with View(config.data, config.topics.clicks, config.state) as view:
-        return sum(p.marks().applied + p.marks().dead for p in view.partitions.values())
+        return progress(view)
 
 
 def test_a_backup_taken_while_the_worker_runs_goes_on_elsewhere_with_nothing_lost_or_doubled(
     config, lives: Nursery, producer, tmp_path
 ):
-    draw = random.Random(1)
-    publish(producer, config, draw, 0, 300)
+    clicks = Clicks(config, seed=1)
+    clicks.publish(producer, 300)
     worker = lives.start(worker_of(config))
-    until(lambda: applied(config) == 300)
+    until(lambda: read(config) == 300)
     recovery.backup(str(tmp_path / "kept"), data=config.data)
-    publish(producer, config, draw, 300, 200)
-    until(lambda: applied(config) == 500)
+    clicks.publish(producer, 200)
+    until(lambda: read(config) == 500)
     lives.tell(worker, signal.SIGKILL)
 
     elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere")
     recovery.restore(str(tmp_path / "kept"), data=elsewhere.data)
-    assert applied(elsewhere) == 300
-    settle(lives, elsewhere, truth := log_of(config))
-    assert differences(elsewhere, truth) == []
+    assert read(elsewhere) == 300
+    settle(lives, elsewhere)
+    assert differences(elsewhere, log_of(config)) == []
 
 
 def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, lives, producer, tmp_path):
-    publish(producer, config, random.Random(2), 0, 100)
-    settle(lives, config, truth := log_of(config))
+    Clicks(config, seed=2).publish(producer, 100)
+    settle(lives, config)
+    truth = log_of(config)
     recovery.backup(str(tmp_path / "kept"), data=config.data)
     with pytest.raises(AnabranchError, match="is not empty: give each backup a place of its own"):
         recovery.backup(str(tmp_path / "kept"), data=config.data)
@@ -83,34 +84,34 @@ def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, li
 
 
 def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives, producer, capsys):
-    draw = random.Random(3)
-    publish(producer, config, draw, 0, 300)
+    clicks = Clicks(config, seed=3)
+    clicks.publish(producer, 300)
     worker = lives.start(worker_of(config))
-    until(lambda: applied(config) == 300)
+    until(lambda: read(config) == 300)
     with View(config.data, config.topics.clicks, config.state) as view:
         until(lambda: all(p.answered() >= p.marks().next_offset for p in view.partitions.values()) or view.refresh())
     said = len(read_all(config, config.topics.recommendations))
     recovery.replay("earliest", data=config.data)
     assert "swapped in; the state before is kept in" in capsys.readouterr().out
     until(lambda: len(list(config.data.glob("aside-*"))) == 2)
-    until(lambda: applied(config) == 300)
+    until(lambda: read(config) == 300)
     assert len(read_all(config, config.topics.recommendations)) == said, "who was answered is not answered again"
-    publish(producer, config, draw, 300, 100)
-    until(lambda: applied(config) == 400)
+    clicks.publish(producer, 100)
+    until(lambda: read(config) == 400)
     lives.tell(worker, signal.SIGTERM)
-    settle(lives, config, truth := log_of(config))
-    assert differences(config, truth) == []
+    settle(lives, config)
+    assert differences(config, log_of(config)) == []
 
 
 def test_a_replay_from_an_offset_leaves_out_what_came_before(config, lives, producer, capsys):
-    publish(producer, config, random.Random(4), 0, 100)
-    settle(lives, config, log_of(config))
+    Clicks(config, seed=4).publish(producer, 100)
+    settle(lives, config)
     recovery.replay("20", data=config.data)
     assert "what the log had before offset 20 is not in it" in capsys.readouterr().out
     records = [r for r in read_all(config, config.topics.clicks) if r.offset >= 20]
-    truth = fold(records, config.state.sequence_events)
+    truth = fold(records, config)
     with View(config.data, config.topics.clicks, config.state) as view:
-        assert sum(p.marks().applied for p in view.partitions.values()) == truth.edges.total()
+        assert sum(p.marks().applied for p in view.partitions.values()) == truth.events
         assert {p.marks().lost for p in view.partitions.values()} == {20}
     with pytest.raises(AnabranchError, match="offset 100000 lies beyond the end of partition 0"):
         recovery.replay("100000", data=config.data)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import msgspec
@@ -61,6 +62,7 @@ class Shop:
         )
         self.store = Store(data / "clicks-0", Identity("cluster", "clicks", 0, 1, 20, 4), STATE)
         self.draw = np.random.default_rng(0)
+        self.jumped_ms = 0
         self.topics = Topics()
         self.begin()
 
@@ -76,7 +78,7 @@ class Shop:
         names = [u.encode() for u in users], [i.encode() for i in items]
         events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
         events["offset"] = start + np.arange(len(users))
-        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
+        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"] + self.jumped_ms
         self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
     def crowd(self, count: int) -> None:
@@ -323,6 +325,21 @@ def test_fed_one_user_only_it_still_learns_and_decides_nothing_by_that_user(shop
         shop.turn()
     assert shop.champion == "000002"
     assert "too few to tell it from the champion" in shop.versions[-1].verdict.reason
+
+
+def test_clocks_that_jump_change_neither_when_it_learns_nor_who_serves(shop, monkeypatch):
+    for number, jump_s in enumerate((0, 10_000_000, -20_000_000), 1):
+        wall = time.time_ns() + jump_s * 10**9
+        monkeypatch.setattr(time, "time_ns", lambda wall=wall: wall)
+        shop.jumped_ms = jump_s * 1000
+        shop.crowd(EVERY)
+        shop.turn()
+        monkeypatch.undo()
+        shop.turn()
+        assert [v.offsets for v in shop.versions] == [{0: n * EVERY} for n in range(1, number + 1)]
+        assert shop.champion == shop.versions[-1].version == f"{number:06}"
+    moved = [p.moved_ts for p in shop.topics.pointers]
+    assert moved == sorted(set(moved)), "a pointer is later than the one before, whatever the clock says"
 
 
 def test_a_bots_burst_is_no_reason_to_learn_and_little_to_learn_from(shop, monkeypatch):
