@@ -150,8 +150,8 @@ def skip(store: Store, number: int, begin: int, config: Config) -> None:
     store.skip_to(begin + store.state.base)
     log.warning(
         "partition %d: events %d to %d were deleted from the log before they were read (retention); the state is kept, "
-        "and goes on from offset %d. `anabranch status` counts what was lost. To keep it from happening again, have the "
-        "log kept for longer, 14 days: `kafka-configs.sh --bootstrap-server %s --alter --entity-type topics "
+        "and goes on from offset %d. `anabranch status` counts what was lost. Against a next time, keep the log for "
+        "longer, 14 days: `kafka-configs.sh --bootstrap-server %s --alter --entity-type topics "
         "--entity-name %s --add-config retention.ms=1209600000`",
         number, lost_from, begin - 1, begin, config.broker, config.topics.clicks,
     )  # fmt: skip
