@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from state.view import View
 from stream.config import Config
 
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 
 
 def flags_of(config: Config) -> dict[str, str]:
