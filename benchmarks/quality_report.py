@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SERVED, VARIANTS, load
+from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SERVED, SHORT_EVENTS, VARIANTS, load
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -72,8 +72,8 @@ class Measured:
         )
         return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
 
-    def against(self, variant: str, over: str, place: str) -> str:
-        """The lead over another variant and its interval, of the seeds both have."""
+    def against(self, variant: str, over: str, place: str, among: np.ndarray | None = None) -> str:
+        """The lead over another variant and its interval, of the seeds both have; `among` some of the tests."""
         if (
             variant not in self.runs
             or over not in self.runs
@@ -84,6 +84,8 @@ class Measured:
         users = self.cut.tests.users
         who = users[self.cut.last] if place.startswith("last") else users
         both = list(zip(self.ranks(variant, place), self.ranks(over, place), strict=False))
+        if among is not None:
+            who, both = who[among], [(mine[among], theirs[among]) for mine, theirs in both]
         a, b = (np.concatenate(side) for side in zip(*both, strict=True))
         middle, low, high = lead(a, b, np.tile(who, len(both)))
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
@@ -158,6 +160,10 @@ class Measured:
         for name in ("SASRec", "CREATE"):
             at = [f"{name}, {seconds} s" for seconds in FOR_SECONDS]
             yield row([name, *(f"{self.mean(v, BEST)} ({epochs(v)})" for v in at if v in self.runs)])
+        pairs = [(f"CREATE, {seconds} s", f"SASRec, {seconds} s") for seconds in FOR_SECONDS]
+        short = np.diff(self.cut.tests.indptr) <= SHORT_EVENTS
+        yield row(["CREATE over SASRec", *(self.against(*pair, BEST) for pair in pairs)])
+        yield row([f"histories ≤ {SHORT_EVENTS}", *(self.against(*pair, BEST, short) for pair in pairs)])
 
 
 def main() -> None:
