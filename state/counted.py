@@ -50,6 +50,8 @@ class Counted:
 def take_out(counted: Counted, touched: Ids, rows: Records, settings: StateSettings) -> None:
     """Take the marked steps and their pairs out of the rows of the touched items, which hold all of them."""
     steps, marked, owner = counted.all()
+    if not marked.any():
+        return
     place = np.searchsorted(touched, steps["item"])
     weight = counted._kinds.weight[steps["kind"]]
     pairs = pairs_in(place, steps["ts"], weight, owner, marked, settings.pair_window_events)

@@ -34,6 +34,16 @@ def hash_ids(identifiers: list[bytes]) -> Ids:
     return hashes
 
 
+def packed_keys(hashes: Ids) -> list[bytes]:
+    """Big-endian keys of hashes.
+
+    >>> packed_keys(np.array([1], np.uint64))
+    [b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01']
+    """
+    packed = hashes.astype(">u8").tobytes()
+    return [packed[at : at + 8] for at in range(0, len(packed), 8)]
+
+
 class EventBatch(NamedTuple):
     """Valid events of one partition in log order, with their ids for the dictionary."""
 

@@ -4,12 +4,13 @@ import numpy as np
 from rocksdict import WriteBatch
 
 from state.counted import Counted, take_out
-from state.events import EventBatch, Ids, Ints, Records
+from state.events import EventBatch, Ids, Ints, Records, packed_keys
 from state.graph import fold, pairs_in
 from state.marks import Marks
 from state.partition import EDGE, HIDDEN, POPULAR, Partition
 from state.removal import put_hidden
 from state.sequences import STEP
+from state.sorting import begins, distinct
 from state.timeline import Merged
 
 
@@ -24,11 +25,13 @@ def fold_events(partition: Partition, batch: EventBatch, marks: Marks, write: Wr
 
     counted, new, owner = plus.all()
     lost, marked, _ = minus.all()
-    touched = np.unique(np.concatenate([counted["item"], lost["item"], events["item"]]))
+    items = distinct(events["item"])
+    touched = distinct(np.concatenate([counted["item"], lost["item"], items]))
     rows = partition.row_records(touched)
     take_out(minus, touched, rows, partition._settings)
     # An item may be gone although a user's step, which is not reached yet, still names it.
-    there = (rows["ts"] > 0) | np.isin(touched, events["item"])
+    there = rows["ts"] > 0
+    there[np.searchsorted(touched, items)] = True
     place = np.searchsorted(touched, counted["item"])
     if not there.all():
         known = there[place]
@@ -36,10 +39,10 @@ def fold_events(partition: Partition, batch: EventBatch, marks: Marks, write: Wr
     weight = partition.kinds.weight[counted["kind"]]
     pairs = pairs_in(place, counted["ts"], weight, owner, new, partition._settings.pair_window_events)
     fold(touched, rows, place[new], counted["ts"][new], weight[new], pairs, partition._settings)
-    keys, values, size = touched.astype(">u8").tobytes(), rows.tobytes(), partition._row.itemsize
-    column = partition._handle["rows"]
-    for at in np.flatnonzero(there).tolist():
-        write.put(keys[at * 8 : at * 8 + 8], values[at * size : (at + 1) * size], column)
+    values, size, column = rows.tobytes(), partition._row.itemsize, partition._handle["rows"]
+    for at, (key, known) in enumerate(zip(packed_keys(touched), there.tolist(), strict=True)):
+        if known:
+            write.put(key, values[at * size : (at + 1) * size], column)
     _put_popular(partition, touched, rows, write)
     return counted[new], lost[marked]
 
@@ -53,7 +56,7 @@ def _fold_sequences(
     for name in ("item", "ts", "kind"):
         new[name] = ordered[name]
     merged = partition.users.append(users, new, starts, ends, write, int(batch.events["offset"][0]))
-    unknown = users[np.array(merged.before) == 0]
+    unknown = users[merged.before == 0]
     _put_names(partition, b"u", unknown, batch.events["user"], batch.users, write)
     marks.users += len(unknown)
 
@@ -131,11 +134,10 @@ def _put_names(
 ) -> None:
     if not len(unknown):
         return
-    known, first = np.unique(hashes, return_index=True)
-    rows = first[np.searchsorted(known, unknown)].tolist()
-    keys, column = unknown.astype(">u8").tobytes(), partition._handle["ids"]
-    for at, row in enumerate(rows):
-        write.put(prefix + keys[at * 8 : at * 8 + 8], names[row], column)
+    row_of = dict(zip(hashes.tolist(), range(len(hashes)), strict=True))
+    column = partition._handle["ids"]
+    for node, key in zip(unknown.tolist(), packed_keys(unknown), strict=True):
+        write.put(prefix + key, names[row_of[node]], column)
 
 
 def _fold_edges(partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch) -> None:
@@ -145,7 +147,7 @@ def _fold_edges(partition: Partition, batch: EventBatch, marks: Marks, write: Wr
     for name in ("user", "ts", "kind"):
         edges[name] = ordered[name]
     merged = partition.items.append(items, edges, starts, ends, write, int(batch.events["offset"][0]))
-    unknown = items[np.array(merged.before) == 0]
+    unknown = items[merged.before == 0]
     _put_names(partition, b"i", unknown, batch.events["item"], batch.items, write)
     marks.items += len(unknown)
 
@@ -168,5 +170,5 @@ def _put_popular(partition: Partition, touched: Ids, rows: Records, write: Write
 def _grouped(events: Records, by: str) -> tuple[Records, Ids, Ints, Ints]:
     """Events by one of their ends, in order of arrival within each: they, the ends, where each begins and stops."""
     ordered = events[np.argsort(events[by], kind="stable")]
-    nodes, starts = np.unique(ordered[by], return_index=True)
-    return ordered, nodes, starts, np.append(starts[1:], len(ordered))
+    starts = np.flatnonzero(begins(ordered[by]))
+    return ordered, ordered[by][starts], starts, np.append(starts[1:], len(ordered))

@@ -15,6 +15,7 @@ import numpy as np
 from state.events import Floats, Ids, Ints, Records
 from state.kinds import Kinds, Mask, kinds_of
 from state.settings import StateSettings
+from state.sorting import begins, distinct, order_of
 
 AT_ONCE = 4096
 NOTHING = 1e-4
@@ -208,27 +209,38 @@ def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSetting
     to_left = weight * np.exp2(-(rows["ts"][left] - pairs.ts) / half_life_ms)
     to_right = weight * np.exp2(-(rows["ts"][right] - pairs.ts) / half_life_ms)
     n = len(touched)
-    keys, entry = np.unique(np.concatenate([left * n + right, right * n + left]), return_inverse=True)
+    keys = np.concatenate([left * n + right, right * n + left])
+    order = order_of(keys)
+    keys = keys[order]
+    first = begins(keys)
+    entry = np.empty(len(keys), np.int64)
+    entry[order] = np.cumsum(first) - 1
+    keys = keys[first]
     after = np.bincount(entry[: len(left)], to_left, minlength=len(keys)).astype(np.float32)
     before = np.bincount(entry[len(left) :], to_right, minlength=len(keys)).astype(np.float32)
     row, node = keys // n, touched[keys % n]
 
     known, slot = _slots_of(rows["nodes"], row, node)
-    rows["after"][row[known], slot[known]] += after[known]
-    rows["before"][row[known], slot[known]] += before[known]
+    met = row[known], slot[known]
+    rows["after"][met] += after[known]
+    rows["before"][met] += before[known]
     if known.all():
         return
 
     # New neighbours, strongest first, take the weakest slots. A quarter of the row is always theirs; beyond that
     # a slot is taken only from a weaker neighbour, so that one batch of strangers cannot wipe out a row.
-    row, node, after, before = row[~known], node[~known], after[~known], before[~known]
-    order = np.lexsort((-(after + before), row))
-    row, node, after, before = row[order], node[order], after[order], before[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    new = np.flatnonzero(~known)
+    # A negated float's bits, turned over, ascend as the float descends.
+    new = new[order_of((-(after[new] + before[new])).view(np.uint32) ^ np.uint32(0xFFFFFFFF))]
+    new = new[order_of(row[new])]
+    starts = np.flatnonzero(begins(row[new]))
+    rank = np.arange(len(new)) - np.repeat(starts, np.diff(starts, append=len(new)))
     slots = rows["nodes"].shape[1]
     fits = rank < slots
-    row, node, after, before, rank = row[fits], node[fits], after[fits], before[fits], rank[fits]
-    crowded, place = np.unique(row, return_inverse=True)
+    new, rank = new[fits], rank[fits]
+    row, node, after, before = row[new], node[new], after[new], before[new]
+    first = begins(row)
+    crowded, place = row[first], np.cumsum(first) - 1
     strength = rows["after"][crowded] + rows["before"][crowded]
     slot = np.argsort(strength, axis=1, kind="stable")[place, rank]
     takes = (rank < max(1, slots // 4)) | (strength[place, slot] <= after + before)
@@ -278,7 +290,8 @@ class MemoryGraph:
         all_items = np.array(items, np.uint64)
         all_ts = np.array(times, np.int64)
         sequence = np.repeat(np.arange(len(lengths)), lengths)
-        touched, place = np.unique(all_items, return_inverse=True)
+        touched = distinct(all_items)
+        place = np.searchsorted(touched, all_items)
         weight, is_new = np.array(weights, np.float32), np.array(new, bool)
         pairs = pairs_in(place, all_ts, weight, sequence, is_new, window)
         at = self._places(touched)

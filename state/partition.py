@@ -26,7 +26,7 @@ import numpy as np
 from rocksdict import ColumnFamily, Rdict
 
 from state.errors import StateError
-from state.events import Ids, Records
+from state.events import Ids, Records, packed_keys
 from state.graph import Rows, as_rows, row_dtype
 from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
@@ -129,7 +129,7 @@ class Partition:
         """Packed rows of the item-item graph, writable, in the order asked for; zeros for an unknown item."""
         empty = bytes(self._row.itemsize)
         values = self._get("rows", items)
-        return np.frombuffer(bytearray(b"".join(v or empty for v in values)), self._row)
+        return np.frombuffer(bytearray().join([v or empty for v in values]), self._row)
 
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph."""
@@ -225,15 +225,11 @@ class Partition:
         return value
 
     def _get(self, column: str, hashes: Ids) -> list[bytes | None]:
-        keys = hashes.astype(">u8").tobytes()
         with rocksdb("read", self.path):
-            found: list[bytes | None] = self._column[column].get([keys[i : i + 8] for i in range(0, len(keys), 8)])
+            found: list[bytes | None] = self._column[column].get(packed_keys(hashes))
         return found
 
     def _names(self, prefix: bytes, hashes: Ids) -> list[bytes | None]:
-        keys = hashes.astype(">u8").tobytes()
         with rocksdb("read", self.path):
-            found: list[bytes | None] = self._column["ids"].get(
-                [prefix + keys[i : i + 8] for i in range(0, len(keys), 8)]
-            )
+            found: list[bytes | None] = self._column["ids"].get([prefix + key for key in packed_keys(hashes)])
         return found

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.events import Ids, Ints, Records
+from state.events import Ids, Ints, Records, packed_keys
 from state.kinds import Mask
 
 LEAF_STEPS = 64
@@ -33,7 +33,7 @@ class Merged(NamedTuple):
 
     heads: list[bytes]
     """Packed, before what is too much leaves for the leaves."""
-    before: list[int]
+    before: Ints
     """Steps that each head had before."""
     late: dict[int, Mask]
     """By row, which steps of its head are new, where they are not the last ones."""
@@ -54,9 +54,7 @@ class Timelines:
 
     def heads(self, nodes: Ids) -> list[bytes | None]:
         """The nodes' newest steps, packed."""
-        keys = nodes.astype(">u8").tobytes()
-        found: list[bytes | None] = self._columns[self._heads].get([keys[i : i + 8] for i in range(0, len(keys), 8)])
-        return found
+        return self._heads_at(packed_keys(nodes))
 
     def before(self, node: int, t: int, count: int, horizon: int = 0) -> Records:
         """The last `count` steps before time t and not before the horizon, oldest first."""
@@ -123,20 +121,18 @@ class Timelines:
 
     def append(self, nodes: Ids, new: Records, starts: Ints, ends: Ints, write: WriteBatch, offset: int) -> Merged:
         """Add steps, of node `r` those in `new[starts[r]:ends[r]]`, in order of arrival; the `offset` only grows."""
-        width = self._step.itemsize
-        stored = self.heads(nodes)
+        width, keys = self._step.itemsize, packed_keys(nodes)
+        stored, none = self._heads_at(keys), bytes(width)
         times = new["ts"]
-        newest = np.frombuffer(b"".join(v[-width:] if v else bytes(width) for v in stored), self._step)["ts"]
+        newest = np.frombuffer(b"".join([v[-width:] if v else none for v in stored]), self._step)["ts"]
         back = np.zeros(len(new), bool)
         back[1:] = times[1:] < times[:-1]
         back[starts] = times[starts] < newest  # 0 where the node has no steps yet
         late_rows = np.flatnonzero(np.logical_or.reduceat(back, starts)).tolist() if len(starts) else []
 
         packed, limits = new.tobytes(), list(zip((starts * width).tolist(), (ends * width).tolist(), strict=True))
-        heads: list[bytes] = [
-            (old + packed[a:b]) if old else packed[a:b] for old, (a, b) in zip(stored, limits, strict=True)
-        ]
-        before = [len(old) // width if old else 0 for old in stored]
+        heads = [(old + packed[a:b]) if old else packed[a:b] for old, (a, b) in zip(stored, limits, strict=True)]
+        before = np.fromiter(map(len, heads), np.int64, len(heads)) // width - (ends - starts)
         deep: set[int] = set()
         for row in late_rows:
             # Where there are leaves, a head has `kept` steps at least.
@@ -147,16 +143,16 @@ class Timelines:
                 if len(into_leaves):
                     deep.add(row)
         late = self._in_order(heads, before, late_rows)
-        keys, column, leaves = nodes.astype(">u8").tobytes(), self._handles[self._heads], self._handles[self._leaves]
-        most = (self._kept + LEAF_STEPS) * width
-        for row, head in enumerate(heads):
-            key, leaf = keys[row * 8 : row * 8 + 8], 0
+        column, leaves = self._handles[self._heads], self._handles[self._leaves]
+        most, put = (self._kept + LEAF_STEPS) * width, write.put
+        for key, head in zip(keys, heads, strict=True):
+            leaf = 0
             while len(head) >= most:
                 oldest, head = head[: LEAF_STEPS * width], head[LEAF_STEPS * width :]
                 place = ((offset << ORDER_BITS) + leaf, LEAF_STEPS)
-                write.put(key + LEAF_KEY.pack(0, self._first(oldest), *place)[8:], oldest, leaves)
+                put(key + LEAF_KEY.pack(0, self._first(oldest), *place)[8:], oldest, leaves)
                 leaf += 1
-            write.put(key, head, column)
+            put(key, head, column)
         return Merged(heads, before, late, deep)
 
     def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], list[bool]]:
@@ -228,7 +224,7 @@ class Timelines:
                 drawn.add(NODE.unpack(it.key())[0])
         return np.array(sorted(drawn), np.uint64)
 
-    def _in_order(self, heads: list[bytes], before: list[int], rows: list[int]) -> dict[int, Mask]:
+    def _in_order(self, heads: list[bytes], before: Ints, rows: list[int]) -> dict[int, Mask]:
         """Put the late rows' heads in order of time, in place; which of their steps are new."""
         if not rows:
             return {}
@@ -239,7 +235,7 @@ class Timelines:
         owner = np.repeat(np.arange(len(rows)), lengths)
         place = np.arange(len(joined)) - np.repeat(ends - lengths, lengths)
         order = np.lexsort((joined["ts"], owner))
-        new = (place >= np.repeat(np.array([before[row] for row in rows]), lengths))[order]
+        new = (place >= np.repeat(before[rows], lengths))[order]
         packed = joined[order].tobytes()
         for row, start, end in zip(rows, (ends - lengths).tolist(), ends.tolist(), strict=True):
             heads[row] = packed[start * width : end * width]
@@ -289,6 +285,10 @@ class Timelines:
             write.put(NODE.pack(node), steps.tobytes(), self._handles[self._heads])
         else:
             write.delete(NODE.pack(node), self._handles[self._heads])
+
+    def _heads_at(self, keys: list[bytes]) -> list[bytes | None]:
+        found: list[bytes | None] = self._columns[self._heads].get(keys)
+        return found
 
     def _head(self, node: int) -> Records:
         return np.frombuffer(self._columns[self._heads].get(NODE.pack(node)) or b"", self._step)

@@ -1,0 +1,28 @@
+"""Synthetic events: every user as likely as any other, popular items more often, time going on."""
+
+import numpy as np
+
+from state.events import EVENT, EventBatch, hash_ids
+
+BEGUN_MS = 1_600_000_000_000
+
+
+class Synthetic:
+    """Events of so many users and items, each user's in one partition."""
+
+    def __init__(self, users: int, items: int, partitions: int, seed: int = 0) -> None:
+        self._users, self._items, self._partitions = users, items, partitions
+        self._draw = np.random.default_rng(seed)
+        self._drawn = 0
+
+    def batch(self, partition: int, offset: int, size: int) -> EventBatch:
+        """The next events of a partition, from this offset on."""
+        users = self._draw.integers(0, self._users // self._partitions, size) * self._partitions + partition
+        items = (self._items * self._draw.random(size) ** 2).astype(np.int64)
+        names = [[b"%s-%d" % (kind, n) for n in ids.tolist()] for kind, ids in ((b"u", users), (b"i", items))]
+        events = np.zeros(size, EVENT)
+        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
+        events["ts"] = BEGUN_MS + self._drawn + np.arange(size)
+        events["offset"] = offset + np.arange(size)
+        self._drawn += size
+        return EventBatch(events, names[0], names[1], {})
