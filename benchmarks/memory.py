@@ -1,21 +1,29 @@
-"""Memory and disk of a worker's state as events go by, and how soon it answers after a restart.
+"""Memory and disk of a worker's state as events go by; how soon it answers after a restart, or from a checkpoint.
 
 Synthetic events of `--users` users and `--items` items, popular ones more often, go to the stores of `--partitions`
-partitions as a worker applies them. RSS is the process's, without a model and without Kafka's client. A restart is
-opening the stores and one recommendation (by popularity, as no version serves); its rival is folding all events again.
+partitions as a worker applies them. RSS is the process's, with all that a worker imports, without Kafka's buffers and
+without a model: it has no version to serve. Then, over the same stores, in seconds of the clock and of the processor:
+
+    replay     folding all events again: what was spent on it the first time, without reading them from Kafka
+    restart    a new process opens the stores and makes one recommendation (by popularity), imports and all
+    restore    all partitions from their checkpoints in the artifact store (a path), every file verified, and opened
 """
 
 import argparse
 import json
 import os
+import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from state.events import EVENT, EventBatch, hash_id, hash_ids
+import stream.app  # noqa: F401  what a worker imports is part of what it needs
+from benchmarks.synthetic import Synthetic
+from state.checkpoint import CheckpointStore, take
 from state.identity import Identity
 from state.owed import Debt
 from state.settings import StateSettings
@@ -24,8 +32,28 @@ from stream.config import Config
 from stream.ranker import Ranker
 
 BATCH = 10_000
-BEGUN_MS = 1_600_000_000_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+SAMPLES = 20
+PARTS = {
+    "memtables": "rocksdb.cur-size-all-mem-tables",
+    "indexes and filters": "rocksdb.estimate-table-readers-mem",
+}
+
+
+class Clock:
+    """Seconds of the clock and of the processor since it was made, children's included."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), self._cpu()
+
+    def spent(self) -> dict[str, float]:
+        """Both."""
+        now = time.perf_counter(), self._cpu()
+        return {name: round(b - a, 2) for name, a, b in zip(("wall", "cpu"), self._began, now, strict=True)}
+
+    def _cpu(self) -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def rss_mb() -> float:
@@ -33,14 +61,86 @@ def rss_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
 
 
+def identity_of(number: int, partitions: int) -> Identity:
+    """Of a partition of this benchmark's log."""
+    settings = StateSettings()
+    return Identity("bench", "clicks", number, partitions, settings.sequence_events, settings.neighbours_per_item)
+
+
 def opened(folder: Path, partitions: int) -> dict[int, Store]:
     """The stores."""
     settings = StateSettings()
-    shape = settings.sequence_events, settings.neighbours_per_item
-    return {
-        n: Store(folder / f"clicks-{n}", Identity("bench", "clicks", n, partitions, *shape), settings)
-        for n in range(partitions)
-    }
+    return {n: Store(folder / f"clicks-{n}", identity_of(n, partitions), settings) for n in range(partitions)}
+
+
+def closed(stores: dict[int, Store]) -> None:
+    """Close the stores."""
+    for store in stores.values():
+        store.close()
+
+
+def size(folder: Path) -> int:
+    """Bytes on disk."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
+    """Resident memory, and what RocksDB says of its own, in MB."""
+    found = {"events": events, "rss": round(rss_mb())}
+    for name, asked in PARTS.items():
+        columns = [column for store in stores.values() for column in (store._db, *store._column.values())]
+        found[name] = round(sum(column.property_int_value(asked) or 0 for column in columns) / 1e6)
+    print(found, file=sys.stderr, flush=True)
+    return found
+
+
+def filled(stores: dict[int, Store], asked: argparse.Namespace) -> tuple[list[dict[str, float]], dict[str, float], int]:
+    """Fold all events; samples on the way, what it took, and a user of partition 0."""
+    drawn = Synthetic(asked.users, asked.items, asked.partitions)
+    batches, samples = asked.events // BATCH, [sample(stores, 0)]
+    took = {"wall": 0.0, "cpu": 0.0}
+    user = 0
+    for number in range(batches):
+        store = stores[number % asked.partitions]
+        start = store.state.next_offset
+        batch = drawn.batch(number % asked.partitions, start, BATCH)
+        clock = Clock()
+        store.apply(batch, start + BATCH)
+        store.record_answers([(user, b"") for user in store.owed.take(BATCH)])
+        for name, spent in clock.spent().items():
+            took[name] += spent
+        if number % asked.partitions == 0:
+            user = int(batch.events["user"][-1])
+        if (number + 1) % max(batches // SAMPLES, 1) == 0:
+            samples.append(sample(stores, (number + 1) * BATCH))
+    return samples, took, user
+
+
+def answered(folder: Path, partitions: int, user: int) -> None:
+    """What a restarted worker does until its first recommendation."""
+    stores = opened(folder, partitions)
+    debt = Debt(0, stores[0].state.next_offset - 1, -1)
+    [answer] = Ranker(Config(), stores, None).answer(0, {user: debt})
+    assert answer.user_id
+    closed(stores)
+
+
+def restored(folder: Path, partitions: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Copy every partition to an artifact store and back: what either took."""
+    settings, artifacts = StateSettings(), str(folder / "artifacts")
+    stores, clock = opened(folder, partitions), Clock()
+    for number, store in stores.items():
+        take(store, folder / f"copy-{number}")
+        assert CheckpointStore(artifacts, identity_of(number, partitions)).upload(folder / f"copy-{number}", settings)
+        shutil.rmtree(folder / f"copy-{number}")
+    uploaded = clock.spent()
+    closed(stores)
+    clock = Clock()
+    for number in range(partitions):
+        checkpoints = CheckpointStore(artifacts, identity_of(number, partitions))
+        checkpoints.restore(checkpoints.usable()[0], folder / "elsewhere" / f"clicks-{number}")
+    closed(opened(folder / "elsewhere", partitions))
+    return uploaded, clock.spent()
 
 
 def main() -> None:
@@ -50,56 +150,39 @@ def main() -> None:
     parse.add_argument("--users", type=int, default=1_000_000)
     parse.add_argument("--items", type=int, default=200_000)
     parse.add_argument("--partitions", type=int, default=8)
+    parse.add_argument("--folder", type=Path, help="where to write; a temporary directory if not given")
+    parse.add_argument("--answer", type=int, metavar="USER", help=argparse.SUPPRESS)
     asked = parse.parse_args()
-    draw = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as name:
+    if asked.answer is not None:
+        answered(asked.folder, asked.partitions, asked.answer)
+        return
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         stores = opened(folder, asked.partitions)
-        before_mb, folding_s = rss_mb(), 0.0
-        samples: list[float] = []
-        batches = asked.events // BATCH
-        for number in range(batches):
-            partition = number % asked.partitions
-            users = draw.integers(0, asked.users // asked.partitions, BATCH) * asked.partitions + partition
-            items = (asked.items * draw.random(BATCH) ** 2).astype(np.int64)
-            user_ids, item_ids = (
-                [b"%s-%d" % (kind, n) for n in ids.tolist()] for kind, ids in ((b"u", users), (b"i", items))
-            )
-            store = stores[partition]
-            start = store.state.next_offset
-            events = np.zeros(BATCH, EVENT)
-            events["user"], events["item"] = hash_ids(user_ids), hash_ids(item_ids)
-            events["ts"] = BEGUN_MS + number * BATCH + np.arange(BATCH)
-            events["offset"] = start + np.arange(BATCH)
-            began = time.perf_counter()
-            store.apply(EventBatch(events, user_ids, item_ids, {}), start + BATCH)
-            store.record_answers([(user, b"") for user in store.owed.take(BATCH)])
-            folding_s += time.perf_counter() - began
-            if number % max(batches // 10, 1) == 0:
-                samples.append(round(rss_mb()))
-                print(f"{number * BATCH:,} events, {samples[-1]} MB", file=sys.stderr)
-        end_mb = rss_mb()
+        samples, replay, user = filled(stores, asked)
         known = sum(s.state.users for s in stores.values())
-        for store in stores.values():
-            store.close()
-        disk = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-
-        began = time.perf_counter()
-        stores = opened(folder, asked.partitions)
-        user = hash_id(user_ids[0])
-        debt = Debt(0, stores[partition].state.next_offset - 1, -1)
-        [answer] = Ranker(Config(), stores, None).answer(partition, {user: debt})
-        restart_s = time.perf_counter() - began
-        assert answer.user_id == user_ids[0]
-        for store in stores.values():
-            store.close()
+        edges = sum(s.state.edges for s in stores.values())
+        closed(stores)
+        disk = size(folder)
+        clock = Clock()
+        words = ["--folder", str(folder), "--partitions", str(asked.partitions), "--answer", str(user)]
+        subprocess.run([sys.executable, "-m", "benchmarks.memory", *words], check=True)
+        restart = clock.spent()
+        uploaded, restore = restored(folder, asked.partitions)
+    before_mb, rss = samples[0]["rss"], [s["rss"] for s in samples]
+    seconds: dict[str, Any] = {"replay": replay, "restart": restart, "upload": uploaded, "restore": restore}
     document = {
-        "ratios": {"restart/replay": round(restart_s / folding_s, 5)},
-        "events": batches * BATCH,
+        "ratios": {
+            f"{name}/replay": {by: round(took[by] / replay[by], 4) for by in took}
+            for name, took in (("restart", restart), ("restore", restore))
+        },
+        "edges": edges,
         "users": known,
-        "rss_mb": {"before": round(before_mb), "on the way": samples, "end": round(end_mb)},
-        "bytes_per_user": {"disk": round(disk / known), "memory": round((end_mb - before_mb) * 1e6 / known)},
-        "seconds": {"folding": round(folding_s, 1), "restart": round(restart_s, 2)},
+        "rss_mb": {"imports and empty stores": before_mb, "on the way": rss[1:], "most": max(rss)},
+        "rocksdb_mb": {name: [s[name] for s in samples[1:]] for name in PARTS},
+        "bytes_per_user": {"disk": round(disk / known), "memory": round((rss[-1] - before_mb) * 1e6 / known)},
+        "bytes_per_edge_on_disk": round(disk / edges, 1),
+        "seconds": {name: {by: round(s, 1) for by, s in took.items()} for name, took in seconds.items()},
     }
     print(json.dumps(document))
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import faust
 import msgspec
-import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode import Service
@@ -59,7 +58,6 @@ class Firehose(Service):
 
     async def on_start(self) -> None:
         config = self._config
-        torch.set_num_threads(config.worker.rank_threads)
         cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
         self._titles = open_titles(config.data)
         self._partitions = Partitions(config)

@@ -13,7 +13,6 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from model.versions import list_versions, manifest_sha256
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.messages import Pointer
@@ -128,6 +127,8 @@ def pointer_to(
     Raises ArtifactError when there is no such version.
     """
     moved_ts = max(time.time_ns() // 1_000_000, after.moved_ts + 1 if after else 0)
+    from model.versions import manifest_sha256  # and with it torch, which a worker without a version does without
+
     sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version) if version else ""
     return Pointer(MODEL_NAME, version, config.artifacts_url, sha256, moved_ts, role, pinned, by)
 
@@ -139,6 +140,8 @@ def key_of(pointer: Pointer) -> bytes:
 
 async def roll_back(config: Config, champion: Pointer | None, version: str | None) -> Pointer:
     """Pin another version (None: the one served before the champion) and publish that. Raises AnabranchError."""
+    from model.versions import list_versions
+
     versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME)}
     if version is None:
         serving = versions.get(champion.version) if champion else None

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from model.ranking import Ranked, Ranking
 from state.events import Ids
 from state.graph import Rows, combine
 from state.kinds import Kinds, kinds_of
@@ -19,6 +18,9 @@ from state.view import most_popular
 from stream.config import Config
 from stream.messages import Recommendation, Recommended, encode
 from stream.prequential import FALLBACK, Standing, baselines, compared_as
+
+if TYPE_CHECKING:
+    from model.ranking import Ranked, Ranking
 
 NAMES_KEPT = 500_000
 POPULAR_FOR_S = 1.0
@@ -40,7 +42,7 @@ class Serving(NamedTuple):
 
     version: str
     created_ts: int
-    ranking: Ranking
+    ranking: "Ranking"
 
 
 def in_candidates_arm(user: int, share: float) -> bool:
@@ -184,7 +186,7 @@ class Ranker:
         return combine([store.rows(items) for store in list(self._stores.values())], self._state)
 
     def _items(
-        self, ranked: Ranked | None, row: int, popular: Ids, serving: Serving | None
+        self, ranked: "Ranked | None", row: int, popular: Ids, serving: Serving | None
     ) -> tuple[list[Recommended], Serving | None]:
         if ranked is None or not ranked.items[row].any():
             strength = np.arange(len(popular), 0, -1) / max(len(popular), 1)
@@ -214,7 +216,7 @@ class Ranker:
             self._popular_until = time.monotonic() + POPULAR_FOR_S
         return self._popular[:k]
 
-    def _learn_names(self, ranked: Ranked | None, popular: Ids) -> None:
+    def _learn_names(self, ranked: "Ranked | None", popular: Ids) -> None:
         """Look up ids and titles not met before; a title that changes is seen once the names are forgotten."""
         if len(self._names) > NAMES_KEPT:
             self._names.clear()
