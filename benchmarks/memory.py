@@ -86,7 +86,7 @@ def size(folder: Path) -> int:
 
 def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
     """Resident memory, and what RocksDB says of its own, in MB."""
-    found = {"events": events, "rss": round(rss_mb())}
+    found: dict[str, float] = {"events": events, "rss": round(rss_mb())}
     for name, asked in PARTS.items():
         columns = [column for store in stores.values() for column in (store._db, *store._column.values())]
         found[name] = round(sum(column.property_int_value(asked) or 0 for column in columns) / 1e6)
