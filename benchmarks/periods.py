@@ -35,7 +35,7 @@ from torch import Tensor
 
 from model.create import Create
 from model.evidence import SHARPNESS
-from model.guard import Guard
+from model.guard import Guard, adaptive
 from model.histories import Histories, pack
 from model.rivals import Scorer, item_knn, transitions
 from model.settings import ModelSettings, TrainingSettings, without_graph
@@ -49,6 +49,8 @@ LEARNED = ("joint", "finetune", "replay", "distil", "ader", "slow")
 COUNTED = ("transitions", "item-knn")
 AT_ONCE = 256
 LIVE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+RECORDED = ("share", "epochs", "increment_epochs", "increment_learning_rate", "dropout", "replay", "distil", "no_graph")
+"""Arguments that stand in every line of the output."""
 WINDOW = 5
 """Steps within which two items are a pair."""
 
@@ -221,7 +223,8 @@ def increment(
     learned = new if variant in ("finetune", "ader") else together([new, drawn])
     guard = None
     if variant in ("distil", "ader"):
-        guard = Guard(before, drawn, asked.distil, model.item_count, len(learned))
+        weight = adaptive(asked.distil, before.item_count, known, len(drawn), len(new))
+        guard = Guard(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
     train(
         model, learned, settings, warm_up_epochs=settings.increment_warm_up_epochs, epochs=asked.increment_epochs,
         learning_rate=asked.increment_learning_rate, seed=seed, fresh=False, guard=guard,
@@ -248,7 +251,8 @@ def run(
         torch.manual_seed(seed * 1000 + t)
         old, new, known = periods.sessions[:t], periods.sessions[t], periods.known[t]
         test = tested(periods.sessions[t + 1], known, asked.tests, 0)
-        row = {"data": asked.data, "share": asked.share, "variant": variant, "seed": seed, "period": t}
+        row = {"data": asked.data, "variant": variant, "seed": seed, "period": t}
+        row |= {key: getattr(asked, key) for key in RECORDED}
         if variant in COUNTED:
             counted = transitions(together([*old, new]), known, WINDOW) if variant == "transitions" else None
             scorer = counted or item_knn(together([*old, new]), known)

@@ -16,6 +16,7 @@ from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
 from model.fusion import AT_FIRST, MODEL_ALONE, Fusion
 from model.gate import Compared, Measured, Verdict, judge
+from model.guard import Guard, adaptive
 from model.histories import Histories, to_histories
 from model.holdout import Answers, Holdout, among, cross_fitted, cut
 from model.metrics import Ranks, ranks_of
@@ -77,6 +78,10 @@ def learn(
     vocabulary, net = grow(net, vocabulary.release(gone), names, rows_of)
     histories = to_histories(past, vocabulary)
     learning_rate = training.learning_rate if fresh else training.increment_learning_rate
+    guard = None
+    if champion is not None and arrived is not None and not fresh and training.distil:
+        items = len(vocabulary) - len(vocabulary.free)
+        guard = guarded(champion, sequences, arrived, gone, items, training.distil)
     spent = train(
         net,
         histories,
@@ -86,6 +91,7 @@ def learn(
         learning_rate=learning_rate,
         seed=seed,
         fresh=fresh,
+        guard=guard,
         progress=lambda share: progress(0.5 * share, "learning what came until shortly before"),
     )
     progress(0.5, "weighing the live graph")
@@ -110,6 +116,7 @@ def learn(
         learning_rate=learning_rate,
         seed=seed + 1,
         fresh=False,
+        guard=guard,
         progress=lambda share: progress(0.7 + 0.3 * share, "learning what came last"),
     )
     metrics |= {
@@ -145,6 +152,19 @@ def learn(
 
 def _shaped(half: np.ndarray, like: np.ndarray) -> np.ndarray:
     return half.astype(bool).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def guarded(champion: Trained, sequences: Sequences, arrived: Records, gone: Ids, items: int, distil: float) -> Guard:
+    """What the champion says of the users without new events, who are learned again; `items` of the candidate.
+
+    It has learned all that these users did, so nothing that is held back is among it.
+    """
+    both = champion.vocabulary.release(gone)
+    shared = np.flatnonzero(both.hashes) + 1
+    again = ~np.isin(sequences.users, arrived["user"])
+    exemplars = to_histories(sequences, both).take(np.flatnonzero(again))
+    weight = adaptive(distil, len(shared), items, len(exemplars), int((~again).sum()))
+    return Guard(champion.model, exemplars, shared, weight, len(sequences.users))
 
 
 @torch.no_grad()

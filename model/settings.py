@@ -50,6 +50,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Joint epochs of a later version without the newest events."""
     increment_last_epochs: Count = 2
     """Epochs of a later version with the newest events in."""
+    distil: Weight = 0.0
+    """What the champion's own answers count for on the users that are learned again, so that less is forgotten; 0:
+    nothing, they are only learned again."""
     max_train_s: Positive = 600.0
     """No further epoch is begun after this long; a version is published with what was learned."""
     loss: Literal["auto", "full", "sampled", "scalable"] = "auto"
