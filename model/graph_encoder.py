@@ -39,6 +39,9 @@ class GraphEncoder(Protocol):
     def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
         """The global view of items [N], [N, d]."""
 
+    def item_rows(self) -> Tensor:
+        """What the warm-up made of the items, [n + 1, d], padding first: the sequence encoder begins from it."""
+
     def step(self) -> None:
         """Move the user rows."""
 

@@ -56,13 +56,14 @@ class LightGCN:
         return Edges(users, [], user, torch.from_numpy(batch.items), against)
 
     def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss an edge against shared negatives' rows [K, d]; and the view x_u [B, d]."""
+        """Mean loss an edge against x_j of the shared negatives `drawn` [K]; and the view x_u [B, d]."""
         x = self._propagated()
         own = x[torch.from_numpy(edges.users)]
         if not len(edges.user):
             return own.sum() * 0.0, own
         mine, item = own[edges.user], x[len(self.users.rows) + edges.item]
-        apart = (mine * (item - negatives[edges.against % len(negatives)])).sum(1)
+        against = x[len(self.users.rows) + drawn[edges.against % len(drawn)]]
+        apart = (mine * (item - against)).sum(1)
         return -F.logsigmoid(apart).mean(), own
 
     def view(self, users: Indices) -> Tensor:
@@ -72,6 +73,10 @@ class LightGCN:
     def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
         """x_i of these items, [N, d]."""
         return self._propagated()[len(self.users.rows) + items]
+
+    def item_rows(self) -> Tensor:
+        """x_i of all items: E itself was learned to be good only after the messages."""
+        return self._propagated()[len(self.users.rows) :]
 
     def _propagated(self) -> Tensor:
         first = torch.cat([self.users.rows, self._table.weight])

@@ -91,6 +91,7 @@ def train(
             graph.step()
     if fresh:
         with torch.no_grad():
+            table.weight.copy_(graph.item_rows())
             scale = settings.table_std / table.weight[1:].std()
             if warm_up_epochs and torch.isfinite(scale):
                 table.weight *= scale

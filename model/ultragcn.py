@@ -105,6 +105,10 @@ class UltraGCN:
         rows: Tensor = self._table(self._neighbour(items, generator))
         return rows
 
+    def item_rows(self) -> Tensor:
+        """E itself: no messages are sent."""
+        return self._table.weight
+
     def step(self) -> None:
         """Move the users' rows; the table is the caller's."""
         self.users.step()

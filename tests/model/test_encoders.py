@@ -57,6 +57,31 @@ def test_what_is_certain_is_learned_by_heart(sequence, changed):
     assert sum(a == b for a, b in zip(found, next_of(asked), strict=True)) >= 22
 
 
+def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
+    model, histories = Create(ITEMS, SMALL), circles(users=5, steps=3)
+    users = torch.randn(len(histories), 16)
+    graph = graph_encoder(histories, model.items, users, TrainingSettings(graph_encoder="lightgcn"))
+    adjacency = torch.zeros(5 + ITEMS + 1, 5 + ITEMS + 1)
+    for user in range(5):
+        clicked = 5 + torch.from_numpy(histories.items[3 * user : 3 * user + 3])
+        adjacency[user, clicked] = adjacency[clicked, user] = 1.0
+    scale = adjacency.sum(1).clamp(min=1e-9).rsqrt()
+    normal = scale[:, None] * adjacency * scale
+    first = torch.cat([users, model.items.weight.detach()])
+    x = (first + normal @ first + normal @ normal @ first) / 3
+    torch.testing.assert_close(graph.item_rows(), x[5:])
+
+    drawn = torch.tensor([3, 9, 12])
+    edges = graph.draw(np.arange(5), torch.Generator().manual_seed(0))
+    expected = [
+        -torch.nn.functional.logsigmoid(x[u] @ (x[5 + i] - x[5 + drawn[j % 3]]))
+        for u, i, j in zip(edges.user.tolist(), edges.item.tolist(), edges.against.tolist(), strict=True)
+    ]
+    loss, view = graph.loss(edges, [], drawn, model.items(drawn))
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    torch.testing.assert_close(view, x[:5])
+
+
 def encoded(model: Create, histories: Histories) -> torch.Tensor:
     packed = pack(histories)
     return model.eval().sequence(model.items(packed.items), packed)[packed.tokens]
