@@ -296,7 +296,12 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--datasets", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--data", choices=PUBLISHED, default="diginetica")
-    parse.add_argument("--variants", nargs="+", choices=LEARNED + COUNTED, default=["finetune", "distil", "joint"])
+    parse.add_argument(
+        "--variants",
+        nargs="+",
+        choices=LEARNED + COUNTED,
+        default=["item-knn", "transitions", "finetune", "replay", "distil", "joint"],
+    )
     parse.add_argument("--periods", type=int, default=16)
     parse.add_argument("--share", type=float, default=1.0, help="of the sessions")
     parse.add_argument("--tests", type=int, default=10**9, help="sessions tested a period")
@@ -304,9 +309,9 @@ def main() -> None:
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--epochs", type=int, default=12)
     parse.add_argument("--learning-rate", type=float, default=4e-3)
-    parse.add_argument("--increment-epochs", type=int, default=8)
+    parse.add_argument("--increment-epochs", type=int, default=12)
     parse.add_argument("--increment-learning-rate", type=float, default=4e-3)
-    parse.add_argument("--dropout", type=float, default=0.6)
+    parse.add_argument("--dropout", type=float, default=0.3)
     parse.add_argument("--dim", type=int, default=64)
     parse.add_argument("--negatives", type=int, default=512)
     parse.add_argument("--no-graph", action="store_true", help="no warm-up on the graph and no transfer loss")
