@@ -27,6 +27,7 @@ from state.settings import StateSettings
 from stream.files import read_interactions
 
 DAY_MS = 86_400_000
+ORDERS = ("as in the file", "shuffled")
 
 
 def shuffled(events: Records, seed: int) -> Records:
@@ -43,8 +44,9 @@ def read(cut: Split, filtered: np.ndarray) -> dict[str, float]:
     users = np.unique(cut.tests.users)
     # A user whose newest event is cold has an older target in our tests; papers that keep it count a miss.
     newest = {int(user): int(item) for user, item in zip(cut.future["user"], cut.future["item"], strict=True)}
-    cold_last = np.array([newest[int(user)] for user in users])
-    cold = ~np.isin(cold_last.astype(np.uint64), cut.vocabulary.hashes)
+    # Named: of hashes on both sides of 2^63 numpy makes floats.
+    newest_items = np.array([newest[int(user)] for user in users], np.uint64)
+    cold = ~np.isin(newest_items, cut.vocabulary.hashes)
     last = cut.last
     warm_users = np.isin(cut.tests.users, users[~cold])
     return {
@@ -60,13 +62,14 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
+    parse.add_argument("--orders", nargs="+", choices=ORDERS, default=ORDERS, help="of events with equal times")
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
     interactions = read_interactions(str(asked.data / f"{asked.dataset}.csv.gz"), complain)
     events, names = as_events(*interactions)
     ranking, state = RankingSettings(), StateSettings()
-    for order in ("as in the file", "shuffled"):
+    for order in asked.orders:
         cut = split(events if order != "shuffled" else shuffled(events, asked.seed), names, SPLIT, state)
         for settings, (of_model, of_training) in {
             "ours": ({}, ALONE), "common": VARIANTS["SASRec, common defaults"],
