@@ -6,6 +6,7 @@ every pointer and command.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ import faust
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
 from mode import Service
 
 from model.errors import ArtifactError
@@ -55,12 +57,17 @@ class Firehose(Service):
         self._again_at = 0.0
         self._pause_s = FETCH_AGAIN_S
         self.failure: StateError | None = None
+        self._to_close = contextlib.AsyncExitStack()
+        """What has been opened so far: it may be told to stop while it starts."""
 
     async def on_start(self) -> None:
-        config = self._config
+        config, to_close = self._config, self._to_close
+        asyncio.get_running_loop().set_exception_handler(heed)
         cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
         self._titles = open_titles(config.data)
+        to_close.callback(self._titles.close)
         self._partitions = Partitions(config)
+        to_close.callback(self._partitions.close_all)
         lease = Lease(config.worker.session_timeout_ms)
         self._checkpoints = Checkpoints(config, self._partitions, lease)
         self._ranker = Ranker(config, self._partitions.stores, self._titles)
@@ -84,9 +91,9 @@ class Firehose(Service):
             request_timeout_ms=config.worker.session_timeout_ms,
         )
         self._title_reader = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
-        await self._consumer.start()
-        await self._producer.start()
-        await self._title_reader.start()
+        for client in (self._producer, self._title_reader, self._consumer):
+            to_close.push_async_callback(client.stop)
+            await client.start()
         self._worker = Worker(
             config, self._consumer, self._producer, self._partitions, self._ranker, lease, cluster=cluster
         )
@@ -208,11 +215,16 @@ class Firehose(Service):
         return CommandReply(command.id, "done", f"worker {self._config.worker.instance}: {done}")
 
     async def on_stop(self) -> None:
-        await self._consumer.stop()
-        await self._title_reader.stop()
-        await self._producer.stop()
-        self._partitions.close_all()
-        self._titles.close()
+        await self._to_close.aclose()
+
+
+def heed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what went wrong beside the tasks we await.
+
+    A request that the Kafka client gave up, because the broker is away, is none of it: we say so ourselves.
+    """
+    if not isinstance(context.get("exception"), KafkaError):
+        loop.default_exception_handler(context)
 
 
 def open_titles(data: Path) -> Titles:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 
 from stream.config import Topics
 from stream.decode import DeadLetter
@@ -92,6 +92,8 @@ class Outbox:
             try:
                 await send()
                 return
+            except ProducerClosed:  # we are stopping; whom it concerned is still owed it
+                raise LeaseLost from None
             except KafkaError as error:
                 log.warning("the broker did not take %s (%s); trying again in %.0f s", what, error, TRY_AGAIN_S)
                 await asyncio.sleep(TRY_AGAIN_S)

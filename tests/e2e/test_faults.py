@@ -91,6 +91,7 @@ def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
     until(lambda: read(config) == 500)
     assert "it goes on" in said(config) or "opened" in said(config)
     assert "Traceback" not in said(config)
+    assert "never retrieved" not in said(config)
     lives.tell(worker, signal.SIGTERM)
     assert settled(lives, config) == []
 
@@ -127,6 +128,8 @@ def test_a_broker_killed_and_started_again_and_one_that_hangs(lives, tmp_path):
         assert runs(worker)
         lives.tell(worker, signal.SIGTERM)
         assert settled(lives, config) == []
+        assert "Traceback" not in said(config)
+        assert "never retrieved" not in said(config)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
