@@ -112,10 +112,12 @@ class Firehose(Service):
         async with self._load:
             served = [await self._fetched(p, now) for p, now in self._wanted()]
             if served[0] is not None and served[0] is not ranker.serving:
-                await asyncio.to_thread(ranker.serve, served[0])
+                async with self._partitions.reading:
+                    await asyncio.to_thread(ranker.serve, served[0])
                 log.info("serving version %s", served[0].version)
             if served[1] is not ranker.candidate:
-                await asyncio.to_thread(ranker.score, served[1])
+                async with self._partitions.reading:
+                    await asyncio.to_thread(ranker.score, served[1])
                 log.info("scoring version %s beside it", served[1].version if served[1] else "none")
             if self._missing():
                 self._again_at, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, 300.0)

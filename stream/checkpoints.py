@@ -39,7 +39,7 @@ class Checkpoints:
 
     async def copy(self, number: int, folder: Path) -> bool:
         """Copy a store into `folder` without stopping the worker; False where it is not open."""
-        async with self._partitions.copying:
+        async with self._partitions.reading:
             store = self._partitions.stores.get(number)
             if store is None:
                 return False

@@ -28,8 +28,8 @@ class Partitions:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.stores: dict[int, Store] = {}
-        self.copying = asyncio.Lock()
-        """Held while a store is copied in a thread: it must not close then."""
+        self.reading = asyncio.Lock()
+        """Held while stores are copied or counted in a thread: none must close then."""
         self._begun: set[int] = set()
 
     def open(self, number: int, held: Log) -> Store:

@@ -99,10 +99,10 @@ class Tenure(ConsumerRebalanceListener):  # type: ignore[misc]
         """Notice a topic that is deleted and made again while it is read, for ever."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            for number, store in list(self._partitions.stores.items()):
-                identity = store.identity
-                with contextlib.suppress(KafkaError, BrokerUnavailable):
-                    now = await known_topic_id(self._config, self._cluster)
+            with contextlib.suppress(KafkaError, BrokerUnavailable):
+                now = await known_topic_id(self._config, self._cluster)
+                identities = {number: store.identity for number, store in self._partitions.stores.items()}
+                for number, identity in identities.items():
                     if identity is not None and identity.topic_id and now not in ("", identity.topic_id):
                         await self.reopen(number)
 
@@ -116,7 +116,7 @@ class Tenure(ConsumerRebalanceListener):  # type: ignore[misc]
             self._opening.add([partition])
 
     async def _close(self, numbers: list[int]) -> None:
-        async with self.turn, self._partitions.copying:
+        async with self.turn, self._partitions.reading:
             await self._settled()
             for number in numbers:
                 self._partitions.close(number)

@@ -114,6 +114,8 @@ class Worker:
         try:
             if records[0].offset + store.state.base > store.state.next_offset + BROKERS_OWN:
                 begin = (await self._consumer.beginning_offsets([partition]))[partition]
+                if self.tenure.store(number) is not store:
+                    return
                 if begin + store.state.base > store.state.next_offset:
                     skip(store, number, records[0].offset, self._config)
             decoded = self._decoder.decode(records, store.state.base)
@@ -121,6 +123,8 @@ class Worker:
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)
             if not self._lease.held:
                 raise LeaseLost
+            if self.tenure.store(number) is not store:  # it was another's while the dead letters were on their way
+                return
             scores, events = decode_scores(store.prequential()), decoded.batch.events
             tested = self._prequential.test(events[store.kinds.counts[events["kind"]]], scores)
             applied = store.apply(  # steps 2 and 3
@@ -246,6 +250,8 @@ class Worker:
             user = hash_id(request.user)
             try:
                 async with self.tenure.turn:
+                    if self._partitions.stores.get(number) is not store:
+                        return
                     debts = {user: Debt(store.state.next_offset, store.state.next_offset - 1, -1)}
                     answers = await self._rank(number, debts)
                 await self._outbox.reply(request, answers[0])
