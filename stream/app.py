@@ -11,15 +11,15 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import faust
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from mode import Service
 
 from model.errors import ArtifactError
@@ -29,6 +29,7 @@ from state.titles import Titles
 from stream.checkpoints import COPIES, Checkpoints
 from stream.commands import Commands
 from stream.config import Config
+from stream.errors import BrokerUnavailable
 from stream.lease import Lease
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
 from stream.partitions import EMBEDDED, Partitions, move_aside
@@ -40,7 +41,10 @@ from stream.worker import Worker
 
 log = logging.getLogger("anabranch.worker")
 
+T = TypeVar("T")
+
 MAX_REQUEST_BYTES = 32 << 20
+ASK_AGAIN_S = 1.0
 FETCH_AGAIN_S = 5.0
 """After a version could not be fetched; each further try waits twice as long, at most five minutes."""
 
@@ -63,7 +67,9 @@ class Firehose(Service):
     async def on_start(self) -> None:
         config, to_close = self._config, self._to_close
         asyncio.get_running_loop().set_exception_handler(heed)
-        cluster = EMBEDDED if self._embedded else await asyncio.to_thread(cluster_id, config.broker)
+        cluster = EMBEDDED
+        if not self._embedded:
+            cluster = await self._answered(lambda: asyncio.to_thread(cluster_id, config.broker))
         self._titles = open_titles(config.data)
         to_close.callback(self._titles.close)
         self._partitions = Partitions(config)
@@ -93,11 +99,20 @@ class Firehose(Service):
         self._title_reader = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
         for client in (self._producer, self._title_reader, self._consumer):
             to_close.push_async_callback(client.stop)
-            await client.start()
+            await self._answered(client.start)
         self._worker = Worker(
             config, self._consumer, self._producer, self._partitions, self._ranker, lease, cluster=cluster
         )
-        await self.follow(await read_pointers(config))
+        await self.follow(await self._answered(lambda: read_pointers(config)))
+
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask a broker that may have gone away since it was waited for, until it answers."""
+        while True:
+            try:
+                return await ask()
+            except (BrokerUnavailable, KafkaConnectionError) as error:
+                log.warning("no Kafka broker answers at %s (%s); trying again", self._config.broker, error)
+                await asyncio.sleep(ASK_AGAIN_S)
 
     async def hear(self, arrived: Pointer | None) -> None:
         """Follow a pointer that has come."""

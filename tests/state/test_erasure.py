@@ -1,5 +1,6 @@
 """A user who asks to be forgotten: gone from everything, others untouched, and anew if they come back."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,25 @@ def test_an_erasure_goes_on_after_a_restart(tmp_path: Path):
     assert len(store.owed) == 0, "nobody is owed anything"
     finish(store)
     assert ANN.to_bytes(8, "little") not in everything(store)
+    store.close()
+
+
+def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    for n in range(6):
+        apply(store, *lives(f"user-{n}", 2000))
+    closed = []
+    for delay_s in (0.0, 0.002, 0.005, 0.01):
+        apply(store, *lives("ann-who-leaves", 2), Event("ann-who-leaves", "", FAR, "forget"))
+        store.erasures.told(store.erasures.untold()[0])
+        while store.erasures._compaction is None:
+            store.erasures.sweep()
+        time.sleep(delay_s)
+        store.close()
+        closed.append(store)
+        store = Store(tmp_path / "s", LOG, SETTINGS)
+        assert store.erasing
+    finish(store)
     store.close()
 
 

@@ -1,0 +1,121 @@
+"""What may happen to a worker between two of its steps: users are forgotten, partitions are given back."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiokafka import TopicPartition
+
+from state.events import hash_id
+from stream.config import Config
+from stream.decode import Decoder
+from stream.lease import Lease
+from stream.partitions import Partitions
+from stream.ranker import Ranker
+from stream.topics import Log
+from stream.worker import Worker
+from tests.stream.test_decode import Record
+
+LOG = Log("here", "", 1, 0, 10)
+TS = 1_600_000_000_000
+
+
+class Producer:
+    """A broker that acknowledges at once; `before` is called with every topic that something is sent to."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes | None, bytes | None]] = []
+        self.before = lambda topic: None
+
+    async def send(self, topic, value, key=None, headers=None):
+        self.before(topic)
+        self.sent.append((topic, key, value))
+        acknowledged = asyncio.get_running_loop().create_future()
+        acknowledged.set_result(None)
+        return acknowledged
+
+    async def send_and_wait(self, topic, value, key=None, headers=None):
+        await self.send(topic, value, key)
+
+
+class Consumer:
+    """One that has been assigned nothing."""
+
+    def assignment(self):
+        return set()
+
+
+class Shop:
+    """A worker with one partition, and no Kafka."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.producer, self.partitions = config, Producer(), Partitions(config)
+        self.store = self.partitions.stores[0] = self.partitions.open(0, LOG)
+        self.ranker = Ranker(config, self.partitions.stores, None)
+        lease = Lease(60_000)
+        lease.confirmed(lease.now())
+        self.worker = Worker(config, Consumer(), self.producer, self.partitions, self.ranker, lease, cluster="here")
+
+    def fold(self, *events: dict) -> None:
+        records = self.records(*(json.dumps({"item": "milk", "ts": TS} | e).encode() for e in events))
+        decoded = Decoder(self.config.clicks, self.config.state).decode(records)
+        self.store.apply(decoded.batch, records[-1].offset + 1)
+
+    def records(self, *values: bytes) -> list[Record]:
+        first = self.store.state.next_offset
+        return [Record(value, first + at) for at, value in enumerate(values)]
+
+    def answered(self) -> list[tuple[bytes | None, bytes | None]]:
+        """What was said to whom, until nobody is owed anything."""
+
+        async def answers() -> None:
+            answering = asyncio.create_task(self.worker.answer())
+            self.worker._changed()
+            for _ in range(1000):
+                await asyncio.sleep(0.01)
+                if self.store.answered() == self.store.state.next_offset:
+                    break
+            answering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await answering
+
+        asyncio.run(answers())
+        return [(key, value) for topic, key, value in self.producer.sent if topic == self.config.topics.recommendations]
+
+
+@pytest.fixture
+def shop(tmp_path):
+    made = Shop(Config(data=tmp_path))
+    yield made
+    made.partitions.close_all()
+
+
+def test_the_tombstone_of_who_comes_back_lies_before_the_answer(shop):
+    shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
+    (first, tombstone), (second, answer) = shop.answered()
+    assert (first, second, tombstone) == (b"ann", b"ann", None)
+    assert json.loads(answer)["offset"] == 2
+    assert shop.store.erasures.untold() == []
+
+
+def test_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_gets_it_instead(shop, monkeypatch):
+    shop.fold({"user": "ann"}, {"user": "bob"})
+    real = shop.ranker.answer
+
+    def slow(number, debts):
+        monkeypatch.undo()
+        shop.fold({"user": "ann", "event": "forget"})
+        return real(number, debts)
+
+    monkeypatch.setattr(shop.ranker, "answer", slow)
+    assert [key for key, _ in shop.answered()] == [b"bob"]
+    assert shop.store.recommended(hash_id("ann")) is None
+    assert shop.store.answered() == 3
+
+
+def test_a_partition_given_back_while_its_dead_letters_are_sent_is_left_alone(shop):
+    shop.producer.before = lambda topic: shop.partitions.close(0)
+    asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event")))
+    assert [topic for topic, *_ in shop.producer.sent] == [shop.config.topics.dead_letters]
+    assert shop.partitions.open(0, LOG).state.next_offset == 0, "its next owner reads the batch again"
