@@ -98,13 +98,11 @@ class Erasures:
     def close(self) -> None:
         """Let go of the store; what rewriting it needs begins anew when it is opened."""
         self._chunks = None
+        # Kept, one that was broken off would hold its frame, and that a column: the store would stay locked.
         compaction, self._compaction = self._compaction, None
         if compaction is not None and not compaction.cancel():
             self._db.cancel_all_background(True)
             wait([compaction])
-            # What it was broken off with holds its frame, and that a column: the store would stay locked.
-            if (broken_off := compaction.exception()) is not None:
-                broken_off.__traceback__ = None
 
     def _sweep_journal(self, erasure: Erasure, write: WriteBatch) -> None:
         """Write some of the journal's chunks without the user; the erasure has no days once there are no more."""
