@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -67,6 +68,7 @@ class Firehose(Service):
     async def on_start(self) -> None:
         config, to_close = self._config, self._to_close
         asyncio.get_running_loop().set_exception_handler(heed)
+        threading.excepthook = heed_thread
         cluster = EMBEDDED
         if not self._embedded:
             cluster = await self._answered(lambda: asyncio.to_thread(cluster_id, config.broker))
@@ -242,6 +244,16 @@ def heed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """
     if not isinstance(context.get("exception"), KafkaError):
         loop.default_exception_handler(context)
+
+
+def heed_thread(failed: threading.ExceptHookArgs) -> None:
+    """Tell of what ended a thread, but not of aiokafka's `close` where Faust's consumer stops while it connects."""
+    where = failed.exc_traceback
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    closing = where is not None and Path(where.tb_frame.f_code.co_filename).parts[-2:] == ("aiokafka", "conn.py")
+    if not (closing and failed.exc_type is AttributeError):
+        threading.__excepthook__(failed)
 
 
 def open_titles(data: Path) -> Titles:
