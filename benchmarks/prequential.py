@@ -3,12 +3,13 @@
 Each event is first a test, then learned from (`model/prequential.py`). Parts:
 
     streams     the model, the same frozen, learned anew at each cycle, and rivals; on the same versions also without
-                fusion, without provisional items, and with fusion weights learned online
+                fusion, without provisional items, and with the fusion weights as they were published
     ablation    the same increments without the graph's warm-up, without transfer, and without both
     drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
                 drift trigger, by the timer alone, and without learning
 
-Every run is a line in OUT/runs.jsonl, its curves in OUT/*.png; `--report OUT` prints the tables.
+Every run is a line in OUT/runs.jsonl, its ranks in OUT/*.npz, its curves in OUT/*.png; `python -m
+benchmarks.prequential_report OUT` prints the tables.
 """
 
 import argparse
@@ -49,7 +50,6 @@ from stream.files import read_interactions
 
 STREAMS = ("complete-journey", "movietweetings-100k", "yoochoose-100k", "ml-100k")
 WARM_UP, CYCLES = 0.2, 8
-ONLINE_RATES = ((0.02, False), (0.1, False), (0.05, True))
 ABLATION: dict[str, dict[str, Any]] = {
     "no warm-up": {"warm_up_epochs": 0, "increment_warm_up_epochs": 0},
     "no transfer": {"w_transfer": 0.0},
@@ -100,15 +100,16 @@ def of_stream(
     first = versions["create"].begin(past)
     for other in list(versions.values())[1:]:
         other.begin(past, first)
+    changed, create = msgspec.structs.replace, versions["create"]
+    fixed = changed(settings.ranking, online_rate=0.0)
     rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
-    create, changed = versions["create"], msgspec.structs.replace
-    rows["frozen, graph too"] = Served(past, versions["frozen"], settings.ranking, live=False)
-    rows["create, no fusion"] = Served(past, create, settings.ranking, fusion=MODEL_ALONE)
-    rows["create, no provisional items"] = Served(past, create, changed(settings.ranking, fresh_items=0))
-    for rate, carried in ONLINE_RATES:
-        name = f"create, online weights {rate:g}{', carried' if carried else ''}"
-        online = changed(settings.ranking, online_rate=rate)
-        rows[name] = Served(past, create, online, carried=carried)
+    rows |= {
+        "frozen": Served(past, versions["frozen"], fixed),
+        "frozen, graph too": Served(past, versions["frozen"], fixed, live=False),
+        "create, fixed weights": Served(past, create, fixed),
+        "create, no fusion": Served(past, create, fixed, fusion=MODEL_ALONE),
+        "create, no provisional items": Served(past, create, changed(settings.ranking, fresh_items=0)),
+    }
     if rivals:
         rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
@@ -120,9 +121,10 @@ def ablated(events: Records, seed: int, training: dict[str, Any]) -> tuple[Teste
     past = begun(events, settings)
     versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
     versions["create"].begin(past)
+    fixed = msgspec.structs.replace(settings.ranking, online_rate=0.0)
     rows: dict[str, Row] = {
         "create": Served(past, versions["create"], settings.ranking),
-        "create, no fusion": Served(past, versions["create"], settings.ranking, fusion=MODEL_ALONE),
+        "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ALONE),
     }
     return run(events, past, versions, rows), versions
 

@@ -17,6 +17,17 @@ class Fusion(msgspec.Struct, frozen=True):
     """What counts of a neighbour coming before an item add to those of it coming after: 0 is directed."""
 
 
+class Learned(msgspec.Struct, frozen=True):
+    """How far weights have gone since their version chose them (`model.online`)."""
+
+    chosen: Fusion
+    fusion: Fusion
+    clicks: int
+    """Learned from."""
+    squares: list[float]
+    spread: list[float]
+
+
 AT_FIRST = Fusion()
 """Before anything was learned: near what it came to be on streams of several kinds."""
 MODEL_ALONE = Fusion(1.0, 0.0, 0.0, 0.0, 0.0)

@@ -7,17 +7,16 @@ scaled weight leaves θ_0 by more than `bound`: whatever comes, what is served s
 `model.holdout` chooses weights from, as the graph has it before the click is taken in, so the loss is the same one.
 """
 
-import msgspec
 import numpy as np
 import torch
 
 from model.conditional_logit import FLOOR, RIDGE, Choices
-from model.fusion import Fusion
+from model.fusion import Fusion, Learned
 from model.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, candidates
 from model.ranking import LiveGraph, Ranking
 from model.settings import RankingSettings
 from state.events import Ids
-from state.sequences import Sequences
+from state.sequences import Sequences, of_users
 
 AT_MOST = 16
 """Clicks learned from at once."""
@@ -27,23 +26,13 @@ WINDOW = 2000
 """Clicks in the light of which the version's weights are worth what they are where a version's are chosen."""
 
 
-class Learned(msgspec.Struct, frozen=True):
-    """Where the weights stand."""
-
-    version: str
-    fusion: Fusion
-    chosen: Fusion
-    """The version's own."""
-    clicks: int = 0
-    """Learned from."""
-
-
 class OnlineFusion:
     """One version's weights as they go on."""
 
     def __init__(self, chosen: Fusion, settings: RankingSettings, seed: int = 0) -> None:
         self._chosen, self._settings = chosen, settings
         self._theta = self._begin = torch.tensor(_as_words(chosen))
+        self._free = torch.tensor(_free(chosen, settings))
         self._squares = torch.zeros(4)
         self._spread = torch.zeros(4)
         self._draw = torch.Generator().manual_seed(seed)
@@ -55,19 +44,34 @@ class OnlineFusion:
         """One step on some of these clicks, each with its user's history before it; the graph knows none of them."""
         known = np.flatnonzero(ranking.vocabulary.lookup(targets) > 0)
         most = max(1, min(AT_MOST, CELLS // (len(ranking.vocabulary) + 1)))
-        chosen = np.sort(self._choose.permutation(known)[:most])
-        if len(chosen):
-            self._step(asked(ranking, _rows(before, chosen), targets[chosen], graph, self._settings, self._draw))
+        chosen = np.zeros(len(targets), bool)
+        chosen[self._choose.permutation(known)[:most]] = True
+        if chosen.any():
+            self._step(asked(ranking, of_users(before, chosen), targets[chosen], graph, self._settings, self._draw))
 
-    def carry(self, before: "OnlineFusion") -> None:
-        """Begin as far from these weights as another version's had come from its own."""
-        if before.clicks:
-            self._spread, self._squares, self.clicks = before._spread, before._squares, before.clicks
-            self._set(self._begin + before._theta - before._begin)
+    @property
+    def learned(self) -> Learned:
+        """Where the weights stand, to be kept."""
+        return Learned(self._chosen, self.fusion, self.clicks, self._squares.tolist(), self._spread.tolist())
+
+    def resume(self, learned: Learned) -> None:
+        """Go on from there; what was learned of other weights is not heeded."""
+        if learned.chosen == self._chosen:
+            self.clicks = learned.clicks
+            self._squares, self._spread = torch.tensor(learned.squares), torch.tensor(learned.spread)
+            self._set(torch.tensor(_as_words(learned.fusion)))
+
+    def carry(self, learned: Learned) -> None:
+        """Begin as far from these weights as those of another version had come from its own."""
+        if learned.clicks:
+            self.clicks = learned.clicks
+            self._squares, self._spread = torch.tensor(learned.squares), torch.tensor(learned.spread)
+            moved = torch.tensor(_as_words(learned.fusion)) - torch.tensor(_as_words(learned.chosen))
+            self._set(self._begin + moved)
 
     def _set(self, theta: torch.Tensor) -> None:
         theta = torch.where(torch.tensor(_may_be_negative()), theta, theta.clamp(min=0.0))
-        self._theta = torch.where(self._begin == 0, self._begin, theta)
+        self._theta = torch.where(self._free, theta, self._begin)
         said = self._theta.tolist()
         self.fusion = Fusion(said[MODEL], said[EVIDENCE], said[REPEAT], said[POPULARITY], self._chosen.before)
 
@@ -123,11 +127,16 @@ def _as_words(fusion: Fusion) -> list[float]:
     return weights
 
 
+def _free(chosen: Fusion, settings: RankingSettings) -> list[bool]:
+    """What an operator has set stays, and so does what the version gives no weight."""
+    free = [weight != 0.0 for weight in _as_words(chosen)]
+    set_by_hand = {
+        REPEAT: settings.repeat_weight,
+        POPULARITY: settings.popularity_weight,
+        EVIDENCE: settings.evidence_weight,
+    }
+    return [may and set_by_hand.get(word) is None for word, may in enumerate(free)]
+
+
 def _may_be_negative() -> list[bool]:
     return [word == REPEAT for word in range(4)]
-
-
-def _rows(sequences: Sequences, rows: np.ndarray) -> Sequences:
-    parts = [sequences.of(row) for row in rows.tolist()]
-    indptr = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
-    return Sequences(sequences.users[rows], indptr, np.concatenate(parts))

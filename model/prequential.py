@@ -164,11 +164,9 @@ class Served:
         *,
         fusion: Fusion | None = None,
         live: bool = True,
-        carried: bool = False,
     ) -> None:
-        """`fusion` in place of the version's; not `live`: the graph stands still too; `carried`: so far as the online
-        weights have moved, those of the next version begin."""
-        self._versions, self._fusion, self._live, self._carried = versions, fusion, live, carried
+        """`fusion` in place of the version's; not `live`: the graph stands still too."""
+        self._versions, self._fusion, self._live = versions, fusion, live
         self._ranking_settings = msgspec.structs.replace(ranking, because=False)
         self._graph = past.graph if live else past.graph.copy()
         self._serving: Trained | None = None
@@ -186,8 +184,8 @@ class Served:
             fusion = self._fusion or serving.fusion
             self._served = Ranking(serving.model, serving.vocabulary, fusion, self._ranking_settings)
             before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
-            if self._carried and before is not None:
-                self._online.carry(before)
+            if before is not None:
+                self._online.carry(before.learned)
                 self._served.fusion = self._online.fusion
         return self._served
 
@@ -225,8 +223,10 @@ def prequential(
     first = versions["create"].begin(past)
     for other in list(versions.values())[1:]:
         other.begin(past, first)
+    still = msgspec.structs.replace(settings.ranking, online_rate=0.0)
     rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
-    rows["frozen, graph too"] = Served(past, versions["frozen"], settings.ranking, live=False)
+    rows["frozen"] = Served(past, versions["frozen"], still)
+    rows["frozen, graph too"] = Served(past, versions["frozen"], still, live=False)
     rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
     tested = run(events, past, versions, rows, progress=progress)
     return document(tested, versions) | {"every_events": every, "seed": settings.seed, "warm_up": start}

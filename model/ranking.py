@@ -103,6 +103,11 @@ class Ranking:
         """Read from the graph how often each item was clicked; the first ranking would."""
         self._counted(graph)
 
+    @property
+    def counted(self) -> bool:
+        """Whether clicks have been counted, so that `words` need not."""
+        return self._popularity is not None and len(self._popularity) > len(self.vocabulary)
+
     def recount(self) -> None:
         """Count clicks anew at the next ranking: the graph is another, or speaks for other partitions."""
         self._popularity = None

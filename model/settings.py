@@ -136,9 +136,9 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True
-    online_rate: Weight = 0.0
+    online_rate: Weight = 0.15
     """How fast a worker moves the fusion weights towards what users click next; 0: they stay as in the version."""
-    online_bound: Weight = 0.3
+    online_bound: Weight = 1.0
     """How far they may move from the version's, in spreads of what they weigh."""
     fresh_items: Count = 10_000
     """Items no version knows that are ranked by a provisional embedding, at most this many."""

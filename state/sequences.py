@@ -78,3 +78,10 @@ def where(sequences: Sequences, kept: Mask) -> Sequences:
     """Only the steps that are marked."""
     count = np.concatenate([[0], np.cumsum(kept)])
     return Sequences(sequences.users, count[sequences.indptr], sequences.steps[kept])
+
+
+def of_users(sequences: Sequences, chosen: Mask) -> Sequences:
+    """Only the users that are marked."""
+    lengths = np.diff(sequences.indptr)
+    indptr = np.concatenate([[0], np.cumsum(lengths[chosen])]).astype(np.int64)
+    return Sequences(sequences.users[chosen], indptr, sequences.steps[np.repeat(chosen, lengths)])

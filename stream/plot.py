@@ -22,10 +22,12 @@ def require(file: Path) -> None:
 
 def draw(found: dict[str, Any], file: Path, title: str) -> None:
     """Write the picture of a document of `model.prequential`."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)
     curves = found["curves"]
     names = sorted(curves["rolling_hit@10"], key=lambda name: -curves["rolling_hit@10"][name][-1])
     for name in names:

@@ -6,23 +6,31 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from state.events import Ids
+from state.events import Ids, Records
 from state.graph import Rows, combine
 from state.kinds import Kinds, kinds_of
 from state.owed import Debt
 from state.partition import Partition
+from state.sequences import of_users
 from state.settings import StateSettings
 from state.store import Applied
 from state.titles import Titles
 from state.view import most_popular
+from stream import weights
 from stream.config import Config
 from stream.messages import Recommendation, Recommended, encode
 from stream.prequential import FALLBACK, Standing, baselines, compared_as
 
 if TYPE_CHECKING:
+    from model.online import OnlineFusion
     from model.ranking import Ranked, Ranking
 
 NAMES_KEPT = 500_000
+LEARN_EVERY_S = 5.0
+"""Between two steps of the fusion weights: each holds the event loop for some 30 ms, which the 99th percentile of
+latencies is not to know."""
+LEARN_USERS = 64
+"""Clicking users looked at for a step, at most."""
 POPULAR_FOR_S = 1.0
 """How long a list of popular items is served before it is read again."""
 
@@ -63,6 +71,8 @@ class Ranker:
         self._names: dict[int, tuple[str, str | None]] = {}
         self._popular: Ids = np.empty(0, np.uint64)
         self._popular_until = 0.0
+        self._online: OnlineFusion | None = None
+        self._learn_at = 0.0
 
     def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
         """Recommendations for these users of one partition, each reflecting all the store holds."""
@@ -147,7 +157,42 @@ class Ranker:
         """Serve another version. Its items are counted first: with a million of them that takes seconds."""
         if self._stores:
             serving.ranking.count(self)
+        self._online = self._online_for(serving)
+        if self._online is not None:
+            serving.ranking.fusion = self._online.fusion
         self.serving = serving
+
+    def _online_for(self, serving: Serving) -> OnlineFusion | None:
+        """Weights that go on from where they were left, by the same version or by the one before."""
+        settings = self._config.ranking
+        if not settings.online_rate:
+            return None
+        from model.online import OnlineFusion
+
+        online, kept = OnlineFusion(serving.ranking.fusion, settings), weights.read(self._config.data)
+        left = kept.get(self._config.worker.instance)
+        if left is not None and left.version == serving.version:
+            online.resume(left.learned)
+        elif left is not None:
+            online.carry(left.learned)
+        return online
+
+    def learn(self, store: Partition, events: Records) -> None:
+        """The champion's fusion weights take a step from these clicks, before the store takes them in.
+
+        Called by the event loop while another thread may rank: only numbers are read that are there already.
+        """
+        serving, online, now = self.serving, self._online, time.monotonic()
+        if serving is None or online is None or now < self._learn_at or not serving.ranking.counted:
+            return
+        self._learn_at = now + LEARN_EVERY_S
+        users, first = np.unique(events["user"], return_index=True)
+        users, first = users[:LEARN_USERS], first[:LEARN_USERS]  # in order of a hash: anybody
+        before = store.positives(users)
+        known = np.diff(before.indptr) > 0
+        online.learn(serving.ranking, of_users(before, known), events["item"][first[known]], self)
+        serving.ranking.fusion = online.fusion
+        weights.write(self._config.data, self._config.worker.instance, serving.version, online.learned)
 
     def take_in(self, applied: Applied) -> None:
         """Count what a store has just taken in, and what has left it."""

@@ -13,7 +13,7 @@ from state.events import Records, hash_id
 from state.kinds import kinds_of
 from state.titles import Titles
 from state.view import View
-from stream import health
+from stream import health, weights
 from stream.config import Config
 from stream.pointers import MODEL_NAME, Pointers
 from stream.prequential import Score, Scores, compared_as, decode_scores, total
@@ -64,10 +64,24 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
             "age_s": age_s,
             "pinned": bool(pointers.champion and pointers.champion.pinned),
             "artifacts": artifacts,
+            "online_weights": online_weights(config, champion),
         },
         "trainer": msgspec.to_builtins(health.read(config.data)),
         "comparison": comparison(config, pointers, scores),
         "prequential": prequential({n: s for n, s in scores.items() if "(" not in n}),
+    }
+
+
+def online_weights(config: Config, champion: str | None) -> dict[str, Document]:
+    """By worker of this data directory: the version's fusion weights, and where clicks have moved them since."""
+    return {
+        instance: {
+            "clicks": kept.learned.clicks,
+            "chosen": msgspec.to_builtins(kept.learned.chosen),
+            "now": msgspec.to_builtins(kept.learned.fusion),
+        }
+        for instance, kept in weights.read(config.data).items()
+        if config.ranking.online_rate and kept.version == champion
     }
 
 

@@ -126,7 +126,9 @@ class Worker:
             if self.tenure.store(number) is not store:  # it was another's while the dead letters were on their way
                 return
             scores, events = decode_scores(store.prequential()), decoded.batch.events
-            tested = self._prequential.test(events[store.kinds.counts[events["kind"]]], scores)
+            counted = events[store.kinds.counts[events["kind"]]]
+            tested = self._prequential.test(counted, scores)
+            self._ranker.learn(store, counted)
             applied = store.apply(  # steps 2 and 3
                 decoded.batch,
                 records[-1].offset + 1 + store.state.base,

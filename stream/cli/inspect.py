@@ -21,6 +21,8 @@ AtOption = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="As it was before this time: ms or ISO-8601.")
 ]
 
+WEIGHTS = ("model", "evidence", "repeat", "popularity")
+
 
 @app.command()
 def status(
@@ -62,6 +64,9 @@ def status(
         + (f", {found['model']['age_s']:.0f} s old" if found["model"]["age_s"] is not None else "")
         + (", pinned: the trainer does not replace it" if found["model"]["pinned"] else "")
     )
+    for instance, told in found["model"]["online_weights"].items():
+        moved = ", ".join(f"{w} {told['chosen'][w]:.2f} → {told['now'][w]:.2f}" for w in WEIGHTS)
+        show(f"weights  {moved} (worker {instance}, from {told['clicks']:,} clicks)")
     if found["model"]["artifacts"]:
         note(found["model"]["artifacts"])
     for line in told_of_trainer(found["trainer"]):

@@ -13,10 +13,12 @@ from state.identity import Identity
 from state.owed import Debt
 from state.settings import StateSettings
 from state.store import Applied, Store
+from stream import weights
 from stream.config import Config, Worker
 from stream.messages import Recommendation
 from stream.prequential import Prequential, Scores
 from stream.ranker import Ranker, Serving, in_candidates_arm
+from stream.report import online_weights
 
 STATE = StateSettings(neighbours_per_item=8, sequence_events=20)
 USERS = [f"user-{n}" for n in range(60)]
@@ -40,8 +42,19 @@ class Stall:
         return self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
     def ranker(self, **worker) -> Ranker:
-        config = Config(state=STATE, worker=Worker(**worker))
+        config = Config(state=STATE, worker=Worker(**worker), data=self.store.path.parent)
         return Ranker(config, {0: self.store}, None)
+
+    def learning_ranker(self, data) -> Ranker:
+        ranking = RankingSettings(online_rate=0.1, popularity_weight=1.0)
+        return Ranker(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
+
+    def following(self) -> np.ndarray:
+        """What everybody would click next, were the laps to go on."""
+        events = np.zeros(len(USERS), EVENT)
+        events["user"] = hash_ids([u.encode() for u in USERS])
+        events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
+        return events
 
     def trained(self, seed: int) -> Trained:
         users = np.sort(hash_ids([u.encode() for u in USERS]))
@@ -135,3 +148,52 @@ def test_the_candidates_arm_is_as_large_as_it_says_and_grows_with_its_share():
     assert 0.08 < len(small) / len(users) < 0.12
     assert small < large
     assert not any(in_candidates_arm(u, 0.0) for u in users)
+
+
+WEIGHTS = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
+
+
+def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_go_on_from_there(
+    stall, versions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stream.ranker.LEARN_EVERY_S", 0.0)
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    for _ in range(5):
+        ranker.learn(stall.store, stall.following())
+    moved = ranker.serving.ranking.fusion
+    assert moved.evidence > WEIGHTS.evidence
+    assert (moved.repeat, moved.popularity, moved.before) == (0.0, 1.0, 0.0)  # no weight, set by hand, not learned
+    again = stall.learning_ranker(tmp_path)
+    again.serve(serving("000001", versions[0], WEIGHTS))
+    assert again.serving.ranking.fusion == moved
+    again.serve(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
+    assert again.serving.ranking.fusion.evidence == pytest.approx(moved.evidence + 1.0)
+
+
+def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path):
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    ranker.learn(stall.store, stall.following())
+    config = Config(data=tmp_path, ranking=RankingSettings(online_rate=0.1))
+    shown = online_weights(config, "000001")["0"]
+    assert shown["clicks"] == 16
+    assert shown["chosen"]["evidence"] == 1.0 != shown["now"]["evidence"]
+    off = Config(data=tmp_path, ranking=RankingSettings(online_rate=0.0))
+    assert online_weights(config, "000002") == online_weights(off, "000001") == {}
+
+
+def test_between_two_steps_of_the_weights_some_time_passes(stall, versions, tmp_path):
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    for _ in range(3):
+        ranker.learn(stall.store, stall.following())
+    assert weights.read(tmp_path)["0"].learned.clicks == 16
+
+
+def test_at_rate_0_weights_stay(stall, versions, tmp_path):
+    config = Config(state=STATE, ranking=RankingSettings(online_rate=0.0), data=tmp_path)
+    ranker = Ranker(config, {0: stall.store}, None)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    ranker.learn(stall.store, stall.following())
+    assert ranker.serving.ranking.fusion == WEIGHTS
