@@ -162,7 +162,7 @@ class Ranker:
             serving.ranking.fusion = self._online.fusion
         self.serving = serving
 
-    def _online_for(self, serving: Serving) -> OnlineFusion | None:
+    def _online_for(self, serving: Serving) -> "OnlineFusion | None":
         """Weights that go on from where they were left, by the same version or by the one before."""
         settings = self._config.ranking
         if not settings.online_rate:
