@@ -44,7 +44,7 @@ def read(cut: Split, filtered: np.ndarray) -> dict[str, float]:
     users = np.unique(cut.tests.users)
     # A user whose newest event is cold has an older target in our tests; papers that keep it count a miss.
     newest = {int(user): int(item) for user, item in zip(cut.future["user"], cut.future["item"], strict=True)}
-    # Named: of hashes on both sides of 2^63 numpy makes floats.
+    # The type is named: of hashes on both sides of 2^63 numpy makes floats.
     newest_items = np.array([newest[int(user)] for user in users], np.uint64)
     cold = ~np.isin(newest_items, cut.vocabulary.hashes)
     last = cut.last
