@@ -37,7 +37,7 @@ def walks(items: int, users: int, steps: int) -> Records:
         onward = near[at, draw.integers(0, NEAR, users)]
         at = np.where(draw.random(users) < 0.5, onward, draw.integers(0, items, users))
         block = events[step * users : (step + 1) * users]
-        block["user"], block["item"], block["ts"] = np.arange(users) + 1, at + 1, step * 1000 + 1
+        block["user"], block["item"], block["ts"] = np.arange(users) + 1, at + 1, step * users + np.arange(users) + 1
     return events
 
 
