@@ -27,7 +27,7 @@ def draw(found: dict[str, Any], file: Path, title: str) -> None:
 
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_prop_cycle(color=colormaps["tab20"].colors)
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     curves = found["curves"]
     names = sorted(curves["rolling_hit@10"], key=lambda name: -curves["rolling_hit@10"][name][-1])
     for name in names:
