@@ -1,10 +1,13 @@
 """What the trainer is doing, kept beside the state: `anabranch status` finds it there, also when no trainer runs."""
 
+import contextlib
 import fcntl
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+from stream.kept import keep, kept
 
 FILE = "trainer.json"
 
@@ -33,21 +36,14 @@ class Health(msgspec.Struct):
 
 def write(data: Path, health: Health) -> None:
     """Keep it; a disk that is full does not stop the trainer."""
-    temporary = data / f"{FILE}.new"
-    try:
-        temporary.write_bytes(msgspec.json.encode(health))
-        temporary.rename(data / FILE)
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        keep(data / FILE, health)
 
 
 def read(data: Path) -> Health | None:
     """As the trainer last kept it, `not running` where none holds the directory; None where none ever did."""
-    try:
-        health = msgspec.json.decode((data / FILE).read_bytes(), type=Health)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    if not _held(data / "trainer.lock"):
+    health = kept(data / FILE, Health)
+    if health is not None and not _held(data / "trainer.lock"):
         health.doing = "not running"
     return health
 

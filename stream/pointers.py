@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from stream.config import Config
 from stream.errors import AnabranchError
+from stream.kept import keep, kept
 from stream.messages import Pointer
 from stream.topics import unavailable
 
@@ -99,18 +100,12 @@ def _newer(current: Pointer | None, arrived: Pointer) -> Pointer:
 
 def remember(data: Path, pointers: Pointers) -> None:
     """Keep the pointers beside the state, for inspection where no broker answers."""
-    temporary = data / "pointers.json.new"
-    temporary.write_bytes(msgspec.json.encode([p for p in pointers if p is not None]))
-    temporary.rename(data / "pointers.json")
+    keep(data / "pointers.json", [p for p in pointers if p is not None])
 
 
 def remembered(data: Path) -> Pointers:
     """The pointers this data directory's worker last followed."""
-    try:
-        kept = msgspec.json.decode((data / "pointers.json").read_bytes(), type=list[Pointer])
-    except (OSError, msgspec.MsgspecError):
-        return Pointers()
-    return functools.reduce(heard, kept, Pointers())
+    return functools.reduce(heard, kept(data / "pointers.json", list[Pointer]) or [], Pointers())
 
 
 def pointer_to(

@@ -4,11 +4,13 @@
 that every restart would serve the version's own weights for some hours again.
 """
 
+import contextlib
 from pathlib import Path
 
 import msgspec
 
 from model.fusion import Learned
+from stream.kept import keep, kept
 
 PREFIX = "weights-"
 
@@ -22,21 +24,12 @@ class Kept(msgspec.Struct, frozen=True):
 
 def write(data: Path, instance: str, version: str, learned: Learned) -> None:
     """Keep them; a disk that is full does not stop the worker."""
-    file = data / f"{PREFIX}{instance}.json"
-    temporary = file.with_suffix(".new")
-    try:
-        temporary.write_bytes(msgspec.json.encode(Kept(version, learned)))
-        temporary.rename(file)
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        keep(data / f"{PREFIX}{instance}.json", Kept(version, learned))
 
 
 def read(data: Path) -> dict[str, Kept]:
     """By instance; a file that cannot be read is as good as none."""
-    found = {}
-    for file in sorted(data.glob(f"{PREFIX}*.json")):
-        try:
-            found[file.stem.removeprefix(PREFIX)] = msgspec.json.decode(file.read_bytes(), type=Kept)
-        except (OSError, msgspec.MsgspecError):
-            continue
-    return found
+    files = {file.stem.removeprefix(PREFIX): file for file in sorted(data.glob(f"{PREFIX}*.json"))}
+    found = {instance: kept(file, Kept) for instance, file in files.items()}
+    return {instance: weights for instance, weights in found.items() if weights is not None}
