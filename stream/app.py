@@ -265,8 +265,46 @@ def open_titles(data: Path) -> Titles:
         return Titles(data)
 
 
-def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehose]:
-    """The app of one worker and the service beside its agents, ready to be run by a Faust worker."""
+class Process(faust.Worker):
+    """Runs the app of one worker until a signal; then everything stops, or the process ends without having stopped.
+
+    Kafka clients wait for a frozen broker without a bound. What the state has is durable, and the log has the rest.
+    """
+
+    def __init__(self, app: faust.App, firehose: Firehose, end_within_s: float) -> None:
+        super().__init__(app, firehose, override_logging=False, redirect_stdouts=False, quiet=True, loglevel="warning")
+        self.spinner = None  # it writes a terminal's escape codes even into a log
+        self._firehose, self._end_within_s = firehose, end_within_s
+
+    def install_signal_handlers(self) -> None:
+        """Heed SIGINT and SIGTERM."""
+        super().install_signal_handlers()
+        for number, stop in ((signal.SIGINT, self._on_sigint), (signal.SIGTERM, self._on_sigterm)):
+            self.loop.add_signal_handler(number, self._end, stop)
+
+    @property
+    def failure(self) -> StateError | None:
+        """Why the worker ended by itself."""
+        return self._firehose.failure
+
+    def _end(self, stop: Callable[[], None]) -> None:
+        stop()
+        limit = threading.Timer(self._end_within_s, self._give_up)
+        limit.daemon = True
+        limit.start()
+
+    def _give_up(self) -> None:
+        log.warning(
+            "not stopped %g s after being told to: no broker answers; ending without it, nothing is lost "
+            "(worker.end_within_s)", self._end_within_s,
+        )  # fmt: skip
+        if (failure := self.failure) is not None:
+            log.error("%s", failure)
+        os._exit(0 if failure is None else 1)
+
+
+def build(config: Config, *, embedded: bool = False) -> Process:
+    """The process of one worker: its app, and the service beside its agents."""
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
         broker=";".join(f"kafka://{address}" for address in config.broker.split(",")),
@@ -295,4 +333,4 @@ def build(config: Config, *, embedded: bool = False) -> tuple[faust.App, Firehos
             if command is not None and (reply := await firehose.obey(command)) is not None:
                 await firehose._producer.send(config.topics.command_replies, encode(reply), key=command.id.encode())
 
-    return app, firehose
+    return Process(app, firehose, config.worker.end_within_s)

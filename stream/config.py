@@ -69,6 +69,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fetch_max_bytes: Whole = 16 << 20
     session_timeout_ms: Whole = 6_000
     heartbeat_ms: Whole = 2_000
+    end_within_s: Positive = 10.0
+    """A worker that is told to end and waits longer than this for a broker ends all the same: nothing is lost by it."""
     rank_batch_users: Whole = 256
     """Owed users answered in one forward pass."""
     rank_threads: Whole = 1

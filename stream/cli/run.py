@@ -62,8 +62,6 @@ def worker(
     embedded: EmbeddedOption = False,
 ) -> None:
     """Consume clicks, keep the state, send recommendations."""
-    import faust
-
     from stream.app import build
     from stream.topics import check
 
@@ -74,21 +72,12 @@ def worker(
     with owned(settings, "worker"):
         wait_for_broker(settings)
         check(settings)
-        app_of_worker, firehose = build(settings, embedded=embedded)
-        process = faust.Worker(
-            app_of_worker,
-            firehose,
-            override_logging=False,
-            redirect_stdouts=False,
-            quiet=True,
-            loglevel="warning",
-        )
-        process.spinner = None  # it writes a terminal's escape codes even into a log
+        process = build(settings, embedded=embedded)
         try:
             process.execute_from_commandline()
         finally:
-            if firehose.failure is not None:
-                raise firehose.failure
+            if process.failure is not None:
+                raise process.failure
 
 
 @app.command()

@@ -126,7 +126,10 @@ def test_a_broker_killed_and_started_again_and_one_that_hangs(lives, tmp_path):
         clicked(config, 500, 200)
         until(lambda: read(config) == 700)
         assert runs(worker)
-        lives.tell(worker, signal.SIGTERM)
+        broker.signal(signal.SIGSTOP)
+        lives.tell(worker, signal.SIGTERM)  # waits for its end, longer than worker.end_within_s
+        broker.signal(signal.SIGCONT)
+        assert "no broker answers; ending without it" in said(config)
         assert settled(lives, config) == []
         assert "Traceback" not in said(config)
         assert "never retrieved" not in said(config)
