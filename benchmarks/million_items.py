@@ -10,6 +10,7 @@ import torch
 
 from model.increment import learn
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.training import moves_lazily
 from state.events import EVENT
 from state.graph import MemoryGraph
 from state.sequences import from_events
@@ -29,6 +30,7 @@ def main() -> None:
     parse.add_argument("--items", type=int, default=1_000_000)
     parse.add_argument("--users", type=int, default=120_000)
     parse.add_argument("--loss", choices=("sampled", "scalable"), default="sampled")
+    parse.add_argument("--lazy-items", type=int, default=TrainingSettings().lazy_items)
     parse.add_argument("--holdout-events", type=int, default=500)
     asked = parse.parse_args()
     draw = np.random.default_rng(0)
@@ -44,7 +46,8 @@ def main() -> None:
         None, None, sequences, names, MemoryGraph(StateSettings()).rows,
         model=ModelSettings(), ranking=RankingSettings(), state=StateSettings(neighbours_per_item=8), seed=0,
         training=TrainingSettings(
-            warm_up_epochs=1, epochs=1, last_epochs=1, loss=asked.loss, holdout_events=asked.holdout_events
+            warm_up_epochs=1, epochs=1, last_epochs=1, loss=asked.loss, holdout_events=asked.holdout_events,
+            lazy_items=asked.lazy_items,
         ),
     )  # fmt: skip
     found = {
@@ -54,6 +57,9 @@ def main() -> None:
         "peak_mb": {"before": before >> 20, "learned": peak_bytes() >> 20},
         "table_mb": trained.model.items.weight.numel() * 4 >> 20,
         "seconds": round(time.monotonic() - started, 1),
+        "lazy": moves_lazily(TrainingSettings(loss=asked.loss, lazy_items=asked.lazy_items), asked.items),
+        "warm_up_and_joint_s": round(trained.metrics["train_s"], 1),
+        "last_s": round(trained.metrics["last_s"], 1),
         "threads": torch.get_num_threads(),
     }
     print(json.dumps(found))

@@ -58,6 +58,7 @@ ALONE: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
 ALONE |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
 TOGETHER: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
 TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
+DEGREE_WEIGHTS: Settings = {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
 """Epochs of SASRec, and of CREATE's warm-up and joint training, that take about so long on Beauty."""
 
@@ -73,10 +74,8 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE, LightGCN, no transfer": ({}, TOGETHER | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
     "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
     "CREATE, item rows": ({}, TOGETHER | {"transfer_view": "item"}),
-    "CREATE, degree weights": (
-        {},
-        TOGETHER | {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0},
-    ),
+    "CREATE, degree weights": ({}, TOGETHER | DEGREE_WEIGHTS),
+    "CREATE, degree weights, graph age decay 0.9": ({}, TOGETHER | DEGREE_WEIGHTS | {"graph_age_decay": 0.9}),
     "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),
     "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
     "CREATE, graph age decay 0.9": ({}, TOGETHER | {"graph_age_decay": 0.9}),
@@ -126,6 +125,7 @@ class Job(NamedTuple):
     path: str
     variant: str | None
     seed: int
+    validation: bool
 
 
 class Outcome(NamedTuple):
@@ -158,16 +158,19 @@ def complain(line: int, reason: str) -> None:
     print(f"line {line} {reason}", file=sys.stderr)
 
 
-def load(path: str, state: StateSettings | None = None) -> Split:
-    """The split of one data set."""
+def load(path: str, state: StateSettings | None = None, *, validation: bool = False) -> Split:
+    """The split of one data set; for validation what is for learning is split once more, and the rest is not there."""
     users, items, ts = read_interactions(path, complain)
-    return split(*as_events(users, items, ts), SPLIT, state or StateSettings())
+    events, names = as_events(users, items, ts)
+    if validation:
+        events = events[events["ts"] <= np.quantile(events["ts"], SPLIT)]
+    return split(events, names, SPLIT, state or StateSettings())
 
 
 def run(job: Job) -> Outcome:
     """Do one job."""
     torch.set_num_threads(1)
-    cut = load(job.path)
+    cut = load(job.path, validation=job.validation)
     if job.variant is None:
         found = {name: ranked_tests(cut, OfCounts(cut, scorer)) for name, scorer in rivals(cut).items()}
         return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
@@ -233,7 +236,7 @@ def other_graphs(
 ) -> Iterator[tuple[str, Scorer]]:
     """The same model beside live graphs of other shapes, each weighed anew."""
     for name, state in GRAPHS.items():
-        cut = load(job.path, state)
+        cut = load(job.path, state, validation=job.validation)
         holdout = Holdout(*cut_holdout(cut.past, training.holdout_events), state)
         fusion = choose_fusion(holdout, trained.model, trained.vocabulary, ranking)
         yield f"CREATE + live graph, {name}", OfModel(cut, trained, fusion, ranking)
@@ -285,6 +288,7 @@ def main() -> None:
     parse.add_argument("--variants", nargs="+", default=[*VARIANTS, *SERVED, *GRAPH_ALONE])
     parse.add_argument("--seeds", type=int, default=SEEDS)
     parse.add_argument("--first-seed", type=int, default=0)
+    parse.add_argument("--validation", action="store_true", help="test on the last tenth of what is for learning")
     parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     parse.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parse.parse_args()
@@ -296,8 +300,10 @@ def main() -> None:
     if missing:
         sys.exit(f"no {missing[0]}: name the folder of the data sets with --data or ANABRANCH_DATASETS")
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
-    jobs = [Job(path, None, 0) for path in paths.values()]
-    jobs += [Job(p, variant, seed) for seed in seeds for variant in asked.variants for p in paths.values()]
+    jobs = [Job(path, None, 0, asked.validation) for path in paths.values()]
+    jobs += [
+        Job(p, variant, seed, asked.validation) for seed in seeds for variant in asked.variants for p in paths.values()
+    ]
     with ProcessPoolExecutor(asked.processes) as pool:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
             try:
@@ -310,7 +316,7 @@ def main() -> None:
 def keep(outcome: Outcome, folder: Path) -> None:
     """Write a job's figures as a line, its ranks beside them."""
     name = Path(outcome.job.path).name.removesuffix(".csv.gz")
-    cut = load(outcome.job.path)
+    cut = load(outcome.job.path, validation=outcome.job.validation)
     with (folder / f"{name}.jsonl").open("a") as lines:
         for variant, tested in outcome.tested.items():
             ranks = {seen: ranked.ranks for seen, ranked in tested.items()}

@@ -111,7 +111,7 @@ class OfModel:
         alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
         self._ranking = Ranking(trained.model, trained.vocabulary, fusion, alone)
         self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(cut.vocabulary.hashes)]))
-        self._graph, self._live = cut.graph.copy(), live
+        self._graph, self._live = cut.graph.fork(), live
 
     def scores(self, part: Sequences) -> torch.Tensor:
         """[B, n + 1]."""

@@ -28,8 +28,8 @@ from state.sequences import Sequences
 from state.settings import StateSettings
 
 AT_ONCE = 64
-CELLS = 1 << 25
-"""Scores made at once, at most: a large catalogue is scored for fewer tests at a time."""
+CELLS = 1 << 22
+"""Scores of one word made at once, at most: a large catalogue is scored for fewer tests at a time."""
 CUTOFF = 10
 TIMED = 7
 """Rankings by which a version's pace is known."""
@@ -116,7 +116,7 @@ class Holdout:
 
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
         """Tests to score at once over this many items, what arrived before them, and the graph as it stood."""
-        graph = self._graph.copy()
+        graph = self._graph.fork()
         few = max(1, min(AT_ONCE, CELLS // (items + 1)))
         for tests, arrived in batches(self._arriving, self._ts, few):
             if len(arrived):

@@ -15,13 +15,18 @@ ItemLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, nn.Embedding], Tens
 
 def item_loss(settings: TrainingSettings, items: int) -> ItemLoss:
     """The loss for a catalogue of this size."""
-    name = settings.loss
-    if name == "auto":
-        name = "full" if items <= settings.full_softmax_items else "sampled"
+    name = name_of_loss(settings, items)
     if name == "full":
         return lambda h, targets, _rows, _drawn, _negatives, table: F.cross_entropy(h @ table.weight[1:].T, targets - 1)
     if name == "scalable":
         return lambda h, targets, _rows, _drawn, _negatives, table: scalable_cross_entropy(
-            h, table.weight[1:], targets - 1, settings.scalable_buckets, settings.scalable_bucket_size
+            h, table, targets, settings.scalable_buckets, settings.scalable_bucket_size
         )
     return lambda h, targets, rows, drawn, negatives, _table: sampled_softmax(h, rows, targets, negatives, drawn, items)
+
+
+def name_of_loss(settings: TrainingSettings, items: int) -> str:
+    """The loss that is meant, `auto` by the size of the catalogue."""
+    if settings.loss == "auto":
+        return "full" if items <= settings.full_softmax_items else "sampled"
+    return settings.loss

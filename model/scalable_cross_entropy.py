@@ -7,25 +7,25 @@ output in several buckets counts its largest loss; one in none is left out of th
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def scalable_cross_entropy(encoded: Tensor, table: Tensor, targets: Tensor, buckets: int, size: int) -> Tensor:
-    """Mean loss of encodings [N, d] against item rows [n, d]; `targets` [N] are row numbers of the table.
+def scalable_cross_entropy(encoded: Tensor, table: nn.Embedding, targets: Tensor, buckets: int, size: int) -> Tensor:
+    """Mean loss of encodings [N, d] against the item table, row 0 = padding; `targets` [N] are row numbers of it.
 
     Memory is buckets · size² instead of N · n.
     """
-    outputs, items = min(size, len(encoded)), min(size, len(table))
+    outputs, items = min(size, len(encoded)), min(size, table.num_embeddings - 1)
     with torch.no_grad():
         # Directions drawn from the outputs themselves point where outputs are.
         directions = torch.randn(buckets, len(encoded)) @ encoded / len(encoded) ** 0.5
         own = torch.topk(directions @ encoded.T, outputs, dim=1).indices
-        near = torch.topk(directions @ table.T, items, dim=1).indices
+        near = torch.topk(directions @ table.weight[1:].T, items, dim=1).indices + 1
     hidden = encoded[own]
     truth = targets[own]
-    logits = hidden @ table[near].transpose(1, 2)
+    logits = hidden @ table(near).transpose(1, 2)
     logits = logits.masked_fill(truth[:, :, None] == near[:, None, :], -1e9)
-    true_logit = (hidden * table[truth]).sum(2, keepdim=True)
+    true_logit = (hidden * table(truth)).sum(2, keepdim=True)
     losses = torch.logsumexp(torch.cat([true_logit, logits], 2), 2) - true_logit[:, :, 0]
     largest = torch.full((len(encoded),), -torch.inf).scatter_reduce(0, own.ravel(), losses.ravel(), "amax")
     return F.relu(largest[torch.isfinite(largest)]).mean()

@@ -59,6 +59,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Softmax over all items, over shared negatives, or scalable cross-entropy; auto: full for a small catalogue."""
     full_softmax_items: Count = 1500
     """The largest catalogue that auto takes the full softmax for."""
+    lazy_items: Count = 100_000
+    """In a larger catalogue a step moves only the item rows that its batch touches: the whole table would take longer
+    than all the rest. Not with the full softmax or LightGCN, which touch every row."""
     scalable_buckets: Whole = 32
     scalable_bucket_size: Whole = 256
     graph_encoder: Literal["ultragcn", "lightgcn"] = "ultragcn"

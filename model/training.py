@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.barlow_twins import barlow_twins
@@ -15,7 +16,7 @@ from model.graph_encoder import graph_encoder
 from model.guard import Guard
 from model.histories import Histories, Packed, pack
 from model.infonce import infonce
-from model.item_loss import item_loss
+from model.item_loss import item_loss, name_of_loss
 from model.settings import TrainingSettings
 
 GRAPH_STD = 1e-4
@@ -61,6 +62,8 @@ def train(
     if not len(users) or items < 2:
         return Spent(0, 0.0, math.nan)
     negatives = min(settings.negatives, items)
+    lazy = moves_lazily(settings, items)
+    table.sparse = lazy
 
     def draw_negatives() -> torch.Tensor:
         return torch.randperm(items, generator=generator)[:negatives] + 1
@@ -75,25 +78,29 @@ def train(
         user_rows = torch.randn(len(histories), table.embedding_dim, generator=generator) * GRAPH_STD
     else:
         user_rows = mean_rows(model, histories)
-    graph = graph_encoder(histories, table, user_rows, settings)
-    optimiser = torch.optim.Adam([table.weight], settings.graph_learning_rate, fused=True)
+    ties = settings.w_global > 0 or settings.w_transfer > 0
+    graph = graph_encoder(histories, table, user_rows, settings) if warm_up_epochs or ties else None
     all_epochs = max(warm_up_epochs + epochs, 1)
-    for epoch in range(warm_up_epochs):
-        if not in_time():
-            break
-        progress(epoch / all_epochs)
-        for at in batches(users, settings.batch_users, shuffle):
-            edges, drawn = graph.draw(at, generator), draw_negatives()
-            rows, negative_rows = gathered(table, edges.wanted, drawn)
-            optimiser.zero_grad()
-            graph.loss(edges, rows, drawn, negative_rows)[0].backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            graph.step()
+    if graph is not None:
+        movers = optimisers(table, [], settings.graph_learning_rate, lazy=lazy)
+        for epoch in range(warm_up_epochs):
+            if not in_time():
+                break
+            progress(epoch / all_epochs)
+            for at in batches(users, settings.batch_users, shuffle):
+                edges, drawn = graph.draw(at, generator), draw_negatives()
+                rows, negative_rows = gathered(table, edges.wanted, drawn)
+                model.zero_grad()
+                graph.loss(edges, rows, drawn, negative_rows)[0].backward()  # type: ignore[no-untyped-call]
+                for mover in movers:
+                    mover.step()
+                graph.step()
     if fresh:
         with torch.no_grad():
-            table.weight.copy_(graph.item_rows())
+            if graph is not None:
+                table.weight.copy_(graph.item_rows())
             scale = settings.table_std / table.weight[1:].std()
-            if warm_up_epochs and torch.isfinite(scale):
+            if graph is not None and warm_up_epochs and torch.isfinite(scale):
                 table.weight *= scale
                 graph.users.scale(scale)
             else:
@@ -101,54 +108,82 @@ def train(
             table.weight[0] = 0.0
 
     # Joint steps: what comes next, the graph, and that both views of a user agree.
-    graph.users.begin(settings.user_learning_rate)
+    tied = graph if ties else None
+    if tied is not None:
+        tied.users.begin(settings.user_learning_rate)
     limit = model.settings.sequence_events
     learners = np.flatnonzero(histories.lengths > 1)
     loss_of_items = item_loss(settings, items)
-    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0, fused=True)
+    movers = optimisers(table, list(encoder.parameters()), learning_rate, lazy=lazy)
     loss_value, epoch = math.nan, 0
     for epoch in range(epochs if len(learners) else 0):
         if not in_time():
             break
         progress((warm_up_epochs + epoch) / all_epochs)
         model.train()
-        for group in optimiser.param_groups:
+        for group in [group for mover in movers for group in mover.param_groups]:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
         losses = []
         for at in batches(learners, settings.batch_users, shuffle):
             examples = encoder.examples(histories.take(at), limit, shuffle)
             packed, targets, drawn = pack(examples.inputs), torch.from_numpy(examples.targets), draw_negatives()
-            edges = graph.draw(at, generator) if settings.w_global else None
+            edges = tied.draw(at, generator) if tied is not None and settings.w_global else None
             wanted = [packed.items, targets, *(edges.wanted if edges else [])]
             (tokens, target_rows, *graph_rows), negative_rows = gathered(table, wanted, drawn)
             encoded = encoder(tokens, packed)
             predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
             loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, table)
-            if edges:
-                graph_loss, global_view = graph.loss(edges, graph_rows, drawn, negative_rows)
-                loss = loss + settings.w_global * graph_loss
-            elif settings.w_transfer and settings.transfer_view != "item":
-                global_view = graph.view(at)
-            if settings.w_transfer and settings.transfer_view == "item":
-                loss = loss + settings.w_transfer * transfer(predicting, graph.item_view(targets, generator), settings)
-            elif settings.w_transfer:
-                local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
-                loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
+            if tied is not None:
+                if edges:
+                    graph_loss, global_view = tied.loss(edges, graph_rows, drawn, negative_rows)
+                    loss = loss + settings.w_global * graph_loss
+                elif settings.transfer_view != "item":
+                    global_view = tied.view(at)
+                if settings.w_transfer and settings.transfer_view == "item":
+                    item_view = tied.item_view(targets, generator)
+                    loss = loss + settings.w_transfer * transfer(predicting, item_view, settings)
+                elif settings.w_transfer:
+                    local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
+                    loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
             if guard is not None:
                 loss = loss + guard.loss(model, len(at), drawn, shuffle)
-            optimiser.zero_grad()
+            model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            if settings.w_global or settings.w_transfer:
-                graph.step()
+            for mover in movers:
+                mover.step()
+            if tied is not None:
+                tied.step()
             losses.append(loss.detach())
         loss_value = torch.stack(losses).mean().item()
         if not math.isfinite(loss_value):
             raise FloatingPointError(f"the training loss is {loss_value} after {epoch + 1} epochs")
     with torch.no_grad():
         table.weight[0] = 0.0
+    table.sparse = False
     model.eval()
     return Spent(epoch + 1, time.monotonic() - started, loss_value)
+
+
+def moves_lazily(settings: TrainingSettings, items: int) -> bool:
+    """Whether a step moves only the item rows that its batch touches, and not the whole table."""
+    every_row = name_of_loss(settings, items) == "full" or settings.graph_encoder == "lightgcn"
+    return items > settings.lazy_items and not every_row
+
+
+def optimisers(
+    table: nn.Embedding, others: list[nn.Parameter], learning_rate: float, *, lazy: bool
+) -> list[torch.optim.Optimizer]:
+    """What moves the item table and the other weights: Adam, of which the lazy form leaves untouched rows alone.
+
+    Lazily without momentum: it would go on carrying a row for ten steps after a touch, and is cut off where
+    the row is seldom touched. Measured in docs/model.md.
+    """
+    if not lazy:
+        return [torch.optim.AdamW([table.weight, *others], learning_rate, weight_decay=0.0, fused=True)]
+    found: list[torch.optim.Optimizer] = [torch.optim.SparseAdam([table.weight], learning_rate, betas=(0.0, 0.999))]
+    if others:
+        found.append(torch.optim.AdamW(others, learning_rate, weight_decay=0.0, fused=True))
+    return found
 
 
 def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[np.ndarray]:
@@ -185,8 +220,6 @@ def transfer(local_view: Tensor, global_view: Tensor, settings: TrainingSettings
 
 @torch.no_grad()
 def mean_rows(model: Create, histories: Histories) -> torch.Tensor:
-    """A user row to begin an increment from: the mean of the user's item rows, [U, d]."""
-    rows = torch.zeros(len(histories), model.settings.dim)
-    user = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths))
-    rows.index_add_(0, user, model.items(torch.from_numpy(histories.items)))
-    return rows / torch.from_numpy(histories.lengths).clamp(min=1)[:, None]
+    """A user row to begin an increment from: the mean of the user's item rows, [U, d]; 0 without items."""
+    items, starts = torch.from_numpy(histories.items), torch.from_numpy(histories.indptr[:-1])
+    return F.embedding_bag(items, model.items.weight, starts, mode="mean")

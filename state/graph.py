@@ -8,6 +8,8 @@ co-occurrence on (the "space saving" idea of Metwally et al., 2005, without inhe
 The same code keeps the rows in RocksDB (`state.store`) and in memory (`MemoryGraph`, for offline evaluation).
 """
 
+from collections import ChainMap
+from collections.abc import MutableMapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ from state.settings import StateSettings
 from state.sorting import begins, distinct, order_of
 
 AT_ONCE = 4096
+FOLDED_AT_ONCE = 50_000
+"""Events of a graph in memory: their steps and pairs take some 500 bytes each while they are folded."""
 NOTHING = 1e-4
 """A pair's decayed count below which its slot is empty."""
 
@@ -250,21 +254,29 @@ def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSetting
     rows["before"][at] = before[takes]
 
 
+Recent = tuple[list[int], list[int], list[float]]
+"""A user's newest steps that count: items, times, weights."""
+
+
 class MemoryGraph:
     """The item-item graph of one event stream, in memory."""
 
-    def __init__(self, settings: StateSettings) -> None:
+    def __init__(self, settings: StateSettings, base: "MemoryGraph | None" = None) -> None:
+        """`base`: the graph that this one goes on from, of which it copies only the rows that it changes."""
         self._settings = settings
         self._kinds = kinds_of(settings)
+        self._base = base
         self._row_of: dict[int, int] = {}
         self._rows = np.zeros(1024, row_dtype(settings.neighbours_per_item))
-        self._recent: dict[int, tuple[list[int], list[int], list[float]]] = {}
+        self._recent: MutableMapping[int, Recent] = {} if base is None else ChainMap({}, base._recent)
 
     def apply(self, events: Records) -> None:
         """Fold the events that count, in arrival order; a user's steps are paired in that order."""
         events = events[self._kinds.counts[events["kind"]]]
-        if not len(events):
-            return
+        for start in range(0, len(events), FOLDED_AT_ONCE):
+            self._apply(events[start : start + FOLDED_AT_ONCE])
+
+    def _apply(self, events: Records) -> None:
         window = self._settings.pair_window_events
         order = np.argsort(events["user"], kind="stable")
         users, starts = np.unique(events["user"][order], return_index=True)
@@ -294,15 +306,14 @@ class MemoryGraph:
         place = np.searchsorted(touched, all_items)
         weight, is_new = np.array(weights, np.float32), np.array(new, bool)
         pairs = pairs_in(place, all_ts, weight, sequence, is_new, window)
+        rows = self._records(touched)
         at = self._places(touched)
-        rows = self._rows[at]
         fold(touched, rows, place[is_new], all_ts[is_new], weight[is_new], pairs, self._settings)
         self._rows[at] = rows
 
     def rows(self, items: Ids) -> Rows:
         """Rows of these items, [R, K]."""
-        found = np.array([self._row_of.get(i, 0) for i in items.tolist()], np.int64)
-        return as_rows(self._rows[found])
+        return as_rows(self._records(items))
 
     @property
     def popularity_half_life_s(self) -> float:
@@ -321,24 +332,38 @@ class MemoryGraph:
 
     def popular(self, k: int) -> Ids:
         """The k most popular items, counts decayed to the newest event time known."""
-        known = np.fromiter(self._row_of.keys(), np.uint64, len(self._row_of))
+        known = self._known()
         if not len(known):
             return known
-        rows = self._rows[1 : len(known) + 1]
+        rows = self._records(known)
         age_s = (rows["ts"].max() - rows["ts"]) / 1000.0
         popularity = rows["popularity"] * np.exp2(-age_s / self._settings.popularity_half_life_s)
         return known[np.argsort(-popularity, kind="stable")[:k]]
 
+    def fork(self) -> "MemoryGraph":
+        """Another graph that goes on from here; this one must not go on while that one is used."""
+        return MemoryGraph(self._settings, self)
+
     def copy(self) -> "MemoryGraph":
-        """Another graph that goes on from here."""
-        copied = MemoryGraph(self._settings)
-        copied._row_of, copied._recent = dict(self._row_of), dict(self._recent)
-        copied._rows = self._rows.copy()
+        """Another graph that goes on from here, as this one may."""
+        copied = MemoryGraph(self._settings, self._base)
+        copied._row_of, copied._rows, copied._recent = dict(self._row_of), self._rows.copy(), dict(self._recent)
         return copied
+
+    def _known(self) -> Ids:
+        own = np.fromiter(self._row_of.keys(), np.uint64, len(self._row_of))
+        return own if self._base is None else np.union1d(self._base._known(), own)
+
+    def _records(self, items: Ids) -> Records:
+        found = np.array([self._row_of.get(i, 0) for i in items.tolist()], np.int64)
+        records = self._rows[found]
+        if self._base is not None and not found.all():
+            records[found == 0] = self._base._records(items[found == 0])
+        return records
 
     def _places(self, items: Ids) -> Ints:
         """Row numbers of the items, made for those without one; row 0 stays empty for the unknown."""
         places = np.array([self._row_of.setdefault(i, len(self._row_of) + 1) for i in items.tolist()], np.int64)
-        while len(self._rows) <= len(self._row_of):
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        if len(self._rows) <= len(self._row_of):
+            self._rows.resize(len(self._row_of) * 5 // 4 + 1, refcheck=False)  # in place: a copy would double them
         return places

@@ -1,5 +1,7 @@
 """CREATE learns, is deterministic, survives publication, and ranks as it says."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
     return events
 
 
-def learned(events: np.ndarray, champion: Trained | None = None, seed: int = 0, **training: float) -> Trained:
+def learned(events: np.ndarray, champion: Trained | None = None, seed: int = 0, **training: Any) -> Trained:
     graph = MemoryGraph(STATE)
     graph.apply(events)
     known = np.unique(events["item"])
@@ -63,8 +65,36 @@ def test_ten_users_can_be_learned_by_heart():
     assert scores.argmax(1).tolist() == following.tolist()
 
 
-def test_the_same_seed_gives_the_same_weights():
-    one, two = learned(cycling()), learned(cycling())
+@pytest.mark.parametrize("loss", ["sampled", "scalable"])
+def test_a_large_catalogue_moves_only_the_rows_that_a_batch_touches(loss):
+    lazy = msgspec.structs.replace(
+        QUICK, loss=loss, lazy_items=1, negatives=7, scalable_buckets=1, scalable_bucket_size=7
+    )
+    histories = Histories(np.arange(0, 121, 12), (from_events(cycling()).steps["item"].astype(np.int64) - 99))
+    model = Create(1000, SMALL)
+    with torch.no_grad():
+        model.items.weight[1:8] += 10.0 if loss == "scalable" else 0.0  # buckets take what lies far out
+    before = model.items.weight.detach().clone()
+    train(model, histories, lazy, warm_up_epochs=0, epochs=1, learning_rate=3e-3, seed=1, fresh=False)
+    moved = (model.items.weight != before).any(1)
+    assert moved[1:8].all()
+    assert moved.sum() < 50
+
+
+def test_what_is_moved_lazily_is_learned_by_heart_too():
+    lazy = msgspec.structs.replace(QUICK, loss="sampled", lazy_items=1)
+    histories = Histories(np.arange(0, 121, 12), (from_events(cycling()).steps["item"].astype(np.int64) - 99))
+    model = Create(7, SMALL)
+    train(model, histories, lazy, warm_up_epochs=5, epochs=60, learning_rate=3e-3, seed=1, fresh=True)
+    inputs = histories.newest(6)
+    scores = model.encode(inputs) @ model.items.weight.T
+    scores[:, 0] = -torch.inf
+    assert scores.argmax(1).tolist() == ((inputs.items.reshape(-1, 6)[:, -1] % 7) + 1).tolist()
+
+
+@pytest.mark.parametrize("lazily", [{}, {"loss": "sampled", "lazy_items": 1}])
+def test_the_same_seed_gives_the_same_weights(lazily):
+    one, two = learned(cycling(), **lazily), learned(cycling(), **lazily)
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         assert torch.equal(a, b)
 

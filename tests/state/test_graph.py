@@ -108,3 +108,19 @@ def test_partitions_together_know_what_one_would(clicks):
         left = {n: w for n, w in zip(a.nodes[row].tolist(), a.after[row].tolist(), strict=True) if n and w > 1e-6}
         right = {n: w for n, w in zip(b.nodes[row].tolist(), b.after[row].tolist(), strict=True) if n and w > 1e-6}
         assert left == pytest.approx(right, rel=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(click, min_size=1, max_size=40), st.integers(0, 40))
+def test_a_fork_knows_what_the_graph_itself_would_and_leaves_it_as_it_is(clicks, cut):
+    events = np.array([(user, item, ts, 0, 0) for user, item, ts in sorted(clicks, key=lambda c: c[2])], EVENT)
+    known = np.unique(events["item"])
+    graph = MemoryGraph(SETTINGS)
+    graph.apply(events[:cut])
+    before = [column.tolist() for column in graph.rows(known)]
+    copied, forked = graph.copy(), graph.fork()
+    for other in (copied, forked):
+        other.apply(events[cut:])
+    assert [c.tolist() for c in forked.rows(known)] == [c.tolist() for c in copied.rows(known)]
+    assert set(forked.popular(9).tolist()) == set(copied.popular(9).tolist()) == set(known.tolist())
+    assert [column.tolist() for column in graph.rows(known)] == before
