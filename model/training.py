@@ -71,15 +71,16 @@ def train(
     def in_time() -> bool:
         return time.monotonic() - started < settings.max_train_s
 
+    ties = settings.w_global > 0 or settings.w_transfer > 0
+    speaks = warm_up_epochs > 0 or ties
     # Warm-up: the graph loss alone shapes the item table.
     if fresh:
         with torch.no_grad():
             table.weight.normal_(std=GRAPH_STD, generator=generator)
         user_rows = torch.randn(len(histories), table.embedding_dim, generator=generator) * GRAPH_STD
-    else:
+    elif speaks:
         user_rows = mean_rows(model, histories)
-    ties = settings.w_global > 0 or settings.w_transfer > 0
-    graph = graph_encoder(histories, table, user_rows, settings) if warm_up_epochs or ties else None
+    graph = graph_encoder(histories, table, user_rows, settings) if speaks else None
     all_epochs = max(warm_up_epochs + epochs, 1)
     if graph is not None:
         movers = optimisers(table, [], settings.graph_learning_rate, lazy=lazy)
@@ -123,8 +124,8 @@ def train(
         model.train()
         for group in [group for mover in movers for group in mover.param_groups]:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
-        losses = []
-        for at in batches(learners, settings.batch_users, shuffle):
+        total, steps = torch.zeros(()), batches(learners, settings.batch_users, shuffle)
+        for at in steps:
             examples = encoder.examples(histories.take(at), limit, shuffle)
             packed, targets, drawn = pack(examples.inputs), torch.from_numpy(examples.targets), draw_negatives()
             edges = tied.draw(at, generator) if tied is not None and settings.w_global else None
@@ -153,8 +154,8 @@ def train(
                 mover.step()
             if tied is not None:
                 tied.step()
-            losses.append(loss.detach())
-        loss_value = torch.stack(losses).mean().item()
+            total += loss.detach()  # kept one by one, small ones between large ones would leave the heap in pieces
+        loss_value = total.item() / len(steps)
         if not math.isfinite(loss_value):
             raise FloatingPointError(f"the training loss is {loss_value} after {epoch + 1} epochs")
     with torch.no_grad():
