@@ -105,6 +105,10 @@ def learn(
     before = tests.answers(champion.model, champion.vocabulary, champion.fusion, ranking) if champion else answers
     if champion is not None:
         metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
+    against = champion or Trained(net, vocabulary, crossed.fusion, {}, None)
+    paces = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking)
+    tested = tests.sequences.users
+    del tests  # its graph is as large as the item table
     # Then with the newest events in: they are what the next hour looks like. The graph's user rows would have to be
     # learned anew for them, so these epochs are the sequence encoder's alone.
     last = train(
@@ -128,13 +132,11 @@ def learn(
     progress(1.0, "at the gate")
     size = sum(p.numel() * p.element_size() for p in net.parameters())
     finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
-    against = champion or Trained(net, vocabulary, crossed.fusion, {}, None)
-    seconds = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking) if finite else [[], []]
     measured = Measured(
-        newest=Compared(before.ranks, answers.ranks, tests.sequences.users),
+        newest=Compared(before.ranks, answers.ranks, tested),
         old=remembered(against, net, vocabulary, old),
         shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
-        seconds=(seconds[0], seconds[1]),
+        seconds=(paces[0], paces[1]),
         size_bytes=size,
         finite=finite,
         new_events=0 if arrived is None else len(arrived),

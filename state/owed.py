@@ -3,15 +3,25 @@
 The marks are not written a user at a time: the journal, written in the same batch as the state, already says which
 users each offset touched. What is stored is one number, `answered`, before which nothing is owed; after a crash the
 owed users are read back from the journal between it and the next offset. A crash can repeat an answer, never lose one.
+
+Only so many users are kept at hand, those with the newest events; the others are put off, and read back from the
+journal in the same way, a part at a time and the newest first, when all at hand are answered.
 """
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
 
-from state.events import Records
+from state.events import Ids, Ints, Records
+from state.kinds import Mask
+
+AT_HAND = 100_000
+"""Users kept in memory, some 350 bytes each."""
+READ_AT_ONCE = 50_000
+"""Offsets read back from the journal at once."""
+SORTED_AT_ONCE = 10_000
 
 
 class Debt(NamedTuple):
@@ -28,16 +38,23 @@ class Debt(NamedTuple):
 class Owed:
     """The owed users of one partition, newest last."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Callable[[int, int], Records], start: int, end: int, at_hand: int = AT_HAND) -> None:
+        """`journal` reads EVENTs with start <= offset < end; of those from `start` to `end` nobody is answered yet."""
+        self._journal, self._at_hand = journal, at_hand
         self._debts: dict[int, Debt] = {}
         self._taken: dict[int, Debt] = {}
-
-    def __len__(self) -> int:
-        return len(self._debts) + len(self._taken)
+        self._put_off = start, end
+        """Offsets whose events' users may be owed besides."""
+        self._answered = Answered()
 
     @property
     def waiting(self) -> int:
-        """Users nobody is answering yet."""
+        """Users nobody is answering yet; those put off, however many, are one."""
+        return len(self._debts) + (self._put_off[0] < self._put_off[1])
+
+    @property
+    def at_hand(self) -> int:
+        """Users in memory whom nobody is answering yet."""
         return len(self._debts)
 
     def mark(self, events: Records) -> None:
@@ -54,12 +71,17 @@ class Owed:
         for user, first_offset, offset, ts in zip(*(c.tolist() for c in columns), strict=True):
             older = debts.pop(user, None)
             debts[user] = Debt(older.first_offset if older else first_offset, offset, ts)
+        if len(debts) > self._at_hand:
+            self._put_off_oldest(len(debts) - self._at_hand)
 
     def take(self, count: int) -> dict[int, Debt]:
         """Up to `count` users to answer now, those with the newest events first; they stay owed until cleared.
 
-        A user whose answer is on its way is not taken a second time before that is cleared.
+        A user whose answer is on its way is not taken a second time before that is cleared. Where none are at hand a
+        part of the journal is read, in which nobody may be owed anything: then there are none, and more `waiting`.
         """
+        if not self._debts:
+            self._read_back()
         chosen: dict[int, Debt] = {}
         for user in reversed(self._debts):
             if len(chosen) == count:
@@ -73,7 +95,10 @@ class Owed:
 
     def clear(self, users: Iterable[int]) -> set[int]:
         """The answers taken for these users have been sent; those of them who were still owed one."""
-        return {user for user in users if self._taken.pop(user, None) is not None}
+        cleared = {user: debt for user in users if (debt := self._taken.pop(user, None)) is not None}
+        if self._put_off[0] < self._put_off[1]:
+            self._answered.add([(user, debt.offset) for user, debt in cleared.items()])
+        return set(cleared)
 
     def forget(self, users: Iterable[int]) -> None:
         """These users are owed nothing, not even what is on its way to them."""
@@ -97,5 +122,61 @@ class Owed:
 
     def watermark(self, next_offset: int) -> int:
         """The offset before which nothing is owed."""
-        owed = chain(self._debts.values(), self._taken.values())
-        return min((debt.first_offset for debt in owed), default=next_offset)
+        start, end = self._put_off
+        owed = (debt.first_offset for debt in chain(self._debts.values(), self._taken.values()))
+        return min(chain(owed, [start] if start < end else []), default=next_offset)
+
+    def _put_off_oldest(self, count: int) -> None:
+        start, end = self._put_off
+        if start >= end:
+            start, end = 2**63 - 1, 0
+        for user, debt in list(islice(self._debts.items(), count)):
+            del self._debts[user]
+            start, end = min(start, debt.first_offset), max(end, debt.offset + 1)
+        self._put_off = start, end
+
+    def _read_back(self) -> None:
+        """Put the users of the newest events that were put off at hand again, but for those who have an answer."""
+        start, end = self._put_off
+        if start >= end:
+            return
+        begin = max(start, end - READ_AT_ONCE)
+        events = self._journal(begin, end)
+        self._put_off = start, begin
+        on_their_way = Answered()
+        on_their_way.add([(user, debt.offset) for user, debt in self._taken.items()])
+        self.mark(events[~self._answered.reflect(events) & ~on_their_way.reflect(events)])
+        if self._put_off[0] >= self._put_off[1]:
+            self._answered = Answered()
+
+
+class Answered:
+    """Users answered while others are put off, each with the newest event that an answer reflects."""
+
+    def __init__(self) -> None:
+        self._users: Ids = np.empty(0, np.uint64)
+        self._offsets: Ints = np.empty(0, np.int64)
+        self._since: list[tuple[int, int]] = []
+        """What was added since the columns were sorted."""
+
+    def add(self, answers: list[tuple[int, int]]) -> None:
+        """Users, and the offsets that they have been answered up to."""
+        self._since += answers
+        if len(self._since) >= SORTED_AT_ONCE:
+            self._sort()
+
+    def reflect(self, events: Records) -> Mask:
+        """Which of the EVENTs an answer reflects."""
+        self._sort()
+        if not len(self._users):
+            return np.zeros(len(events), bool)
+        at = np.minimum(np.searchsorted(self._users, events["user"]), len(self._users) - 1)
+        reflected: Mask = (self._users[at] == events["user"]) & (self._offsets[at] >= events["offset"])
+        return reflected
+
+    def _sort(self) -> None:
+        users = np.concatenate([self._users, np.array([user for user, _ in self._since], np.uint64)])
+        offsets = np.concatenate([self._offsets, np.array([offset for _, offset in self._since], np.int64)])
+        order = np.lexsort((offsets, users))
+        newest = np.append(users[order][1:] != users[order][:-1], True)[: len(order)]
+        self._users, self._offsets, self._since = users[order][newest], offsets[order][newest], []

@@ -65,14 +65,17 @@ class Store(Partition):
                     self._db.put(b"identity", msgspec.json.encode(identity))
                 self.state = self.marks()
                 self.erasures = Erasures(self._db, self._column, self._journal, path)
-                self.owed = Owed()
-                self.owed.mark(self.journal(self.answered(), self.state.next_offset))
-                erased = [e.user for e in self.erasures.all]
-                there = self.users.heads(np.array(erased, np.uint64))
-                self.owed.forget(user for user, head in zip(erased, there, strict=True) if head is None)
+                self.owed = Owed(self._unforgotten, self.answered(), self.state.next_offset)
         except Exception:
             super().close()
             raise
+
+    def _unforgotten(self, start: int, end: int) -> Records:
+        """The journal without users whose events are only to be taken out of it yet."""
+        events = self.journal(start, end)
+        erased = np.array([e.user for e in self.erasures.all], np.uint64)
+        gone = [head is None for head in self.users.heads(erased)]
+        return events[~np.isin(events["user"], erased[gone])]
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards. What rewriting it needs begins anew when it is opened."""

@@ -120,7 +120,6 @@ async def _rebuild_one(
                 dead=len(decoded.dead),
                 key_mismatch=decoded.key_mismatch,
             )
-            store.owed.clear(store.owed.take(len(store.owed)))  # what is owed is read again when it is opened
             told(f"partition {number}: {store.state.next_offset:,} of {held.end:,}")
         store.take_over(answered, prequential)
         return Rebuilt(number, begin, store.state.next_offset, store.state.applied)

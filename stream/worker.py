@@ -190,14 +190,17 @@ class Worker:
                         continue
                     try:
                         await self._tell(store)
+                        debts = store.owed.take(self._config.worker.rank_batch_users)
                     except LeaseLost:
                         break
                     except StoreFault as fault:
                         self.tenure.fault(fault)
                         break
-                    debts = store.owed.take(self._config.worker.rank_batch_users)
-                    if not debts:  # all who are owed have an older answer on its way
+                    if not debts and store.owed.at_hand:  # all of them have an older answer on its way
                         break
+                    if not debts:
+                        await asyncio.sleep(0)
+                        continue
                     try:
                         answers = await self._rank(number, debts)
                     except StoreFault as fault:

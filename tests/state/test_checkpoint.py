@@ -177,6 +177,8 @@ def test_a_restored_store_answers_as_before(store, tmp_path):
     manifest = publish(store, checkpoints, tmp_path)
     checkpoints.restore(manifest, tmp_path / "elsewhere")
     restored = Store(tmp_path / "elsewhere", LOG, SETTINGS)
-    assert len(restored.owed) == len(store.owed) == 40
+    owed = restored.owed.take(100)
+    assert owed == store.owed.take(100)
+    assert len(owed) == 40
     assert restored.sequences(hashes("user3")).of(0).tolist() == store.sequences(hashes("user3")).of(0).tolist()
     restored.close()
