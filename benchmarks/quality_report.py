@@ -1,11 +1,11 @@
-"""Tables from what `benchmarks.quality` measured: `python -m benchmarks.quality_report [FOLDER] [DATA]`.
+"""Tables from what `benchmarks.quality` measured: `python -m benchmarks.quality_report [FOLDER] [DATA] [--validation]`.
 
 Mean ± standard deviation over seeds of NDCG@10 in percent; leads with a 95% interval from a bootstrap over users, the
 seeds' ranks of each event put side by side.
 """
 
+import argparse
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +52,7 @@ def epochs(variant: str) -> str:
 class Measured:
     """What was measured on one data set."""
 
-    def __init__(self, folder: Path, data: Path, dataset: str) -> None:
+    def __init__(self, folder: Path, data: Path, dataset: str, *, validation: bool) -> None:
         self._folder, self.dataset = folder, dataset
         newest = {}
         for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
@@ -61,7 +61,7 @@ class Measured:
         self.runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for (variant, _), found in sorted(newest.items()):
             self.runs[variant].append(found)
-        self.cut = load(str(data / f"{dataset}.csv.gz"))
+        self.cut = load(str(data / f"{dataset}.csv.gz"), validation=validation)
 
     def ranks(self, variant: str, place: str) -> list[np.ndarray]:
         """Ranks of each seed."""
@@ -123,10 +123,12 @@ class Measured:
             ("CREATE" + LIVE, "SASRec" + LIVE),
             ("CREATE + graph as at the split", "SASRec + graph as at the split"),
             ("CREATE" + LIVE, GRAPH_ONLY),
+            ("CREATE, degree weights", "CREATE"),
+            ("CREATE, graph age decay 0.9", "CREATE"),
         )
         yield from headed(["", *PLACES])
         for variant, over in pairs:
-            if variant in self.runs:
+            if variant in self.runs and over in self.runs:
                 yield row([f"{variant} over {over}", *(self.against(variant, over, place) for place in PLACES)])
 
     def parts(self) -> Iterator[str]:
@@ -168,13 +170,17 @@ class Measured:
 
 def main() -> None:
     """Print the tables of every data set in the folder."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "benchmarks/results/quality")
-    data = Path(sys.argv[2] if len(sys.argv) > 2 else "../shared/data")
-    for file in sorted(folder.glob("*.jsonl")):
-        measured = Measured(folder, data, file.stem)
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("folder", nargs="?", type=Path, default=Path("benchmarks/results/quality"))
+    parse.add_argument("data", nargs="?", type=Path, default=Path("../shared/data"))
+    parse.add_argument("--validation", action="store_true", help="what was measured with --validation")
+    asked = parse.parse_args()
+    for file in sorted(asked.folder.glob("*.jsonl")):
+        measured = Measured(asked.folder, asked.data, file.stem, validation=asked.validation)
         for table in (measured.whole, measured.leads, measured.parts, measured.equal_times):
             print("\n".join(table()) + "\n")
-    print(OTHERS.strip())
+    if not asked.validation:
+        print(OTHERS.strip())
 
 
 if __name__ == "__main__":
