@@ -32,7 +32,7 @@ class Catalogue:
 
     def __init__(self, vocabulary: Vocabulary, table: torch.Tensor, fresh_items: int) -> None:
         self.vocabulary = vocabulary
-        self.table = table
+        self.table = self._rows = table
         self._known = len(vocabulary)
         self._base = vocabulary
         self._room = fresh_items
@@ -53,8 +53,13 @@ class Catalogue:
         missing, made = missing[placed], made[torch.from_numpy(placed)]
         if not len(missing):
             return columns
+        before, after = len(self.table), len(self.table) + len(missing)
+        if after > len(self._rows):  # once: the version's own rows have no room behind them
+            self._rows = torch.empty(before + self._room, self.table.shape[1])
+            self._rows[:before] = self.table
+        self._rows[before:after] = made
         self._room -= len(missing)
         self.vocabulary = self.vocabulary.grow(missing, [""] * len(missing))
-        self.table = torch.cat([self.table, made])
+        self.table = self._rows[:after]
         self.hashes = np.concatenate([self.hashes, missing])
         return self.vocabulary.lookup(items)

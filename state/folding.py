@@ -51,14 +51,14 @@ def _fold_sequences(
     partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch
 ) -> tuple[Counted, Counted]:
     """Write the touched users' sequences; the steps to fold into the item-item graph, and those to take out."""
-    ordered, users, starts, ends = _grouped(batch.events, "user")
+    ordered, users, first, starts, ends = _grouped(batch.events, "user")
     new = np.empty(len(ordered), STEP)
     for name in ("item", "ts", "kind"):
         new[name] = ordered[name]
     merged = partition.users.append(users, new, starts, ends, write, int(batch.events["offset"][0]))
-    unknown = users[merged.before == 0]
-    _put_names(partition, b"u", unknown, batch.events["user"], batch.users, write)
-    marks.users += len(unknown)
+    unknown = merged.before == 0
+    _put_names(partition, b"u", users[unknown], [batch.users[row] for row in first[unknown].tolist()], write)
+    marks.users += int(unknown.sum())
 
     changing = np.logical_or.reduceat((partition.kinds.undo | partition.kinds.negative)[new["kind"]], starts)
     odd = set(np.flatnonzero(changing).tolist()) | merged.deep
@@ -129,27 +129,22 @@ def _count_odd(partition: Partition, user: int, new: Records, plus: Counted, min
     put_hidden(partition, user, hidden, kinds.negative[old["kind"]].any(), write)
 
 
-def _put_names(
-    partition: Partition, prefix: bytes, unknown: Ids, hashes: Ids, names: list[bytes], write: WriteBatch
-) -> None:
-    if not len(unknown):
-        return
-    row_of = dict(zip(hashes.tolist(), range(len(hashes)), strict=True))
+def _put_names(partition: Partition, prefix: bytes, hashes: Ids, names: list[bytes], write: WriteBatch) -> None:
     column = partition._handle["ids"]
-    for node, key in zip(unknown.tolist(), packed_keys(unknown), strict=True):
-        write.put(prefix + key, names[row_of[node]], column)
+    for key, name in zip(packed_keys(hashes), names, strict=True):
+        write.put(prefix + key, name, column)
 
 
 def _fold_edges(partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch) -> None:
     """Write the other direction of the graph."""
-    ordered, items, starts, ends = _grouped(batch.events, "item")
+    ordered, items, first, starts, ends = _grouped(batch.events, "item")
     edges = np.empty(len(ordered), EDGE)
     for name in ("user", "ts", "kind"):
         edges[name] = ordered[name]
     merged = partition.items.append(items, edges, starts, ends, write, int(batch.events["offset"][0]))
-    unknown = items[merged.before == 0]
-    _put_names(partition, b"i", unknown, batch.events["item"], batch.items, write)
-    marks.items += len(unknown)
+    unknown = merged.before == 0
+    _put_names(partition, b"i", items[unknown], [batch.items[row] for row in first[unknown].tolist()], write)
+    marks.items += int(unknown.sum())
 
 
 def _put_popular(partition: Partition, touched: Ids, rows: Records, write: WriteBatch) -> None:
@@ -167,8 +162,12 @@ def _put_popular(partition: Partition, touched: Ids, rows: Records, write: Write
     write.put(b"popular", best.tobytes())
 
 
-def _grouped(events: Records, by: str) -> tuple[Records, Ids, Ints, Ints]:
-    """Events by one of their ends, in order of arrival within each: they, the ends, where each begins and stops."""
-    ordered = events[np.argsort(events[by], kind="stable")]
+def _grouped(events: Records, by: str) -> tuple[Records, Ids, Ints, Ints, Ints]:
+    """Events by one of their ends, in order of arrival within each.
+
+    They; the ends, and the row of each one's first event; where each begins among them and stops.
+    """
+    order = np.argsort(events[by], kind="stable")
+    ordered = events[order]
     starts = np.flatnonzero(begins(ordered[by]))
-    return ordered, ordered[by][starts], starts, np.append(starts[1:], len(ordered))
+    return ordered, ordered[by][starts], order[starts], starts, np.append(starts[1:], len(ordered))

@@ -96,8 +96,7 @@ class Owed:
     def clear(self, users: Iterable[int]) -> set[int]:
         """The answers taken for these users have been sent; those of them who were still owed one."""
         cleared = {user: debt for user in users if (debt := self._taken.pop(user, None)) is not None}
-        if self._put_off[0] < self._put_off[1]:
-            self._answered.add([(user, debt.offset) for user, debt in cleared.items()])
+        self._answered.add([(user, debt.offset) for user, debt in cleared.items()])
         return set(cleared)
 
     def forget(self, users: Iterable[int]) -> None:
@@ -124,7 +123,8 @@ class Owed:
         """The offset before which nothing is owed."""
         start, end = self._put_off
         owed = (debt.first_offset for debt in chain(self._debts.values(), self._taken.values()))
-        return min(chain(owed, [start] if start < end else []), default=next_offset)
+        self._answered.floor = min(chain(owed, [start] if start < end else []), default=next_offset)
+        return self._answered.floor
 
     def _put_off_oldest(self, count: int) -> None:
         start, end = self._put_off
@@ -146,14 +146,14 @@ class Owed:
         on_their_way = Answered()
         on_their_way.add([(user, debt.offset) for user, debt in self._taken.items()])
         self.mark(events[~self._answered.reflect(events) & ~on_their_way.reflect(events)])
-        if self._put_off[0] >= self._put_off[1]:
-            self._answered = Answered()
 
 
 class Answered:
-    """Users answered while others are put off, each with the newest event that an answer reflects."""
+    """Users who have been answered, each with the newest event that an answer reflects."""
 
     def __init__(self) -> None:
+        self.floor = 0
+        """Answers up to events before this offset may be forgotten: nobody is owed anything there."""
         self._users: Ids = np.empty(0, np.uint64)
         self._offsets: Ints = np.empty(0, np.int64)
         self._since: list[tuple[int, int]] = []
@@ -178,5 +178,6 @@ class Answered:
         users = np.concatenate([self._users, np.array([user for user, _ in self._since], np.uint64)])
         offsets = np.concatenate([self._offsets, np.array([offset for _, offset in self._since], np.int64)])
         order = np.lexsort((offsets, users))
-        newest = np.append(users[order][1:] != users[order][:-1], True)[: len(order)]
-        self._users, self._offsets, self._since = users[order][newest], offsets[order][newest], []
+        users, offsets = users[order], offsets[order]
+        kept = np.append(users[1:] != users[:-1], True)[: len(order)] & (offsets >= self.floor)
+        self._users, self._offsets, self._since = users[kept], offsets[kept], []

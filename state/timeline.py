@@ -132,7 +132,8 @@ class Timelines:
 
         packed, limits = new.tobytes(), list(zip((starts * width).tolist(), (ends * width).tolist(), strict=True))
         heads = [(old + packed[a:b]) if old else packed[a:b] for old, (a, b) in zip(stored, limits, strict=True)]
-        before = np.fromiter(map(len, heads), np.int64, len(heads)) // width - (ends - starts)
+        lengths = np.fromiter(map(len, heads), np.int64, len(heads))
+        before = lengths // width - (ends - starts)
         deep: set[int] = set()
         for row in late_rows:
             # Where there are leaves, a head has `kept` steps at least.
@@ -144,14 +145,15 @@ class Timelines:
                     deep.add(row)
         late = self._in_order(heads, before, late_rows)
         column, leaves = self._handles[self._heads], self._handles[self._leaves]
-        most, put = (self._kept + LEAF_STEPS) * width, write.put
-        for key, head in zip(keys, heads, strict=True):
+        most, put, kept = (self._kept + LEAF_STEPS) * width, write.put, list(heads)
+        for row in np.flatnonzero(lengths >= most).tolist():
             leaf = 0
-            while len(head) >= most:
-                oldest, head = head[: LEAF_STEPS * width], head[LEAF_STEPS * width :]
+            while len(kept[row]) >= most:
+                oldest, kept[row] = kept[row][: LEAF_STEPS * width], kept[row][LEAF_STEPS * width :]
                 place = ((offset << ORDER_BITS) + leaf, LEAF_STEPS)
-                put(key + LEAF_KEY.pack(0, self._first(oldest), *place)[8:], oldest, leaves)
+                put(keys[row] + LEAF_KEY.pack(0, self._first(oldest), *place)[8:], oldest, leaves)
                 leaf += 1
+        for key, head in zip(keys, kept, strict=True):
             put(key, head, column)
         return Merged(heads, before, late, deep)
 
