@@ -117,8 +117,7 @@ class Holdout:
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
         """Tests to score at once over this many items, what arrived before them, and the graph as it stood."""
         graph = self._graph.fork()
-        few = max(1, min(AT_ONCE, CELLS // (items + 1)))
-        for tests, arrived in batches(self._arriving, self._ts, few):
+        for tests, arrived in batches(self._arriving, self._ts, at_once(items)):
             if len(arrived):
                 graph.apply(arrived)
             yield tests, arrived, graph
@@ -136,7 +135,7 @@ class Holdout:
 
     def seconds(self, versions: list[tuple[Create, Vocabulary]], settings: RankingSettings) -> list[list[float]]:
         """Times each version takes to rank one batch of tests, measured in turns."""
-        part = rows_of_sequences(self.sequences, 0, AT_ONCE)
+        part = rows_of_sequences(self.sequences, 0, at_once(max(len(vocabulary) for _, vocabulary in versions)))
         rankings = [Ranking(model, vocabulary, AT_FIRST, settings) for model, vocabulary in versions]
         taken: list[list[float]] = [[] for _ in rankings]
         for turn in range(1 + TIMED if len(part.users) else 0):
@@ -291,6 +290,11 @@ def fitted(
             said = weights.tolist()
             best, best_loss = Fusion(said[MODEL], said[word], said[REPEAT], said[POPULARITY], before), reached
     return best
+
+
+def at_once(items: int) -> int:
+    """Tests that are scored together, over so many items."""
+    return max(1, min(AT_ONCE, CELLS // (items + 1)))
 
 
 def _events(sequences: Sequences) -> Records:
