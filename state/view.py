@@ -1,5 +1,6 @@
 """A live, read-only view over all partitions in a data directory: works while workers run, and when they do not."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from state.rocksdb import open_rocksdb
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
 from state.timeline import ALL_TIME
+
+SCRATCH = "anabranch-view-"
 
 
 def partition_path(data: Path, topic: str, partition: int) -> Path:
@@ -37,7 +40,8 @@ class View:
     def __init__(self, data: Path, topic: str, settings: StateSettings) -> None:
         self._data, self._topic, self._settings = data, topic, settings
         # A secondary needs a place of its own for its info log; nothing of the state is written there.
-        self._scratch = Path(tempfile.mkdtemp(prefix="anabranch-view-"))
+        sweep()
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
         self.partitions: dict[int, Partition] = {}
         self.refresh()
 
@@ -145,6 +149,18 @@ class View:
             partition.close()
         self.partitions.clear()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what views of processes that are gone have left behind: a killed one removes nothing."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        process = left.name.removeprefix(SCRATCH).partition("-")[0]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, OSError):
+            continue
 
 
 def newest_of(parts: list[Records], limit: int) -> Records:
