@@ -103,7 +103,7 @@ class Measured:
         over = [f"over {o}, {BEST}" for o in OVER]
         yield from headed(["variant", *PLACES, "epochs", "parameters", *over, "coverage@10", "popularity bias"])
         for variant, found in sorted(self.runs.items(), key=lambda r: -r[1][0]["scores"][BEST]["ndcg@10"]):
-            if any(f", {seconds} s" in variant for seconds in FOR_SECONDS):
+            if any(variant.endswith(f", {seconds} s") for seconds in FOR_SECONDS):
                 continue
             trained = "train_s" in found[0] and variant != GRAPH_ONLY
             cells = [variant + (" (1 seed)" if trained and len(found) == 1 else "")]

@@ -176,8 +176,8 @@ def optimisers(
 ) -> list[torch.optim.Optimizer]:
     """What moves the item table and the other weights: Adam, of which the lazy form leaves untouched rows alone.
 
-    Lazily without momentum: it would go on carrying a row for ten steps after a touch, and is cut off where
-    the row is seldom touched. Measured in docs/model.md.
+    Lazily without momentum: it would go on carrying a row for ten steps after a touch, and is cut off where the row
+    is seldom touched.
     """
     if not lazy:
         return [torch.optim.AdamW([table.weight, *others], learning_rate, weight_decay=0.0, fused=True)]
