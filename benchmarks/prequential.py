@@ -7,6 +7,7 @@ Each event is first a test, then learned from (`model/prequential.py`). Parts:
     ablation    the same increments without the graph's warm-up, without transfer, and without both
     drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
                 drift trigger, by the timer alone, and without learning
+    break       the same where what is clicked changes most by itself
 
 Every run is a line in OUT/runs.jsonl, its ranks in OUT/*.npz, its curves in OUT/*.png; `python -m
 benchmarks.prequential_report OUT` prints the tables.
@@ -21,6 +22,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from model.evaluation import as_events
 from model.fusion import MODEL_ALONE
@@ -161,8 +163,23 @@ def swapped(events: Records) -> Records:
     return changed
 
 
-def of_drift(events: Records, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
-    """The same stream with the change, learned from in three ways, every one of which has the live graph."""
+def natural_break(events: Records) -> int:
+    """Where a tenth of the stream differs most from the tenth before it: half the sum of what items' shares differ by.
+
+    Looked for where enough comes before it to have learned from, and enough after it to recover in.
+    """
+    _, item = np.unique(events["item"], return_inverse=True)
+    width = len(events) // 10
+
+    def shares(start: int) -> npt.NDArray[np.float64]:
+        return np.bincount(item[start : start + width], minlength=item.max() + 1) / width
+
+    places = range(int(0.4 * len(events)), int(0.75 * len(events)), width // 5)
+    return max(places, key=lambda at: float(np.abs(shares(at) - shares(at - width)).sum()))
+
+
+def of_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
+    """A stream that changes at an event, learned from in three ways, every one of which has the live graph."""
     settings = production(seed)
     past = begun(events, settings)
     every = -(-(len(events) - past.count) // 4)
@@ -178,7 +195,7 @@ def of_drift(events: Records, seed: int) -> tuple[Tested, dict[str, Versions], d
     }
     still = {"no learning, graph too": Served(past, versions["no learning"], settings.ranking, live=False)}
     tested = run(events, past, versions, rows | alone | still)
-    at = int(np.searchsorted(tested.at, int(len(events) * SWAPPED_AT)))
+    at = int(np.searchsorted(tested.at, changed))
     facts = {name: recovery(ranks, at) for name, ranks in tested.ranks.items()}
     return tested, versions, {"found_at_test": trigger.found, "changed_at_test": at, "recovery": facts}
 
@@ -265,7 +282,9 @@ def main() -> None:
                     elif part == "ablation":
                         tested, versions = ablated(events, seed, ABLATION[variant or ""])
                     else:
-                        tested, versions, drift = of_drift(swapped(events), seed)
+                        natural = part == "break"
+                        changed = natural_break(events) if natural else int(len(events) * SWAPPED_AT)
+                        tested, versions, drift = of_drift(events if natural else swapped(events), changed, seed)
                         more |= drift
                     more["cpu_s"] = round(time.process_time() - began, 1)
                     keep(asked.out, facts | more, tested, versions, asked.pictures)

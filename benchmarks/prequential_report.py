@@ -2,8 +2,11 @@
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 METRICS = ("hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10")
 
@@ -68,11 +71,42 @@ def of_ablation(lines: list[dict[str, Any]]) -> list[str]:
     return page
 
 
+SEEDED = ("create", "full retrain", "frozen", "frozen, graph too", "create, no fusion")
+
+
+def of_seeds(lines: list[dict[str, Any]]) -> list[str]:
+    """Hit@10 over seeds, mean ± standard deviation: of all tests, and of the last quarter."""
+    runs: dict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for line in lines:
+        runs[line["stream"], line["events"]][line["seed"]] = line
+    runs = {key: found for key, found in runs.items() if len(found) > 1}
+    if not runs:
+        return []
+    page = [
+        "\n## Seeds\n",
+        "Hit@10 of all tests / of the last quarter; the last column is create over frozen in the last quarter.\n",
+        "| stream | events | seeds | " + " | ".join(SEEDED) + " | times frozen |",
+        "|" + "---|" * (len(SEEDED) + 4),
+    ]
+    for (stream, events), found in runs.items():
+        models = [line["models"] for line in found.values()]
+        cells = []
+        for row in SEEDED:
+            both = [[100 * m[row][k] for m in models if row in m] for k in ("hit@10", "last_quarter_hit@10")]
+            cells.append(" / ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else "-" for v in both))
+        last = [m["create"]["last_quarter_hit@10"] / m["frozen"]["last_quarter_hit@10"] for m in models]
+        cells.append(f"{np.mean(last):.2f} ± {np.std(last, ddof=1):.2f}")
+        page.append(f"| {stream} | {events:,} | {len(found)} | {' | '.join(cells)} |")
+    return page
+
+
 def of_drift(line: dict[str, Any]) -> list[str]:
     """How long each way took to recover."""
+    what = (
+        "Half of the catalogue changes places with the other" if line["part"] == "drift" else "What is clicked changes"
+    )
     page = [
-        f"\n## Half of the catalogue changes places with the other: {line['stream']}, {line['events']:,} events, "
-        f"seed {line['seed']}\n",
+        f"\n## {what}: {line['stream']}, {line['events']:,} events, seed {line['seed']}\n",
         f"The change is at test {line['changed_at_test']:,}; drift was found at tests {line['found_at_test']}.\n",
         "| row | Hit@10 before | lowest | mean after | tests until 0.9 of before (of 500 tests) |",
         "|---|---|---|---|---|",
@@ -92,7 +126,8 @@ def main() -> None:
     for line in lines:
         page += of_stream(line) if line["part"] == "streams" else []
     for line in lines:
-        page += of_drift(line) if line["part"] == "drift" else []
+        page += of_drift(line) if line["part"] in ("drift", "break") else []
+    page += of_seeds([line for line in lines if line["part"] == "streams"])
     if any(line["part"] == "ablation" for line in lines):
         page += of_ablation(lines)
     print("\n".join(page))
