@@ -72,6 +72,8 @@ class Ranker:
         self._popular: Ids = np.empty(0, np.uint64)
         self._popular_until = 0.0
         self._online: OnlineFusion | None = None
+        self._beside: OnlineFusion | None = None
+        """The candidate's weights, where there is one."""
         self._learn_at = 0.0
 
     def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
@@ -151,7 +153,9 @@ class Ranker:
         """Rank with a candidate too; None: no more."""
         if candidate is not None and self._stores:
             candidate.ranking.count(self)
+        self._beside = self._begun(candidate) if candidate is not None else None
         self.candidate = candidate
+        self._follow()
 
     def serve(self, serving: Serving) -> None:
         """Serve another version. Its items are counted first: with a million of them that takes seconds."""
@@ -161,21 +165,32 @@ class Ranker:
         if self._online is not None:
             serving.ranking.fusion = self._online.fusion
         self.serving = serving
+        self._follow()
 
     def _online_for(self, serving: Serving) -> "OnlineFusion | None":
         """Weights that go on from where they were left, by the same version or by the one before."""
-        settings = self._config.ranking
-        if not settings.online_rate:
+        online, left = self._begun(serving), weights.read(self._config.data).get(self._config.worker.instance)
+        if online is None:
             return None
-        from model.online import OnlineFusion
-
-        online, kept = OnlineFusion(serving.ranking.fusion, settings), weights.read(self._config.data)
-        left = kept.get(self._config.worker.instance)
         if left is not None and left.version == serving.version:
             online.resume(left.learned)
         elif left is not None:
             online.carry(left.learned)
         return online
+
+    def _begun(self, version: Serving) -> "OnlineFusion | None":
+        """The version's own weights, to be moved."""
+        if not self._config.ranking.online_rate:
+            return None
+        from model.online import OnlineFusion
+
+        return OnlineFusion(version.ranking.fusion, self._config.ranking)
+
+    def _follow(self) -> None:
+        """Weigh for the candidate as if it served: as far from its own weights as the champion's have come."""
+        if self.candidate is not None and self._beside is not None and self._online is not None:
+            self._beside.carry(self._online.learned)
+            self.candidate.ranking.fusion = self._beside.fusion
 
     def learn(self, store: Partition, events: Records) -> None:
         """The champion's fusion weights take a step from these clicks, before the store takes them in.
@@ -192,6 +207,7 @@ class Ranker:
         known = np.diff(before.indptr) > 0
         online.learn(serving.ranking, of_users(before, known), events["item"][first[known]], self)
         serving.ranking.fusion = online.fusion
+        self._follow()
         weights.write(self._config.data, self._config.worker.instance, serving.version, online.learned)
 
     def take_in(self, applied: Applied) -> None:

@@ -171,6 +171,21 @@ def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_g
     assert again.serving.ranking.fusion.evidence == pytest.approx(moved.evidence + 1.0)
 
 
+def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_come_from_its(
+    stall, versions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stream.ranker.LEARN_EVERY_S", 0.0)
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    ranker.learn(stall.store, stall.following())
+    ranker.score(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
+    for _ in range(3):
+        champions, candidates = (v.ranking.fusion.evidence for v in (ranker.serving, ranker.candidate))
+        assert champions > WEIGHTS.evidence
+        assert candidates == pytest.approx(champions + 1.0)
+        ranker.learn(stall.store, stall.following())
+
+
 def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path):
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
