@@ -7,7 +7,7 @@ table to standard output. Seconds are of the processor, for learning alone: a bu
 
     joint         from nothing on all periods so far
     finetune      from the version before on the new period alone
-    replay        the same with sessions of old periods, drawn evenly, among those of the new one
+    replay        the same with sessions of old periods, drawn evenly, among those of the new one: each epoch has others
     distil        replay, and the version before has a say on what was drawn (model/guard.py)
     ader          the version before has a say on what was drawn, which is not learned otherwise: ADER's loss
     slow          replay, and weights are the mean of those learned and those before
@@ -49,7 +49,18 @@ LEARNED = ("joint", "finetune", "replay", "distil", "ader", "slow")
 COUNTED = ("transitions", "item-knn")
 AT_ONCE = 256
 LIVE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
-RECORDED = ("share", "epochs", "increment_epochs", "increment_learning_rate", "dropout", "replay", "distil", "no_graph")
+RECORDED = (
+    "share",
+    "epochs",
+    "increment_epochs",
+    "increment_learning_rate",
+    "dropout",
+    "replay",
+    "row_length",
+    "dim",
+    "distil",
+    "no_graph",
+)
 """Arguments that stand in every line of the output."""
 WINDOW = 5
 """Steps within which two items are a pair."""
@@ -197,10 +208,16 @@ def evidence(before: Histories, pairs: sp.csr_matrix, age_decay: float = 0.8, ne
     return torch.from_numpy(said.toarray())
 
 
-def grown(model: Create, items: int) -> Create:
-    """With rows drawn for items that are new."""
-    new = items - model.item_count
-    return model.grown(torch.randn(new, model.settings.dim) * model.settings.init_std)
+def grown(model: Create, items: int, new: Histories) -> Create:
+    """With rows for items that are new: the mean of those that they stand beside, or drawn where none is known."""
+    known, count = model.item_count + 1, items - model.item_count
+    pairs = paired(new, items)
+    beside = (pairs + pairs.T).tocsr()[known:, :known]
+    share = sp.diags(1 / np.maximum(np.asarray(beside.sum(1)).ravel(), 1e-9)) @ beside
+    made = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
+    drawn = torch.randn(count, model.settings.dim) * model.settings.init_std
+    placed = torch.from_numpy(np.diff(beside.indptr) > 0)
+    return model.grown(torch.where(placed[:, None], made, drawn))
 
 
 def slowed(model: Create, before: Create) -> None:
@@ -216,8 +233,7 @@ def increment(
     variant: str, before: Create, old: Histories, new: Histories, known: int, asked: argparse.Namespace, seed: int
 ) -> Create:
     """The version after, learned from the new period."""
-    settings = training(asked)
-    model = grown(before, known)
+    model = grown(before, known, new)
     rows = np.random.default_rng(seed).choice(len(old), min(asked.replay, len(old)), replace=False)
     drawn = old.take(np.sort(rows))
     learned = new if variant in ("finetune", "ader") else together([new, drawn])
@@ -226,8 +242,9 @@ def increment(
         weight = adaptive(asked.distil, before.item_count, known, len(drawn), len(new))
         guard = Guard(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
     train(
-        model, learned, settings, warm_up_epochs=settings.increment_warm_up_epochs, epochs=asked.increment_epochs,
+        model, learned, without_graph(training(asked)), warm_up_epochs=0, epochs=asked.increment_epochs,
         learning_rate=asked.increment_learning_rate, seed=seed, fresh=False, guard=guard,
+        replayed=np.arange(len(new), len(learned)),
     )  # fmt: skip
     if variant == "slow":
         slowed(model, before)
@@ -265,7 +282,7 @@ def run(
                 model, row["cpu_s"] = firsts[seed]
             elif variant == "joint" or model is None:
                 settings, learned = training(asked), together([*old, new])
-                model = Create(known, ModelSettings(dropout=asked.dropout, dim=asked.dim))
+                model = Create(known, ModelSettings(dropout=asked.dropout, dim=asked.dim, row_length=asked.row_length))
                 train(
                     model, learned, settings, warm_up_epochs=settings.warm_up_epochs, epochs=asked.epochs,
                     learning_rate=asked.learning_rate, seed=seed, fresh=True,
@@ -309,13 +326,16 @@ def main() -> None:
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--epochs", type=int, default=12)
     parse.add_argument("--learning-rate", type=float, default=4e-3)
-    parse.add_argument("--increment-epochs", type=int, default=12)
-    parse.add_argument("--increment-learning-rate", type=float, default=4e-3)
-    parse.add_argument("--dropout", type=float, default=0.3)
+    parse.add_argument("--increment-epochs", type=int, default=6)
+    parse.add_argument("--increment-learning-rate", type=float, default=6e-3)
+    parse.add_argument("--dropout", type=float, default=0.5)
     parse.add_argument("--dim", type=int, default=64)
+    parse.add_argument("--row-length", type=float, default=1.2)
     parse.add_argument("--negatives", type=int, default=512)
     parse.add_argument("--no-graph", action="store_true", help="no warm-up on the graph and no transfer loss")
-    parse.add_argument("--replay", type=int, default=10_000, help="sessions of old periods an increment")
+    parse.add_argument(
+        "--replay", type=int, default=60_000, help="old sessions, each learned in one epoch of an increment"
+    )
     parse.add_argument("--distil", type=float, default=1.0)
     parse.add_argument("--out", type=Path, default=Path("build/periods.jsonl"))
     asked = parse.parse_args()

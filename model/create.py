@@ -10,6 +10,7 @@ encoder only, so a new user needs no folding-in.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.bert4rec import BERT4Rec
@@ -37,6 +38,18 @@ class Create(nn.Module):
     def item_count(self) -> int:
         """Items without the padding row."""
         return self.items.num_embeddings - 1
+
+    def rows(self, items: Tensor) -> Tensor:
+        """Rows of these items as they are scored, [..., d]."""
+        return self._stretched(self.items(items))
+
+    def table(self) -> Tensor:
+        """All rows as they are scored, [n + 1, d]."""
+        return self._stretched(self.items.weight)
+
+    def _stretched(self, rows: Tensor) -> Tensor:
+        length = self.settings.row_length
+        return F.normalize(rows, dim=-1) * length if length else rows
 
     @torch.no_grad()
     def encode(self, histories: Histories) -> Tensor:

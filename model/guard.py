@@ -59,8 +59,8 @@ class Guard:
             return 0.0
         at = draw.integers(0, len(self.exemplars), count)
         packed = pack(model.sequence.asked(self.exemplars.take(at), model.settings.sequence_events))
-        encoded = model.sequence(model.items(packed.items), packed)[packed.last]
-        first = torch.einsum("bd,bkd->bk", encoded, model.items(self._first[at]))
-        others = encoded @ model.items(negatives).T
+        encoded = model.sequence(model.rows(packed.items), packed)[packed.last]
+        first = torch.einsum("bd,bkd->bk", encoded, model.rows(self._first[at]))
+        others = encoded @ model.rows(negatives).T
         said = torch.cat([first, others], 1).log_softmax(1)[:, : first.shape[1]]
         return -self.weight * (self._said[at] * said).sum(1).mean()

@@ -3,26 +3,27 @@
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from model.create import Create
 from model.sampled_softmax import sampled_softmax
 from model.scalable_cross_entropy import scalable_cross_entropy
 from model.settings import TrainingSettings
 
-ItemLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, nn.Embedding], Tensor]
-"""(encodings [N, d], targets [N], their rows, negatives [K], their rows, item table) -> mean loss"""
+ItemLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Create], Tensor]
+"""(encodings [N, d], targets [N], their rows, negatives [K], their rows, the model) -> mean loss"""
 
 
 def item_loss(settings: TrainingSettings, items: int) -> ItemLoss:
     """The loss for a catalogue of this size."""
     name = name_of_loss(settings, items)
     if name == "full":
-        return lambda h, targets, _rows, _drawn, _negatives, table: F.cross_entropy(h @ table.weight[1:].T, targets - 1)
+        return lambda h, targets, _rows, _drawn, _negatives, model: F.cross_entropy(h @ model.table()[1:].T, targets - 1)
     if name == "scalable":
-        return lambda h, targets, _rows, _drawn, _negatives, table: scalable_cross_entropy(
-            h, table, targets, settings.scalable_buckets, settings.scalable_bucket_size
+        return lambda h, targets, _rows, _drawn, _negatives, model: scalable_cross_entropy(
+            h, model, targets, settings.scalable_buckets, settings.scalable_bucket_size
         )
-    return lambda h, targets, rows, drawn, negatives, _table: sampled_softmax(h, rows, targets, negatives, drawn, items)
+    return lambda h, targets, rows, drawn, negatives, _model: sampled_softmax(h, rows, targets, negatives, drawn, items)
 
 
 def name_of_loss(settings: TrainingSettings, items: int) -> str:

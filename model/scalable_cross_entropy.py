@@ -7,25 +7,27 @@ output in several buckets counts its largest loss; one in none is left out of th
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from model.create import Create
 
 
-def scalable_cross_entropy(encoded: Tensor, table: nn.Embedding, targets: Tensor, buckets: int, size: int) -> Tensor:
-    """Mean loss of encodings [N, d] against the item table, row 0 = padding; `targets` [N] are row numbers of it.
+def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buckets: int, size: int) -> Tensor:
+    """Mean loss of encodings [N, d] against all items; `targets` [N] are row numbers of the item table.
 
     Memory is buckets · size² instead of N · n.
     """
-    outputs, items = min(size, len(encoded)), min(size, table.num_embeddings - 1)
+    outputs, items = min(size, len(encoded)), min(size, model.item_count)
     with torch.no_grad():
         # Directions drawn from the outputs themselves point where outputs are.
         directions = torch.randn(buckets, len(encoded)) @ encoded / len(encoded) ** 0.5
         own = torch.topk(directions @ encoded.T, outputs, dim=1).indices
-        near = torch.topk(directions @ table.weight[1:].T, items, dim=1).indices + 1
+        near = torch.topk(directions @ model.table()[1:].T, items, dim=1).indices + 1
     hidden = encoded[own]
     truth = targets[own]
-    logits = hidden @ table(near).transpose(1, 2)
+    logits = hidden @ model.rows(near).transpose(1, 2)
     logits = logits.masked_fill(truth[:, :, None] == near[:, None, :], -1e9)
-    true_logit = (hidden * table(truth)).sum(2, keepdim=True)
+    true_logit = (hidden * model.rows(truth)).sum(2, keepdim=True)
     losses = torch.logsumexp(torch.cat([true_logit, logits], 2), 2) - true_logit[:, :, 0]
     largest = torch.full((len(encoded),), -torch.inf).scatter_reduce(0, own.ravel(), losses.ravel(), "amax")
     return F.relu(largest[torch.isfinite(largest)]).mean()

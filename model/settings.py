@@ -21,6 +21,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """BERT4Rec masks this share of a history's items in training."""
     init_std: Positive = 0.1
     """Scale of an item row that nothing is known about."""
+    row_length: Weight = 0.0
+    """Every item row is made this long, so that none is put first for its popularity alone (NISER, arXiv 1909.04276);
+    0: rows are as long as they are learned."""
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:

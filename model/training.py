@@ -18,7 +18,9 @@ from model.histories import Histories, Packed, pack
 from model.infonce import infonce
 from model.item_loss import item_loss, name_of_loss
 from model.settings import TrainingSettings
+from model.vocabulary import Indices
 
+NOBODY: Indices = np.empty(0, np.int64)
 GRAPH_STD = 1e-4
 """Both tables begin this small before a first warm-up: UltraGCN grows them from the edges alone."""
 
@@ -42,11 +44,13 @@ def train(
     seed: int,
     fresh: bool,
     guard: Guard | None = None,
+    replayed: Indices = NOBODY,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Spent:
     """Train in place on users' histories; `fresh` begins the item table from the graph alone.
 
-    `guard` holds the joint epochs to what a champion said.
+    `guard` holds the joint epochs to what a champion said. Of the users in `replayed` each joint epoch learns another
+    share, so that each is learned once; all others are learned in every epoch.
 
     `learning_rate` is the first of the joint epochs'; it falls as half a cosine.
 
@@ -114,6 +118,7 @@ def train(
         tied.users.begin(settings.user_learning_rate)
     limit = model.settings.sequence_events
     learners = np.flatnonzero(histories.lengths > 1)
+    every_epoch, once = np.setdiff1d(learners, replayed), shuffle.permutation(np.intersect1d(learners, replayed))
     loss_of_items = item_loss(settings, items)
     movers = optimisers(table, list(encoder.parameters()), learning_rate, lazy=lazy)
     loss_value, epoch = math.nan, 0
@@ -124,16 +129,17 @@ def train(
         model.train()
         for group in [group for mover in movers for group in mover.param_groups]:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
-        total, steps = torch.zeros(()), batches(learners, settings.batch_users, shuffle)
+        taken = np.concatenate([every_epoch, once[epoch::epochs]])
+        total, steps = torch.zeros(()), batches(taken, settings.batch_users, shuffle)
         for at in steps:
             examples = encoder.examples(histories.take(at), limit, shuffle)
             packed, targets, drawn = pack(examples.inputs), torch.from_numpy(examples.targets), draw_negatives()
             edges = tied.draw(at, generator) if tied is not None and settings.w_global else None
             wanted = [packed.items, targets, *(edges.wanted if edges else [])]
-            (tokens, target_rows, *graph_rows), negative_rows = gathered(table, wanted, drawn)
+            (tokens, target_rows, *graph_rows), negative_rows = gathered(model.rows, wanted, drawn)
             encoded = encoder(tokens, packed)
             predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
-            loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, table)
+            loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, model)
             if tied is not None:
                 if edges:
                     graph_loss, global_view = tied.loss(edges, graph_rows, drawn, negative_rows)
@@ -159,6 +165,8 @@ def train(
         if not math.isfinite(loss_value):
             raise FloatingPointError(f"the training loss is {loss_value} after {epoch + 1} epochs")
     with torch.no_grad():
+        if model.settings.row_length:
+            table.weight.copy_(model.table())
         table.weight[0] = 0.0
     table.sparse = False
     model.eval()
@@ -193,7 +201,7 @@ def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[
     return [mixed[start : start + size] for start in range(0, len(mixed), size)]
 
 
-def gathered(table: nn.Embedding, wanted: list[Tensor], negatives: Tensor) -> tuple[list[Tensor], Tensor]:
+def gathered(table: Callable[[Tensor], Tensor], wanted: list[Tensor], negatives: Tensor) -> tuple[list[Tensor], Tensor]:
     """Rows of all that a batch needs in one gather: one dense gradient of the table instead of five."""
     every = [*wanted, negatives]
     *rows, negative_rows = table(torch.cat(every)).split([len(w) for w in every])

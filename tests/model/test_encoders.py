@@ -148,9 +148,9 @@ def test_degree_weights_are_the_papers():
 
 def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
     torch.manual_seed(0)
-    hidden, table, targets = torch.randn(20, 8), torch.nn.Embedding(31, 8), torch.randint(30, (20,)) + 1
-    full = torch.nn.functional.cross_entropy(hidden @ table.weight[1:].T, targets - 1)
-    assert scalable_cross_entropy(hidden, table, targets, 4, 64).item() == pytest.approx(full.item(), rel=1e-5)
+    hidden, model, targets = torch.randn(20, 8), Create(30, ModelSettings(dim=8)), torch.randint(30, (20,)) + 1
+    full = torch.nn.functional.cross_entropy(hidden @ model.items.weight[1:].T, targets - 1)
+    assert scalable_cross_entropy(hidden, model, targets, 4, 64).item() == pytest.approx(full.item(), rel=1e-5)
 
 
 def test_training_is_the_same_for_the_same_seed_whatever_is_trained():

@@ -1,0 +1,71 @@
+"""What is learned in which epoch, and item rows of one length."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.create import Create
+from model.histories import Histories
+from model.sasrec import SASRec
+from model.settings import ModelSettings, TrainingSettings
+from model.training import train
+
+SHAPE = ModelSettings(dim=16, dropout=0.0)
+PLAIN = TrainingSettings(w_transfer=0.0, batch_users=4)
+
+
+def pairs(users: int, items: int) -> Histories:
+    """User r has clicked item r + 1 and the one after it."""
+    first = np.arange(users) % (items - 1) + 1
+    return Histories(np.arange(0, 2 * users + 1, 2), np.stack([first, first + 1], 1).ravel())
+
+
+def taught(epochs: int, model: Create, **asked: np.ndarray) -> None:
+    users = pairs(20, 21)
+    train(model, users, PLAIN, warm_up_epochs=0, epochs=epochs, learning_rate=3e-3, seed=1, fresh=False, **asked)
+
+
+def test_what_is_replayed_is_learned_once_and_what_is_new_in_every_epoch(monkeypatch):
+    seen = list[np.ndarray]()
+    examples = SASRec.examples
+
+    def watched(self: SASRec, histories: Histories, limit: int, draw: np.random.Generator) -> object:
+        seen.append(histories.items[::2])
+        return examples(self, histories, limit, draw)
+
+    monkeypatch.setattr(SASRec, "examples", watched)
+    taught(4, Create(21, SHAPE), replayed=np.arange(8, 20))
+    times = np.bincount(np.concatenate(seen), minlength=21)[1:]
+    assert times.tolist() == [4] * 8 + [1] * 12
+    assert [len(batch) for batch in seen] == [4, 4, 3] * 4
+
+
+def test_replay_is_as_deterministic_as_the_rest():
+    one, two = Create(21, SHAPE), Create(21, SHAPE)
+    two.load_state_dict(one.state_dict())
+    for model in (one, two):
+        taught(3, model, replayed=np.arange(8, 20))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "scalable"])
+def test_every_row_is_as_long_as_was_asked_for_and_learns_all_the_same(loss):
+    model = Create(21, ModelSettings(dim=16, dropout=0.0, row_length=0.7))
+    users = pairs(20, 21)
+    settings = TrainingSettings(loss=loss, batch_users=4)
+    train(model, users, settings, warm_up_epochs=2, epochs=60, learning_rate=1e-2, seed=1, fresh=True)
+    lengths = model.items.weight.detach().norm(dim=1)
+    torch.testing.assert_close(lengths[1:], torch.full((21,), 0.7))
+    assert lengths[0] == 0
+    # What is published is what was learned: no row is stretched again when it is scored.
+    torch.testing.assert_close(model.table(), model.items.weight)
+    scores = model.encode(Histories(np.arange(21), np.arange(1, 21))) @ model.items.weight.T
+    scores[:, 0] = -torch.inf
+    assert (scores.argmax(1).numpy() == np.arange(2, 22)).mean() > 0.9
+
+
+def test_rows_keep_their_own_lengths_unless_asked():
+    model = Create(21, SHAPE)
+    taught(3, model)
+    assert model.items.weight.detach().norm(dim=1)[1:].std() > 0.01
