@@ -48,7 +48,7 @@ PUBLISHED = {
 LEARNED = ("joint", "finetune", "replay", "distil", "ader", "slow")
 COUNTED = ("transitions", "item-knn")
 AT_ONCE = 256
-LIVE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+LIVE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 RECORDED = (
     "share",
     "epochs",
@@ -253,7 +253,7 @@ def increment(
 
 def training(asked: argparse.Namespace) -> TrainingSettings:
     """The product's settings but for what was asked for."""
-    settings = TrainingSettings(loss="sampled", negatives=asked.negatives, max_train_s=1e9)
+    settings = TrainingSettings(loss="sampled", negatives=asked.negatives, lazy_items=0, max_train_s=1e9)
     return without_graph(settings) if asked.no_graph else settings
 
 
@@ -326,7 +326,7 @@ def main() -> None:
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--epochs", type=int, default=12)
     parse.add_argument("--learning-rate", type=float, default=4e-3)
-    parse.add_argument("--increment-epochs", type=int, default=6)
+    parse.add_argument("--increment-epochs", type=int, default=4)
     parse.add_argument("--increment-learning-rate", type=float, default=6e-3)
     parse.add_argument("--dropout", type=float, default=0.5)
     parse.add_argument("--dim", type=int, default=64)
@@ -334,7 +334,7 @@ def main() -> None:
     parse.add_argument("--negatives", type=int, default=512)
     parse.add_argument("--no-graph", action="store_true", help="no warm-up on the graph and no transfer loss")
     parse.add_argument(
-        "--replay", type=int, default=60_000, help="old sessions, each learned in one epoch of an increment"
+        "--replay", type=int, default=80_000, help="old sessions, each learned in one epoch of an increment"
     )
     parse.add_argument("--distil", type=float, default=1.0)
     parse.add_argument("--out", type=Path, default=Path("build/periods.jsonl"))

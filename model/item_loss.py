@@ -18,7 +18,9 @@ def item_loss(settings: TrainingSettings, items: int) -> ItemLoss:
     """The loss for a catalogue of this size."""
     name = name_of_loss(settings, items)
     if name == "full":
-        return lambda h, targets, _rows, _drawn, _negatives, model: F.cross_entropy(h @ model.table()[1:].T, targets - 1)
+        return lambda h, targets, _rows, _drawn, _negatives, model: F.cross_entropy(
+            h @ model.table()[1:].T, targets - 1
+        )
     if name == "scalable":
         return lambda h, targets, _rows, _drawn, _negatives, model: scalable_cross_entropy(
             h, model, targets, settings.scalable_buckets, settings.scalable_bucket_size

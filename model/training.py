@@ -204,7 +204,7 @@ def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[
 def gathered(table: Callable[[Tensor], Tensor], wanted: list[Tensor], negatives: Tensor) -> tuple[list[Tensor], Tensor]:
     """Rows of all that a batch needs in one gather: one dense gradient of the table instead of five."""
     every = [*wanted, negatives]
-    *rows, negative_rows = table(torch.cat(every)).split([len(w) for w in every])
+    *rows, negative_rows = torch.split(table(torch.cat(every)), [len(w) for w in every])
     return rows, negative_rows
 
 
