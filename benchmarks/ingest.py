@@ -34,6 +34,7 @@ from stream.config import Clicks, Config, Topics
 from stream.decode import Decoder
 from stream.demo import purchases
 from stream.publish import Pace, publish
+from stream.stride import Stride
 from stream.topics import ensure
 from tests.kafka import kafka, missing
 
@@ -41,11 +42,10 @@ EVENTS = 200_000
 SLOW_EVENTS = 40_000
 RUNS = 3
 TRIES = 3
-POLL = 20_000
 
 
-async def consume(broker: str, fold: Callable[[list[object]], None]) -> float:
-    """Seconds from the first poll to the last of EVENTS records."""
+async def consume(broker: str, stride: Stride, fold: Callable[[list[object]], None]) -> float:
+    """Seconds from the first poll to the last of EVENTS records, polled as the stride says."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker,
         enable_auto_commit=False,
@@ -59,7 +59,7 @@ async def consume(broker: str, fold: Callable[[list[object]], None]) -> float:
         await consumer.seek_to_beginning(partition)
         seen, started = 0, time.perf_counter()
         while seen < EVENTS:
-            for records in (await consumer.getmany(timeout_ms=1000, max_records=POLL)).values():
+            for records in (await consumer.getmany(timeout_ms=1000, max_records=stride.events)).values():
                 fold(records)
                 seen += len(records)
         return time.perf_counter() - started
@@ -69,7 +69,15 @@ async def consume(broker: str, fold: Callable[[list[object]], None]) -> float:
 
 def raw(broker: str) -> float:
     """Events a second: aiokafka alone."""
-    return EVENTS / asyncio.run(consume(broker, lambda records: None))
+    stride = worker_stride()
+    stride.events = Config().worker.poll_max_events
+    return EVENTS / asyncio.run(consume(broker, stride, lambda records: None))
+
+
+def worker_stride() -> Stride:
+    """The worker's."""
+    worker = Config().worker
+    return Stride(worker.poll_max_events, worker.fold_hold_ms / 1000)
 
 
 def ours(broker: str) -> float:
@@ -79,11 +87,15 @@ def ours(broker: str) -> float:
         identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
         store = Store(Path(folder) / "s", identity, settings)
 
+        stride = worker_stride()
+
         def fold(records: list[object]) -> None:
+            began = time.perf_counter()
             decoded = decoder.decode(records)  # type: ignore[arg-type]
             store.apply(decoded.batch, records[-1].offset + 1)  # type: ignore[attr-defined]
+            stride.took(len(records), time.perf_counter() - began)
 
-        seconds = asyncio.run(consume(broker, fold))
+        seconds = asyncio.run(consume(broker, stride, fold))
         assert store.state.applied == EVENTS
         store.close()
     return EVENTS / seconds

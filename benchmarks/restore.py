@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks.ingest import POLL, broker_for
+from benchmarks.ingest import broker_for
 from state.checkpoint import CheckpointStore, take
 from state.store import Store
 from stream.config import Clicks, Config, Topics
@@ -45,7 +45,7 @@ async def read_on(config: Config, store: Store, end: int) -> None:
         consumer.assign([partition])
         consumer.seek(partition, store.state.next_offset)
         while store.state.next_offset < end:
-            left = min(POLL, end - store.state.next_offset)
+            left = min(Config().worker.poll_max_events, end - store.state.next_offset)
             for records in (await consumer.getmany(timeout_ms=1000, max_records=left)).values():
                 store.apply(decoder.decode(records).batch, records[-1].offset + 1)
     finally:

@@ -4,6 +4,7 @@ Everything that a batch of events changes, the next offset included, is written 
 write-ahead log is not synced: state and offset are lost or kept together, and Kafka has the rest.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from state.errors import StoreBlocked
 from state.events import EventBatch, Ids, Records
 from state.folding import fold_events
 from state.identity import Identity, check_identity
-from state.journal import DAY_MS
+from state.journal import DAY_MS, Journal
 from state.marks import Marks
 from state.owed import Owed
 from state.partition import KEY, Partition
@@ -26,6 +27,7 @@ from state.removal import Removed, erase, expire
 from state.rocksdb import open_rocksdb, rocksdb
 from state.sequences import STEP
 from state.settings import StateSettings
+from state.timeline import Timelines
 
 EXPIRED_AT_ONCE = 4096
 """Events behind the horizon that leave with a batch, at least; twice as many as it brings where that is more."""
@@ -65,17 +67,14 @@ class Store(Partition):
                     self._db.put(b"identity", msgspec.json.encode(identity))
                 self.state = self.marks()
                 self.erasures = Erasures(self._db, self._column, self._journal, path)
-                self.owed = Owed(self._unforgotten, self.answered(), self.state.next_offset)
+                self.owed = Owed(
+                    partial(unforgotten, self._journal, self.users, self.erasures, path),
+                    self.answered(),
+                    self.state.next_offset,
+                )
         except Exception:
             super().close()
             raise
-
-    def _unforgotten(self, start: int, end: int) -> Records:
-        """The journal without users whose events are only to be taken out of it yet."""
-        events = self.journal(start, end)
-        erased = np.array([e.user for e in self.erasures.all], np.uint64)
-        gone = [head is None for head in self.users.heads(erased)]
-        return events[~np.isin(events["user"], erased[gone])]
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards. What rewriting it needs begins anew when it is opened."""
@@ -213,3 +212,12 @@ class Store(Partition):
     def _write(self, write: WriteBatch) -> None:
         with rocksdb("write", self.path):
             self._db.write(write)
+
+
+def unforgotten(journal: Journal, users: Timelines, erasures: Erasures, path: Path, start: int, end: int) -> Records:
+    """The journal from offset to offset, without users whose events are only to be taken out of it yet."""
+    with rocksdb("read", path):
+        events = journal.read(start, end)
+        erased = np.array([erasure.user for erasure in erasures.all], np.uint64)
+        gone = [head is None for head in users.heads(erased)]
+    return events[~np.isin(events["user"], erased[gone])]

@@ -64,7 +64,10 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     instance: str = "0"
     """Names this worker among those of the group; each needs its own."""
-    poll_max_events: Whole = 20_000
+    poll_max_events: Whole = 50_000
+    """Events of a worker that is behind are polled and folded so many at once, at most."""
+    fold_hold_ms: Whole = 500
+    """Fewer where folding them would hold heartbeats and answers for longer than this."""
     poll_wait_ms: Whole = 100
     fetch_max_bytes: Whole = 16 << 20
     session_timeout_ms: Whole = 6_000

@@ -36,6 +36,7 @@ from stream.outbox import LeaseLost, Outbox
 from stream.partitions import Partitions, skip
 from stream.prequential import Prequential, decode_scores
 from stream.ranker import Answer, Ranker
+from stream.stride import Stride
 from stream.tenure import Tenure
 
 COMMIT_EVERY_S = 1.0
@@ -71,6 +72,7 @@ class Worker:
         self.tenure = Tenure(config, consumer, partitions, cluster, settled=self._settled, changed=self._changed)
         self._decoder = Decoder(config.clicks, config.state)
         self._prequential = Prequential(config.worker.standing_users)
+        self._stride = Stride(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._touched = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
         self._behind = False
@@ -81,8 +83,9 @@ class Worker:
     async def consume(self) -> None:
         """Poll, fold, for ever. Raises StateError where a store cannot be used."""
         self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self.tenure)
-        limit, wait = self._config.worker.poll_max_events, self._config.worker.poll_wait_ms
+        wait = self._config.worker.poll_wait_ms
         while True:
+            limit = self._stride.events
             try:
                 polled = await self._consumer.getmany(timeout_ms=wait, max_records=limit)
             except ConsumerStoppedError:
@@ -118,7 +121,9 @@ class Worker:
                     return
                 if begin + store.state.base > store.state.next_offset:
                     skip(store, number, records[0].offset, self._config)
+            began = time.perf_counter()
             decoded = self._decoder.decode(records, store.state.base)
+            decoded_s = time.perf_counter() - began
             steps.reached(1)
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)
             if not self._lease.held:
@@ -129,6 +134,7 @@ class Worker:
             counted = events[store.kinds.counts[events["kind"]]]
             tested = self._prequential.test(counted, scores)
             self._ranker.learn(store, counted)
+            began = time.perf_counter()
             applied = store.apply(  # steps 2 and 3
                 decoded.batch,
                 records[-1].offset + 1 + store.state.base,
@@ -143,6 +149,7 @@ class Worker:
                 self._consumer.seek(partition, store.state.next_offset - store.state.base)
             await asyncio.sleep(LAPSED_FOR_S)
         else:
+            self._stride.took(len(records), decoded_s + time.perf_counter() - began)
             self._ranker.take_in(applied)
             self._prequential.forget(applied.forgotten.tolist())
             await self._tend(number)
