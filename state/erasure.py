@@ -5,7 +5,7 @@ user's days were written anew, a few between two batches, and a tombstone was se
 compaction rewrites the files, so that the bytes are gone too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,7 @@ class Erasure(msgspec.Struct):
     days: list[int]
     """Of event time, in which the journal may name the user; none once it does not."""
     told: bool = False
-    """Whether the tombstone was sent."""
+    """Whether the recommendation of before was taken back: by a tombstone, or by one to who came back since."""
 
 
 class Erasures:
@@ -60,12 +60,13 @@ class Erasures:
         """Erased users whose last recommendation still stands in the topic."""
         return [e for e in self.all if not e.told]
 
-    def told(self, erasure: Erasure) -> None:
-        """The tombstone was sent."""
-        erasure.told = True
-        write = WriteBatch(raw_mode=True)
-        self._put(self.all, write)
-        self._write(write)
+    def told(self, users: Collection[int], write: WriteBatch) -> None:
+        """The last recommendation of these users, of whom many were never forgotten, is not that of before any more."""
+        told = [e for e in self.untold() if e.user in users]
+        for erasure in told:
+            erasure.told = True
+        if told:
+            self._put(self.all, write)
 
     def sweep(self) -> None:
         """Do a little of what is left to do; to be called now and then.

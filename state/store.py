@@ -14,7 +14,7 @@ from rocksdict import WriteBatch
 
 from state import steps
 from state.admission import drop_duplicates, drop_too_old
-from state.erasure import Erasures
+from state.erasure import Erasure, Erasures
 from state.errors import StoreBlocked
 from state.events import EventBatch, Ids, Records
 from state.folding import fold_events
@@ -140,7 +140,23 @@ class Store(Partition):
         for user, message in answers:
             if user in cleared:  # else forgotten since
                 write.put(KEY.pack(user), message, self._handle["recommended"])
+        self.erasures.told(cleared, write)
         write.put(b"answered", KEY.pack(self.owed.watermark(self.state.next_offset)))
+        self._write(write)
+
+    def tombstones(self) -> list[Erasure]:
+        """Who was forgotten, has not come back, and has yet to be told so.
+
+        To who came back a tombstone might be repeated after an answer by another owner of the partition, and stand.
+        """
+        untold = self.erasures.untold()
+        ids = self.user_ids(np.array([e.user for e in untold], np.uint64))
+        return [e for e, name in zip(untold, ids, strict=True) if name is None]
+
+    def record_tombstones(self, sent: list[Erasure]) -> None:
+        """Record that these were sent."""
+        write = WriteBatch(raw_mode=True)
+        self.erasures.told({e.user for e in sent}, write)
         self._write(write)
 
     def begin_new_log(self) -> None:

@@ -38,6 +38,8 @@ class Opening:
         self._cluster, self._opened = cluster, opened
         self._waiting: dict[TopicPartition, None] = {}
         self._added = asyncio.Event()
+        self.behind: dict[int, int] = {}
+        """Partitions, and what the end of their log was when they were assigned, until it is reached."""
         self.paused = False
         """By an operator: what is opened meanwhile is not read yet."""
 
@@ -52,6 +54,7 @@ class Opening:
         """These are another worker's now."""
         for partition in partitions:
             self._waiting.pop(partition, None)
+            self.behind.pop(partition.partition, None)
 
     async def run(self) -> None:
         """Open what waits, for ever. Raises StateError where a store cannot be used and waiting would not mend it."""
@@ -83,6 +86,7 @@ class Opening:
         if not waited or partition not in self._consumer.assignment():  # it was revoked meanwhile
             store.close()
             return
+        self.behind[partition.partition] = held.end
         self._partitions.stores[partition.partition] = store
         self._consumer.seek(partition, store.state.next_offset - store.state.base)
         if not self.paused:

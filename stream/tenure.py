@@ -50,6 +50,22 @@ class Tenure(ConsumerRebalanceListener):  # type: ignore[misc]
         """All that are open and sound, by partition."""
         return {n: store for n, store in self._partitions.stores.items() if n not in self._faults}
 
+    def speaking(self) -> dict[int, Store]:
+        """Those that hold all that the log held when they were assigned: no owner before can have said more."""
+        return {number: store for number, store in self.stores().items() if number not in self._opening.behind}
+
+    async def catch_up(self) -> bool:
+        """Look which have come so far, all that was polled being folded; whether one has."""
+        behind, came = self._opening.behind, False
+        for number, end in list(behind.items()):
+            partition = TopicPartition(self._topic, number)
+            if number not in self.stores() or partition not in self._consumer.assignment():
+                continue
+            # Not the store's offset: the end of a transaction takes one in the log that is never folded.
+            if await self._consumer.position(partition) >= end:
+                came = behind.pop(number, None) is not None or came
+        return came
+
     def fault(self, fault: StoreFault) -> None:
         """Have the store of a fault opened anew before anything else is folded into it."""
         number = next((n for n, s in self._partitions.stores.items() if s.path == fault.path), None)

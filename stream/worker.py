@@ -6,7 +6,9 @@ The commit order, and what a crash after each step does (`tests/crash` dies ther
     2 apply in memory   lost with the process; the batch is read again
     3 write             state, journal and next offset are in RocksDB or none of them is. Dead letters were
                         acknowledged before, so a crash between can repeat one, never lose one
-    4 rank the owed     the users are still owed: the journal past the `answered` mark says so
+    4 rank the owed     the users are still owed: the journal past the `answered` mark says so. Before it has folded
+                        all that the log held when the partition became ours, which the owner before may have answered,
+                        nothing is said: a word taken back would stand where we die and that owner comes back
     5 produce           the message may be sent again after a restart, with the same partition and offset
     6 record answers    the message was sent and is known as sent
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it says that
@@ -102,6 +104,8 @@ class Worker:
                 else:
                     await self._reply(partition.partition, records)
             await self.tenure.mend()
+            if await self.tenure.catch_up():
+                self._touched.set()
             for number in self.tenure.stores():
                 await self._tend(number)
             await asyncio.sleep(0)
@@ -161,7 +165,7 @@ class Worker:
         if store is None or not self._lease.held:
             return
         try:
-            if store.erasures.untold():
+            if number in self.tenure.speaking() and store.erasures.untold():
                 async with self.tenure.turn:
                     if self._partitions.stores.get(number) is not store:
                         return
@@ -173,17 +177,14 @@ class Worker:
             return
 
     async def _tell(self, store: Store) -> None:
-        """Send tombstones to the forgotten: behind what is on its way to them, and before what they are owed anew.
-
-        The caller has the turn.
-        """
-        if not (untold := store.erasures.untold()):
+        """Send tombstones to the forgotten, behind what is on its way to them. The caller has the turn."""
+        if not store.tombstones():
             return
         if self._sending:
             await asyncio.wait(self._sending)
-        await self._outbox.forget([erasure.id for erasure in untold])
-        for erasure in untold:
-            store.erasures.told(erasure)
+        gone = store.tombstones()
+        await self._outbox.forget([erasure.id for erasure in gone])
+        store.record_tombstones(gone)
 
     async def answer(self) -> None:
         """Work the owed users off, newest first, for ever; ingest that is behind goes before."""
@@ -306,7 +307,7 @@ class Worker:
             )  # fmt: skip
 
     def _most_owed(self) -> tuple[int, Store] | None:
-        number, store = max(self.tenure.stores().items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))
+        number, store = max(self.tenure.speaking().items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))
         return (number, store) if store is not None and store.owed.waiting else None
 
     async def _settled(self) -> None:

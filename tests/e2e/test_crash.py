@@ -1,15 +1,20 @@
 """A worker that dies after any step of an event's path leaves a state that the next one makes equal to the log."""
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from kafka import KafkaProducer
 
 from stream.config import Config
 from tests.conftest import with_topics
 from tests.crash.clicks import eventful
-from tests.crash.kills import STEPS, WINDOW_S, impatient, kill
+from tests.crash.kills import GIVEN_UP_S, STEPS, WINDOW_S, impatient, kill, settle, worker_of
+from tests.crash.lives import nursery
 from tests.crash.membership import come_and_go
-from tests.crash.oracle import Line, compare
+from tests.crash.oracle import Line, compare, fold
+from tests.e2e.conftest import read_all
 
 pytestmark = pytest.mark.broker
 
@@ -28,6 +33,26 @@ def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(config):
     logs = report.truth.logs.values()
     assert all(log.bad and log.duplicate and log.lines for log in logs)
     assert any(log.forgotten for log in logs)
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_a_worker_that_is_behind_takes_no_word_back_before_it_dies(config, step):
+    """One that had answered everything trusts itself when it owns the partitions again."""
+    ahead, behind = (msgspec.structs.replace(config, data=config.data / name) for name in ("ahead", "behind"))
+    users = [f"user-{number}" for number in range(60)]
+    begun = 1_700_000_000_000
+    events = [{"user": user, "item": f"item-{n % 7}", "ts": begun + n} for n, user in enumerate(users * 10)]
+    events += [{"user": user, "ts": begun + 1000, "event": "forget"} for user in users[::2]]
+    events += [{"user": user, "item": "item-1", "ts": begun + 1001} for user in users[::3]]
+    producer = KafkaProducer(bootstrap_servers=config.broker)
+    for event in events:
+        producer.send(config.topics.clicks, key=event["user"].encode(), value=json.dumps(event).encode())
+    producer.close()
+    with nursery(config.data / "nursery.log") as lives:
+        settle(lives, ahead)
+        assert lives.live(msgspec.structs.replace(worker_of(behind), step=step, count=1), GIVEN_UP_S)
+        settle(lives, ahead)
+    assert compare(ahead, fold(read_all(config, config.topics.clicks), config)) == (0, 0, [])
 
 
 @pytest.mark.slow

@@ -32,8 +32,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finish(store: Store) -> None:
     """What a worker does between batches."""
-    for erasure in store.erasures.untold():
-        store.erasures.told(erasure)
+    store.record_tombstones(store.erasures.untold())
     while store.erasing:
         store.erasures.sweep()
 
@@ -85,7 +84,7 @@ def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_pa
     closed = []
     for delay_s in (0.0, 0.002, 0.005, 0.01):
         apply(store, *lives("ann-who-leaves", 2), Event("ann-who-leaves", "", FAR, "forget"))
-        store.erasures.told(store.erasures.untold()[0])
+        store.record_tombstones(store.erasures.untold()[:1])
         while store.erasures._compaction is None:
             store.erasures.sweep()
         time.sleep(delay_s)
@@ -181,7 +180,7 @@ def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     for _ in range(CHUNKS_AT_ONCE + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000), Event("bob", "milk", 1_600_000_000_000))
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
-    store.erasures.told(store.erasures.untold()[0])
+    store.record_tombstones(store.erasures.untold()[:1])
     store.erasures.sweep()
     assert ANN in store.journal(0, FAR)["user"]
     finish(store)

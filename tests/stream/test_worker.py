@@ -91,11 +91,19 @@ def shop(tmp_path):
     made.partitions.close_all()
 
 
-def test_the_tombstone_of_who_comes_back_lies_before_the_answer(shop):
+def test_to_who_comes_back_the_new_answer_takes_the_old_ones_place_and_there_is_no_tombstone(shop):
     shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
-    (first, tombstone), (second, answer) = shop.answered()
-    assert (first, second, tombstone) == (b"ann", b"ann", None)
-    assert json.loads(answer)["offset"] == 2
+    assert [e.id for e in shop.store.erasures.untold()] == ["ann"]
+    [(user, answer)] = shop.answered()
+    assert (user, json.loads(answer)["offset"]) == (b"ann", 2)
+    assert shop.store.erasures.untold() == []
+
+
+def test_who_is_forgotten_and_stays_away_gets_a_tombstone(shop):
+    shop.fold({"user": "ann"}, {"user": "bob"}, {"user": "ann", "event": "forget"})
+    (gone, tombstone), (bob, answer) = shop.answered()
+    assert (gone, tombstone, bob) == (b"ann", None, b"bob")
+    assert answer
     assert shop.store.erasures.untold() == []
 
 
