@@ -4,7 +4,7 @@ Each event is first a test, then learned from (`model/prequential.py`). Parts:
 
     streams     the model, the same frozen, learned anew at each cycle, and rivals; on the same versions also without
                 fusion, without provisional items, and with the fusion weights as they were published
-    ablation    the same increments without the graph's warm-up, without transfer, and without both
+    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer
     drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
                 drift trigger, by the timer alone, and without learning
     break       the same where what is clicked changes most by itself
@@ -55,6 +55,8 @@ WARM_UP, CYCLES = 0.2, 8
 ABLATION: dict[str, dict[str, Any]] = {
     "no warm-up": {"warm_up_epochs": 0, "increment_warm_up_epochs": 0},
     "no transfer": {"w_transfer": 0.0},
+    "half the increment": {"increment_epochs": 2, "increment_last_epochs": 2, "increment_learning_rate": 1e-3},
+    "twice the increment": {"increment_epochs": 8, "increment_last_epochs": 8},
 }
 SWAPPED_AT = 0.6
 RECOVERED = 0.9

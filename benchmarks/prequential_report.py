@@ -52,7 +52,7 @@ def of_stream(line: dict[str, Any]) -> list[str]:
 def of_ablation(lines: list[dict[str, Any]]) -> list[str]:
     """Every variant beside the whole on the same events."""
     page = [
-        "\n## Without one part of the training\n",
+        "\n## One thing of the training otherwise\n",
         "| stream | events | seed | training | Hit@10 | last quarter | model alone | last quarter | increments, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

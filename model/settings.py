@@ -38,7 +38,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negatives: Whole = 512
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 4e-3
-    increment_learning_rate: Positive = 1e-3
+    increment_learning_rate: Positive = 2e-3
     """Of a later version's epochs."""
     graph_learning_rate: Positive = 4e-3
     user_learning_rate: Positive = 1e-3
@@ -49,9 +49,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     last_epochs: Count = 9
     """Epochs of a first version with the newest events in."""
     increment_warm_up_epochs: Count = 1
-    increment_epochs: Whole = 2
+    increment_epochs: Whole = 4
     """Joint epochs of a later version without the newest events."""
-    increment_last_epochs: Count = 2
+    increment_last_epochs: Count = 4
     """Epochs of a later version with the newest events in."""
     distil: Weight = 0.0
     """What the champion's own answers count for on the users that are learned again, so that less is forgotten; 0:
