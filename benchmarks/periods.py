@@ -15,8 +15,11 @@ table to standard output. Seconds are of the processor, for learning alone: a bu
     item-knn      cosine of items over the sessions that had both; nothing is trained
 
 `live_*` is the model with the evidence of the pairs met so far added, as serving adds it (model/evidence.py). Its
-weight is the one that was best in the test before, so nothing is chosen on what it is measured on. `first_*` is period
-0 again.
+weight, and what pairs the other way round add (β), are those that were best in the test before, so nothing is chosen on
+what it is measured on. `first_*` is period 0 again.
+
+An increment begins a new item's row at the mean of those it stands beside, and learns the sequence encoder's loss
+alone: the graph's warm-up and the transfer loss are of the first version.
 """
 
 import argparse
@@ -48,7 +51,8 @@ PUBLISHED = {
 LEARNED = ("joint", "finetune", "replay", "distil", "ader", "slow")
 COUNTED = ("transitions", "item-knn")
 AT_ONCE = 256
-LIVE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+LIVE = ((0.0, 0.0), *((weight, before) for before in (0.0, 0.5, 1.0) for weight in (1.0, 2.0, 4.0, 8.0)))
+"""Weight of the live evidence, and β."""
 RECORDED = (
     "share",
     "epochs",
@@ -127,6 +131,33 @@ class Test(NamedTuple):
         return cls(before, np.array([item for row in rows for item in row[1:]], np.int64))
 
 
+class Pairs(NamedTuple):
+    """What the live graph has counted."""
+
+    after: sp.csr_matrix
+    """[n + 1, n + 1] how often j came after i within WINDOW steps, each time 1 / lag."""
+    clicks: np.ndarray
+    """[n + 1]."""
+
+    @classmethod
+    def of(cls, past: Histories, items: int) -> "Pairs":
+        """All pairs of these sessions."""
+        users, shape = np.repeat(np.arange(len(past)), past.lengths), (items + 1, items + 1)
+        after = sp.csr_matrix(shape, dtype=np.float32)
+        for lag in range(1, WINDOW + 1):
+            same = np.flatnonzero(users[lag:] == users[:-lag])
+            weight = np.full(len(same), 1 / lag, np.float32)
+            after += sp.csr_matrix((weight, (past.items[same], past.items[same + lag])), shape=shape)
+        return cls(after.tocsr(), np.bincount(past.items, minlength=items + 1))
+
+    def spoken(self, before: float) -> sp.csr_matrix:
+        """c(i, j) of model/evidence.py, β = `before`."""
+        counts = self.after + before * self.after.T
+        said = 1 / np.sqrt(np.maximum(np.asarray(counts.sum(1)).ravel(), 1e-9))
+        clicks = 1 / np.sqrt(np.maximum(self.clicks, 1))
+        return (sp.diags(said.astype(np.float32)) @ counts @ sp.diags(clicks.astype(np.float32))).tocsr()
+
+
 @torch.no_grad()
 def encodings(model: Create, sessions: Histories) -> Tensor:
     """h of every step's past, session after session; a causal encoder reads each session once."""
@@ -161,17 +192,16 @@ def quality(ranks: np.ndarray) -> tuple[float, float]:
     return 100 * float(hit.mean()), 100 * float(np.where(hit, 1 / (ranks + 1), 0).mean())
 
 
-def of_model(model: Create, sessions: Histories, pairs: sp.csr_matrix | None) -> list[tuple[float, float]]:
-    """Recall and MRR for every weight of the live evidence; of the model alone where there are no pairs."""
+def of_model(model: Create, sessions: Histories, pairs: Pairs | None) -> list[tuple[float, float]]:
+    """Recall and MRR for every entry of LIVE; of the model alone where no pairs are given."""
     test, encoded, table = Test.of(sessions), encodings(model, sessions), model.items.weight.detach().T
-    found: list[list[np.ndarray]] = [[] for _ in LIVE_WEIGHTS[: None if pairs is not None else 1]]
+    graphs = {} if pairs is None else {before: pairs.spoken(before) for before in {b for _, b in LIVE}}
+    found: list[list[np.ndarray]] = [[] for _ in LIVE[: None if graphs else 1]]
     for at in blocks(len(test.targets)):
         scores, targets = encoded[at] @ table, torch.from_numpy(test.targets[at])
-        live = None if pairs is None else evidence(test.before.take(at), pairs)
-        for weight, ranks in zip(LIVE_WEIGHTS, found, strict=False):
-            ranks.append(
-                places(scores if live is None or not weight else torch.add(scores, live, alpha=weight), targets)
-            )
+        live = {before: evidence(test.before.take(at), said) for before, said in graphs.items()}
+        for (weight, before), ranks in zip(LIVE, found, strict=False):
+            ranks.append(places(torch.add(scores, live[before], alpha=weight) if weight else scores, targets))
     return [quality(np.concatenate(ranks)) for ranks in found]
 
 
@@ -184,26 +214,13 @@ def of_counts(scorer: Scorer, sessions: Histories) -> tuple[float, float]:
     return quality(np.concatenate(ranks))
 
 
-def paired(past: Histories, items: int) -> sp.csr_matrix:
-    """g(i, j) / sqrt(Σ_j g(i, j) · n_j): j after i within WINDOW, each 1 / lag (model/evidence.py, β = 0)."""
-    users, shape = np.repeat(np.arange(len(past)), past.lengths), (items + 1, items + 1)
-    counts = sp.csr_matrix(shape, dtype=np.float32)
-    for lag in range(1, WINDOW + 1):
-        same = np.flatnonzero(users[lag:] == users[:-lag])
-        weight = np.full(len(same), 1 / lag, np.float32)
-        counts += sp.csr_matrix((weight, (past.items[same], past.items[same + lag])), shape=shape)
-    said = 1 / np.sqrt(np.maximum(np.asarray(counts.sum(1)).ravel(), 1e-9))
-    clicks = 1 / np.sqrt(np.maximum(np.bincount(past.items, minlength=items + 1), 1))
-    return (sp.diags(said.astype(np.float32)) @ counts @ sp.diags(clicks.astype(np.float32))).tocsr()
-
-
-def evidence(before: Histories, pairs: sp.csr_matrix, age_decay: float = 0.8, newest: int = 10) -> Tensor:
+def evidence(before: Histories, spoken: sp.csr_matrix, age_decay: float = 0.8, newest: int = 10) -> Tensor:
     """log(1 + 50 t) of all items, [B, n + 1]."""
     history = before.newest(newest)
     age = np.repeat(history.indptr[1:], history.lengths) - 1 - np.arange(len(history.items))
     users = np.repeat(np.arange(len(history)), history.lengths)
     weight = np.power(age_decay, age).astype(np.float32)
-    said = sp.csr_matrix((weight, (users, history.items)), shape=(len(history), pairs.shape[0])) @ pairs
+    said = sp.csr_matrix((weight, (users, history.items)), shape=(len(history), spoken.shape[0])) @ spoken
     said.data = np.log1p(SHARPNESS * said.data)
     return torch.from_numpy(said.toarray())
 
@@ -211,8 +228,8 @@ def evidence(before: Histories, pairs: sp.csr_matrix, age_decay: float = 0.8, ne
 def grown(model: Create, items: int, new: Histories) -> Create:
     """With rows for items that are new: the mean of those that they stand beside, or drawn where none is known."""
     known, count = model.item_count + 1, items - model.item_count
-    pairs = paired(new, items)
-    beside = (pairs + pairs.T).tocsr()[known:, :known]
+    after = Pairs.of(new, items).after
+    beside = (after + after.T).tocsr()[known:, :known]
     share = sp.diags(1 / np.maximum(np.asarray(beside.sum(1)).ravel(), 1e-9)) @ beside
     made = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
     drawn = torch.randn(count, model.settings.dim) * model.settings.init_std
@@ -262,7 +279,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """One variant through all periods; `firsts` keeps the versions of period 0, which are the same for all variants."""
     found: list[dict[str, Any]] = []
-    model, live_weight = None, 0
+    model, chosen = None, 0
     for t in range(len(periods.sessions) - 1):
         started = time.process_time()
         torch.manual_seed(seed * 1000 + t)
@@ -293,12 +310,12 @@ def run(
             if not t:
                 firsts[seed] = model, row["cpu_s"]
             row["tests"] = int((test.lengths - 1).sum())
-            pairs = paired(together([*old, new]), known)
-            by_weight = of_model(model, test, pairs)
-            row["recall@20"], row["mrr@20"] = by_weight[0]
-            row["live_weight"] = LIVE_WEIGHTS[live_weight]
-            row["live_recall@20"], row["live_mrr@20"] = by_weight[live_weight]
-            live_weight = int(np.argmax([recall + mrr for recall, mrr in by_weight]))
+            pairs = Pairs.of(together([*old, new]), known)
+            by_live = of_model(model, test, pairs)
+            row["recall@20"], row["mrr@20"] = by_live[0]
+            row["live_weight"], row["live_before"] = LIVE[chosen]
+            row["live_recall@20"], row["live_mrr@20"] = by_live[chosen]
+            chosen = int(np.argmax([recall + mrr for recall, mrr in by_live]))
             # Forgetting: the first period again.
             first = of_model(model, tested(periods.sessions[0], periods.known[0], min(asked.tests, 1000), 0), None)
             row["first_recall@20"], row["first_mrr@20"] = first[0]

@@ -35,6 +35,7 @@ class Catalogue:
         self.table = self._rows = table
         self._known = len(vocabulary)
         self._base = vocabulary
+        self._mean = table[1:].mean(0) if self._known else torch.zeros(table.shape[1])
         self._room = fresh_items
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
         self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
@@ -48,11 +49,7 @@ class Catalogue:
         missing = np.unique(items[(columns == 0) & (items != 0)])[: self._room]
         if not len(missing):
             return columns
-        rows = rows_of(missing)
-        made, placed = neighbourhood(missing, rows, self._base, self.table[: self._known + 1])
-        missing, made = missing[placed], made[torch.from_numpy(placed)]
-        if not len(missing):
-            return columns
+        made = self._provisional(missing, rows_of)
         before, after = len(self.table), len(self.table) + len(missing)
         if after > len(self._rows):  # once: the version's own rows have no room behind them
             self._rows = torch.empty(before + self._room, self.table.shape[1])
@@ -63,3 +60,18 @@ class Catalogue:
         self.table = self._rows[:after]
         self.hashes = np.concatenate([self.hashes, missing])
         return self.vocabulary.lookup(items)
+
+    def touched(self, items: Ids, rows_of: RowsOf) -> Indices:
+        """Columns of items just clicked; fresh ones among them get rows of the neighbours they have by now."""
+        met = len(self.table)
+        columns = self.columns(items, rows_of)
+        again = np.unique(columns[(columns > self._known) & (columns < met)])
+        if len(again):
+            self._rows[torch.from_numpy(again)] = self._provisional(self.hashes[again], rows_of)
+        return columns
+
+    def _provisional(self, items: Ids, rows_of: RowsOf) -> torch.Tensor:
+        """Rows of fresh items; that of one without a known neighbour is the mean of all: neither liked nor disliked."""
+        made, placed = neighbourhood(items, rows_of(items), self._base, self.table[: self._known + 1])
+        made[torch.from_numpy(~placed)] = self._mean
+        return made

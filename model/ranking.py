@@ -165,7 +165,7 @@ class Ranking:
         history, _ = newest_items(sequences, self._settings.history_items)
         spoken, columns = self._spoken(history, rows_of)
         users, own, weights = repeats(sequences, self._settings.repeat_decay)
-        own_columns = catalogue.columns(own, rows_of) if len(own) else np.zeros(0, np.int64)
+        own_columns = catalogue.touched(own, rows_of) if len(own) else np.zeros(0, np.int64)
         popularity = self._counted(graph) if spoken is not None or fusion.popularity else None
         scores = self._begun(histories, popularity)
         if spoken is not None and popularity is not None:
