@@ -105,7 +105,7 @@ def main() -> None:
         log = config.data / "worker.log"
         children = [
             Child("worker", [*command, "worker", *flags], log),
-            Child("trainer", [*command, "trainer", *flags], config.data / "trainer.log", LEARNING),
+            Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", LEARNING),
         ]
         echoing = subprocess.Popen([sys.executable, "-m", "benchmarks.latency", "echo", broker])
         try:

@@ -14,9 +14,9 @@ table to standard output. Seconds are of the processor, for learning alone: a bu
     transitions   how often an item followed the newest one, within five steps; nothing is trained
     item-knn      cosine of items over the sessions that had both; nothing is trained
 
-`live_*` is the model with the evidence of the pairs met so far added, as serving adds it (model/evidence.py). Its
-weight, and what pairs the other way round add (β), are those that were best in the test before, so nothing is chosen on
-what it is measured on. `first_*` is period 0 again.
+`live_*` is the model with the words of the live graph added, as serving adds them (benchmarks/session_graph.py). Their
+weights are those chosen on the test before, by the product's own code, so nothing is chosen on what it is measured on.
+`first_*` is period 0 again.
 
 An increment begins a new item's row at the mean of those it stands beside, and learns the sequence encoder's loss
 alone: the graph's warm-up and the transfer loss are of the first version.
@@ -31,13 +31,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from benchmarks.session_graph import Fused, SessionGraph, chosen, pairs
 from model.create import Create
-from model.evidence import SHARPNESS
+from model.fusion import MODEL_ALONE, Fusion
 from model.guard import Guard, adaptive
 from model.histories import Histories, pack
 from model.rivals import Scorer, item_knn, transitions
@@ -51,8 +53,7 @@ PUBLISHED = {
 LEARNED = ("joint", "finetune", "replay", "distil", "ader", "slow")
 COUNTED = ("transitions", "item-knn")
 AT_ONCE = 256
-LIVE = ((0.0, 0.0), *((weight, before) for before in (0.0, 0.5, 1.0) for weight in (1.0, 2.0, 4.0, 8.0)))
-"""Weight of the live evidence, and β."""
+PERIOD_S = {"diginetica": 7 * 86_400.0, "yoochoose": 86_400.0}
 RECORDED = (
     "share",
     "epochs",
@@ -131,33 +132,6 @@ class Test(NamedTuple):
         return cls(before, np.array([item for row in rows for item in row[1:]], np.int64))
 
 
-class Pairs(NamedTuple):
-    """What the live graph has counted."""
-
-    after: sp.csr_matrix
-    """[n + 1, n + 1] how often j came after i within WINDOW steps, each time 1 / lag."""
-    clicks: np.ndarray
-    """[n + 1]."""
-
-    @classmethod
-    def of(cls, past: Histories, items: int) -> "Pairs":
-        """All pairs of these sessions."""
-        users, shape = np.repeat(np.arange(len(past)), past.lengths), (items + 1, items + 1)
-        after = sp.csr_matrix(shape, dtype=np.float32)
-        for lag in range(1, WINDOW + 1):
-            same = np.flatnonzero(users[lag:] == users[:-lag])
-            weight = np.full(len(same), 1 / lag, np.float32)
-            after += sp.csr_matrix((weight, (past.items[same], past.items[same + lag])), shape=shape)
-        return cls(after.tocsr(), np.bincount(past.items, minlength=items + 1))
-
-    def spoken(self, before: float) -> sp.csr_matrix:
-        """c(i, j) of model/evidence.py, β = `before`."""
-        counts = self.after + before * self.after.T
-        said = 1 / np.sqrt(np.maximum(np.asarray(counts.sum(1)).ravel(), 1e-9))
-        clicks = 1 / np.sqrt(np.maximum(self.clicks, 1))
-        return (sp.diags(said.astype(np.float32)) @ counts @ sp.diags(clicks.astype(np.float32))).tocsr()
-
-
 @torch.no_grad()
 def encodings(model: Create, sessions: Histories) -> Tensor:
     """h of every step's past, session after session; a causal encoder reads each session once."""
@@ -192,17 +166,33 @@ def quality(ranks: np.ndarray) -> tuple[float, float]:
     return 100 * float(hit.mean()), 100 * float(np.where(hit, 1 / (ranks + 1), 0).mean())
 
 
-def of_model(model: Create, sessions: Histories, pairs: Pairs | None) -> list[tuple[float, float]]:
-    """Recall and MRR for every entry of LIVE; of the model alone where no pairs are given."""
+class Tried(NamedTuple):
+    """Recall and MRR of a model on a test."""
+
+    alone: tuple[float, float]
+    live: tuple[float, float]
+    """With the live graph."""
+    fusion: Fusion
+    """The weights that would have been best."""
+
+
+def of_model(model: Create, sessions: Histories, graph: SessionGraph, fusion: Fusion) -> Tried:
+    """What the model finds alone, and with the graph's words weighed so."""
     test, encoded, table = Test.of(sessions), encodings(model, sessions), model.items.weight.detach().T
-    graphs = {} if pairs is None else {before: pairs.spoken(before) for before in {b for _, b in LIVE}}
-    found: list[list[np.ndarray]] = [[] for _ in LIVE[: None if graphs else 1]]
+    fused, alone, live = Fused(graph, fusion), [], []
     for at in blocks(len(test.targets)):
         scores, targets = encoded[at] @ table, torch.from_numpy(test.targets[at])
-        live = {before: evidence(test.before.take(at), said) for before, said in graphs.items()}
-        for (weight, before), ranks in zip(LIVE, found, strict=False):
-            ranks.append(places(torch.add(scores, live[before], alpha=weight) if weight else scores, targets))
-    return [quality(np.concatenate(ranks)) for ranks in found]
+        alone.append(places(scores, targets))
+        live.append(places(fused.scores(scores, test.before.take(at)), targets))
+    best = chosen(graph, encoded, table, test.before, test.targets, fusion)
+    return Tried(quality(np.concatenate(alone)), quality(np.concatenate(live)), best)
+
+
+def alone(model: Create, sessions: Histories) -> tuple[float, float]:
+    """What the model finds."""
+    test, encoded, table = Test.of(sessions), encodings(model, sessions), model.items.weight.detach().T
+    found = [places(encoded[at] @ table, torch.from_numpy(test.targets[at])) for at in blocks(len(test.targets))]
+    return quality(np.concatenate(found))
 
 
 def of_counts(scorer: Scorer, sessions: Histories) -> tuple[float, float]:
@@ -214,21 +204,10 @@ def of_counts(scorer: Scorer, sessions: Histories) -> tuple[float, float]:
     return quality(np.concatenate(ranks))
 
 
-def evidence(before: Histories, spoken: sp.csr_matrix, age_decay: float = 0.8, newest: int = 10) -> Tensor:
-    """log(1 + 50 t) of all items, [B, n + 1]."""
-    history = before.newest(newest)
-    age = np.repeat(history.indptr[1:], history.lengths) - 1 - np.arange(len(history.items))
-    users = np.repeat(np.arange(len(history)), history.lengths)
-    weight = np.power(age_decay, age).astype(np.float32)
-    said = sp.csr_matrix((weight, (users, history.items)), shape=(len(history), spoken.shape[0])) @ spoken
-    said.data = np.log1p(SHARPNESS * said.data)
-    return torch.from_numpy(said.toarray())
-
-
 def grown(model: Create, items: int, new: Histories) -> Create:
     """With rows for items that are new: the mean of those that they stand beside, or drawn where none is known."""
     known, count = model.item_count + 1, items - model.item_count
-    after = Pairs.of(new, items).after
+    after = pairs(new, items)
     beside = (after + after.T).tocsr()[known:, :known]
     share = sp.diags(1 / np.maximum(np.asarray(beside.sum(1)).ravel(), 1e-9)) @ beside
     made = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
@@ -279,7 +258,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """One variant through all periods; `firsts` keeps the versions of period 0, which are the same for all variants."""
     found: list[dict[str, Any]] = []
-    model, chosen = None, 0
+    model, fusion = None, MODEL_ALONE
     for t in range(len(periods.sessions) - 1):
         started = time.process_time()
         torch.manual_seed(seed * 1000 + t)
@@ -310,15 +289,14 @@ def run(
             if not t:
                 firsts[seed] = model, row["cpu_s"]
             row["tests"] = int((test.lengths - 1).sum())
-            pairs = Pairs.of(together([*old, new]), known)
-            by_live = of_model(model, test, pairs)
-            row["recall@20"], row["mrr@20"] = by_live[0]
-            row["live_weight"], row["live_before"] = LIVE[chosen]
-            row["live_recall@20"], row["live_mrr@20"] = by_live[chosen]
-            chosen = int(np.argmax([recall + mrr for recall, mrr in by_live]))
+            tried = of_model(model, test, SessionGraph.of([*old, new], known, PERIOD_S[asked.data]), fusion)
+            row["recall@20"], row["mrr@20"] = tried.alone
+            row["live_recall@20"], row["live_mrr@20"] = tried.live
+            row["fusion"] = {name: round(weight, 3) for name, weight in msgspec.to_builtins(fusion).items()}
+            fusion = tried.fusion
             # Forgetting: the first period again.
-            first = of_model(model, tested(periods.sessions[0], periods.known[0], min(asked.tests, 1000), 0), None)
-            row["first_recall@20"], row["first_mrr@20"] = first[0]
+            first = tested(periods.sessions[0], periods.known[0], min(asked.tests, 1000), 0)
+            row["first_recall@20"], row["first_mrr@20"] = alone(model, first)
         found.append(row)
         with asked.out.open("a") as out:
             out.write(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}) + "\n")

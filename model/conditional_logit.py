@@ -8,6 +8,8 @@ NDCG@10 far better (ARCHITECTURE.md has the figures), but has other optima: it s
 The ridge holds the weights near what was known before: some hours of shopping are not like the next.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -39,8 +41,12 @@ def fit(choices: Choices, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     words = choices.words / spread * free
     known = prior * spread * free
     weights = known
+
+    def likelihood(floor: float, tried: Tensor) -> Tensor:
+        return -loss(words, choices.correction, tried, known, floor)
+
     for floor in (0.0, FLOOR):
-        weights = _descend(words, choices.correction, weights, known, floor)
+        weights = ascend(partial(likelihood, floor), weights)
     with torch.no_grad():
         reached = loss(words, choices.correction, weights, known, FLOOR).item()
     return weights * free / spread, reached
@@ -54,13 +60,14 @@ def loss(words: Tensor, correction: Tensor, weights: Tensor, prior: Tensor, floo
     return RIDGE / len(words) * ((weights - prior) ** 2).sum() - unlikely.mean()
 
 
-def _descend(words: Tensor, correction: Tensor, start: Tensor, prior: Tensor, floor: float) -> Tensor:
+def ascend(gain: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """Where climbing from `start` comes to."""
     weights = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS([weights], max_iter=STEPS, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        value = loss(words, correction, weights, prior, floor)
+        value = -gain(weights)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

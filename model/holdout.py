@@ -18,6 +18,7 @@ from model.create import Create
 from model.fusion import AT_FIRST, Fusion
 from model.histories import to_histories
 from model.metrics import Ranks, gains
+from model.placing import placed
 from model.ranking import Ranking
 from model.replay import batches
 from model.settings import RankingSettings
@@ -271,8 +272,11 @@ def fitted(
     prior: Fusion,
     without: Collection[str] = (),
 ) -> Fusion:
-    """The weights that make these choices likeliest, the evidence being one of those in `befores`."""
-    best, best_loss = prior, np.inf
+    """The weights that make these choices likeliest, the evidence being one of those in `befores`; from there on those
+    that place them best (model/placing.py).
+    """
+    found, best_before, best_loss = None, prior.before, np.inf
+    repeats = not settings.filter_seen and "repeat" not in without
     before_it = torch.zeros(len(WORDS))
     before_it[[MODEL, REPEAT, POPULARITY]] = torch.tensor([prior.model, prior.repeat, prior.popularity])
     before_it[EVIDENCE:] = prior.evidence
@@ -281,15 +285,21 @@ def fitted(
         free = torch.zeros(len(WORDS), dtype=torch.bool)
         used = {"model": MODEL, "repeat": REPEAT, "popularity": POPULARITY, "evidence": word}
         free[[at for name, at in used.items() if name not in without]] = True
-        free[REPEAT] &= not settings.filter_seen
+        free[REPEAT] = repeats
         weights, reached = fit(known, free, before_it)
         while len(wrong := [w for w in (MODEL, POPULARITY, word) if weights[w] < 0]):
             free[wrong] = False
             weights, reached = fit(known, free, before_it)
         if reached < best_loss:
-            said = weights.tolist()
-            best, best_loss = Fusion(said[MODEL], said[word], said[REPEAT], said[POPULARITY], before), reached
-    return best
+            found, best_before, best_loss = weights, before, reached
+    if found is None:
+        return prior
+    free = found != 0
+    free[REPEAT] = repeats
+    found = placed(known, found, free, REPEAT, prior.repeat)
+    said = [weight if at == REPEAT else max(weight, 0.0) for at, weight in enumerate(found.tolist())]
+    evidence = said[EVIDENCE + BEFORE.index(best_before)]
+    return Fusion(said[MODEL], evidence, said[REPEAT], said[POPULARITY], best_before)
 
 
 def at_once(items: int) -> int:

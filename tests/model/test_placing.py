@@ -1,0 +1,67 @@
+"""One word's weight is chosen by where it places what came."""
+
+import pytest
+import torch
+
+from model.conditional_logit import Choices, fit
+from model.placing import placed
+
+MODEL, OWN = 0, 1
+FREE = torch.tensor([True, True])
+NOTHING = torch.zeros(2)
+
+
+def people(count: int, come_back: float, candidates: int = 200) -> Choices:
+    """Each has had one of the candidates, and comes back to it or chooses as the model says, for whom that is nobody's.
+
+    The model is too sure of what it says.
+    """
+    draw = torch.Generator().manual_seed(0)
+    words = torch.zeros(count, candidates, 2)
+    words[:, :, MODEL] = 3.0 * torch.randn(count, candidates, generator=draw)
+    own = torch.randint(1, candidates, (count,), generator=draw)
+    back = torch.rand(count, generator=draw) < come_back
+    chosen = torch.multinomial(torch.softmax(words[:, :, MODEL] / 3, 1), 1, generator=draw)[:, 0]
+    chosen = torch.where(back, own, chosen)
+    words[torch.arange(count), own, OWN] = 1.0
+    at = torch.arange(count)
+    first = words[:, 0].clone()
+    words[:, 0], words[at, chosen] = words[at, chosen], torch.where((chosen == 0)[:, None], words[:, 0], first)
+    return Choices(words, torch.zeros(count, candidates))
+
+
+def found_at_all(choices: Choices, weights: torch.Tensor, places: int = 10) -> float:
+    said = choices.words @ weights
+    return float(((said[:, 1:] >= said[:, :1]).sum(1) < places).float().mean())
+
+
+def test_what_a_third_comes_back_to_has_a_place_in_the_list():
+    choices = people(2000, come_back=0.33)
+    likely, _ = fit(choices, FREE, NOTHING)
+    best = placed(choices, likely, FREE, OWN, 0.0)
+    assert best[OWN] > likely[OWN]
+    assert found_at_all(choices, best) >= found_at_all(choices, likely)
+
+
+def test_where_nobody_comes_back_own_items_are_put_behind():
+    choices = people(2000, come_back=0.0)
+    assert placed(choices, torch.tensor([1.0, 2.0]), FREE, OWN, 0.0)[OWN] < 0
+
+
+def test_a_few_people_move_it_less_from_what_was_known_than_many():
+    few, many = (
+        float(placed(people(count, 0.33), torch.tensor([0.3, -5.0]), FREE, OWN, -5.0)[OWN]) for count in (20, 2000)
+    )
+    assert -5.0 <= few < many
+
+
+def test_a_word_that_says_nothing_stays_where_it_was():
+    choices = people(100, 0.5)
+    choices.words[:, :, OWN] = 0.0
+    assert placed(choices, torch.tensor([1.0, 0.7]), FREE, OWN, 0.7)[OWN] == pytest.approx(0.7)
+
+
+def test_a_word_that_is_not_free_keeps_its_weight():
+    choices, weights = people(500, 0.33), torch.tensor([0.3, -2.0])
+    assert placed(choices, weights, torch.tensor([True, False]), OWN, 0.0)[OWN] == -2.0
+    assert placed(choices, weights, torch.tensor([False, True]), OWN, 0.0)[MODEL] == weights[MODEL]
