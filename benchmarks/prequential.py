@@ -4,7 +4,8 @@ Each event is first a test, then learned from (`model/prequential.py`). Parts:
 
     streams     the model, the same frozen, learned anew at each cycle, and rivals; on the same versions also without
                 fusion, without provisional items, and with the fusion weights as they were published
-    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer
+    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer; and with the
+                fusion weights that are likeliest, not moved to where they place best (model/placing.py)
     drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
                 drift trigger, by the timer alone, and without learning
     break       the same where what is clicked changes most by itself
@@ -17,8 +18,10 @@ import argparse
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -57,6 +60,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "no transfer": {"w_transfer": 0.0},
     "half the increment": {"increment_epochs": 2, "increment_last_epochs": 2, "increment_learning_rate": 1e-3},
     "twice the increment": {"increment_epochs": 8, "increment_last_epochs": 8},
+    "likeliest weights": {},
 }
 SWAPPED_AT = 0.6
 RECOVERED = 0.9
@@ -119,18 +123,20 @@ def of_stream(
     return run(events, past, versions, rows), versions
 
 
-def ablated(events: Records, seed: int, training: dict[str, Any]) -> tuple[Tested, dict[str, Versions]]:
+def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
     """One variant of the training alone."""
-    settings = production(seed, **training)
+    settings = production(seed, **ABLATION[variant])
     past = begun(events, settings)
     versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
-    versions["create"].begin(past)
     fixed = msgspec.structs.replace(settings.ranking, online_rate=0.0)
     rows: dict[str, Row] = {
         "create": Served(past, versions["create"], settings.ranking),
         "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ALONE),
     }
-    return run(events, past, versions, rows), versions
+    likeliest = mock.patch("model.holdout.placed", lambda _choices, weights, *_: weights)
+    with likeliest if variant == "likeliest weights" else nullcontext():
+        versions["create"].begin(past)
+        return run(events, past, versions, rows), versions
 
 
 class OnDrift:
@@ -282,7 +288,7 @@ def main() -> None:
                             events, production(seed), retrain=not asked.no_retrain, rivals=not asked.no_rivals
                         )
                     elif part == "ablation":
-                        tested, versions = ablated(events, seed, ABLATION[variant or ""])
+                        tested, versions = ablated(events, seed, variant or "")
                     else:
                         natural = part == "break"
                         changed = natural_break(events) if natural else int(len(events) * SWAPPED_AT)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -212,14 +213,18 @@ def served(
 ) -> dict[str, tuple[Fusion, bool]]:
     """Rows of a version as it is served: fusion weights, and whether the graph is live."""
 
-    def chosen(without: str = "", floor: float = FLOOR, ridge: float = RIDGE) -> tuple[Fusion, bool]:
-        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge):
+    def chosen(
+        without: str = "", floor: float = FLOOR, ridge: float = RIDGE, *, placing: bool = True
+    ) -> tuple[Fusion, bool]:
+        likeliest = nullcontext() if placing else mock.patch("model.holdout.placed", lambda _, weights, *__: weights)
+        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), likeliest:
             return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=[without]), True
 
     if variant == WORD_BY_WORD:
         rows = {f"CREATE + live graph, no {word}": chosen(word) for word in ("evidence", "popularity", "repeat")}
         rows["CREATE + live graph, newest events not learned"] = (trained.fusion, True)
-        rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0)
+        rows["CREATE + live graph, weights not placed"] = chosen(placing=False)
+        rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0, placing=False)
         rows["CREATE + live graph, nothing known before"] = chosen(ridge=0.2)
         return rows
     name = variant.removesuffix(" + live graph")
