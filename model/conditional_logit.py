@@ -8,8 +8,6 @@ NDCG@10 far better (ARCHITECTURE.md has the figures), but has other optima: it s
 The ridge holds the weights near what was known before: some hours of shopping are not like the next.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -41,12 +39,8 @@ def fit(choices: Choices, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     words = choices.words / spread * free
     known = prior * spread * free
     weights = known
-
-    def likelihood(floor: float, tried: Tensor) -> Tensor:
-        return -loss(words, choices.correction, tried, known, floor)
-
     for floor in (0.0, FLOOR):
-        weights = ascend(partial(likelihood, floor), weights)
+        weights = _descend(words, choices.correction, weights, known, floor)
     with torch.no_grad():
         reached = loss(words, choices.correction, weights, known, FLOOR).item()
     return weights * free / spread, reached
@@ -60,14 +54,13 @@ def loss(words: Tensor, correction: Tensor, weights: Tensor, prior: Tensor, floo
     return RIDGE / len(words) * ((weights - prior) ** 2).sum() - unlikely.mean()
 
 
-def ascend(gain: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """Where climbing from `start` comes to."""
+def _descend(words: Tensor, correction: Tensor, start: Tensor, prior: Tensor, floor: float) -> Tensor:
     weights = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS([weights], max_iter=STEPS, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        value = -gain(weights)
+        value = loss(words, correction, weights, prior, floor)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

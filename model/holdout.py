@@ -275,8 +275,8 @@ def fitted(
     prior: Fusion,
     without: Collection[str] = (),
 ) -> Fusion:
-    """The weights that make these choices likeliest, the evidence being one of those in `befores`; from there on those
-    that place them best (model/placing.py).
+    """The weights that make these choices likeliest, the evidence being one of those in `befores`; but of repeats the
+    one that places them best (model/placing.py).
     """
     found, best_before, best_loss = None, prior.before, np.inf
     repeats = not settings.filter_seen and "repeat" not in without
@@ -297,10 +297,9 @@ def fitted(
             found, best_before, best_loss = weights, before, reached
     if found is None:
         return prior
-    free = found != 0
-    free[REPEAT] = repeats
-    found = placed(known, found, free, REPEAT, prior.repeat)
-    said = [weight if at == REPEAT else max(weight, 0.0) for at, weight in enumerate(found.tolist())]
+    if repeats:
+        found = placed(known, found, REPEAT, prior.repeat)
+    said = found.tolist()
     evidence = said[EVIDENCE + BEFORE.index(best_before)]
     return Fusion(said[MODEL], evidence, said[REPEAT], said[POPULARITY], best_before)
 

@@ -38,30 +38,23 @@ def found_at_all(choices: Choices, weights: torch.Tensor, places: int = 10) -> f
 def test_what_a_third_comes_back_to_has_a_place_in_the_list():
     choices = people(2000, come_back=0.33)
     likely, _ = fit(choices, FREE, NOTHING)
-    best = placed(choices, likely, FREE, OWN, 0.0)
+    best = placed(choices, likely, OWN, 0.0)
+    assert best[MODEL] == likely[MODEL]
     assert best[OWN] > likely[OWN]
     assert found_at_all(choices, best) >= found_at_all(choices, likely)
 
 
 def test_where_nobody_comes_back_own_items_are_put_behind():
     choices = people(2000, come_back=0.0)
-    assert placed(choices, torch.tensor([1.0, 2.0]), FREE, OWN, 0.0)[OWN] < 0
+    assert placed(choices, torch.tensor([1.0, 2.0]), OWN, 0.0)[OWN] < 0
 
 
 def test_a_few_people_move_it_less_from_what_was_known_than_many():
-    few, many = (
-        float(placed(people(count, 0.33), torch.tensor([0.3, -5.0]), FREE, OWN, -5.0)[OWN]) for count in (20, 2000)
-    )
+    few, many = (float(placed(people(count, 0.33), torch.tensor([0.3, -5.0]), OWN, -5.0)[OWN]) for count in (20, 2000))
     assert -5.0 <= few < many
 
 
 def test_a_word_that_says_nothing_stays_where_it_was():
     choices = people(100, 0.5)
     choices.words[:, :, OWN] = 0.0
-    assert placed(choices, torch.tensor([1.0, 0.7]), FREE, OWN, 0.7)[OWN] == pytest.approx(0.7)
-
-
-def test_a_word_that_is_not_free_keeps_its_weight():
-    choices, weights = people(500, 0.33), torch.tensor([0.3, -2.0])
-    assert placed(choices, weights, torch.tensor([True, False]), OWN, 0.0)[OWN] == -2.0
-    assert placed(choices, weights, torch.tensor([False, True]), OWN, 0.0)[MODEL] == weights[MODEL]
+    assert placed(choices, torch.tensor([1.0, 0.7]), OWN, 0.7)[OWN] == pytest.approx(0.7)
