@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from model.conditional_logit import Choices
 from model.fusion import MODEL_ALONE, Fusion
-from model.holdout import Holdout, choices, choose_fusion, cut
+from model.holdout import BEFORE, Holdout, choices, choose_fusion, cut, fitted
 from model.settings import RankingSettings
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -83,6 +84,16 @@ def test_where_nobody_comes_back_a_repeat_counts_against_an_item():
     with_graph = holdout.scores(trained.model, trained.vocabulary, fusion, RankingSettings())
     alone = holdout.scores(trained.model, trained.vocabulary, MODEL_ALONE, RankingSettings())
     assert with_graph["ndcg@10"] > alone["ndcg@10"]
+
+
+def test_where_people_come_back_their_items_are_put_forward_unless_they_are_never_shown():
+    words = torch.zeros(300, 40, 6)
+    words[:, :, 0] = 4.0 * torch.randn(300, 40, generator=torch.Generator().manual_seed(0))  # the model knows nothing
+    words[:150, 0, 1] = words[150:, 1, 1] = 1.0  # half of what came was the user's own
+    known = Choices(words, torch.zeros(300, 40))
+    assert fitted(known, BEFORE, RankingSettings(), MODEL_ALONE).repeat > 4.0
+    assert fitted(known, BEFORE, RankingSettings(filter_seen=True), MODEL_ALONE).repeat == 0.0
+    assert fitted(known, BEFORE, RankingSettings(), MODEL_ALONE, without=["repeat"]).repeat == 0.0
 
 
 def test_without_held_out_events_there_is_still_a_fusion():
