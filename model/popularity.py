@@ -6,6 +6,8 @@
 Rows hold the same numbers; reading a row for every item that could be recommended would cost more than ranking does.
 """
 
+import threading
+
 import numpy as np
 import torch
 
@@ -27,6 +29,8 @@ class Popularity:
         self._lately = np.zeros(1, np.float32)
         self._ts = np.zeros(1, np.int64)
         self._now = 0
+        # The event loop counts clicks while a thread ranks and adds columns: neither may put back what it read before.
+        self._changing = threading.Lock()
         self.word = torch.zeros(1)
         """p_j, [columns]."""
         self.damping = np.zeros(1, np.float32)
@@ -38,15 +42,13 @@ class Popularity:
 
     def extend(self, items: Ids, rows_of: RowsOf) -> None:
         """Columns for further items, counted as their rows say."""
-        clicks, lately, ts = [self._clicks], [self._lately], [self._ts]
-        for start in range(0, len(items), ROWS_AT_ONCE):
-            rows = rows_of(items[start : start + ROWS_AT_ONCE])
-            clicks.append(rows.degree.astype(np.float32))
-            lately.append(rows.popularity.astype(np.float32))
-            ts.append(rows.ts)
-        self._clicks, self._lately, self._ts = np.concatenate(clicks), np.concatenate(lately), np.concatenate(ts)
-        self._now = max(self._now, int(self._ts.max()))
-        self._say_all()
+        read = [rows_of(items[start : start + ROWS_AT_ONCE]) for start in range(0, len(items), ROWS_AT_ONCE)]
+        with self._changing:  # not while rows are read: that may take seconds
+            self._clicks = np.concatenate([self._clicks, *(rows.degree.astype(np.float32) for rows in read)])
+            self._lately = np.concatenate([self._lately, *(rows.popularity.astype(np.float32) for rows in read)])
+            self._ts = np.concatenate([self._ts, *(rows.ts for rows in read)])
+            self._now = max(self._now, int(self._ts.max()))
+            self._say_all()
 
     def add(self, columns: Ints, ts: Ints, weight: Floats) -> None:
         """Count clicks at these event times, ms, each for its weight; what falls on column 0 is nobody's.
@@ -56,30 +58,32 @@ class Popularity:
         """
         if not len(columns):
             return
-        columns = np.where(columns < len(self), columns, 0)
-        touched, place = np.unique(columns, return_inverse=True)
-        newest = self._ts[touched]
-        np.maximum.at(newest, place, ts)
-        lately = self._lately[touched] * np.exp2((self._ts[touched] - newest) / self._half_life_ms)
-        lately += np.bincount(place, weight * np.exp2((ts - newest[place]) / self._half_life_ms))
-        self._lately[touched], self._ts[touched] = lately, newest
-        self._clicks[touched] += np.bincount(place)
-        self._lately[0] = self._clicks[0] = 0.0
-        if newest.max() - self._now > AGED * self._half_life_ms:
-            self._now = int(newest.max())
-            self._say_all()
-        else:
-            self._say(touched, self.word, self.damping)
+        with self._changing:
+            columns = np.where(columns < len(self), columns, 0)
+            touched, place = np.unique(columns, return_inverse=True)
+            newest = self._ts[touched]
+            np.maximum.at(newest, place, ts)
+            lately = self._lately[touched] * np.exp2((self._ts[touched] - newest) / self._half_life_ms)
+            lately += np.bincount(place, weight * np.exp2((ts - newest[place]) / self._half_life_ms))
+            self._lately[touched], self._ts[touched] = lately, newest
+            self._clicks[touched] += np.bincount(place)
+            self._lately[0] = self._clicks[0] = 0.0
+            if newest.max() - self._now > AGED * self._half_life_ms:
+                self._now = int(newest.max())
+                self._say_all()
+            else:
+                self._say(touched, self.word, self.damping)
 
     def remove(self, columns: Ints, ts: Ints, weight: Floats) -> None:
         """Count clicks no longer that were counted before: undone, expired or erased."""
-        columns = np.where(columns < len(self), columns, 0)
-        touched, place = np.unique(columns, return_inverse=True)
-        lately = weight * np.exp2(np.minimum(ts - self._ts[columns], 0) / self._half_life_ms)
-        self._clicks[touched] = np.maximum(self._clicks[touched] - np.bincount(place), 0.0)
-        left = np.maximum(self._lately[touched] - np.bincount(place, lately), 0.0)
-        self._lately[touched] = np.where(self._clicks[touched] > 0, left, 0.0)
-        self._say(touched, self.word, self.damping)
+        with self._changing:
+            columns = np.where(columns < len(self), columns, 0)
+            touched, place = np.unique(columns, return_inverse=True)
+            lately = weight * np.exp2(np.minimum(ts - self._ts[columns], 0) / self._half_life_ms)
+            self._clicks[touched] = np.maximum(self._clicks[touched] - np.bincount(place), 0.0)
+            left = np.maximum(self._lately[touched] - np.bincount(place, lately), 0.0)
+            self._lately[touched] = np.where(self._clicks[touched] > 0, left, 0.0)
+            self._say(touched, self.word, self.damping)
 
     def unclicked(self) -> torch.Tensor:
         """Columns without a click, padding among them."""

@@ -143,7 +143,9 @@ class Ranking:
         [4, B, n + 1]. May be called while another thread ranks: no fresh item gets a column, nothing is kept.
         """
         columns = len(self.vocabulary) + 1
-        popularity = self._counted(graph)
+        popularity = self._popularity
+        if popularity is None or not self.counted:
+            popularity = self._counted(graph)
         said = torch.zeros(4, len(sequences.users), columns)
         said[0] = self._model.encode(to_histories(sequences, self.vocabulary)) @ self._catalogue.table[:columns].T
         said[2] = popularity.word[:columns]

@@ -1,5 +1,9 @@
 """How often items were clicked, by column: the same whether counted click by click or read from the graph."""
 
+import sys
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,3 +57,30 @@ def test_what_is_removed_counts_as_if_it_had_never_been():
     assert one.word.numpy() == pytest.approx(other.word.numpy(), abs=1e-4)
     assert one.damping.tolist() == other.damping.tolist()
     assert one.unclicked().tolist() == [0, 3]
+
+
+def test_clicks_counted_while_another_thread_adds_columns_take_none_of_them_away(monkeypatch):
+    monkeypatch.setattr("model.popularity.AGED", 0.0)  # every click fades all others
+    popularity, graph, stop = Popularity(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
+
+    def click() -> None:
+        ts = 1_600_000_000_000
+        while not stop.is_set():
+            ts += 1000
+            popularity.add(np.array([1, 2]), np.array([ts, ts]), np.ones(2))
+
+    popularity.extend(ITEMS, graph.rows)
+    before, clicking = sys.getswitchinterval(), threading.Thread(target=click)
+    sys.setswitchinterval(1e-6)
+    clicking.start()
+    try:
+        lengths = []
+        for number in range(300):
+            popularity.extend(np.array([100 + number], np.uint64), graph.rows)
+            time.sleep(1e-4)
+            lengths.append(len(popularity))
+    finally:
+        stop.set()
+        clicking.join()
+        sys.setswitchinterval(before)
+    assert lengths == [5 + number for number in range(300)]
