@@ -37,7 +37,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from benchmarks.session_graph import Fused, SessionGraph, chosen, pairs
+from benchmarks.session_graph import STATE, Fused, SessionGraph, chosen, pairs
 from model.create import Create
 from model.fusion import MODEL_ALONE, Fusion
 from model.guard import Guard, adaptive
@@ -67,8 +67,6 @@ RECORDED = (
     "no_graph",
 )
 """Arguments that stand in every line of the output."""
-WINDOW = 5
-"""Steps within which two items are a pair."""
 
 
 class Periods(NamedTuple):
@@ -179,13 +177,13 @@ class Tried(NamedTuple):
 def of_model(model: Create, sessions: Histories, graph: SessionGraph, fusion: Fusion) -> Tried:
     """What the model finds alone, and with the graph's words weighed so."""
     test, encoded, table = Test.of(sessions), encodings(model, sessions), model.items.weight.detach().T
-    fused, alone, live = Fused(graph, fusion), [], []
+    fused, by_model, by_both = Fused(graph, fusion), [], []
     for at in blocks(len(test.targets)):
         scores, targets = encoded[at] @ table, torch.from_numpy(test.targets[at])
-        alone.append(places(scores, targets))
-        live.append(places(fused.scores(scores, test.before.take(at)), targets))
+        by_model.append(places(scores, targets))
+        by_both.append(places(fused.scores(scores, test.before.take(at)), targets))
     best = chosen(graph, encoded, table, test.before, test.targets, fusion)
-    return Tried(quality(np.concatenate(alone)), quality(np.concatenate(live)), best)
+    return Tried(quality(np.concatenate(by_model)), quality(np.concatenate(by_both)), best)
 
 
 def alone(model: Create, sessions: Histories) -> tuple[float, float]:
@@ -267,7 +265,11 @@ def run(
         row = {"data": asked.data, "variant": variant, "seed": seed, "period": t}
         row |= {key: getattr(asked, key) for key in RECORDED}
         if variant in COUNTED:
-            counted = transitions(together([*old, new]), known, WINDOW) if variant == "transitions" else None
+            counted = (
+                transitions(together([*old, new]), known, STATE.pair_window_events)
+                if variant == "transitions"
+                else None
+            )
             scorer = counted or item_knn(together([*old, new]), known)
             row["cpu_s"] = round(time.process_time() - started, 1)
             row["recall@20"], row["mrr@20"] = of_counts(scorer, test)

@@ -21,12 +21,12 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.likeliest import likeliest
 from model.evaluation import as_events
 from model.fusion import MODEL_ALONE
 from model.live_rivals import LIVE_RIVALS
@@ -133,8 +133,7 @@ def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str,
         "create": Served(past, versions["create"], settings.ranking),
         "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ALONE),
     }
-    likeliest = mock.patch("model.holdout.placed", lambda _choices, weights, *_: weights)
-    with likeliest if variant == "likeliest weights" else nullcontext():
+    with likeliest() if variant == "likeliest weights" else nullcontext():
         versions["create"].begin(past)
         return run(events, past, versions, rows), versions
 

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import torch
 
+from benchmarks.likeliest import likeliest
 from model import conditional_logit
 from model.conditional_logit import FLOOR, RIDGE, Choices
 from model.create import Create
@@ -216,8 +217,8 @@ def served(
     def chosen(
         without: str = "", floor: float = FLOOR, ridge: float = RIDGE, *, placing: bool = True
     ) -> tuple[Fusion, bool]:
-        likeliest = nullcontext() if placing else mock.patch("model.holdout.placed", lambda _, weights, *__: weights)
-        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), likeliest:
+        unplaced = nullcontext() if placing else likeliest()
+        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), unplaced:
             return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=[without]), True
 
     if variant == WORD_BY_WORD:

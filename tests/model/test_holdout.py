@@ -1,5 +1,7 @@
 """Fusion weights are learned from events that were held back, as serving would have met them."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,14 @@ def test_where_people_come_back_their_items_are_put_forward_unless_they_are_neve
     likeliest = fitted(known, BEFORE, RankingSettings(), MODEL_ALONE)
     assert placed.repeat > likeliest.repeat > 4.0
     assert placed.model == likeliest.model
+
+
+def test_what_else_the_machine_does_is_no_time_of_a_version(monkeypatch):
+    trained = learned(cycling(users=60, items=30))
+    monkeypatch.setattr("model.ranking.Ranking.rank", lambda *_: time.sleep(0.02))
+    ((one, other),) = [of(cycling(users=60, items=30), 60).seconds([trained[:2]] * 2, RankingSettings())]
+    assert len(one) == len(other) > 0
+    assert max(one + other) < 0.01
 
 
 def test_without_held_out_events_there_is_still_a_fusion():
