@@ -37,7 +37,7 @@ bench-quality: .venv/installed  ## CREATE beside its rivals on recorded data (ho
 	@$(BIN)/python -m benchmarks.quality $(if $(QUICK),--datasets amazon-beauty --seeds 1 --variants SASRec CREATE "SASRec + live graph" "CREATE + live graph") --out build/quality
 	@$(BIN)/python -m benchmarks.quality_report build/quality
 
-bench-rivals:  ## others' implementations on the same splits, in an environment of their own (an hour)
+bench-rivals:  ## others' implementations on the same splits, in an environment of their own (hours)
 	@test -x build/rivals/bin/python || $(PYTHON) -m venv build/rivals
 	@build/rivals/bin/python -m pip install -q --disable-pip-version-check -e '.[rivals]' torch==2.13.0
 	@build/rivals/bin/python -m benchmarks.outside_rivals --out build/outside
