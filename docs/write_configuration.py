@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stream.config import Config
+from stream.config import Config, choices_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,14 +65,17 @@ def toml(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """A default as the page has it."""
-    if isinstance(value, msgspec.Struct):
-        return f"`{toml(value)}`"
-    return "unset" if value in (None, "") else str(value)
+    return "unset" if value in (None, "") else f"`{toml(value)}`"
+
+
+def explained(name: str, what: str) -> str:
+    """What is said of a setting, and the values it is one of."""
+    return " ".join([what, *([f"One of {', '.join(f'`{c}`' for c in choices_of(name))}."] if choices_of(name) else [])])
 
 
 def page() -> str:
     """docs/configuration.md"""
-    rows = [f"| `{name}` | {shown(value)} | {what} |" for name, value, what in settings(Config())]
+    rows = [f"| `{name}` | {shown(value)} | {explained(name, what)} |" for name, value, what in settings(Config())]
     return PAGE + "\n".join(rows) + "\n"
 
 
@@ -84,7 +87,7 @@ def sample() -> str:
         if place != section:
             lines.append(f"\n[{place}]")
             section = place
-        lines += [f"## {line}" for line in textwrap.wrap(what, 110)]
+        lines += [f"## {line}" for line in textwrap.wrap(explained(name, what), 110)]
         lines.append(f"# {key} = {toml(value)}" if value is not None else f"## {key} is unset")
     return "\n".join(lines) + "\n"
 

@@ -11,10 +11,15 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The shape of CREATE's encoders. Chosen on Amazon Beauty's validation split; see ARCHITECTURE.md."""
 
     sequence_encoder: Literal["sasrec", "bert4rec"] = "sasrec"
+    """What reads a user's newest items."""
     dim: Whole = 64
+    """Length of item rows and of what the encoder says of a user."""
     heads: Whole = 2
+    """Attention heads; they divide `model.dim`."""
     layers: Whole = 1
+    """Transformer blocks."""
     dropout: Share = 0.6
+    """Share dropped in training; the default suits catalogues of some ten thousand items."""
     sequence_events: Whole = 50
     """Newest events of a user that the sequence encoder reads."""
     mask_share: Share = 0.3
@@ -34,14 +39,19 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """How the two encoders learn together."""
 
     threads: Whole = 1
+    """Threads of torch for training."""
     batch_users: Whole = 256
+    """Users in a training step."""
     negatives: Whole = 512
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 4e-3
+    """Of a first version's joint epochs, at their begin; it falls along half a cosine."""
     increment_learning_rate: Positive = 2e-3
-    """Of a later version's epochs."""
+    """The same of a later version."""
     graph_learning_rate: Positive = 4e-3
+    """Of item and user rows in the warm-up."""
     user_learning_rate: Positive = 1e-3
+    """Of user rows in the joint epochs; they exist in training only."""
     warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
     epochs: Count = 6
@@ -49,6 +59,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     last_epochs: Count = 9
     """Epochs of a first version with the newest events in."""
     increment_warm_up_epochs: Count = 1
+    """Epochs of the graph loss alone, before a later version."""
     increment_epochs: Whole = 4
     """Joint epochs of a later version without the newest events."""
     increment_last_epochs: Count = 4
@@ -66,14 +77,19 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """In a larger catalogue a step moves only the item rows that its batch touches: the whole table would take longer
     than all the rest. Not with the full softmax or LightGCN, which touch every row."""
     scalable_buckets: Whole = 32
+    """Buckets of the scalable cross-entropy."""
     scalable_bucket_size: Whole = 256
+    """Items and positions in each of them."""
     graph_encoder: Literal["ultragcn", "lightgcn"] = "ultragcn"
+    """What places items that the same users click near each other."""
     lightgcn_layers: Whole = 2
+    """Times LightGCN passes messages over the graph."""
     graph_age_decay: Share = 1.0
     """What an edge of the training graph counts for each step it lies further back in its user's sequence."""
     w_global: Weight = 0.0
     """Weight of the graph loss in the joint epochs; the warm-up has it alone."""
     transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"
+    """The loss that makes the two views of a user agree."""
     w_transfer: Weight = 0.1
     """Weight of the transfer loss; 0: none."""
     transfer_view: Literal["last", "random", "item"] = "last"
@@ -92,11 +108,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ultragcn_w1: Weight = 1.0
     """UltraGCN's weight of an edge, and in `ultragcn_w2` of an edge times its degree weight β."""
     ultragcn_w2: Weight = 0.0
+    """See `training.ultragcn_w1`."""
     ultragcn_w3: Weight = 1.0
     """UltraGCN's weight of a negative, and in `ultragcn_w4` of a negative times its degree weight β."""
     ultragcn_w4: Weight = 0.0
+    """See `training.ultragcn_w3`."""
     item_item_weight: Weight = 30.0
+    """Weight of UltraGCN's item-item loss."""
     negative_weight: Weight = 10.0
+    """Weight of the negatives in UltraGCN's loss."""
     table_std: Positive = 0.15
     """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
     holdout_events: Count = 2000
@@ -127,6 +147,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How users are answered."""
 
     k: Whole = 10
+    """Items in a recommendation."""
     history_items: Whole = 10
     """Newest items of a user that speak through the live graph."""
     age_decay: Share = 0.8
@@ -134,14 +155,15 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     repeat_decay: Share = 0.98
     """What an own item's repetition counts for each step it lies further back."""
     evidence_weight: Weight | None = None
-    """Weight of the graph's item-item evidence; None: as chosen on held-out events. 0: the paper's inference."""
+    """Weight of the graph's item-item evidence; unset: as chosen on held-out events. 0: the paper's inference."""
     repeat_weight: float | None = None
-    """Weight of the user's own repetitions, below 0 against them; None: as chosen on held-out events."""
+    """Weight of the user's own repetitions, below 0 against them; unset: as chosen on held-out events."""
     popularity_weight: Weight | None = None
-    """Weight of what is popular now; None: as chosen on held-out events."""
+    """Weight of what is popular now; unset: as chosen on held-out events."""
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True
+    """Say which of the user's own items speak most for each recommendation."""
     online_rate: Weight = 0.15
     """How fast a worker moves the fusion weights towards what users click next; 0: they stay as in the version."""
     online_bound: Weight = 1.0

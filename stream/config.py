@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -26,27 +26,43 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Names and shape of the topics; `anabranch init` creates those that are missing."""
 
     clicks: str = "clicks"
+    """Events come in here. All events of a user must lie in one partition: key them by the user."""
     recommendations: str = "recommendations"
+    """Recommendations leave here, keyed by user."""
     dead_letters: str = "dead-letters"
+    """Messages that are no valid event or request, with the reason in a header."""
     items: str = "items"
+    """Titles of items, optional."""
     models: str = "models"
+    """Which version serves."""
     requests: str = "requests"
+    """"Recommend for this user now"; it must have as many partitions as `clicks`."""
     replies: str = "replies"
+    """The answers to requests."""
     commands: str = "commands"
+    """What the command line tells workers and trainer."""
     command_replies: str = "command-replies"
+    """What they answer."""
     partitions: Whole = 2
-    """Partitions of `clicks`, `requests` and `recommendations` when `init` creates them."""
+    """Partitions of `clicks` when `init` creates it; `requests` and `recommendations` get as many as `clicks`
+    has. At most so many workers share the work, and it cannot be changed later."""
     replication: Whole = 1
+    """Replicas of each topic when `init` creates it; 3 in production."""
 
 
 class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a click's fields lie in the messages: dotted paths into the JSON object."""
 
     user: str = "user"
+    """Where the user is."""
     item: str = "item"
+    """Where the item is."""
     ts: str = "ts"
+    """Where the time of the event is, ms or ISO-8601; the broker's time where it is missing."""
     event: str = "event"
+    """Where the kind of the event is; `click` where it is missing."""
     id: str = "id"
+    """Where the id is by which repeats are dropped; optional."""
 
 
 class Clicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,15 +79,20 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The consumer of clicks."""
 
     instance: str = "0"
-    """Names this worker among those of the group; each needs its own."""
+    """Names this worker; two of one name do not both hear of new versions. `anabranch worker --instance NAME`
+    sets it."""
     poll_max_events: Whole = 50_000
-    """Events of a worker that is behind are polled and folded so many at once, at most."""
+    """Most events a worker that is behind takes in one batch."""
     fold_hold_ms: Whole = 500
-    """Fewer where folding them would hold heartbeats and answers for longer than this."""
+    """It takes fewer where folding a batch would last longer than this, so that heartbeats and answers go on."""
     poll_wait_ms: Whole = 100
+    """A poll returns after this long without an event."""
     fetch_max_bytes: Whole = 16 << 20
+    """Most bytes of one fetch from the broker; a longer message is still fetched."""
     session_timeout_ms: Whole = 6_000
+    """A worker that the broker has not heard of for this long loses its partitions to others."""
     heartbeat_ms: Whole = 2_000
+    """How often a worker tells the broker that it lives; at most a third of `worker.session_timeout_ms`."""
     end_within_s: Positive = 10.0
     """A worker that is told to end and waits longer than this for a broker ends all the same: nothing is lost by it."""
     rank_batch_users: Whole = 256
@@ -102,18 +123,22 @@ class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """When the trainer learns, and from how much."""
 
     every_events: Whole = 20_000
+    """A cycle begins after this many new events,"""
     every_s: Positive = 300.0
+    """or after this long with at least `trainer.min_events`."""
     min_events: Whole = 500
     """No cycle on fewer new events than this, unless commanded."""
     user_events: Whole = 100
     """Newest events of one user that a cycle counts and learns from, however many there are."""
     drift_delta: Share = 0.002
-    """A cycle begins at once when ADWIN finds that fewer events are foretold, wrongly this often; 0: never."""
+    """A cycle begins at once when ADWIN finds that the model foretells fewer events than before: the chance of a
+    false alarm. Smaller is more cautious; 0: never."""
     drift_quiet_s: Positive = 600.0
     """After drift was found, none is looked for this long."""
     replay_users: Whole = 20_000
     """Users besides those with new events whose sequences are learned again in a cycle."""
     keep_versions: Whole = 10
+    """Newest versions kept in the artifact store; what serves or is a candidate stays however old."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,10 +147,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     broker: str = ""
     """HOST:PORT[,HOST:PORT] of Kafka; empty: `anabranch up` starts the embedded broker."""
     data: Path = Path("anabranch-data")
+    """Directory of the state, the logs and, without `artifacts`, the versions. Each machine has its own."""
     group: str = "anabranch"
+    """Consumer group of the workers; two installations on one Kafka need two."""
     artifacts: str = ""
-    """Where model versions and checkpoints of the state go: a path or an fsspec URL that all machines share (s3://,
-    gs://). Empty: versions in `<data>/models`, and no checkpoints."""
+    """Where model versions and checkpoints of the state go: a path or an fsspec URL that all machines share
+    (s3:// with `pip install s3fs`, gs:// with `pip install gcsfs`). Empty: versions in `<data>/models`, and no
+    checkpoints."""
     topics: Topics = Topics()
     clicks: Clicks = Clicks()
     state: StateSettings = StateSettings()
@@ -161,7 +189,7 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
         config = msgspec.convert(tree, Config, strict=False, str_keys=True, dec_hook=_from_text)
         kinds_of(config.state)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(_explain(error, env=env)) from None
     except ValueError as error:
         raise ConfigError(f"setting 'state.kinds': {error}") from None
     return config
@@ -210,12 +238,29 @@ def _put(tree: dict[str, Any], keys: list[str], value: object, source: str) -> N
     tree[keys[-1]] = value
 
 
-def _explain(error: msgspec.ValidationError, inside: str = "") -> str:
-    """msgspec's "Object contains unknown field `x` - at `$.a`" with the key as a person would write it."""
+def choices_of(setting: str) -> tuple[str, ...]:
+    """The values a setting, by its dotted name, is one of; none where it is not one of a few."""
+    kind: Any = Config
+    for key in setting.split("."):
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            continue
+        kind = {field.name: field.type for field in msgspec.structs.fields(kind)}[key]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _explain(error: msgspec.ValidationError, inside: str = "", env: Mapping[str, str] = {}) -> str:
+    """msgspec's "Object contains unknown field `x` - at `$.a`" with the key as a person would write it.
+
+    A key that the environment set is told by the variable's name: Kubernetes makes variables of its own.
+    """
     problem, _, where = str(error).partition(" - at ")
     section = (inside + where.strip("`").removeprefix("$")).lstrip(".")
     if problem.startswith("Object contains unknown field"):
         key = problem.split("`")[1]
         dotted = f"{section}.{key}" if section else key
-        return f"unknown setting {dotted!r}: see docs/configuration.md for the settings there are"
-    return f"setting {section!r}: {problem[0].lower()}{problem[1:]}"
+        variable = ENV_PREFIX + dotted.replace(".", "__").upper()
+        by = f"environment variable {variable}: " if variable in env else ""
+        return f"{by}unknown setting {dotted!r}: see docs/configuration.md for the settings there are"
+    choices = f", it is one of {', '.join(choices_of(section))}" if problem.startswith("Invalid enum value") else ""
+    return f"setting {section!r}: {problem[0].lower()}{problem[1:]}{choices}"

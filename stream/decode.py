@@ -7,7 +7,6 @@ the next, and the count must agree.
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from operator import eq
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ from state.events import EVENT, EventBatch, hash_ids
 from state.kinds import kinds_of
 from state.settings import StateSettings
 from stream.config import ClickFields, Clicks
+from stream.times import iso_ms
 
 MAX_ID_BYTES = 512
 DEFAULT_KIND = "click"
@@ -130,7 +130,10 @@ class Decoder:
             fields = {name: _at(fields, path) for name, path in self._paths.items()}
         kind = fields.get("event") if fields.get("event") is not None else DEFAULT_KIND
         if not isinstance(kind, str) or kind not in self._codes:
-            raise Invalid(f"unknown event kind {_show(kind)}: known are {', '.join(self._codes)}")
+            raise Invalid(
+                f"unknown event kind {_show(kind)}: known are {', '.join(self._codes)}; "
+                f"one of your own needs a section [state.kinds.NAME]"
+            )
         given_id = fields.get("id")
         return Row(
             _identifier(fields.get("user"), "user"),
@@ -203,11 +206,9 @@ class Decoder:
             return broker_ms
         if isinstance(ts, str):
             try:
-                moment = datetime.fromisoformat(ts)
+                ms: float = iso_ms(ts)
             except ValueError:
                 raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601") from None
-            # A time without a zone is taken as UTC.
-            ms = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
         elif isinstance(ts, bool) or not isinstance(ts, int | float) or not math.isfinite(ts):
             raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601")
         else:

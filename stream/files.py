@@ -1,7 +1,7 @@
 """Events from files: CSV with a header, or JSON lines; plain or .gz, or standard input.
 
-A broken line is told by its number and the rest goes on. A CSV column `timestamp` holds whole seconds, as public
-data sets do; `ts` holds milliseconds or ISO-8601, as clicks do.
+A broken line is told by its number and the rest goes on. `timestamp` holds seconds, as in public data sets; `ts` holds
+milliseconds or ISO-8601, as in clicks.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import numpy as np
 
 from state.events import Ints
 from stream.errors import AnabranchError
+from stream.times import iso_ms
 
 Row = dict[str, Any]
 Complain = Callable[[int, str], None]
@@ -37,35 +38,45 @@ def opened(file: str) -> Iterator[IO[str]]:
         yield text
 
 
-def rows(text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[Row]:
-    """Rows of a file that have the `needed` fields; broken lines go to `complain` with their number and reason.
+def rows(text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
+    """Rows of a file that have the `needed` fields, with the number of their line; `timestamp` has become `ts`.
 
-    Raises AnabranchError when a CSV lacks a needed column.
+    Broken lines go to `complain` with their number and reason. Raises AnabranchError when a CSV lacks a needed column.
     """
     first = text.readline()
-    if first.lstrip().startswith("{"):
-        yield from _json_rows(first, text, needed, complain)
-    elif first.strip():
-        yield from _csv_rows(first, text, needed, complain)
+    read = _json_rows if first.lstrip().startswith("{") else _csv_rows
+    for number, row in read(first, text, needed, complain) if first.strip() else ():
+        if empty := next((n for n in needed if row.get(n) in (None, "")), None):
+            complain(number, f"has no {empty}")
+            continue
+        if "timestamp" in row and "ts" not in row:
+            try:
+                row["ts"] = int(float(row["timestamp"]) * 1000)
+            except (TypeError, ValueError, OverflowError):
+                complain(number, f"timestamp {row['timestamp']!r} is not a number of seconds")
+                continue
+            del row["timestamp"]
+        elif isinstance(ts := row.get("ts"), str) and ts.isdecimal():
+            row["ts"] = int(ts)
+        yield number, row
 
 
-def _json_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[Row]:
+def _json_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
     line, number = first, 1
     while line:
         if line.strip():
             try:
                 row = json.loads(line)
-                missing = [n for n in needed if row.get(n) in (None, "")]
-                if missing:
-                    complain(number, f"has no {missing[0]}")
-                else:
-                    yield row
-            except (ValueError, AttributeError):
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                yield number, row
+            else:
                 complain(number, "is not a JSON object")
         line, number = text.readline(), number + 1
 
 
-def _csv_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[Row]:
+def _csv_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
     header = [name.strip() for name in next(csv.reader([first]))]
     missing = [name for name in needed if name not in header]
     if missing:
@@ -88,33 +99,24 @@ def _csv_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Comp
         row: Row = dict(zip(header, values, strict=False))
         if len(values) != len(header):
             complain(number, f"has {len(values)} fields, the header has {len(header)}")
-        elif empty := next((n for n in needed if not row[n]), None):
-            complain(number, f"has no {empty}")
-        elif "timestamp" in row and "ts" not in row:
-            try:
-                row["ts"] = int(float(row.pop("timestamp")) * 1000)
-            except (ValueError, OverflowError):
-                complain(number, f"timestamp {row.get('timestamp', '')!r} is not a number of seconds")
-                continue
-            yield row
         else:
-            if row.get("ts", "").isdigit():
-                row["ts"] = int(row["ts"])
-            yield row
+            yield number, row
 
 
 def read_interactions(file: str, complain: Complain) -> tuple[list[str], list[str], Ints]:
     """Users, items and times in ms of a whole file, sorted by time (equal times keep their order)."""
     users, items, times = [], [], []
     with opened(file) as text:
-        for number, row in enumerate(rows(text, ("user", "item"), complain), 1):
+        for number, row in rows(text, ("user", "item"), complain):
             ts = row.get("ts")
-            if not isinstance(ts, int | float):
-                complain(number, f"has no numeric ts or timestamp but {ts!r}")
+            try:
+                ms = iso_ms(ts) if isinstance(ts, str) else int(ts)  # type: ignore[arg-type]
+            except (TypeError, ValueError, OverflowError):
+                complain(number, f"has no ts in ms or ISO-8601, nor a timestamp in seconds, but {ts!r}")
                 continue
             users.append(str(row["user"]))
             items.append(str(row["item"]))
-            times.append(int(ts))
+            times.append(ms)
     ts_ms = np.array(times, np.int64)
     order = np.argsort(ts_ms, kind="stable")
     return [users[i] for i in order], [items[i] for i in order], ts_ms[order]

@@ -13,6 +13,7 @@ from state.search import search
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
+from stream.layout import laid_out
 from stream.messages import encode
 from stream.topics import unavailable
 
@@ -69,7 +70,7 @@ async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int
     topic, key = config.topics.clicks, user.encode()
     try:
         await producer.start()
-        value = encode(_event(config, user))
+        value = encode(laid_out({"user": user, "event": FORGET}, config.clicks.fields))
         sent = [await producer.send_and_wait(topic, value, key=key)]
         sent += [
             await producer.send_and_wait(topic, value, key=key, partition=number)
@@ -81,15 +82,3 @@ async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int
     finally:
         await producer.stop()
     return {metadata.partition: metadata.offset for metadata in sent}
-
-
-def _event(config: Config, user: str) -> dict[str, Any]:
-    """A forget event as the clicks topic has its events laid out."""
-    event: dict[str, Any] = {}
-    for path, value in ((config.clicks.fields.user, user), (config.clicks.fields.event, FORGET)):
-        *outer, last = path.split(".")
-        place = event
-        for name in outer:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return event

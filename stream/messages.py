@@ -70,8 +70,8 @@ class CommandReply(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """Recommend for this user now."""
 
-    user: str
-    id: str = ""
+    user: str | int
+    id: str | int = ""
 
 
 class ItemTitle(msgspec.Struct, frozen=True):

@@ -51,8 +51,8 @@ class Outbox:
     async def reply(self, request: Request, answer: Answer) -> None:
         """Send the answer to a request."""
         message = msgspec.json.decode(answer.message)
-        message |= {"user": request.user, "id": request.id}  # a user without events has no id in the dictionary
-        value, key = msgspec.json.encode(message), request.id.encode() or None
+        message |= {"user": str(request.user), "id": request.id}  # a user without events has no id in the dictionary
+        value, key = msgspec.json.encode(message), str(request.id).encode() or None
         await self._insist("a reply", lambda: self._producer.send_and_wait(self._topics.replies, value, key=key))
 
     async def forget(self, users: Sequence[str]) -> None:

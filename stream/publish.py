@@ -49,8 +49,9 @@ async def publish(
     key: str,
     pace: Pace,
     progress: Callable[[int], None] = lambda _: None,
+    layout: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row,
 ) -> int:
-    """Send each row as JSON, keyed by its field `key`; return how many the broker acknowledged.
+    """Send each row as JSON in its `layout`, keyed by its field `key`; return how many the broker acknowledged.
 
     Raises BrokerUnavailable.
     """
@@ -68,7 +69,7 @@ async def publish(
             if wait_s > 0.002:
                 progress(count)
                 await asyncio.sleep(wait_s)
-            value = msgspec.json.encode(row)
+            value = msgspec.json.encode(layout(row))
             sent.append(await producer.send(topic, value, key=str(row[key]).encode("utf-8", "replace")))
             count += 1
             if len(sent) >= IN_FLIGHT:

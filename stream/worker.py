@@ -260,7 +260,7 @@ class Worker:
             except msgspec.MsgspecError as error:
                 await self._outbox.bury(self._topics.requests, number, [DeadLetter(record, f"no request: {error}")])
                 continue
-            user = hash_id(request.user)
+            user = hash_id(str(request.user))
             try:
                 async with self.tenure.turn:
                     if self._partitions.stores.get(number) is not store:

@@ -38,6 +38,12 @@ def test_the_configuration_page_and_the_sample_say_what_the_settings_say():
     assert (ROOT / "deploy/anabranch.toml").read_text() == write["sample"](), "make docs writes it anew"
 
 
+def test_every_setting_is_explained():
+    rows = re.findall(r"^\| `([\w.]+)` \| .* \| (.*?) ?\|$", (ROOT / "docs/configuration.md").read_text(), re.M)
+    assert len(rows) > 100
+    assert [name for name, what in rows if not what and not name.startswith("state.kinds.")] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_make_target_and_path_a_page_names_exists(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))

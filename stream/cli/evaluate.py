@@ -22,7 +22,7 @@ Progress = Callable[[float, str], None]
 
 @app.command()
 def evaluate(
-    file: Annotated[str, typer.Argument(help="CSV with user,item,timestamp.")],
+    file: Annotated[str, typer.Argument(help="CSV or JSON lines: user, item, ts (ms, ISO-8601) or timestamp (s).")],
     protocol: Annotated[Literal["global-temporal", "prequential"], typer.Option("--protocol")],
     seed: Annotated[int, typer.Option("--seed")] = 0,
     cycles: Annotated[int, typer.Option("--cycles", min=1, help="prequential: cycles of learning.")] = 8,

@@ -57,7 +57,9 @@ def status(
     events = found["events"]
     show(
         f"events   {events['applied']:,} applied, {events['dead']:,} dead letters, {events['duplicate']:,} duplicates, "
-        f"{events['too_old']:,} too old, {events['lost']:,} lost to retention\n"
+        f"{events['too_old']:,} too old, {events['lost']:,} lost to retention"
+        + (f", {events['key_mismatch']:,} with a key that is not their user" if events["key_mismatch"] else "")
+        + "\n"
         f"graph    {found['users']:,} users, {found['items']:,} items, {found['edges']:,} edges; "
         f"{events['expired']:,} expired, {events['erased']:,} erased\n"
         f"model    {found['model']['version'] or 'none yet'}"
@@ -131,7 +133,9 @@ def user(
     if as_json:
         return show_json(found)
     if not found["sequence"]:
-        raise AnabranchError(f"no events of user {name!r} in {settings.data}")
+        raise AnabranchError(
+            f"no events of user {name!r} in {settings.data}; with several workers they may be on another machine"
+        )
     for step in found["sequence"]:
         show(f"{moment(step['ts'])}  {step['event']:8}  {step['item']}")
     if not at:
@@ -369,11 +373,12 @@ def instant(text: str) -> int:
     """A time as a person writes it, ms or ISO-8601 (UTC where no zone is given), in ms."""
     if text.isdigit():
         return int(text)
+    from stream.times import iso_ms
+
     try:
-        at = datetime.fromisoformat(text)
+        return iso_ms(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no time: give milliseconds or ISO-8601 (2026-11-24T18:00)") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def moment(ts: int) -> str:

@@ -13,7 +13,12 @@ MOST_COMPLAINTS = 20
 
 @app.command()
 def publish(
-    file: Annotated[str, typer.Argument(help="CSV with a header (user,item,ts) or JSON lines; - for standard input.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="CSV with a header (user,item,ts) or JSON lines with the same fields; - for standard input."
+        ),
+    ],
     topic: Annotated[Literal["clicks", "items"], typer.Option("--topic", help="Which topic.")] = "clicks",
     speed: Annotated[
         str | None,
@@ -30,6 +35,7 @@ def publish(
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from stream.files import opened, rows
+    from stream.layout import laid_out
     from stream.publish import Pace
     from stream.publish import publish as send
     from stream.topics import check
@@ -53,10 +59,12 @@ def publish(
     columns = (TextColumn("{task.completed:,.0f} events published"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar, opened(file) as text:
         task = bar.add_task("publish", total=None)
-        source = rows(text, needed, complain)
-        key = "user" if topic == "clicks" else "item"
+        source = (row for _, row in rows(text, needed, complain))
+        key, layout = (
+            ("user", lambda row: laid_out(row, settings.clicks.fields)) if topic == "clicks" else ("item", dict)
+        )
         count = asyncio.run(
-            send(settings.broker, name, source, key, pace, lambda done: bar.update(task, completed=done))
+            send(settings.broker, name, source, key, pace, lambda done: bar.update(task, completed=done), layout)
         )
     if broken > MOST_COMPLAINTS:
         print(f"and {broken - MOST_COMPLAINTS} more lines left out", file=sys.stderr)

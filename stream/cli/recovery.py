@@ -103,21 +103,19 @@ def replay(
 
 def parse_since(text: str) -> "Since":
     """`earliest`, an offset, or a time as ISO-8601. Raises ConfigError."""
-    from datetime import UTC, datetime
-
     from stream.rebuild import Since
+    from stream.times import iso_ms
 
     if text == "earliest":
         return Since()
     if text.isdecimal():
         return Since(offset=int(text))
     try:
-        moment = datetime.fromisoformat(text)
+        return Since(ts_ms=iso_ms(text))
     except ValueError:
         raise ConfigError(
             f"--from {text!r} is neither `earliest`, an offset (0, 1, 2, …) nor a time (2026-11-24T18:00:00Z)"
         ) from None
-    return Since(ts_ms=int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
 @contextlib.contextmanager

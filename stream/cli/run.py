@@ -118,6 +118,8 @@ def up(
 ) -> None:
     """Run everything: topics, a worker, a trainer, and without --broker an embedded broker."""
     settings = configured(config, data, broker)
+    if port is not None and settings.broker:
+        raise typer.BadParameter(f"--port is the embedded broker's, but the broker is {settings.broker}: leave one out")
     with running(settings, config, port) as address:
         print(f"anabranch is up: broker {address}, data {settings.data}, logs {settings.data}/*.log", flush=True)
         print(

@@ -38,13 +38,17 @@ def test_each_click_is_answered_and_what_is_no_click_is_buried_with_its_reason(c
         assert headers["reason"].startswith(b"not JSON")
         assert headers["topic"] == config.topics.clicks.encode()
 
-        producer.send(
-            config.topics.requests, key=b"ann", value=json.dumps({"user": "ann", "id": "question-1"}).encode()
-        )
+        for question in ({"user": "ann", "id": "question-1"}, {"user": 7, "id": 2}):
+            key = str(question["user"]).encode()
+            producer.send(config.topics.requests, key=key, value=json.dumps(question).encode())
         producer.flush()
-        reply = until(lambda: [json.loads(r.value) for r in read_all(config, config.topics.replies)])[0]
-        assert reply["id"] == "question-1"
-        assert reply["items"]
+        replies = until(
+            lambda: len(r := read_all(config, config.topics.replies)) == 2 and [json.loads(x.value) for x in r]
+        )
+        by_user = {reply["user"]: reply for reply in replies}
+        assert by_user["ann"]["id"] == "question-1"
+        assert by_user["7"]["id"] == 2
+        assert all(reply["items"] for reply in replies)
 
 
 def test_a_worker_killed_in_the_middle_leaves_every_sequence_equal_to_the_log(config, producer):

@@ -36,6 +36,7 @@ def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.Comp
         (["publish", "--speed", "-3", "--broker", "x:1", "f"], {}, 2, "--speed -3"),
         (["models", "--data", "/nonexistent"], {}, 1, "no version in /nonexistent/models yet"),
         (["evaluate", "/nonexistent.csv", "--protocol", "prequential"], {}, 1, "cannot read /nonexistent.csv"),
+        (["up", "--broker", "x:1", "--port", "9"], {}, 2, "--port is the embedded broker's"),
         (["nonsense"], {}, 2, "No such command"),
     ],
 )

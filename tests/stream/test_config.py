@@ -44,6 +44,8 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
         ("[state.kinds.veiw]\nweight = 2", "setting 'state.kinds.veiw': object missing required field `role`"),
         ("[state.kinds.view]\nweight = -1", "setting 'state.kinds.view.weight'"),
         ("[state]\nkinds = 3", "setting 'state.kinds'"),
+        ("[training]\nloss = 'half'", "'half', it is one of auto, full, sampled, scalable"),
+        ("[state.kinds.view]\nrole = 'like'", "'like', it is one of positive, negative, undo, forget"),
         ("[model]\nheads = 3", "dim = 64 is not divisible by heads = 3"),
         ("[trainer", "not valid TOML"),
     ],
@@ -51,6 +53,11 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
 def test_a_wrong_setting_is_refused_by_name(tmp_path, text, said):
     with pytest.raises(ConfigError, match=said):
         load(written(tmp_path, text), {})
+
+
+def test_a_wrong_variable_is_named_as_it_was_set():
+    with pytest.raises(ConfigError, match="environment variable ANABRANCH_PORT: unknown setting 'port'"):
+        load(None, {"ANABRANCH_PORT": "tcp://10.0.0.1:80"})
 
 
 def test_the_sample_shows_every_setting_with_its_default(tmp_path):

@@ -12,7 +12,7 @@ from stream.files import opened, read_interactions, rows
 def read(path: Path, needed: tuple[str, ...] = ("user", "item")) -> tuple[list[dict], list[tuple[int, str]]]:
     broken: list[tuple[int, str]] = []
     with opened(str(path)) as text:
-        return list(rows(text, needed, lambda line, why: broken.append((line, why)))), broken
+        return [row for _, row in rows(text, needed, lambda line, why: broken.append((line, why)))], broken
 
 
 def test_a_broken_line_is_told_by_its_number_and_the_rest_goes_on(tmp_path):
@@ -29,6 +29,26 @@ def test_json_lines_are_read_as_well(tmp_path):
     found, broken = read(file)
     assert [r["user"] for r in found] == ["ann", 7]
     assert [line for line, _ in broken] == [2, 3, 4]
+
+
+def test_seconds_and_milliseconds_are_told_apart_in_json_lines_too(tmp_path):
+    file = tmp_path / "e.jsonl"
+    file.write_text(
+        '{"user": "a", "item": "x", "timestamp": 20}\n{"user": "a", "item": "y", "ts": "30000"}\n'
+        '{"user": "a", "item": "z", "timestamp": "soon"}\n'
+    )
+    found, broken = read(file)
+    assert [row["ts"] for row in found] == [20_000, 30_000]
+    assert broken == [(3, "timestamp 'soon' is not a number of seconds")]
+
+
+def test_interactions_may_have_their_time_as_iso_and_a_missing_one_is_told_by_its_line(tmp_path):
+    file = tmp_path / "e.csv"
+    file.write_text("user,item,ts\n,x,1\na,y,1970-01-01T00:01:00Z\na,z,\n")
+    broken: list[tuple[int, str]] = []
+    _, items, ts = read_interactions(str(file), lambda line, why: broken.append((line, why)))
+    assert (items, ts.tolist()) == (["y"], [60_000])
+    assert [line for line, _ in broken] == [2, 4]
 
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path):
