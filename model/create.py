@@ -9,17 +9,15 @@ Training (`model.training`) warms E up on the graph alone, then learns jointly. 
 encoder only, so a new user needs no folding-in.
 """
 
+from pkgutil import resolve_name
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.bert4rec import BERT4Rec
 from model.histories import Histories, pack
-from model.sasrec import SASRec
 from model.sequence_encoder import SequenceEncoder
-from model.settings import ModelSettings
-
-SEQUENCE_ENCODERS: dict[str, type[SequenceEncoder]] = {"sasrec": SASRec, "bert4rec": BERT4Rec}
+from model.settings import SEQUENCE_ENCODERS, ModelSettings
 
 
 class Create(nn.Module):
@@ -32,7 +30,7 @@ class Create(nn.Module):
         nn.init.normal_(self.items.weight, std=settings.init_std)
         with torch.no_grad():
             self.items.weight[0] = 0.0
-        self.sequence: SequenceEncoder = SEQUENCE_ENCODERS[settings.sequence_encoder](settings)
+        self.sequence: SequenceEncoder = resolve_name(SEQUENCE_ENCODERS[settings.sequence_encoder])(settings)
 
     @property
     def item_count(self) -> int:

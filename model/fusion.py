@@ -45,5 +45,12 @@ def as_set(fusion: Fusion, settings: RankingSettings) -> Fusion:
     )
 
 
+def of_model_alone(settings: RankingSettings) -> bool:
+    """Whether an operator has taken the live graph's word away: the paper's inference."""
+    return not any(
+        _given(weight, 1.0) for weight in (settings.evidence_weight, settings.repeat_weight, settings.popularity_weight)
+    )
+
+
 def _given(setting: float | None, chosen: float) -> float:
     return chosen if setting is None else setting

@@ -1,12 +1,13 @@
-"""What training asks of a graph encoder, and which there are."""
+"""What training asks of a graph encoder; `model.settings` names those there are."""
 
-from typing import Any, Protocol
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from model.histories import Histories
-from model.settings import TrainingSettings
+from model.settings import GRAPH_ENCODERS, TrainingSettings
 from model.vocabulary import Indices
 
 
@@ -22,6 +23,9 @@ class UserRows(Protocol):
 
 class GraphEncoder(Protocol):
     """Learns from the bipartite graph of users' histories, on the item table it shares with the sequence encoder."""
+
+    touches_every_row: ClassVar[bool]
+    """Whether a step moves every row of the table, and not only those of its batch."""
 
     @property
     def users(self) -> UserRows:
@@ -50,10 +54,10 @@ def graph_encoder(
     histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
 ) -> GraphEncoder:
     """The encoder the settings name."""
-    if settings.graph_encoder == "lightgcn":
-        from model.lightgcn import LightGCN  # PyG takes seconds to import, and serving never needs it
+    made: GraphEncoder = resolve_name(GRAPH_ENCODERS[settings.graph_encoder])(histories, table, user_rows, settings)
+    return made
 
-        return LightGCN(histories, table, user_rows, settings)
-    from model.ultragcn import UltraGCN
 
-    return UltraGCN(histories, table, user_rows, settings)
+def touches_every_row(settings: TrainingSettings) -> bool:
+    """Whether a step of that encoder moves every row of the item table."""
+    return bool(resolve_name(GRAPH_ENCODERS[settings.graph_encoder]).touches_every_row)

@@ -24,8 +24,8 @@ from model.replay import batches
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids, Records
-from state.graph import MemoryGraph
-from state.sequences import Sequences
+from state.graph import MemoryGraph, Rows
+from state.sequences import Sequences, where
 from state.settings import StateSettings
 
 AT_ONCE = 64
@@ -51,7 +51,7 @@ def cut(sequences: Sequences, holdout_events: int, new: np.ndarray | None = None
     held = min(holdout_events, count // (10 if new is None else 4))
     moment = np.partition(ts[eligible], count - held - 1)[count - held - 1] if count else 0
     kept_back = eligible & (ts > moment)
-    return _where(sequences, ~kept_back), _where(sequences, kept_back)
+    return where(sequences, ~kept_back), where(sequences, kept_back)
 
 
 def among(sequences: Sequences, events: Records) -> np.ndarray:
@@ -91,34 +91,45 @@ class Holdout:
     """
 
     def __init__(self, past: Sequences, held: Sequences, state: StateSettings) -> None:
-        """`past` and `held` have the same users in the same order."""
+        """`past` and `held` have the same users in the same order.
+
+        A step may be known and yet be later than one held back, if that arrived late: it is no history of it.
+        """
         users, histories, targets, ts = [], [], [], []
         for row in np.flatnonzero((np.diff(past.indptr) > 0) & (np.diff(held.indptr) > 0)).tolist():
             before, after = past.of(row), held.of(row)
-            for test in range(len(after)):
+            steps = np.concatenate([before, after])
+            in_time = np.argsort(steps["ts"], kind="stable")
+            steps = steps[in_time]
+            for test in np.flatnonzero((in_time >= len(before)) & (np.arange(len(steps)) > 0)).tolist():
                 users.append(past.users[row])
-                histories.append(np.concatenate([before, after[:test]]))
-                targets.append(after["item"][test])
-                ts.append(after["ts"][test])
+                histories.append(steps[:test])
+                targets.append(steps["item"][test])
+                ts.append(steps["ts"][test])
         order = np.argsort(np.array(ts, np.int64), kind="stable")
         indptr = np.concatenate([[0], np.cumsum([len(histories[at]) for at in order])]).astype(np.int64)
-        steps = np.concatenate([past.steps[:0], *(histories[at] for at in order)])
-        self.sequences = Sequences(np.array(users, np.uint64)[order], indptr, steps)
+        before_each = np.concatenate([past.steps[:0], *(histories[at] for at in order)])
+        self.sequences = Sequences(np.array(users, np.uint64)[order], indptr, before_each)
         self.targets: Ids = np.array(targets, np.uint64)[order]
-        self._ts = np.array(ts, np.int64)[order]
+        self.times = np.array(ts, np.int64)[order]
+        """[T] when each target came, ms."""
 
         events = np.concatenate([_events(past), _events(held)])
         events = events[np.argsort(events["ts"], kind="stable")]
-        moment = self._ts[0] if len(self._ts) else np.iinfo(np.int64).max
+        moment = self.times[0] if len(self.times) else np.iinfo(np.int64).max
         self._arriving = events[events["ts"] >= moment]
         self._graph = MemoryGraph(state)
         if len(self._arriving) < len(events):
             self._graph.apply(events[events["ts"] < moment])
 
+    def rows(self, items: Ids) -> Rows:
+        """Rows of the item-item graph as it stood before the first test."""
+        return self._graph.rows(items)
+
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
         """Tests to score at once over this many items, what arrived before them, and the graph as it stood."""
         graph = self._graph.fork()
-        for tests, arrived in batches(self._arriving, self._ts, at_once(items)):
+        for tests, arrived in batches(self._arriving, self.times, at_once(items)):
             if len(arrived):
                 graph.apply(arrived)
             yield tests, arrived, graph
@@ -199,6 +210,7 @@ def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: R
             continue
         possible = torch.ones(said[0].shape, dtype=torch.bool)
         possible[:, 0] = False
+        possible[:, torch.from_numpy(vocabulary.free)] = False
         if settings.filter_seen:
             seen = to_histories(part, vocabulary)
             row = np.repeat(np.arange(len(seen)), seen.lengths)
@@ -321,8 +333,3 @@ def rows_of_sequences(sequences: Sequences, start: int, end: int) -> Sequences:
     """The users from row `start` up to `end`."""
     indptr = sequences.indptr[start : min(end, len(sequences.users)) + 1]
     return Sequences(sequences.users[start:end], indptr - indptr[0], sequences.steps[indptr[0] : indptr[-1]])
-
-
-def _where(sequences: Sequences, kept: np.ndarray) -> Sequences:
-    count = np.concatenate([[0], np.cumsum(kept)])
-    return Sequences(sequences.users, count[sequences.indptr], sequences.steps[kept])

@@ -24,6 +24,7 @@ from model.settings import GateSettings, ModelSettings, RankingSettings, Trainin
 from model.training import train
 from model.vocabulary import Vocabulary
 from state.events import Ids, Records
+from state.graph import Rows
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
 
@@ -73,15 +74,18 @@ def learn(
     new = None if champion is None or arrived is None else among(sequences, arrived)
     past, holdout = cut(sequences, training.holdout_events, new)
     fresh = champion is None or champion.model.settings != model
-    vocabulary = champion.vocabulary if champion else Vocabulary(NOTHING, [])
-    net = Create(len(vocabulary), model) if fresh or champion is None else champion.model
-    vocabulary, net = grow(net, vocabulary.release(gone), names, rows_of)
+    known = (champion.vocabulary if champion else Vocabulary(NOTHING, [])).release(gone)
+    net = Create(len(known), model) if fresh or champion is None else champion.model
+    vocabulary, net = grow(net, known, names)
+    items = np.fromiter(names, np.uint64, len(names))
+    if len(known) and len(items):
+        # Not the live graph's rows: it has the events that are held back, and an item would be found by its own test.
+        introduce(net, vocabulary, items, Holdout(past, holdout, state).rows(items), known)
     histories = to_histories(past, vocabulary)
     learning_rate = training.learning_rate if fresh else training.increment_learning_rate
     guard = None
     if champion is not None and arrived is not None and not fresh and training.distil:
-        items = len(vocabulary) - len(vocabulary.free)
-        guard = guarded(champion, sequences, arrived, gone, items, training.distil)
+        guard = guarded(champion, sequences, arrived, gone, len(vocabulary) - len(vocabulary.free), training.distil)
     spent = train(
         net,
         histories,
@@ -109,6 +113,9 @@ def learn(
     paces = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking)
     tested = tests.sequences.users
     del tests  # its graph is as large as the item table
+    met_last = items[~np.isin(items, past.steps["item"])]
+    if len(known) and len(met_last):
+        introduce(net, vocabulary, met_last, rows_of(met_last), known)
     # Then with the newest events in: they are what the next hour looks like. The graph's user rows would have to be
     # learned anew for them, so these epochs are the sequence encoder's alone.
     last = train(
@@ -195,20 +202,20 @@ def remembered(champion: Trained, net: Create, vocabulary: Vocabulary, old: Sequ
     return Compared(np.concatenate([nothing, *ranks[0]]), np.concatenate([nothing, *ranks[1]]), old.users[rows])
 
 
-def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str], rows_of: RowsOf) -> tuple[Vocabulary, Create]:
-    """Add the named items: rows from their graph neighbourhood, or drawn where they have no known neighbour.
-
-    They take indices that are free first.
-    """
-    ids = list(names.values())
+def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str]) -> tuple[Vocabulary, Create]:
+    """Add the named items with drawn rows. They take indices that are free first."""
     new = np.fromiter(names, np.uint64, len(names))
     drawn = torch.randn(len(new), net.settings.dim) * net.settings.init_std
-    if len(new) and net.item_count:
-        made, placed = neighbourhood(new, rows_of(new), vocabulary, net.items.weight.detach())
-        drawn = torch.where(torch.from_numpy(placed)[:, None], made, drawn)
-    settled = vocabulary.settle(new, ids)
+    settled = vocabulary.settle(new, list(names.values()))
     grown = net.grown(torch.zeros(len(settled) - len(vocabulary), net.settings.dim))
     with torch.no_grad():
         grown.items.weight[torch.from_numpy(vocabulary.free)] = 0.0
         grown.items.weight[torch.from_numpy(settled.lookup(new))] = drawn
     return settled, grown
+
+
+def introduce(net: Create, vocabulary: Vocabulary, items: Ids, rows: Rows, known: Vocabulary) -> None:
+    """Give new items rows from their graph neighbourhood; one without a `known` neighbour keeps its own."""
+    made, placed = neighbourhood(items, rows, known, net.items.weight.detach())
+    with torch.no_grad():
+        net.items.weight[torch.from_numpy(vocabulary.lookup(items[placed]))] = made[torch.from_numpy(placed)]

@@ -38,6 +38,8 @@ class Edges(NamedTuple):
 class LightGCN:
     """The loss on the bipartite graph of these histories, and the user rows, which exist in training only."""
 
+    touches_every_row = True
+
     def __init__(
         self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
     ) -> None:

@@ -16,7 +16,7 @@ import torch
 from model.catalogue import Catalogue, RowsOf
 from model.create import Create
 from model.evidence import SHARPNESS, Spoken, newest_items, repeats, speak
-from model.fusion import Fusion
+from model.fusion import Fusion, of_model_alone
 from model.histories import Histories, to_histories
 from model.popularity import Popularity
 from model.settings import RankingSettings
@@ -81,7 +81,9 @@ class Ranking:
         self.fusion = fusion
         """The weights now; they may be replaced between two rankings."""
         self.vocabulary = vocabulary
-        self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), settings.fresh_items)
+        # An item the version does not know has its row from the graph: none where the graph is to say nothing.
+        fresh_items = 0 if of_model_alone(settings) else settings.fresh_items
+        self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), fresh_items)
         self._popularity: Popularity | None = None
         self._kinds: Kinds | None = None
         self._scratch = torch.zeros(0)

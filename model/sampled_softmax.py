@@ -1,8 +1,8 @@
 """Sampled softmax with negatives shared by the batch and logQ-corrected (Bengio and Senécal, 2008; Yi et al., 2019).
 
-    loss = -log( exp(s_y) / ( exp(s_y) + (n-1)/K · Σ_{j in negatives, j ≠ y} exp(s_j) ) )
+    loss = -log( exp(s_y) / ( exp(s_y) + n/K · Σ_{j in negatives, j ≠ y} exp(s_j) ) )
 
-Negatives are uniform without replacement, so the correction is the same log((n-1)/K) for each.
+Negatives are K of n without replacement: each item is among them with the same chance K/n, whose log is taken off.
 """
 
 import math
@@ -22,9 +22,15 @@ def sampled_softmax(
     """Mean loss of encodings [N, d] against their positives' rows [N, d] and shared negatives' rows [K, d].
 
     `items` is the size n of the catalogue the negatives were drawn from.
+
+    >>> table = torch.eye(3)
+    >>> ids = torch.tensor([0, 1, 2])
+    >>> loss = sampled_softmax(table[:1], table[:1], ids[:1], table, ids, 3)  # with all items: the softmax itself
+    >>> bool(torch.isclose(loss, -torch.log_softmax(table[:1] @ table.T, 1)[0, 0]))
+    True
     """
     count = len(negative_ids)
-    logits = encoded @ negatives.T + math.log(max(items - 1, 1) / count)
+    logits = encoded @ negatives.T + math.log(items / count)
     logits = logits.masked_fill(positive_ids[:, None] == negative_ids[None, :], -1e9)
     own = (encoded * positives).sum(1)
     return (torch.logaddexp(own, torch.logsumexp(logits, 1)) - own).mean()

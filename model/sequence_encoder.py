@@ -1,6 +1,6 @@
 """What CREATE asks of a sequence encoder."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import numpy as np
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from model.histories import Examples, Histories, Packed
 
 
-class SequenceEncoder(nn.Module):
+class SequenceEncoder(nn.Module, ABC):
     """Encodes packed histories; item rows come from outside, the table being shared with the graph encoder."""
 
     @abstractmethod

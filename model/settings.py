@@ -1,16 +1,28 @@
 """What the model is, how it is trained and how it ranks: `[model]`, `[training]` and `[ranking]`."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from state.settings import Count, Positive, Share, Weight, Whole
 
+SEQUENCE_ENCODERS = {"sasrec": "model.sasrec:SASRec", "bert4rec": "model.bert4rec:BERT4Rec"}
+GRAPH_ENCODERS = {"ultragcn": "model.ultragcn:UltraGCN", "lightgcn": "model.lightgcn:LightGCN"}
+"""An encoder is its file and its entry here. It is imported where it is first asked for: PyG takes seconds."""
+MOST_EVENTS = 200
+"""The longest history that is packed."""
+
+if TYPE_CHECKING:
+    SequenceEncoderName = str
+    GraphEncoderName = str
+else:
+    SequenceEncoderName, GraphEncoderName = Literal[tuple(SEQUENCE_ENCODERS)], Literal[tuple(GRAPH_ENCODERS)]
+
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The shape of CREATE's encoders. Chosen on Amazon Beauty's validation split; see ARCHITECTURE.md."""
 
-    sequence_encoder: Literal["sasrec", "bert4rec"] = "sasrec"
+    sequence_encoder: SequenceEncoderName = "sasrec"
     """What reads a user's newest items."""
     dim: Whole = 64
     """Length of item rows and of what the encoder says of a user."""
@@ -33,6 +45,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.dim % self.heads:
             raise ValueError(f"dim = {self.dim} is not divisible by heads = {self.heads}")
+        if self.sequence_events > MOST_EVENTS:
+            raise ValueError(f"sequence_events = {self.sequence_events} is more than the encoders read, {MOST_EVENTS}")
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +94,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Buckets of the scalable cross-entropy."""
     scalable_bucket_size: Whole = 256
     """Items and positions in each of them."""
-    graph_encoder: Literal["ultragcn", "lightgcn"] = "ultragcn"
+    graph_encoder: GraphEncoderName = "ultragcn"
     """What places items that the same users click near each other."""
     lightgcn_layers: Whole = 2
     """Times LightGCN passes messages over the graph."""

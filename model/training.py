@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.barlow_twins import barlow_twins
 from model.create import Create
-from model.graph_encoder import graph_encoder
+from model.graph_encoder import graph_encoder, touches_every_row
 from model.guard import Guard
 from model.histories import Histories, Packed, pack
 from model.infonce import infonce
@@ -29,6 +29,7 @@ class Spent(NamedTuple):
     """What training came to."""
 
     epochs: int
+    """Joint ones."""
     seconds: float
     loss: float
 
@@ -54,7 +55,8 @@ def train(
 
     `learning_rate` is the first of the joint epochs'; it falls as half a cosine.
 
-    Deterministic for a seed and a number of threads. Raises FloatingPointError when the loss is no number.
+    Deterministic for a seed and a number of threads, unless `max_train_s` ends it. Raises FloatingPointError when the
+    loss is no number.
     """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(seed)
@@ -121,7 +123,7 @@ def train(
     every_epoch, once = np.setdiff1d(learners, replayed), shuffle.permutation(np.intersect1d(learners, replayed))
     loss_of_items = item_loss(settings, items)
     movers = optimisers(table, list(encoder.parameters()), learning_rate, lazy=lazy)
-    loss_value, epoch = math.nan, 0
+    loss_value, done = math.nan, 0
     for epoch in range(epochs if len(learners) else 0):
         if not in_time():
             break
@@ -130,6 +132,9 @@ def train(
         for group in [group for mover in movers for group in mover.param_groups]:
             group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
         taken = np.concatenate([every_epoch, once[epoch::epochs]])
+        done += 1
+        if not len(taken):
+            continue
         total, steps = torch.zeros(()), batches(taken, settings.batch_users, shuffle)
         for at in steps:
             examples = encoder.examples(histories.take(at), limit, shuffle)
@@ -163,20 +168,19 @@ def train(
             total += loss.detach()  # kept one by one, small ones between large ones would leave the heap in pieces
         loss_value = total.item() / len(steps)
         if not math.isfinite(loss_value):
-            raise FloatingPointError(f"the training loss is {loss_value} after {epoch + 1} epochs")
+            raise FloatingPointError(f"the training loss is {loss_value} after {done} epochs")
     with torch.no_grad():
         if model.settings.row_length:
             table.weight.copy_(model.table())
         table.weight[0] = 0.0
     table.sparse = False
     model.eval()
-    return Spent(epoch + 1, time.monotonic() - started, loss_value)
+    return Spent(done, time.monotonic() - started, loss_value)
 
 
 def moves_lazily(settings: TrainingSettings, items: int) -> bool:
     """Whether a step moves only the item rows that its batch touches, and not the whole table."""
-    every_row = name_of_loss(settings, items) == "full" or settings.graph_encoder == "lightgcn"
-    return items > settings.lazy_items and not every_row
+    return items > settings.lazy_items and name_of_loss(settings, items) != "full" and not touches_every_row(settings)
 
 
 def optimisers(

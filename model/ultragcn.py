@@ -46,6 +46,8 @@ class Edges(NamedTuple):
 class UltraGCN:
     """The loss on the bipartite graph of these histories, and the user rows, which exist in training only."""
 
+    touches_every_row = False
+
     def __init__(
         self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
     ) -> None:
@@ -101,8 +103,9 @@ class UltraGCN:
         return self.users.leaf(torch.from_numpy(users))
 
     def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """What the items' neighbours are, one drawn for each, [N, d]."""
-        rows: Tensor = self._table(self._neighbour(items, generator))
+        """What the items' neighbours are, one drawn for each, [N, d]; an item without any is its own."""
+        neighbours = self._neighbour(items, generator)
+        rows: Tensor = self._table(torch.where(neighbours > 0, neighbours, items))
         return rows
 
     def item_rows(self) -> Tensor:
@@ -154,17 +157,20 @@ class LazyRows:
         self._learning_rate = learning_rate
         self._mean, self._square = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
         self._step = 0
+        self._leaf: Tensor | None = None
 
     def leaf(self, at: Tensor) -> Tensor:
         """The rows `at` as a leaf of the graph of autograd; `step` moves them."""
-        self._at, self._leaf = at, self.rows[at].requires_grad_()
-        return self._leaf
+        self._at, leaf = at, self.rows[at].requires_grad_()
+        self._leaf = leaf
+        return leaf
 
     def step(self) -> None:
-        """One Adam step of the rows last taken."""
-        at, leaf = self._at, self._leaf
-        if leaf.grad is None:
+        """One Adam step of the rows taken since the last one, if any were."""
+        leaf, self._leaf = self._leaf, None
+        if leaf is None or leaf.grad is None:
             return
+        at = self._at
         self._step += 1
         mean = self._mean[at].lerp_(leaf.grad, 0.1)
         square = self._square[at].lerp_(leaf.grad**2, 0.001)

@@ -101,6 +101,14 @@ def show_global_temporal(found: dict[str, Any]) -> None:
         for target, s in scores.items():
             table.add_row(name, target, *(f"{100 * s[m]:.2f}%" for m in ("ndcg@10", "mrr", "recall@10")))
     show(table)
+    for lead in found["leads"]:
+        percent = (f"{100 * lead[key]:+.1f}" for key in ("lead", "low", "high"))
+        show("{} over {}, {}: NDCG@10 {}% [{}, {}]".format(lead["model"], lead["over"], lead["target"], *percent))
+    events = found["events"]
+    show(
+        f"{events['past']:,} events to learn from; {events['tested']:,} tested, {events['last']:,} of them their "
+        f"user's last; {events['cold']:,} of items nobody had met left out. Seen items {found['seen_items']}."
+    )
 
 
 def show_prequential(found: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from model.barlow_twins import barlow_twins
 from model.create import Create
 from model.errors import ArtifactError
-from model.fusion import MODEL_ALONE, Fusion
+from model.fusion import MODEL_ALONE, Fusion, as_set
 from model.histories import Histories, pack
 from model.increment import Trained, learn
 from model.ranking import Ranking
@@ -227,7 +227,25 @@ def test_sampled_softmax_over_all_items_is_the_softmax():
     table, encoded = torch.randn(6, 4), torch.randn(3, 4)
     target = torch.tensor([1, 3, 5])
     others = torch.arange(6)
-    sampled = sampled_softmax(encoded, table[target], target, table, others, 7)
+    sampled = sampled_softmax(encoded, table[target], target, table, others, 6)
     assert sampled.item() == pytest.approx(
         torch.nn.functional.cross_entropy(encoded @ table.T, target).item(), rel=1e-5
     )
+
+
+def test_with_all_weights_set_to_0_items_no_version_knows_change_nothing_either():
+    trained = learned(cycling())
+    graph = MemoryGraph(STATE)
+    graph.apply(cycling())
+    graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
+    settings = RankingSettings(because=False, evidence_weight=0.0, repeat_weight=0.0, popularity_weight=0.0)
+    user = one_user(100, 999, 101)
+    found = [
+        Ranking(trained.model, trained.vocabulary, as_set(trained.fusion, settings), settings).rank(user, known, 5)
+        for known in (graph, MemoryGraph(STATE))
+    ]
+    assert found[0].items.tobytes() == found[1].items.tobytes()
+    assert found[0].scores.tobytes() == found[1].scores.tobytes()
+    h = trained.model.encode(Histories(np.array([0, 2]), trained.vocabulary.lookup(np.array([100, 101], np.uint64))))
+    best = (h @ trained.model.items.weight[1:].T).topk(5).indices[0].numpy()
+    assert found[0].items[0].tolist() == trained.vocabulary.hashes[best].tolist()

@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from model.barlow_twins import barlow_twins
 from model.create import Create
 from model.graph_encoder import graph_encoder
 from model.histories import Histories, pack
+from model.infonce import infonce
+from model.sampled_softmax import sampled_softmax
+from model.sasrec import SASRec
 from model.scalable_cross_entropy import scalable_cross_entropy
-from model.settings import ModelSettings, TrainingSettings
-from model.training import train
+from model.settings import GRAPH_ENCODERS, SEQUENCE_ENCODERS, ModelSettings, TrainingSettings
+from model.training import train, transfer
 
 ITEMS = 12
 SMALL = ModelSettings(dim=16, dropout=0.0)
+SETTINGS = TrainingSettings()
 
 
 def circles(users: int = 24, steps: int = 8) -> Histories:
@@ -41,6 +46,8 @@ def next_of(histories: Histories) -> list[int]:
         ("sasrec", {"transfer_view": "item"}),
         ("sasrec", {"transfer_view": "item", "graph_encoder": "lightgcn"}),
         ("sasrec", {"w_global": 0.0, "w_transfer": 0.0}),
+        ("sasrec", {"w_global": 0.3}),
+        ("sasrec", {"w_global": 0.3, "graph_encoder": "lightgcn"}),
         ("bert4rec", {"transfer_stops_at": "sequence"}),
     ],
     ids=str,
@@ -133,6 +140,91 @@ def test_the_graph_losses_gradient_is_the_slope(chosen):
     assert slope == pytest.approx((above - below) / 2e-2, rel=0.02)
 
 
+def rows(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (lambda a, b: barlow_twins(a, b, 0.1), [(6, 3), (6, 3)]),
+        (lambda a, b: infonce(a, b, 0.2), [(6, 3), (6, 3)]),
+        (
+            lambda h, own, negatives: sampled_softmax(
+                h, own, torch.tensor([1, 2]), negatives, torch.tensor([2, 3, 4]), 9
+            ),
+            [(2, 3), (2, 3), (3, 3)],
+        ),
+    ],
+    ids=["barlow_twins", "infonce", "sampled_softmax"],
+)
+def test_a_losss_gradient_is_the_slope(loss, shapes):
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(loss, [rows(*shape) for shape in shapes])
+
+
+@pytest.mark.parametrize(("stops_at", "still"), [("neither", None), ("sequence", 0), ("graph", 1)])
+@pytest.mark.parametrize("name", ["barlow_twins", "infonce"])
+def test_the_transfer_loss_does_not_move_the_side_it_stops_at(stops_at, still, name):
+    views = [torch.randn(6, 3, requires_grad=True) for _ in range(2)]
+    transfer(*views, TrainingSettings(transfer=name, transfer_stops_at=stops_at)).backward()
+    assert [n for n, view in enumerate(views) if view.grad is None] == ([] if still is None else [still])
+
+
+def test_an_item_without_neighbours_is_its_own_graph_view_and_padding_is_nobodys():
+    table = torch.nn.Embedding(4, 4)
+    graph = graph_encoder(Histories(np.array([0, 2, 3]), np.array([1, 2, 3])), table, torch.zeros(2, 4), SETTINGS)
+    view = graph.item_view(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
+    assert torch.equal(view, table.weight[[3, 2]])
+
+
+def test_items_are_aligned_without_a_warm_up_and_users_who_were_not_read_stay():
+    settings = TrainingSettings(transfer_view="item", w_global=0.0)
+    model = Create(ITEMS, SMALL)
+    train(model, circles(), settings, warm_up_epochs=0, epochs=1, learning_rate=1e-3, seed=1, fresh=True)
+    user_rows = torch.randn(24, 4)
+    graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), user_rows.clone(), settings)
+    graph.view(np.arange(3)).sum().backward()
+    graph.step()
+    moved = graph.users.rows.clone()
+    graph.step()
+    assert torch.equal(graph.users.rows, moved)
+    assert torch.equal(moved[3:], user_rows[3:])
+    assert not torch.equal(moved[:3], user_rows[:3])
+
+
+class Backwards(SASRec):
+    """An encoder of one's own."""
+
+
+def test_another_encoder_is_its_file_and_its_line(monkeypatch):
+    monkeypatch.setitem(SEQUENCE_ENCODERS, "backwards", f"{__name__}:Backwards")
+    monkeypatch.setitem(GRAPH_ENCODERS, "mine", "model.ultragcn:UltraGCN")
+    model = Create(ITEMS, ModelSettings(dim=16, sequence_encoder="backwards"))
+    assert isinstance(model.sequence, Backwards)
+    settings = TrainingSettings(graph_encoder="mine", lazy_items=1, loss="sampled")
+    spent = train(model, circles(), settings, warm_up_epochs=1, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+    assert spent.epochs == 2
+
+
+@pytest.mark.parametrize(("epochs", "max_train_s", "done"), [(3, 600.0, 3), (0, 600.0, 0), (3, 1e-9, 0)])
+def test_only_epochs_that_were_done_are_counted(epochs, max_train_s, done):
+    settings = TrainingSettings(max_train_s=max_train_s)
+    model = Create(ITEMS, SMALL)
+    spent = train(model, circles(), settings, warm_up_epochs=0, epochs=epochs, learning_rate=1e-3, seed=1, fresh=True)
+    assert spent.epochs == done
+
+
+def test_fewer_replayed_users_than_epochs_leave_epochs_empty():
+    everyone = np.arange(2)
+    spent = train(
+        Create(ITEMS, SMALL), circles(users=2), TrainingSettings(),
+        warm_up_epochs=0, epochs=4, learning_rate=1e-3, seed=1, fresh=True, replayed=everyone,
+    )  # fmt: skip
+    assert spent.epochs == 4
+    assert np.isfinite(spent.loss)
+
+
 def test_degree_weights_are_the_papers():
     settings = TrainingSettings(ultragcn_w1=0.0, ultragcn_w2=1.0, ultragcn_w3=0.0, item_item_weight=0.0)
     table = torch.nn.Embedding(3, 4)
@@ -154,12 +246,12 @@ def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
 
 
 def test_training_is_the_same_for_the_same_seed_whatever_is_trained():
-    for sequence, graph in itertools.product(("sasrec", "bert4rec"), ("ultragcn", "lightgcn")):
+    for sequence, graph in itertools.product(SEQUENCE_ENCODERS, GRAPH_ENCODERS):
         models = []
         for _ in range(2):
             torch.manual_seed(3)
             model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
-            settings = TrainingSettings(graph_encoder=graph)
+            settings = TrainingSettings(graph_encoder=graph, w_global=0.3, threads=2)
             train(model, circles(), settings, warm_up_epochs=2, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
             models.append(model)
         for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):

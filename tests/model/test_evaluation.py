@@ -6,6 +6,7 @@ import torch
 
 from model import evaluation
 from model.evaluation import OfCounts, as_events, breadth, global_temporal, ranked_tests, rivals, split
+from model.fusion import AT_FIRST
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.settings import StateSettings
@@ -60,10 +61,6 @@ def test_a_seen_item_is_filtered_but_not_where_it_is_what_came():
     assert ranks["filtered"].ranks.tolist() == [0, 0]
 
 
-def changed_after(moment: int, items: list[str]) -> list[str]:
-    return items[:moment] + [f"item-{n % 30}" for n in range(len(items) - moment)]
-
-
 @pytest.fixture
 def learned(monkeypatch):
     """Everything the protocols learn, in order."""
@@ -75,19 +72,29 @@ def learned(monkeypatch):
 
 def same(one: Trained, other: Trained) -> bool:
     pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
-    return one.fusion == other.fusion and all(torch.equal(a, b) for a, b in pairs)
+    known = one.vocabulary.ids == other.vocabulary.ids
+    return known and one.fusion == other.fusion and all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_nothing_after_the_cut_reaches_what_is_learned(learned):
-    users, items, ts = stream()
-    for version in (items, changed_after(361, items)):
-        global_temporal(users, version, ts, **SETTINGS)
+    users, items, ts = stream(1000)
+    past = 900  # what the 0.9 quantile leaves: the first 900 of 1000 even steps
+    other_users = [f"user-{n % 7}" if n % 3 else f"new-{n}" for n in range(100)]
+    other_items = [f"item-{n % 30}" if n % 2 else f"unknown-{n}" for n in range(100)]
+    later = ts[past - 1] + 7 * np.arange(1, 101) ** 2
+    global_temporal(users, items, ts, **SETTINGS)
+    global_temporal(users[:past] + other_users, items[:past] + other_items, np.append(ts[:past], later), **SETTINGS)
+    assert len(learned) == 4
     assert all(same(one, other) for one, other in zip(learned[:2], learned[2:], strict=True))
+    assert all(one.fusion != AT_FIRST for one in learned), "enough was held back to choose weights on"
 
 
 def test_the_document_has_all_names_and_both_targets():
     found = global_temporal(*stream(), **SETTINGS)
     assert {"create", "create+graph", "sasrec", "sasrec+graph", "popularity", "item-kNN"} <= set(found["models"])
+    leads = {(told["model"], told["over"], told["target"]) for told in found["leads"]}
+    assert leads >= {("create", "sasrec", "last"), ("create+graph", "sasrec+graph", "successive")}
+    assert all(told["low"] <= told["lead"] <= told["high"] for told in found["leads"])
     for scores in found["models"].values():
         assert set(scores) == {"last", "successive"}
         assert set(scores["last"]) == {"ndcg@10", "recall@10", "recall@20", "mrr"}
@@ -102,11 +109,19 @@ def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_
     assert found["popularity_bias"] > 1
 
 
-@pytest.mark.parametrize("name", ["popularity", "transitions", "item-kNN"])
-def test_a_rival_scores_what_it_counted(name):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("popularity", {"a": 3, "b": 2, "c": 1}),
+        ("recent popularity", {"a": 3, "b": 2, "c": 1}),  # seconds are nothing to a half-life of 90 days
+        ("transitions", {"a": 0, "b": 2, "c": 0}),
+        ("item-kNN", {"a": 0, "b": 1, "c": 2**-0.5}),  # ann and bob have a and b, ann alone c
+    ],
+)
+def test_a_rival_scores_what_it_counted(name, expected):
     users = ["ann", "ann", "ann", "bob", "bob", "bob", "cid", "cid"]
     items = ["a", "b", "c", "a", "b", "a", "a", "b"]
     cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 1000), 0.8, StateSettings())
     scores = OfCounts(cut, rivals(cut)[name]).scores(cut.tests)
-    after_a = cut.vocabulary.ids.index("b") + 1
-    assert scores[-1].argmax().item() in (after_a, cut.vocabulary.ids.index("a") + 1)
+    found = {i: scores[-1, 1 + cut.vocabulary.ids.index(i)].item() for i in "abc"}
+    assert found == pytest.approx(expected, rel=1e-3)

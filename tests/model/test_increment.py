@@ -1,0 +1,82 @@
+"""A cycle: items come and go, events come late, and what is kept back stays unseen until it has been foretold."""
+
+import numpy as np
+import torch
+
+from model.holdout import Holdout, cut
+from model.increment import Trained, learn
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import EVENT, Records
+from state.graph import MemoryGraph
+from state.sequences import from_events
+from state.settings import StateSettings
+from tests.model.test_create import cycling, learned
+
+STATE = StateSettings(neighbours_per_item=8)
+MODEL = ModelSettings(dim=16, dropout=0.0)
+HOUR_MS = 3_600_000
+
+
+def increment(champion: Trained, events: Records, arrived: Records, gone: tuple[int, ...] = ()) -> Trained:
+    graph = MemoryGraph(STATE)
+    graph.apply(events)
+    new = np.setdiff1d(events["item"], champion.vocabulary.hashes)
+    return learn(
+        champion, "000001", from_events(events), {i: str(i) for i in new.tolist()}, graph.rows,
+        model=MODEL, training=TrainingSettings(increment_epochs=1, increment_last_epochs=0, distil=0.0),
+        ranking=RankingSettings(), state=STATE, seed=0, arrived=arrived, gone=np.array(gone, np.uint64),
+    )  # fmt: skip
+
+
+def test_weights_are_chosen_while_the_index_of_an_item_that_is_gone_is_free():
+    events = cycling(users=60, items=20)
+    champion = learned(events)
+    arrived = cycling(users=60, items=20)
+    arrived["ts"] += HOUR_MS
+    left = np.concatenate([events, arrived])
+    left = left[left["item"] != 103]
+    candidate = increment(champion, left, arrived[arrived["item"] != 103], gone=(103,))
+    assert candidate.vocabulary.free.tolist() == [champion.vocabulary.lookup(np.array([103], np.uint64))[0]]
+    assert candidate.metrics["ndcg@10"] > 0
+    assert candidate.fusion != champion.fusion
+
+
+def test_an_item_met_only_in_what_is_kept_back_is_not_placed_by_it(monkeypatch):
+    events = cycling(users=60, items=20)
+    champion = learned(events)
+    arrived = cycling(users=60, items=20)
+    arrived["ts"] += HOUR_MS
+    arrived["item"][-60:] = 999  # the newest event of every user
+    rows = {}
+
+    def answers(holdout, model, vocabulary, *rest, real=Holdout.answers):
+        index = vocabulary.lookup(np.array([999], np.uint64))[0]
+        rows.setdefault("measured", model.items.weight[index].detach().clone())
+        return real(holdout, model, vocabulary, *rest)
+
+    monkeypatch.setattr(Holdout, "answers", answers)
+    candidate = increment(champion, np.concatenate([events, arrived]), arrived)
+    index = candidate.vocabulary.lookup(np.array([999], np.uint64))[0]
+    published = candidate.model.items.weight[index]
+    neighbours = candidate.model.items.weight[1:21].detach()
+    assert not torch.equal(rows["measured"], published)
+    assert nearest(published, neighbours) > 0.5 > nearest(rows["measured"], neighbours)
+
+
+def nearest(row: torch.Tensor, rows: torch.Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(row[None], rows.mean(0)[None]).item()
+
+
+def test_what_came_late_is_no_history_of_what_was_before_it():
+    events = np.zeros(40, EVENT)
+    events["user"], events["item"] = np.arange(40) % 2 + 1, np.arange(40) % 9 + 100
+    events["ts"] = 1_000_000_000_000 + np.arange(40) * 1000
+    sequences = from_events(events)
+    new = sequences.steps["ts"] % 3 == 0  # what the champion knows lies between what has come
+    holdout = Holdout(*cut(sequences, 5, new), STATE)
+    assert len(holdout.targets) > 1
+    for row, ts in enumerate(holdout.times):
+        history = holdout.sequences.of(row)["ts"]
+        assert len(history)
+        assert (np.diff(history) > 0).all()
+        assert history[-1] < ts
