@@ -97,7 +97,11 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     **{f"SASRec, {t} s": ({}, ALONE | {"epochs": n}) for t, (n, _) in FOR_SECONDS.items()},
     "SASRec, 40 s, lazily": ({}, ALONE | {"epochs": FOR_SECONDS[40][0], "lazy_items": 0}),
     "CREATE, 40 s, lazily": ({}, TOGETHER | {"warm_up_epochs": 20, "epochs": 14, "lazy_items": 0}),
-    **{f"CREATE, {t} s": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n}) for t, (_, (w, n)) in FOR_SECONDS.items()},
+    **{
+        f"CREATE, {t} s": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n})
+        for t, (_, (w, n)) in FOR_SECONDS.items()
+        if (w, n) != (TOGETHER["warm_up_epochs"], TOGETHER["epochs"])
+    },
 }
 """Trained on all that was before the split: no fusion is chosen, the model ranks alone."""
 

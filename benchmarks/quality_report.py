@@ -49,6 +49,11 @@ def epochs(variant: str) -> str:
     return f"{training['warm_up_epochs']} + {joint}"
 
 
+def trained_for(name: str, seconds: int) -> str:
+    """The variant that was trained for about so long; it may be the one that is trained to its end."""
+    return variant if (variant := f"{name}, {seconds} s") in VARIANTS else name
+
+
 class Measured:
     """What was measured on one data set."""
 
@@ -160,9 +165,9 @@ class Measured:
             return
         yield from headed([f"{BEST}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
         for name in ("SASRec", "CREATE"):
-            at = [f"{name}, {seconds} s" for seconds in FOR_SECONDS]
-            yield row([name, *(f"{self.mean(v, BEST)} ({epochs(v)})" for v in at if v in self.runs)])
-        pairs = [(f"CREATE, {seconds} s", f"SASRec, {seconds} s") for seconds in FOR_SECONDS]
+            at = [trained_for(name, seconds) for seconds in FOR_SECONDS]
+            yield row([name, *(f"{self.mean(v, BEST)} ({epochs(v)})" if v in self.runs else "" for v in at)])
+        pairs = [(trained_for("CREATE", seconds), trained_for("SASRec", seconds)) for seconds in FOR_SECONDS]
         short = np.diff(self.cut.tests.indptr) <= SHORT_EVENTS
         yield row(["CREATE over SASRec", *(self.against(*pair, BEST) for pair in pairs)])
         yield row([f"histories ≤ {SHORT_EVENTS}", *(self.against(*pair, BEST, short) for pair in pairs)])

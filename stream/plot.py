@@ -27,12 +27,14 @@ def draw(found: dict[str, Any], file: Path, title: str) -> None:
 
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     curves = found["curves"]
+    # By name, not by place: the same row has the same colour in every picture of the same rows.
+    colour = dict(zip(sorted(curves["rolling_hit@10"]), colormaps["tab20"].colors, strict=False))
     names = sorted(curves["rolling_hit@10"], key=lambda name: -curves["rolling_hit@10"][name][-1])
     for name in names:
         values = [100 * value for value in curves["rolling_hit@10"][name]]
-        style: dict[str, Any] = {"lw": 2.2, "color": BOLD[name]} if name in BOLD else {"lw": 1.0, "alpha": 0.8}
+        thin: dict[str, Any] = {"lw": 1.0, "alpha": 0.8, "color": colour.get(name)}
+        style = {"lw": 2.2, "color": BOLD[name]} if name in BOLD else thin
         axes.plot(curves["event"], values, label=f"{name}  {values[-1]:.1f}%", **style)
     for cycle in found["versions"].get("create", [])[1:]:
         axes.axvline(cycle["at"], color="#999999", lw=0.6, ls="-" if cycle["promoted"] else ":", zorder=0)

@@ -1,5 +1,6 @@
 """The examples, run as the README has them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,27 @@ def test_the_subscriber_prints_a_recommendation_as_it_comes(broker, tmp_path):
         line = reader.stdout.readline()
         reader.terminate()
     assert line == "alice: milk  (by popularity)\n"
+
+
+@pytest.mark.broker
+def test_the_request_waits_for_its_own_answer(broker, tmp_path):
+    from kafka import KafkaConsumer, KafkaProducer
+
+    ensure(Config(broker=broker, data=tmp_path))
+    asked = KafkaConsumer(
+        "requests", bootstrap_servers=broker, auto_offset_reset="earliest", consumer_timeout_ms=60_000
+    )
+    producer = KafkaProducer(bootstrap_servers=broker)
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(ROOT / "examples/request.py"), broker, "alice"],
+        stdout=subprocess.PIPE, text=True,
+    ) as example:  # fmt: skip
+        request = json.loads(next(iter(asked)).value)
+        assert request["user"] == "alice"
+        for number, item in (("another", "tea"), (request["id"], "milk")):
+            answer = {"user": "alice", "items": [{"item": item}], "model": "000001", "source": "model", "id": number}
+            producer.send("replies", key=number.encode(), value=json.dumps(answer).encode()).get(timeout=10)
+        said, _ = example.communicate(timeout=60)
+    asked.close()
+    producer.close()
+    assert said.split() == ["milk", "(by", "000001)"]
