@@ -29,7 +29,7 @@ def draw(found: dict[str, Any], file: Path, title: str) -> None:
     axes = figure.add_subplot()
     curves = found["curves"]
     # By name, not by place: the same row has the same colour in every picture of the same rows.
-    colour = dict(zip(sorted(curves["rolling_hit@10"]), colormaps["tab20"].colors, strict=False))
+    colour = dict(zip(sorted(curves["rolling_hit@10"]), colormaps["tab20"](range(20)), strict=False))
     names = sorted(curves["rolling_hit@10"], key=lambda name: -curves["rolling_hit@10"][name][-1])
     for name in names:
         values = [100 * value for value in curves["rolling_hit@10"][name]]

@@ -1,0 +1,218 @@
+"""Other forms of the live graph's word, and of its weights: `python -m benchmarks.fusion_forms`.
+
+Of one model, that has not learned the events the weights are chosen on, and one live graph, on the tests of
+`benchmarks.quality`. Every form is a conditional logit over more words than the product's four:
+
+    two-hop               what goes with what goes with the user's newest items, a word of its own
+    by length of history  each word's weight is linear in the log of the history's length
+    by age of item        ... in the log of the item's age, the time since its first click
+    by the model's word   ... in how sure the model is, its largest share in a softmax
+    gate                  ... in all three
+    everything            the gate, and two-hop with it
+
+The graph knows what came before each test and nothing of it. Prints NDCG@10 in percent of every later event, and each
+form's lead over one number a word, with a 95% interval from a bootstrap over users.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.quality import MODEL, SERVED, WORD_BY_WORD, load
+from model.conditional_logit import Choices, fit
+from model.evaluation import AT_ONCE, Split
+from model.evidence import SHARPNESS
+from model.fusion import AT_FIRST
+from model.histories import to_histories
+from model.holdout import Holdout, candidates, cut, rows_of_sequences
+from model.increment import Trained, learn
+from model.metrics import Ranks, gains, lead, ranks_of
+from model.ranking import Ranking
+from model.replay import batches
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.graph import MemoryGraph
+from state.sequences import Sequences
+from state.settings import StateSettings
+
+FIRST_HOP = 20
+"""Items of the first hop that speak on, those that are spoken for most."""
+WORDS = 4
+"""Model, repeat, popularity, evidence; the two-hop word comes fifth."""
+
+
+class Said(NamedTuple):
+    """What every word says, and what its weight may depend on, of a batch of users."""
+
+    words: Tensor
+    """[5, B, n + 1]."""
+    length: Tensor
+    """[B] log of the history's length."""
+    age: Tensor
+    """[n + 1] log of the item's age in days."""
+    sure: Tensor
+    """[B] the model's largest share in a softmax."""
+
+
+Form = Callable[[Said], Tensor]
+
+
+def times(words: Tensor, *by: Tensor) -> Tensor:
+    """The words, and the words times each of these, [F, B, n + 1]."""
+    return torch.cat([words, *(words * part for part in by)])
+
+
+FORMS: dict[str, Form] = {
+    "one number a word": lambda said: said.words[:WORDS],
+    "two-hop": lambda said: said.words,
+    "by length of history": lambda said: times(said.words[:WORDS], said.length[:, None]),
+    "by age of item": lambda said: times(said.words[:WORDS], said.age),
+    "by the model's word": lambda said: times(said.words[:WORDS], said.sure[:, None]),
+    "gate": lambda said: times(said.words[:WORDS], said.length[:, None], said.age, said.sure[:, None]),
+    "everything": lambda said: times(said.words, said.length[:, None], said.age, said.sure[:, None]),
+}
+
+
+class Speaker:
+    """Asks one model and one graph."""
+
+    def __init__(self, trained: Trained, past: Sequences, ranking: RankingSettings) -> None:
+        self._trained = trained
+        settings = msgspec.structs.replace(ranking, because=False, fresh_items=0)
+        self.ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, settings)
+        self._before = trained.fusion.before
+        self._first = np.full(len(trained.vocabulary) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(self._first, trained.vocabulary.lookup(past.steps["item"]), past.steps["ts"])
+
+    @torch.no_grad()
+    def said(self, part: Sequences, graph: MemoryGraph, now: int) -> Said:
+        """What is said to these users at this time, ms."""
+        words = self.ranking.words(part, graph)
+        days = np.maximum(now - self._first, 0) / 86_400_000
+        return Said(
+            torch.cat([words, self._two_hop(words[3], graph)[None]]),
+            torch.from_numpy(np.log1p(np.diff(part.indptr))).float() - 1.5,
+            torch.from_numpy(np.log1p(days)).float() / 3.0 - 2.0,
+            torch.softmax(words[0], 1).amax(1).log() / 3.0 + 1.0,
+        )
+
+    def _two_hop(self, evidence: Tensor, graph: MemoryGraph) -> Tensor:
+        """[B, n + 1] log(1 + 50 Σ_k t_k c(k, j) / √n_j), k the items of the first hop, t_k what is said for them."""
+        loud, at = (torch.expm1(evidence) / SHARPNESS).topk(FIRST_HOP, dim=1)
+        known, inverse = np.unique(at.numpy(), return_inverse=True)
+        hashes = np.concatenate([np.zeros(1, np.uint64), self._trained.vocabulary.hashes])
+        rows = graph.rows(hashes[known])
+        counts = rows.after + np.float32(self._before) * rows.before
+        scaled = counts / np.sqrt(np.maximum(counts.sum(1), 1e-9))[:, None]
+        nodes = self._trained.vocabulary.lookup(rows.nodes)
+        degree = np.maximum(graph.rows(hashes).degree, 1.0)
+        found = torch.zeros(len(evidence), len(hashes))
+        inverse = inverse.reshape(at.shape)
+        for hop in range(FIRST_HOP):
+            said = torch.from_numpy(scaled[inverse[:, hop]]) * loud[:, hop : hop + 1]
+            found.scatter_add_(1, torch.from_numpy(nodes[inverse[:, hop]]), said)
+        found[:, 0] = 0.0
+        return torch.log1p(SHARPNESS * found * torch.from_numpy(degree).rsqrt())
+
+
+def choices(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[str, Choices]:
+    """What each form's words say of held-out events' targets and of what could have come instead."""
+    draw = torch.Generator().manual_seed(0)
+    words: dict[str, list[Tensor]] = {name: [] for name in FORMS}
+    corrections = []
+    for tests, arrived, graph in holdout.batches(len(trained.vocabulary)):
+        speaker.ranking.clicked(arrived)
+        part = rows_of_sequences(holdout.sequences, tests.start, tests.stop)
+        targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets[tests]))
+        said = speaker.said(part, graph, int(holdout.times[tests.start]))
+        possible = torch.ones(said.words.shape[2], dtype=torch.bool)
+        possible[0] = False
+        of_forms = {name: form(said) for name, form in FORMS.items()}
+        for at in (targets > 0).nonzero()[:, 0].tolist():
+            items, correction = candidates(targets[at], possible, list(said.words[:WORDS, at]), draw)
+            corrections.append(correction)
+            for name, of_form in of_forms.items():
+                words[name].append(of_form[:, at, items].T)
+    padded = torch.nn.utils.rnn.pad_sequence(corrections, batch_first=True, padding_value=-torch.inf)
+    return {
+        name: Choices(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), padded) for name, parts in words.items()
+    }
+
+
+def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
+    """Each form's weights; what the product's words weighed before is known of the first four."""
+    prior = [AT_FIRST.model, AT_FIRST.repeat, AT_FIRST.popularity, AT_FIRST.evidence]
+    found = {}
+    for name, of_form in known.items():
+        features = of_form.words.shape[2]
+        free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
+        before[:WORDS] = torch.tensor(prior)
+        found[name], reached = fit(of_form, free, before)
+        print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
+    return found
+
+
+def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
+    """Ranks of every test by form, with and without seen items."""
+    graph = cut.graph.fork()
+    found: dict[str, dict[str, list[Ranks]]] = {name: {"filtered": [], "unfiltered": []} for name in weights}
+    for at, arrived in batches(cut.future, cut.ts, AT_ONCE):
+        graph.apply(arrived)
+        speaker.ranking.clicked(arrived)
+        part, targets = rows_of_sequences(cut.tests, at.start, at.stop), cut.targets[at]
+        said = speaker.said(part, graph, int(cut.ts[at.start]))
+        seen = to_histories(part, cut.vocabulary)
+        user = torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths))
+        for name, weight in weights.items():
+            scores = torch.einsum("f,fbn->bn", weight, FORMS[name](said))
+            scores[:, 0] = -torch.inf
+            found[name]["unfiltered"].append(ranks_of(scores, targets))
+            own = scores.gather(1, targets[:, None])
+            scores[user, torch.from_numpy(seen.items)] = -torch.inf
+            found[name]["filtered"].append(ranks_of(scores.scatter(1, targets[:, None], own), targets))
+    return {name: {where: np.concatenate(parts) for where, parts in ranks.items()} for name, ranks in found.items()}
+
+
+def main() -> None:
+    """Train, choose, test, print."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
+    parse.add_argument("--seed", type=int, default=0)
+    asked = parse.parse_args()
+    torch.set_num_threads(1)
+    state, ranking = StateSettings(), RankingSettings()
+    training = msgspec.convert(SERVED[WORD_BY_WORD] | {"max_train_s": 10_000.0}, TrainingSettings)
+    model = msgspec.convert(MODEL, ModelSettings)
+    for name in asked.datasets:
+        split = load(str(asked.data / f"{name}.csv.gz"))
+        trained = learn(
+            None, None, split.past, split.names, split.graph.rows,
+            model=model, training=training, ranking=ranking, state=state, seed=asked.seed,
+        )  # fmt: skip
+        order = trained.vocabulary.lookup(split.vocabulary.hashes)
+        assert (order == np.arange(1, len(order) + 1)).all(), "the split's items have the model's indices"
+        holdout = Holdout(*cut(split.past, training.holdout_events), state)
+        known = choices(Speaker(trained, split.past, ranking), holdout, trained)
+        ranks = tested(Speaker(trained, split.past, ranking), split, chosen(known))
+        base = ranks["one number a word"]
+        print(
+            f"\n{name}, seed {asked.seed}: NDCG@10 of {len(split.targets):,} tests, and the lead over one number a word"
+        )
+        for form, found in ranks.items():
+            said = []
+            for where in ("filtered", "unfiltered"):
+                middle, low, high = (100 * part for part in lead(found[where], base[where], split.tests.users))
+                ndcg = 100 * gains(found[where]).mean()
+                said.append(f"{where} {ndcg:.2f} ({middle:+.1f}% [{low:+.1f}, {high:+.1f}])")
+            print(f"{form:22} {'   '.join(said)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
