@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.quality import MODEL, SERVED, WORD_BY_WORD, load
 from model.conditional_logit import Choices, fit
-from model.evaluation import AT_ONCE, Split
+from model.evaluation import Split
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST
 from model.histories import to_histories
@@ -35,7 +35,7 @@ from model.holdout import Holdout, candidates, cut, rows_of_sequences
 from model.increment import Trained, learn
 from model.metrics import Ranks, gains, lead, ranks_of
 from model.ranking import Ranking
-from model.replay import batches
+from model.replay import AT_ONCE, batches
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.graph import MemoryGraph
 from state.sequences import Sequences

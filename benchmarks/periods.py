@@ -8,7 +8,7 @@ table to standard output. Seconds are of the processor, for learning alone: a bu
     joint         from nothing on all periods so far
     finetune      from the version before on the new period alone
     replay        the same with sessions of old periods, drawn evenly, among those of the new one: each epoch has others
-    distil        replay, and the version before has a say on what was drawn (model/guard.py)
+    distil        replay, and the version before has a say on what was drawn (model/distillation.py)
     ader          the version before has a say on what was drawn, which is not learned otherwise: ADER's loss
     slow          replay, and weights are the mean of those learned and those before
     transitions   how often an item followed the newest one, within five steps; nothing is trained
@@ -39,8 +39,8 @@ from torch import Tensor
 
 from benchmarks.session_graph import STATE, Fused, SessionGraph, chosen, pairs
 from model.create import Create
+from model.distillation import Distillation, adaptive
 from model.fusion import MODEL_ALONE, Fusion
-from model.guard import Guard, adaptive
 from model.histories import Histories, pack
 from model.rivals import Scorer, item_knn, transitions
 from model.settings import ModelSettings, TrainingSettings, without_graph
@@ -231,13 +231,13 @@ def increment(
     rows = np.random.default_rng(seed).choice(len(old), min(asked.replay, len(old)), replace=False)
     drawn = old.take(np.sort(rows))
     learned = new if variant in ("finetune", "ader") else together([new, drawn])
-    guard = None
+    distillation = None
     if variant in ("distil", "ader"):
         weight = adaptive(asked.distil, before.item_count, known, len(drawn), len(new))
-        guard = Guard(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
+        distillation = Distillation(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
     train(
         model, learned, without_graph(training(asked)), warm_up_epochs=0, epochs=asked.increment_epochs,
-        learning_rate=asked.increment_learning_rate, seed=seed, fresh=False, guard=guard,
+        learning_rate=asked.increment_learning_rate, seed=seed, fresh=False, distillation=distillation,
         replayed=np.arange(len(new), len(learned)),
     )  # fmt: skip
     if variant == "slow":

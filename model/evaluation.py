@@ -26,7 +26,7 @@ from model.increment import Trained, learn
 from model.metrics import CUTOFF, Ranks, lead, ranks_of, summary
 from model.past import successive
 from model.ranking import Ranking
-from model.replay import batches
+from model.replay import AT_ONCE, batches
 from model.rivals import item_knn, popularity, transitions
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from model.vocabulary import Vocabulary
@@ -38,8 +38,6 @@ from state.settings import StateSettings
 SPLIT = 0.9
 RECENT_S = 90 * 86_400.0
 """Half-life of the recency-weighted popularity that is a rival."""
-AT_ONCE = 64
-"""Events tested against one state of the graph before it takes them in."""
 
 LEADS = (("create", "sasrec"), ("create+graph", "sasrec+graph"), ("create+graph", "create"))
 """Which models are set against which."""

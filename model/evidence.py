@@ -35,14 +35,14 @@ class Spoken(NamedTuple):
     """[M] age_decay^a · c(i_a, j), without n_j at first."""
 
 
-def newest_items(sequences: Sequences, count: int) -> tuple[Ids, Floats]:
-    """Each user's newest items, newest first, [B, count], 0 where there are fewer; and their ages as floats."""
+def newest_items(sequences: Sequences, count: int) -> Ids:
+    """Each user's newest items, newest first, [B, count], 0 where there are fewer."""
     back = np.arange(count)
     at = sequences.indptr[1:, None] - 1 - back[None, :]
     real = at >= sequences.indptr[:-1, None]
     items = np.zeros(at.shape, np.uint64)
     items[real] = sequences.steps["item"][at[real]]
-    return items, np.broadcast_to(back.astype(np.float32), at.shape)
+    return items
 
 
 def speak(history: Ids, known: Ids, rows: Rows, age_decay: float, before: float) -> Spoken:

@@ -17,10 +17,10 @@ from model.conditional_logit import Choices, fit
 from model.create import Create
 from model.fusion import AT_FIRST, Fusion
 from model.histories import to_histories
-from model.metrics import Ranks, gains
+from model.metrics import CUTOFF, Ranks, gains
 from model.placing import placed
 from model.ranking import Ranking
-from model.replay import batches
+from model.replay import AT_ONCE, batches
 from model.settings import RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids, Records
@@ -28,10 +28,8 @@ from state.graph import MemoryGraph, Rows
 from state.sequences import Sequences, where
 from state.settings import StateSettings
 
-AT_ONCE = 64
 CELLS = 1 << 22
 """Scores of one word made at once, at most: a large catalogue is scored for fewer tests at a time."""
-CUTOFF = 10
 TIMED = 7
 """Rankings by which a version's pace is known."""
 

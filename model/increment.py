@@ -14,9 +14,9 @@ import torch
 
 from model.catalogue import RowsOf, neighbourhood
 from model.create import Create
+from model.distillation import Distillation, adaptive
 from model.fusion import AT_FIRST, MODEL_ALONE, Fusion
 from model.gate import Compared, Measured, Verdict, judge
-from model.guard import Guard, adaptive
 from model.histories import Histories, to_histories
 from model.holdout import Answers, Holdout, among, cross_fitted, cut
 from model.metrics import Ranks, ranks_of
@@ -83,9 +83,11 @@ def learn(
         introduce(net, vocabulary, items, Holdout(past, holdout, state).rows(items), known)
     histories = to_histories(past, vocabulary)
     learning_rate = training.learning_rate if fresh else training.increment_learning_rate
-    guard = None
+    distillation = None
     if champion is not None and arrived is not None and not fresh and training.distil:
-        guard = guarded(champion, sequences, arrived, gone, len(vocabulary) - len(vocabulary.free), training.distil)
+        distillation = distilled(
+            champion, sequences, arrived, gone, len(vocabulary) - len(vocabulary.free), training.distil
+        )
     spent = train(
         net,
         histories,
@@ -95,7 +97,7 @@ def learn(
         learning_rate=learning_rate,
         seed=seed,
         fresh=fresh,
-        guard=guard,
+        distillation=distillation,
         progress=lambda share: progress(0.5 * share, "learning what came until shortly before"),
     )
     progress(0.5, "weighing the live graph")
@@ -127,7 +129,7 @@ def learn(
         learning_rate=learning_rate,
         seed=seed + 1,
         fresh=False,
-        guard=guard,
+        distillation=distillation,
         progress=lambda share: progress(0.7 + 0.3 * share, "learning what came last"),
     )
     metrics |= {
@@ -163,7 +165,9 @@ def _shaped(half: np.ndarray, like: np.ndarray) -> np.ndarray:
     return half.astype(bool).reshape(-1, *[1] * (like.ndim - 1))
 
 
-def guarded(champion: Trained, sequences: Sequences, arrived: Records, gone: Ids, items: int, distil: float) -> Guard:
+def distilled(
+    champion: Trained, sequences: Sequences, arrived: Records, gone: Ids, items: int, distil: float
+) -> Distillation:
     """What the champion says of the users without new events, who are learned again; `items` of the candidate.
 
     It has learned all that these users did, so nothing that is held back is among it.
@@ -173,7 +177,7 @@ def guarded(champion: Trained, sequences: Sequences, arrived: Records, gone: Ids
     again = ~np.isin(sequences.users, arrived["user"])
     exemplars = to_histories(sequences, both).take(np.flatnonzero(again))
     weight = adaptive(distil, len(shared), items, len(exemplars), int((~again).sum()))
-    return Guard(champion.model, exemplars, shared, weight, len(sequences.users))
+    return Distillation(champion.model, exemplars, shared, weight, len(sequences.users))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from model.metrics import CUTOFF, Ranks, summary
 from model.online import OnlineFusion
 from model.past import Past, Tests
 from model.ranking import Ranking
+from model.replay import AT_ONCE
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.events import Ids, Records
 from state.sequences import Sequences, newest
@@ -32,8 +33,6 @@ CYCLES = 8
 """Cycles over the rest of the stream, unless told otherwise."""
 DEPTH = 100
 NOT_FOUND = 10**9
-AT_ONCE = 64
-"""Events tested against one state of the graph before it takes them in."""
 ROLLING_EVENTS = 2_000
 POINTS = 200
 """Points of a curve."""

@@ -153,7 +153,7 @@ class Ranking:
         said[2] = popularity.word[:columns]
         users, own, weights = repeats(sequences, self._settings.repeat_decay)
         _hear(said[1], users, self.vocabulary.lookup(own), weights, 1.0)
-        history, _ = newest_items(sequences, self._settings.history_items)
+        history = newest_items(sequences, self._settings.history_items)
         known = np.unique(history)
         known = known[known != 0]
         if len(known):
@@ -166,7 +166,7 @@ class Ranking:
     def _scored(self, sequences: Sequences, graph: LiveGraph) -> Scored:
         fusion, catalogue, rows_of = self.fusion, self._catalogue, graph.rows
         histories = to_histories(sequences, self.vocabulary)
-        history, _ = newest_items(sequences, self._settings.history_items)
+        history = newest_items(sequences, self._settings.history_items)
         spoken, columns = self._spoken(history, rows_of)
         users, own, weights = repeats(sequences, self._settings.repeat_decay)
         own_columns = catalogue.touched(own, rows_of) if len(own) else np.zeros(0, np.int64)

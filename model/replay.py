@@ -6,6 +6,9 @@ import numpy as np
 
 from state.events import Ints, Records
 
+AT_ONCE = 64
+"""Events tested against one state of the graph before it takes them in."""
+
 
 def batches(arriving: Records, tests_ts: Ints, at_once: int) -> Iterator[tuple[slice, Records]]:
     """Batches of at most `at_once` tests and the events that arrived since the batch before; times ascend in both.

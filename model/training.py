@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from model.barlow_twins import barlow_twins
 from model.create import Create
+from model.distillation import Distillation
 from model.graph_encoder import graph_encoder, touches_every_row
-from model.guard import Guard
 from model.histories import Histories, Packed, pack
 from model.infonce import infonce
 from model.item_loss import item_loss, name_of_loss
@@ -44,14 +44,14 @@ def train(
     learning_rate: float,
     seed: int,
     fresh: bool,
-    guard: Guard | None = None,
+    distillation: Distillation | None = None,
     replayed: Indices = NOBODY,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Spent:
     """Train in place on users' histories; `fresh` begins the item table from the graph alone.
 
-    `guard` holds the joint epochs to what a champion said. Of the users in `replayed` each joint epoch learns another
-    share, so that each is learned once; all others are learned in every epoch.
+    `distillation` holds the joint epochs to what a champion said. Of the users in `replayed` each joint epoch learns
+    another share, so that each is learned once; all others are learned in every epoch.
 
     `learning_rate` is the first of the joint epochs'; it falls as half a cosine.
 
@@ -157,8 +157,8 @@ def train(
                 elif settings.w_transfer:
                     local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
                     loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
-            if guard is not None:
-                loss = loss + guard.loss(model, len(at), drawn, shuffle)
+            if distillation is not None:
+                loss = loss + distillation.loss(model, len(at), drawn, shuffle)
             model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             for mover in movers:

@@ -144,9 +144,9 @@ def test_users_without_new_events_tell_what_was_forgotten(circles):
     others["item"] = np.random.default_rng(1).permutation(others["item"])
     others["user"] += 10**6
     old = from_events(events[:1200])
-    unguarded = cycle(champion, others, None, old, increment_learning_rate=0.05, increment_epochs=12)
-    assert not unguarded.verdict.promoted
-    assert "it forgot: NDCG@10 of 100 users without new events fell" in unguarded.verdict.reason
+    without_distillation = cycle(champion, others, None, old, increment_learning_rate=0.05, increment_epochs=12)
+    assert not without_distillation.verdict.promoted
+    assert "it forgot: NDCG@10 of 100 users without new events fell" in without_distillation.verdict.reason
 
 
 def test_a_candidate_is_tested_on_nothing_that_the_champion_learned(circles, monkeypatch):

@@ -31,7 +31,7 @@ def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int
     return distil * math.sqrt(old_items / max(items, 1) * exemplars / max(new, 1))
 
 
-class Guard:
+class Distillation:
     """What the champion said of the exemplars, and what it costs to say otherwise."""
 
     @torch.no_grad()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from model.create import Create
+from model.distillation import Distillation, adaptive
 from model.fusion import AT_FIRST
-from model.guard import Guard, adaptive
 from model.histories import Histories
-from model.increment import Trained, guarded, learn
+from model.increment import Trained, distilled, learn
 from model.metrics import ranks_of
 from model.settings import RankingSettings, TrainingSettings
 from model.training import train
@@ -30,9 +30,10 @@ def walks(step: int, users: int = 60, length: int = 8) -> Histories:
     return Histories(np.arange(0, users * length + 1, length), items.ravel())
 
 
-def taught(model: Create, histories: Histories, guard: Guard | None = None, epochs: int = 40) -> Create:
+def taught(model: Create, histories: Histories, distillation: Distillation | None = None, epochs: int = 40) -> Create:
     train(
-        model, histories, PLAIN, warm_up_epochs=0, epochs=epochs, learning_rate=0.01, seed=1, fresh=False, guard=guard
+        model, histories, PLAIN,
+        warm_up_epochs=0, epochs=epochs, learning_rate=0.01, seed=1, fresh=False, distillation=distillation,
     )  # fmt: skip
     return model
 
@@ -62,12 +63,12 @@ def everything() -> np.ndarray:
     return np.arange(1, ITEMS + 1)
 
 
-def test_an_old_taste_is_kept_with_the_guard_and_lost_without_it(champion):
+def test_an_old_taste_is_kept_with_distillation_and_lost_without_it(champion):
     assert hits(champion, 1) == 1.0
     forgetful = taught(champion.grown(torch.zeros(0, SMALL.dim)), walks(3))
     # What the old walkers had, without what they had next: only the champion can say that.
-    guard = Guard(champion, but_last(walks(1)), everything(), 1.0, len(walks(3)))
-    mindful = taught(champion.grown(torch.zeros(0, SMALL.dim)), walks(3), guard)
+    distillation = Distillation(champion, but_last(walks(1)), everything(), 1.0, len(walks(3)))
+    mindful = taught(champion.grown(torch.zeros(0, SMALL.dim)), walks(3), distillation)
     assert hits(forgetful, 3) == 1.0
     assert hits(mindful, 3) > 0.8
     assert hits(forgetful, 1) < 0.3
@@ -83,34 +84,34 @@ def test_the_weight_is_equation_4():
 def test_the_gradient_reaches_the_candidate_alone(champion):
     candidate = champion.grown(torch.randn(5, SMALL.dim))
     before = [p.clone() for p in champion.parameters()]
-    guard = Guard(champion, walks(1), everything(), 1.0, 60)
+    distillation = Distillation(champion, walks(1), everything(), 1.0, 60)
     champion.zero_grad()
-    guard.loss(candidate, 16, torch.arange(1, 26), np.random.default_rng(0)).backward()
+    distillation.loss(candidate, 16, torch.arange(1, 26), np.random.default_rng(0)).backward()
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0 for p in (candidate.items.weight, candidate.sequence.norm.weight)
     )
     assert all(p.grad is None for p in champion.parameters())
-    taught(candidate, walks(3), guard, epochs=1)
+    taught(candidate, walks(3), distillation, epochs=1)
     assert all(torch.equal(a, b) for a, b in zip(before, champion.parameters(), strict=True))
 
 
 def test_who_says_what_the_champion_said_pays_least(champion):
-    guard, drawn = Guard(champion, walks(1), everything(), 1.0, 60), torch.arange(1, ITEMS + 1)
+    distillation, drawn = Distillation(champion, walks(1), everything(), 1.0, 60), torch.arange(1, ITEMS + 1)
     same = champion.grown(torch.zeros(0, SMALL.dim))
     other = Create(ITEMS, SMALL).eval()
-    loss = [guard.loss(model, 60, drawn, np.random.default_rng(0)).item() for model in (same, other)]
+    loss = [distillation.loss(model, 60, drawn, np.random.default_rng(0)).item() for model in (same, other)]
     assert loss[0] < loss[1]
 
 
 def test_nothing_to_keep_costs_nothing(champion):
     nobody = Histories(np.zeros(1, np.int64), np.empty(0, np.int64))
     drawn = torch.arange(1, ITEMS + 1)
-    for guard in (
-        Guard(champion, nobody, everything(), 1.0, 60),
-        Guard(champion, walks(1), everything(), 0.0, 60),
-        Guard(champion, nobody, np.empty(0, np.int64), 1.0, 60),
+    for distillation in (
+        Distillation(champion, nobody, everything(), 1.0, 60),
+        Distillation(champion, walks(1), everything(), 0.0, 60),
+        Distillation(champion, nobody, np.empty(0, np.int64), 1.0, 60),
     ):
-        assert guard.loss(champion, 16, drawn, np.random.default_rng(0)) == 0.0
+        assert distillation.loss(champion, 16, drawn, np.random.default_rng(0)) == 0.0
 
 
 def test_exemplars_are_the_users_without_new_events_in_words_both_versions_know():
@@ -120,19 +121,21 @@ def test_exemplars_are_the_users_without_new_events_in_words_both_versions_know(
     arrived = np.zeros(1, EVENT)
     arrived["user"], arrived["item"], arrived["ts"] = 3, 200, events["ts"].max() + 1000
     sequences, gone = from_events(np.concatenate([events, arrived])), np.array([103], np.uint64)
-    guard = guarded(champion, sequences, arrived, gone, 5, 1.0)
+    distillation = distilled(champion, sequences, arrived, gone, 5, 1.0)
     index = champion.vocabulary.lookup(np.arange(100, 105, dtype=np.uint64))
-    assert len(guard.exemplars) == 2
-    assert set(guard.exemplars.items.tolist()) == set(index.tolist()) - {int(index[3])}
-    assert guard.weight == pytest.approx(math.sqrt(4 / 5 * 2 / 1))
+    assert len(distillation.exemplars) == 2
+    assert set(distillation.exemplars.items.tolist()) == set(index.tolist()) - {int(index[3])}
+    assert distillation.weight == pytest.approx(math.sqrt(4 / 5 * 2 / 1))
 
 
-def test_a_cycle_is_guarded_by_the_champion_as_it_was(monkeypatch):
+def test_a_cycle_is_distilled_from_the_champion_as_it_was(monkeypatch):
     from model import increment
 
     events = cycling(users=12, items=6, steps=10)
-    champion, guards = published(events[:60]), []
-    monkeypatch.setattr(increment, "guarded", lambda *asked: guards.append(guarded(*asked)) or guards[0])
+    champion, distillations = published(events[:60]), []
+    monkeypatch.setattr(
+        increment, "distilled", lambda *asked: distillations.append(distilled(*asked)) or distillations[0]
+    )
     before = champion.model.items.weight.clone()
     late = events[60:][events["user"][60:] > 6]
     graph = MemoryGraph(STATE)
@@ -144,10 +147,10 @@ def test_a_cycle_is_guarded_by_the_champion_as_it_was(monkeypatch):
             training=TrainingSettings(distil=distil, increment_epochs=1, increment_last_epochs=1),
             ranking=RankingSettings(evidence_weight=0.0), state=STATE, seed=0, arrived=late,
         )  # fmt: skip
-    (guard,) = guards
-    assert len(guard.exemplars) == 6
+    (distillation,) = distillations
+    assert len(distillation.exemplars) == 6
     # Nothing that came since is among what it says.
-    assert guard.exemplars.lengths.max() == 5
+    assert distillation.exemplars.lengths.max() == 5
     assert torch.equal(before, champion.model.items.weight)
 
 
