@@ -294,8 +294,11 @@ def make_data_directory(settings: "Config") -> None:
 
 
 def wait_for_broker(settings: "Config") -> None:
-    """Wait until a broker answers, with a clear line now and then."""
-    from stream.errors import BrokerUnavailable
+    """Wait until a broker answers, with a clear line now and then.
+
+    Raises BrokerRefused where one does: that waiting would not mend.
+    """
+    from stream.errors import BrokerRefused, BrokerUnavailable
     from stream.topics import cluster_id
 
     wait_s = 1.0
@@ -303,6 +306,8 @@ def wait_for_broker(settings: "Config") -> None:
         try:
             cluster_id(settings)
             return
+        except BrokerRefused:
+            raise
         except BrokerUnavailable as error:
             logging.getLogger("anabranch").warning("%s; trying again in %.0f s", error, wait_s)
             time.sleep(wait_s)
