@@ -126,9 +126,10 @@ def main() -> None:
     else:
         runs["quix"] = rival("quix", EVENTS)
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
-        ensure(Config(broker=broker, topics=Topics(partitions=1)))
+        config = Config(broker=broker, topics=Topics(partitions=1))
+        ensure(config)
         clicks = purchases(EVENTS).clicks
-        asyncio.run(publish(broker, "clicks", clicks, "user", Pace(None)))
+        asyncio.run(publish(config, "clicks", clicks, "user", Pace(None)))
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(RUNS):
             for name, run in runs.items():

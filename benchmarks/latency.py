@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, data=Path(folder) / "data", topics=Topics(partitions=1))
         ensure(config)
-        asyncio.run(publish(broker, "clicks", clicks[:LEARNED_EVENTS], "user", Pace(None)))
+        asyncio.run(publish(config, "clicks", clicks[:LEARNED_EVENTS], "user", Pace(None)))
         flags = ["--data", str(config.data), "--broker", broker]
         command = [sys.executable, "-m", "stream.cli"]
         log = config.data / "worker.log"

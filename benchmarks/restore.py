@@ -74,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, data=Path(folder) / "data", topics=Topics(partitions=1))
         ensure(config)
-        asyncio.run(publish(broker, "clicks", purchases(asked.events).clicks, "user", Pace(None)))
+        asyncio.run(publish(config, "clicks", purchases(asked.events).clicks, "user", Pace(None)))
         log = Log("bench", "", 1, 0, asked.events)
         shared = msgspec.structs.replace(config, artifacts=str(Path(folder) / "artifacts"))
         store = Partitions(config).open(0, log)

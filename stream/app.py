@@ -30,12 +30,14 @@ from state.titles import Titles
 from stream.checkpoints import COPIES, Checkpoints
 from stream.commands import Commands
 from stream.config import Config
+from stream.connection import connection, faust_connection
 from stream.errors import BrokerUnavailable
 from stream.lease import Lease
 from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
 from stream.partitions import EMBEDDED, Partitions, move_aside
 from stream.pointers import Pointers, consumer_partitions, decode_pointer, heard, read_pointers, remember
 from stream.ranker import Ranker, Serving
+from stream.refusal import unavailable
 from stream.serving import load_serving
 from stream.topics import cluster_id
 from stream.worker import Worker
@@ -71,7 +73,7 @@ class Firehose(Service):
         threading.excepthook = heed_thread
         cluster = EMBEDDED
         if not self._embedded:
-            cluster = await self._answered(lambda: asyncio.to_thread(cluster_id, config.broker))
+            cluster = await self._answered(lambda: asyncio.to_thread(cluster_id, config))
         self._titles = open_titles(config.data)
         to_close.callback(self._titles.close)
         self._partitions = Partitions(config)
@@ -80,7 +82,7 @@ class Firehose(Service):
         self._checkpoints = Checkpoints(config, self._partitions, lease)
         self._ranker = Ranker(config, self._partitions.stores, self._titles)
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=config.broker,
+            **connection(config),
             group_id=config.group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -91,14 +93,14 @@ class Firehose(Service):
             max_partition_fetch_bytes=config.worker.fetch_max_bytes,
         )
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=config.broker,
+            **connection(config),
             acks="all",
             max_request_size=MAX_REQUEST_BYTES,
             linger_ms=0,
             # What lay here through a cut is not sent afterwards: by then the partition may be another worker's.
             request_timeout_ms=config.worker.session_timeout_ms,
         )
-        self._title_reader = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
+        self._title_reader = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
         for client in (self._producer, self._title_reader, self._consumer):
             to_close.push_async_callback(client.stop)
             await self._answered(client.start)
@@ -113,7 +115,8 @@ class Firehose(Service):
             try:
                 return await ask()
             except (BrokerUnavailable, KafkaConnectionError) as error:
-                log.warning("no Kafka broker answers at %s (%s); trying again", self._config.broker, error)
+                known = isinstance(error, BrokerUnavailable)
+                log.warning("%s; trying again", error if known else await unavailable(self._config, error))
                 await asyncio.sleep(ASK_AGAIN_S)
 
     async def hear(self, arrived: Pointer | None) -> None:
@@ -307,7 +310,7 @@ def build(config: Config, *, embedded: bool = False) -> Process:
     """The process of one worker: its app, and the service beside its agents."""
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
-        broker=";".join(f"kafka://{address}" for address in config.broker.split(",")),
+        **faust_connection(config),
         datadir=str(config.data / "faust"),
         store="memory://",
         web_enabled=False,

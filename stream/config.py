@@ -22,6 +22,66 @@ ENV_PREFIX = "ANABRANCH_"
 NOT_SETTINGS = frozenset({"ANABRANCH_CONFIG", "ANABRANCH_DATASETS"})
 
 
+class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to connect to the broker: a managed Kafka wants TLS and a user, one on the same machine neither."""
+
+    security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    """Kafka's `security.protocol`: TLS where it says `ssl`, a user and a password where it says `sasl`. The embedded
+    broker knows `plaintext` alone."""
+    sasl_mechanism: Literal["plain", "scram-sha-256", "scram-sha-512"] = "plain"
+    """Kafka's `sasl.mechanism`."""
+    sasl_user: str = ""
+    """The user, or the API key."""
+    sasl_password: str = ""
+    """Its password, or the API key's secret; `ANABRANCH_KAFKA__SASL_PASSWORD` keeps it out of files. It is never
+    shown."""
+    ca_file: str = ""
+    """Certificates (PEM) of who may have signed the broker's; empty: those that the system trusts. It is read once,
+    at start, as are the next two."""
+    cert_file: str = ""
+    """Our own certificate (PEM, with its chain), where the broker asks for one."""
+    key_file: str = ""
+    """Its private key (PEM, not encrypted); empty: it lies in `kafka.cert_file` too."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted, and the broker has to prove its name."""
+        return self.security in ("ssl", "sasl_ssl")
+
+    @property
+    def sasl(self) -> bool:
+        """Whether a user and a password are sent."""
+        return self.security in ("sasl_plaintext", "sasl_ssl")
+
+    def __post_init__(self) -> None:
+        for name in ("sasl_user", "sasl_password"):
+            if self.sasl and not getattr(self, name):
+                raise ValueError(f"security = '{self.security}' needs kafka.{name}, which is not set")
+            if not self.sasl and getattr(self, name):
+                raise ValueError(
+                    f"{name} is set, but security = '{self.security}' sends no user: "
+                    f"set kafka.security to 'sasl_ssl' or 'sasl_plaintext'"
+                )
+        for name in ("ca_file", "cert_file", "key_file"):
+            file = getattr(self, name)
+            if file and not self.tls:
+                raise ValueError(
+                    f"{name} is set, but security = '{self.security}' is not encrypted: "
+                    f"set kafka.security to 'ssl' or 'sasl_ssl'"
+                )
+            if file and not Path(file).is_file():
+                raise ValueError(f"{name} = {file!r}: there is no such file")
+        if self.key_file and not self.cert_file:
+            raise ValueError("key_file is set, but not kafka.cert_file, the certificate that it is the key of")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list((shown | {"sasl_password": "…" if self.sasl_password else ""}).items())
+
+    def __repr__(self) -> str:
+        return f"Kafka({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
 class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names and shape of the topics; `anabranch init` creates those that are missing."""
 
@@ -154,6 +214,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where model versions and checkpoints of the state go: a path or an fsspec URL that all machines share
     (s3:// with `pip install s3fs`, gs:// with `pip install gcsfs`). Empty: versions in `<data>/models`, and no
     checkpoints."""
+    kafka: Kafka = Kafka()
     topics: Topics = Topics()
     clicks: Clicks = Clicks()
     state: StateSettings = StateSettings()

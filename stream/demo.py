@@ -90,9 +90,9 @@ def purchases(count: int) -> Purchases:
 class Replay(threading.Thread):
     """Publishes the purchases: a warm-up at full speed, the rest paced."""
 
-    def __init__(self, broker: str, config: Config, bought: Purchases, seconds: float) -> None:
+    def __init__(self, config: Config, bought: Purchases, seconds: float) -> None:
         super().__init__(daemon=True, name="replay")
-        self._broker, self._topics, self._bought, self._seconds = broker, config.topics, bought, seconds
+        self._config, self._bought, self._seconds = config, bought, seconds
         self.published = 0
         self.failure: Exception | None = None
 
@@ -102,7 +102,7 @@ class Replay(threading.Thread):
         rest = clicks[WARM_UP_EVENTS:]
         paced = Pace(str(max(len(rest), 1) / self._seconds))
         try:
-            asyncio.run(publish(self._broker, self._topics.items, self._bought.titles, "item", fast))
+            asyncio.run(publish(self._config, self._config.topics.items, self._bought.titles, "item", fast))
             asyncio.run(self._send(clicks[:WARM_UP_EVENTS], fast))
             asyncio.run(self._send(rest, paced))
         except Exception as error:
@@ -114,7 +114,7 @@ class Replay(threading.Thread):
         def tell(done: int) -> None:
             self.published = already + done
 
-        await publish(self._broker, self._topics.clicks, clicks, "user", pace, tell)
+        await publish(self._config, self._config.topics.clicks, clicks, "user", pace, tell)
 
 
 class Screen:

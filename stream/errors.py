@@ -3,6 +3,7 @@
 AnabranchError           exit 1: what was wrong, the value, why it matters, what mends it
 ├── ConfigError          exit 2: a setting is unknown, mistyped or out of range
 ├── BrokerUnavailable    no Kafka broker answers
+│   └── BrokerRefused    one answers, and will not have us: TLS, user or password are not what it wants
 ├── TopicMismatch        a topic is missing or has another shape than the state was built for
 └── DataDirectoryError   the data directory cannot be used
 """
@@ -18,6 +19,10 @@ class ConfigError(AnabranchError):
 
 class BrokerUnavailable(AnabranchError):
     """No Kafka broker answers at the address."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """A Kafka broker answers, and will not have us as we come; the message names the setting that mends it."""
 
 
 class TopicMismatch(AnabranchError):

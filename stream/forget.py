@@ -12,10 +12,11 @@ from state.events import hash_id
 from state.search import search
 from state.view import View
 from stream.config import Config
+from stream.connection import connection
 from stream.errors import AnabranchError
 from stream.layout import laid_out
 from stream.messages import encode
-from stream.topics import unavailable
+from stream.refusal import unavailable
 
 LOOK_EVERY_S = 0.5
 FORGET = "forget"
@@ -66,7 +67,7 @@ def _wait(view: View, offsets: dict[int, int], within_s: float, config: Config) 
 
 async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int]:
     """The offset of the event in each partition it went to."""
-    producer = AIOKafkaProducer(bootstrap_servers=config.broker, acks="all")
+    producer = AIOKafkaProducer(**connection(config), acks="all")
     topic, key = config.topics.clicks, user.encode()
     try:
         await producer.start()
@@ -78,7 +79,7 @@ async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int
             if number != sent[0].partition
         ]
     except (KafkaConnectionError, KafkaError) as error:
-        raise unavailable(config.broker, error) from None
+        raise await unavailable(config, error) from None
     finally:
         await producer.stop()
     return {metadata.partition: metadata.offset for metadata in sent}

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from state.errors import StoreBlocked
 from stream.config import Config
+from stream.connection import connection
 from stream.errors import BrokerUnavailable
 from stream.partitions import EMBEDDED, Partitions
 from stream.topics import Log, topic_id
@@ -97,7 +98,7 @@ class Opening:
 async def look_at(config: Config, cluster: str, partitions: list[TopicPartition]) -> dict[TopicPartition, Log]:
     """The logs of partitions as the cluster has them now. Raises KafkaError or BrokerUnavailable."""
     known = await known_topic_id(config, cluster)
-    look = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False, fetch_max_wait_ms=50)
+    look = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     await look.start()
     try:
         look.assign(partitions)
@@ -119,4 +120,4 @@ async def look_at(config: Config, cluster: str, partitions: list[TopicPartition]
 
 async def known_topic_id(config: Config, cluster: str) -> str:
     """What the cluster calls the clicks topic now; empty where that cannot be known, or means nothing."""
-    return "" if cluster == EMBEDDED else await asyncio.to_thread(topic_id, config.broker, config.topics.clicks)
+    return "" if cluster == EMBEDDED else await asyncio.to_thread(topic_id, config, config.topics.clicks)

@@ -14,10 +14,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from stream.config import Config
+from stream.connection import connection
 from stream.errors import AnabranchError
 from stream.kept import keep, kept
 from stream.messages import Pointer
-from stream.topics import unavailable
+from stream.refusal import unavailable
 
 MODEL_NAME = "create"
 
@@ -43,12 +44,12 @@ async def read_pointers(config: Config) -> Pointers:
     Raises BrokerUnavailable.
     """
     # A fetch that waits for more keeps every later question on its connection waiting.
-    consumer = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False, fetch_max_wait_ms=50)
+    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
     except (KafkaConnectionError, KafkaError) as error:
         await consumer.stop()
-        raise unavailable(config.broker, error) from None
+        raise await unavailable(config, error) from None
     try:
         topic = config.topics.models
         partitions = [TopicPartition(topic, p) for p in await consumer_partitions(consumer, topic)]
@@ -155,12 +156,12 @@ def check_version(version: str, versions: Collection[str]) -> None:
 
 async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
     """Tell every worker and trainer. Raises BrokerUnavailable."""
-    producer = AIOKafkaProducer(bootstrap_servers=config.broker, acks="all")
+    producer = AIOKafkaProducer(**connection(config), acks="all")
     try:
         await producer.start()
         await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=key_of(pointer))
     except (KafkaConnectionError, KafkaError) as error:
-        raise unavailable(config.broker, error) from None
+        raise await unavailable(config, error) from None
     finally:
         await producer.stop()
     return pointer

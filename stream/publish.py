@@ -9,7 +9,9 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from stream.topics import unavailable
+from stream.config import Config
+from stream.connection import connection
+from stream.refusal import unavailable
 
 IN_FLIGHT = 5_000
 """Messages sent before their acknowledgements are awaited."""
@@ -43,7 +45,7 @@ class Pace:
 
 
 async def publish(
-    broker: str,
+    config: Config,
     topic: str,
     rows: Iterable[dict[str, Any]],
     key: str,
@@ -55,12 +57,12 @@ async def publish(
 
     Raises BrokerUnavailable.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=broker, linger_ms=5, max_batch_size=256 << 10, acks="all")
+    producer = AIOKafkaProducer(**connection(config), linger_ms=5, max_batch_size=256 << 10, acks="all")
     try:
         await producer.start()
     except (KafkaConnectionError, KafkaError) as error:
         await producer.stop()
-        raise unavailable(broker, error) from None
+        raise await unavailable(config, error) from None
     count = 0
     try:
         sent: list[asyncio.Future[Any]] = []
@@ -78,7 +80,7 @@ async def publish(
                 progress(count)
         await asyncio.gather(*sent)
     except (KafkaConnectionError, KafkaError) as error:
-        raise unavailable(broker, error) from None
+        raise await unavailable(config, error) from None
     finally:
         await producer.stop()
     progress(count)

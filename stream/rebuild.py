@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from state.store import Store
 from state.view import View, partition_path, partitions_in
 from stream.config import Config
+from stream.connection import connection
 from stream.decode import Decoder
 from stream.errors import AnabranchError
 from stream.opening import look_at
@@ -46,7 +47,7 @@ async def rebuild(config: Config, cluster: str, since: Since, told: Callable[[st
     if not numbers:
         raise AnabranchError(f"no state in {config.data}: `anabranch worker` builds it from the log by itself")
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=config.broker,
+        **connection(config),
         enable_auto_commit=False,
         fetch_max_bytes=config.worker.fetch_max_bytes,
         max_partition_fetch_bytes=config.worker.fetch_max_bytes,

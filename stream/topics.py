@@ -11,7 +11,9 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError as PythonKafkaError
 
 from stream.config import Config
-from stream.errors import BrokerUnavailable, TopicMismatch
+from stream.connection import connection
+from stream.errors import TopicMismatch
+from stream.refusal import unavailable
 
 T = TypeVar("T")
 
@@ -94,14 +96,14 @@ def ensure(config: Config) -> list[Found]:
             await asyncio.sleep(LOOK_EVERY_S)
         return [Found(s.name, existing.get(s.name, made.get(s.name, 0)), s.name in made) for s in shapes(config)]
 
-    found = _with_admin(config.broker, create)
+    found = _with_admin(config, create)
     _agree(config, {f.name: f.partitions for f in found})
     return found
 
 
 def check(config: Config) -> None:
     """Raise TopicMismatch unless every topic exists in a shape the workers can use."""
-    existing = _with_admin(config.broker, _partitions)
+    existing = _with_admin(config, _partitions)
     missing = [s.name for s in shapes(config) if s.name not in existing]
     if missing:
         raise TopicMismatch(
@@ -110,54 +112,48 @@ def check(config: Config) -> None:
     _agree(config, existing)
 
 
-def cluster_id(broker: str) -> str:
-    """What the cluster calls itself."""
+def cluster_id(config: Config) -> str:
+    """What the cluster calls itself. Raises BrokerUnavailable."""
 
     async def ask(admin: AIOKafkaAdminClient) -> str:
         return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
 
-    return _with_admin(broker, ask)
+    return _with_admin(config, ask)
 
 
-def topic_id(broker: str, topic: str) -> str:
+def topic_id(config: Config, topic: str) -> str:
     """What the cluster calls this topic and no other of the same name; empty where it cannot be known.
 
     aiokafka asks for metadata of a version before topics had ids; kafka-python does not. Raises BrokerUnavailable.
     """
     try:
-        admin = KafkaAdminClient(bootstrap_servers=broker.split(","))
+        admin = KafkaAdminClient(**connection(config))
         try:
             [described] = admin.describe_topics([topic])
         finally:
             admin.close()
     except PythonKafkaError as error:
-        raise unavailable(broker, error) from None
+        raise asyncio.run(unavailable(config, error)) from None
     known = described.get("topic_id")
     return str(known) if known and str(known) != NO_TOPIC_ID else ""
 
 
-def log_ends(broker: str, topic: str) -> dict[int, int]:
+def log_ends(config: Config, topic: str) -> dict[int, int]:
     """The next offset of each partition of a topic. Raises BrokerUnavailable."""
 
     async def ask() -> dict[int, int]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
         try:
             await consumer.start()
             await consumer._client.force_metadata_update()
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
             return {p.partition: end for p, end in (await consumer.end_offsets(partitions)).items()}
+        except (KafkaConnectionError, KafkaError) as error:
+            raise await unavailable(config, error) from None
         finally:
             await consumer.stop()
 
-    try:
-        return asyncio.run(ask())
-    except (KafkaConnectionError, KafkaError) as error:
-        raise unavailable(broker, error) from None
-
-
-def unavailable(broker: str, error: Exception) -> BrokerUnavailable:
-    """The error for a broker that does not answer."""
-    return BrokerUnavailable(f"no Kafka broker answers at {broker}: is it running, and is --broker right? ({error})")
+    return asyncio.run(ask())
 
 
 async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -176,16 +172,15 @@ def _agree(config: Config, partitions: dict[str, int]) -> None:
         )
 
 
-def _with_admin(broker: str, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+def _with_admin(config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
     async def run() -> T:
-        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        admin = AIOKafkaAdminClient(**connection(config))
         try:
             await admin.start()
             return await ask(admin)
+        except (KafkaConnectionError, KafkaError) as error:
+            raise await unavailable(config, error) from None
         finally:
             await admin.close()
 
-    try:
-        return asyncio.run(run())
-    except (KafkaConnectionError, KafkaError) as error:
-        raise unavailable(broker, error) from None
+    return asyncio.run(run())

@@ -24,6 +24,7 @@ from state.view import View
 from stream import health
 from stream.commands import Commands
 from stream.config import Config
+from stream.connection import connection
 from stream.cycle import News, candidate, news, read
 from stream.drift import Drift
 from stream.health import Health
@@ -68,8 +69,8 @@ class Trainer:
     async def run(self) -> None:
         """Listen and learn, for ever."""
         config = self._config
-        self._producer = AIOKafkaProducer(bootstrap_servers=config.broker, acks="all")
-        self._listener = AIOKafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False)
+        self._producer = AIOKafkaProducer(**connection(config), acks="all")
+        self._listener = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
         await self._producer.start()
         await self._listener.start()
         try:

@@ -5,6 +5,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -54,10 +55,11 @@ def config(broker: str, tmp_path: Path) -> Config:
     return with_topics(broker, tmp_path / "data")
 
 
-def with_topics(broker: str, data: Path, partitions: int = 2) -> Config:
+def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Config:
     """Fresh topics under names nobody else uses."""
     tag = uuid.uuid4().hex[:8]
     names = {name: f"{name}-{tag}" for name in Topics.__struct_fields__ if name not in ("partitions", "replication")}
-    made = Config(broker=broker, data=data, group=f"group-{tag}", topics=Topics(**names, partitions=partitions))
+    topics = Topics(**names, partitions=partitions)
+    made = Config(broker=broker, data=data, group=f"group-{tag}", topics=topics, **more)
     ensure(made)
     return msgspec.structs.replace(made)

@@ -1,6 +1,7 @@
 """Imports point one way, and `--help` loads nothing heavy."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,23 @@ def test_a_package_imports_only_what_lies_before_it(package):
     assert files
     for file in files:
         assert not imported(file) & FORBIDDEN[package], file
+
+
+CLIENT = re.compile(r"(AIO)?Kafka(Admin)?(Client|Consumer|Producer)$")
+
+
+def test_no_client_connects_but_as_one_module_says():
+    calls = []
+    for file in sorted((ROOT / "stream").rglob("*.py")):
+        if file.name == "connection.py":
+            continue
+        assert not re.search("bootstrap_servers|kafka://|ssl_context=", file.read_text()), file
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and CLIENT.match(ast.unparse(node.func)):
+                given = [ast.unparse(k.value) for k in node.keywords if k.arg is None]
+                assert given in (["connection(config)"], ["connection(settings)"]), f"{file}:{node.lineno}"
+                calls.append(node)
+    assert len(calls) > 12
 
 
 def test_help_loads_nothing_heavy():

@@ -83,4 +83,6 @@ def test_the_configuration_shown_is_one(tmp_path):
     assert tomllib.loads(text)
     file = tmp_path / "anabranch.toml"
     file.write_text(text)
-    assert load(file, {}).clicks.fields.user == "customer.id"
+    config = load(file, {"ANABRANCH_KAFKA__SASL_PASSWORD": "x"})
+    assert config.clicks.fields.user == "customer.id"
+    assert config.kafka.tls

@@ -174,12 +174,14 @@ async def ask(
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
+    from stream.connection import connection
     from stream.messages import Command, CommandReply, encode
-    from stream.topics import cluster_id, unavailable
+    from stream.refusal import unavailable
+    from stream.topics import cluster_id
 
     told = Command(command, id or uuid.uuid4().hex, shadow=shadow)
-    listener = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
-    producer = AIOKafkaProducer(bootstrap_servers=settings.broker)
+    listener = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
+    producer = AIOKafkaProducer(**connection(settings))
     try:
         await listener.start()
         await producer.start()
@@ -203,9 +205,9 @@ async def ask(
                     follow(reply)
             if time.monotonic() - looked > LOOK_EVERY_S:  # the client would wait for a broker that is gone
                 looked = time.monotonic()
-                await asyncio.to_thread(cluster_id, settings.broker)
+                await asyncio.to_thread(cluster_id, settings)
     except (KafkaConnectionError, KafkaError) as error:
-        raise unavailable(settings.broker, error) from None
+        raise await unavailable(settings, error) from None
     finally:
         await listener.stop()
         await producer.stop()

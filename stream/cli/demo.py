@@ -45,8 +45,8 @@ def demo(
     interrupted = False
     screen = None
     try:
-        with running(settings) as address:
-            replay = it.Replay(address, settings, bought, seconds)
+        with running(settings) as settings:
+            replay = it.Replay(settings, bought, seconds)
             screen = it.Screen(console, settings, replay, bought)
             replay.start()
             it.watch(console, settings, replay, screen, check_children, len(bought.clicks))

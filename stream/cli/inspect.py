@@ -42,7 +42,7 @@ def status(
     ends = None
     if settings.broker:
         try:
-            ends = log_ends(settings.broker, settings.topics.clicks)
+            ends = log_ends(settings, settings.topics.clicks)
         except BrokerUnavailable as error:
             note(str(error))
     pointers = pointers_of(settings)

@@ -64,7 +64,7 @@ def publish(
             ("user", lambda row: laid_out(row, settings.clicks.fields)) if topic == "clicks" else ("item", dict)
         )
         count = asyncio.run(
-            send(settings.broker, name, source, key, pace, lambda done: bar.update(task, completed=done), layout)
+            send(settings, name, source, key, pace, lambda done: bar.update(task, completed=done), layout)
         )
     if broken > MOST_COMPLAINTS:
         print(f"and {broken - MOST_COMPLAINTS} more lines left out", file=sys.stderr)

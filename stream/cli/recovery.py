@@ -88,7 +88,7 @@ def replay(
     with owned(settings, "replay"):
         check(settings)
         told = lambda line: print(line, file=sys.stderr)  # noqa: E731
-        done = asyncio.run(rebuild(settings, cluster_id(settings.broker), begin, told))
+        done = asyncio.run(rebuild(settings, cluster_id(settings), begin, told))
         swapped = swap_now(settings, [r.partition for r in done])
     if as_json:
         return show_json({"partitions": [r._asdict() for r in done], "swapped": swapped})

@@ -120,7 +120,8 @@ def up(
     settings = configured(config, data, broker)
     if port is not None and settings.broker:
         raise typer.BadParameter(f"--port is the embedded broker's, but the broker is {settings.broker}: leave one out")
-    with running(settings, config, port) as address:
+    with running(settings, config, port) as settings:
+        address = settings.broker
         print(f"anabranch is up: broker {address}, data {settings.data}, logs {settings.data}/*.log", flush=True)
         print(
             f"try:  anabranch publish FILE --broker {address}   |   anabranch watch --broker {address}",
@@ -175,8 +176,8 @@ _children: list[Kept] = []
 @contextlib.contextmanager
 def running(
     settings: "Config", config: Path | None = None, port: int | None = None, env: dict[str, str] | None = None
-) -> "Iterator[str]":
-    """Broker if none is named, topics, worker and trainer, ended in the opposite order; yields the broker's address.
+) -> "Iterator[Config]":
+    """Broker if none is named, topics, worker and trainer, ended in the opposite order; yields the settings in use.
 
     The children read the same `config` file and environment (with `env` on top) as we did.
     """
@@ -184,8 +185,14 @@ def running(
 
     from stream.broker import EmbeddedBroker
     from stream.child import Child
+    from stream.errors import ConfigError
     from stream.topics import ensure
 
+    if not settings.broker and settings.kafka.security != "plaintext":
+        raise ConfigError(
+            f"kafka.security is {settings.kafka.security!r}, but no broker is named, and the embedded one speaks "
+            f"plaintext only: set broker, or leave the section [kafka] out"
+        )
     make_data_directory(settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(terminated_as_interrupted())
@@ -203,7 +210,7 @@ def running(
             stack.callback(kept.stop)
             _children.append(kept)
             stack.callback(_children.remove, kept)
-        yield settings.broker
+        yield settings
 
 
 def check_children() -> None:
@@ -287,15 +294,20 @@ def make_data_directory(settings: "Config") -> None:
 
 
 def wait_for_broker(settings: "Config") -> None:
-    """Wait until a broker answers, with a clear line now and then."""
-    from stream.errors import BrokerUnavailable
+    """Wait until a broker answers, with a clear line now and then.
+
+    Raises BrokerRefused where one does: that waiting would not mend.
+    """
+    from stream.errors import BrokerRefused, BrokerUnavailable
     from stream.topics import cluster_id
 
     wait_s = 1.0
     while True:
         try:
-            cluster_id(settings.broker)
+            cluster_id(settings)
             return
+        except BrokerRefused:
+            raise
         except BrokerUnavailable as error:
             logging.getLogger("anabranch").warning("%s; trying again in %.0f s", error, wait_s)
             time.sleep(wait_s)

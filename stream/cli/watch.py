@@ -22,6 +22,7 @@ def watch(
     import msgspec
     from kafka import KafkaConsumer
 
+    from stream.connection import connection
     from stream.messages import Recommendation
     from stream.topics import check
 
@@ -29,7 +30,7 @@ def watch(
     check(settings)
     consumer = KafkaConsumer(
         settings.topics.recommendations,
-        bootstrap_servers=settings.broker.split(","),
+        **connection(settings),
         auto_offset_reset="earliest" if from_start else "latest",
         enable_auto_commit=False,
         group_id=None,

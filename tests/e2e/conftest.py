@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from state.view import View
 from stream.config import Config
+from stream.connection import connection
 
 WITHIN_S = 120.0
 ASKED_TIMES = 10
@@ -24,6 +25,7 @@ def flags_of(config: Config) -> dict[str, str]:
     for name, kind in config.state.kinds.items():
         state |= {f"KINDS__{name.upper()}__ROLE": kind.role, f"KINDS__{name.upper()}__WEIGHT": kind.weight}
     names = {f"ANABRANCH_TOPICS__{k.upper()}": str(getattr(config.topics, k)) for k in config.topics.__struct_fields__}
+    names |= {f"ANABRANCH_KAFKA__{k.upper()}": getattr(config.kafka, k) for k in config.kafka.__struct_fields__}
     names |= {f"ANABRANCH_STATE__{name}": str(value) for name, value in state.items()}
     return {**names, "ANABRANCH_GROUP": config.group}
 
@@ -66,7 +68,7 @@ def progress(view: View) -> int:
 
 def read_all(config: Config, topic: str) -> list[Any]:
     """Every record a topic holds now, partition after partition."""
-    consumer = KafkaConsumer(bootstrap_servers=config.broker, enable_auto_commit=False, group_id=None)
+    consumer = KafkaConsumer(**connection(config), enable_auto_commit=False, group_id=None)
     try:
         partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
         consumer.assign(partitions)

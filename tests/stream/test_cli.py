@@ -37,6 +37,12 @@ def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.Comp
         (["models", "--data", "/nonexistent"], {}, 1, "no version in /nonexistent/models yet"),
         (["evaluate", "/nonexistent.csv", "--protocol", "prequential"], {}, 1, "cannot read /nonexistent.csv"),
         (["up", "--broker", "x:1", "--port", "9"], {}, 2, "--port is the embedded broker's"),
+        (
+            ["up", "--data", "/nonexistent"],
+            {"ANABRANCH_KAFKA__SECURITY": "ssl"},
+            2,
+            "kafka.security is 'ssl', but no broker is named, and the embedded one speaks plaintext only",
+        ),
         (["nonsense"], {}, 2, "No such command"),
     ],
 )

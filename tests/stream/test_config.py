@@ -47,10 +47,20 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
         ("[training]\nloss = 'half'", "'half', it is one of auto, full, sampled, scalable"),
         ("[state.kinds.view]\nrole = 'like'", "'like', it is one of positive, negative, undo, forget"),
         ("[model]\nheads = 3", "dim = 64 is not divisible by heads = 3"),
+        ("[kafka]\nsecurity = 'tls'", "setting 'kafka.security'"),
+        ("[kafka]\nsecurty = 'ssl'", "unknown setting 'kafka.securty'"),
+        ("[kafka]\nsecurity = 'sasl_ssl'", "setting 'kafka': security = 'sasl_ssl' needs kafka.sasl_user"),
+        ("[kafka]\nsecurity = 'sasl_ssl'\nsasl_user = 'ann'", "needs kafka.sasl_password, which is not set"),
+        ("[kafka]\nsecurity = 'ssl'\nsasl_user = 'ann'", "sasl_user is set, but security = 'ssl' sends no user"),
+        ("[kafka]\nsasl_password = 'x'", "sasl_password is set, but security = 'plaintext' sends no user"),
+        ("[kafka]\nca_file = '/dev/null'", "ca_file is set, but security = 'plaintext' is not encrypted"),
+        ("[kafka]\nsecurity = 'ssl'\nca_file = '/nowhere'", "ca_file = '/nowhere': there is no such file"),
+        ("[kafka]\nsecurity = 'ssl'\nkey_file = 'anabranch.toml'", "key_file is set, but not kafka.cert_file"),
         ("[trainer", "not valid TOML"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(tmp_path, text, said):
+def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=said):
         load(written(tmp_path, text), {})
 

@@ -14,7 +14,7 @@ def test_init_makes_what_is_missing_and_then_finds_it(config):
     assert not any(topic.created for topic in found)
     assert {t.name: t.partitions for t in found}[config.topics.clicks] == 2
     check(config)
-    assert log_ends(config.broker, config.topics.clicks) == {0: 0, 1: 0}
+    assert log_ends(config, config.topics.clicks) == {0: 0, 1: 0}
 
 
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(config):
