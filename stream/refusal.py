@@ -20,12 +20,20 @@ from stream.errors import BrokerRefused, BrokerUnavailable
 
 ASKED_WITHIN_MS = 5_000
 """For each step of a connection; a broker is asked at most twice."""
+RIGHTS = {29: "a topic", 30: "the consumer group", 31: "the cluster"}
+"""What a broker does not allow, by the number of the error, which is Kafka's and so the same in both libraries."""
 NO_MECHANISM = "NONE"
 """A broker that wants a user refuses this by its name, before any user is sent."""
 
 
 async def unavailable(config: Config, error: Exception) -> BrokerUnavailable:
     """What to raise where a client failed with `error`: BrokerRefused where a broker answers and says why."""
+    if (right := RIGHTS.get(getattr(error, "errno", 0))) is not None:
+        who = f"user {config.kafka.sasl_user!r}" if config.kafka.sasl else "us"
+        return BrokerRefused(
+            f"{config.broker} does not allow {who} to use {right} ({error}): "
+            f"docs/messages.md lists the rights that each process needs"
+        )
     for address in addresses(config):
         if (reason := await _refusal(config.kafka, address)) is not None:
             return BrokerRefused(f"{address} {reason}")

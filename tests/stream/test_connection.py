@@ -1,10 +1,13 @@
 """What `[kafka]` becomes for the clients: every client the same, and the password in no message."""
 
+import asyncio
 import ssl
 import traceback
 from pathlib import Path
 
+import aiokafka.errors
 import faust
+import kafka.errors
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,7 +16,8 @@ from kafka import KafkaAdminClient, KafkaConsumer
 
 from stream.config import Config, Kafka, load
 from stream.connection import connection, faust_connection
-from stream.errors import ConfigError
+from stream.errors import BrokerRefused, ConfigError
+from stream.refusal import unavailable
 
 SECRET = "never-to-be-shown"
 
@@ -96,3 +100,12 @@ def test_a_file_that_is_no_pem_is_named_with_its_setting(tmp_path: Path, files, 
     kafka = Kafka(security="ssl", **{name: str(tmp_path / file) for name, file in files.items()})
     with pytest.raises(ConfigError, match=said):
         connection(Config(broker="a:1", kafka=kafka))
+
+
+@pytest.mark.parametrize("library", [aiokafka.errors, kafka.errors])
+def test_a_right_that_is_missing_is_told_as_such_and_the_broker_not_asked_again(library):
+    config = Config(broker="nowhere:1", kafka=Kafka(security="sasl_plaintext", sasl_user="shop", sasl_password="x"))
+    told = asyncio.run(unavailable(config, library.TopicAuthorizationFailedError("clicks")))
+    assert isinstance(told, BrokerRefused)
+    assert str(told).startswith("nowhere:1 does not allow user 'shop' to use a topic")
+    assert "docs/messages.md lists the rights" in str(told)
