@@ -30,13 +30,20 @@ def neighbourhood(
 class Catalogue:
     """Columns of the score matrix: column 0 is padding, then the vocabulary, then fresh items as they are met."""
 
-    def __init__(self, vocabulary: Vocabulary, table: torch.Tensor, fresh_items: int) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        table: torch.Tensor,
+        fresh_items: int,
+        as_scored: Callable[[torch.Tensor], torch.Tensor] = lambda rows: rows,
+    ) -> None:
         self.vocabulary = vocabulary
         self.table = self._rows = table
         self._known = len(vocabulary)
         self._base = vocabulary
         self._mean = table[1:].mean(0) if self._known else torch.zeros(table.shape[1])
         self._room = fresh_items
+        self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
         self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
         """Columns of nothing: padding, and indices that are free."""
@@ -74,4 +81,4 @@ class Catalogue:
         """Rows of fresh items; that of one without a known neighbour is the mean of all: neither liked nor disliked."""
         made, placed = neighbourhood(items, rows_of(items), self._base, self.table[: self._known + 1])
         made[torch.from_numpy(~placed)] = self._mean
-        return made
+        return self._as_scored(made)

@@ -39,13 +39,14 @@ class Create(nn.Module):
 
     def rows(self, items: Tensor) -> Tensor:
         """Rows of these items as they are scored, [..., d]."""
-        return self._stretched(self.items(items))
+        return self.as_scored(self.items(items))
 
     def table(self) -> Tensor:
         """All rows as they are scored, [n + 1, d]."""
-        return self._stretched(self.items.weight)
+        return self.as_scored(self.items.weight)
 
-    def _stretched(self, rows: Tensor) -> Tensor:
+    def as_scored(self, rows: Tensor) -> Tensor:
+        """These rows as they are scored, [..., d]: of one length, where `row_length` is set."""
         length = self.settings.row_length
         return F.normalize(rows, dim=-1) * length if length else rows
 

@@ -83,7 +83,7 @@ class Ranking:
         self.vocabulary = vocabulary
         # An item the version does not know has its row from the graph: none where the graph is to say nothing.
         fresh_items = 0 if of_model_alone(settings) else settings.fresh_items
-        self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), fresh_items)
+        self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), fresh_items, model.as_scored)
         self._popularity: Popularity | None = None
         self._kinds: Kinds | None = None
         self._scratch = torch.zeros(0)

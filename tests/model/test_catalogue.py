@@ -68,3 +68,11 @@ def test_who_comes_back_to_an_item_nobody_else_knows_is_answered_with_it(past):
     click(past, "ann a", "ann b", "bob c", "bob d", "cid new")
     ranking = Ranking(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
     assert ranking.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
+
+
+def test_where_rows_have_one_length_a_fresh_items_has_it_too(past):
+    click(past, "ann a", "ann beside", "bob alone")
+    model = Create(4, ModelSettings(dim=3, heads=1, row_length=0.7))
+    catalogue = Catalogue(VOCABULARY, model.table().detach(), 10, model.as_scored)
+    columns = catalogue.touched(ids("beside", "alone"), past.graph.rows)
+    assert catalogue.table[torch.from_numpy(columns)].norm(dim=1).tolist() == pytest.approx([0.7, 0.7])
