@@ -23,19 +23,19 @@ from state.sequences import from_events
 from state.settings import StateSettings
 
 LOSSES = ("full", "sampled", "scalable")
-NEAR = 8
-"""An item is followed by one of this many, drawn anew for each catalogue."""
+NEAR, NEARNESS = 4, 0.8
+"""An item is followed by one of this many, drawn anew for each catalogue, in so many of all steps."""
 
 
 def walks(items: int, users: int, steps: int) -> Records:
-    """Users walking over the catalogue: half of the steps go to a near item, the others anywhere."""
+    """Users walking over the catalogue: most steps go to a near item, the others anywhere."""
     draw = np.random.default_rng(0)
     near = draw.integers(0, items, (items, NEAR))
     at = draw.integers(0, items, users)
     events = np.zeros(users * steps, EVENT)
     for step in range(steps):
         onward = near[at, draw.integers(0, NEAR, users)]
-        at = np.where(draw.random(users) < 0.5, onward, draw.integers(0, items, users))
+        at = np.where(draw.random(users) < NEARNESS, onward, draw.integers(0, items, users))
         block = events[step * users : (step + 1) * users]
         block["user"], block["item"], block["ts"] = np.arange(users) + 1, at + 1, step * users + np.arange(users) + 1
     return events
@@ -46,7 +46,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--items", type=int, nargs="+", default=[500, 1_500, 5_000, 20_000])
     parse.add_argument("--users", type=int, default=10_000)
-    parse.add_argument("--steps", type=int, default=10)
+    parse.add_argument("--steps", type=int, default=20)
     parse.add_argument("--epochs", type=int, default=6)
     asked = parse.parse_args()
     for items in asked.items:

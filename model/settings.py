@@ -20,7 +20,7 @@ else:
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shape of CREATE's encoders. Chosen on Amazon Beauty's validation split; see ARCHITECTURE.md."""
+    """The shape of CREATE's encoders. Chosen on the validation split of Amazon Beauty: docs/model.md."""
 
     sequence_encoder: SequenceEncoderName = "sasrec"
     """What reads a user's newest items."""
