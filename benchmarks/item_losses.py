@@ -48,6 +48,7 @@ def main() -> None:
     parse.add_argument("--users", type=int, default=10_000)
     parse.add_argument("--steps", type=int, default=20)
     parse.add_argument("--epochs", type=int, default=6)
+    parse.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
     asked = parse.parse_args()
     for items in asked.items:
         sequences = from_events(walks(items, asked.users, asked.steps))
@@ -55,7 +56,7 @@ def main() -> None:
         hashes = np.unique(sequences.steps["item"])
         vocabulary = Vocabulary(hashes, [str(h) for h in hashes])
         holdout = Holdout(past, held, StateSettings())
-        for loss in LOSSES:
+        for loss in asked.losses:
             settings = msgspec.structs.replace(without_graph(TrainingSettings()), loss=loss)
             model = Create(len(vocabulary), ModelSettings())
             started = time.monotonic()
@@ -65,7 +66,13 @@ def main() -> None:
             )  # fmt: skip
             seconds = (time.monotonic() - started) / asked.epochs
             found = holdout.scores(model, vocabulary, MODEL_ALONE, RankingSettings())
-            line = {"items": items, "loss": loss, "epoch_s": round(seconds, 2), "ndcg@10": round(found["ndcg@10"], 4)}
+            line = {
+                "items": items,
+                "loss": loss,
+                "epochs": asked.epochs,
+                "epoch_s": round(seconds, 2),
+                "ndcg@10": round(found["ndcg@10"], 4),
+            }
             print(json.dumps(line), flush=True)
 
 

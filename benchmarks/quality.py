@@ -76,6 +76,8 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE, LightGCN, no transfer": ({}, TOGETHER | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
     "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
     "CREATE, item rows": ({}, TOGETHER | {"transfer_view": "item"}),
+    "CREATE, item rows x3": ({}, TOGETHER | {"transfer_view": "item", "w_transfer": 0.3}),
+    "CREATE, item rows, InfoNCE": ({}, TOGETHER | {"transfer_view": "item", "transfer": "infonce"}),
     "CREATE, degree weights": ({}, TOGETHER | DEGREE_WEIGHTS),
     "CREATE, degree weights, graph age decay 0.9": ({}, TOGETHER | DEGREE_WEIGHTS | {"graph_age_decay": 0.9}),
     "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),

@@ -128,6 +128,7 @@ class Measured:
             ("CREATE" + LIVE, "SASRec" + LIVE),
             ("CREATE + graph as at the split", "SASRec + graph as at the split"),
             ("CREATE" + LIVE, GRAPH_ONLY),
+            ("CREATE, item rows", "CREATE"),
             ("CREATE, degree weights", "CREATE"),
             ("CREATE, graph age decay 0.9", "CREATE"),
         )
