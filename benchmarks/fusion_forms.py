@@ -31,7 +31,7 @@ from model.evaluation import Split
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST
 from model.histories import to_histories
-from model.holdout import Holdout, candidates, cut, rows_of_sequences
+from model.holdout import Holdout, candidates, could_come, cut, rows_of_sequences
 from model.increment import Trained, learn
 from model.metrics import Ranks, gains, lead, ranks_of
 from model.ranking import Ranking
@@ -131,11 +131,10 @@ def choices(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[str, C
         part = rows_of_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets[tests]))
         said = speaker.said(part, graph, int(holdout.times[tests.start]))
-        possible = torch.ones(said.words.shape[2], dtype=torch.bool)
-        possible[0] = False
+        possible = could_come(part, trained.vocabulary, RankingSettings())
         of_forms = {name: form(said) for name, form in FORMS.items()}
         for at in (targets > 0).nonzero()[:, 0].tolist():
-            items, correction = candidates(targets[at], possible, list(said.words[:WORDS, at]), draw)
+            items, correction = candidates(targets[at], possible[at], list(said.words[:WORDS, at]), draw)
             corrections.append(correction)
             for name, of_form in of_forms.items():
                 words[name].append(of_form[:, at, items].T)

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.settings import MOST_EVENTS
 from model.vocabulary import Indices, Vocabulary
 from state.sequences import Sequences
 
-LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, 200])
+LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MOST_EVENTS])
 """Padded lengths: one attention call each, about 7% of it padding."""
 
 
@@ -80,7 +81,7 @@ class Packed(NamedTuple):
 
 
 def pack(histories: Histories) -> Packed:
-    """Pack a batch; every history has 1 to 200 items."""
+    """Pack a batch; every history has 1 to MOST_EVENTS items."""
     lengths = histories.lengths
     padded = LENGTHS[np.searchsorted(LENGTHS, lengths)]
     order = np.argsort(padded, kind="stable")

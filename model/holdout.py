@@ -206,19 +206,25 @@ def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: R
             said.append(ranking.scores(part, graph))
         if not len(known):
             continue
-        possible = torch.ones(said[0].shape, dtype=torch.bool)
-        possible[:, 0] = False
-        possible[:, torch.from_numpy(vocabulary.free)] = False
-        if settings.filter_seen:
-            seen = to_histories(part, vocabulary)
-            row = np.repeat(np.arange(len(seen)), seen.lengths)
-            possible[torch.from_numpy(row), torch.from_numpy(seen.items)] = False
+        possible = could_come(part, vocabulary, settings)
         for at in known.tolist():
             items, correction = candidates(targets[at], possible[at], [s[at] for s in said], draw)
             words[count, : len(items)] = torch.stack([s[at, items] for s in said], 1)
             corrections[count, : len(items)] = correction
             count += 1
     return Choices(words[:count], corrections[:count])
+
+
+def could_come(part: Sequences, vocabulary: Vocabulary, settings: RankingSettings) -> Tensor:
+    """Which items could have come next, [B, n + 1] bool: those there are, but a user's own where they are filtered."""
+    possible = torch.ones(len(part.users), len(vocabulary) + 1, dtype=torch.bool)
+    possible[:, 0] = False
+    possible[:, torch.from_numpy(vocabulary.free)] = False
+    if settings.filter_seen:
+        seen = to_histories(part, vocabulary)
+        row = np.repeat(np.arange(len(seen)), seen.lengths)
+        possible[torch.from_numpy(row), torch.from_numpy(seen.items)] = False
+    return possible
 
 
 def candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:

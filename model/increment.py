@@ -80,6 +80,7 @@ def learn(
     items = np.fromiter(names, np.uint64, len(names))
     if len(known) and len(items):
         # Not the live graph's rows: it has the events that are held back, and an item would be found by its own test.
+        # Made again for the tests: kept through training it would take as much memory as the item table.
         introduce(net, vocabulary, items, Holdout(past, holdout, state).rows(items), known)
     histories = to_histories(past, vocabulary)
     learning_rate = training.learning_rate if fresh else training.increment_learning_rate

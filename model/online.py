@@ -12,7 +12,7 @@ import torch
 
 from model.conditional_logit import FLOOR, RIDGE, Choices
 from model.fusion import Fusion, Learned
-from model.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, candidates
+from model.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, candidates, could_come
 from model.ranking import LiveGraph, Ranking
 from model.settings import RankingSettings
 from state.events import Ids
@@ -103,14 +103,10 @@ def asked(
     """What each word says of each target and of the items that could have come instead."""
     said = ranking.words(before, graph)
     found = torch.from_numpy(ranking.vocabulary.lookup(targets))
+    possible = could_come(before, ranking.vocabulary, settings)
     parts = []
     for row in range(len(targets)):
-        possible = torch.ones(said.shape[2], dtype=torch.bool)
-        possible[0] = False
-        possible[torch.from_numpy(ranking.vocabulary.free)] = False
-        if settings.filter_seen:
-            possible[torch.from_numpy(ranking.vocabulary.lookup(before.of(row)["item"]))] = False
-        items, correction = candidates(found[row], possible, list(said[:, row]), draw)
+        items, correction = candidates(found[row], possible[row], list(said[:, row]), draw)
         parts.append((said[:, row, items].T, correction))
     most = max(len(correction) for _, correction in parts)
     words = torch.zeros(len(parts), most, len(said))
