@@ -7,6 +7,7 @@ A is the bipartite graph, its edges weighing `graph_age_decay` to the power of t
 messages over all of it: about ten times UltraGCN's cost.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -124,10 +125,12 @@ def normalised(histories: Histories, items: int, age_decay: float) -> Tensor:
     both = (one_way + one_way.T).tocsr()
     scale = 1.0 / np.sqrt(np.maximum(np.asarray(both.sum(1)).ravel(), 1e-9))
     both = sp.diags(scale) @ both @ sp.diags(scale)
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(both.indptr.astype(np.int64)),
-        torch.from_numpy(both.indices.astype(np.int64)),
-        torch.from_numpy(both.data.astype(np.float32)),
-        both.shape,
-        check_invariants=True,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # said in every trainer's log
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(both.indptr.astype(np.int64)),
+            torch.from_numpy(both.indices.astype(np.int64)),
+            torch.from_numpy(both.data.astype(np.float32)),
+            both.shape,
+            check_invariants=True,
+        )

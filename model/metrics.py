@@ -4,15 +4,19 @@ A target's rank is the number of items scored at least as high: a tie counts aga
 nothing find nothing.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ranks = npt.NDArray[np.int64]
 CUTOFF = 10
 
 
-def ranks_of(scores: Tensor, targets: Tensor) -> Ranks:
+def ranks_of(scores: "Tensor", targets: "Tensor") -> Ranks:
     """0-based rank of each target [B] in its row of scores [B, n]; masked items are -inf, padding too.
 
     >>> import torch
@@ -32,7 +36,7 @@ def summary(ranks: Ranks) -> dict[str, float]:
     """NDCG@10, Recall@10, Recall@20 and MRR."""
     return {
         "ndcg@10": round(float(gains(ranks).mean()), 6),
-        "recall@10": round(float((ranks < 10).mean()), 6),
+        "recall@10": round(float((ranks < CUTOFF).mean()), 6),
         "recall@20": round(float((ranks < 20).mean()), 6),
         "mrr": round(float((1.0 / (ranks + 1.0)).mean()), 6),
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from model.barlow_twins import barlow_twins
 from model.create import Create
 from model.distillation import Distillation
-from model.graph_encoder import graph_encoder, touches_every_row
+from model.graph_encoder import GraphEncoder, graph_encoder, touches_every_row
 from model.histories import Histories, Packed, pack
 from model.infonce import infonce
 from model.item_loss import item_loss, name_of_loss
@@ -97,22 +97,9 @@ def train(
             for at in batches(users, settings.batch_users, shuffle):
                 edges, drawn = graph.draw(at, generator), draw_negatives()
                 rows, negative_rows = gathered(table, edges.wanted, drawn)
-                model.zero_grad()
-                graph.loss(edges, rows, drawn, negative_rows)[0].backward()  # type: ignore[no-untyped-call]
-                for mover in movers:
-                    mover.step()
-                graph.step()
+                step(graph.loss(edges, rows, drawn, negative_rows)[0], model, movers, graph)
     if fresh:
-        with torch.no_grad():
-            if graph is not None:
-                table.weight.copy_(graph.item_rows())
-            scale = settings.table_std / table.weight[1:].std()
-            if graph is not None and warm_up_epochs and torch.isfinite(scale):
-                table.weight *= scale
-                graph.users.scale(scale)
-            else:
-                table.weight.normal_(std=model.settings.init_std, generator=generator)
-            table.weight[0] = 0.0
+        begin_table(model, graph if warm_up_epochs else None, settings.table_std, generator)
 
     # Joint steps: what comes next, the graph, and that both views of a user agree.
     tied = graph if ties else None
@@ -145,26 +132,19 @@ def train(
             encoded = encoder(tokens, packed)
             predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
             loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, model)
-            if tied is not None:
-                if edges:
-                    graph_loss, global_view = tied.loss(edges, graph_rows, drawn, negative_rows)
-                    loss = loss + settings.w_global * graph_loss
-                elif settings.transfer_view != "item":
-                    global_view = tied.view(at)
-                if settings.w_transfer and settings.transfer_view == "item":
-                    item_view = tied.item_view(targets, generator)
-                    loss = loss + settings.w_transfer * transfer(predicting, item_view, settings)
-                elif settings.w_transfer:
+            if tied is not None and edges:
+                graph_loss, users_view = tied.loss(edges, graph_rows, drawn, negative_rows)
+                loss = loss + settings.w_global * graph_loss
+            if tied is not None and settings.w_transfer:
+                if settings.transfer_view == "item":
+                    views = predicting, tied.item_view(targets, generator)
+                else:
                     local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
-                    loss = loss + settings.w_transfer * transfer(local_view, global_view, settings)
+                    views = local_view, users_view if edges else tied.view(at)
+                loss = loss + settings.w_transfer * transfer(*views, settings)
             if distillation is not None:
                 loss = loss + distillation.loss(model, len(at), drawn, shuffle)
-            model.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            for mover in movers:
-                mover.step()
-            if tied is not None:
-                tied.step()
+            step(loss, model, movers, tied)
             total += loss.detach()  # kept one by one, small ones between large ones would leave the heap in pieces
         loss_value = total.item() / len(steps)
         if not math.isfinite(loss_value):
@@ -176,6 +156,29 @@ def train(
     table.sparse = False
     model.eval()
     return Spent(done, time.monotonic() - started, loss_value)
+
+
+@torch.no_grad()
+def begin_table(model: Create, warmed: GraphEncoder | None, std: float, generator: torch.Generator) -> None:
+    """Set what the joint steps begin from: the rows the warm-up made, scaled to `std`; without one, rows at random."""
+    rows = model.items.weight
+    scale = std / warmed.item_rows()[1:].std() if warmed is not None else torch.tensor(math.inf)
+    if warmed is not None and torch.isfinite(scale):
+        rows.copy_(warmed.item_rows() * scale)
+        warmed.users.scale(scale)
+    else:
+        rows.normal_(std=model.settings.init_std, generator=generator)
+    rows[0] = 0.0
+
+
+def step(loss: Tensor, model: Create, movers: list[torch.optim.Optimizer], graph: GraphEncoder | None) -> None:
+    """One step down the gradient of the loss."""
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for mover in movers:
+        mover.step()
+    if graph is not None:
+        graph.step()
 
 
 def moves_lazily(settings: TrainingSettings, items: int) -> bool:

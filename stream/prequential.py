@@ -18,11 +18,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from model.metrics import CUTOFF
 from state.events import Ids, Records
 from state.graph import Rows
 from state.sequences import Sequences
 
-CUTOFF = 10
 ROLLING_EVENTS = 2_000
 SCORES_KEPT = 60
 """Versions, comparisons and baselines that are counted at most: the counts are written with every batch."""
