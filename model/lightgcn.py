@@ -8,7 +8,7 @@ messages over all of it: about ten times UltraGCN's cost.
 """
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -85,13 +85,29 @@ class LightGCN:
         first = torch.cat([self.users.rows, self._table.weight])
         summed, layer = first, first
         for _ in range(self._settings.lightgcn_layers):
-            layer = self._conv(layer, self._adjacency)
+            layer = Messages.apply(layer, self._conv, self._adjacency)  # type: ignore[no-untyped-call]
             summed = summed + layer
         return summed / (self._settings.lightgcn_layers + 1)
 
     def step(self) -> None:
         """Move the users' rows; the table is the caller's."""
         self.users.step()
+
+
+class Messages(torch.autograd.Function):
+    """One layer, x ↦ A x, whose gradient is A g: A is symmetric, and to transpose it would double a step's cost."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: LGConv, adjacency: Tensor) -> Tensor:
+        """A x."""
+        ctx.conv, ctx.adjacency = conv, adjacency
+        messages: Tensor = conv(x, adjacency)
+        return messages
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """A g."""
+        return ctx.conv(gradients[0].contiguous(), ctx.adjacency), None, None
 
 
 class DenseRows:

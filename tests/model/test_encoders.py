@@ -74,7 +74,7 @@ def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
         adjacency[user, clicked] = adjacency[clicked, user] = 1.0
     scale = adjacency.sum(1).clamp(min=1e-9).rsqrt()
     normal = scale[:, None] * adjacency * scale
-    first = torch.cat([users, model.items.weight.detach()])
+    first = torch.cat([users, model.items.weight.detach()]).requires_grad_()
     x = (first + normal @ first + normal @ normal @ first) / 3
     torch.testing.assert_close(graph.item_rows(), x[5:])
 
@@ -87,6 +87,10 @@ def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
     loss, view = graph.loss(edges, [], drawn, model.items(drawn))
     torch.testing.assert_close(loss, torch.stack(expected).mean())
     torch.testing.assert_close(view, x[:5])
+
+    loss.backward()
+    torch.stack(expected).mean().backward()
+    torch.testing.assert_close(torch.cat([graph.users.rows.grad, model.items.weight.grad]), first.grad)
 
 
 def encoded(model: Create, histories: Histories) -> torch.Tensor:
