@@ -124,10 +124,17 @@ class Measured:
         """CREATE's leads for every target, with and without seen items."""
         pairs = (
             ("CREATE", "SASRec"),
+            ("CREATE, 160 s", "SASRec, 160 s"),
+            ("CREATE, d=128", "SASRec, d=128"),
             ("CREATE" + LIVE, "SASRec"),
             ("CREATE" + LIVE, "SASRec" + LIVE),
             ("CREATE + graph as at the split", "SASRec + graph as at the split"),
             ("CREATE" + LIVE, GRAPH_ONLY),
+            ("CREATE", "CREATE, no transfer"),
+            ("CREATE, InfoNCE", "CREATE, no transfer"),
+            ("CREATE, LightGCN", "CREATE, LightGCN, no transfer"),
+            ("CREATE, LightGCN, InfoNCE", "CREATE, LightGCN, no transfer"),
+            ("CREATE, LightGCN", "CREATE"),
             ("CREATE, item rows", "CREATE"),
             ("CREATE, degree weights", "CREATE"),
             ("CREATE, graph age decay 0.9", "CREATE"),
