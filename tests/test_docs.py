@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from stream.cli import control, demo, evaluate, forget, inspect, publish, recovery, run, watch  # noqa: F401  each registers its own
 from stream.cli.app import app
 
 ROOT = Path(__file__).parent.parent

@@ -1,5 +1,5 @@
 """The `anabranch` command."""
 
-from stream.cli.app import main
+from stream.cli.entry import main
 
 __all__ = ["main"]

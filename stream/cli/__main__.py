@@ -1,5 +1,5 @@
 """`python -m stream.cli`, as `anabranch up` starts its worker and trainer."""
 
-from stream.cli.app import main
+from stream.cli.entry import main
 
 main()

@@ -1,19 +1,11 @@
-"""The command's frame: what every subcommand shares, and how errors reach a person.
+"""What every subcommand shares. Heavy imports happen inside commands: `anabranch --help` answers at once."""
 
-Exit 0 done, 1 failed, 2 wrong use, 130 interrupted. Documents go to stdout, logs and progress to stderr. Heavy
-imports happen inside commands: `anabranch --help` answers at once.
-"""
-
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model.errors import ArtifactError
-from state.errors import StateError
-from stream.errors import AnabranchError, ConfigError
+from stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -45,28 +37,3 @@ def need_broker(config: "Config") -> "Config":
     if not config.broker:
         raise ConfigError("no broker: name one with --broker HOST:PORT, ANABRANCH_BROKER or `broker` in anabranch.toml")
     return config
-
-
-def main() -> None:
-    """Run the command line; every error a person can cause is one message, never a traceback."""
-    from stream.cli import control, demo, evaluate, forget, inspect, publish, recovery, run, watch  # noqa: F401  each registers its own
-
-    # The Kafka clients retry and tell of each try; what it comes to is said once, by us.
-    for client in ("aiokafka", "kafka"):
-        logging.getLogger(client).setLevel(logging.CRITICAL)
-    try:
-        app()
-    except ConfigError as error:
-        fail(error, 2)
-    except (AnabranchError, ArtifactError, StateError) as error:
-        fail(error, 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
-
-
-def fail(error: Exception, status: int) -> None:
-    """Say what went wrong on stderr and exit."""
-    print(f"anabranch: {error}", file=sys.stderr)
-    sys.exit(status)
