@@ -144,6 +144,14 @@ def test_the_graph_losses_gradient_is_the_slope(chosen):
     assert slope == pytest.approx((above - below) / 2e-2, rel=0.02)
 
 
+def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
+    a, b = torch.randn(6, 3), torch.randn(6, 3)
+    c = np.corrcoef(a.numpy(), b.numpy(), rowvar=False)[:3, 3:]
+    expected = sum((1 - c[i, i]) ** 2 for i in range(3))
+    expected += 0.1 * sum(c[i, j] ** 2 for i, j in itertools.permutations(range(3), 2))
+    assert barlow_twins(a, b, 0.1).item() == pytest.approx(expected / 3, rel=1e-3)
+
+
 def rows(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 

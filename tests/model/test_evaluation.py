@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from model import evaluation
-from model.evaluation import OfCounts, as_events, breadth, global_temporal, ranked_tests, rivals, split
+from model.evaluation import OfCounts, Split, as_events, breadth, global_temporal, ranked_tests, rivals, split
 from model.fusion import AT_FIRST
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import Records
+from state.graph import MemoryGraph
+from state.sequences import Sequences
 from state.settings import StateSettings
 
 SETTINGS = {
@@ -41,6 +44,41 @@ def test_successive_tests_have_all_their_users_events_before_and_last_is_the_new
     cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(10) * 1000), 0.65, StateSettings())
     assert np.diff(cut.tests.indptr).tolist() == [6, 7, 8, 9]
     assert cut.last.tolist() == [False, False, False, True]
+
+
+def test_the_graph_at_the_cut_knows_the_past_and_nothing_later():
+    events, names = as_events(*stream())
+    cut = split(events, names, 0.5, StateSettings())
+    past = MemoryGraph(StateSettings())
+    past.apply(events[:200])
+    items = np.unique(events["item"])
+    for found, expected in zip(cut.graph.rows(items), past.rows(items), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+class Watching:
+    """Scores nothing, and remembers what had arrived before each test."""
+
+    def __init__(self, cut: Split) -> None:
+        self._items, self._arrived = len(cut.vocabulary), cut.future[:0]
+        self.known: list[np.ndarray] = []
+
+    def scores(self, part: Sequences) -> torch.Tensor:
+        self.known += [self._arrived["ts"]] * len(part.users)
+        return torch.zeros(len(part.users), self._items + 1)
+
+    def arrived(self, events: Records) -> None:
+        self._arrived = np.concatenate([self._arrived, events])
+
+
+def test_what_watches_knows_what_came_before_a_test_and_nothing_of_its_moment(monkeypatch):
+    monkeypatch.setattr(evaluation, "AT_ONCE", 1)
+    cut = split(*as_events(*stream()), 0.5, StateSettings())
+    watching = Watching(cut)
+    ranked_tests(cut, watching)
+    assert len(watching.known) == len(cut.ts) > 100
+    for ts, known in zip(cut.ts, watching.known, strict=True):
+        assert known.tolist() == cut.future["ts"][cut.future["ts"] < ts].tolist()
 
 
 def test_items_the_past_does_not_know_are_counted_as_cold():

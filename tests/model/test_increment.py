@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from model import increment as increment_module
+from model.fusion import Fusion
 from model.holdout import Holdout, cut
 from model.increment import Trained, learn
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -65,6 +67,50 @@ def test_an_item_met_only_in_what_is_kept_back_is_not_placed_by_it(monkeypatch):
 
 def nearest(row: torch.Tensor, rows: torch.Tensor) -> float:
     return torch.nn.functional.cosine_similarity(row[None], rows.mean(0)[None]).item()
+
+
+def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
+    events = cycling(users=60, items=20)
+    champion = learned(events)
+    arrived = cycling(users=60, items=20)
+    arrived["ts"] += HOUR_MS
+    answered, crosses, judged = {}, [], []
+
+    def cross(*asked, real=increment_module.cross_fitted):
+        crosses.append(real(*asked)._replace(halves=(Fusion(1.0, 0.0, 0.0, 0.0), Fusion(0.0, 0.0, 0.0, 1.0))))
+        return crosses[-1]
+
+    def answers(holdout, model, vocabulary, fusion, settings, real=Holdout.answers):
+        answered[fusion] = real(holdout, model, vocabulary, fusion, settings)
+        return answered[fusion]
+
+    monkeypatch.setattr(increment_module, "cross_fitted", cross)
+    monkeypatch.setattr(Holdout, "answers", answers)
+    monkeypatch.setattr(increment_module, "judge", lambda measured, *_, **__: judged.append(measured))
+    increment(champion, np.concatenate([events, arrived]), arrived)
+    of_first, of_second = (answered[fusion].ranks for fusion in crosses[0].halves)
+    first = crosses[0].half == 0
+    assert 0 < first.sum() < len(first)
+    assert (of_first != of_second)[first].any()
+    assert judged[0].newest.candidate.tolist() == np.where(first, of_second, of_first).tolist()
+
+
+def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch):
+    events = cycling(users=60, items=20)
+    champion = learned(events)
+    arrived = cycling(users=60, items=20)
+    arrived["ts"] += HOUR_MS
+
+    def train(net, *asked, real=increment_module.train, **named):
+        spent = real(net, *asked, **named)
+        if named["epochs"] == 0:  # the last epochs, after which nothing is measured any more
+            with torch.no_grad():
+                net.items.weight[3, 0] = torch.nan
+        return spent
+
+    monkeypatch.setattr(increment_module, "train", train)
+    verdict = increment(champion, np.concatenate([events, arrived]), arrived).verdict
+    assert (verdict.promoted, verdict.reason) == (False, "champion kept: the candidate's weights are not all numbers")
 
 
 def test_what_came_late_is_no_history_of_what_was_before_it():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model import training
 from model.create import Create
 from model.histories import Histories
 from model.sasrec import SASRec
@@ -69,3 +70,27 @@ def test_rows_keep_their_own_lengths_unless_asked():
     model = Create(21, SHAPE)
     taught(3, model)
     assert model.items.weight.detach().norm(dim=1)[1:].std() > 0.01
+
+
+def test_the_warm_up_hands_on_its_rows_at_the_scale_that_was_asked_for():
+    model, settings = Create(21, SHAPE), TrainingSettings(table_std=0.4)
+    train(model, pairs(20, 21), settings, warm_up_epochs=3, epochs=0, learning_rate=1.0, seed=1, fresh=True)
+    assert model.items.weight[1:].std().item() == pytest.approx(0.4)
+    assert not model.items.weight[0].any()
+    train(model, pairs(20, 21), settings, warm_up_epochs=0, epochs=0, learning_rate=1.0, seed=1, fresh=True)
+    assert model.items.weight[1:].std().item() == pytest.approx(SHAPE.init_std, rel=0.1)
+
+
+def test_the_learning_rate_falls_along_half_a_cosine(monkeypatch):
+    rates = list[float]()
+    real = training.step
+
+    def step(loss: torch.Tensor, model: Create, movers: list[torch.optim.Optimizer], graph: object) -> None:
+        rates.append(movers[0].param_groups[0]["lr"])
+        real(loss, model, movers, graph)
+
+    monkeypatch.setattr(training, "step", step)
+    taught(4, Create(21, SHAPE))
+    per_epoch = [3e-3 * (1 + np.cos(np.pi * epoch / 4.4)) / 2 for epoch in range(4)]
+    assert rates[::5] == pytest.approx(per_epoch)
+    assert rates == pytest.approx(np.repeat(per_epoch, 5))
