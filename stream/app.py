@@ -219,6 +219,7 @@ class Firehose(Service):
                     if key:
                         titles[hash_id(key)] = item.title if item else None
                 self._titles.apply(titles, {partition.partition: records[-1].offset + 1})
+                self._ranker.names.forget(titles)
 
     async def obey(self, command: Command) -> CommandReply | None:
         """Do what an operator says, and say what came of it; None where it is not for this worker."""

@@ -19,13 +19,13 @@ from state.view import most_popular
 from stream import weights
 from stream.config import Config
 from stream.messages import Recommendation, Recommended, encode
+from stream.names import Name, Names
 from stream.prequential import FALLBACK, Standing, baselines, compared_as
 
 if TYPE_CHECKING:
     from model.online import OnlineFusion
     from model.ranking import Ranked, Ranking
 
-NAMES_KEPT = 500_000
 LEARN_EVERY_S = 5.0
 """Between two steps of the fusion weights: each holds the event loop for some 30 ms, which the 99th percentile of
 latencies is not to know."""
@@ -67,8 +67,7 @@ class Ranker:
         self._config = config
         self._state: StateSettings = config.state
         self._stores = stores
-        self._titles = titles
-        self._names: dict[int, tuple[str, str | None]] = {}
+        self.names = Names(stores, titles)
         self._popular: Ids = np.empty(0, np.uint64)
         self._popular_until = 0.0
         self._online: OnlineFusion | None = None
@@ -108,14 +107,14 @@ class Ranker:
         if ranked is not None and self._config.worker.baselines and len(sequences.steps):
             last = sequences.steps["item"][np.maximum(sequences.indptr[1:] - 1, 0)]
             said = baselines(sequences, self.rows(last), popular)
-        self._learn_names(ranked, popular[: k + most_hidden])
+        names = self._named(ranked, popular[: k + most_hidden])
         now_ms = time.time_ns() // 1_000_000
         base = store.marks().base
         answers = []
         ids = store.user_ids(users)
         for row, (user, debt) in enumerate(debts.items()):
             seen = popular[~np.isin(popular, hidden[row])][:k] if len(hidden[row]) else popular[:k]
-            items, by = self._items(ranked, row, seen, serving)
+            items, by = _items(ranked, row, seen, serving, names)
             user_id = ids[row] or b""
             message = Recommendation(
                 user=user_id.decode(),
@@ -216,9 +215,8 @@ class Ranker:
             if version is not None:
                 version.ranking.clicked(applied.gained)
                 version.ranking.unclicked(applied.lost)
-        for item in applied.gone.tolist():
-            self._names.pop(item, None)
         if len(applied.gone):
+            self.names.forget(applied.gone.tolist())
             self._popular_until = 0.0
 
     def recount(self) -> None:
@@ -246,29 +244,6 @@ class Ranker:
         """Rows of the live graph over all partitions of this worker."""
         return combine([store.rows(items) for store in list(self._stores.values())], self._state)
 
-    def _items(
-        self, ranked: "Ranked | None", row: int, popular: Ids, serving: Serving | None
-    ) -> tuple[list[Recommended], Serving | None]:
-        if ranked is None or not ranked.items[row].any():
-            strength = np.arange(len(popular), 0, -1) / max(len(popular), 1)
-            return [self._recommended(i, s, []) for i, s in zip(popular.tolist(), strength, strict=True)], None
-        shown = [
-            self._recommended(item, score, because)
-            for item, score, because in zip(
-                ranked.items[row].tolist(),
-                ranked.scores[row].tolist(),
-                ranked.because[row].tolist(),
-                strict=True,
-            )
-            if item
-        ]
-        return shown, serving
-
-    def _recommended(self, item: int, score: float, because: list[int]) -> Recommended:
-        name, title = self._names[item]
-        reasons = [self._names[i][0] for i in because if i]
-        return Recommended(item=name, score=round(float(score), 4), because=reasons, title=title)
-
     def _popular_items(self, k: int) -> Ids:
         """The most popular items over all partitions of this worker."""
         if time.monotonic() > self._popular_until:
@@ -277,22 +252,27 @@ class Ranker:
             self._popular_until = time.monotonic() + POPULAR_FOR_S
         return self._popular[:k]
 
-    def _learn_names(self, ranked: "Ranked | None", popular: Ids) -> None:
-        """Look up ids and titles not met before; a title that changes is seen once the names are forgotten."""
-        if len(self._names) > NAMES_KEPT:
-            self._names.clear()
+    def _named(self, ranked: "Ranked | None", popular: Ids) -> dict[int, Name]:
+        """Names of all that may be shown."""
         wanted = set(popular.tolist())
         if ranked is not None:
             wanted.update(ranked.items.ravel().tolist())
             wanted.update(ranked.because.ravel().tolist())
-        missing = np.array(sorted(wanted - self._names.keys() - {0}), np.uint64)
-        if not len(missing):
-            return
-        titles = self._titles.get(missing) if self._titles else [None] * len(missing)
-        ids: list[bytes | None] = [None] * len(missing)
-        for store in list(self._stores.values()):
-            ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]
-        for item, identifier, title in zip(missing.tolist(), ids, titles, strict=True):
-            # An item only a version trained elsewhere knows has no id here; its hash still tells it apart.
-            name = identifier.decode() if identifier else f"#{item:016x}"
-            self._names[item] = (name, title)
+        return self.names.of(wanted - {0})
+
+
+def _items(
+    ranked: "Ranked | None", row: int, popular: Ids, serving: Serving | None, names: dict[int, Name]
+) -> tuple[list[Recommended], Serving | None]:
+    """What is recommended to the user of this row, and by which version; None: what is popular."""
+    if ranked is None or not ranked.items[row].any():
+        strength = np.arange(len(popular), 0, -1) / max(len(popular), 1)
+        return [_recommended(i, s, [], names) for i, s in zip(popular.tolist(), strength, strict=True)], None
+    columns = (ranked.items[row].tolist(), ranked.scores[row].tolist(), ranked.because[row].tolist())
+    return [_recommended(i, s, because, names) for i, s, because in zip(*columns, strict=True) if i], serving
+
+
+def _recommended(item: int, score: float, because: list[int], names: dict[int, Name]) -> Recommended:
+    name, title = names[item]
+    reasons = [names[i].id for i in because if i]
+    return Recommended(item=name, score=round(float(score), 4), because=reasons, title=title)

@@ -42,6 +42,8 @@ class Trigger:
         settings = self._settings
         if now < self._not_before:
             return None
+        if self._failures:
+            return "the cycle before failed"
         if self.events >= settings.every_events:
             return f"{self.events:,} new events"
         if self.events < settings.min_events:
@@ -64,7 +66,7 @@ class Trigger:
         self._failures = 0
 
     def failed(self, now: float) -> float:
-        """It did not; how long to wait before the next. What was to be learned counts no more as new: time calls."""
+        """It did not; how long to wait before the next one, which takes what this one would have."""
         pause = min(FIRST_PAUSE_S * 2.0**self._failures, max(self._settings.every_s, FIRST_PAUSE_S))
         self._failures += 1
         self._not_before = now + pause

@@ -10,9 +10,11 @@ from model.ranking import Ranking
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT, EventBatch, hash_id, hash_ids
 from state.identity import Identity
+from state.kinds import code_of
 from state.owed import Debt
 from state.settings import StateSettings
 from state.store import Applied, Store
+from state.titles import Titles
 from stream import weights
 from stream.config import Config, Worker
 from stream.messages import Recommendation
@@ -32,13 +34,14 @@ class Stall:
         for lap in range(8):
             self.click(USERS, [f"item-{(lap + n) % 12}" for n in range(len(USERS))])
 
-    def click(self, users: list[str], items: list[str]) -> Applied:
+    def click(self, users: list[str], items: list[str], kind: str = "click") -> Applied:
         start = self.store.state.next_offset
         events = np.zeros(len(users), EVENT)
         names = [u.encode() for u in users], [i.encode() for i in items]
         events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
         events["offset"] = start + np.arange(len(users))
         events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
+        events["kind"] = code_of(kind)
         return self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
     def ranker(self, **worker) -> Ranker:
@@ -128,6 +131,38 @@ def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_show
     assert "000002" not in scores
     ranker.score(None)
     assert all(not a.standing.compared for a in ranker.answer(0, stall.debts(*USERS)))
+
+
+def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(stall, versions):
+    ranker = stall.ranker()
+    ranker.serve(serving("000001", versions[0]))
+    ranker.score(serving("000002", versions[1]))
+    first = answered(ranker, stall, "user-5")["user-5"].items[0].item
+    ranker.take_in(stall.click(["user-5"], [first], "hide"))
+    after = answered(ranker, stall, "user-5", "user-6")
+    assert after["user-5"].source == "model"
+    assert first not in {i.item for i in after["user-5"].items}
+    assert first in {i.item for i in after["user-6"].items}
+    [answer] = ranker.answer(0, stall.debts("user-5"))
+    assert all(hash_id(first) not in shown for shown in answer.standing.compared.values())
+    fallen_back = answered(stall.ranker(), stall, "user-5")["user-5"]
+    assert fallen_back.source == "popularity"
+    assert first not in {i.item for i in fallen_back.items}
+
+
+def test_a_title_comes_with_its_item_and_changes_with_it(stall, versions, tmp_path):
+    titles = Titles(tmp_path)
+    titles.apply({hash_id("item-4"): "Milk, 1 l"}, {0: 1})
+    ranker = Ranker(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
+    ranker.serve(serving("000001", versions[0]))
+    found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
+    assert found.pop("item-4") == "Milk, 1 l"
+    assert set(found.values()) == {None}
+    titles.apply({hash_id("item-4"): "Milk, 2 l"}, {0: 2})
+    ranker.names.forget([hash_id("item-4")])
+    found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
+    assert found["item-4"] == "Milk, 2 l"
+    titles.close()
 
 
 def test_in_an_a_b_test_a_share_of_users_gets_the_candidate_and_always_the_same_ones(stall, versions):

@@ -11,13 +11,14 @@ import pytest
 
 from model.errors import ArtifactError
 from model.gate import Verdict
-from model.settings import ModelSettings, TrainingSettings
+from model.settings import GateSettings, ModelSettings, TrainingSettings
 from model.versions import list_versions
-from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.events import EVENT, EventBatch, Ids, hash_id, hash_ids
 from state.identity import Identity
+from state.sequences import Sequences
 from state.settings import StateSettings
 from state.store import Store
-from stream import cycle, health, trainer
+from stream import cycle, health, trainer, trigger
 from stream.config import Config
 from stream.config import Trainer as TrainerSettings
 from stream.cycle import News, gone
@@ -70,6 +71,11 @@ class Shop:
         """Another trainer process."""
         self.trainer = self.topics.trainer = Trainer(self.config)
         self.trainer._producer = self.topics
+
+    def having(self, **changed) -> None:
+        """Other settings, from another trainer process on."""
+        self.config = msgspec.structs.replace(self.config, **changed)
+        self.begin()
 
     def click(self, users: list[str], items: list[str] | None = None) -> None:
         items = items or [f"item-{n}" for n in self.draw.integers(0, 30, len(users))]
@@ -255,12 +261,12 @@ def test_what_goes_wrong_in_a_cycle_leaves_the_champion_and_the_next_goes_on_fro
     kept = health.read(shop.config.data)
     assert said in kept.failure
     assert kept.failures == 1
-    shop.crowd(EVERY)
     shop.turn()  # too soon after a failure
     assert shop.champion == "000001"
-    shop.command()
+    monkeypatch.setattr(trigger, "FIRST_PAUSE_S", 0.0)
+    shop.trainer._trigger.failed(time.monotonic())
     shop.turn()
-    assert shop.versions[-1].offsets == {0: 3 * EVERY}
+    assert shop.versions[-1].offsets == {0: 2 * EVERY}, "nothing more had to come"
     assert shop.versions[-1].parent == "000001"
     assert health.read(shop.config.data).failures == 0
 
@@ -348,20 +354,87 @@ def test_a_bots_burst_is_no_reason_to_learn_and_little_to_learn_from(shop, monke
     shop.click(["bot"] * 30_000)
     shop.turn()
     assert len(shop.versions) == 1
+    learned = watched(monkeypatch)
+    shop.crowd(EVERY)
+    shop.turn()
+    [(sequences, _)] = learned
+    steps = np.diff(sequences.indptr)
+    assert steps.max() <= STATE.sequence_events
+    assert steps[sequences.users == hash_id("bot")] < 0.05 * steps.sum()
+    assert shop.champion == "000002"
+
+
+def watched(monkeypatch) -> list[tuple[Sequences, dict]]:
+    """What each cycle is to learn."""
     learned = []
     real = cycle.learn
 
     def learn(champion, parent, sequences, *args, **more):
-        learned.append(sequences)
+        learned.append((sequences, more))
         return real(champion, parent, sequences, *args, **more)
 
     monkeypatch.setattr(cycle, "learn", learn)
+    return learned
+
+
+def test_forgetting_is_tested_on_users_who_take_no_part_by_the_gates_own_settings(shop, monkeypatch):
+    shop.having(gate=GateSettings(old_users=7, forgotten_share=0.5))
+    shop.click([f"user-{n % 60}" for n in range(EVERY)])
+    shop.turn()
+    learned = watched(monkeypatch)
+    shop.click([f"user-{n % 20}" for n in range(EVERY)])
+    shop.turn()
+    [(sequences, more)] = learned
+    of_old, taking_part, fresh = (set(users.tolist()) for users in (more["old"].users, sequences.users, hashed(20)))
+    assert len(of_old) == 7
+    assert of_old | taking_part == set(hashed(60).tolist())
+    assert not of_old & taking_part
+    assert fresh <= taking_part
+    assert more["gate"] == shop.config.gate
+
+
+def hashed(count: int) -> Ids:
+    return hash_ids([f"user-{n}".encode() for n in range(count)])
+
+
+def test_of_a_user_no_more_events_are_learned_than_the_cap_and_the_newest(shop, monkeypatch):
+    shop.having(trainer=msgspec.structs.replace(shop.config.trainer, user_events=5, min_events=20))
+    learned = watched(monkeypatch)
+    shop.click(["ann"] * 12 + ["bob"] * 3 + [f"user-{n}" for n in range(40)])
+    shop.command()
+    shop.turn()
+    [(sequences, _)] = learned
+    row = {user: n for n, user in enumerate(sequences.users.tolist())}
+    assert len(sequences.of(row[hash_id("bob")])) == 3
+    whole = shop.store.sequences(np.array([hash_id("ann")], np.uint64)).of(0)
+    assert sequences.of(row[hash_id("ann")])["ts"].tolist() == whole["ts"][-5:].tolist()
+
+
+def test_drift_calls_a_cycle_before_there_are_events_enough(shop, monkeypatch):
     shop.crowd(EVERY)
     shop.turn()
-    steps = np.diff(learned[0].indptr)
-    assert steps.max() <= STATE.sequence_events
-    assert steps[learned[0].users == hash_id("bot")] < 0.05 * steps.sum()
-    assert shop.champion == "000002"
+    shop.crowd(EVERY // 2)
+    shop.turn()
+    assert len(shop.versions) == 1
+    monkeypatch.setattr(shop.trainer._drift, "look", lambda *_: "people click otherwise")
+    shop.turn()
+    assert len(shop.versions) == 2
+
+
+def test_old_versions_go_but_neither_who_serves_nor_who_is_scored(shop):
+    shop.having(trainer=msgspec.structs.replace(shop.config.trainer, keep_versions=1))
+    shop.crowd(EVERY)
+    shop.turn()
+    pinned = pointer_to(shop.config, "000001", shop.trainer._pointers.champion, pinned=True)
+    asyncio.run(shop.topics.send_and_wait("models", encode(pinned), b""))
+    shop.crowd(EVERY)
+    shop.command(shadow=True)
+    shop.turn()
+    assert shop.trainer._pointers.scored.version == "000002"
+    for _ in range(2):
+        shop.crowd(EVERY)
+        shop.turn()
+    assert [v.version for v in shop.versions] == ["000001", "000002"]
 
 
 def test_items_that_no_graph_has_any_more_give_their_rows_to_new_ones(shop, monkeypatch):

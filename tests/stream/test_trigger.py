@@ -56,11 +56,11 @@ def test_failures_are_waited_out_longer_and_longer_and_forgotten_when_one_goes_w
     trigger = Trigger(SETTINGS, 0.0)
     trigger.began(0.0)
     assert trigger.failed(0.0) == 10.0
-    trigger.arrived(users(*[10] * 100))
     assert trigger.due(9.0) is None
-    assert trigger.due(10.0) is not None
+    assert trigger.due(10.0) == "the cycle before failed", "though nothing has come since"
     assert [trigger.failed(0.0) for _ in range(4)] == [20.0, 40.0, 60.0, 60.0]
     trigger.ended()
+    assert trigger.due(1000.0) is None
     assert trigger.failed(0.0) == 10.0
 
 

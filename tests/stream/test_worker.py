@@ -40,10 +40,21 @@ class Producer:
 
 
 class Consumer:
-    """One that has been assigned nothing."""
+    """One that has been assigned nothing yet, and remembers what it is told."""
+
+    def __init__(self):
+        self.assigned: set[TopicPartition] = set()
+        self.sought: list[tuple[TopicPartition, int]] = []
+        self.committed: dict[TopicPartition, int] = {}
 
     def assignment(self):
-        return set()
+        return self.assigned
+
+    def seek(self, partition, offset):
+        self.sought.append((partition, offset))
+
+    async def commit(self, offsets):
+        self.committed = offsets
 
 
 class Shop:
@@ -127,3 +138,28 @@ def test_a_partition_given_back_while_its_dead_letters_are_sent_is_left_alone(sh
     asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event")))
     assert [topic for topic, *_ in shop.producer.sent] == [shop.config.topics.dead_letters]
     assert shop.partitions.open(0, LOG).state.next_offset == 0, "its next owner reads the batch again"
+
+
+def test_a_worker_that_lost_its_lease_as_dead_letters_were_sent_folds_nothing_and_reads_again(shop):
+    consumer = shop.worker._consumer
+    consumer.assigned = {TopicPartition("clicks", 0)}
+    shop.producer.before = lambda topic: setattr(shop.worker._lease, "_until", 0.0)
+    click = json.dumps({"user": "ann", "item": "milk", "ts": TS}).encode()
+    asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event", click)))
+    assert shop.store.state.next_offset == 0
+    assert consumer.sought == [(TopicPartition("clicks", 0), 0)]
+
+
+def test_a_request_that_is_none_is_buried_and_the_next_one_answered(shop):
+    shop.fold({"user": "ann"})
+    asyncio.run(shop.worker._reply(0, [Record(b"no request", 0), Record(b'{"user": "ann", "id": "7"}', 1)]))
+    assert [topic for topic, *_ in shop.producer.sent] == [
+        shop.config.topics.dead_letters, shop.config.topics.replies
+    ]  # fmt: skip
+
+
+def test_the_group_is_told_the_next_offset_of_each_partition_in_its_own_log(shop):
+    shop.fold({"user": "ann"}, {"user": "bob"})
+    shop.store.state.base = 1  # the log began anew once, after one event
+    asyncio.run(shop.worker._commit_group())
+    assert shop.worker._consumer.committed == {TopicPartition("clicks", 0): 1}

@@ -1,0 +1,55 @@
+"""Ids and titles of items as messages have them, looked up once and kept at hand."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from state.partition import Partition
+from state.titles import Titles
+
+KEPT = 500_000
+
+
+class Name(NamedTuple):
+    """What an item is called."""
+
+    id: str
+    title: str | None
+
+
+class Names:
+    """Names by item hash. Asked by the thread that ranks, while the event loop may forget some of them."""
+
+    def __init__(self, stores: Mapping[int, Partition], titles: Titles | None) -> None:
+        self._stores, self._titles = stores, titles
+        self._kept: dict[int, Name] = {}
+        self._forgotten = 0
+
+    def of(self, items: set[int]) -> dict[int, Name]:
+        """Names of these items, by hash."""
+        found = {item: name for item in items if (name := self._kept.get(item)) is not None}
+        missing = np.array(sorted(items - found.keys()), np.uint64)
+        if not len(missing):
+            return found
+        before = self._forgotten
+        titles = self._titles.get(missing) if self._titles else [None] * len(missing)
+        ids: list[bytes | None] = [None] * len(missing)
+        for store in list(self._stores.values()):
+            ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]
+        # An item only a version trained elsewhere knows has no id here; its hash still tells it apart.
+        new = {
+            item: Name(identifier.decode() if identifier else f"#{item:016x}", title)
+            for item, identifier, title in zip(missing.tolist(), ids, titles, strict=True)
+        }
+        if before == self._forgotten:  # else some of it may be what was to be forgotten
+            if len(self._kept) > KEPT:
+                self._kept.clear()
+            self._kept.update(new)
+        return found | new
+
+    def forget(self, items: Iterable[int]) -> None:
+        """These are called something else from now on, or are gone."""
+        self._forgotten += 1
+        for item in items:
+            self._kept.pop(item, None)
