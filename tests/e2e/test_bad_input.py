@@ -1,14 +1,18 @@
 """Nothing that anybody sends stops the worker, and nothing is lost: it is answered or buried with its reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from model.versions import publish
 from state.view import View
 from stream.messages import Pointer, encode
+from stream.pointers import MODEL_NAME, pointer_to
 from tests.e2e.conftest import anabranch, read_all, until
+from tests.model.test_create import cycling, learned
 
 pytestmark = pytest.mark.broker
 
@@ -96,3 +100,16 @@ def test_a_version_that_is_not_what_its_pointer_says_is_not_served(config, produ
         answer = until(lambda: read_all(config, config.topics.recommendations))[0]
         assert json.loads(answer.value)["source"] == "popularity"
     assert "Traceback" not in log.read_text()
+
+
+def test_a_version_whose_artifact_store_was_away_is_served_when_it_is_back(config, producer):
+    publish(config.artifacts_url, MODEL_NAME, learned(cycling()), {})
+    pointer, store = pointer_to(config, "000001", None), Path(config.artifacts_url)
+    away = store.rename(store.with_name("away"))
+    with anabranch(config, "worker"):
+        producer.send(config.topics.models, key=b"create", value=encode(pointer))
+        producer.flush()
+        log = config.data / "worker.log"
+        until(lambda: "version 000001 is not served" in log.read_text())
+        away.rename(store)
+        until(lambda: "serving version 000001" in log.read_text())

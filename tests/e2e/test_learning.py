@@ -16,7 +16,7 @@ from tests.e2e.conftest import anabranch, flags_of, read_all, until
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 QUICK = {
-    "ANABRANCH_TRAINING__EPOCHS": "1",
+    "ANABRANCH_TRAINING__EPOCHS": "400",  # long enough to be interrupted
     "ANABRANCH_TRAINING__LAST_EPOCHS": "1",
     "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1",
     "ANABRANCH_TRAINER__EVERY_EVENTS": "100000",

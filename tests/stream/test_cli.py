@@ -1,10 +1,16 @@
 """What a person sees who types the wrong thing."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from state.identity import Identity
+from state.settings import StateSettings
+from state.store import Store
+from tests.state.oracle import Event, apply
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -76,6 +82,20 @@ def test_a_second_worker_on_one_data_directory_is_refused(tmp_path):
         found = anabranch("worker", "--broker", "127.0.0.1:1", "--data", str(tmp_path))
     assert "in use by another worker (process 4711)" in found.stderr
     assert found.returncode == 1
+
+
+def test_a_users_sequence_is_shown_as_it_was_then(tmp_path):
+    store = Store(tmp_path / "clicks-0", Identity("cluster", "clicks", 0, 1, 100, 32), StateSettings())
+    apply(store, Event("ann", "milk", 1_700_000_000_000), Event("ann", "bread", 1_700_000_060_000))
+    store.close()
+
+    def items(*more: str) -> list[str]:
+        found = anabranch("user", "ann", "--data", str(tmp_path), "--json", *more)
+        assert found.returncode == 0, found.stderr
+        return [step["item"] for step in json.loads(found.stdout)["sequence"]]
+
+    assert items() == ["milk", "bread"]
+    assert items("--at", "2023-11-14T22:13:30Z") == ["milk"]
 
 
 def test_a_trainer_started_by_hand_leaves_its_terminals_session_as_it_is():

@@ -1,5 +1,6 @@
 """Which version is the champion: the newest word counts, whatever order words arrive in, and a pin holds."""
 
+import asyncio
 from functools import reduce
 
 import msgspec
@@ -8,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ArtifactError
+from model.versions import publish
+from stream import pointers
 from stream.config import Config
+from stream.errors import AnabranchError
 from stream.messages import Pointer
-from stream.pointers import Pointers, decode_pointer, heard, key_of, pointer_to, remember, remembered
+from stream.pointers import Pointers, decode_pointer, heard, key_of, pointer_to, remember, remembered, roll_back
+from tests.model.test_create import cycling, learned
 
 
 def pointer(moved_ts: int, version: str = "000001", **more) -> Pointer:
@@ -64,3 +69,29 @@ def test_a_clock_that_jumps_back_does_not_hold_an_operator_up(tmp_path):
     assert heard(Pointers(ahead), made).champion == made
     with pytest.raises(ArtifactError, match="has no manifest"):
         pointer_to(Config(data=tmp_path), "000009", ahead)
+
+
+def test_back_is_to_the_version_that_the_champion_was_learned_from_and_pinned(tmp_path, monkeypatch):
+    config = Config(data=tmp_path)
+    first = learned(cycling())
+    publish(config.artifacts_url, "create", first, {0: 1})
+    for _ in range(2):  # both learned from the first one
+        publish(config.artifacts_url, "create", learned(cycling(items=8), first), {0: 2})
+    said = []
+
+    async def publish_pointer(_config: Config, moved: Pointer) -> Pointer:
+        said.append(moved)
+        return moved
+
+    monkeypatch.setattr(pointers, "publish_pointer", publish_pointer)
+    served = pointer_to(config, "000003", None)
+    back = asyncio.run(roll_back(config, served, None))
+    assert (back.version, back.pinned, back.by) == ("000001", True, "operator")
+    assert said == [back]
+    assert heard(Pointers(served), back).champion == back
+    assert asyncio.run(roll_back(config, served, "000002")).version == "000002"
+    with pytest.raises(AnabranchError, match="there is no version before the serving one"):
+        asyncio.run(roll_back(config, back, None))
+    with pytest.raises(AnabranchError, match="there is no version '000009' to serve"):
+        asyncio.run(roll_back(config, back, "000009"))
+    assert len(said) == 2

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from stream.errors import TopicMismatch
 from stream.topics import check, ensure, log_ends
@@ -15,6 +16,23 @@ def test_init_makes_what_is_missing_and_then_finds_it(config):
     assert {t.name: t.partitions for t in found}[config.topics.clicks] == 2
     check(config)
     assert log_ends(config, config.topics.clicks) == {0: 0, 1: 0}
+
+
+def test_topics_that_are_asked_for_their_newest_word_are_compacted(config, monkeypatch):
+    made = {}
+
+    async def create(admin, topics, *rest, real=AIOKafkaAdminClient.create_topics):
+        made.update({topic.name: topic.topic_configs for topic in topics})
+        return await real(admin, topics, *rest)
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", create)
+    topics = msgspec.structs.asdict(config.topics)
+    names = {key: f"{name}-anew" for key, name in topics.items() if isinstance(name, str)}
+    anew = msgspec.structs.replace(config, topics=msgspec.structs.replace(config.topics, **names))
+    ensure(anew)
+    compacted = {name for name, settings in made.items() if settings.get("cleanup.policy") == "compact"}
+    assert compacted == {anew.topics.recommendations, anew.topics.items, anew.topics.models}
+    assert compacted < made.keys()
 
 
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(config):

@@ -46,12 +46,19 @@ class Consumer:
         self.assigned: set[TopicPartition] = set()
         self.sought: list[tuple[TopicPartition, int]] = []
         self.committed: dict[TopicPartition, int] = {}
+        self.paused: set[TopicPartition] = set()
 
     def assignment(self):
         return self.assigned
 
     def seek(self, partition, offset):
         self.sought.append((partition, offset))
+
+    def pause(self, *partitions):
+        self.paused |= set(partitions)
+
+    def resume(self, *partitions):
+        self.paused -= set(partitions)
 
     async def commit(self, offsets):
         self.committed = offsets
@@ -163,3 +170,11 @@ def test_the_group_is_told_the_next_offset_of_each_partition_in_its_own_log(shop
     shop.store.state.base = 1  # the log began anew once, after one event
     asyncio.run(shop.worker._commit_group())
     assert shop.worker._consumer.committed == {TopicPartition("clicks", 0): 1}
+
+
+def test_a_pause_stops_reading_clicks_until_it_ends(shop):
+    clicks = TopicPartition("clicks", 0)
+    shop.worker.tenure.pause(True)
+    assert shop.worker._consumer.paused == {clicks}
+    shop.worker.tenure.pause(False)
+    assert shop.worker._consumer.paused == set()
