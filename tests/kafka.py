@@ -1,5 +1,6 @@
 """An Apache Kafka of this machine's own, from an unpacked distribution."""
 
+import base64
 import contextlib
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,34 @@ from pathlib import Path
 from stream.broker import free_port
 
 READY_WITHIN_S = 180
+ONE_NODE = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "num.partitions": "1",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "log.cleaner.dedupe.buffer.size": "16777216",
+}
+LOGGING = """
+appender.said.type=Console
+appender.said.name=said
+appender.said.layout.type=PatternLayout
+appender.said.layout.pattern=[%d{HH:mm:ss.SSS}] %p %m (%c{1})%n
+rootLogger.level=warn
+rootLogger.appenderRef.said.ref=said
+logger.started.name=kafka.server.KafkaRaftServer
+logger.started.level=info
+"""
 
 
 def missing() -> str | None:
@@ -22,27 +52,44 @@ def missing() -> str | None:
         return "no KAFKA_HOME is set"
     if shutil.which("java") is None:
         return "no Java on the PATH: the Kafka at KAFKA_HOME cannot run"
-    start = Path(os.environ["KAFKA_HOME"]) / "bin" / "kafka-start.sh"
-    return None if start.exists() else f"there is no {start}"
+    libraries = Path(os.environ["KAFKA_HOME"]) / "libs"
+    return None if any(libraries.glob("kafka-*.jar")) else f"there is no Kafka's jar in {libraries}"
 
 
 class Kafka:
     """The Kafka at KAFKA_HOME as a process of ours; its log outlives it, until the folder goes."""
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        self._folder, self._ports = folder, (free_port(), free_port())
-        lines = "".join(f"{name}={value}\n" for name, value in properties.items())
-        (folder / "data.properties").write_text(lines)
-        self.address = f"127.0.0.1:{self._ports[0]}"
+        self._folder = folder
+        port, controller = free_port(), free_port()
+        self.address = f"127.0.0.1:{port}"
+        every = ONE_NODE | {
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "log.dirs": f"{folder}/log",
+        }
+        lines = (f"{name}={value}\n" for name, value in (every | properties).items())
+        (folder / "server.properties").write_text("".join(lines))
+        (folder / "log4j2.properties").write_text(LOGGING)
+
+    def _java(self, main: str, *words: str) -> list[str]:
+        return [
+            "java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+            f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties",
+            "-cp", f"{os.environ['KAFKA_HOME']}/libs/*", main, *words,
+        ]  # fmt: skip
 
     def start(self) -> None:
         """Start it, where it was before if it was, and wait until it says so. Raises RuntimeError."""
-        log = self._folder / "kafka.log"
+        properties, log = f"{self._folder}/server.properties", self._folder / "kafka.log"
         with log.open("wb") as said:
+            if not (self._folder / "log" / "meta.properties").exists():
+                made = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", properties)
+                subprocess.run(made, stdout=said, stderr=subprocess.STDOUT, timeout=READY_WITHIN_S, check=False)
             self._process = subprocess.Popen(
-                [f"{os.environ['KAFKA_HOME']}/bin/kafka-start.sh", f"{self._folder}/data", *map(str, self._ports)],
-                stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                self._java("kafka.Kafka", properties), stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
         deadline = time.monotonic() + READY_WITHIN_S
         while b"Kafka Server started" not in (words := log.read_bytes()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -76,18 +123,15 @@ def kafka(**properties: str) -> Iterator[str]:
 @contextmanager
 def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
     """A Kafka that may be killed and started again."""
-    for attempt in range(3):
-        with tempfile.TemporaryDirectory() as folder:
-            started = Kafka(Path(folder), properties)
-            try:
-                started.start()
-            except RuntimeError:
-                # The id that the start script draws for the cluster begins with a dash once in 64 times: no id then.
-                if attempt == 2:
-                    raise
-                continue
-            try:
-                yield started
-            finally:
-                started.stop()
-            return
+    with tempfile.TemporaryDirectory() as folder:
+        started = Kafka(Path(folder), properties)
+        started.start()
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
+def cluster_id() -> str:
+    """A new cluster's id, which must not look like an option."""
+    return base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
