@@ -82,7 +82,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """What the champion's own answers count for on the users that are learned again, so that less is forgotten; 0:
     nothing, they are only learned again."""
     max_train_s: Positive = 600.0
-    """No further epoch is begun after this long; a version is published with what was learned."""
+    """No further epoch is begun after this long; a version is published with what was learned. A cycle trains twice,
+    without and with the newest events, and each time may take so long."""
     loss: Literal["auto", "full", "sampled", "scalable"] = "auto"
     """Softmax over all items, over shared negatives, or scalable cross-entropy; auto: full for a small catalogue."""
     full_softmax_items: Count = 1500

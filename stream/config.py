@@ -152,7 +152,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     session_timeout_ms: Whole = 6_000
     """A worker that the broker has not heard of for this long loses its partitions to others."""
     heartbeat_ms: Whole = 2_000
-    """How often a worker tells the broker that it lives; at most a third of `worker.session_timeout_ms`."""
+    """How often a worker tells the broker that it lives; at most a third of `worker.session_timeout_ms`, so that one
+    lost beat costs nothing."""
     end_within_s: Positive = 10.0
     """A worker that is told to end and waits longer than this for a broker ends all the same: nothing is lost by it."""
     rank_batch_users: Whole = 256
@@ -166,6 +167,13 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ab: Share = 0.0
     """Share of users, by a stable hash, who get the candidate where there is one; 0: it is only scored."""
 
+    def __post_init__(self) -> None:
+        if 3 * self.heartbeat_ms > self.session_timeout_ms:
+            raise ValueError(
+                f"heartbeat_ms = {self.heartbeat_ms} is more than a third of session_timeout_ms = "
+                f"{self.session_timeout_ms}: a beat or two that are late would cost the worker its partitions"
+            )
+
 
 class Checkpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Copies of the state in the artifact store, from which a partition that moves is restored.
@@ -174,7 +182,8 @@ class Checkpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     every_s: Positive = 600.0
-    """A partition that moves reads at most this much of the log again."""
+    """Between two checkpoints of a partition. Where it moves to a machine that never had it, at most this much of the
+    log is read again; an older store of that machine's own is used as it is unless it lies 200,000 events behind."""
     keep: Whole = 3
     """Newest checkpoints kept of each partition."""
 

@@ -1,0 +1,123 @@
+"""On a Kafka that lets nobody do more, the rights that docs/messages.md lists are enough."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+
+from stream.broker import free_port
+from stream.config import Config, Kafka, Topics
+from tests.conftest import with_topics
+from tests.e2e.conftest import anabranch, flags_of, until
+from tests.kafka import broker_of_our_own, missing
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
+FIELDS = {name: field for field, name in msgspec.structs.asdict(Topics()).items() if isinstance(name, str)}
+WHO = ("worker", "trainer", "operator")
+Rights = dict[str, tuple[set[str], set[str]]]
+
+
+def rights() -> Rights:
+    """Fields of `[topics]` that each may write and read, as the page has them."""
+    table = PAGE.read_text().partition("| who | writes | reads |")[2].partition("\n\n")[0]
+    found = {}
+    for line in table.splitlines()[2:]:
+        who, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        writes, reads = ({FIELDS[name] for name in FIELDS if f"`{name}`" in cell or cell == "all"} for cell in cells)
+        found[who] = writes, reads
+    return found
+
+
+def lists(config: Config, given: Rights) -> list[ACL]:
+    """The same, and what is said beside them, in Kafka's words."""
+    name = {field: getattr(config.topics, field) for field in FIELDS.values()}
+    topics, groups = ResourceType.TOPIC, ResourceType.GROUP
+    allowed = [("worker", ACLOperation.READ, groups, group) for group in (config.group, f"{config.group}-0")]
+    for who in WHO:
+        writes, reads = given[who]
+        allowed += [(who, ACLOperation.WRITE, topics, name[field]) for field in writes]
+        allowed += [(who, ACLOperation.READ, topics, name[field]) for field in reads]
+        allowed += [(who, ACLOperation.DESCRIBE, topics, topic) for topic in name.values()]
+    allow = ACLPermissionType.ALLOW
+    return [ACL(f"User:{who}", "*", may, allow, ResourcePattern(kind, of)) for who, may, kind, of in allowed]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[tuple[str, str]]:
+    """Addresses of a broker that asks for rights: where anybody is let in who may do all, and where users are."""
+    if reason := missing():
+        pytest.skip(reason)
+    open_to_all, with_users, controller = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    users = " ".join(f'user_{who}="secret-of-{who}"' for who in WHO)
+    plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    listeners = f"PLAINTEXT://{open_to_all},SASL_PLAINTEXT://{with_users}"
+    properties = {
+        "listeners": f"{listeners},CONTROLLER://{controller}",
+        "advertised.listeners": listeners,
+        "controller.quorum.voters": f"1@{controller}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{plain} {users};",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    with broker_of_our_own(**properties):
+        yield open_to_all, with_users
+
+
+def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
+    open_to_all, with_users = guarded
+    made = with_topics(open_to_all, tmp_path / "data")
+    admin = KafkaAdminClient(bootstrap_servers=open_to_all)
+    admin.create_acls(lists(made, rights()))
+    admin.close()
+
+    def of(who: str) -> Config:
+        kafka = Kafka(security="sasl_plaintext", sasl_user=who, sasl_password=f"secret-of-{who}")
+        return msgspec.structs.replace(made, broker=with_users, kafka=kafka)
+
+    def told(*words: str) -> str:
+        config = of("operator")
+        done = subprocess.run(
+            [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker],
+            capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    clicks = tmp_path / "clicks.jsonl"
+    lines = [f'{{"user": "user-{n % 20}", "item": "item-{n % 7}"}}\n' for n in range(600)]
+    clicks.write_text("".join([*lines, '{"user": "ann", "item": "milk", "event": "teleport"}\n']))
+    quick = {"ANABRANCH_TRAINING__EPOCHS": "1", "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1"}
+    with anabranch(of("worker"), "worker"), anabranch(of("trainer"), "trainer", env=quick):
+        told("publish", str(clicks))
+        watched = told("watch", "user-3", "--from-start", "--limit", "1", "--json")
+        assert json.loads(watched)["user"] == "user-3"
+        log = made.data / "worker.log"
+        until(lambda: "trainer ready" in (made.data / "trainer.log").read_text())
+        assert "000001" in told("retrain", "--wait")
+        until(lambda: "serving version 000001" in log.read_text())
+        told("pause")
+        told("resume")
+        assert "000001" in told("rollback", "000001")
+        status = json.loads(told("status", "--json"))
+        assert [p["lag"] for p in status["partitions"]] == [0, 0]
+        told("forget", "user-3")
+        told("backup", str(tmp_path / "kept"))
+        assert "the group has not confirmed" not in log.read_text()
+
+
+def test_the_page_says_who_may_do_what():
+    found = rights()
+    assert found["worker"][0] == {"recommendations", "replies", "dead_letters", "command_replies"}
+    assert found["trainer"][1] == {"models", "commands"}
+    assert len(found["operator"][1]) == 9
