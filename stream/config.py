@@ -200,7 +200,7 @@ class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     user_events: Whole = 100
     """Newest events of one user that a cycle counts and learns from, however many there are."""
     drift_delta: Share = 0.002
-    """A cycle begins at once when ADWIN finds that the model foretells fewer events than before: the chance of a
+    """A cycle begins at once when ADWIN finds that the model predicts fewer events than before: the chance of a
     false alarm. Smaller is more cautious; 0: never."""
     drift_quiet_s: Positive = 600.0
     """After drift was found, none is looked for this long."""

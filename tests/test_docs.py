@@ -51,3 +51,22 @@ def test_every_make_target_and_path_a_page_names_exists(page):
         assert target in targets, f"{page.name} names make {target}"
     for path in re.findall(r"`((?:state|model|stream|tests|docs|examples|deploy|benchmarks)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+SETTINGS = set(re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.M))
+SECTIONS = {name.rpartition(".")[0] for name in SETTINGS}
+TOLD_BY_STATUS = {"trainer.doing", "trainer.failure", "trainer.failures", "model.age_s"}
+"""Keys of `anabranch status --json` that look like settings."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_setting_and_section_a_page_names_exists(page):
+    first = {section.partition(".")[0] for section in SECTIONS} - {""}
+    text = page.read_text()
+    for name, key in re.findall(r"`(([a-z]+)\.\w+(?:\.\w+)*)(?: = [^`]*)?`", text):
+        if key in first and name not in TOLD_BY_STATUS and not name.startswith("state.kinds."):
+            assert name in SETTINGS or name in SECTIONS, f"{page.name} names the setting {name}"
+    for section in re.findall(r"`\[([a-z_.]+)\]", text):
+        assert section in SECTIONS | {"state.kinds"} or section.startswith("state.kinds."), f"{page.name}: [{section}]"
+    for variable in re.findall(r"ANABRANCH_([A-Z]+__[A-Z_]+)", text):
+        assert variable.lower().replace("__", ".") in SETTINGS, f"{page.name} names ANABRANCH_{variable}"
