@@ -16,10 +16,11 @@ from model.settings import ModelSettings, TrainingSettings
 from model.training import train
 
 ROWS = 12
+LIGHTGCN = {"graph_encoder": "lightgcn"}
 
 
 def main() -> None:
-    """For SASRec, the joint epoch and the warm-up: seconds an epoch, then the costliest operations."""
+    """SASRec, the joint epoch and the warm-up with either graph: seconds an epoch, then the costliest operations."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
@@ -33,6 +34,8 @@ def main() -> None:
         ("SASRec", ALONE, 0, asked.epochs),
         ("CREATE, joint", TOGETHER, 0, asked.epochs),
         ("CREATE, warm-up", TOGETHER, asked.epochs, 0),
+        ("CREATE, joint, LightGCN", TOGETHER | LIGHTGCN, 0, asked.epochs),
+        ("CREATE, warm-up, LightGCN", TOGETHER | LIGHTGCN, asked.epochs, 0),
     ):
         settings = msgspec.convert(chosen, TrainingSettings)
         model = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))

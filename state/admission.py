@@ -9,9 +9,11 @@ from state.partition import KEY, Partition
 
 
 def drop_duplicates(
-    partition: Partition, batch: EventBatch, next_offset: int, write: WriteBatch
+    partition: Partition, batch: EventBatch, first_offset: int, next_offset: int, write: WriteBatch
 ) -> tuple[EventBatch, int]:
     """Drop events whose id was seen, but no forget; ids are forgotten a whole generation of offsets at a time.
+
+    The batch is what the log has from `first_offset` up to `next_offset`.
 
     What an event's own generation and the one before it know depends on the log alone, not on how it is cut into
     batches.
@@ -36,7 +38,8 @@ def drop_duplicates(
         else:
             met.add(key)
             write.put(key, b"", partition._handle["seen"])
-    if next_offset // every >= 2:
+    # Once a generation: with every batch the ranges would pile up, and each read goes through all of them.
+    if next_offset // every > max(first_offset // every, 1):
         write.delete_range(KEY.pack(0), KEY.pack(next_offset // every - 1), partition._handle["seen"])
     if not dropped:
         return batch, 0

@@ -90,7 +90,8 @@ class CheckpointStore:
         identity, marks = inside(folder, settings)
         if identity is None or self._newest_offset() >= marks.next_offset:
             return None
-        files = [self._hash(f) for f in sorted(folder.iterdir()) if not f.name.startswith(NOT_STATE)]
+        before, self._hashed = self._hashed, {}
+        files = [self._hash(f, before) for f in sorted(folder.iterdir()) if not f.name.startswith(NOT_STATE)]
         manifest = Manifest(identity, marks, time.time_ns() // 1_000_000, files)
         try:
             self._fs.makedirs(f"{self._root}/files", exist_ok=True)
@@ -198,13 +199,11 @@ class CheckpointStore:
             raise CheckpointError(f"cannot list the checkpoints in {self._url}: {error}") from None
         return entries
 
-    def _hash(self, file: Path) -> CheckpointFile:
-        """A file's hash; one that was hashed for an earlier checkpoint is known by its inode."""
+    def _hash(self, file: Path, before: dict[tuple[str, int, int], str]) -> CheckpointFile:
+        """A file's hash; one that was hashed for the checkpoint before is known by its inode."""
         about = file.stat()
         key = file.name, about.st_ino, about.st_mtime_ns
-        known = self._hashed.get(key)
-        if known is None:
-            known = self._hashed[key] = _sha256(file)
+        known = self._hashed[key] = before.get(key) or _sha256(file)
         return CheckpointFile(file.name, about.st_size, known)
 
 

@@ -15,11 +15,15 @@ import msgspec
 from rocksdict import BottommostLevelCompaction, CompactOptions, Rdict, WriteBatch
 
 from state.journal import Journal
+from state.partition import KEY
 from state.rocksdb import rocksdb
 
 CHUNKS_AT_ONCE = 200
 
-ERASING = b"erasing"
+ERASING = b"erasing/"
+"""What is still to do for one user stands behind this and the user's key."""
+BEFORE_EACH_HAD_ITS_OWN = b"erasing"
+"""Where a list of all stood."""
 COMPACTING = b"compacting"
 
 _compactions = ThreadPoolExecutor(1, "compaction")
@@ -45,28 +49,37 @@ class Erasures:
     def __init__(self, db: Rdict, columns: dict[str, Any], journal: Journal, path: Path) -> None:
         """Of the store at `path`, whose `columns` are emptied when it closes."""
         self._db, self._columns, self._journal, self._path = db, columns, journal, path
-        self.all = msgspec.json.decode(db.get(ERASING) or b"[]", type=list[Erasure])
+        self._open = {e.user: e for e in unfinished(db)}
+        self._unswept = {user: e for user, e in self._open.items() if e.days}
+        self._untold = {user: e for user, e in self._open.items() if not e.told}
         self._chunks: Iterator[bytes] | None = None
         self._compaction_due = db.get(COMPACTING) is not None
         self._compaction: Future[None] | None = None
 
     def begin(self, user: int, name: str, offset: int, days: list[int], write: WriteBatch) -> None:
         """A user's state is erased with this write; the journal may name the user in chunks of these days."""
-        known = next((e for e in self.all if e.user == user), None)
-        days = sorted({*days, *(known.days if known else [])})
-        self._put([*(e for e in self.all if e.user != user), Erasure(user, name, offset, days)], write)
+        if (known := self._open.get(user)) is not None:
+            self._chunks = None  # of the days known until now, perhaps of this very user
+        erasure = Erasure(user, name, offset, sorted({*days, *(known.days if known else [])}))
+        self._open[user] = self._untold[user] = erasure
+        if erasure.days:
+            self._unswept[user] = erasure
+        self._put(erasure, write)
+
+    @property
+    def users(self) -> list[int]:
+        """Who is being forgotten."""
+        return list(self._open)
 
     def untold(self) -> list[Erasure]:
         """Erased users whose last recommendation still stands in the topic."""
-        return [e for e in self.all if not e.told]
+        return list(self._untold.values())
 
     def told(self, users: Collection[int], write: WriteBatch) -> None:
         """The last recommendation of these users, of whom many were never forgotten, is not that of before any more."""
-        told = [e for e in self.untold() if e.user in users]
-        for erasure in told:
+        for erasure in [self._untold.pop(user) for user in users if user in self._untold] if self._untold else ():
             erasure.told = True
-        if told:
-            self._put(self.all, write)
+            self._put(erasure, write)
 
     def sweep(self) -> None:
         """Do a little of what is left to do; to be called now and then.
@@ -83,13 +96,14 @@ class Erasures:
                 self._db.flush()  # begins a new list of files, without the first and last keys of those that are gone
                 self._db.put(b"marks", self._db.get(b"marks"))  # a secondary looks again only at a new write
             self._compaction_due = False
-        write = WriteBatch(raw_mode=True)
-        unswept = next((e for e in self.all if e.days), None)
-        if unswept is not None:
-            self._sweep_journal(unswept, write)
-            self._write(write)
-        elif self.all and all(e.told for e in self.all):
-            self._put([], write)
+        if self._unswept:
+            self._sweep_journal()
+        elif self._open and not self._untold:
+            write = WriteBatch(raw_mode=True)
+            for user in self._open:
+                write.delete(ERASING + KEY.pack(user))
+            write.delete(BEFORE_EACH_HAD_ITS_OWN)
+            self._open = {}
             write.put(COMPACTING, b"")
             self._write(write)
             self._compaction_due = True
@@ -105,17 +119,25 @@ class Erasures:
             self._db.cancel_all_background(True)
             wait([compaction])
 
-    def _sweep_journal(self, erasure: Erasure, write: WriteBatch) -> None:
-        """Write some of the journal's chunks without the user; the erasure has no days once there are no more."""
-        self._chunks = self._chunks or self._days_of(erasure)
-        seen = 0
-        with rocksdb("read", self._path):
-            for key in islice(self._chunks, CHUNKS_AT_ONCE):
-                seen += 1
-                self._journal.forget(erasure.user, erasure.offset, key, write)
-        if seen < CHUNKS_AT_ONCE:
-            self._chunks, erasure.days = None, []
-            self._put(self.all, write)
+    def _sweep_journal(self) -> None:
+        """Write some of the journal's chunks without their users; an erasure has no days once there are no more."""
+        left = CHUNKS_AT_ONCE
+        while left > 0 and self._unswept:
+            erasure = next(iter(self._unswept.values()))
+            self._chunks = self._chunks or self._days_of(erasure)
+            write, seen = WriteBatch(raw_mode=True), 0
+            with rocksdb("read", self._path):
+                for key in islice(self._chunks, left):
+                    seen += 1
+                    self._journal.forget(erasure.user, erasure.offset, key, write)
+            if seen < left:
+                self._chunks, erasure.days = None, []
+                self._put(erasure, write)
+            # One user after the other: two of them may stand in one chunk, and a batch does not read its own writes.
+            self._write(write)
+            if not erasure.days:
+                del self._unswept[erasure.user]
+            left -= seen + 1
 
     def _days_of(self, erasure: Erasure) -> Iterator[bytes]:
         """The chunks in which the user may be named."""
@@ -134,9 +156,17 @@ class Erasures:
         with rocksdb("write", self._path):
             self._db.write(write)
 
-    def _put(self, erasures: list[Erasure], write: WriteBatch) -> None:
-        self.all = erasures
-        if erasures:
-            write.put(ERASING, msgspec.json.encode(erasures))
-        else:
-            write.delete(ERASING)
+    def _put(self, erasure: Erasure, write: WriteBatch) -> None:
+        write.put(ERASING + KEY.pack(erasure.user), msgspec.json.encode(erasure))
+
+
+def unfinished(db: Rdict) -> list[Erasure]:
+    """What a store has still to do for users who are to be forgotten."""
+    found = msgspec.json.decode(db.get(BEFORE_EACH_HAD_ITS_OWN) or b"[]", type=list[Erasure])
+    it = db.iter()
+    it.seek(ERASING)
+    while it.valid() and it.key().startswith(ERASING):
+        found.append(msgspec.json.decode(it.value(), type=Erasure))
+        it.next()
+    it.status()
+    return found

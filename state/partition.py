@@ -2,7 +2,7 @@
 
 Column families, users and items by their hash, all keys big-endian so that RocksDB's order is theirs:
 
-    default            "identity", "marks", "answered", "popular", "prequential", "erasing"
+    default            "identity", "marks", "answered", "popular", "prequential", "compacting"; "erasing/", user
     sequences          user                    -> the user's newest steps (STEP), one direction of the graph
     sequence_leaves    user, time, order, n    -> n older ones (`state/timeline.py`)
     edges              item                    -> the item's newest edges (EDGE), the other direction
@@ -91,7 +91,10 @@ class Partition:
     @property
     def erasing(self) -> bool:
         """Whether users are being forgotten whose bytes are not gone yet."""
-        return self._value(b"erasing") is not None or self.compacting
+        with rocksdb("read", self.path):
+            it = self._db.iter()
+            it.seek(b"erasing")
+            return (it.valid() and it.key().startswith(b"erasing")) or self.compacting
 
     @property
     def compacting(self) -> bool:

@@ -99,7 +99,7 @@ class Store(Partition):
         expired = self._expire(len(batch.events))
         write = WriteBatch(raw_mode=True)
         # Before the forgets: what a user does before one counts as it would have in a batch of its own.
-        fresh, duplicate = drop_duplicates(self, batch, next_offset, write)
+        fresh, duplicate = drop_duplicates(self, batch, self.state.next_offset, next_offset, write)
         fresh, too_old, newest_ts = drop_too_old(self, fresh, self.state.newest_ts)
         fresh, dropped, forgotten, erased = self._forget(fresh)
         marks = msgspec.structs.replace(self.state, newest_ts=newest_ts)
@@ -234,6 +234,6 @@ def unforgotten(journal: Journal, users: Timelines, erasures: Erasures, path: Pa
     """The journal from offset to offset, without users whose events are only to be taken out of it yet."""
     with rocksdb("read", path):
         events = journal.read(start, end)
-        erased = np.array([erasure.user for erasure in erasures.all], np.uint64)
+        erased = np.array(erasures.users, np.uint64)
         gone = [head is None for head in users.heads(erased)]
     return events[~np.isin(events["user"], erased[gone])]

@@ -12,20 +12,19 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import faust
-import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from mode import Service
 
 from model.errors import ArtifactError
 from state.errors import StateError, StoreUnreadable
-from state.events import hash_id
 from state.titles import Titles
 from stream.checkpoints import COPIES, Checkpoints
 from stream.commands import Commands
@@ -33,13 +32,14 @@ from stream.config import Config
 from stream.connection import connection, faust_connection
 from stream.errors import BrokerUnavailable
 from stream.lease import Lease
-from stream.messages import Command, CommandReply, ItemTitle, Pointer, encode
+from stream.messages import Command, CommandReply, Pointer, encode
 from stream.partitions import EMBEDDED, Partitions, move_aside
-from stream.pointers import Pointers, consumer_partitions, decode_pointer, heard, read_pointers, remember
+from stream.pointers import Pointers, decode_pointer, heard, read_pointers, remember
 from stream.ranker import Ranker, Serving
 from stream.refusal import unavailable
 from stream.serving import load_serving
-from stream.topics import cluster_id
+from stream.titles import read_titles
+from stream.topics import cluster_id, topic_id
 from stream.worker import Worker
 
 log = logging.getLogger("anabranch.worker")
@@ -100,7 +100,9 @@ class Firehose(Service):
             # What lay here through a cut is not sent afterwards: by then the partition may be another worker's.
             request_timeout_ms=config.worker.session_timeout_ms,
         )
-        self._title_reader = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
+        self._title_reader = AIOKafkaConsumer(
+            **connection(config), enable_auto_commit=False, auto_offset_reset="earliest"
+        )
         for client in (self._producer, self._title_reader, self._consumer):
             to_close.push_async_callback(client.stop)
             await self._answered(client.start)
@@ -200,26 +202,11 @@ class Firehose(Service):
     @Service.task
     async def _read_titles(self) -> None:
         topic = self._config.topics.items
-        reader = self._title_reader
-        partitions = [TopicPartition(topic, p) for p in await consumer_partitions(reader, topic)]
-        reader.assign(partitions)
-        stored = {} if self._embedded else self._titles.offsets()
-        for partition in partitions:
-            reader.seek(partition, stored.get(partition.partition, 0))
-        while not self.should_stop:
-            for partition, records in (await reader.getmany(timeout_ms=500)).items():
-                titles: dict[int, str | None] = {}
-                for record in records:
-                    try:
-                        item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
-                    except msgspec.MsgspecError as error:
-                        log.warning("items topic, offset %d: no title: %s", record.offset, error)
-                        continue
-                    key = str(item.item).encode() if item else record.key
-                    if key:
-                        titles[hash_id(key)] = item.title if item else None
-                self._titles.apply(titles, {partition.partition: records[-1].offset + 1})
-                self._ranker.names.forget(titles)
+        if self._embedded:  # its log begins anew with it
+            known = uuid.uuid4().hex
+        else:
+            known = await self._answered(lambda: asyncio.to_thread(topic_id, self._config, topic))
+        await self._or_end(read_titles(self._title_reader, topic, known, self._titles, self._ranker.names))
 
     async def obey(self, command: Command) -> CommandReply | None:
         """Do what an operator says, and say what came of it; None where it is not for this worker."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from state.checkpoint import CheckpointStore, take
+from state.identity import Identity
 from stream.config import Config
 from stream.lease import Lease
 from stream.partitions import Partitions
@@ -22,7 +23,7 @@ class Checkpoints:
 
     def __init__(self, config: Config, partitions: Partitions, lease: Lease) -> None:
         self._config, self._partitions, self._lease = config, partitions, lease
-        self._stores: dict[int, CheckpointStore] = {}
+        self._stores: dict[int, tuple[Identity, CheckpointStore]] = {}
 
     async def run(self) -> None:
         """Every `checkpoints.every_s`, for ever; at once returns where no artifact store is set."""
@@ -64,8 +65,10 @@ class Checkpoints:
         folder.parent.mkdir(exist_ok=True)
         try:
             if await self.copy(number, folder):
-                checkpoints = self._stores.setdefault(number, CheckpointStore(self._config.artifacts, identity))
-                await asyncio.to_thread(self._upload, checkpoints, folder, number, started)
+                known = self._stores.get(number)
+                if known is None or known[0] != identity:  # another topic of the same name, made meanwhile
+                    known = self._stores[number] = identity, CheckpointStore(self._config.artifacts, identity)
+                await asyncio.to_thread(self._upload, known[1], folder, number, started)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

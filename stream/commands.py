@@ -8,7 +8,7 @@ from collections import deque
 
 import msgspec
 
-from stream.messages import Command
+from stream.messages import UNREADABLE, Command
 
 log = logging.getLogger("anabranch.commands")
 
@@ -26,7 +26,7 @@ class Commands:
         """The command in a message; None where it is none, or was heard before."""
         try:
             command = msgspec.json.decode(value or b"", type=Command)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.warning("commands topic: no command: %s", error)
             return None
         if command.id in self._heard:

@@ -4,12 +4,16 @@ aiokafka and kafka-python take the same names. No client is made without them (`
 connects in the clear where the others do not.
 """
 
+import contextlib
 import functools
+import socket
 import ssl
 from typing import Any
 
 from stream.config import Config, Kafka
 from stream.errors import ConfigError
+
+REACHED_S = 3.0
 
 
 def connection(config: Config) -> dict[str, Any]:
@@ -20,6 +24,18 @@ def connection(config: Config) -> dict[str, Any]:
 def addresses(config: Config) -> list[str]:
     """Each HOST:PORT of the setting `broker`."""
     return [address.strip() for address in config.broker.split(",")]
+
+
+def reached(config: Config) -> bool:
+    """Whether any of them takes a connection."""
+    for address in addresses(config):
+        host, _, port = address.rpartition(":")
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.create_connection((host.strip("[]"), int(port)), REACHED_S),
+        ):
+            return True
+    return False
 
 
 def security(kafka: Kafka) -> dict[str, Any]:

@@ -5,9 +5,8 @@ value must begin with `{` and end with `}`, JSON strings cannot hold a raw newli
 the next, and the count must agree.
 """
 
-import math
 from collections.abc import Sequence
-from operator import eq
+from operator import eq, sub
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -23,6 +22,8 @@ MAX_ID_BYTES = 512
 DEFAULT_KIND = "click"
 SECONDS_BELOW = 100_000_000_000
 """A time below this is 1973 in ms and the year 5138 in s: somebody sent seconds."""
+YEAR_2100 = 4_102_444_800_000
+"""No record's own timestamp lies behind this, ms: it would be one in micro- or nanoseconds."""
 CHUNK = 512
 """Records decoded together; a bad one costs its chunk the fast path, no more."""
 
@@ -34,6 +35,8 @@ class Record(Protocol):
     value: bytes | None
     offset: int
     timestamp: int
+    timestamp_type: int
+    """1: the broker's time, 0: the producer's."""
 
 
 class DeadLetter(NamedTuple):
@@ -124,6 +127,8 @@ class Decoder:
             fields = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"not JSON: {error}") from None
+        except RecursionError:
+            raise Invalid("not JSON that we read: nested too deeply") from None
         if not isinstance(fields, dict):
             raise Invalid(f"not a JSON object but {_type_name(fields)}")
         if self._paths:
@@ -170,18 +175,21 @@ class Decoder:
                 return None
             joined = b"\n".join(values)  # type: ignore[arg-type]
             clicks = _lines.decode_lines(joined)
-        except (msgspec.MsgspecError, UnicodeDecodeError, IndexError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
             return None
         if len(clicks) != len(records) or max(map(len, values)) > self._limit_bytes:  # type: ignore[arg-type]
             return None
         users, items, times = [c.user for c in clicks], [c.item for c in clicks], [c.ts for c in clicks]
         if set(map(type, users)) != {str} or set(map(type, items)) != {str}:
             return None
+        stamps = [r.timestamp for r in records]
         if set(map(type, times)) == {type(None)}:
-            times = [r.timestamp for r in records]
+            times = stamps  # type: ignore[assignment]
         elif set(map(type, times)) != {int}:
             return None
-        if min(times) < SECONDS_BELOW or max(times) > records[-1].timestamp + self._max_future_ms:  # type: ignore
+        if min(times) < SECONDS_BELOW or max(map(sub, times, stamps)) > self._max_future_ms:  # type: ignore
+            return None
+        if min(stamps) < SECONDS_BELOW or max(stamps) > YEAR_2100:
             return None
         try:
             codes = self._codes
@@ -202,6 +210,10 @@ class Decoder:
         return Columns(user_ids, item_ids, times, kinds, ids, offsets, keys)  # type: ignore[arg-type]
 
     def _time(self, ts: object, broker_ms: int) -> int:
+        if not SECONDS_BELOW <= broker_ms <= YEAR_2100:
+            raise Invalid(
+                f"the record's own timestamp {broker_ms} is no time in milliseconds: its producer sets it wrongly"
+            )
         if ts is None:
             return broker_ms
         if isinstance(ts, str):
@@ -209,7 +221,7 @@ class Decoder:
                 ms: float = iso_ms(ts)
             except ValueError:
                 raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601") from None
-        elif isinstance(ts, bool) or not isinstance(ts, int | float) or not math.isfinite(ts):
+        elif isinstance(ts, bool) or not isinstance(ts, int | float) or ts != ts:
             raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601")
         else:
             ms = ts
@@ -217,6 +229,8 @@ class Decoder:
             raise Invalid(f"ts {_show(ts)} is negative")
         if ms < SECONDS_BELOW and not isinstance(ts, str):
             raise Invalid(f"ts {_show(ts)} looks like seconds: milliseconds are expected")
+        if abs(ms) > 2**62:  # Python's whole numbers have no end, floats have
+            raise Invalid(f"ts {_show(ts)} is no time in milliseconds")
         if ms > broker_ms + self._max_future_ms:
             raise Invalid(
                 f"ts {_show(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "

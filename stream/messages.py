@@ -67,6 +67,10 @@ class CommandReply(msgspec.Struct, frozen=True):
     """How much of a cycle is done, with `progress`."""
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a message raises where somebody sent something else."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """Recommend for this user now."""
 

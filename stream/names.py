@@ -1,12 +1,17 @@
 """Ids and titles of items as messages have them, looked up once and kept at hand."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from state.errors import StateError
+from state.events import Ids
 from state.partition import Partition
 from state.titles import Titles
+
+log = logging.getLogger("anabranch.names")
 
 KEPT = 500_000
 
@@ -33,7 +38,7 @@ class Names:
         if not len(missing):
             return found
         before = self._forgotten
-        titles = self._titles.get(missing) if self._titles else [None] * len(missing)
+        titles = self._titles_of(missing)
         ids: list[bytes | None] = [None] * len(missing)
         for store in list(self._stores.values()):
             ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]
@@ -47,6 +52,15 @@ class Names:
                 self._kept.clear()
             self._kept.update(new)
         return found | new
+
+    def _titles_of(self, items: Ids) -> list[str | None]:
+        try:
+            if self._titles is not None:
+                return self._titles.get(items)
+        except StateError as error:  # a message without titles is better than none
+            log.warning("no titles for now: %s", error)
+            self._forgotten += 1
+        return [None] * len(items)
 
     def forget(self, items: Iterable[int]) -> None:
         """These are called something else from now on, or are gone."""

@@ -12,10 +12,13 @@ from state.identity import Identity
 from state.store import Store
 from state.view import partition_path
 from stream.config import Config
+from stream.decode import Record
 from stream.topics import Log
 
 log = logging.getLogger("anabranch.partitions")
 
+LOG_APPEND_TIME = 1
+"""Kafka's number for times that are the broker's, in a record's `timestamp_type`."""
 EMBEDDED = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
 WORTH_A_RESTORE_EVENTS = 200_000
@@ -142,6 +145,18 @@ class Partitions:
             )  # fmt: skip
             return self._store(path, identity)
         return None
+
+
+def look_at_clocks(record: Record, config: Config, cluster: str) -> None:
+    """Say so where the times of records are not the broker's: one client's clock is then believed for all."""
+    if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED:
+        return
+    log.warning(
+        "the topic %r keeps its producers' clocks instead of the broker's: one that is far ahead goes unnoticed, and "
+        "where state.window_s is set lets everybody's events expire. `kafka-configs.sh --bootstrap-server %s --alter "
+        "--entity-type topics --entity-name %s --add-config message.timestamp.type=LogAppendTime` mends it",
+        config.topics.clicks, config.broker, config.topics.clicks,
+    )  # fmt: skip
 
 
 def skip(store: Store, number: int, begin: int, config: Config) -> None:

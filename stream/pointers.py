@@ -3,6 +3,7 @@
 The newest `moved_ts` wins, whatever arrives when; but a champion that an operator pinned gives way to an operator only.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Collection
@@ -17,7 +18,7 @@ from stream.config import Config
 from stream.connection import connection
 from stream.errors import AnabranchError
 from stream.kept import keep, kept
-from stream.messages import Pointer
+from stream.messages import UNREADABLE, Pointer
 from stream.refusal import unavailable
 
 MODEL_NAME = "create"
@@ -77,7 +78,7 @@ def decode_pointer(value: bytes | None) -> Pointer | None:
     """A pointer from the wire; None for a tombstone or anything that is no pointer."""
     try:
         return msgspec.json.decode(value, type=Pointer) if value else None
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 
@@ -100,8 +101,9 @@ def _newer(current: Pointer | None, arrived: Pointer) -> Pointer:
 
 
 def remember(data: Path, pointers: Pointers) -> None:
-    """Keep the pointers beside the state, for inspection where no broker answers."""
-    keep(data / "pointers.json", [p for p in pointers if p is not None])
+    """Keep the pointers beside the state, for inspection where no broker answers; where the disk allows it."""
+    with contextlib.suppress(OSError):
+        keep(data / "pointers.json", [p for p in pointers if p is not None])
 
 
 def remembered(data: Path) -> Pointers:

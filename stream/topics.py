@@ -11,8 +11,8 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError as PythonKafkaError
 
 from stream.config import Config
-from stream.connection import connection
-from stream.errors import TopicMismatch
+from stream.connection import connection, reached
+from stream.errors import BrokerUnavailable, TopicMismatch
 from stream.refusal import unavailable
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def ensure(config: Config) -> list[Found]:
                     name=s.name,
                     num_partitions=clicks if s.like_clicks else 1,
                     replication_factor=config.topics.replication,
-                    topic_configs={"cleanup.policy": "compact"} if s.compacted else {},
+                    topic_configs=_policies(config, s),
                 )
                 for s in missing
             ]
@@ -99,6 +99,13 @@ def ensure(config: Config) -> list[Found]:
     found = _with_admin(config, create)
     _agree(config, {f.name: f.partitions for f in found})
     return found
+
+
+def _policies(config: Config, shape: Shape) -> dict[str, str]:
+    if shape.compacted:
+        return {"cleanup.policy": "compact"}
+    # Else a record's time is its producer's word, and one whose clock is years ahead lets all others' events expire.
+    return {"message.timestamp.type": "LogAppendTime"} if shape.name == config.topics.clicks else {}
 
 
 def check(config: Config) -> None:
@@ -126,6 +133,8 @@ def topic_id(config: Config, topic: str) -> str:
 
     aiokafka asks for metadata of a version before topics had ids; kafka-python does not. Raises BrokerUnavailable.
     """
+    if not reached(config):  # a client that fails to begin leaves a thread and its sockets behind
+        raise BrokerUnavailable(f"no Kafka broker answers at {config.broker}")
     try:
         admin = KafkaAdminClient(**connection(config))
         try:

@@ -33,9 +33,9 @@ from state.store import Store
 from stream.config import Config
 from stream.decode import DeadLetter, Decoder, Record
 from stream.lease import Lease
-from stream.messages import Request
+from stream.messages import UNREADABLE, Request
 from stream.outbox import LeaseLost, Outbox
-from stream.partitions import Partitions, skip
+from stream.partitions import Partitions, look_at_clocks, skip
 from stream.prequential import Prequential, decode_scores
 from stream.ranker import Answer, Ranker
 from stream.stride import Stride
@@ -80,6 +80,7 @@ class Worker:
         self._behind = False
         self._committed_at = 0.0
         self._told_of_lapse = False
+        self._cluster, self._clocks_seen = cluster, False
         self._failure: BaseException | None = None
 
     async def consume(self) -> None:
@@ -115,6 +116,9 @@ class Worker:
         store = self.tenure.store(number)
         if store is None:
             return
+        if not self._clocks_seen:
+            self._clocks_seen = True
+            look_at_clocks(records[0], self._config, self._cluster)
         if records[0].offset + store.state.base < store.state.next_offset:
             log.error("partition %d: the log went back to offset %d", number, records[0].offset)
             return await self.tenure.reopen(number)
@@ -256,12 +260,12 @@ class Worker:
             return
         for record in records:
             try:
-                request = msgspec.json.decode(record.value or b"", type=Request)
-            except msgspec.MsgspecError as error:
-                await self._outbox.bury(self._topics.requests, number, [DeadLetter(record, f"no request: {error}")])
-                continue
-            user = hash_id(str(request.user))
-            try:
+                try:
+                    request = msgspec.json.decode(record.value or b"", type=Request)
+                    user = hash_id(str(request.user))
+                except (*UNREADABLE, UnicodeEncodeError) as error:
+                    await self._outbox.bury(self._topics.requests, number, [DeadLetter(record, f"no request: {error}")])
+                    continue
                 async with self.tenure.turn:
                     if self._partitions.stores.get(number) is not store:
                         return

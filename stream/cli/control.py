@@ -175,7 +175,7 @@ async def ask(
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from stream.connection import connection
-    from stream.messages import Command, CommandReply, encode
+    from stream.messages import UNREADABLE, Command, CommandReply, encode
     from stream.refusal import unavailable
     from stream.topics import cluster_id
 
@@ -195,7 +195,10 @@ async def ask(
                 said = time.monotonic()
                 await producer.send_and_wait(settings.topics.commands, encode(told), key=told.id.encode())
             for record in (await listener.getmany(replies, timeout_ms=500)).get(replies, []):
-                reply = msgspec.json.decode(record.value, type=CommandReply)
+                try:
+                    reply = msgspec.json.decode(record.value or b"", type=CommandReply)
+                except UNREADABLE:  # anybody may write there
+                    continue
                 if reply.id != told.id:
                     continue
                 if reply.status in until:

@@ -99,6 +99,7 @@ def test_a_file_already_there_is_not_uploaded_again(store, tmp_path):
     tables = [{f.sha256 for f in m.files if f.name.endswith(".sst")} for m in (first, second)]
     assert tables[0] & tables[1]
     assert not tables[0] & set(put)
+    assert len(checkpoints._hashed) == len(second.files), "hashes of files that are gone are not kept for ever"
     assert publish(store, checkpoints, tmp_path) is None, "nothing is new: no checkpoint"
 
 

@@ -3,13 +3,14 @@
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from state import timeline
-from state.erasure import CHUNKS_AT_ONCE
+from state.erasure import CHUNKS_AT_ONCE, Erasure
 from state.events import hash_id
 from state.identity import Identity
 from state.journal import DAY_MS
@@ -185,4 +186,53 @@ def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     assert ANN in store.journal(0, FAR)["user"]
     finish(store)
     assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}
+    store.close()
+
+
+def test_who_is_forgotten_again_while_being_swept_is_swept_for_the_second_life_too(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    for _ in range(CHUNKS_AT_ONCE + 5):
+        apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000))
+    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    store.record_tombstones(store.erasures.untold())
+    store.erasures.sweep()
+    apply(store, Event("ann-who-leaves", "bread", 1_600_000_000_000 + 9 * DAY_MS))
+    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    finish(store)
+    assert len(store.journal(0, FAR)) == 0
+    store.close()
+
+
+def test_many_are_swept_at_once_and_a_store_opened_again_knows_who_is_left(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    many = [f"user-{n}" for n in range(50)]
+    apply(store, *(Event(user, f"item-{n % 7}", 1_600_000_000_000 + n * DAY_MS) for n, user in enumerate(many)))
+    apply(store, *(Event(user, "", FAR, "forget") for user in many), Event("bob", "milk", FAR))
+    assert len(store.erasures.untold()) == 50
+    store.record_tombstones(store.erasures.untold()[:20])
+    store.close()
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    assert store.erasing
+    assert {e.id for e in store.erasures.untold()} == set(many[20:])
+    store.record_tombstones(store.erasures.untold())
+    for _ in range(3):
+        store.erasures.sweep()
+    assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}
+    finish(store)
+    assert not store.erasing
+    assert store.erasures.users == []
+    store.close()
+
+
+def test_what_an_earlier_version_had_still_to_do_is_done(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *lives("ann-who-leaves", 5))
+    days = sorted({e.ts // DAY_MS for e in lives("ann-who-leaves", 5)})
+    store._db.put(b"erasing", msgspec.json.encode([Erasure(ANN, "ann-who-leaves", 4, days)]))
+    store.close()
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    assert store.erasing
+    finish(store)
+    assert not store.erasing
+    assert len(store.journal(0, FAR)) == 0
     store.close()

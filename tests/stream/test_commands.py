@@ -14,7 +14,8 @@ def test_a_command_said_again_is_not_obeyed_again():
 def test_what_is_no_command_is_passed_over():
     commands = Commands()
     assert commands.heard(None) is None
-    assert commands.heard(b"not json") is None
+    for junk in (b"not json", b"[" * 5000, b'{"command": "caf\xe9"}'):
+        assert commands.heard(junk) is None
 
 
 def test_what_is_remembered_is_bounded():

@@ -16,12 +16,16 @@ from stream.decode import Decoder
 BROKER_TIME = 1_700_000_000_000
 
 
+DAY_MS = 86_400_000
+
+
 @dataclass
 class Record:
     value: bytes | None
     offset: int = 0
     key: bytes | None = None
     timestamp: int = BROKER_TIME
+    timestamp_type: int = 1
 
 
 def decode(*values: bytes | None, clicks: Clicks = Clicks()):  # noqa: B008
@@ -69,6 +73,9 @@ def test_a_plain_click_takes_the_brokers_time():
         (click(ts=253_402_300_799_000), "ahead of the broker's clock"),
         (click(ts="9999-12-31T23:59:59Z"), "ahead of the broker's clock"),
         (click(ts=True), "neither milliseconds nor ISO-8601"),
+        (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "is no time in milliseconds"),
+        (b'{"user": "ann", "item": "milk", "ts": 1e300}', "is no time in milliseconds"),
+        (b'{"user": "ann", "item": "milk", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
         (click(event="explode"), "unknown event kind 'explode'"),
         (click(event=7), "unknown event kind 7"),
         (click(note="x" * 5_000_000), "more than clicks.max_message_bytes"),
@@ -176,3 +183,23 @@ def test_a_kind_of_ones_own_is_known_by_its_name():
     decoded = Decoder(Clicks(), state).decode([Record(click(event="wishlist"))])
     assert decoded.batch.events["kind"].tolist() == [code_of("wishlist")]
     assert decode(click(event="wishlist")).dead[0].reason.startswith("unknown event kind 'wishlist'")
+
+
+@pytest.mark.parametrize("given", [{}, {"ts": BROKER_TIME}], ids=["time left out", "time given"])
+@pytest.mark.parametrize("stamp", [-1, 0, 1_700_000_000, BROKER_TIME * 1000, BROKER_TIME * 10**6])
+@pytest.mark.parametrize("beside", [0, 3])
+def test_a_record_whose_own_timestamp_is_none_is_no_event_alone_or_beside_others(stamp, beside, given):
+    others = [Record(click(ts=BROKER_TIME), n) for n in range(beside)]
+    wrong = Record(click(**given), beside, timestamp=stamp)
+    last = Record(click(ts=BROKER_TIME), beside + 1)
+    decoded = Decoder(Clicks()).decode([*others, wrong, last])
+    assert [d.record.offset for d in decoded.dead] == [beside]
+    assert f"the record's own timestamp {stamp} is no time" in decoded.dead[0].reason
+    assert len(decoded.batch.events) == beside + 1
+
+
+def test_each_time_is_compared_with_its_own_records():
+    early = Record(click(ts=BROKER_TIME + 2 * DAY_MS), 0, timestamp=BROKER_TIME)
+    late = Record(click(ts=BROKER_TIME + 2 * DAY_MS), 1, timestamp=BROKER_TIME + 2 * DAY_MS)
+    decoded = Decoder(Clicks()).decode([early, late])
+    assert [d.record.offset for d in decoded.dead] == [0]

@@ -1,7 +1,10 @@
 """Names while others forget them."""
 
+from pathlib import Path
+
 import numpy as np
 
+from state.errors import StoreBlocked
 from state.events import hash_id
 from stream.names import Name, Names
 
@@ -44,3 +47,15 @@ def test_what_is_forgotten_while_it_is_looked_up_is_not_kept():
     assert names.of({MILK}) == {MILK: Name("milk", "Milk")}, "this answer was on its way"
     store.meanwhile = lambda: None
     assert names.of({MILK})[MILK].title == "Whole milk"
+
+
+def test_without_titles_for_now_names_come_without_and_are_not_kept_so():
+    class Away(Titles):
+        def get(self, items: np.ndarray) -> list[str | None]:
+            raise StoreBlocked("No space left on device", Path("titles"))
+
+    store = Store()
+    names = Names({0: store}, Away())
+    assert names.of({MILK}) == {MILK: Name("milk", None)}
+    assert names.of({MILK}) == {MILK: Name("milk", None)}
+    assert len(store.asked) == 2

@@ -33,7 +33,8 @@ def test_the_newest_pointer_is_followed_in_whatever_order_they_come(times):
 
 def test_what_is_no_pointer_changes_nothing():
     assert decode_pointer(None) is None
-    assert decode_pointer(b"junk") is None
+    for junk in (b"junk", b"[" * 5000, b'{"name": "caf\xe9"}'):
+        assert decode_pointer(junk) is None
     assert followed(pointer(3), None).champion == pointer(3)
 
 

@@ -152,13 +152,13 @@ def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(st
 
 def test_a_title_comes_with_its_item_and_changes_with_it(stall, versions, tmp_path):
     titles = Titles(tmp_path)
-    titles.apply({hash_id("item-4"): "Milk, 1 l"}, {0: 1})
+    titles.apply({hash_id("item-4"): "Milk, 1 l"}, "id", {0: 1})
     ranker = Ranker(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
     ranker.serve(serving("000001", versions[0]))
     found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
     assert found.pop("item-4") == "Milk, 1 l"
     assert set(found.values()) == {None}
-    titles.apply({hash_id("item-4"): "Milk, 2 l"}, {0: 2})
+    titles.apply({hash_id("item-4"): "Milk, 2 l"}, "id", {0: 2})
     ranker.names.forget([hash_id("item-4")])
     found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
     assert found["item-4"] == "Milk, 2 l"

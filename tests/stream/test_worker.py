@@ -159,10 +159,17 @@ def test_a_worker_that_lost_its_lease_as_dead_letters_were_sent_folds_nothing_an
 
 def test_a_request_that_is_none_is_buried_and_the_next_one_answered(shop):
     shop.fold({"user": "ann"})
-    asyncio.run(shop.worker._reply(0, [Record(b"no request", 0), Record(b'{"user": "ann", "id": "7"}', 1)]))
-    assert [topic for topic, *_ in shop.producer.sent] == [
-        shop.config.topics.dead_letters, shop.config.topics.replies
-    ]  # fmt: skip
+    bad = [b"no request", b"[" * 5000, '{"user": "José"}'.encode("latin-1"), b'{"user": "\\ud800"}', None]
+    asyncio.run(shop.worker._reply(0, [Record(value, n) for n, value in enumerate([*bad, b'{"user": "ann"}'])]))
+    to = [topic for topic, *_ in shop.producer.sent]
+    assert to == [shop.config.topics.dead_letters] * len(bad) + [shop.config.topics.replies]
+
+
+def test_a_bad_request_that_cannot_be_buried_in_time_is_read_again_by_who_has_the_partition_then(shop):
+    shop.fold({"user": "ann"})
+    shop.worker._lease._until = 0.0
+    asyncio.run(shop.worker._reply(0, [Record(b"no request", 0)]))
+    assert shop.producer.sent == []
 
 
 def test_the_group_is_told_the_next_offset_of_each_partition_in_its_own_log(shop):

@@ -1,0 +1,55 @@
+"""Titles of items as they come: the items topic, read into a store of its own beside the partitions."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from state.errors import StateError
+from state.events import hash_id
+from state.titles import Titles
+from stream.messages import UNREADABLE, ItemTitle
+from stream.names import Names
+from stream.pointers import consumer_partitions
+
+log = logging.getLogger("anabranch.titles")
+
+TRY_AGAIN_S = 5.0
+
+
+async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: Names) -> None:
+    """Follow the topic for ever, from where it was left; a topic made anew has another id, and begins anew."""
+    partitions = [TopicPartition(topic, number) for number in await consumer_partitions(reader, topic)]
+    reader.assign(partitions)
+    stored = titles.offsets(topic_id)
+    for partition in partitions:
+        reader.seek(partition, stored.get(partition.partition, 0))
+    while True:
+        for partition, records in (await reader.getmany(timeout_ms=500)).items():
+            found = dict(filter(None, map(title_of, records)))
+            while True:
+                try:
+                    titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1})
+                    break
+                except StateError as error:
+                    log.error("no title is read for now: %s. Trying again in %.0f s", error, TRY_AGAIN_S)
+                    await asyncio.sleep(TRY_AGAIN_S)
+                    with contextlib.suppress(StateError):  # then the next try says why not
+                        titles.reopen()
+            names.forget(found)
+
+
+def title_of(record: Any) -> tuple[int, str | None] | None:
+    """The item, a hash, and its title, None where that is taken away; None for a message that is no title."""
+    try:
+        item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
+        key = str(item.item).encode() if item else record.key
+        if item:
+            item.title.encode()
+    except (*UNREADABLE, UnicodeEncodeError) as error:
+        log.warning("items topic, offset %d: no title: %s", record.offset, error)
+        return None
+    return (hash_id(key), item.title if item else None) if key else None

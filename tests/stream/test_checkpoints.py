@@ -1,0 +1,41 @@
+"""Checkpoints of a worker's stores, whatever becomes of their topic."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from state.checkpoint import CheckpointStore
+from stream.checkpoints import Checkpoints
+from stream.config import Config
+from stream.lease import Lease
+from stream.partitions import Partitions
+from stream.topics import Log
+from tests.stream.test_partitions import add_events
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return Config(data=tmp_path / "data", artifacts=str(tmp_path / "artifacts"))
+
+
+def test_a_topic_made_anew_gets_checkpoints_of_its_own(config):
+    lease = Lease(60_000)
+    lease.confirmed(lease.now())
+    partitions = Partitions(config)
+    checkpoints = Checkpoints(config, partitions, lease)
+
+    def checkpoint(topic_id: str, count: int) -> list[int]:
+        log = Log("here", topic_id, 2, 0, 10**6)
+        if 0 in partitions.stores:
+            partitions.close(0)
+        store = partitions.stores[0] = partitions.open(0, log)
+        add_events(store, count)
+        asyncio.run(checkpoints._checkpoint(0))
+        found = CheckpointStore(config.artifacts, msgspec.structs.replace(store.identity)).usable()
+        return [manifest.marks.next_offset for manifest in found]
+
+    assert checkpoint("first", 40) == [40]
+    assert checkpoint("second", 10) == [10]
+    assert checkpoint("second", 10) == [20, 10]
+    partitions.close_all()
