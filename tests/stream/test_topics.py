@@ -33,6 +33,7 @@ def test_topics_that_are_asked_for_their_newest_word_are_compacted(config, monke
     compacted = {name for name, settings in made.items() if settings.get("cleanup.policy") == "compact"}
     assert compacted == {anew.topics.recommendations, anew.topics.items, anew.topics.models}
     assert compacted < made.keys()
+    assert made[anew.topics.clicks] == {"message.timestamp.type": "LogAppendTime"}
 
 
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(config):
