@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ConsumerStoppedError
 
 from state.errors import StateError
 from state.events import hash_id
@@ -21,14 +22,18 @@ TRY_AGAIN_S = 5.0
 
 
 async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: Names) -> None:
-    """Follow the topic for ever, from where it was left; a topic made anew has another id, and begins anew."""
+    """Follow the topic from where it was left, or from its beginning where it was made anew, until the reader stops."""
     partitions = [TopicPartition(topic, number) for number in await consumer_partitions(reader, topic)]
     reader.assign(partitions)
     stored = titles.offsets(topic_id)
     for partition in partitions:
         reader.seek(partition, stored.get(partition.partition, 0))
     while True:
-        for partition, records in (await reader.getmany(timeout_ms=500)).items():
+        try:
+            polled = await reader.getmany(timeout_ms=500)
+        except ConsumerStoppedError:
+            return
+        for partition, records in polled.items():
             found = dict(filter(None, map(title_of, records)))
             while True:
                 try:

@@ -32,6 +32,8 @@ BAD = [
     (b'{"user": "ann", "item": "milk", "ts": 253402300799000}', "ahead of the broker's clock"),
     (b'{"user": "ann", "item": "milk", "ts": NaN}', "not JSON"),
     (b'{"user": "ann", "item": "milk", "event": "teleport"}', "unknown event kind"),
+    (b'{"user": "ann", "item": "milk", "x": ' + b"[" * 2000 + b"]" * 2000 + b"}", "nested too deeply"),
+    (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "no time in milliseconds"),
     (b'{"user": "ann", "item": "' + b"m" * (5 << 20) + b'"}', "max_message_bytes"),
 ]
 GOOD = [
@@ -82,6 +84,36 @@ def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered
     assert sum(m.dead for m in marks) == len(BAD)
     assert sum(m.applied for m in marks) == len(GOOD) + 1
     assert sum(m.key_mismatch for m in marks) == 1
+
+
+def test_what_is_no_message_on_any_other_topic_is_passed_by(config, producer):
+    latin = '{"user": "José", "item": "José", "title": "José"}'.encode("latin-1")
+    topics, log = config.topics, config.data / "worker.log"
+
+    def click(user: str) -> None:
+        producer.send(topics.clicks, key=user.encode(), value=json.dumps({"user": user, "item": "milk"}).encode())
+        producer.flush()
+
+    def answers() -> list:
+        return read_all(config, topics.recommendations)
+
+    with anabranch(config, "worker"):
+        click("ann")
+        until(answers)  # the stores are open
+        for topic in (topics.items, topics.requests, topics.models, topics.commands):
+            for junk in (latin, b"[" * 5000, None):
+                producer.send(topic, key=b"ann", value=junk)
+        producer.send(topics.items, value=b'{"item": "milk", "title": "Milk"}')
+        producer.flush()
+        until(lambda: log.read_text().count("no title") == 2)
+        until(lambda: len(read_all(config, topics.dead_letters)) == 3)
+        click("ann")
+        answer = until(lambda: len(found := answers()) == 2 and found[-1])
+        assert json.loads(answer.value)["items"][0]["title"] == "Milk"
+    with anabranch(config, "worker"):  # what is there is read again at the next start
+        click("bob")
+        until(lambda: len(answers()) == 3)
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_version_that_is_not_what_its_pointer_says_is_not_served(config, producer):
