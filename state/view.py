@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from state.settings import StateSettings
 from state.timeline import ALL_TIME
 
 SCRATCH = "anabranch-view-"
+CREATED_WITHIN_S = 2.0
+"""A store that cannot be opened for longer is not just being created."""
+LOOK_EVERY_S = 0.1
 
 
 def partition_path(data: Path, topic: str, partition: int) -> Path:
@@ -28,7 +32,7 @@ def partition_path(data: Path, topic: str, partition: int) -> Path:
 def partitions_in(data: Path, topic: str) -> list[int]:
     """Partitions that have a store in the data directory."""
     numbers = (p.name.removeprefix(f"{topic}-") for p in data.glob(f"{topic}-*") if (p / "CURRENT").exists())
-    return sorted(int(n) for n in numbers if n.isdigit())
+    return sorted(int(n) for n in numbers if n.isdecimal())
 
 
 class View:
@@ -43,6 +47,8 @@ class View:
         sweep()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
         self.partitions: dict[int, Partition] = {}
+        self.unreadable: dict[int, StateError] = {}
+        """Partitions that have a store which could not be opened when last looked at, and why."""
         self.refresh()
 
     def __enter__(self) -> "View":
@@ -52,7 +58,8 @@ class View:
         self.close()
 
     def refresh(self) -> None:
-        """Catch up with the workers: new writes and new partitions."""
+        """Catch up with the workers: new writes and new partitions; `unreadable` has those that cannot be opened."""
+        self.unreadable.clear()
         for number, partition in list(self.partitions.items()):
             try:
                 partition._db.try_catch_up_with_primary()
@@ -67,8 +74,21 @@ class View:
                     self.partitions[number] = Partition(
                         open_rocksdb(path, self._settings, access), self._settings, path
                     )
-                except StateError:
-                    continue  # being created by a worker at this moment; the next refresh sees it
+                except StateError as error:  # perhaps being created by a worker; the next refresh sees it
+                    self.unreadable[number] = error
+
+    def settle(self, within_s: float = CREATED_WITHIN_S) -> None:
+        """Give workers time to create their stores: those `unreadable` then stay so."""
+        until = time.monotonic() + within_s
+        while self.unreadable and time.monotonic() < until:
+            time.sleep(LOOK_EVERY_S)
+            self.refresh()
+
+    def need_all(self) -> None:
+        """Refuse to answer from a part of the state. Raises the StateError of a store that cannot be opened."""
+        self.settle()
+        for error in self.unreadable.values():
+            raise error
 
     def sequences(self, users: Ids) -> Sequences:
         """The users' sequences, in the order asked for."""

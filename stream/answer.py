@@ -34,6 +34,8 @@ def answer_now(config: Config, view: View, champion: Pointer | None, user: str) 
         raise AnabranchError(str(error)) from None
     key = hash_id(user)
     one = np.array([key], np.uint64)
+    if not view.partitions:
+        raise AnabranchError(f"no state in {config.data}: has a worker run with this --data yet?")
     number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
     steps = view.partitions[number].sequences(one).steps
     ts = int(steps["ts"][-1]) if len(steps) else -1

@@ -262,7 +262,24 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
         raise ConfigError(_explain(error, env=env)) from None
     except ValueError as error:
         raise ConfigError(f"setting 'state.kinds': {error}") from None
+    _check_addresses(config.broker)
     return config
+
+
+def _check_addresses(broker: str) -> None:
+    """Refuse what the Kafka clients could not take apart. Raises ConfigError."""
+    for address in broker.split(","):
+        host, colon, port = address.strip().rpartition(":")
+        if not colon or port.endswith("]"):  # the clients know a port where none is named
+            host, port = address.strip(), "9092"
+        try:
+            host.encode("idna")
+            if not 0 < int(port) < 1 << 16:
+                raise ValueError
+        except ValueError:
+            raise ConfigError(
+                f"setting 'broker': {address.strip()!r} is no HOST:PORT, whose port is a number up to 65535"
+            ) from None
 
 
 def _with_built_in_kinds(tree: dict[str, Any]) -> None:
@@ -296,11 +313,17 @@ def _from_file(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:
         if explicit is None:
             return {}
         raise ConfigError(f"there is no configuration file {str(file)!r}") from None
+    except OSError as error:
+        raise ConfigError(f"the configuration file {str(file)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: object, source: str) -> None:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:  # RocksDB and Kafka take nothing else
+        raise ConfigError(f"{source}: {str(value)!r} is not UTF-8") from None
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):

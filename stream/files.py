@@ -1,19 +1,22 @@
 """Events from files: CSV with a header, or JSON lines; plain or .gz, or standard input.
 
-A broken line is told by its number and the rest goes on. `timestamp` holds seconds, as in public data sets; `ts` holds
-milliseconds or ISO-8601, as in clicks.
+A broken line, also one that is not UTF-8, is told by its number and the rest goes on. `timestamp` holds seconds, as in
+public data sets; `ts` holds milliseconds or ISO-8601, as in clicks.
 """
 
 import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import numpy as np
 
 from state.events import Ints
@@ -23,11 +26,16 @@ from stream.times import iso_ms
 Row = dict[str, Any]
 Complain = Callable[[int, str], None]
 
+TIMES_END = 2**63
+"""A time in ms is less; the state has eight bytes for it."""
+
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[IO[str]]:
     """The text of a file, a .gz file or "-"; a byte-order mark is passed over. Raises AnabranchError."""
     if file == "-":
+        if sys.stdin is None:
+            raise AnabranchError("cannot read -: standard input is closed")
         yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="")
         return
     try:
@@ -41,50 +49,101 @@ def opened(file: str) -> Iterator[IO[str]]:
 def rows(text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
     """Rows of a file that have the `needed` fields, with the number of their line; `timestamp` has become `ts`.
 
-    Broken lines go to `complain` with their number and reason. Raises AnabranchError when a CSV lacks a needed column.
+    Broken lines go to `complain` with their number and reason. Raises AnabranchError when a CSV lacks a needed column,
+    or the file cannot be read on.
     """
-    first = text.readline()
+    lines = _lines(text)
+    first = next(lines, "")
     read = _json_rows if first.lstrip().startswith("{") else _csv_rows
-    for number, row in read(first, text, needed, complain) if first.strip() else ():
+    for number, row in read(first, lines, needed, complain) if first.strip() else ():
+        if not _is_utf8(row):
+            complain(number, "is not UTF-8")
+            continue
         if empty := next((n for n in needed if row.get(n) in (None, "")), None):
             complain(number, f"has no {empty}")
             continue
-        if "timestamp" in row and "ts" not in row:
-            try:
-                row["ts"] = int(float(row["timestamp"]) * 1000)
-            except (TypeError, ValueError, OverflowError):
-                complain(number, f"timestamp {row['timestamp']!r} is not a number of seconds")
-                continue
-            del row["timestamp"]
-        elif isinstance(ts := row.get("ts"), str) and ts.isdecimal():
-            row["ts"] = int(ts)
+        if wrong := _set_time(row):
+            complain(number, wrong)
+            continue
         yield number, row
 
 
-def _json_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
-    line, number = first, 1
-    while line:
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict):
-                yield number, row
-            else:
-                complain(number, "is not a JSON object")
-        line, number = text.readline(), number + 1
+def _lines(text: IO[str]) -> Iterator[str]:
+    number = 0
+    try:
+        for number, line in enumerate(text, 1):  # noqa: B007  told where it breaks off
+            yield line
+    except (OSError, EOFError, zlib.error) as error:
+        beyond = f" beyond line {number}" if number else ""
+        raise AnabranchError(f"cannot read {text.name}{beyond}: {_why(error)}") from None
 
 
-def _csv_rows(first: str, text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
-    header = [name.strip() for name in next(csv.reader([first]))]
+def _why(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the compressed file is cut off: copy or compress it anew"
+    if isinstance(error, gzip.BadGzipFile | zlib.error):
+        return f"it is no sound gzip file, as its name says it were: {error}"
+    return str(error.strerror if isinstance(error, OSError) else error)
+
+
+def _is_utf8(what: Row | list[str]) -> bool:
+    """Whether all text in it can be sent: bytes that were not UTF-8, and half a surrogate pair of JSON, cannot."""
+    try:
+        msgspec.json.encode(what)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _set_time(row: Row) -> str | None:
+    """Make `timestamp`, or a `ts` of digits, a `ts` in ms; what is wrong with it where it cannot be one."""
+    if "timestamp" in row and "ts" not in row:
+        try:
+            row["ts"] = int(float(row["timestamp"]) * 1000)
+        except (TypeError, ValueError, OverflowError):
+            return f"timestamp {row['timestamp']!r} is not a number of seconds"
+        del row["timestamp"]
+    elif isinstance(ts := row.get("ts"), str) and ts.isdecimal():
+        if len(ts) > len(str(TIMES_END)):
+            return f"has a ts of {len(ts)} digits, which is no time in ms"
+        row["ts"] = int(ts)
+    if isinstance(ts := row.get("ts"), int | float) and not abs(ts) < TIMES_END:
+        return f"ts {ts} is no time in ms"
+    return None
+
+
+def _json_rows(
+    first: str, lines: Iterator[str], needed: tuple[str, ...], complain: Complain
+) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(itertools.chain([first], lines), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            complain(number, "is not a JSON object")
+
+
+def _csv_rows(
+    first: str, lines: Iterator[str], needed: tuple[str, ...], complain: Complain
+) -> Iterator[tuple[int, Row]]:
+    try:
+        header = [name.strip() for name in next(csv.reader([first]))]
+    except csv.Error as error:
+        raise AnabranchError(f"the CSV's first line does not name its columns: {error}") from None
+    if not _is_utf8(header):
+        raise AnabranchError(f"the CSV is not UTF-8: its first line is {first.strip()[:100]!r}; convert it (iconv)")
     missing = [name for name in needed if name not in header]
     if missing:
         raise AnabranchError(
             f"the CSV has no column {', '.join(map(repr, missing))}: "
             f"its first line names {', '.join(map(repr, header))}"
         )
-    reader = csv.reader(text)
+    reader = csv.reader(lines)
     while True:
         try:
             values = next(reader)

@@ -23,12 +23,14 @@ FORGET = "forget"
 
 
 def forget(config: Config, user: str, within_s: float) -> dict[str, Any]:
-    """Publish a forget event, wait until it is done, and search what is left. Raises AnabranchError.
+    """Publish a forget event, wait until it is done, and search what is left. Raises AnabranchError, or
+    StateError before anything is published.
 
     The event goes where the user's key leads, and to every partition whose store here knows the user: a shop that keys
     its clicks otherwise has them elsewhere.
     """
     with View(config.data, config.topics.clicks, config.state) as view:
+        view.need_all()
         key = np.array([hash_id(user)], np.uint64)
         known = [n for n, partition in view.partitions.items() if len(partition.sequences(key).steps)]
         offsets = asyncio.run(_publish(config, user, known))

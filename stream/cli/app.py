@@ -32,6 +32,15 @@ def configured(config: Path | None, data: Path | None, broker: str | None, **mor
     return load(config, data=data, broker=broker, **more)
 
 
+def utf8(text: str | None) -> str | None:
+    """Refuse an argument that is not UTF-8, as the names in messages are."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{text!r} is not UTF-8") from None
+    return text
+
+
 def need_broker(config: "Config") -> "Config":
     """Refuse a command that cannot do without a broker."""
     if not config.broker:

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker, utf8
 
 
 @app.command()
 def forget(
-    name: Annotated[str, typer.Argument(metavar="USER")],
+    name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)],
     within_s: Annotated[float, typer.Option("--within", help="Seconds to wait for the worker.")] = 120.0,
     data: DataOption = None,
     broker: BrokerOption = None,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, utf8
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
+    from state.errors import StateError
     from state.view import View
     from stream.config import Config
     from stream.messages import Pointer
@@ -46,8 +47,10 @@ def status(
         except BrokerUnavailable as error:
             note(str(error))
     pointers = pointers_of(settings)
-    with view_of(settings) as view:
+    with view_of(settings, whole=False) as view:
         found = report.status(settings, view, ends, pointers)
+        for unreadable in view.unreadable.values():
+            note(mended(unreadable))
     if as_json:
         return show_json(found)
     table = Table("partition", "next offset", "log end", "lag", box=None)
@@ -117,7 +120,7 @@ def show_comparison(found: dict[str, Any]) -> None:
 
 @app.command()
 def user(
-    name: Annotated[str, typer.Argument(metavar="USER")],
+    name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)],
     at: AtOption = None,
     data: DataOption = None,
     broker: BrokerOption = None,
@@ -144,7 +147,7 @@ def user(
 
 @app.command()
 def item(
-    name: Annotated[str, typer.Argument(metavar="ITEM")],
+    name: Annotated[str, typer.Argument(metavar="ITEM", callback=utf8)],
     at: AtOption = None,
     data: DataOption = None,
     broker: BrokerOption = None,
@@ -228,8 +231,11 @@ def window(settings: "Config", start: int, end: int, out: Path | None, as_json: 
     if out is not None:
         import numpy as np
 
-        with out.open("wb") as file:
-            np.savez(file, user=events["user"], item=events["item"], ts=events["ts"], kind=events["kind"])
+        try:
+            with out.open("wb") as file:
+                np.savez(file, user=events["user"], item=events["item"], ts=events["ts"], kind=events["kind"])
+        except OSError as error:
+            raise AnabranchError(f"cannot write --out {out}: {error.strerror}") from None
     if as_json:
         return show_json(found)
     show(
@@ -240,7 +246,7 @@ def window(settings: "Config", start: int, end: int, out: Path | None, as_json: 
 
 @app.command()
 def recommend(
-    name: Annotated[str, typer.Argument(metavar="USER")],
+    name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)],
     data: DataOption = None,
     broker: BrokerOption = None,
     config: ConfigOption = None,
@@ -320,8 +326,11 @@ def pointers_of(settings: "Config") -> "Pointers":
     return remembered(settings.data)
 
 
-def view_of(settings: "Config") -> "View":
-    """The state in the data directory. Raises AnabranchError where there is none."""
+def view_of(settings: "Config", *, whole: bool = True) -> "View":
+    """The state in the data directory: all partitions, or not `whole`, those that can be read.
+
+    Raises AnabranchError where there is none, or it cannot be read.
+    """
     from state.view import View, partitions_in
 
     if not partitions_in(settings.data, settings.topics.clicks):
@@ -329,7 +338,21 @@ def view_of(settings: "Config") -> "View":
             f"no state in {settings.data}: `anabranch up` or `anabranch worker` makes it; "
             f"--data names another directory"
         )
-    return View(settings.data, settings.topics.clicks, settings.state)
+    view = View(settings.data, settings.topics.clicks, settings.state)
+    view.settle()
+    unreadable = list(view.unreadable.values())
+    if unreadable and (whole or not view.partitions):
+        view.close()
+        raise AnabranchError(mended(unreadable[0]))
+    return view
+
+
+def mended(error: "StateError") -> str:
+    """Why a store cannot be read, with what mends it."""
+    from state.errors import StoreUnreadable
+
+    by = "; a worker started on this --data moves it aside and restores it (docs/faults.md)"
+    return f"{error}{by if isinstance(error, StoreUnreadable) else ''}"
 
 
 def show(what: Any) -> None:
@@ -371,14 +394,16 @@ def number(value: int | None) -> str:
 
 def instant(text: str) -> int:
     """A time as a person writes it, ms or ISO-8601 (UTC where no zone is given), in ms."""
-    if text.isdigit():
-        return int(text)
+    from state.timeline import ALL_TIME
     from stream.times import iso_ms
 
     try:
-        return iso_ms(text)
+        ms = int(text) if text.isdecimal() else iso_ms(text)
+        if ms > ALL_TIME:
+            raise ValueError(ms)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no time: give milliseconds or ISO-8601 (2026-11-24T18:00)") from None
+    return ms
 
 
 def moment(ts: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker, utf8
 from stream.cli.inspect import serving, show, show_json
 from stream.cli.run import owned
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 COPIED_WITHIN_S = 120.0
 SWAPPED_WITHIN_S = 30.0
 
-PlaceArgument = Annotated[str, typer.Argument(metavar="DIR", help="A path or an fsspec URL (s3://, gs://).")]
+PlaceArgument = Annotated[
+    str, typer.Argument(metavar="DIR", help="A path or an fsspec URL (s3://, gs://).", callback=utf8)
+]
 
 
 @app.command()
@@ -108,9 +110,9 @@ def parse_since(text: str) -> "Since":
 
     if text == "earliest":
         return Since()
-    if text.isdecimal():
-        return Since(offset=int(text))
     try:
+        if text.isdecimal():
+            return Since(offset=int(text))
         return Since(ts_ms=iso_ms(text))
     except ValueError:
         raise ConfigError(
@@ -157,7 +159,10 @@ def copied(settings: "Config") -> "Iterator[list[Path]]":
 
 
 def swap_now(settings: "Config", numbers: list[int]) -> bool:
-    """Have rebuilds take their stores' places: through the worker that holds them, or here where none does."""
+    """Have rebuilds take their stores' places: through the worker that holds them, or here where none does.
+
+    Return whether anybody did. Raises AnabranchError where the worker could not.
+    """
     from state.view import partition_path
     from stream.cli.control import ask
     from stream.partitions import swap
@@ -169,9 +174,11 @@ def swap_now(settings: "Config", numbers: list[int]) -> bool:
             return True
     except DataDirectoryError:
         try:
-            asyncio.run(ask(settings, "swap", ("done", "failed"), SWAPPED_WITHIN_S))
+            reply = asyncio.run(ask(settings, "swap", ("done", "failed"), SWAPPED_WITHIN_S))
         except AnabranchError:
             return False
+        if reply.status == "failed":
+            raise AnabranchError(f"the rebuilt state was not swapped in: {reply.message}") from None
         return True
 
 

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
+from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker, utf8
 
 
 @app.command()
 def watch(
-    user: Annotated[str | None, typer.Argument(help="Only this user's.")] = None,
+    user: Annotated[str | None, typer.Argument(help="Only this user's.", callback=utf8)] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="End after this many.")] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Also those already there.")] = False,
     data: DataOption = None,

@@ -4,9 +4,53 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from pathlib import Path
 
+import pytest
+
+from state.errors import StoreUnreadable
+from state.identity import Identity
 from state.settings import StateSettings
+from state.store import Store
 from state.view import View
+from tests.state.oracle import Event, apply
+
+
+def two_partitions(data: Path) -> Path:
+    """Two stores, and of the second one's files the one that RocksDB reads first."""
+    for number in (0, 1):
+        store = Store(data / f"clicks-{number}", Identity("cluster", "clicks", number, 2, 100, 32), StateSettings())
+        apply(store, Event(f"user-{number}", "milk", 1_700_000_000_000))
+        store.close()
+    return data / "clicks-1" / "CURRENT"
+
+
+def test_a_store_that_cannot_be_opened_is_remembered_with_the_reason_and_the_others_are_read(tmp_path):
+    current = two_partitions(tmp_path)
+    sound = current.read_text()
+    current.write_text("nonsense")
+    with View(tmp_path, "clicks", StateSettings()) as view:
+        assert list(view.partitions) == [0]
+        with pytest.raises(StoreUnreadable, match=r"cannot open .*clicks-1"):
+            view.need_all()
+        current.write_text(sound)
+        view.refresh()
+        assert list(view.partitions) == [0, 1]
+        view.need_all()
+
+
+def test_a_store_that_is_just_being_created_is_waited_for(tmp_path):
+    current = two_partitions(tmp_path)
+    sound = current.read_text()
+    current.write_text("")
+    with View(tmp_path, "clicks", StateSettings()) as view:
+        assert list(view.unreadable) == [1]
+        created = threading.Timer(0.3, current.write_text, [sound])
+        created.start()
+        view.need_all()
+        created.join()
+        assert list(view.partitions) == [0, 1]
 
 
 def test_what_a_killed_view_left_in_tmp_is_swept_by_the_next(tmp_path, monkeypatch):

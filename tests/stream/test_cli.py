@@ -10,6 +10,11 @@ import pytest
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
+from stream.cli import control, recovery
+from stream.cli.run import owned
+from stream.config import Config
+from stream.errors import AnabranchError, BrokerUnavailable
+from stream.messages import CommandReply
 from tests.state.oracle import Event, apply
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,6 +54,13 @@ def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.Comp
             2,
             "kafka.security is 'ssl', but no broker is named, and the embedded one speaks plaintext only",
         ),
+        (["status", "--broker", "localhost:abc"], {}, 2, "setting 'broker': 'localhost:abc' is no HOST:PORT"),
+        (["status", "--config", "/"], {}, 2, "the configuration file '/' cannot be read: Is a directory"),
+        (["status", "--data", "caf\udce9"], {}, 2, "--data: 'caf\\udce9' is not UTF-8"),
+        (["backup", "caf\udce9"], {}, 2, "'caf\\udce9' is not UTF-8"),
+        (["forget", "caf\udce9", "--broker", "x:1"], {}, 2, "'caf\\udce9' is not UTF-8"),
+        (["watch", "caf\udce9", "--broker", "x:1"], {}, 2, "'caf\\udce9' is not UTF-8"),
+        (["replay", "--from", "9" * 5000, "--broker", "x:1"], {}, 2, "is neither `earliest`, an offset"),
         (["nonsense"], {}, 2, "No such command"),
     ],
 )
@@ -84,10 +96,73 @@ def test_a_second_worker_on_one_data_directory_is_refused(tmp_path):
     assert found.returncode == 1
 
 
-def test_a_users_sequence_is_shown_as_it_was_then(tmp_path):
-    store = Store(tmp_path / "clicks-0", Identity("cluster", "clicks", 0, 1, 100, 32), StateSettings())
+def shop(data: Path, partition: int = 0) -> None:
+    """A store with two events of one user."""
+    identity = Identity("cluster", "clicks", partition, 1, 100, 32)
+    store = Store(data / f"clicks-{partition}", identity, StateSettings())
     apply(store, Event("ann", "milk", 1_700_000_000_000), Event("ann", "bread", 1_700_000_060_000))
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["user", "ann", "--at", "²"], 2, "'²' is no time"),
+        (["item", "milk", "--at", "99999999999999999999999"], 2, "'99999999999999999999999' is no time"),
+        (["graph", "--to", "9" * 5000], 2, "is no time"),
+        (["graph", "--out", "/"], 1, "cannot write --out /: Is a directory"),
+        (["user", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
+        (["item", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
+        (["recommend", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
+    ],
+)
+def test_a_mistake_about_a_state_that_is_there_is_told_in_words(tmp_path, words, status, said):
+    shop(tmp_path)
+    found = anabranch(*words, "--data", str(tmp_path))
+    assert said in found.stderr.replace("\n", " ")
+    assert (found.returncode, found.stdout) == (status, "")
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("words", [["user", "ann"], ["item", "milk"], ["graph"], ["recommend", "ann"], ["status"]])
+def test_nothing_is_answered_from_a_state_that_cannot_be_read(tmp_path, words):
+    shop(tmp_path)
+    (tmp_path / "clicks-0" / "CURRENT").write_text("nonsense")
+    found = anabranch(*words, "--data", str(tmp_path))
+    assert f"anabranch: RocksDB cannot open {tmp_path}/clicks-0" in found.stderr
+    assert "a worker started on this --data moves it aside" in found.stderr
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "Traceback" not in found.stderr
+
+
+def test_status_tells_of_what_can_be_read_and_names_what_cannot(tmp_path):
+    shop(tmp_path, 0)
+    shop(tmp_path, 1)
+    (tmp_path / "clicks-1" / "CURRENT").write_text("nonsense")
+    found = anabranch("status", "--json", "--data", str(tmp_path))
+    assert [p["partition"] for p in json.loads(found.stdout)["partitions"]] == [0]
+    assert f"RocksDB cannot open {tmp_path}/clicks-1" in found.stderr
+    assert found.returncode == 0
+
+
+def test_a_worker_that_could_not_swap_a_rebuild_in_is_not_said_to_have_done_so(tmp_path, monkeypatch):
+    async def failed(*_: object) -> CommandReply:
+        return CommandReply("1", "failed", "worker 0: the disk is full")
+
+    async def nobody(*_: object) -> CommandReply:
+        raise BrokerUnavailable("nobody answers")
+
+    config = Config(data=tmp_path, broker="x:1")
+    with owned(config, "worker"):
+        monkeypatch.setattr(control, "ask", failed)
+        with pytest.raises(AnabranchError, match="the rebuilt state was not swapped in: worker 0: the disk is full"):
+            recovery.swap_now(config, [0])
+        monkeypatch.setattr(control, "ask", nobody)
+        assert recovery.swap_now(config, [0]) is False
+
+
+def test_a_users_sequence_is_shown_as_it_was_then(tmp_path):
+    shop(tmp_path)
 
     def items(*more: str) -> list[str]:
         found = anabranch("user", "ann", "--data", str(tmp_path), "--json", *more)

@@ -58,12 +58,31 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
         ("[kafka]\nsecurity = 'ssl'\nca_file = '/nowhere'", "ca_file = '/nowhere': there is no such file"),
         ("[kafka]\nsecurity = 'ssl'\nkey_file = 'anabranch.toml'", "key_file is set, but not kafka.cert_file"),
         ("[trainer", "not valid TOML"),
+        ("broker = 'localhost:abc'", "setting 'broker': 'localhost:abc' is no HOST:PORT"),
+        ("broker = 'a:1, b:'", "setting 'broker': 'b:' is no HOST:PORT"),
+        ("broker = 'a:65536'", "setting 'broker': 'a:65536' is no HOST:PORT"),
+        ("broker = 'a..b:1'", "setting 'broker': 'a..b:1' is no HOST:PORT"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=said):
         load(written(tmp_path, text), {})
+
+
+@pytest.mark.parametrize("broker", ["", "kafka", "a:9092, b:9093", "[::1]:9092", "[::1]"])
+def test_what_the_kafka_clients_take_for_an_address_is_taken(broker):
+    assert load(None, {}, broker=broker).broker == broker
+
+
+def test_a_directory_is_no_configuration_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"the configuration file '.*' cannot be read: Is a directory"):
+        load(tmp_path, {})
+
+
+def test_a_value_that_is_not_utf8_is_refused_by_its_name():
+    with pytest.raises(ConfigError, match=r"--data: 'caf\\udce9' is not UTF-8"):
+        load(None, {}, data=Path("caf\udce9"))
 
 
 def test_a_wrong_variable_is_named_as_it_was_set():

@@ -23,6 +23,84 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_goes_on(tmp_path):
     assert [line for line, _ in broken] == [3, 5, 6]
 
 
+def test_a_line_that_is_not_utf8_is_told_and_the_rest_goes_on(tmp_path):
+    file = tmp_path / "e.csv"
+    file.write_bytes(b"user,item\nann,milk\nren\xe9,tea\nbob,bread\n")
+    found, broken = read(file)
+    assert [r["user"] for r in found] == ["ann", "bob"]
+    assert broken == [(3, "is not UTF-8")]
+
+
+def test_half_a_surrogate_pair_breaks_its_line_of_json_and_no_other(tmp_path):
+    file = tmp_path / "e.jsonl"
+    file.write_bytes(
+        b'{"user": "\\ud83d", "item": "milk"}\n{"user": "a", "item": "b", "more": ["\\udc00"]}\n'
+        b'{"user": "ren\xe9", "item": "tea"}\n{"user": "\\ud83d\\uded2", "item": "bread"}\n'
+    )
+    found, broken = read(file)
+    assert [r["user"] for r in found] == ["🛒"]
+    assert [line for line, _ in broken] == [1, 2, 3]
+
+
+def test_a_header_that_is_not_utf8_is_told_once(tmp_path):
+    file = tmp_path / "e.csv"
+    file.write_bytes("user,item,prénom\nann,milk,x\n".encode("latin-1"))
+    with pytest.raises(AnabranchError, match="the CSV is not UTF-8"):
+        read(file)
+
+
+def test_a_header_that_is_too_long_is_told(tmp_path):
+    file = tmp_path / "e.csv"
+    file.write_text("x" * 200_000)
+    with pytest.raises(AnabranchError, match="does not name its columns: field larger than field limit"):
+        read(file)
+
+
+def test_json_that_is_nested_too_deeply_breaks_its_line_alone(tmp_path):
+    file = tmp_path / "e.jsonl"
+    deep = '{"user": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    file.write_text('{"user": "ann", "item": "milk"}\n' + deep + '\n{"user": "bob", "item": "tea"}\n')
+    found, broken = read(file)
+    assert [r["user"] for r in found] == ["ann", "bob"]
+    assert broken == [(2, "is not a JSON object")]
+
+
+@pytest.mark.parametrize("time", ['"ts": "' + "9" * 5000 + '"', '"ts": 1' + "0" * 400, '"ts": 1e300', '"ts": Infinity'])
+def test_a_time_that_no_clock_shows_breaks_its_line(tmp_path, time):
+    file = tmp_path / "e.jsonl"
+    file.write_text('{"user": "a", "item": "x", ' + time + '}\n{"user": "b", "item": "y", "ts": 7}\n')
+    broken: list[tuple[int, str]] = []
+    users, _, ts = read_interactions(str(file), lambda line, why: broken.append((line, why)))
+    assert (users, ts.tolist()) == (["b"], [7])
+    assert [line for line, _ in broken] == [1]
+
+
+def test_a_gz_file_that_is_none_is_told_by_its_name(tmp_path):
+    file = tmp_path / "e.csv.gz"
+    file.write_text("user,item\nann,milk\n")
+    with pytest.raises(AnabranchError, match=r"cannot read .*e\.csv\.gz: it is no sound gzip file"):
+        read(file)
+
+
+def test_what_stands_before_the_end_of_a_cut_off_gz_file_is_read_and_the_end_is_told(tmp_path):
+    file = tmp_path / "e.csv.gz"
+    lines = "".join(f"user-{n},item-{n * n}\n" for n in range(20_000))
+    whole = gzip.compress(f"user,item\n{lines}".encode())
+    file.write_bytes(whole[: len(whole) // 2])
+    found: list[dict] = []
+    told = r"cannot read .*e\.csv\.gz beyond line [1-9]\d*: the compressed file is cut off"
+    with opened(str(file)) as text, pytest.raises(AnabranchError, match=told):
+        found.extend(row for _, row in rows(text, ("user", "item"), lambda *_: None))
+    assert found[1000] == {"user": "user-1000", "item": "item-1000000"}
+
+
+def test_damage_within_a_gz_file_is_told(tmp_path):
+    file = tmp_path / "e.csv.gz"
+    file.write_bytes(gzip.compress(b"user,item\nann,milk\n")[:10] + b"\xff" * 30)
+    with pytest.raises(AnabranchError, match="it is no sound gzip file"):
+        read(file)
+
+
 def test_json_lines_are_read_as_well(tmp_path):
     file = tmp_path / "e.jsonl"
     file.write_text('{"user": "ann", "item": "milk"}\nnonsense\n[1]\n{"user": "bob"}\n{"user": 7, "item": "tea"}\n')
