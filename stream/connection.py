@@ -10,6 +10,8 @@ import socket
 import ssl
 from typing import Any
 
+from aiokafka.conn import collect_hosts
+
 from stream.config import Config, Kafka
 from stream.errors import ConfigError
 
@@ -28,12 +30,9 @@ def addresses(config: Config) -> list[str]:
 
 def reached(config: Config) -> bool:
     """Whether any of them takes a connection."""
-    for address in addresses(config):
-        host, _, port = address.rpartition(":")
-        with (
-            contextlib.suppress(OSError, ValueError),
-            socket.create_connection((host.strip("[]"), int(port)), REACHED_S),
-        ):
+    for host, port, _ in collect_hosts(addresses(config)):
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, port), REACHED_S).close()
             return True
     return False
 

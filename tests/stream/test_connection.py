@@ -1,7 +1,9 @@
 """What `[kafka]` becomes for the clients: every client the same, and the password in no message."""
 
 import asyncio
+import socket
 import ssl
+import threading
 import traceback
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from stream.config import Config, Kafka, load
-from stream.connection import connection, faust_connection
-from stream.errors import BrokerRefused, ConfigError
+from stream.connection import connection, faust_connection, reached
+from stream.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from stream.refusal import unavailable
+from stream.topics import topic_id
 
 SECRET = "never-to-be-shown"
 
@@ -109,3 +112,16 @@ def test_a_right_that_is_missing_is_told_as_such_and_the_broker_not_asked_again(
     assert isinstance(told, BrokerRefused)
     assert str(told).startswith("nowhere:1 does not allow user 'shop' to use a topic")
     assert "docs/messages.md lists the rights" in str(told)
+
+
+def test_asking_a_broker_that_is_away_leaves_no_thread_behind():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        away = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert not reached(Config(broker=away))
+        taken.listen()
+        assert reached(Config(broker=f"127.0.0.1:1,{away}"))
+    before = threading.active_count()
+    with pytest.raises(BrokerUnavailable, match=f"no Kafka broker answers at {away}"):
+        topic_id(Config(broker=away), "clicks")
+    assert threading.active_count() == before
