@@ -4,7 +4,7 @@
     BPR: Σ_(u,i) -log σ(x_u·x_i - x_u·x_j)                  j among the batch's shared negatives
 
 A is the bipartite graph, its edges weighing `graph_age_decay` to the power of their age in steps. Every step sends
-messages over all of it: about ten times UltraGCN's cost.
+messages over all of it: several times UltraGCN's cost (`benchmarks/epoch_profile.py`).
 """
 
 import warnings

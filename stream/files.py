@@ -82,7 +82,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "the compressed file is cut off: copy or compress it anew"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return f"it is no sound gzip file, as its name says it were: {error}"
+        return f"it is no sound gzip file, though its name ends in .gz: {error}"
     return str(error.strerror if isinstance(error, OSError) else error)
 
 
