@@ -86,6 +86,7 @@ def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered
     assert sum(m.key_mismatch for m in marks) == 1
 
 
+@pytest.mark.slow
 def test_what_is_no_message_on_any_other_topic_is_passed_by(config, producer):
     latin = '{"user": "José", "item": "José", "title": "José"}'.encode("latin-1")
     topics, log = config.topics, config.data / "worker.log"
@@ -134,6 +135,7 @@ def test_a_version_that_is_not_what_its_pointer_says_is_not_served(config, produ
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_version_whose_artifact_store_was_away_is_served_when_it_is_back(config, producer):
     publish(config.artifacts_url, MODEL_NAME, learned(cycling()), {})
     pointer, store = pointer_to(config, "000001", None), Path(config.artifacts_url)
