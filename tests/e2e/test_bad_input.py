@@ -104,7 +104,7 @@ def test_what_is_no_message_on_any_other_topic_is_passed_by(config, producer):
         for topic in (topics.items, topics.requests, topics.models, topics.commands):
             for junk in (latin, b"[" * 5000, None):
                 producer.send(topic, key=b"ann", value=junk)
-        producer.send(topics.items, value=b'{"item": "milk", "title": "Milk"}')
+        producer.send(topics.items, key=b"milk", value=b'{"item": "milk", "title": "Milk"}')
         producer.flush()
         until(lambda: log.read_text().count("no title") == 2)
         until(lambda: len(read_all(config, topics.dead_letters)) == 3)
