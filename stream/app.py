@@ -77,7 +77,7 @@ class Firehose(Service):
         self._titles = open_titles(config.data)
         to_close.callback(self._titles.close)
         self._partitions = Partitions(config)
-        to_close.callback(self._partitions.close_all)
+        to_close.push_async_callback(self._close_stores)
         lease = Lease(config.worker.session_timeout_ms)
         self._checkpoints = Checkpoints(config, self._partitions, lease)
         self._ranker = Ranker(config, self._partitions.stores, self._titles)
@@ -223,6 +223,10 @@ class Firehose(Service):
         except StateError as error:
             return CommandReply(command.id, "failed", f"worker {self._config.worker.instance}: {error}")
         return CommandReply(command.id, "done", f"worker {self._config.worker.instance}: {done}")
+
+    async def _close_stores(self) -> None:
+        async with self._partitions.reading:  # a checkpoint may be under way
+            self._partitions.close_all()
 
     async def on_stop(self) -> None:
         await self._to_close.aclose()

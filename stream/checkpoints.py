@@ -44,7 +44,12 @@ class Checkpoints:
             store = self._partitions.stores.get(number)
             if store is None:
                 return False
-            await asyncio.to_thread(take, store, folder)
+            taking = asyncio.create_task(asyncio.to_thread(take, store, folder))
+            try:
+                await asyncio.shield(taking)
+            finally:
+                if not taking.done():  # told to stop: the store cannot be closed before the thread has let go of it
+                    await asyncio.wait([taking])
             return True
 
     async def copy_all(self, folder: Path) -> int:

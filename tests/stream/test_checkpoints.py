@@ -1,6 +1,8 @@
 """Checkpoints of a worker's stores, whatever becomes of their topic."""
 
 import asyncio
+import threading
+import time
 
 import msgspec
 import pytest
@@ -38,4 +40,25 @@ def test_a_topic_made_anew_gets_checkpoints_of_its_own(config):
     assert checkpoint("first", 40) == [40]
     assert checkpoint("second", 10) == [10]
     assert checkpoint("second", 10) == [20, 10]
+    partitions.close_all()
+
+
+def test_a_store_is_let_go_of_before_a_checkpoint_that_is_told_to_stop_has_stopped(config, monkeypatch):
+    partitions, let_go = Partitions(config), threading.Event()
+    partitions.stores[0] = partitions.open(0, Log("here", "first", 2, 0, 10**6))
+
+    def slow(*_: object) -> None:
+        time.sleep(0.3)
+        let_go.set()
+
+    monkeypatch.setattr("stream.checkpoints.take", slow)
+
+    async def stopped_in_the_middle() -> None:
+        copying = asyncio.create_task(Checkpoints(config, partitions, Lease(60_000)).copy(0, config.data / "copy"))
+        await asyncio.sleep(0.1)
+        copying.cancel()
+        async with partitions.reading:
+            assert let_go.is_set()
+
+    asyncio.run(stopped_in_the_middle())
     partitions.close_all()
