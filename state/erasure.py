@@ -49,6 +49,7 @@ class Erasures:
     def __init__(self, db: Rdict, columns: dict[str, Any], journal: Journal, path: Path) -> None:
         """Of the store at `path`, whose `columns` are emptied when it closes."""
         self._db, self._columns, self._journal, self._path = db, columns, journal, path
+        # Thousands may be open, and who is untold or unswept is asked with every batch.
         self._open = {e.user: e for e in unfinished(db)}
         self._unswept = {user: e for user, e in self._open.items() if e.days}
         self._untold = {user: e for user, e in self._open.items() if not e.told}

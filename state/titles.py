@@ -52,10 +52,7 @@ class Titles:
         """
         with rocksdb("read", self._path):
             value = self._db.get(OFFSETS)
-        try:
-            read = msgspec.json.decode(value or b"{}", type=Read)
-        except msgspec.ValidationError:  # of a version that did not keep the topic's id
-            return {}
+        read = msgspec.json.decode(value or b"{}", type=Read)
         return read.offsets if read.topic_id == topic_id else {}
 
     def apply(self, titles: dict[int, str | None], topic_id: str, offsets: dict[int, int]) -> None:

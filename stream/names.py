@@ -59,7 +59,7 @@ class Names:
                 return self._titles.get(items)
         except StateError as error:  # a message without titles is better than none
             log.warning("no titles for now: %s", error)
-            self._forgotten += 1
+            self.forget([])  # so that what is found now is not kept
         return [None] * len(items)
 
     def forget(self, items: Iterable[int]) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 
-import msgspec
 import pytest
 
 from state.checkpoint import CheckpointStore
@@ -34,7 +33,7 @@ def test_a_topic_made_anew_gets_checkpoints_of_its_own(config):
         store = partitions.stores[0] = partitions.open(0, log)
         add_events(store, count)
         asyncio.run(checkpoints._checkpoint(0))
-        found = CheckpointStore(config.artifacts, msgspec.structs.replace(store.identity)).usable()
+        found = CheckpointStore(config.artifacts, store.identity).usable()
         return [manifest.marks.next_offset for manifest in found]
 
     assert checkpoint("first", 40) == [40]
