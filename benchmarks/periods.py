@@ -42,6 +42,7 @@ from model.create import Create
 from model.distillation import Distillation, adaptive
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import Histories, pack
+from model.live_rivals import AGE_DECAY
 from model.rivals import Scorer, item_knn, transitions
 from model.settings import ModelSettings, TrainingSettings, without_graph
 from model.training import train
@@ -266,11 +267,11 @@ def run(
         row |= {key: getattr(asked, key) for key in RECORDED}
         if variant in COUNTED:
             counted = (
-                transitions(together([*old, new]), known, STATE.pair_window_events)
+                transitions(together([*old, new]), known, STATE.pair_window_events, 0.0)
                 if variant == "transitions"
                 else None
             )
-            scorer = counted or item_knn(together([*old, new]), known)
+            scorer = counted or item_knn(together([*old, new]), known, AGE_DECAY)
             row["cpu_s"] = round(time.process_time() - started, 1)
             row["recall@20"], row["mrr@20"] = of_counts(scorer, test)
         elif variant == "joint" and asked.joint and t not in asked.joint:

@@ -63,10 +63,11 @@ TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
 DEGREE_WEIGHTS: Settings = {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
 """Epochs of SASRec, and of CREATE's warm-up and joint training, that take about so long on Beauty."""
+BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, ALONE)
 
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
-    "BERT4Rec": ({"sequence_encoder": "bert4rec"}, ALONE),
+    "BERT4Rec": BERT4REC,
     "CREATE": ({}, TOGETHER),
     "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
     "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),
@@ -188,16 +189,12 @@ def run(job: Job) -> Outcome:
         found = {name: ranked_tests(cut, OfCounts(cut, scorer)) for name, scorer in rivals(cut).items()}
         return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
     if job.variant in GRAPH_ALONE:
-        return graph_alone(job, cut)
+        tested, facts = graph_alone(cut, GRAPH_ALONE[job.variant], job.seed)
+        return Outcome(job, {job.variant: tested}, facts)
     of_model, of_training = VARIANTS[job.variant] if job.variant in VARIANTS else ({}, SERVED[job.variant])
-    model = msgspec.convert(MODEL | of_model, ModelSettings)
-    training = msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
-    ranking, state = RankingSettings(), StateSettings()
+    training, ranking, state = settled(of_training), RankingSettings(), StateSettings()
     started = time.monotonic()
-    trained = learn(
-        None, None, cut.past, cut.names, cut.graph.rows,
-        model=model, training=training, ranking=ranking, state=state, seed=job.seed,
-    )  # fmt: skip
+    trained = learned(cut, of_model, training, job.seed)
     seconds = time.monotonic() - started
     rows = {job.variant: (MODEL_ALONE, False)}
     if job.variant in SERVED:
@@ -216,6 +213,20 @@ def run(job: Job) -> Outcome:
         "fusion": msgspec.to_builtins(trained.fusion),
     }
     return Outcome(job, found, facts)
+
+
+def settled(of_training: Settings) -> TrainingSettings:
+    """The settings of a training that ends by its epochs, never by the clock."""
+    return msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
+
+
+def learned(cut: Split, of_model: Settings, training: TrainingSettings, seed: int) -> Trained:
+    """A model of what was before the split."""
+    return learn(
+        None, None, cut.past, cut.names, cut.graph.rows,
+        model=msgspec.convert(MODEL | of_model, ModelSettings), training=training, ranking=RankingSettings(),
+        state=StateSettings(), seed=seed,
+    )  # fmt: skip
 
 
 def served(
@@ -273,19 +284,18 @@ def by_length(
     return ByLength(*(OfModel(cut, trained, fusion, ranking) for fusion in chosen))
 
 
-def graph_alone(job: Job, cut: Split) -> Outcome:
-    """Do the job of a graph encoder by itself."""
-    assert job.variant is not None
-    training = msgspec.convert(GRAPH_ALONE[job.variant] | {"max_train_s": 10_000.0}, TrainingSettings)
-    torch.manual_seed(job.seed)
+def graph_alone(cut: Split, of_training: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
+    """Tests and facts of a graph encoder by itself."""
+    training = settled(of_training)
+    torch.manual_seed(seed)
     net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
     spent = train(
         net, to_histories(cut.past, cut.vocabulary), training,
-        warm_up_epochs=training.warm_up_epochs, epochs=0, learning_rate=1e-3, seed=job.seed, fresh=True,
+        warm_up_epochs=training.warm_up_epochs, epochs=0, learning_rate=1e-3, seed=seed, fresh=True,
     )  # fmt: skip
     table = net.items.weight.detach()
-    found = ranked_tests(cut, OfCounts(cut, lambda histories: mean_rows(net, histories) @ table.T))
-    return Outcome(job, {job.variant: found}, {"train_s": round(spent.seconds, 1), "parameters": table.numel()})
+    tested = ranked_tests(cut, OfCounts(cut, lambda histories: mean_rows(net, histories) @ table.T))
+    return tested, {"train_s": round(spent.seconds, 1), "parameters": table.numel()}
 
 
 def scores(ranks: dict[str, Ranks], last: np.ndarray) -> dict[str, dict[str, float]]:

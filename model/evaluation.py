@@ -36,8 +36,12 @@ from state.sequences import Sequences, from_events
 from state.settings import StateSettings
 
 SPLIT = 0.9
-RECENT_S = 90 * 86_400.0
-"""Half-life of the recency-weighted popularity that is a rival."""
+RECENT_S = 3 * 86_400.0
+"""Half-life of the recency-weighted popularity that is a rival. Like the three that follow the best of eight settings
+on validation data of Amazon Beauty: `benchmarks/results/quality/tuning.txt`."""
+TRANSITIONS_WITHIN = 10
+TRANSITIONS_AGE_DECAY = 0.3
+KNN_AGE_DECAY = 0.7
 
 LEADS = (("create", "sasrec"), ("create+graph", "sasrec+graph"), ("create+graph", "create"))
 """Which models are set against which."""
@@ -197,8 +201,8 @@ def rivals(cut: Split) -> dict[str, Callable[[Histories], torch.Tensor]]:
     return {
         "popularity": popularity(past, ts, items),
         "recent popularity": popularity(past, ts, items, RECENT_S),
-        "transitions": transitions(past, items),
-        "item-kNN": item_knn(past, items),
+        "transitions": transitions(past, items, TRANSITIONS_WITHIN, TRANSITIONS_AGE_DECAY),
+        "item-kNN": item_knn(past, items, KNN_AGE_DECAY),
     }
 
 

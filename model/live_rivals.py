@@ -22,6 +22,8 @@ from state.events import Ids, Records
 from state.sequences import Sequences
 
 RECOUNT_EVENTS = 2_000
+AGE_DECAY = 0.8
+"""What an item of the history counts for item-kNN for each step it lies further back."""
 NEIGHBOURS = 100
 RECENT_USERS = 500
 """Users in whom session-kNN looks for neighbours: the newest that share an item."""
@@ -162,7 +164,7 @@ class ItemKNN:
         known = np.unique(self._past.events()["item"])
         self._vocabulary = Vocabulary(known, [""] * len(known))
         histories = to_histories(self._past.sequences(self._past.users), self._vocabulary)
-        self._scorer: Scorer = item_knn(histories, len(known))
+        self._scorer: Scorer = item_knn(histories, len(known), AGE_DECAY)
 
     def rank(self, tests: Sequences) -> Ids:
         """By summed likeness to the user's items; 0 where nothing is like them."""

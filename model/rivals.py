@@ -13,8 +13,6 @@ from torch import Tensor
 from model.histories import Histories
 
 Scorer = Callable[[Histories], Tensor]
-AGE_DECAY = 0.8
-"""What an item of the history counts for each step it lies further back, for the rivals that read it."""
 
 
 def popularity(past: Histories, ts: np.ndarray, items: int, half_life_s: float | None = None) -> Scorer:
@@ -24,8 +22,11 @@ def popularity(past: Histories, ts: np.ndarray, items: int, half_life_s: float |
     return lambda histories: counts.expand(len(histories), -1).clone()
 
 
-def item_knn(past: Histories, items: int) -> Scorer:
-    """Cosine of two items over the users who had both, summed over the history with AGE_DECAY."""
+def item_knn(past: Histories, items: int, age_decay: float) -> Scorer:
+    """Cosine of two items over the users who had both, summed over the history.
+
+    An item of the history counts `age_decay` for each step it lies further back.
+    """
     users = np.repeat(np.arange(len(past)), past.lengths)
     had = sp.csr_matrix((np.ones(len(users), np.float32), (users, past.items)), shape=(len(past), items + 1))
     had.data[:] = 1.0
@@ -33,11 +34,14 @@ def item_knn(past: Histories, items: int) -> Scorer:
     degree = np.maximum(together.diagonal(), 1e-9)
     together.setdiag(0)
     scale = sp.diags(1.0 / np.sqrt(degree))
-    return _spoken((scale @ together @ scale).tocsr().astype(np.float32), items, AGE_DECAY)
+    return _spoken((scale @ together @ scale).tocsr().astype(np.float32), items, age_decay)
 
 
-def transitions(past: Histories, items: int, window: int = 1) -> Scorer:
-    """How often an item followed the newest one, within `window` steps each counting 1 / lag."""
+def transitions(past: Histories, items: int, window: int, age_decay: float) -> Scorer:
+    """How often an item followed those of the history within `window` steps, each counting 1 / lag.
+
+    An item of the history counts `age_decay` for each step it lies further back; at 0 the newest speaks alone.
+    """
     users = np.repeat(np.arange(len(past)), past.lengths)
     left, right, weight = [], [], []
     for lag in range(1, window + 1):
@@ -47,7 +51,7 @@ def transitions(past: Histories, items: int, window: int = 1) -> Scorer:
         weight.append(np.full(len(same), 1.0 / lag, np.float32))
     shape = (items + 1, items + 1)
     follows = sp.csr_matrix((np.concatenate(weight), (np.concatenate(left), np.concatenate(right))), shape=shape)
-    return _spoken(follows, items, 0.0)
+    return _spoken(follows, items, age_decay)
 
 
 def _spoken(neighbours: sp.csr_matrix, items: int, age_decay: float) -> Scorer:

@@ -151,8 +151,8 @@ def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_
     ("name", "expected"),
     [
         ("popularity", {"a": 3, "b": 2, "c": 1}),
-        ("recent popularity", {"a": 3, "b": 2, "c": 1}),  # seconds are nothing to a half-life of 90 days
-        ("transitions", {"a": 0, "b": 2, "c": 0}),
+        ("recent popularity", {"a": 3, "b": 2, "c": 1}),  # seconds are nothing to a half-life of days
+        ("transitions", {"a": 0.5, "b": 2, "c": 0.5}),  # b came right after a twice, a and c one later
         ("item-kNN", {"a": 0, "b": 1, "c": 2**-0.5}),  # ann and bob have a and b, ann alone c
     ],
 )

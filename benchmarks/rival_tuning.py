@@ -1,0 +1,126 @@
+"""The settings of the rivals, each with the same budget: `python -m benchmarks.rival_tuning --help`.
+
+BUDGET settings a rival, one seed of Amazon Beauty's validation data (what is for learning is split once more, the
+tests of `benchmarks.quality` are not there), NDCG@10 of every event with seen items filtered. A rival's later settings
+build on the best of its earlier ones; the best of all goes into `benchmarks.quality` and `model/rivals.py`.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.quality import (
+    ALONE,
+    BERT4REC,
+    GRAPH_ALONE,
+    Settings,
+    graph_alone,
+    learned,
+    load,
+    settled,
+)
+from model.evaluation import OfCounts, OfModel, Ranked, Split, ranked_tests
+from model.fusion import MODEL_ALONE
+from model.histories import to_histories
+from model.metrics import summary
+from model.rivals import Scorer, item_knn, popularity, transitions
+from model.settings import ModelSettings, RankingSettings
+
+BUDGET = 8
+DAY_S = 86_400.0
+TRIED: dict[str, tuple[Settings, ...]] = {
+    "SASRec": (
+        {},
+        {"epochs": 120},
+        {"dropout": 0.5},
+        {"dropout": 0.7},
+        {"layers": 2},
+        {"learning_rate": 2e-3},
+        {"heads": 1},
+        {"negatives": 1024},
+    ),
+    "BERT4Rec": (
+        {},
+        {"epochs": 200},
+        {"epochs": 200, "mask_share": 0.15},
+        {"epochs": 200, "mask_share": 0.5},
+        {"epochs": 200, "dropout": 0.4},
+        {"epochs": 200, "learning_rate": 2e-3},
+        {"epochs": 200, "layers": 2},
+    ),
+    "UltraGCN": (
+        {},
+        {"warm_up_epochs": 20},
+        {"warm_up_epochs": 200},
+        {"graph_learning_rate": 1e-3, "warm_up_epochs": 200},
+        {"negative_weight": 50.0},
+        {"item_item_weight": 3.0},
+        {"item_item_weight": 100.0},
+    ),
+    "LightGCN": (
+        {},
+        {"warm_up_epochs": 20},
+        {"warm_up_epochs": 100},
+        {"graph_learning_rate": 1e-3},
+        {"graph_learning_rate": 1.6e-2},
+        {"lightgcn_layers": 1},
+        {"lightgcn_layers": 3},
+    ),
+    "item-kNN": tuple({"age_decay": decay} for decay in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)),
+    "transitions": (
+        *({"window": window, "age_decay": 0.0} for window in (1, 5, 10, 50)),
+        *({"window": 10, "age_decay": decay} for decay in (0.3, 0.5, 0.7, 0.9)),
+    ),
+    "recent popularity": tuple({"half_life_s": days * DAY_S} for days in (1, 3, 7, 14, 30, 60, 90, 180)),
+}
+COUNTED = ("item-kNN", "transitions", "recent popularity")
+
+
+def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
+    """A rival that needs no training."""
+    past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
+    if rival == "recent popularity":
+        return popularity(past, cut.past.steps["ts"], items, **settings)
+    return (item_knn if rival == "item-kNN" else transitions)(past, items, **settings)
+
+
+def tried(cut: Split, rival: str, settings: Settings) -> tuple[dict[str, Ranked], dict[str, Any]]:
+    """Tests and facts of a rival with these settings."""
+    if rival in GRAPH_ALONE:
+        return graph_alone(cut, GRAPH_ALONE[rival] | settings, seed=0)
+    if rival in COUNTED:
+        return ranked_tests(cut, OfCounts(cut, counted(cut, rival, settings))), {}
+    of_model = {key: value for key, value in settings.items() if key in ModelSettings.__struct_fields__}
+    of_training = {key: value for key, value in settings.items() if key not in of_model}
+    first_model, first_training = BERT4REC if rival == "BERT4Rec" else ({}, ALONE)
+    trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed=0)
+    facts = {"train_s": round(trained.metrics["train_s"], 1)}
+    return ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False)), facts
+
+
+def main() -> None:
+    """Try what is asked for, print a line for each setting and write it."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--rivals", nargs="+", default=list(TRIED), choices=list(TRIED))
+    parse.add_argument("--from-setting", type=int, default=0, help="leave out so many of each rival's settings")
+    parse.add_argument("--out", type=Path, default=Path("build/rival_tuning.jsonl"))
+    asked = parse.parse_args()
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    cut = load(str(asked.data / "amazon-beauty.csv.gz"), validation=True)
+    for rival in asked.rivals:
+        for settings in TRIED[rival][asked.from_setting :]:
+            tested, facts = tried(cut, rival, settings)
+            found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
+            print(f"{rival} {settings}: {100 * found['filtered']:.2f}% {facts}", flush=True)
+            with asked.out.open("a") as lines:
+                lines.write(json.dumps({"rival": rival, "settings": settings, "ndcg@10": found} | facts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
