@@ -45,6 +45,18 @@ class Trained(NamedTuple):
     verdict: Verdict = Verdict()
 
 
+class Weighed(NamedTuple):
+    """What the events kept back say of a candidate; of pairs the champion's is first."""
+
+    fusion: Fusion
+    metrics: dict[str, float]
+    newest: Compared
+    shown: tuple[int, int]
+    """Different items recommended."""
+    seconds: tuple[list[float], list[float]]
+    """Of ranking, in several parts."""
+
+
 def learn(
     champion: Trained | None,
     parent: str | None,
@@ -102,20 +114,8 @@ def learn(
         progress=lambda share: progress(0.5 * share, "learning what came until shortly before"),
     )
     progress(0.5, "weighing the live graph")
-    tests = Holdout(past, holdout, state)
-    crossed = cross_fitted(tests, net, vocabulary, ranking, champion.fusion if champion else AT_FIRST)
-    candidates = [tests.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
-    answers = Answers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
-    metrics = answers.scores()
-    alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
-    metrics |= {f"model_{name}": value for name, value in alone.items()}
-    before = tests.answers(champion.model, champion.vocabulary, champion.fusion, ranking) if champion else answers
-    if champion is not None:
-        metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
-    against = champion or Trained(net, vocabulary, crossed.fusion, {}, None)
-    paces = tests.seconds([(against.model, against.vocabulary), (net, vocabulary)], ranking)
-    tested = tests.sequences.users
-    del tests  # its graph is as large as the item table
+    # The holdout's graph is as large as the item table: nothing keeps it once the weights are chosen.
+    weighed = weigh(Holdout(past, holdout, state), net, vocabulary, champion, ranking)
     met_last = items[~np.isin(items, past.steps["item"])]
     if len(known) and len(met_last):
         introduce(net, vocabulary, met_last, rows_of(met_last), known)
@@ -133,7 +133,7 @@ def learn(
         distillation=distillation,
         progress=lambda share: progress(0.7 + 0.3 * share, "learning what came last"),
     )
-    metrics |= {
+    metrics = weighed.metrics | {
         "epochs": float(spent.epochs),
         "train_s": spent.seconds,
         "last_s": last.seconds,
@@ -143,10 +143,10 @@ def learn(
     size = sum(p.numel() * p.element_size() for p in net.parameters())
     finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
     measured = Measured(
-        newest=Compared(before.ranks, answers.ranks, tested),
-        old=remembered(against, net, vocabulary, old),
-        shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
-        seconds=(paces[0], paces[1]),
+        newest=weighed.newest,
+        old=remembered(champion or Trained(net, vocabulary, weighed.fusion, {}, None), net, vocabulary, old),
+        shown=weighed.shown,
+        seconds=weighed.seconds,
         size_bytes=size,
         finite=finite,
         new_events=0 if arrived is None else len(arrived),
@@ -155,10 +155,39 @@ def learn(
     return Trained(
         net,
         vocabulary,
-        crossed.fusion,
+        weighed.fusion,
         metrics,
         parent,
         judge(measured, gate or GateSettings(), first=champion is None),
+    )
+
+
+def weigh(
+    tests: Holdout, net: Create, vocabulary: Vocabulary, champion: Trained | None, ranking: RankingSettings
+) -> Weighed:
+    """Choose the fusion weights on the events kept back, and measure with them on those; the champion too.
+
+    Each half of the events is measured with the weights that the other half chose. Without a champion the candidate
+    stands in its place.
+    """
+    crossed = cross_fitted(tests, net, vocabulary, ranking, champion.fusion if champion else AT_FIRST)
+    candidates = [tests.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
+    answers = Answers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
+    metrics = answers.scores()
+    alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
+    metrics |= {f"model_{name}": value for name, value in alone.items()}
+    before = answers
+    if champion is not None:
+        before = tests.answers(champion.model, champion.vocabulary, champion.fusion, ranking)
+        metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
+    against = (champion.model, champion.vocabulary) if champion else (net, vocabulary)
+    seconds = tests.seconds([against, (net, vocabulary)], ranking)
+    return Weighed(
+        crossed.fusion,
+        metrics,
+        newest=Compared(before.ranks, answers.ranks, tests.sequences.users),
+        shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
+        seconds=(seconds[0], seconds[1]),
     )
 
 
