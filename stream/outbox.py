@@ -81,9 +81,12 @@ class Outbox:
         try:
             await self._producer.send_and_wait(to, value, key=record.key, headers=headers)
         except MessageSizeTooLargeError:
-            value = value or b""
+            value, key = value or b"", record.key or b""
             headers.append(("truncated", str(len(value)).encode()))
-            await self._producer.send_and_wait(to, value[:KEPT_BYTES], key=record.key, headers=headers)
+            if len(key) > KEPT_BYTES:
+                headers.append(("truncated_key", str(len(key)).encode()))
+                key = key[:KEPT_BYTES]
+            await self._producer.send_and_wait(to, value[:KEPT_BYTES], key=key, headers=headers)
 
     async def _insist(self, what: str, send: Callable[[], Awaitable[object]]) -> None:
         while True:

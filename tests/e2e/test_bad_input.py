@@ -36,6 +36,7 @@ BAD = [
     (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "no time in milliseconds"),
     (b'{"user": "ann", "item": "' + b"m" * (5 << 20) + b'"}', "max_message_bytes"),
 ]
+LARGE_KEY = b"k" * (5 << 20)
 GOOD = [
     ("7", b'{"user": 7, "item": 12}'),
     ("émile 🛒", '{"user": "émile 🛒", "item": "fromage"}'.encode()),
@@ -62,16 +63,22 @@ def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered
     with anabranch(config, "worker"):
         for value, _ in BAD:
             producer.send(config.topics.clicks, key=b"somebody", value=value)
+        producer.send(config.topics.clicks, key=LARGE_KEY, value=b"not json")
         for user, value in GOOD:
             producer.send(config.topics.clicks, key=user.encode(), value=value)
         producer.send(config.topics.clicks, key=b"not-bob", value=b'{"user": "bob", "item": "milk"}')
         producer.flush()
-        dead = until(lambda: len(found := read_all(config, config.topics.dead_letters)) == len(BAD) and found)
+        dead = until(lambda: len(found := read_all(config, config.topics.dead_letters)) == len(BAD) + 1 and found)
         wanted = {*(user for user, _ in GOOD), "bob"}
         until(lambda: {json.loads(r.value)["user"] for r in read_all(config, config.topics.recommendations)} == wanted)
     producer.close()
 
-    for (value, reason), letter in zip(BAD, sorted(dead, key=lambda r: int(dict(r.headers)["offset"])), strict=True):
+    *dead, of_large_key = sorted(dead, key=lambda r: int(dict(r.headers)["offset"]))
+    assert of_large_key.value == b"not json"
+    if "truncated_key" in (headers := dict(of_large_key.headers)):
+        assert int(headers["truncated_key"]) == len(LARGE_KEY)
+        assert of_large_key.key == LARGE_KEY[: len(of_large_key.key)]
+    for (value, reason), letter in zip(BAD, dead, strict=True):
         headers = dict(letter.headers)
         assert reason in headers["reason"].decode()
         if "truncated" in headers:  # larger than the dead-letter topic takes
@@ -81,7 +88,7 @@ def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered
             assert letter.value == value
     with View(config.data, config.topics.clicks, config.state) as view:
         marks = [p.marks() for p in view.partitions.values()]
-    assert sum(m.dead for m in marks) == len(BAD)
+    assert sum(m.dead for m in marks) == len(BAD) + 1
     assert sum(m.applied for m in marks) == len(GOOD) + 1
     assert sum(m.key_mismatch for m in marks) == 1
 
