@@ -23,12 +23,14 @@ TRY_AGAIN_S = 5.0
 
 async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: Names) -> None:
     """Follow the topic from where it was left, or from its beginning where it was made anew, until the reader stops."""
-    partitions = [TopicPartition(topic, number) for number in await consumer_partitions(reader, topic)]
-    reader.assign(partitions)
-    stored = titles.offsets(topic_id)
-    for partition in partitions:
-        reader.seek(partition, stored.get(partition.partition, 0))
+    assigned: set[int] = set()
+    known = set(await consumer_partitions(reader, topic))
     while True:
+        if known > assigned:  # the topic can be given more partitions while it is followed
+            reader.assign([TopicPartition(topic, number) for number in sorted(known)])
+            stored, assigned = titles.offsets(topic_id), known
+            for number in known:
+                reader.seek(TopicPartition(topic, number), stored.get(number, 0))
         try:
             polled = await reader.getmany(timeout_ms=500)
         except ConsumerStoppedError:
@@ -45,6 +47,7 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
                     with contextlib.suppress(StateError):  # then the next try says why not
                         titles.reopen()
             names.forget(found)
+        known = set(reader.partitions_for_topic(topic) or assigned)
 
 
 def title_of(record: Any) -> tuple[int, str | None] | None:

@@ -113,7 +113,7 @@ def parse_since(text: str) -> "Since":
     try:
         if text.isdecimal():
             return Since(offset=int(text))
-        return Since(ts_ms=iso_ms(text))
+        return Since(ts_ms=max(iso_ms(text), 0))  # Kafka knows no time before 1970
     except ValueError:
         raise ConfigError(
             f"--from {text!r} is neither `earliest`, an offset (0, 1, 2, …) nor a time (2026-11-24T18:00:00Z)"

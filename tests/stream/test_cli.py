@@ -15,6 +15,7 @@ from stream.cli.run import owned
 from stream.config import Config
 from stream.errors import AnabranchError, BrokerUnavailable
 from stream.messages import CommandReply
+from stream.rebuild import Since
 from tests.state.oracle import Event, apply
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,3 +181,16 @@ def test_a_trainer_started_by_hand_leaves_its_terminals_session_as_it_is():
     before = weight.read_text()
     subprocess.run([sys.executable, "-c", "from stream.cli.run import give_way; give_way(False)"], check=True)
     assert weight.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("earliest", Since()),
+        ("12", Since(offset=12)),
+        ("1970-01-01T00:00:01Z", Since(ts_ms=1000)),
+        ("1960-01-01", Since(ts_ms=0)),  # Kafka knows no time before 1970
+    ],
+)
+def test_a_log_is_read_anew_from_where_it_is_said(said, meant):
+    assert recovery.parse_since(said) == meant

@@ -39,20 +39,20 @@ def test_what_is_no_title_is_passed_by(value, key, found):
 
 
 class Reader:
-    """A consumer of one partition, whose batches are at hand."""
+    """A consumer whose batches are at hand, all of partition 0; its topic has another partition once they are read."""
 
-    def __init__(self, *batches: list[SimpleNamespace]) -> None:
-        self.batches, self.sought = deque(batches), {}
+    def __init__(self, *batches: list[SimpleNamespace], more: bool = False) -> None:
+        self.batches, self.sought, self.more = deque(batches), {}, more
         self._client = SimpleNamespace(force_metadata_update=self._nothing)
 
     async def _nothing(self) -> None:
         pass
 
     def partitions_for_topic(self, topic: str) -> set[int]:
-        return {0}
+        return {0, 1} if self.more and not self.batches else {0}
 
     def assign(self, partitions: list) -> None:
-        self.partitions = partitions
+        self.partitions, self.sought = partitions, {}
 
     def seek(self, partition, offset: int) -> None:
         self.sought[partition.partition] = offset
@@ -75,6 +75,14 @@ def test_reading_goes_on_where_it_stopped_and_begins_anew_with_another_topic(tmp
     read(anew, titles, "second")
     assert (again.sought, anew.sought) == ({0: 5}, {0: 0})
     assert titles.get(hash_ids([b"milk"])) == ["Milk"]
+    titles.close()
+
+
+def test_a_partition_that_the_topic_is_given_later_is_read_from_its_beginning(tmp_path):
+    titles = Titles(tmp_path)
+    reader = Reader([record(b'{"item": "milk", "title": "Milk"}', 4)], more=True)
+    read(reader, titles)
+    assert reader.sought == {0: 5, 1: 0}
     titles.close()
 
 
