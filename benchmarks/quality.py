@@ -63,11 +63,10 @@ TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
 DEGREE_WEIGHTS: Settings = {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
 """Epochs of SASRec, and of CREATE's warm-up and joint training, that take about so long on Beauty."""
-BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, ALONE)
 
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
-    "BERT4Rec": BERT4REC,
+    "BERT4Rec": ({"sequence_encoder": "bert4rec"}, ALONE),
     "CREATE": ({}, TOGETHER),
     "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
     "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),

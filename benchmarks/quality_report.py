@@ -7,7 +7,7 @@ seeds' ranks of each event put side by side.
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,22 @@ LIVE = " + live graph"
 GRAPH_ONLY = "live graph alone"
 PARTS = ("SASRec", "CREATE", "SASRec + live graph", "CREATE + live graph", GRAPH_ONLY, "item-kNN")
 """Rows of the tables that split tests by user and item."""
-OTHERS = """
-Others' figures, under their own protocols (not to be compared line by line): CREATE's paper, last, Beauty: SASRec
-1.87, CREATE 2.15; Sports: 1.48 and 1.58. "Time to Split" (RecSys '25), SASRec, Beauty: 2.40 last, 2.78 successive;
-Sports: 2.18 and 3.01.
-"""
+PUBLISHED = {
+    "amazon-beauty": {
+        "SASRec in CREATE's paper": ("1.87", ""),
+        "UltraGCN in CREATE's paper": ("0.97", ""),
+        "CREATE in its paper": ("2.15", ""),
+        'SASRec in "Time to Split" (RecSys \'25)': ("2.40", "2.78"),
+    },
+    "amazon-sports": {
+        "SASRec in CREATE's paper": ("1.48", ""),
+        "CREATE in its paper": ("1.58", ""),
+        'SASRec in "Time to Split" (RecSys \'25)': ("2.18", "3.01"),
+    },
+}
+"""Last and successive events, under protocols of their own."""
+OUTSIDE = Path("benchmarks/results/outside")
+"""What `benchmarks.outside_rivals` measured."""
 
 
 def row(cells: list[str]) -> str:
@@ -38,6 +49,12 @@ def row(cells: list[str]) -> str:
 def headed(head: list[str]) -> list[str]:
     """The first two rows."""
     return [row(head), "|" + "---|" * len(head)]
+
+
+def mean_of_seeds(values: Collection[float]) -> str:
+    """Mean ± sd."""
+    spread = f" ± {np.std(list(values), ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(list(values)):.2f}{spread}"
 
 
 def epochs(variant: str) -> str:
@@ -58,7 +75,7 @@ class Measured:
     """What was measured on one data set."""
 
     def __init__(self, folder: Path, data: Path, dataset: str, *, validation: bool) -> None:
-        self._folder, self.dataset = folder, dataset
+        self._folder, self.dataset, self._validation = folder, dataset, validation
         newest = {}
         for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
             found = json.loads(line)
@@ -68,57 +85,82 @@ class Measured:
             self.runs[variant].append(found)
         self.cut = load(str(data / f"{dataset}.csv.gz"), validation=validation)
 
-    def ranks(self, variant: str, place: str) -> list[np.ndarray]:
-        """Ranks of each seed."""
+    def ranks(self, variant: str, place: str, seeds: Iterable[int]) -> list[np.ndarray]:
+        """Ranks of these seeds; what is counted has the same for each."""
         target, seen = place.split(", ")
         chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
-        files = (
-            self._folder / f"{self.dataset}.{variant.replace(' ', '_')}.{run['seed']}.npz" for run in self.runs[variant]
-        )
+        name = f"{self.dataset}.{variant.replace(' ', '_')}"
+        files = (self._folder / f"{name}.{seed if self.trained(variant) else 0}.npz" for seed in seeds)
         return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
+
+    def trained(self, variant: str) -> bool:
+        """Whether its figures depend on a seed."""
+        return "train_s" in self.runs[variant][0]
+
+    def seeds(self, variant: str) -> set[int]:
+        """The seeds it was run with."""
+        return {run["seed"] for run in self.runs[variant]}
 
     def against(self, variant: str, over: str, place: str, among: np.ndarray | None = None) -> str:
         """The lead over another variant and its interval, of the seeds both have; `among` some of the tests."""
-        if (
-            variant not in self.runs
-            or over not in self.runs
-            or variant == over
-            or "train_s" not in self.runs[variant][0]
-        ):
+        if variant not in self.runs or over not in self.runs or variant == over:
+            return ""
+        seeds = sorted(self.seeds(over) & self.seeds(variant) if self.trained(variant) else self.seeds(over))
+        if not seeds:
             return ""
         users = self.cut.tests.users
         who = users[self.cut.last] if place.startswith("last") else users
-        both = list(zip(self.ranks(variant, place), self.ranks(over, place), strict=False))
+        both = list(zip(self.ranks(variant, place, seeds), self.ranks(over, place, seeds), strict=True))
         if among is not None:
             who, both = who[among], [(mine[among], theirs[among]) for mine, theirs in both]
         a, b = (np.concatenate(side) for side in zip(*both, strict=True))
         middle, low, high = lead(a, b, np.tile(who, len(both)))
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
-    def mean(self, variant: str, place: str) -> str:
-        """NDCG@10 in percent, mean ± sd over seeds."""
-        values = [100 * run["scores"][place]["ndcg@10"] for run in self.runs[variant]]
-        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.2f}{spread}"
+    def mean(self, variant: str, place: str, metric: str = "ndcg@10") -> str:
+        """A metric in percent, mean ± sd over seeds."""
+        return mean_of_seeds([100 * run["scores"][place][metric] for run in self.runs[variant]])
 
     def whole(self) -> Iterator[str]:
         """Every variant but those for the table of equal times."""
         tests, last, cold = len(self.cut.last), int(self.cut.last.sum()), self.cut.cold
         yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
         over = [f"over {o}, {BEST}" for o in OVER]
-        yield from headed(["variant", *PLACES, "epochs", "parameters", *over, "coverage@10", "popularity bias"])
+        more = ["Recall@10", "Recall@20", "MRR", "coverage@10", "popularity bias"]
+        yield from headed(["variant", *PLACES, "epochs", "trained s", "parameters", *over, *more])
         for variant, found in sorted(self.runs.items(), key=lambda r: -r[1][0]["scores"][BEST]["ndcg@10"]):
             if any(variant.endswith(f", {seconds} s") for seconds in FOR_SECONDS):
                 continue
-            trained = "train_s" in found[0] and variant != GRAPH_ONLY
+            trained = self.trained(variant) and variant != GRAPH_ONLY
             cells = [variant + (" (1 seed)" if trained and len(found) == 1 else "")]
             cells += [self.mean(variant, place) for place in PLACES]
             cells.append(epochs(variant) if trained else "-")
+            cells.append(f"{np.median([f['train_s'] for f in found]):.0f}" if trained else "-")
             cells.append(f"{found[0]['parameters']:,}" if trained else "-")
             cells += [self.against(variant, o, BEST) for o in OVER]
+            cells += [self.mean(variant, BEST, metric) for metric in ("recall@10", "recall@20", "mrr")]
             breadth = [f["breadth"]["filtered"] for f in found]
             cells += [f"{np.mean([b[key] for b in breadth]):.2f}" for key in ("coverage@10", "popularity_bias")]
             yield row(cells)
+        if not self._validation:
+            yield from self.others()
+
+    def others(self) -> Iterator[str]:
+        """Rows of outside implementations, the best of their settings on the tests themselves; published figures."""
+        blank = [""] * 9
+        if (measured := OUTSIDE / f"{self.dataset}.jsonl").exists():
+            found = [json.loads(line) for line in measured.read_text().splitlines()]
+            for name in ("RecTools SASRec", "implicit ALS"):
+                best = max(
+                    (f for f in found if f.get("rival") == name), key=lambda f: float(f["scores"][BEST]["ndcg@10"])
+                )
+                cells = [f"{100 * best['scores'][place]['ndcg@10']:.2f}" for place in PLACES]
+                broad = [f"{100 * best['scores'][BEST][metric]:.2f}" for metric in ("recall@10", "recall@20", "mrr")]
+                yield row(
+                    [f"{name}, best on the tests", *cells, str(best.get("epoch", "-")), *blank[:4], *broad, "", ""]
+                )
+        for name, (last, successive) in PUBLISHED[self.dataset].items():
+            yield row([f"{name}, a protocol of its own", last, successive, "", "", *blank, ""])
 
     def leads(self) -> Iterator[str]:
         """CREATE's leads for every target, with and without seen items."""
@@ -167,8 +209,14 @@ class Measured:
         yield from headed(["successive, filtered", *(f"{name} ({int(at.sum()):,})" for name, at in parts.items())])
         for variant in PARTS:
             if variant in self.runs:
-                gained = np.mean([gains(ranks) for ranks in self.ranks(variant, BEST)], axis=0)
-                yield row([variant, *(f"{100 * gained[at].mean():.2f}" for at in parts.values())])
+                seeds = self.seeds(variant)
+                gained = np.stack([gains(ranks) for ranks in self.ranks(variant, BEST, seeds)])
+                cells = [100 * gained[:, at].mean(1) for at in parts.values()]
+                yield row([variant, *map(mean_of_seeds, cells)])
+        for variant, over in (("CREATE", "SASRec"), ("CREATE" + LIVE, "SASRec" + LIVE)):
+            if variant in self.runs and over in self.runs:
+                told = (self.against(variant, over, BEST, at) for at in parts.values())
+                yield row([f"{variant} over {over}", *told])
 
     def equal_times(self) -> Iterator[str]:
         """NDCG@10 after about as many seconds of training."""
@@ -195,8 +243,6 @@ def main() -> None:
         measured = Measured(asked.folder, asked.data, file.stem, validation=asked.validation)
         for table in (measured.whole, measured.leads, measured.parts, measured.equal_times):
             print("\n".join(table()) + "\n")
-    if not asked.validation:
-        print(OTHERS.strip())
 
 
 if __name__ == "__main__":

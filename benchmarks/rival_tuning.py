@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.quality import (
-    ALONE,
-    BERT4REC,
     GRAPH_ALONE,
+    VARIANTS,
     Settings,
     graph_alone,
     learned,
@@ -42,6 +41,15 @@ TRIED: dict[str, tuple[Settings, ...]] = {
         {"learning_rate": 2e-3},
         {"heads": 1},
         {"negatives": 1024},
+    ),
+    "CREATE": (
+        {},
+        {"dropout": 0.5},
+        {"dropout": 0.4},
+        {"learning_rate": 3e-3},
+        {"learning_rate": 2e-3},
+        {"dropout": 0.5, "learning_rate": 3e-3},
+        {"dropout": 0.5, "epochs": 60},
     ),
     "BERT4Rec": (
         {},
@@ -96,7 +104,7 @@ def tried(cut: Split, rival: str, settings: Settings) -> tuple[dict[str, Ranked]
         return ranked_tests(cut, OfCounts(cut, counted(cut, rival, settings))), {}
     of_model = {key: value for key, value in settings.items() if key in ModelSettings.__struct_fields__}
     of_training = {key: value for key, value in settings.items() if key not in of_model}
-    first_model, first_training = BERT4REC if rival == "BERT4Rec" else ({}, ALONE)
+    first_model, first_training = VARIANTS[rival]
     trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed=0)
     facts = {"train_s": round(trained.metrics["train_s"], 1)}
     return ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False)), facts
