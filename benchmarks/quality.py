@@ -70,6 +70,9 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE": ({}, TOGETHER),
     "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
     "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),
+    "CREATE, joint graph loss, no transfer": ({}, TOGETHER | {"w_global": 0.3, "w_transfer": 0.0}),
+    "CREATE, joint graph loss, InfoNCE": ({}, TOGETHER | {"w_global": 0.3, "transfer": "infonce"}),
+    "CREATE, 512 users a batch": ({}, TOGETHER | {"batch_users": 512}),
     "CREATE, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
     "CREATE, LightGCN": ({}, TOGETHER | {"graph_encoder": "lightgcn"}),
     "CREATE, LightGCN, InfoNCE": ({}, TOGETHER | {"graph_encoder": "lightgcn", "transfer": "infonce"}),
@@ -122,6 +125,8 @@ GRAPHS = {
     "pairs within 3": StateSettings(pair_window_events=3),
     "pairs within 10, 64 neighbours": StateSettings(pair_window_events=10, neighbours_per_item=64),
 }
+RANKS_KEPT = 20
+"""Ranks from here on are kept as this: no figure of the tables asks further down."""
 SHORT_EVENTS = 5
 """A history of at most so many events is short."""
 
@@ -339,6 +344,11 @@ def main() -> None:
                 raise
 
 
+def ranks_file(folder: Path, dataset: str, variant: str, seed: int) -> Path:
+    """Where the ranks of one run are kept."""
+    return folder / "ranks" / f"{dataset}.{variant.replace(' ', '_')}.{seed}.npz"
+
+
 def keep(outcome: Outcome, folder: Path) -> None:
     """Write a job's figures as a line, its ranks beside them."""
     name = Path(outcome.job.path).name.removesuffix(".csv.gz")
@@ -352,8 +362,9 @@ def keep(outcome: Outcome, folder: Path) -> None:
             lines.write(json.dumps(line) + "\n")
             said = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
             print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {said}", flush=True)
-            file = folder / f"{name}.{variant.replace(' ', '_')}.{outcome.job.seed}.npz"
-            few = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in ranks.items()}
+            few = {k: np.minimum(v, RANKS_KEPT).astype(np.uint8) for k, v in ranks.items()}
+            file = ranks_file(folder, name, variant, outcome.job.seed)
+            file.parent.mkdir(exist_ok=True)
             np.savez_compressed(file, filtered=few["filtered"], unfiltered=few["unfiltered"])
 
 

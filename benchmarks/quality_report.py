@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SERVED, SHORT_EVENTS, VARIANTS, load
+from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SERVED, SHORT_EVENTS, VARIANTS, load, ranks_file
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -89,8 +89,8 @@ class Measured:
         """Ranks of these seeds; what is counted has the same for each."""
         target, seen = place.split(", ")
         chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
-        name = f"{self.dataset}.{variant.replace(' ', '_')}"
-        files = (self._folder / f"{name}.{seed if self.trained(variant) else 0}.npz" for seed in seeds)
+        own = [seed if self.trained(variant) else 0 for seed in seeds]
+        files = (ranks_file(self._folder, self.dataset, variant, seed) for seed in own)
         return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
 
     def trained(self, variant: str) -> bool:
@@ -181,6 +181,9 @@ class Measured:
             ("CREATE, LightGCN, InfoNCE", "CREATE, LightGCN, no transfer"),
             ("CREATE, LightGCN", "CREATE"),
             ("CREATE, item rows", "CREATE"),
+            ("CREATE, joint graph loss", "CREATE"),
+            ("CREATE, joint graph loss", "CREATE, joint graph loss, no transfer"),
+            ("CREATE, joint graph loss, InfoNCE", "CREATE, joint graph loss, no transfer"),
             ("CREATE, degree weights", "CREATE"),
             ("CREATE, graph age decay 0.9", "CREATE"),
         )

@@ -59,6 +59,7 @@ TRIED: dict[str, tuple[Settings, ...]] = {
         {"epochs": 200, "dropout": 0.4},
         {"epochs": 200, "learning_rate": 2e-3},
         {"epochs": 200, "layers": 2},
+        {"epochs": 400, "mask_share": 0.5, "dropout": 0.4, "learning_rate": 2e-3},
     ),
     "UltraGCN": (
         {},
