@@ -1,7 +1,8 @@
 """Other forms of the live graph's word, and of its weights: `python -m benchmarks.fusion_forms`.
 
 Of one model, that has not learned the events the weights are chosen on, and one live graph, on the tests of
-`benchmarks.quality`. Every form is a conditional logit over more words than the product's four:
+`benchmarks.quality`. Every form is a conditional logit over more words than the product's four, the user's own
+repetitions placed as the product places them:
 
     two-hop               what goes with what goes with the user's newest items, a word of its own
     by length of history  each word's weight is linear in the log of the history's length
@@ -31,9 +32,10 @@ from model.evaluation import Split
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST
 from model.histories import to_histories
-from model.holdout import Holdout, candidates, could_come, cut, rows_of_sequences
+from model.holdout import REPEAT, Holdout, candidates, could_come, cut, rows_of_sequences
 from model.increment import Trained, learn
 from model.metrics import Ranks, gains, lead, ranks_of
+from model.placing import placed
 from model.ranking import Ranking
 from model.replay import AT_ONCE, batches
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -152,7 +154,8 @@ def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
         features = of_form.words.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
         before[:WORDS] = torch.tensor(prior)
-        found[name], reached = fit(of_form, free, before)
+        likeliest, reached = fit(of_form, free, before)
+        found[name] = placed(of_form, likeliest, REPEAT, AT_FIRST.repeat)
         print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 
