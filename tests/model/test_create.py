@@ -1,5 +1,9 @@
 """CREATE learns, is deterministic, survives publication, and ranks as it says."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +27,7 @@ from state.graph import MemoryGraph
 from state.sequences import Sequences, from_events
 from state.settings import StateSettings
 
+ROOT = Path(__file__).parents[2]
 SMALL = ModelSettings(dim=16, dropout=0.0)
 STATE = StateSettings(neighbours_per_item=8)
 QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
@@ -39,7 +44,9 @@ def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
     return events
 
 
-def learned(events: np.ndarray, champion: Trained | None = None, seed: int = 0, **training: Any) -> Trained:
+def learned(
+    events: np.ndarray, champion: Trained | None = None, seed: int = 0, model: ModelSettings = SMALL, **training: Any
+) -> Trained:
     graph = MemoryGraph(STATE)
     graph.apply(events)
     known = np.unique(events["item"])
@@ -49,7 +56,7 @@ def learned(events: np.ndarray, champion: Trained | None = None, seed: int = 0, 
     parent = "000001" if champion else None
     return learn(
         champion, parent, from_events(events), names, graph.rows,
-        model=SMALL, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
+        model=model, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
     )  # fmt: skip
 
 
@@ -100,6 +107,34 @@ def test_the_same_seed_gives_the_same_weights(lazily):
     two = learned(cycling(), **lazily)
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+DIGEST = """
+import hashlib
+import numpy as np
+from model.evaluation import as_events
+from model.settings import ModelSettings
+from tests.model.test_create import learned
+
+users, items = zip(*[(f"user-{n % 10}", f"item-{(n // 10 + n) % 7}") for n in range(120)])
+events, _ = as_events(users, items, 1_500_000_000_000 + np.arange(120) * 1000)
+trained = learned(events, model=ModelSettings(dim=16))  # with dropout, which is drawn too
+weights = b"".join(weight.detach().numpy().tobytes() for weight in trained.model.parameters())
+print(hashlib.sha256(weights + repr((trained.vocabulary.ids, trained.fusion)).encode()).hexdigest())
+"""
+
+
+def test_another_process_in_which_strings_hash_otherwise_gives_the_same_weights():
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", DIGEST], env=os.environ | {"PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True,
+            cwd=ROOT,
+        )
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    digests = [child.communicate(timeout=60)[0].strip() for child in children]
+    assert len(digests[0]) == 64
+    assert digests[0] == digests[1]
 
 
 def test_an_item_keeps_its_index_when_the_vocabulary_grows():

@@ -38,6 +38,20 @@ def test_events_of_one_moment_lie_on_the_same_side_of_the_cut():
     assert cut.past.steps["ts"].max() == ts[89]
 
 
+def test_events_of_one_moment_keep_the_files_order():
+    seconds = [(40, 10, 30, 20)[n % 4] for n in range(100)]  # few events, or equal times in a run, any sort leaves so
+    users, items = [f"user-{n % 3}" for n in range(100)], [f"item-{n}" for n in range(100)]
+    events, names = as_events(users, items, np.array(seconds) * 1000 + 1_500_000_000_000)
+    assert events["offset"].tolist() == list(range(100))
+    assert [names[i] for i in events["item"].tolist()] == items
+    cut = split(events, names, 0.5, StateSettings())
+    in_order = sorted(range(100), key=seconds.__getitem__)
+    assert cut.future["offset"].tolist() == in_order[50:]
+    for row, user in enumerate(cut.past.users.tolist()):
+        own = [items[n] for n in in_order[:50] if events["user"][n] == user]
+        assert [names[i] for i in cut.past.of(row)["item"].tolist()] == own
+
+
 def test_successive_tests_have_all_their_users_events_before_and_last_is_the_newest():
     users = ["ann"] * 10
     items = [f"item-{n % 4}" for n in range(10)]

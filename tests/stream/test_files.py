@@ -138,7 +138,9 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
 
 def test_interactions_come_in_time_order_and_ties_keep_theirs(tmp_path):
     file = tmp_path / "e.csv.gz"
+    lines = [(f"user-{n % 7}", f"item-{n}", (30, 10, 20)[n % 3]) for n in range(90)]  # few lines any sort leaves in order
     with gzip.open(file, "wt") as text:
-        text.write("user,item,timestamp,rating\na,x,20,1\nb,y,10,1\na,z,10,1\n")
-    users, items, ts = read_interactions(str(file), lambda *_: None)
-    assert (users, items, ts.tolist()) == (["b", "a", "a"], ["y", "z", "x"], [10_000, 10_000, 20_000])
+        text.write("user,item,timestamp,rating\n" + "".join(f"{u},{i},{s},1\n" for u, i, s in lines))
+    found = read_interactions(str(file), lambda *_: None)
+    expected = [line for second in (10, 20, 30) for line in lines if line[2] == second]
+    assert list(zip(*found[:2], (found[2] // 1000).tolist(), strict=True)) == expected
