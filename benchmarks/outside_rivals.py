@@ -34,7 +34,10 @@ DEPTH = 100
 """How far down a list a target is looked for; the figures need 20."""
 BEST = "successive, filtered"
 ALS = tuple(
-    {"factors": f, "regularization": r, "alpha": a} for f in (64, 128) for r in (0.01, 0.1) for a in (1.0, 10.0, 40.0)
+    {"factors": f, "regularization": r, "alpha": a}
+    for f in (64, 128, 256)
+    for r in (0.01, 0.1)
+    for a in (1.0, 10.0, 40.0)
 )
 
 

@@ -66,7 +66,10 @@ FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, 
 
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
-    "BERT4Rec": ({"sequence_encoder": "bert4rec"}, ALONE),
+    "BERT4Rec": (
+        {"sequence_encoder": "bert4rec", "mask_share": 0.5, "dropout": 0.4},
+        ALONE | {"epochs": 400, "learning_rate": 2e-3},
+    ),
     "CREATE": ({}, TOGETHER),
     "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
     "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),
@@ -132,7 +135,7 @@ SHORT_EVENTS = 5
 
 GRAPH_ALONE: dict[str, Settings] = {
     "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
-    "LightGCN": TOGETHER | {"warm_up_epochs": 50, "graph_encoder": "lightgcn"},
+    "LightGCN": TOGETHER | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
 }
 """The graph encoders by themselves: a user is the mean of their items' rows, so that new users are served alike."""
 

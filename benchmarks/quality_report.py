@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SERVED, SHORT_EVENTS, VARIANTS, load, ranks_file
+from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SEEDS, SERVED, SHORT_EVENTS, VARIANTS, load, ranks_file
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -132,7 +132,8 @@ class Measured:
             if any(variant.endswith(f", {seconds} s") for seconds in FOR_SECONDS):
                 continue
             trained = self.trained(variant) and variant != GRAPH_ONLY
-            cells = [variant + (" (1 seed)" if trained and len(found) == 1 else "")]
+            few = f" ({len(found)} seed{'s' * (len(found) > 1)})" if trained and len(found) < SEEDS else ""
+            cells = [variant + few]
             cells += [self.mean(variant, place) for place in PLACES]
             cells.append(epochs(variant) if trained else "-")
             cells.append(f"{np.median([f['train_s'] for f in found]):.0f}" if trained else "-")

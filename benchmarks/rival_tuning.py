@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality import (
+    ALONE,
     GRAPH_ALONE,
     VARIANTS,
     Settings,
@@ -86,6 +87,8 @@ TRIED: dict[str, tuple[Settings, ...]] = {
     ),
     "recent popularity": tuple({"half_life_s": days * DAY_S} for days in (1, 3, 7, 14, 30, 60, 90, 180)),
 }
+BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, ALONE)
+"""What its settings are tried from: SASRec's."""
 COUNTED = ("item-kNN", "transitions", "recent popularity")
 
 
@@ -100,12 +103,12 @@ def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
 def tried(cut: Split, rival: str, settings: Settings) -> tuple[dict[str, Ranked], dict[str, Any]]:
     """Tests and facts of a rival with these settings."""
     if rival in GRAPH_ALONE:
-        return graph_alone(cut, GRAPH_ALONE[rival] | settings, seed=0)
+        return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | settings, seed=0)
     if rival in COUNTED:
         return ranked_tests(cut, OfCounts(cut, counted(cut, rival, settings))), {}
     of_model = {key: value for key, value in settings.items() if key in ModelSettings.__struct_fields__}
     of_training = {key: value for key, value in settings.items() if key not in of_model}
-    first_model, first_training = VARIANTS[rival]
+    first_model, first_training = BERT4REC if rival == "BERT4Rec" else VARIANTS[rival]
     trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed=0)
     facts = {"train_s": round(trained.metrics["train_s"], 1)}
     return ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False)), facts

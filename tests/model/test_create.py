@@ -127,8 +127,8 @@ print(hashlib.sha256(weights + repr((trained.vocabulary.ids, trained.fusion)).en
 def test_another_process_in_which_strings_hash_otherwise_gives_the_same_weights():
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", DIGEST], env=os.environ | {"PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True,
-            cwd=ROOT,
+            [sys.executable, "-c", DIGEST], env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )
         for seed in ("1", "2")
     ]  # fmt: skip

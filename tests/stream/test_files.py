@@ -138,7 +138,9 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path):
 
 def test_interactions_come_in_time_order_and_ties_keep_theirs(tmp_path):
     file = tmp_path / "e.csv.gz"
-    lines = [(f"user-{n % 7}", f"item-{n}", (30, 10, 20)[n % 3]) for n in range(90)]  # few lines any sort leaves in order
+    lines = [
+        (f"user-{n % 7}", f"item-{n}", (30, 10, 20)[n % 3]) for n in range(90)
+    ]  # few lines any sort leaves in order
     with gzip.open(file, "wt") as text:
         text.write("user,item,timestamp,rating\n" + "".join(f"{u},{i},{s},1\n" for u, i, s in lines))
     found = read_interactions(str(file), lambda *_: None)
