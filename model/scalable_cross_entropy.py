@@ -20,7 +20,7 @@ def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buck
     outputs, items = min(size, len(encoded)), min(size, model.item_count)
     with torch.no_grad():
         # Directions drawn from the outputs themselves point where outputs are.
-        directions = torch.randn(buckets, len(encoded)) @ encoded / len(encoded) ** 0.5
+        directions = torch.randn(buckets, len(encoded), dtype=encoded.dtype) @ encoded / len(encoded) ** 0.5
         own = torch.topk(directions @ encoded.T, outputs, dim=1).indices
         near = torch.topk(directions @ model.table()[1:].T, items, dim=1).indices + 1
     hidden = encoded[own]
@@ -29,5 +29,5 @@ def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buck
     logits = logits.masked_fill(truth[:, :, None] == near[:, None, :], -1e9)
     true_logit = (hidden * model.rows(truth)).sum(2, keepdim=True)
     losses = torch.logsumexp(torch.cat([true_logit, logits], 2), 2) - true_logit[:, :, 0]
-    largest = torch.full((len(encoded),), -torch.inf).scatter_reduce(0, own.ravel(), losses.ravel(), "amax")
+    largest = encoded.new_full((len(encoded),), -torch.inf).scatter_reduce(0, own.ravel(), losses.ravel(), "amax")
     return F.relu(largest[torch.isfinite(largest)]).mean()
