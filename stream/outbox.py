@@ -81,9 +81,9 @@ class Outbox:
         try:
             await self._producer.send_and_wait(to, value, key=record.key, headers=headers)
         except MessageSizeTooLargeError:
-            value, key = value or b"", record.key or b""
+            value, key = value or b"", record.key
             headers.append(("truncated", str(len(value)).encode()))
-            if len(key) > KEPT_BYTES:
+            if key and len(key) > KEPT_BYTES:
                 headers.append(("truncated_key", str(len(key)).encode()))
                 key = key[:KEPT_BYTES]
             await self._producer.send_and_wait(to, value[:KEPT_BYTES], key=key, headers=headers)
