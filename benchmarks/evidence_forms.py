@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import numpy as np
 import torch
 
+from benchmarks.fusion_forms import beside
 from benchmarks.quality import SERVED, WORD_BY_WORD, learned, load, settled
 from model.evaluation import OfModel, ranked_tests
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST, MODEL_ALONE
 from model.holdout import BEFORE, Holdout, choices, cut, fitted
-from model.metrics import gains, lead
+from model.metrics import Ranks, gains
 from model.popularity import Popularity
 from model.settings import RankingSettings
 from state.events import Floats, Ints
@@ -96,7 +96,7 @@ def main() -> None:
         alone = ranked_tests(split, OfModel(split, trained, MODEL_ALONE, RankingSettings(), live=False))
         print(f"\n{name}, seed {asked.seed}: {len(split.targets):,} tests")
         print(f"{'no evidence: w = 0':34}", *(f"{w} {100 * gains(alone[w].ranks).mean():.2f}" for w in PLACES))
-        served: dict[str, np.ndarray] = {}
+        served: dict[str, Ranks] = {}
         for form_name, form in FORMS.items():
             with spoken(form):
                 split = load(path, form.state, validation=True)
@@ -104,13 +104,9 @@ def main() -> None:
                 known = choices(tests, trained.model, trained.vocabulary, form.ranking)
                 fusion = fitted(known, form.before, form.ranking, AT_FIRST)
                 found = ranked_tests(split, OfModel(split, trained, fusion, form.ranking))
-            said = []
-            for where in PLACES:
-                ranks = found[where].ranks
-                served.setdefault(where, ranks)
-                middle, low, high = (100 * part for part in lead(ranks, served[where], split.tests.users))
-                said.append(f"{where} {100 * gains(ranks).mean():.2f} ({middle:+.1f}% [{low:+.1f}, {high:+.1f}])")
-            print(f"{form_name:34} {'   '.join(said)}   before {fusion.before}", flush=True)
+            ranks = {where: of_tests.ranks for where, of_tests in found.items()}
+            served = served or ranks
+            print(f"{form_name:34} {beside(ranks, served, split.tests.users)}   before {fusion.before}", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,19 +26,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.quality import MODEL, SERVED, WORD_BY_WORD, load
+from benchmarks.quality import SERVED, WORD_BY_WORD, learned, load, settled
 from model.conditional_logit import Choices, fit
 from model.evaluation import Split
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST
 from model.histories import to_histories
 from model.holdout import REPEAT, Holdout, candidates, could_come, cut, rows_of_sequences
-from model.increment import Trained, learn
+from model.increment import Trained
 from model.metrics import Ranks, gains, lead, ranks_of
 from model.placing import placed
 from model.ranking import Ranking
 from model.replay import AT_ONCE, batches
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.settings import RankingSettings
+from state.events import Ids
 from state.graph import MemoryGraph
 from state.sequences import Sequences
 from state.settings import StateSettings
@@ -181,6 +182,15 @@ def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str
     return {name: {where: np.concatenate(parts) for where, parts in ranks.items()} for name, ranks in found.items()}
 
 
+def beside(found: dict[str, Ranks], base: dict[str, Ranks], users: Ids) -> str:
+    """NDCG@10 of these ranks in percent, and their lead over others, with and without seen items."""
+    said = []
+    for where in ("filtered", "unfiltered"):
+        middle, low, high = (100 * part for part in lead(found[where], base[where], users))
+        said.append(f"{where} {100 * gains(found[where]).mean():.2f} ({middle:+.1f}% [{low:+.1f}, {high:+.1f}])")
+    return "   ".join(said)
+
+
 def main() -> None:
     """Train, choose, test, print."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,15 +199,10 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    state, ranking = StateSettings(), RankingSettings()
-    training = msgspec.convert(SERVED[WORD_BY_WORD] | {"max_train_s": 10_000.0}, TrainingSettings)
-    model = msgspec.convert(MODEL, ModelSettings)
+    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[WORD_BY_WORD])
     for name in asked.datasets:
         split = load(str(asked.data / f"{name}.csv.gz"))
-        trained = learn(
-            None, None, split.past, split.names, split.graph.rows,
-            model=model, training=training, ranking=ranking, state=state, seed=asked.seed,
-        )  # fmt: skip
+        trained = learned(split, {}, training, asked.seed)
         order = trained.vocabulary.lookup(split.vocabulary.hashes)
         assert (order == np.arange(1, len(order) + 1)).all(), "the split's items have the model's indices"
         holdout = Holdout(*cut(split.past, training.holdout_events), state)
@@ -208,12 +213,7 @@ def main() -> None:
             f"\n{name}, seed {asked.seed}: NDCG@10 of {len(split.targets):,} tests, and the lead over one number a word"
         )
         for form, found in ranks.items():
-            said = []
-            for where in ("filtered", "unfiltered"):
-                middle, low, high = (100 * part for part in lead(found[where], base[where], split.tests.users))
-                ndcg = 100 * gains(found[where]).mean()
-                said.append(f"{where} {ndcg:.2f} ({middle:+.1f}% [{low:+.1f}, {high:+.1f}])")
-            print(f"{form:22} {'   '.join(said)}", flush=True)
+            print(f"{form:22} {beside(found, base, split.tests.users)}", flush=True)
 
 
 if __name__ == "__main__":

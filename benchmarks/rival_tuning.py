@@ -1,6 +1,6 @@
-"""The settings of the rivals, each with the same budget: `python -m benchmarks.rival_tuning --help`.
+"""The settings of the rivals, at most eight tried for each: `python -m benchmarks.rival_tuning --help`.
 
-BUDGET settings a rival, one seed of Amazon Beauty's validation data (what is for learning is split once more, the
+One seed of Amazon Beauty's validation data (what is for learning is split once more, the
 tests of `benchmarks.quality` are not there), NDCG@10 of every event with seen items filtered. A rival's later settings
 build on the best of its earlier ones; the best of all goes into `benchmarks.quality` and `model/rivals.py`.
 """
@@ -30,7 +30,6 @@ from model.metrics import summary
 from model.rivals import Scorer, item_knn, popularity, transitions
 from model.settings import ModelSettings, RankingSettings
 
-BUDGET = 8
 DAY_S = 86_400.0
 TRIED: dict[str, tuple[Settings, ...]] = {
     "SASRec": (
