@@ -26,10 +26,13 @@ class BERT4Rec(SequenceEncoder):
     >>> encoder = BERT4Rec(ModelSettings(dim=4, sequence_encoder="bert4rec")).eval()
     >>> encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50).items.tolist()
     [5, 6, 7, 0]
+    >>> packed = pack(encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50))
+    >>> encoder(torch.zeros(len(packed.items), 4), packed)[packed.last].shape
+    torch.Size([1, 4])
     """
 
     def __init__(self, settings: ModelSettings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.dropout, self.mask_share = settings.dropout, settings.mask_share
         self.ages = nn.Embedding(settings.sequence_events, settings.dim)
         nn.init.normal_(self.ages.weight, std=0.02)

@@ -21,7 +21,14 @@ from model.settings import SEQUENCE_ENCODERS, ModelSettings
 
 
 class Create(nn.Module):
-    """The shared item table and the sequence encoder: what is kept, published and served."""
+    """The shared item table and the sequence encoder: what is kept, published and served.
+
+    >>> import numpy as np
+    >>> model = Create(9, ModelSettings(dim=4))
+    >>> h = model.encode(Histories(np.array([0, 3, 3]), np.array([5, 6, 7])))
+    >>> (h @ model.table().T).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self, items: int, settings: ModelSettings) -> None:
         super().__init__()

@@ -27,6 +27,11 @@ class GraphEncoder(Protocol):
     touches_every_row: ClassVar[bool]
     """Whether a step moves every row of the table, and not only those of its batch."""
 
+    def __init__(
+        self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
+    ) -> None:
+        """Of U users' histories, the item table [n + 1, d], which the caller moves, and first rows of users [U, d]."""
+
     @property
     def users(self) -> UserRows:
         """The user rows."""
@@ -54,10 +59,14 @@ def graph_encoder(
     histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
 ) -> GraphEncoder:
     """The encoder the settings name."""
-    made: GraphEncoder = resolve_name(GRAPH_ENCODERS[settings.graph_encoder])(histories, table, user_rows, settings)
-    return made
+    return _kind(settings)(histories, table, user_rows, settings)
 
 
 def touches_every_row(settings: TrainingSettings) -> bool:
     """Whether a step of that encoder moves every row of the item table."""
-    return bool(resolve_name(GRAPH_ENCODERS[settings.graph_encoder]).touches_every_row)
+    return _kind(settings).touches_every_row
+
+
+def _kind(settings: TrainingSettings) -> type[GraphEncoder]:
+    kind: type[GraphEncoder] = resolve_name(GRAPH_ENCODERS[settings.graph_encoder])
+    return kind

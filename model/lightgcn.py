@@ -37,7 +37,15 @@ class Edges(NamedTuple):
 
 
 class LightGCN:
-    """The loss on the bipartite graph of these histories, and the user rows, which exist in training only."""
+    """The loss on the bipartite graph of these histories, and the user rows, which exist in training only.
+
+    >>> table, drawn = nn.Embedding(4, 8), torch.tensor([1, 2])
+    >>> histories = Histories(np.array([0, 2, 5]), np.array([3, 1, 1, 2, 3]))
+    >>> graph = LightGCN(histories, table, torch.zeros(2, 8), TrainingSettings())
+    >>> loss, view = graph.loss(graph.draw(np.array([0, 1]), torch.Generator()), [], drawn, table(drawn))
+    >>> loss.shape, view.shape
+    (torch.Size([]), torch.Size([2, 8]))
+    """
 
     touches_every_row = True
 

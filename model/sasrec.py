@@ -29,7 +29,7 @@ class SASRec(SequenceEncoder):
     """
 
     def __init__(self, settings: ModelSettings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.dropout = settings.dropout
         self.positions = nn.Embedding(settings.sequence_events, settings.dim)
         nn.init.normal_(self.positions.weight, std=0.02)

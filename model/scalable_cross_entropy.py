@@ -1,8 +1,12 @@
 """Scalable cross-entropy: the softmax where it matters, found by random projections (Mezentsev et al., 2024).
 
-arXiv 2409.18721. Outputs and items are thrown into buckets: each of n_b random directions takes the outputs and the
-items that point most in its direction, and a softmax is computed within the bucket, the true item always among it. An
-output in several buckets counts its largest loss; one in none is left out of this step.
+arXiv 2409.18721. Each of n_b random directions b makes a bucket of the outputs and the items that point most its way:
+
+    O_b, I_b = top-s of outputs h by b·h, of items by b·E_j        b = Σ_n ε_n h_n / √N, ε normal
+    ℓ_b(n)   = log(exp(E_y·h_n) + Σ_{j in I_b, j ≠ y} exp(E_j·h_n)) - E_y·h_n        y the true item, n in O_b
+    L        = mean over n of max_b ℓ_b(n)
+
+An output in several buckets counts its largest loss; one in none is left out of this step.
 """
 
 import torch

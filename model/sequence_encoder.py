@@ -1,4 +1,4 @@
-"""What CREATE asks of a sequence encoder."""
+"""What CREATE asks of a sequence encoder; `model.settings` names those there are."""
 
 from abc import ABC, abstractmethod
 
@@ -6,10 +6,16 @@ import numpy as np
 from torch import Tensor, nn
 
 from model.histories import Examples, Histories, Packed
+from model.settings import ModelSettings
 
 
 class SequenceEncoder(nn.Module, ABC):
     """Encodes packed histories; item rows come from outside, the table being shared with the graph encoder."""
+
+    @abstractmethod
+    def __init__(self, settings: ModelSettings) -> None:
+        """Made from `[model]` alone; the catalogue's size is none of its business."""
+        super().__init__()
 
     @abstractmethod
     def forward(self, rows: Tensor, packed: Packed) -> Tensor:

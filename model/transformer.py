@@ -1,9 +1,10 @@
-"""A pre-norm Transformer block on packed histories, causal or not.
+"""A Transformer block on packed histories, causal or not (Vaswani et al., 2017, arXiv 1706.03762).
 
-    x = x + W_o Attention(LN(x))          H heads
-    x = x + W_2 relu(W_1 LN(x))
+    x = x + W_o [softmax(Q_h K_hᵀ / √(d/H)) V_h]_h        Q_h, K_h, V_h of LN(x), [t, d/H] each; H heads
+    x = x + W_2 relu(W_1 LN(x))                           all W are [d, d]
 
-Output projections are zero at first, so that a block starts as the identity.
+The norms come before, not after (Xiong et al., 2020, arXiv 2002.04745). Output projections are zero at first, so that a
+block starts as the identity.
 """
 
 import torch
@@ -15,7 +16,14 @@ from model.settings import ModelSettings
 
 
 class Block(nn.Module):
-    """One block on packed tokens, [T, d] -> [T, d]."""
+    """One block on packed tokens, [T, d] -> [T, d].
+
+    >>> from model.histories import Histories, pack
+    >>> packed = pack(Histories([0, 2, 5], [3, 1, 1, 2, 3]))
+    >>> block, x = Block(ModelSettings(dim=4), causal=True), torch.randn(len(packed.items), 4)
+    >>> torch.equal(block(x, packed), x)
+    True
+    """
 
     def __init__(self, settings: ModelSettings, *, causal: bool) -> None:
         super().__init__()

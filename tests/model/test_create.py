@@ -179,12 +179,12 @@ def one_user(*items: int) -> Sequences:
     return from_events(events)
 
 
-def test_with_all_weights_0_the_graph_changes_nothing():
+@pytest.mark.parametrize("because", [False, True])
+def test_with_all_weights_0_the_graph_changes_nothing(because):
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
-    settings = RankingSettings(because=False)
-    ranking = Ranking(trained.model, trained.vocabulary, MODEL_ALONE, settings)
+    ranking = Ranking(trained.model, trained.vocabulary, MODEL_ALONE, RankingSettings(because=because))
     user = one_user(100, 101, 102)
     with_graph, without = ranking.rank(user, graph, 5), ranking.rank(user, MemoryGraph(STATE), 5)
     assert with_graph.items.tobytes() == without.items.tobytes()
@@ -271,19 +271,20 @@ def test_sampled_softmax_over_all_items_is_the_softmax():
     )
 
 
-def test_with_all_weights_set_to_0_items_no_version_knows_change_nothing_either():
+@pytest.mark.parametrize("because", [False, True])
+def test_with_all_weights_set_to_0_items_no_version_knows_change_nothing_either(because):
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
     graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
-    settings = RankingSettings(because=False, evidence_weight=0.0, repeat_weight=0.0, popularity_weight=0.0)
-    user = one_user(100, 999, 101)
+    settings = RankingSettings(because=because, evidence_weight=0.0, repeat_weight=0.0, popularity_weight=0.0)
+    user = one_user(100, 999, 102)
     found = [
-        Ranking(trained.model, trained.vocabulary, as_set(trained.fusion, settings), settings).rank(user, known, 5)
+        Ranking(trained.model, trained.vocabulary, as_set(trained.fusion, settings), settings).rank(user, known, 8)
         for known in (graph, MemoryGraph(STATE))
     ]
     assert found[0].items.tobytes() == found[1].items.tobytes()
     assert found[0].scores.tobytes() == found[1].scores.tobytes()
-    h = trained.model.encode(Histories(np.array([0, 2]), trained.vocabulary.lookup(np.array([100, 101], np.uint64))))
-    best = (h @ trained.model.items.weight[1:].T).topk(5).indices[0].numpy()
-    assert found[0].items[0].tolist() == trained.vocabulary.hashes[best].tolist()
+    h = trained.model.encode(Histories(np.array([0, 2]), trained.vocabulary.lookup(np.array([100, 102], np.uint64))))
+    best = (h @ trained.model.items.weight[1:].T).topk(7).indices[0].numpy()
+    assert found[0].items[0].tolist() == [*trained.vocabulary.hashes[best].tolist(), 0]

@@ -1,6 +1,11 @@
 """Every encoder, loss and transfer learns, sees what it may see, and nothing else."""
 
 import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,11 +18,11 @@ from model.graph_encoder import graph_encoder
 from model.histories import Histories, pack
 from model.infonce import infonce
 from model.sampled_softmax import sampled_softmax
-from model.sasrec import SASRec
 from model.scalable_cross_entropy import scalable_cross_entropy
 from model.settings import GRAPH_ENCODERS, SEQUENCE_ENCODERS, ModelSettings, TrainingSettings
 from model.training import train, transfer
 
+ROOT = Path(__file__).parents[2]
 ITEMS = 12
 SMALL = ModelSettings(dim=16, dropout=0.0)
 SETTINGS = TrainingSettings()
@@ -209,18 +214,40 @@ def test_items_are_aligned_without_a_warm_up_and_users_who_were_not_read_stay():
     assert not torch.equal(moved[:3], user_rows[:3])
 
 
-class Backwards(SASRec):
-    """An encoder of one's own."""
+ANOTHER = """
+from model.sasrec import SASRec
+from model.ultragcn import UltraGCN
+
+class Another(SASRec): ...
+class AnotherGraph(UltraGCN): ...
+"""
+WITH_ANOTHER = """
+import msgspec
+from model.create import Create
+from model.settings import ModelSettings, TrainingSettings
+from model.training import train
+from tests.model.test_encoders import ITEMS, circles
+
+model = Create(ITEMS, msgspec.convert({"dim": 16, "sequence_encoder": "another"}, ModelSettings))
+settings = msgspec.convert({"graph_encoder": "another", "lazy_items": 1, "loss": "sampled"}, TrainingSettings)
+spent = train(model, circles(), settings, warm_up_epochs=1, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+print(type(model.sequence).__name__, spent.epochs)
+"""
 
 
-def test_another_encoder_is_its_file_and_its_line(monkeypatch):
-    monkeypatch.setitem(SEQUENCE_ENCODERS, "backwards", f"{__name__}:Backwards")
-    monkeypatch.setitem(GRAPH_ENCODERS, "mine", "model.ultragcn:UltraGCN")
-    model = Create(ITEMS, ModelSettings(dim=16, sequence_encoder="backwards"))
-    assert isinstance(model.sequence, Backwards)
-    settings = TrainingSettings(graph_encoder="mine", lazy_items=1, loss="sampled")
-    spent = train(model, circles(), settings, warm_up_epochs=1, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
-    assert spent.epochs == 2
+def test_another_encoder_is_its_file_and_its_entry(tmp_path):
+    for package in ("state", "model"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "model" / "another.py").write_text(ANOTHER)
+    settings = (tmp_path / "model" / "settings.py").read_text()
+    for names, kind in (("SEQUENCE_ENCODERS", "Another"), ("GRAPH_ENCODERS", "AnotherGraph")):
+        settings = settings.replace(f"{names} = {{", f'{names} = {{"another": "model.another:{kind}", ')
+    (tmp_path / "model" / "settings.py").write_text(settings)
+    found = subprocess.run(
+        [sys.executable, "-c", WITH_ANOTHER], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    assert found.stdout.split() == ["Another", "2"], found.stderr
 
 
 @pytest.mark.parametrize(("epochs", "max_train_s", "done"), [(3, 600.0, 3), (0, 600.0, 0), (3, 1e-9, 0)])

@@ -31,3 +31,10 @@ def test_a_lead_over_itself_is_none_and_over_worse_ranks_is_clear():
     assert lead(ranks, ranks, users) == (0.0, 0.0, 0.0)
     middle, low, high = lead(ranks, ranks + 3, users)
     assert 0 < low < middle < high
+
+
+def test_a_lead_is_as_sure_as_there_are_users_however_many_events_each_has():
+    users, draw = np.arange(200, dtype=np.uint64), np.random.default_rng(0)
+    ranks, over = draw.integers(0, 15, (2, 200))
+    once = lead(ranks, over, users)
+    assert lead(np.repeat(ranks, 9), np.repeat(over, 9), np.repeat(users, 9)) == pytest.approx(once)
