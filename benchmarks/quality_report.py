@@ -1,7 +1,7 @@
 """Tables from what `benchmarks.quality` measured: `python -m benchmarks.quality_report [FOLDER] [DATA] [--validation]`.
 
-Mean ± standard deviation over seeds of NDCG@10 in percent; leads with a 95% interval from a bootstrap over users, the
-seeds' ranks of each event put side by side.
+Mean ± standard deviation over seeds of NDCG@10 in percent; leads with a 95% interval from a bootstrap over users and
+seeds.
 """
 
 import argparse
@@ -110,11 +110,10 @@ class Measured:
             return ""
         users = self.cut.tests.users
         who = users[self.cut.last] if place.startswith("last") else users
-        both = list(zip(self.ranks(variant, place, seeds), self.ranks(over, place, seeds), strict=True))
+        mine, theirs = (np.stack(self.ranks(name, place, seeds)) for name in (variant, over))
         if among is not None:
-            who, both = who[among], [(mine[among], theirs[among]) for mine, theirs in both]
-        a, b = (np.concatenate(side) for side in zip(*both, strict=True))
-        middle, low, high = lead(a, b, np.tile(who, len(both)))
+            who, mine, theirs = who[among], mine[:, among], theirs[:, among]
+        middle, low, high = lead(mine, theirs, who)
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
     def mean(self, variant: str, place: str, metric: str = "ndcg@10") -> str:

@@ -45,13 +45,16 @@ def summary(ranks: Ranks) -> dict[str, float]:
 def lead(
     ranks: Ranks, over: Ranks, users: npt.NDArray[np.uint64], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """How far NDCG@10 of `ranks` lies above `over`, relatively, with a 95% interval: a bootstrap over users.
+    """How far NDCG@10 of `ranks` lies above `over`, relatively, with a 95% interval from a bootstrap.
 
-    Both are ranks of the same events; a user's events are drawn together, because they are not independent.
+    Both are ranks of the same events, [T], or [S, T] from trainings with S seeds. Users are drawn, all their events
+    together, because they are not independent; and seeds, where there are several.
     """
     _, user = np.unique(users, return_inverse=True)
-    sums = np.stack([np.bincount(user, gains(r)) for r in (ranks, over)])
-    weights = np.random.default_rng(seed).multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), draws)
-    a, b = (weights @ sums[0], weights @ sums[1])
+    sums = np.stack([[np.bincount(user, gained) for gained in gains(np.atleast_2d(r))] for r in (ranks, over)])
+    draw, (_, seeds, people) = np.random.default_rng(seed), sums.shape
+    of_user = draw.multinomial(people, np.full(people, 1 / people), draws)
+    of_seed = draw.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
+    a, b = (((of_user @ side.T) * of_seed).sum(1) for side in sums)
     low, high = np.percentile(a / np.maximum(b, 1e-12) - 1, [2.5, 97.5])
     return float(sums[0].sum() / max(sums[1].sum(), 1e-12) - 1), float(low), float(high)

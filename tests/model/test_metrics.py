@@ -38,3 +38,13 @@ def test_a_lead_is_as_sure_as_there_are_users_however_many_events_each_has():
     ranks, over = draw.integers(0, 15, (2, 200))
     once = lead(ranks, over, users)
     assert lead(np.repeat(ranks, 9), np.repeat(over, 9), np.repeat(users, 9)) == pytest.approx(once)
+
+
+def test_a_lead_is_no_surer_than_its_seeds_agree():
+    users, draw = np.arange(200, dtype=np.uint64), np.random.default_rng(0)
+    over = draw.integers(3, 15, (3, 200))
+    alike, unlike = over - 1, over - [[0], [1], [2]]
+    (one, low, high), (other, lower, higher) = lead(alike, over, users), lead(unlike, over, users)
+    assert one == pytest.approx(other, abs=0.1)
+    assert higher - lower > 2 * (high - low)
+    assert 0.0 <= lower < low < high < higher
