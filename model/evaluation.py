@@ -43,6 +43,11 @@ TRANSITIONS_WITHIN = 10
 TRANSITIONS_AGE_DECAY = 0.3
 KNN_AGE_DECAY = 0.7
 
+WARM_UP_COSTS = 0.25
+"""An epoch of the graph's warm-up takes this part of a joint one: `benchmarks/results/epoch_profile.txt`."""
+
+SEEN = ("unfiltered", "filtered")
+"""What is done with items the user has seen: ranked like any other, or left out."""
 LEADS = (("create", "sasrec"), ("create+graph", "sasrec+graph"), ("create+graph", "create"))
 """Which models are set against which."""
 
@@ -160,9 +165,7 @@ def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
     tests = len(cut.targets)
     first = min(CUTOFF, len(cut.vocabulary))
     # Made beforehand: small arrays that stay, taken between large ones that go, would leave the heap in pieces.
-    found = {
-        n: Ranked(np.empty(tests, np.int64), np.empty((tests, first), np.int64)) for n in ("unfiltered", "filtered")
-    }
+    found = {seen: Ranked(np.empty(tests, np.int64), np.empty((tests, first), np.int64)) for seen in SEEN}
     for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
         if len(arrived):
             scorer.arrived(arrived)
@@ -206,6 +209,12 @@ def rivals(cut: Split) -> dict[str, Callable[[Histories], torch.Tensor]]:
     }
 
 
+def sasrec_as_long(training: TrainingSettings) -> TrainingSettings:
+    """The sequence encoder alone, for about as long as these settings train it with the graph."""
+    more = math.ceil(training.warm_up_epochs * WARM_UP_COSTS)
+    return msgspec.structs.replace(without_graph(training), epochs=training.epochs + more)
+
+
 def global_temporal(
     users: list[str],
     items: list[str],
@@ -218,17 +227,17 @@ def global_temporal(
     seed: int,
     progress: Progress = lambda _done, _what: None,
 ) -> Document:
-    """Learn from the past of one moment, test on what came after; `models {name: {last, successive}}`.
+    """Learn from the past of one moment, test on what came after.
 
-    `leads` are of NDCG@10, relative, with a 95% interval. Seen items are filtered where `ranking.filter_seen` says so.
-    Epochs alone end training: by the clock the same seed would not give the same figures.
+    `models {name: {last, successive: {unfiltered, filtered: metrics}}}`, `filtered` without the user's seen items;
+    `leads` are of NDCG@10, relative, with a 95% interval. SASRec learns for about as long as CREATE: `epochs {name:
+    {warm_up, joint}}`. Epochs alone end training: by the clock the same seed would not give the same figures.
     """
     training = msgspec.structs.replace(training, max_train_s=math.inf)
     events, names = as_events(users, items, ts)
     cut = split(events, names, SPLIT, state)
-    which = "filtered" if ranking.filter_seen else "unfiltered"
-    found: dict[str, Ranked] = {}
-    trained_as = {"create": training, "sasrec": without_graph(training)}
+    found: dict[str, dict[str, Ranked]] = {}
+    trained_as = {"create": training, "sasrec": sasrec_as_long(training)}
     for number, (name, settings) in enumerate(trained_as.items()):
         progress(number / len(trained_as), f"training {name}")
         trained = learn(
@@ -236,31 +245,35 @@ def global_temporal(
             model=model, training=settings, ranking=ranking, state=state, seed=seed,
         )  # fmt: skip
         for suffix, fusion in (("", MODEL_ALONE), ("+graph", trained.fusion)):
-            found[name + suffix] = ranked_tests(cut, OfModel(cut, trained, fusion, ranking))[which]
+            found[name + suffix] = ranked_tests(cut, OfModel(cut, trained, fusion, ranking))
     for name, scorer in rivals(cut).items():
-        found[name] = ranked_tests(cut, OfCounts(cut, scorer))[which]
+        found[name] = ranked_tests(cut, OfCounts(cut, scorer))
     tested, last = len(cut.targets), int(cut.last.sum())
     targets = {"last": cut.last, "successive": np.ones(tested, bool)}
-    leads = [
-        {"model": a, "over": b, "target": target}
-        | dict(
-            zip(("lead", "low", "high"), lead(found[a].ranks[at], found[b].ranks[at], cut.tests.users[at]), strict=True)
-        )
-        for a, b in LEADS
-        for target, at in targets.items()
-    ]
+
+    def measured(ranked: Ranked) -> dict[str, dict[str, float]]:
+        return {
+            "last": summary(ranked.ranks[cut.last]),
+            "successive": summary(ranked.ranks) | breadth(cut, ranked.shown),
+        }
+
+    def led(a: str, b: str, target: str, seen: str) -> Document:
+        at = targets[target]
+        by = lead(found[a][seen].ranks[at], found[b][seen].ranks[at], cut.tests.users[at])
+        told = {"model": a, "over": b, "target": target, "seen_items": seen}
+        return told | dict(zip(("lead", "low", "high"), by, strict=True))
+
     return {
         "protocol": "global-temporal",
-        "seen_items": which,
         "events": {"past": int((events["ts"] <= np.quantile(ts, SPLIT)).sum()), "tested": tested, "last": last}
         | {"cold": cut.cold},
         "seed": seed,
-        "models": {
-            name: {
-                "last": summary(ranked.ranks[cut.last]),
-                "successive": summary(ranked.ranks) | breadth(cut, ranked.shown),
-            }
-            for name, ranked in found.items()
+        "epochs": {
+            name: {"warm_up": of.warm_up_epochs, "joint": of.epochs + of.last_epochs} for name, of in trained_as.items()
         },
-        "leads": leads,
+        "models": {
+            name: {target: {seen: measured(ranked)[target] for seen, ranked in by_seen.items()} for target in targets}
+            for name, by_seen in found.items()
+        },
+        "leads": [led(*pair, target, seen) for pair in LEADS for target in targets for seen in SEEN],
     }

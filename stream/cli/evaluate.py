@@ -96,18 +96,28 @@ def show_global_temporal(found: dict[str, Any]) -> None:
     """A line for each model and target."""
     from rich.table import Table
 
-    table = Table("model", "", "NDCG@10", "MRR", "Recall@10", box=None)
+    metrics = {"ndcg@10": "NDCG@10", "mrr": "MRR", "recall@10": "Recall@10"}
+    seen = {"unfiltered": "", "filtered": "\nseen items filtered"}
+    table = Table("model", "", *(title + said for said in seen.values() for title in metrics.values()), box=None)
     for name, scores in found["models"].items():
-        for target, s in scores.items():
-            table.add_row(name, target, *(f"{100 * s[m]:.2f}%" for m in ("ndcg@10", "mrr", "recall@10")))
+        for target, of_target in scores.items():
+            cells = (f"{100 * of_target[which][metric]:.2f}%" for which in seen for metric in metrics)
+            table.add_row(name, target, *cells)
     show(table)
     for lead in found["leads"]:
         percent = (f"{100 * lead[key]:+.1f}" for key in ("lead", "low", "high"))
-        show("{} over {}, {}: NDCG@10 {}% [{}, {}]".format(lead["model"], lead["over"], lead["target"], *percent))
+        filtered = ", seen items filtered" if lead["seen_items"] == "filtered" else ""
+        told = (lead["model"], lead["over"], lead["target"], filtered)
+        show("{} over {}, {}{}: NDCG@10 {}% [{}, {}]".format(*told, *percent))
+    epochs = found["epochs"]
+    show(
+        f"create: {epochs['create']['warm_up']} epochs of the graph and {epochs['create']['joint']} joint ones; "
+        f"sasrec: {epochs['sasrec']['joint']}, which take about as long."
+    )
     events = found["events"]
     show(
         f"{events['past']:,} events to learn from; {events['tested']:,} tested, {events['last']:,} of them their "
-        f"user's last; {events['cold']:,} of items nobody had met left out. Seen items {found['seen_items']}."
+        f"user's last; {events['cold']:,} of items nobody had met left out."
     )
 
 

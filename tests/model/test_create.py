@@ -248,10 +248,12 @@ def test_packing_loses_nothing_and_the_encoder_sees_no_future():
     assert packed.items[packed.tokens].tolist() == [1, 2, 3, 4]
     assert packed.items[packed.last].tolist() == [3, 4]
     model = Create(5, SMALL).eval()
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity and sees nothing
     changed = Histories(histories.indptr, np.array([1, 2, 5, 4]))
     first, second = (model.sequence(model.items(p.items), p) for p in (packed, pack(changed)))
-    before_last = packed.tokens[1]
+    before_last, last = packed.tokens[1], packed.tokens[2]
     assert torch.equal(first[before_last], second[before_last])
+    assert not torch.equal(first[last], second[last])
 
 
 def test_barlow_twins_is_least_for_equal_views():

@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from model import evaluation
-from model.evaluation import OfCounts, Split, as_events, breadth, global_temporal, ranked_tests, rivals, split
+from model.evaluation import (
+    OfCounts,
+    Split,
+    as_events,
+    breadth,
+    global_temporal,
+    ranked_tests,
+    rivals,
+    sasrec_as_long,
+    split,
+)
 from model.fusion import AT_FIRST
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -14,6 +24,7 @@ from state.graph import MemoryGraph
 from state.sequences import Sequences
 from state.settings import StateSettings
 
+DAY_MS = 86_400_000
 SETTINGS = {
     "model": ModelSettings(dim=8),
     "training": TrainingSettings(warm_up_epochs=1, epochs=2, negatives=8),
@@ -144,13 +155,25 @@ def test_nothing_after_the_cut_reaches_what_is_learned(learned):
 def test_the_document_has_all_names_and_both_targets():
     found = global_temporal(*stream(), **SETTINGS)
     assert {"create", "create+graph", "sasrec", "sasrec+graph", "popularity", "item-kNN"} <= set(found["models"])
-    leads = {(told["model"], told["over"], told["target"]) for told in found["leads"]}
-    assert leads >= {("create", "sasrec", "last"), ("create+graph", "sasrec+graph", "successive")}
+    leads = {(told["model"], told["over"], told["target"], told["seen_items"]) for told in found["leads"]}
+    assert leads >= {
+        ("create", "sasrec", "last", "filtered"),
+        ("create+graph", "sasrec+graph", "successive", "unfiltered"),
+    }
     assert all(told["low"] <= told["lead"] <= told["high"] for told in found["leads"])
     for scores in found["models"].values():
         assert set(scores) == {"last", "successive"}
-        assert set(scores["last"]) == {"ndcg@10", "recall@10", "recall@20", "mrr"}
-        assert 0 < scores["successive"]["coverage@10"] <= 1
+        for seen in ("unfiltered", "filtered"):
+            assert set(scores["last"][seen]) == {"ndcg@10", "recall@10", "recall@20", "mrr"}
+            assert 0 < scores["successive"][seen]["coverage@10"] <= 1
+    assert found["models"]["create"]["last"]["filtered"] != found["models"]["create"]["last"]["unfiltered"]
+
+
+def test_sasrec_is_given_the_time_that_the_graph_takes():
+    training = TrainingSettings(warm_up_epochs=12, epochs=6, last_epochs=9)
+    alone = sasrec_as_long(training)
+    assert (alone.warm_up_epochs, alone.w_transfer, alone.w_global) == (0, 0, 0)
+    assert (alone.epochs, alone.last_epochs) == (9, 9)
 
 
 def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_choose():
@@ -165,7 +188,7 @@ def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_
     ("name", "expected"),
     [
         ("popularity", {"a": 3, "b": 2, "c": 1}),
-        ("recent popularity", {"a": 3, "b": 2, "c": 1}),  # seconds are nothing to a half-life of days
+        ("recent popularity", {"a": 1 + 2**-2 + 2**-5, "b": 2**-1 + 2**-4, "c": 2**-3}),  # a half-life between two
         ("transitions", {"a": 0.5, "b": 2, "c": 0.5}),  # b came right after a twice, a and c one later
         ("item-kNN", {"a": 0, "b": 1, "c": 2**-0.5}),  # ann and bob have a and b, ann alone c
     ],
@@ -173,7 +196,7 @@ def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_
 def test_a_rival_scores_what_it_counted(name, expected):
     users = ["ann", "ann", "ann", "bob", "bob", "bob", "cid", "cid"]
     items = ["a", "b", "c", "a", "b", "a", "a", "b"]
-    cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 1000), 0.8, StateSettings())
+    cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 3 * DAY_MS), 0.8, StateSettings())
     scores = OfCounts(cut, rivals(cut)[name]).scores(cut.tests)
     found = {i: scores[-1, 1 + cut.vocabulary.ids.index(i)].item() for i in "abc"}
     assert found == pytest.approx(expected, rel=1e-3)

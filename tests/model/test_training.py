@@ -1,15 +1,16 @@
 """What is learned in which epoch, and item rows of one length."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from model import training
 from model.create import Create
-from model.histories import Histories
+from model.histories import Histories, pack
 from model.sasrec import SASRec
 from model.settings import ModelSettings, TrainingSettings
-from model.training import train
+from model.training import train, viewed
 
 SHAPE = ModelSettings(dim=16, dropout=0.0)
 PLAIN = TrainingSettings(w_transfer=0.0, batch_users=4)
@@ -24,6 +25,33 @@ def pairs(users: int, items: int) -> Histories:
 def taught(epochs: int, model: Create, **asked: np.ndarray) -> None:
     users = pairs(20, 21)
     train(model, users, PLAIN, warm_up_epochs=0, epochs=epochs, learning_rate=3e-3, seed=1, fresh=False, **asked)
+
+
+@pytest.mark.parametrize("term", ["w_global", "w_transfer"])
+@pytest.mark.parametrize("graph", ["ultragcn", "lightgcn"])
+def test_every_term_of_the_joint_loss_has_its_say(term, graph):
+    tables = []
+    for weight in (1e-9, 1e-9, 0.5):  # at 0 the graph draws nothing, and other negatives would come
+        torch.manual_seed(0)
+        model = Create(21, SHAPE)
+        settings = msgspec.structs.replace(PLAIN, graph_encoder=graph, **{term: weight})
+        train(model, pairs(20, 21), settings, warm_up_epochs=1, epochs=2, learning_rate=3e-3, seed=1, fresh=True)
+        tables.append(model.items.weight.detach())
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.allclose(tables[0], tables[2], atol=1e-3)
+
+
+def test_the_view_of_a_user_is_at_the_newest_item_or_at_one_that_is_drawn():
+    inputs = Histories(np.array([0, 3, 4, 9]), np.arange(1, 10))
+    packed = pack(inputs)
+
+    def looked_at(view: str, seed: int) -> list[int]:
+        asked = msgspec.structs.replace(PLAIN, transfer_view=view)
+        return packed.items[viewed(packed, inputs, asked, np.random.default_rng(seed))].tolist()
+
+    assert looked_at("last", 0) == [3, 4, 9]
+    drawn = [set(items) for items in zip(*(looked_at("random", seed) for seed in range(50)), strict=True)]
+    assert drawn == [{1, 2, 3}, {4}, {5, 6, 7, 8, 9}]
 
 
 def test_what_is_replayed_is_learned_once_and_what_is_new_in_every_epoch(monkeypatch):
