@@ -1,9 +1,10 @@
 """Other forms of the live graph's word, and of its weights: `python -m benchmarks.fusion_forms`.
 
-Of one model, that has not learned the events the weights are chosen on, and one live graph, on the tests of
-`benchmarks.quality`. Every form is a conditional logit over more words than the product's four, the user's own
-repetitions placed as the product places them:
+Of one model, that has not learned the events the weights are chosen on, and one live graph, on validation data (what
+is for learning is split once more; the tests of `benchmarks.quality` are not there). Every form is a conditional logit
+over more words than the product's four, the user's own repetitions placed as the product places them:
 
+    the model alone       w = 0
     two-hop               what goes with what goes with the user's newest items, a word of its own
     by length of history  each word's weight is linear in the log of the history's length
     by age of item        ... in the log of the item's age, the time since its first click
@@ -64,6 +65,7 @@ class Said(NamedTuple):
 
 
 Form = Callable[[Said], Tensor]
+ALONE = "the model alone"
 
 
 def times(words: Tensor, *by: Tensor) -> Tensor:
@@ -73,6 +75,7 @@ def times(words: Tensor, *by: Tensor) -> Tensor:
 
 FORMS: dict[str, Form] = {
     "one number a word": lambda said: said.words[:WORDS],
+    ALONE: lambda said: said.words[:1],
     "two-hop": lambda said: said.words,
     "by length of history": lambda said: times(said.words[:WORDS], said.length[:, None]),
     "by age of item": lambda said: times(said.words[:WORDS], said.age),
@@ -152,6 +155,9 @@ def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
     prior = [AT_FIRST.model, AT_FIRST.repeat, AT_FIRST.popularity, AT_FIRST.evidence]
     found = {}
     for name, of_form in known.items():
+        if name == ALONE:
+            found[name] = torch.ones(1)
+            continue
         features = of_form.words.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
         before[:WORDS] = torch.tensor(prior)
@@ -201,7 +207,7 @@ def main() -> None:
     torch.set_num_threads(1)
     state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[WORD_BY_WORD])
     for name in asked.datasets:
-        split = load(str(asked.data / f"{name}.csv.gz"))
+        split = load(str(asked.data / f"{name}.csv.gz"), validation=True)
         trained = learned(split, {}, training, asked.seed)
         order = trained.vocabulary.lookup(split.vocabulary.hashes)
         assert (order == np.arange(1, len(order) + 1)).all(), "the split's items have the model's indices"

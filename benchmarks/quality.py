@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 
 from benchmarks.likeliest import likeliest
 from model import conditional_logit
-from model.conditional_logit import FLOOR, RIDGE, Choices
+from model.conditional_logit import FLOOR, RIDGE
 from model.create import Create
 from model.evaluation import (
     SPLIT,
@@ -39,16 +38,14 @@ from model.evaluation import (
     rivals,
     split,
 )
-from model.fusion import AT_FIRST, MODEL_ALONE, Fusion
+from model.fusion import MODEL_ALONE, Fusion
 from model.histories import to_histories
-from model.holdout import BEFORE, Holdout, choices, choose_fusion, fitted
+from model.holdout import Holdout, choose_fusion
 from model.holdout import cut as cut_holdout
 from model.increment import Trained, learn
 from model.metrics import Ranks, summary
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import mean_rows, train
-from state.events import Records
-from state.sequences import Sequences
 from state.settings import StateSettings
 from stream.files import read_interactions
 
@@ -124,10 +121,6 @@ SERVED: dict[str, Settings] = {
 WORD_BY_WORD = "CREATE + live graph, word by word"
 SERVED[WORD_BY_WORD] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
 """A model that had learned the held-out events would be given too much weight on them: these rows do without them."""
-GRAPHS = {
-    "pairs within 3": StateSettings(pair_window_events=3),
-    "pairs within 10, 64 neighbours": StateSettings(pair_window_events=10, neighbours_per_item=64),
-}
 RANKS_KEPT = 20
 """Ranks from here on are kept as this: no figure of the tables asks further down."""
 SHORT_EVENTS = 5
@@ -155,23 +148,6 @@ class Outcome(NamedTuple):
     job: Job
     tested: dict[str, dict[str, Ranked]]
     facts: dict[str, Any]
-
-
-class ByLength(NamedTuple):
-    """Scores with other fusion weights for short histories than for long ones."""
-
-    short: OfModel
-    long: OfModel
-
-    def scores(self, part: Sequences) -> torch.Tensor:
-        """[B, n + 1]."""
-        is_short = torch.from_numpy(np.diff(part.indptr) <= SHORT_EVENTS)
-        return torch.where(is_short[:, None], self.short.scores(part), self.long.scores(part))
-
-    def arrived(self, events: Records) -> None:
-        """Both graphs learn."""
-        self.short.arrived(events)
-        self.long.arrived(events)
 
 
 def complain(line: int, reason: str) -> None:
@@ -209,9 +185,6 @@ def run(job: Job) -> Outcome:
     scorers: dict[str, Scorer] = {
         name: OfModel(cut, trained, fusion, ranking, live=live) for name, (fusion, live) in rows.items()
     }
-    if job.variant == WORD_BY_WORD:
-        scorers |= other_graphs(job, trained, training, ranking)
-        scorers["CREATE + live graph, by length of history"] = by_length(cut, trained, training, ranking, state)
     found = {name: ranked_tests(cut, scorer) for name, scorer in scorers.items()}
     facts = {
         "train_s": round(trained.metrics["train_s"] + trained.metrics["last_s"], 1),
@@ -264,31 +237,6 @@ def served(
     if name == "SASRec":
         rows["live graph alone"] = chosen("model")
     return rows
-
-
-def other_graphs(
-    job: Job, trained: Trained, training: TrainingSettings, ranking: RankingSettings
-) -> Iterator[tuple[str, Scorer]]:
-    """The same model beside live graphs of other shapes, each weighed anew."""
-    for name, state in GRAPHS.items():
-        cut = load(job.path, state, validation=job.validation)
-        holdout = Holdout(*cut_holdout(cut.past, training.holdout_events), state)
-        fusion = choose_fusion(holdout, trained.model, trained.vocabulary, ranking)
-        yield f"CREATE + live graph, {name}", OfModel(cut, trained, fusion, ranking)
-
-
-def by_length(
-    cut: Split, trained: Trained, training: TrainingSettings, ranking: RankingSettings, state: StateSettings
-) -> Scorer:
-    """Weights chosen apart for users with short histories and for the others."""
-    holdout = Holdout(*cut_holdout(cut.past, training.holdout_events), state)
-    known = choices(holdout, trained.model, trained.vocabulary, ranking)
-    warm = trained.vocabulary.lookup(holdout.targets) > 0
-    is_short = torch.from_numpy((np.diff(holdout.sequences.indptr) <= SHORT_EVENTS)[warm])
-    chosen = (
-        fitted(Choices(*(part[those] for part in known)), BEFORE, ranking, AT_FIRST) for those in (is_short, ~is_short)
-    )
-    return ByLength(*(OfModel(cut, trained, fusion, ranking) for fusion in chosen))
 
 
 def graph_alone(cut: Split, of_training: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
