@@ -4,7 +4,7 @@
 
 x_j are the words for candidate j. With floor = 0 this is the maximum likelihood, and choices that nothing could have
 foretold rule it; from a floor on, a choice below it no longer counts, and what is nearly right does. That follows
-NDCG@10 far better (ARCHITECTURE.md has the figures), but has other optima: it starts from the maximum likelihood.
+NDCG@10 far better (docs/model.md has the figures), but has other optima: it starts from the maximum likelihood.
 The ridge holds the weights near what was known before: some hours of shopping are not like the next.
 """
 
