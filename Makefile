@@ -40,7 +40,7 @@ bench-quality: .venv/installed  ## CREATE beside its rivals on recorded data (ho
 bench-rivals:  ## others' implementations on the same splits, in an environment of their own (hours)
 	@test -x build/rivals/bin/python || $(PYTHON) -m venv build/rivals
 	@build/rivals/bin/python -m pip install -q --disable-pip-version-check -e '.[rivals]' torch==2.13.0
-	@build/rivals/bin/python -m benchmarks.outside_rivals --out build/outside
+	@for dataset in amazon-beauty amazon-sports; do build/rivals/bin/python -m benchmarks.outside_rivals --dataset $$dataset --factors 64 --session-events 20 --out build/outside || exit 1; done
 
 bench-streams: .venv/installed  ## learning from a stream without forgetting, beside published rows (hours; QUICK=1: the first periods)
 	@$(BIN)/python -m benchmarks.periods $(if $(QUICK),--periods 4 --tests 1500) --out build/periods.jsonl

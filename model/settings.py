@@ -20,7 +20,7 @@ else:
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shape of CREATE's encoders. Chosen on the validation split of Amazon Beauty: docs/model.md."""
+    """The shape of CREATE's encoders. What other choices give stands in docs/model.md."""
 
     sequence_encoder: SequenceEncoderName = "sasrec"
     """What reads a user's newest items."""

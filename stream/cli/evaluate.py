@@ -93,28 +93,25 @@ def tested_as_it_arrives(
 
 
 def show_global_temporal(found: dict[str, Any]) -> None:
-    """A line for each model and target."""
+    """For seen items in the list and left out: a line for each model and target, and the leads."""
     from rich.table import Table
 
-    metrics = {"ndcg@10": "NDCG@10", "mrr": "MRR", "recall@10": "Recall@10"}
-    seen = {"unfiltered": "", "filtered": "\nseen items filtered"}
-    table = Table("model", "", *(title + said for said in seen.values() for title in metrics.values()), box=None)
-    for name, scores in found["models"].items():
-        for target, of_target in scores.items():
-            cells = (f"{100 * of_target[which][metric]:.2f}%" for which in seen for metric in metrics)
-            table.add_row(name, target, *cells)
-    show(table)
-    for lead in found["leads"]:
-        percent = (f"{100 * lead[key]:+.1f}" for key in ("lead", "low", "high"))
-        filtered = ", seen items filtered" if lead["seen_items"] == "filtered" else ""
-        told = (lead["model"], lead["over"], lead["target"], filtered)
-        show("{} over {}, {}{}: NDCG@10 {}% [{}, {}]".format(*told, *percent))
-    epochs = found["epochs"]
+    for seen, title in (("unfiltered", "Seen items ranked like any other"), ("filtered", "Seen items left out")):
+        table = Table("model", "", "NDCG@10", "MRR", "Recall@10", box=None)
+        for name, scores in found["models"].items():
+            for target, of in scores.items():
+                table.add_row(name, target, *(f"{100 * of[seen][m]:.2f}%" for m in ("ndcg@10", "mrr", "recall@10")))
+        show(f"{title}:")
+        show(table)
+        for lead in (lead for lead in found["leads"] if lead["seen_items"] == seen):
+            percent = (f"{100 * lead[key]:+.1f}" for key in ("lead", "low", "high"))
+            show("{} over {}, {}: NDCG@10 {}% [{}, {}]".format(lead["model"], lead["over"], lead["target"], *percent))
+        show("")
+    epochs, events = found["epochs"], found["events"]
     show(
         f"create: {epochs['create']['warm_up']} epochs of the graph and {epochs['create']['joint']} joint ones; "
         f"sasrec: {epochs['sasrec']['joint']}, which take about as long."
     )
-    events = found["events"]
     show(
         f"{events['past']:,} events to learn from; {events['tested']:,} tested, {events['last']:,} of them their "
         f"user's last; {events['cold']:,} of items nobody had met left out."
