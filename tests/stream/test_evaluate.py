@@ -42,6 +42,19 @@ def test_a_table_and_a_document_of_what_was_tested(asked):
     assert found["events"]["tested"] == 160
 
 
+def test_a_split_in_time_is_told_with_seen_items_and_without(asked):
+    words = [w if w != "prequential" else "global-temporal" for w in asked if w not in ("--cycles", "2")]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    with_seen, _, without = told.stdout.partition("Seen items left out:")
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    for text, seen in ((with_seen, "unfiltered"), (without, "filtered")):
+        [line] = [line for line in text.splitlines() if line.split()[:2] == ["create+graph", "successive"]]
+        assert line.split()[2] == f"{100 * found['models']['create+graph']['successive'][seen]['ndcg@10']:.2f}%"
+        assert "create over sasrec, last: NDCG@10" in text
+    assert "create: 1 epochs of the graph and 2 joint ones; sasrec: 3, which take about as long." in told.stdout
+
+
 def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "tested_as_it_arrives", lambda *_: pytest.fail("it has begun to learn"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
