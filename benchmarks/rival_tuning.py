@@ -1,8 +1,9 @@
 """The settings of the rivals, at most eight tried for each: `python -m benchmarks.rival_tuning --help`.
 
-One seed of Amazon Beauty's validation data (what is for learning is split once more, the
-tests of `benchmarks.quality` are not there), NDCG@10 of every event with seen items filtered. A rival's later settings
-build on the best of its earlier ones; the best of all goes into `benchmarks.quality` and `model/rivals.py`.
+One seed of validation data (what is for learning is split once more, the tests of `benchmarks.quality` are not there),
+NDCG@10 of every event with seen items filtered. A rival's later settings build on the best of its earlier ones; the
+best of all on Amazon Beauty goes into `benchmarks.quality` and `model/evaluation.py`. CREATE has had more tries: the
+forms of `benchmarks.quality --validation`.
 """
 
 import argparse
@@ -117,20 +118,26 @@ def main() -> None:
     """Try what is asked for, print a line for each setting and write it."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--dataset", default="amazon-beauty")
     parse.add_argument("--rivals", nargs="+", default=list(TRIED), choices=list(TRIED))
     parse.add_argument("--from-setting", type=int, default=0, help="leave out so many of each rival's settings")
     parse.add_argument("--out", type=Path, default=Path("build/rival_tuning.jsonl"))
     asked = parse.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    cut = load(str(asked.data / "amazon-beauty.csv.gz"), validation=True)
+    cut = load(str(asked.data / f"{asked.dataset}.csv.gz"), validation=True)
     for rival in asked.rivals:
         for settings in TRIED[rival][asked.from_setting :]:
             tested, facts = tried(cut, rival, settings)
             found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
             print(f"{rival} {settings}: {100 * found['filtered']:.2f}% {facts}", flush=True)
             with asked.out.open("a") as lines:
-                lines.write(json.dumps({"rival": rival, "settings": settings, "ndcg@10": found} | facts) + "\n")
+                lines.write(
+                    json.dumps(
+                        {"dataset": asked.dataset, "rival": rival, "settings": settings, "ndcg@10": found} | facts
+                    )
+                    + "\n"
+                )
 
 
 if __name__ == "__main__":
