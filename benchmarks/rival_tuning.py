@@ -131,13 +131,9 @@ def main() -> None:
             tested, facts = tried(cut, rival, settings)
             found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
             print(f"{rival} {settings}: {100 * found['filtered']:.2f}% {facts}", flush=True)
+            line = {"dataset": asked.dataset, "rival": rival, "settings": settings, "ndcg@10": found} | facts
             with asked.out.open("a") as lines:
-                lines.write(
-                    json.dumps(
-                        {"dataset": asked.dataset, "rival": rival, "settings": settings, "ndcg@10": found} | facts
-                    )
-                    + "\n"
-                )
+                lines.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
