@@ -94,7 +94,7 @@ class Holdout:
         A step may be known and yet be later than one held back, if that arrived late: it is no history of it.
         """
         users, histories, targets, ts = [], [], [], []
-        for row in np.flatnonzero((np.diff(past.indptr) > 0) & (np.diff(held.indptr) > 0)).tolist():
+        for row in np.flatnonzero(np.diff(held.indptr) > 0).tolist():
             before, after = past.of(row), held.of(row)
             steps = np.concatenate([before, after])
             in_time = np.argsort(steps["ts"], kind="stable")
