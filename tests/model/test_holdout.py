@@ -29,6 +29,16 @@ def of(events: np.ndarray, count: int) -> Holdout:
     return Holdout(*cut(from_events(events), count), STATE)
 
 
+def test_users_who_are_new_in_what_is_held_back_are_tested_from_their_second_event_on():
+    events = cycling(users=40)
+    events["user"][-6:] = [101, 102, 101, 103, 101, 102]
+    holdout = of(events, 10)
+    new = np.flatnonzero(holdout.sequences.users > 100)
+    found = [(holdout.sequences.users[row], len(holdout.sequences.of(row)), holdout.targets[row]) for row in new]
+    assert found == [(101, 1, events["item"][-4]), (101, 2, events["item"][-2]), (102, 1, events["item"][-1])]
+    assert len(holdout.targets) == 4 + 3
+
+
 def test_before_each_test_the_graph_knows_what_came_earlier_and_nothing_else():
     events = cycling(users=40)
     holdout = of(events, 10)
