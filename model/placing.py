@@ -39,12 +39,33 @@ def placed(
             continue
         said, spread = choices.words @ found, spreads[word]
         ahead, moved = said[:, 1:] - said[:, :1], (choices.words[:, 1:, word] - choices.words[:, :1, word]) / spread
+        rank = ranks(ahead, moved, others)
         tried = found[word] * spread + STEPS
-        gains = []
-        for weight, step in zip(tried, STEPS, strict=True):
-            rank = ((ahead + step * moved >= 0) * others).sum(1)
-            gain = torch.where(rank < CUTOFF, 1.0 / torch.log2(rank + 2.0), 0.0).mean()
-            gains.append(gain - RIDGE / len(said) * (weight - prior[word] * spread) ** 2)
-        allowed = torch.stack(gains).masked_fill(tried <= 0, -torch.inf) if word not in signed else torch.stack(gains)
-        found[word] = tried[int(allowed.argmax())] / spread
+        gain = torch.where(rank < CUTOFF, 1.0 / torch.log2(rank + 2.0), 0.0).mean(0)
+        gain -= RIDGE / len(said) * (tried - prior[word] * spread) ** 2
+        if word not in signed:
+            gain[tried <= 0] = -torch.inf
+        found[word] = tried[int(gain.argmax())] / spread
     return found
+
+
+def ranks(ahead: Tensor, moved: Tensor, others: Tensor) -> Tensor:
+    """r at every step [T, S]: how many of `others` [T, C] have ahead + step · moved >= 0, each [T, C].
+
+    Each is counted from the step on at which it comes to be ahead, or up to the one at which it falls behind: one pass
+    instead of one a step.
+
+    >>> ahead, moved = torch.tensor([[1.0, -1.0, 0.0]]), torch.tensor([[-1.0, 1.0, 0.0]])
+    >>> at = [int(torch.isclose(STEPS, torch.tensor(step)).nonzero()) for step in (-2.0, 0.0, 1.0, 2.0)]
+    >>> ranks(ahead, moved, torch.tensor([[1.0, 10.0, 100.0]]))[0, at].tolist()
+    [101.0, 101.0, 111.0, 110.0]
+    """
+    steps = len(STEPS)
+    where = ((-ahead / moved - STEPS[0]) / (STEPS[1] - STEPS[0])).nan_to_num(0.0).clamp(-1.0, steps)
+    first = torch.where(moved > 0, where.ceil().clamp(min=0.0), 0.0).long()
+    last = torch.where(moved < 0, (where.floor() + 1.0).clamp(max=steps), float(steps)).long()
+    never = (moved == 0) & (ahead < 0)
+    counted = torch.where(never, torch.zeros(()), others)
+    changes = torch.zeros(len(ahead), steps + 1)
+    changes.scatter_add_(1, first, counted).scatter_add_(1, last, -counted)
+    return changes.cumsum(1)[:, :-1]

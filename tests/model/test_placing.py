@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.conditional_logit import Choices, fit
-from model.placing import placed
+from model.placing import STEPS, placed, ranks
 
 MODEL, OWN = 0, 1
 FREE = torch.tensor([True, True])
@@ -76,3 +76,12 @@ def test_a_word_that_drowns_the_others_is_weighed_down():
     assert 0 < best[MODEL] < before[MODEL]
     assert best[OWN] == before[OWN]
     assert found_at_all(choices, best) > found_at_all(choices, before) + 0.3
+
+
+def test_ranks_at_every_step_are_those_counted_one_step_after_the_other():
+    draw = torch.Generator().manual_seed(0)
+    ahead = torch.randint(-9, 10, (50, 30), generator=draw) / 2.0  # in steps of the grid: many meet it exactly
+    moved = torch.randint(-3, 4, (50, 30), generator=draw) / 2.0
+    others = torch.randint(0, 50, (50, 30), generator=draw).float()
+    one_by_one = torch.stack([((ahead + step * moved >= 0) * others).sum(1) for step in STEPS], 1)
+    torch.testing.assert_close(ranks(ahead, moved, others), one_by_one)
