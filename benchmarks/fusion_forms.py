@@ -2,7 +2,7 @@
 
 Of one model, that has not learned the events the weights are chosen on, and one live graph, on validation data (what
 is for learning is split once more; the tests of `benchmarks.quality` are not there). Every form is a conditional logit
-over more words than the product's four, its weights placed as the product places its own:
+over more words than the product's four, the user's own repetitions placed as the product places them:
 
     the model alone       w = 0
     two-hop               what goes with what goes with the user's newest items, a word of its own
@@ -162,7 +162,7 @@ def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
         before[:WORDS] = torch.tensor(prior)
         likeliest, reached = fit(of_form, free, before)
-        found[name] = placed(of_form, likeliest, before, range(features), [REPEAT, *range(WORDS, features)])
+        found[name] = placed(of_form, likeliest, REPEAT, AT_FIRST.repeat)
         print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 

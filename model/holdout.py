@@ -291,8 +291,8 @@ def fitted(
     prior: Fusion,
     without: Collection[str] = (),
 ) -> Fusion:
-    """The weights that place these choices best (model/placing.py), from those that make them likeliest on; the
-    evidence is one of those in `befores`.
+    """The weights that make these choices likeliest, the evidence being one of those in `befores`; but of repeats the
+    one that places them best (model/placing.py).
     """
     found, best_before, best_loss = None, prior.before, np.inf
     repeats = not settings.filter_seen and "repeat" not in without
@@ -313,10 +313,11 @@ def fitted(
             found, best_before, best_loss = weights, before, reached
     if found is None:
         return prior
-    word = EVIDENCE + BEFORE.index(best_before)
-    own = [REPEAT] if repeats else []
-    said = placed(known, found, before_it, [*own, MODEL, POPULARITY, word], own).tolist()
-    return Fusion(said[MODEL], said[word], said[REPEAT], said[POPULARITY], best_before)
+    if repeats:
+        found = placed(known, found, REPEAT, prior.repeat)
+    said = found.tolist()
+    evidence = said[EVIDENCE + BEFORE.index(best_before)]
+    return Fusion(said[MODEL], evidence, said[REPEAT], said[POPULARITY], best_before)
 
 
 def at_once(items: int) -> int:

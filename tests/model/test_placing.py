@@ -1,4 +1,4 @@
-"""Weights are chosen by where they place what came."""
+"""One word's weight is chosen by where it places what came."""
 
 import pytest
 import torch
@@ -37,45 +37,27 @@ def found_at_all(choices: Choices, weights: torch.Tensor, places: int = 10) -> f
 
 def test_what_a_third_comes_back_to_has_a_place_in_the_list():
     choices, before = people(2000, come_back=0.33), torch.tensor([0.3, 0.0])
-    best = placed(choices, before, NOTHING, [OWN], [OWN])
+    best = placed(choices, before, OWN, 0.0)
     assert best[MODEL] == before[MODEL]
     assert found_at_all(choices, best) > found_at_all(choices, before) + 0.3
     likely, _ = fit(choices, FREE, NOTHING)
-    assert found_at_all(choices, placed(choices, likely, NOTHING, [OWN], [OWN])) >= found_at_all(choices, likely)
+    assert found_at_all(choices, placed(choices, likely, OWN, 0.0)) >= found_at_all(choices, likely)
 
 
 def test_where_nobody_comes_back_own_items_are_put_behind():
     choices = people(2000, come_back=0.0)
-    assert placed(choices, torch.tensor([1.0, 2.0]), NOTHING, [OWN], [OWN])[OWN] < 0
+    assert placed(choices, torch.tensor([1.0, 2.0]), OWN, 0.0)[OWN] < 0
 
 
 def test_a_few_people_move_it_less_from_what_was_known_than_many():
-    known = torch.tensor([0.3, -5.0])
-    few, many = (float(placed(people(count, 0.33), known, known, [OWN], [OWN])[OWN]) for count in (20, 2000))
+    few, many = (float(placed(people(count, 0.33), torch.tensor([0.3, -5.0]), OWN, -5.0)[OWN]) for count in (20, 2000))
     assert -5.0 <= few < many
 
 
 def test_a_word_that_says_nothing_stays_where_it_was():
     choices = people(100, 0.5)
     choices.words[:, :, OWN] = 0.0
-    known = torch.tensor([1.0, 0.7])
-    assert placed(choices, known, known, [OWN], [OWN])[OWN] == pytest.approx(0.7)
-
-
-def test_a_word_is_never_turned_round_unless_it_may_count_against():
-    choices = people(2000, come_back=0.0)
-    best = placed(choices, torch.tensor([1.0, 2.0]), NOTHING, [MODEL, OWN])
-    assert best[MODEL] > 0
-    assert best[OWN] > 0
-    assert placed(choices, torch.tensor([1.0, 0.0]), NOTHING, [MODEL, OWN])[OWN] == 0
-
-
-def test_a_word_that_drowns_the_others_is_weighed_down():
-    choices, before = people(2000, come_back=0.33), torch.tensor([1.0, 1.0])
-    best = placed(choices, before, before, [MODEL], [])
-    assert 0 < best[MODEL] < before[MODEL]
-    assert best[OWN] == before[OWN]
-    assert found_at_all(choices, best) > found_at_all(choices, before) + 0.3
+    assert placed(choices, torch.tensor([1.0, 0.7]), OWN, 0.7)[OWN] == pytest.approx(0.7)
 
 
 def test_ranks_at_every_step_are_those_counted_one_step_after_the_other():
