@@ -251,11 +251,9 @@ def global_temporal(
     tested, last = len(cut.targets), int(cut.last.sum())
     targets = {"last": cut.last, "successive": np.ones(tested, bool)}
 
-    def measured(ranked: Ranked) -> dict[str, dict[str, float]]:
-        return {
-            "last": summary(ranked.ranks[cut.last]),
-            "successive": summary(ranked.ranks) | breadth(cut, ranked.shown),
-        }
+    def measured(ranked: Ranked, target: str) -> dict[str, float]:
+        shown = breadth(cut, ranked.shown) if target == "successive" else {}
+        return summary(ranked.ranks[targets[target]]) | shown
 
     def led(a: str, b: str, target: str, seen: str) -> Document:
         at = targets[target]
@@ -272,7 +270,7 @@ def global_temporal(
             name: {"warm_up": of.warm_up_epochs, "joint": of.epochs + of.last_epochs} for name, of in trained_as.items()
         },
         "models": {
-            name: {target: {seen: measured(ranked)[target] for seen, ranked in by_seen.items()} for target in targets}
+            name: {target: {seen: measured(ranked, target) for seen, ranked in by_seen.items()} for target in targets}
             for name, by_seen in found.items()
         },
         "leads": [led(*pair, target, seen) for pair in LEADS for target in targets for seen in SEEN],
