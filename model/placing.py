@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.conditional_logit import Choices
-from model.metrics import CUTOFF
+from model.metrics import gains
 
 RIDGE = 2.0
 """Of the squared distance from what was known, in spreads, over the number of choices."""
@@ -27,8 +27,7 @@ def placed(choices: Choices, weights: Tensor, word: int, prior: float) -> Tensor
     said = choices.words @ weights
     others = torch.where(real, choices.correction.exp(), torch.zeros(()))[:, 1:]
     ahead, moved = said[:, 1:] - said[:, :1], (choices.words[:, 1:, word] - choices.words[:, :1, word]) / spread
-    rank = ranks(ahead, moved, others)
-    gain = torch.where(rank < CUTOFF, 1.0 / torch.log2(rank + 2.0), 0.0).mean(0)
+    gain = torch.from_numpy(gains(ranks(ahead, moved, others).numpy())).mean(0)
     gain -= RIDGE / len(said) * ((weights[word] - prior) * spread + STEPS) ** 2
     found = weights.clone()
     found[word] += STEPS[int(gain.argmax())] / spread
