@@ -109,7 +109,7 @@ def of_stream(
     for other in list(versions.values())[1:]:
         other.begin(past, first)
     changed, create = msgspec.structs.replace, versions["create"]
-    fixed = changed(settings.ranking, online_rate=0.0)
+    fixed = changed(settings.ranking, online_clicks=0)
     rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
     rows |= {
         "frozen": Served(past, versions["frozen"], fixed),
@@ -128,7 +128,7 @@ def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str,
     settings = production(seed, **ABLATION[variant])
     past = begun(events, settings)
     versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
-    fixed = msgspec.structs.replace(settings.ranking, online_rate=0.0)
+    fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
     rows: dict[str, Row] = {
         "create": Served(past, versions["create"], settings.ranking),
         "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ALONE),

@@ -8,6 +8,7 @@ NDCG@10 far better (docs/model.md has the figures), but has other optima: it sta
 The ridge holds the weights near what was known before: some hours of shopping are not like the next.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,12 +29,21 @@ class Choices(NamedTuple):
     """[T, C] log of how many items a candidate stands for; -inf where there is none."""
 
 
-def fit(choices: Choices, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
+def fit(choices: Choices, free: Tensor, prior: Tensor, positive: Sequence[int] = ()) -> tuple[Tensor, float]:
     """Weights [F] and the loss they reach; weights not `free` [F] (bool) stay 0.
 
-    `prior` [F] is what was known before, θ_0. Deterministic. Words are scaled to unit spread within, so that the ridge
-    means the same for each.
+    `prior` [F] is what was known before, θ_0. A word of those `positive` whose weight would be below 0 weighs nothing.
+    Deterministic. Words are scaled to unit spread within, so that the ridge means the same for each.
     """
+    weights, reached = _fit(choices, free, prior)
+    while len(wrong := [word for word in positive if weights[word] < 0]):
+        free = free.clone()
+        free[wrong] = False
+        weights, reached = _fit(choices, free, prior)
+    return weights, reached
+
+
+def _fit(choices: Choices, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     real = torch.isfinite(choices.correction)
     spread = choices.words[real].std(0).clamp(min=1e-6)
     words = choices.words / spread * free

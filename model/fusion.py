@@ -24,8 +24,6 @@ class Learned(msgspec.Struct, frozen=True):
     fusion: Fusion
     clicks: int
     """Learned from."""
-    squares: list[float]
-    spread: list[float]
 
 
 AT_FIRST = Fusion()

@@ -21,7 +21,7 @@ from model.metrics import CUTOFF, Ranks, gains
 from model.placing import placed
 from model.ranking import Ranking
 from model.replay import AT_ONCE, batches
-from model.settings import RankingSettings
+from model.settings import FEW, RankingSettings
 from model.vocabulary import Vocabulary
 from state.events import EVENT, Ids, Records
 from state.graph import MemoryGraph, Rows
@@ -179,8 +179,6 @@ MOST = (150, 100, 50, 60, 60, 60)
 """Candidates that each word brings in, of those it says anything for."""
 DRAWN = 100
 """Candidates drawn from all others."""
-FEW = 50
-"""Fewer held-out events than this choose no weights."""
 
 
 def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> Choices:
@@ -305,10 +303,7 @@ def fitted(
         used = {"model": MODEL, "repeat": REPEAT, "popularity": POPULARITY, "evidence": word}
         free[[at for name, at in used.items() if name not in without]] = True
         free[REPEAT] = repeats
-        weights, reached = fit(known, free, before_it)
-        while len(wrong := [w for w in (MODEL, POPULARITY, word) if weights[w] < 0]):
-            free[wrong] = False
-            weights, reached = fit(known, free, before_it)
+        weights, reached = fit(known, free, before_it, (MODEL, POPULARITY, word))
         if reached < best_loss:
             found, best_before, best_loss = weights, before, reached
     if found is None:

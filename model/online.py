@@ -1,20 +1,21 @@
-"""Fusion weights learned between versions, from what users click next: a conditional logit, a step a batch.
+"""Fusion weights chosen anew between versions, on the newest clicks, as `model.holdout` chose the version's.
 
-    g = mean p/(p + floor) · (x_target − Σ_j p_j x_j) − ridge · (θ − θ_0)        θ ← θ + rate · g / √G
-
-θ_0 are the version's own weights and G sums g² (AdaGrad, Duchi et al., 2011). Words are scaled to unit spread, and no
-scaled weight leaves θ_0 by more than `bound`: whatever comes, what is served stays near what passed the gate. x is what
-`model.holdout` chooses weights from, as the graph has it before the click is taken in, so the loss is the same one.
+x is what each word says before the click is taken in, θ_0 are the version's own weights, and loss, ridge and placing
+are the same: what is served stays as near what passed the gate as that is near the version before it.
 """
+
+from collections import deque
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from model.conditional_logit import FLOOR, RIDGE, Choices
+from model.conditional_logit import Choices, fit
 from model.fusion import Fusion, Learned
 from model.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, candidates, could_come
+from model.placing import placed
 from model.ranking import LiveGraph, Ranking
-from model.settings import RankingSettings
+from model.settings import FEW, RankingSettings
 from state.events import Ids
 from state.sequences import Sequences, of_users
 
@@ -22,8 +23,8 @@ AT_MOST = 16
 """Clicks learned from at once."""
 CELLS = 1 << 19
 """Scores made for that, at most: of a large catalogue fewer clicks are learned from."""
-WINDOW = 2000
-"""Clicks in the light of which the version's weights are worth what they are where a version's are chosen."""
+OFTEN = 5
+"""Weights are chosen anew so often while the clicks that they are chosen on are replaced once."""
 
 
 class OnlineFusion:
@@ -31,65 +32,73 @@ class OnlineFusion:
 
     def __init__(self, chosen: Fusion, settings: RankingSettings, seed: int = 0) -> None:
         self._chosen, self._settings = chosen, settings
-        self._theta = self._begin = torch.tensor(_as_words(chosen))
+        self._begin = torch.tensor(_as_words(chosen))
         self._free = torch.tensor(_free(chosen, settings))
-        self._squares = torch.zeros(4)
-        self._spread = torch.zeros(4)
+        self._newest: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.online_clicks)
+        """Words [C, 4] and correction [C] of each click's candidates."""
+        self._since = 0
+        self._enough = FEW
         self._draw = torch.Generator().manual_seed(seed)
         self._choose = np.random.default_rng(seed)
         self.clicks = 0
         self.fusion = chosen
 
     def learn(self, ranking: Ranking, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
-        """One step on some of these clicks, each with its user's history before it; the graph knows none of them."""
+        """Take some of these clicks in, each with its user's history before it; the graph knows none of them."""
         known = np.flatnonzero(ranking.vocabulary.lookup(targets) > 0)
         most = max(1, min(AT_MOST, CELLS // (len(ranking.vocabulary) + 1)))
         chosen = np.zeros(len(targets), bool)
         chosen[self._choose.permutation(known)[:most]] = True
         if chosen.any():
-            self._step(asked(ranking, of_users(before, chosen), targets[chosen], graph, self._settings, self._draw))
+            self._take(asked(ranking, of_users(before, chosen), targets[chosen], graph, self._settings, self._draw))
 
     @property
     def learned(self) -> Learned:
         """Where the weights stand, to be kept."""
-        return Learned(self._chosen, self.fusion, self.clicks, self._squares.tolist(), self._spread.tolist())
+        return Learned(self._chosen, self.fusion, self.clicks)
 
     def resume(self, learned: Learned) -> None:
-        """Go on from there; what was learned of other weights is not heeded."""
+        """Go on from there; what was learned of other weights is not heeded.
+
+        They stay until as many clicks are there again as they were chosen on.
+        """
         if learned.chosen == self._chosen:
-            self.clicks = learned.clicks
-            self._squares, self._spread = torch.tensor(learned.squares), torch.tensor(learned.spread)
-            self._set(torch.tensor(_as_words(learned.fusion)))
+            self._go_on(learned.clicks, torch.tensor(_as_words(learned.fusion)))
 
     def carry(self, learned: Learned) -> None:
         """Begin as far from these weights as those of another version had come from its own."""
         if learned.clicks:
-            self.clicks = learned.clicks
-            self._squares, self._spread = torch.tensor(learned.squares), torch.tensor(learned.spread)
             moved = torch.tensor(_as_words(learned.fusion)) - torch.tensor(_as_words(learned.chosen))
-            self._set(self._begin + moved)
+            self._go_on(learned.clicks, self._begin + moved)
 
-    def _set(self, theta: torch.Tensor) -> None:
+    def remember(self, before: "OnlineFusion") -> None:
+        """Choose on the newest clicks of the version before too, until there are enough of this one's."""
+        self._newest.extend(before._newest)
+
+    def _go_on(self, clicks: int, theta: Tensor) -> None:
+        self.clicks, self._enough = clicks, max(FEW, min(clicks, self._settings.online_clicks))
+        self._set(theta)
+
+    def _set(self, theta: Tensor) -> None:
         theta = torch.where(torch.tensor(_may_be_negative()), theta, theta.clamp(min=0.0))
-        self._theta = torch.where(self._free, theta, self._begin)
-        said = self._theta.tolist()
+        said = torch.where(self._free, theta, self._begin).tolist()
         self.fusion = Fusion(said[MODEL], said[EVIDENCE], said[REPEAT], said[POPULARITY], self._chosen.before)
 
-    def _step(self, choices: Choices) -> None:
-        real = torch.isfinite(choices.correction)
-        self._spread += 0.1 * (choices.words[real].std(0) - self._spread) if self.clicks else choices.words[real].std(0)
-        spread = self._spread.clamp(min=1e-6)
-        words = torch.where(real[:, :, None], choices.words, 0.0) / spread
-        theta, begin = self._theta * spread, self._begin * spread
-        likely = torch.softmax(words @ theta + choices.correction, 1)
-        p = likely[:, 0]
-        gain = (p / (p + FLOOR))[:, None] * (words[:, 0] - torch.einsum("tc,tcf->tf", likely, words))
-        step = gain.mean(0) - RIDGE / WINDOW * (theta - begin)
-        self._squares += step**2
-        theta = theta + self._settings.online_rate * step / (self._squares.sqrt() + 1e-6)
-        theta = torch.clamp(theta, begin - self._settings.online_bound, begin + self._settings.online_bound)
-        self._set(theta / spread)
-        self.clicks += len(words)
+    def _take(self, clicks: list[tuple[Tensor, Tensor]]) -> None:
+        self._newest.extend(clicks)
+        self.clicks += len(clicks)
+        self._since += len(clicks)
+        if len(self._newest) >= self._enough and self._since * OFTEN >= self._settings.online_clicks:
+            self._since = 0
+            self._choose_anew(padded(list(self._newest)))
+
+    def _choose_anew(self, choices: Choices) -> None:
+        stays = torch.where(self._free, 0.0, self._begin)
+        with_it = Choices(choices.words, choices.correction + choices.words @ stays)
+        found = fit(with_it, self._free, self._begin, (MODEL, POPULARITY, EVIDENCE))[0] + stays
+        if self._free[REPEAT]:
+            found = placed(choices, found, REPEAT, self._chosen.repeat)
+        self._set(found)
 
 
 def asked(
@@ -99,19 +108,24 @@ def asked(
     graph: LiveGraph,
     settings: RankingSettings,
     draw: torch.Generator,
-) -> Choices:
-    """What each word says of each target and of the items that could have come instead."""
+) -> list[tuple[Tensor, Tensor]]:
+    """What each word says of each target and of the items that could have come instead; what each of them counts."""
     said = ranking.words(before, graph)
     found = torch.from_numpy(ranking.vocabulary.lookup(targets))
     possible = could_come(before, ranking.vocabulary, settings)
-    parts = []
+    clicks = []
     for row in range(len(targets)):
         items, correction = candidates(found[row], possible[row], list(said[:, row]), draw)
-        parts.append((said[:, row, items].T, correction))
-    most = max(len(correction) for _, correction in parts)
-    words = torch.zeros(len(parts), most, len(said))
-    corrections = torch.full((len(parts), most), -torch.inf)
-    for row, (word, correction) in enumerate(parts):
+        clicks.append((said[:, row, items].T, correction))
+    return clicks
+
+
+def padded(clicks: list[tuple[Tensor, Tensor]]) -> Choices:
+    """All of them side by side."""
+    most = max(len(correction) for _, correction in clicks)
+    words = torch.zeros(len(clicks), most, clicks[0][0].shape[1])
+    corrections = torch.full((len(clicks), most), -torch.inf)
+    for row, (word, correction) in enumerate(clicks):
         words[row, : len(word)], corrections[row, : len(word)] = word, correction
     return Choices(words, corrections)
 

@@ -185,12 +185,13 @@ class Served:
             before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
             if before is not None:
                 self._online.carry(before.learned)
+                self._online.remember(before)
                 self._served.fusion = self._online.fusion
         return self._served
 
     def learn(self, tests: Tests) -> None:
-        """The fusion weights take a step, where they are learned online."""
-        if self._ranking_settings.online_rate:
+        """The fusion weights go on, where they do."""
+        if self._ranking_settings.online_clicks:
             ranking = self._ranking()
             assert self._online is not None
             self._online.learn(ranking, tests.before, tests.targets, self._graph)
@@ -222,7 +223,7 @@ def prequential(
     first = versions["create"].begin(past)
     for other in list(versions.values())[1:]:
         other.begin(past, first)
-    still = msgspec.structs.replace(settings.ranking, online_rate=0.0)
+    still = msgspec.structs.replace(settings.ranking, online_clicks=0)
     rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
     rows["frozen"] = Served(past, versions["frozen"], still)
     rows["frozen, graph too"] = Served(past, versions["frozen"], still, live=False)

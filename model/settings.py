@@ -11,6 +11,8 @@ GRAPH_ENCODERS = {"ultragcn": "model.ultragcn:UltraGCN", "lightgcn": "model.ligh
 """An encoder is its file and its entry here. It is imported where it is first asked for: PyG takes seconds."""
 MOST_EVENTS = 200
 """The longest history that is packed."""
+FEW = 50
+"""Fewer events than this choose no fusion weights."""
 
 if TYPE_CHECKING:
     SequenceEncoderName = str
@@ -179,9 +181,14 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Never recommend an item of the user's own sequence."""
     because: bool = True
     """Say which of the user's own items speak most for each recommendation."""
-    online_rate: Weight = 0.15
-    """How fast a worker moves the fusion weights towards what users click next; 0: they stay as in the version."""
-    online_bound: Weight = 1.0
-    """How far they may move from the version's, in spreads of what they weigh."""
+    online_clicks: Count = 400
+    """Newest clicks on which a worker chooses the fusion weights anew between versions; 0: it never does."""
     fresh_items: Count = 10_000
     """Items no version knows that are ranked by a provisional embedding, at most this many."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.online_clicks < FEW:
+            raise ValueError(
+                f"online_clicks = {self.online_clicks}: weights are chosen on {FEW} clicks at least; 0 leaves them as "
+                "they are in the version"
+            )

@@ -175,11 +175,13 @@ class Ranker:
             online.resume(left.learned)
         elif left is not None:
             online.carry(left.learned)
+        if self._online is not None:
+            online.remember(self._online)
         return online
 
     def _begun(self, version: Serving) -> "OnlineFusion | None":
         """The version's own weights, to be moved."""
-        if not self._config.ranking.online_rate:
+        if not self._config.ranking.online_clicks:
             return None
         from model.online import OnlineFusion
 
@@ -192,7 +194,7 @@ class Ranker:
             self.candidate.ranking.fusion = self._beside.fusion
 
     def learn(self, store: Partition, events: Records) -> None:
-        """The champion's fusion weights take a step from these clicks, before the store takes them in.
+        """The champion's fusion weights go on with these clicks, before the store takes them in.
 
         Called by the event loop while another thread may rank: only numbers are read that are there already.
         """

@@ -81,7 +81,7 @@ def online_weights(config: Config, champion: str | None) -> dict[str, Document]:
             "now": msgspec.to_builtins(kept.learned.fusion),
         }
         for instance, kept in weights.read(config.data).items()
-        if config.ranking.online_rate and kept.version == champion
+        if config.ranking.online_clicks and kept.version == champion
     }
 
 

@@ -56,3 +56,11 @@ def test_few_choices_leave_the_weights_near_those_known_before():
         known, _ = fit(choices, free, TRUE)
         assert torch.linalg.norm(known - TRUE) < torch.linalg.norm(nothing_known - TRUE)
     assert torch.linalg.norm(fit(many, free, TRUE)[0] + TRUE) < torch.linalg.norm(TRUE)
+
+
+def test_a_word_that_may_not_count_against_weighs_nothing_where_it_would():
+    choices = chosen_by(TRUE)
+    found, _ = fit(choices, torch.tensor([True] * 3), NOTHING, positive=(0, 1))
+    without, _ = fit(choices, torch.tensor([True, False, True]), NOTHING)
+    assert found.tolist() == without.tolist()
+    assert fit(choices, torch.tensor([True] * 3), NOTHING, positive=(0,))[0][1] < 0

@@ -1,5 +1,6 @@
 """Fusion weights that go on between versions: where they go, and how far."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from model.conditional_logit import Choices
 from model.create import Create
 from model.evaluation import as_events
 from model.fusion import Fusion
+from model.holdout import fitted
 from model.online import OnlineFusion
 from model.past import Past
 from model.ranking import Ranking
@@ -15,7 +17,7 @@ from model.settings import ModelSettings, RankingSettings
 from model.vocabulary import Vocabulary
 from state.settings import StateSettings
 
-SETTINGS = RankingSettings(online_rate=0.05, online_bound=0.3, because=False)
+SETTINGS = RankingSettings(online_clicks=50, because=False)
 CHOSEN = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 ITEMS = "abcdefghijkl"
 
@@ -56,24 +58,87 @@ def test_words_are_those_the_ranking_adds_up():
     assert torch.allclose(summed[:, 1:], ranking.scores(asked, past.graph)[:, 1:], atol=1e-5)
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_however_long_one_thing_goes_on_the_weights_stay_near_the_versions(sign):
-    online = OnlineFusion(CHOSEN, RankingSettings(online_rate=0.5, online_bound=0.3))
-    words = torch.randn(16, 20, 4, generator=torch.Generator().manual_seed(0))
-    words[:, 0] += sign * 0.7
-    for _ in range(100):
-        online._step(Choices(words, torch.zeros(16, 20)))
-    spread = words.reshape(-1, 4).std(0)
-    said = torch.tensor([online.fusion.model, online.fusion.popularity, online.fusion.evidence])
-    moved = (said - 1.0) * spread[[0, 2, 3]]
-    assert moved.abs().tolist() == pytest.approx([SETTINGS.online_bound] * 3, abs=0.02)
-    assert said.min() >= 0.0
+def drawn(clicks: int, seed: int = 0, candidates: int = 20) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Clicks on what the second and the fourth word speak for; the first says the contrary."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(clicks):
+        words = torch.randn(candidates, 4, generator=generator)
+        words[0] += torch.tensor([-0.5, 1.0, 0.0, 1.0])
+        made.append((words, torch.zeros(candidates)))
+    return made
+
+
+def test_weights_are_those_a_version_would_get_from_the_same_clicks():
+    """The words of a holdout have three forms of the evidence, of which one is free."""
+    chosen = Fusion(0.8, 1.5, 0.5, 0.4, 0.5)
+    online = OnlineFusion(chosen, SETTINGS)
+    clicks = drawn(50)
+    online._take(clicks)
+    nothing = torch.zeros(20, 1)
+    wider = [torch.cat([words[:, :3], nothing, words[:, 3:], nothing], 1) for words, _ in clicks]
+    known = Choices(torch.stack(wider), torch.zeros(50, 20))
+    expected = fitted(known, (0.5,), SETTINGS, chosen)
+    assert msgspec.structs.astuple(online.fusion) == pytest.approx(msgspec.structs.astuple(expected), abs=1e-3)
+    assert online.fusion.repeat > chosen.repeat
+    assert online.fusion.evidence > chosen.evidence
+    assert online.fusion.model < chosen.model
+
+
+def test_only_the_newest_clicks_count():
+    one, other = OnlineFusion(CHOSEN, SETTINGS), OnlineFusion(CHOSEN, SETTINGS)
+    one._take(drawn(40, seed=1))
+    one._take(drawn(50, seed=2))
+    other._take(drawn(50, seed=2))
+    assert one.fusion == other.fusion != CHOSEN
+
+
+def test_weights_are_chosen_anew_when_a_fifth_of_the_clicks_are_new():
+    online = OnlineFusion(CHOSEN, SETTINGS)
+    online._take(drawn(50))
+    before = online.fusion
+    online._take(drawn(9, seed=1))
+    assert online.fusion == before
+    online._take(drawn(1, seed=2))
+    assert online.fusion != before
+
+
+def test_what_an_operator_has_set_stays_and_the_others_are_chosen_beside_it():
+    chosen = Fusion(1.0, 3.0, 0.0, 1.0, 0.0)
+    online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, evidence_weight=3.0))
+    without = OnlineFusion(msgspec.structs.replace(chosen, evidence=0.0), SETTINGS)
+    for each in (online, without):
+        each._take(drawn(50))
+    assert online.fusion.evidence == 3.0
+    assert online.fusion.model != pytest.approx(without.fusion.model, abs=0.01)
+
+
+def test_after_a_restart_weights_stay_until_as_many_clicks_are_there_as_they_were_chosen_on():
+    settings = msgspec.structs.replace(SETTINGS, online_clicks=100)
+    online = OnlineFusion(CHOSEN, settings)
+    online._take(drawn(120))
+    again = OnlineFusion(CHOSEN, settings)
+    again.resume(online.learned)
+    again._take(drawn(99, seed=1))
+    assert again.fusion == online.fusion != CHOSEN
+    again._take(drawn(1, seed=2))
+    assert again.fusion != online.fusion
+
+
+def test_the_next_version_begins_as_far_from_its_own_weights_and_counts_the_clicks_there_were():
+    first = OnlineFusion(CHOSEN, SETTINGS)
+    first._take(drawn(50))
+    following = OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS)
+    following.carry(first.learned)
+    following.remember(first)
+    assert following.fusion.evidence == pytest.approx(first.fusion.evidence + 1.0)
+    following._take(drawn(10, seed=1))
+    assert following.fusion.evidence != pytest.approx(first.fusion.evidence + 1.0), "ten new ones and forty of before"
 
 
 def test_a_word_the_version_gives_no_weight_gets_none():
-    ranking, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online.learn(ranking, *clicked(past, "a"), past.graph)
+    online._take(drawn(50))
     assert online.fusion.repeat == 0.0
 
 

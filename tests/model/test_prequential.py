@@ -15,7 +15,7 @@ from state.events import Records, hash_id
 from state.settings import StateSettings
 
 TRAINING = TrainingSettings(warm_up_epochs=1, epochs=2, last_epochs=1, negatives=8)
-SETTINGS = Settings(ModelSettings(dim=8), TRAINING, RankingSettings(online_rate=0.05), StateSettings())
+SETTINGS = Settings(ModelSettings(dim=8), TRAINING, RankingSettings(online_clicks=50), StateSettings())
 
 
 def stream(count: int = 420, seed: int = 0) -> Records:

@@ -47,6 +47,7 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
         ("[training]\nloss = 'half'", "'half', it is one of auto, full, sampled, scalable"),
         ("[state.kinds.view]\nrole = 'like'", "'like', it is one of positive, negative, undo, forget"),
         ("[model]\nheads = 3", "dim = 64 is not divisible by heads = 3"),
+        ("[ranking]\nonline_clicks = 20", "online_clicks = 20: weights are chosen on 50 clicks at least"),
         ("[worker]\nheartbeat_ms = 5900", "heartbeat_ms = 5900 is more than a third of session_timeout_ms = 6000"),
         ("[kafka]\nsecurity = 'tls'", "setting 'kafka.security'"),
         ("[kafka]\nsecurty = 'ssl'", "unknown setting 'kafka.securty'"),

@@ -49,7 +49,7 @@ class Stall:
         return Ranker(config, {0: self.store}, None)
 
     def learning_ranker(self, data) -> Ranker:
-        ranking = RankingSettings(online_rate=0.1, popularity_weight=1.0)
+        ranking = RankingSettings(online_clicks=50, popularity_weight=1.0)
         return Ranker(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
 
     def following(self) -> np.ndarray:
@@ -212,7 +212,8 @@ def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_
     monkeypatch.setattr("stream.ranker.LEARN_EVERY_S", 0.0)
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
-    ranker.learn(stall.store, stall.following())
+    for _ in range(4):
+        ranker.learn(stall.store, stall.following())
     ranker.score(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
     for _ in range(3):
         champions, candidates = (v.ranking.fusion.evidence for v in (ranker.serving, ranker.candidate))
@@ -221,19 +222,21 @@ def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_
         ranker.learn(stall.store, stall.following())
 
 
-def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path):
+def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path, monkeypatch):
+    monkeypatch.setattr("stream.ranker.LEARN_EVERY_S", 0.0)
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
-    ranker.learn(stall.store, stall.following())
-    config = Config(data=tmp_path, ranking=RankingSettings(online_rate=0.1))
+    for _ in range(4):
+        ranker.learn(stall.store, stall.following())
+    config = Config(data=tmp_path, ranking=RankingSettings(online_clicks=50))
     shown = online_weights(config, "000001")["0"]
-    assert shown["clicks"] == 16
+    assert shown["clicks"] == 64
     assert shown["chosen"]["evidence"] == 1.0 != shown["now"]["evidence"]
-    off = Config(data=tmp_path, ranking=RankingSettings(online_rate=0.0))
+    off = Config(data=tmp_path, ranking=RankingSettings(online_clicks=0))
     assert online_weights(config, "000002") == online_weights(off, "000001") == {}
 
 
-def test_between_two_steps_of_the_weights_some_time_passes(stall, versions, tmp_path):
+def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, tmp_path):
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(3):
@@ -241,8 +244,8 @@ def test_between_two_steps_of_the_weights_some_time_passes(stall, versions, tmp_
     assert weights.read(tmp_path)["0"].learned.clicks == 16
 
 
-def test_at_rate_0_weights_stay(stall, versions, tmp_path):
-    config = Config(state=STATE, ranking=RankingSettings(online_rate=0.0), data=tmp_path)
+def test_with_no_clicks_to_choose_on_weights_stay(stall, versions, tmp_path):
+    config = Config(state=STATE, ranking=RankingSettings(online_clicks=0), data=tmp_path)
     ranker = Ranker(config, {0: stall.store}, None)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
     ranker.learn(stall.store, stall.following())
