@@ -4,8 +4,9 @@ Each event is first a test, then learned from (`model/prequential.py`). Parts:
 
     streams     the model, the same frozen, learned anew at each cycle, and rivals; on the same versions also without
                 fusion, without provisional items, and with the fusion weights as they were published
-    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer; and with the
-                fusion weights that are likeliest, not moved to where they place best (model/placing.py)
+    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer; with the fusion
+                weights that are likeliest, not moved to where they place best (model/placing.py); and with half and
+                twice the clicks that weights are chosen on between versions
     drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
                 drift trigger, by the timer alone, and without learning
     break       the same where what is clicked changes most by itself
@@ -62,6 +63,9 @@ ABLATION: dict[str, dict[str, Any]] = {
     "twice the increment": {"increment_epochs": 8, "increment_last_epochs": 8},
     "likeliest weights": {},
 }
+WEIGHED_ON = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
+"""`ranking.online_clicks` in place of the default."""
+VARIANTS = (*ABLATION, *WEIGHED_ON)
 SWAPPED_AT = 0.6
 RECOVERED = 0.9
 """Of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
@@ -124,8 +128,11 @@ def of_stream(
 
 
 def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
-    """One variant of the training alone."""
-    settings = production(seed, **ABLATION[variant])
+    """One variant of the training, or of what the weights are chosen on between versions."""
+    settings = production(seed, **ABLATION.get(variant, {}))
+    if variant in WEIGHED_ON:
+        ranking = msgspec.structs.replace(settings.ranking, online_clicks=WEIGHED_ON[variant])
+        settings = settings._replace(ranking=ranking)
     past = begun(events, settings)
     versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
@@ -264,7 +271,7 @@ def main() -> None:
     parse.add_argument("--out", type=Path, default=Path("build/prequential"))
     parse.add_argument("--streams", nargs="+", default=list(STREAMS), choices=STREAMS)
     parse.add_argument("--parts", nargs="+", default=["streams", "ablation", "drift"])
-    parse.add_argument("--variants", nargs="+", default=list(ABLATION), choices=ABLATION)
+    parse.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parse.add_argument("--events", type=int, default=30_000)
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--first-seed", type=int, default=0)

@@ -72,7 +72,7 @@ def of_ablation(lines: list[dict[str, Any]]) -> list[str]:
 
 
 FROZEN = ("frozen", "frozen, graph too")
-SEEDED = ("create", "full retrain", *FROZEN, "create, no fusion")
+SEEDED = ("create", "full retrain", *FROZEN, "create, fixed weights", "create, no fusion")
 
 
 def of_seeds(lines: list[dict[str, Any]]) -> list[str]:

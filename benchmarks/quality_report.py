@@ -6,6 +6,8 @@ seeds.
 
 import argparse
 import json
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -64,6 +66,11 @@ def epochs(variant: str) -> str:
     training = known[name[0] if len(name) == 1 else name[0] + LIVE]
     joint = 0 if variant in GRAPH_ALONE else training["epochs"] + training["last_epochs"]
     return f"{training['warm_up_epochs']} + {joint}"
+
+
+def epochs_in_all(variant: str) -> int:
+    """Both together."""
+    return sum(map(int, epochs(variant).split(" + ")))
 
 
 def trained_for(name: str, seconds: int) -> str:
@@ -126,8 +133,10 @@ class Measured:
         yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
         over = [f"over {o}, {BEST}" for o in OVER]
         more = ["Recall@10", "Recall@20", "MRR", "coverage@10", "popularity bias"]
-        yield from headed(["variant", *PLACES, "epochs", "trained s", "parameters", *over, *more])
-        for variant, found in sorted(self.runs.items(), key=lambda r: -r[1][0]["scores"][BEST]["ndcg@10"]):
+        yield from headed(["variant", *PLACES, "epochs", "trained s", "an epoch s", "parameters", *over, *more])
+        for variant, found in sorted(
+            self.runs.items(), key=lambda r: -np.mean([f["scores"][BEST]["ndcg@10"] for f in r[1]])
+        ):
             if any(variant.endswith(f", {seconds} s") for seconds in FOR_SECONDS):
                 continue
             trained = self.trained(variant) and variant != GRAPH_ONLY
@@ -135,7 +144,8 @@ class Measured:
             cells = [variant + few]
             cells += [self.mean(variant, place) for place in PLACES]
             cells.append(epochs(variant) if trained else "-")
-            cells.append(f"{np.median([f['train_s'] for f in found]):.0f}" if trained else "-")
+            seconds = np.median([f["train_s"] for f in found]) if trained else 0.0
+            cells += [f"{seconds:.0f}", f"{seconds / epochs_in_all(variant):.1f}"] if trained else ["-", "-"]
             cells.append(f"{found[0]['parameters']:,}" if trained else "-")
             cells += [self.against(variant, o, BEST) for o in OVER]
             cells += [self.mean(variant, BEST, metric) for metric in ("recall@10", "recall@20", "mrr")]
@@ -147,20 +157,20 @@ class Measured:
 
     def others(self) -> Iterator[str]:
         """Rows of outside implementations, the best of their settings on the tests themselves; published figures."""
-        blank = [""] * 9
         if (measured := OUTSIDE / f"{self.dataset}.jsonl").exists():
             found = [json.loads(line) for line in measured.read_text().splitlines()]
             for name in ("RecTools SASRec", "implicit ALS"):
-                best = max(
-                    (f for f in found if f.get("rival") == name), key=lambda f: float(f["scores"][BEST]["ndcg@10"])
-                )
+                tried = [f for f in found if f.get("rival") == name]
+                best = max(tried, key=lambda f: float(f["scores"][BEST]["ndcg@10"]))
+                spent = ["-", f"{best.get('train_s', 0.0):.0f}", "-"]
+                if "epoch" in best:
+                    each = [f["epoch_s"] for f in tried if f["epoch"] <= best["epoch"]]
+                    spent = [f"0 + {best['epoch']}", f"{sum(each):.0f}", f"{np.median(each):.1f}"]
                 cells = [f"{100 * best['scores'][place]['ndcg@10']:.2f}" for place in PLACES]
                 broad = [f"{100 * best['scores'][BEST][metric]:.2f}" for metric in ("recall@10", "recall@20", "mrr")]
-                yield row(
-                    [f"{name}, best on the tests", *cells, str(best.get("epoch", "-")), *blank[:4], *broad, "", ""]
-                )
-        for name, (last, successive) in PUBLISHED[self.dataset].items():
-            yield row([f"{name}, a protocol of its own", last, successive, "", "", *blank, ""])
+                yield row([f"{name}, best on the tests (1 run)", *cells, *spent, "", "", "", *broad, "", ""])
+        for name, (last, successive) in PUBLISHED.get(self.dataset, {}).items():
+            yield row([f"{name}, a protocol of its own", last, successive, *[""] * 13])
 
     def leads(self) -> Iterator[str]:
         """CREATE's leads for every target, with and without seen items."""
@@ -193,7 +203,7 @@ class Measured:
                 yield row([f"{variant} over {over}", *(self.against(variant, over, place) for place in PLACES)])
 
     def parts(self) -> Iterator[str]:
-        """NDCG@10 of tests by their user's history and their item's popularity and age."""
+        """NDCG@10 of tests by their user's history and their item's popularity and age, where there are such tests."""
         cut = self.cut
         length = np.diff(cut.tests.indptr)
         item, steps = cut.targets.numpy(), cut.past.steps
@@ -209,6 +219,7 @@ class Measured:
             "item known ≤ 180 days": age_days <= 180, "to 2 years": (age_days > 180) & (age_days <= 730),
             "longer": age_days > 730, "same day as the event before": waited_days == 0, "later": waited_days > 0,
         }  # fmt: skip
+        parts = {name: at for name, at in parts.items() if at.any()}
         yield from headed(["successive, filtered", *(f"{name} ({int(at.sum()):,})" for name, at in parts.items())])
         for variant in PARTS:
             if variant in self.runs:
@@ -239,10 +250,17 @@ def main() -> None:
     """Print the tables of every data set in the folder."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("folder", nargs="?", type=Path, default=Path("benchmarks/results/quality"))
-    parse.add_argument("data", nargs="?", type=Path, default=Path("../shared/data"))
+    parse.add_argument(
+        "data", nargs="?", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data"))
+    )
     parse.add_argument("--validation", action="store_true", help="what was measured with --validation")
     asked = parse.parse_args()
-    for file in sorted(asked.folder.glob("*.jsonl")):
+    files = sorted(asked.folder.glob("*.jsonl"))
+    if not files:
+        sys.exit(
+            f"nothing measured in {asked.folder}: `python -m benchmarks.quality --out {asked.folder}` writes there"
+        )
+    for file in files:
         measured = Measured(asked.folder, asked.data, file.stem, validation=asked.validation)
         for table in (measured.whole, measured.leads, measured.parts, measured.equal_times):
             print("\n".join(table()) + "\n")

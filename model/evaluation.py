@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 import torch
 
+from model.errors import NothingToTest
 from model.fusion import MODEL_ALONE, Fusion
 from model.histories import Histories, to_histories
 from model.holdout import rows_of_sequences
@@ -231,11 +232,23 @@ def global_temporal(
 
     `models {name: {last, successive: {unfiltered, filtered: metrics}}}`, `filtered` without the user's seen items;
     `leads` are of NDCG@10, relative, with a 95% interval. SASRec learns for about as long as CREATE: `epochs {name:
-    {warm_up, joint}}`. Epochs alone end training: by the clock the same seed would not give the same figures.
+    {warm_up, joint}}`. Epochs alone end training: by the clock the same seed would not give the same figures. Raises
+    NothingToTest.
     """
     training = msgspec.structs.replace(training, max_train_s=math.inf)
     events, names = as_events(users, items, ts)
     cut = split(events, names, SPLIT, state)
+    if not len(cut.future):
+        raise NothingToTest(
+            f"no event comes after the {SPLIT} quantile of time, because the newest time of all has more than a tenth "
+            "of the events, as where whole days have one time; --protocol prequential tests event by event"
+        )
+    if not len(cut.targets):
+        raise NothingToTest(
+            f"none of the {len(cut.future)} events after the {SPLIT} quantile of time can be tested: {cut.cold} are of "
+            "items never met before it, the others of users without a history; "
+            "--protocol prequential tests event by event"
+        )
     found: dict[str, dict[str, Ranked]] = {}
     trained_as = {"create": training, "sasrec": sasrec_as_long(training)}
     for number, (name, settings) in enumerate(trained_as.items()):

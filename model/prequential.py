@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
+from model.errors import NothingToTest
 from model.fusion import Fusion
 from model.increment import Trained, learn
 from model.live_rivals import LIVE_RIVALS
@@ -255,6 +256,7 @@ def run(
     """Test and tell all rows what comes after the past; versions of a row's own name hear what became of its tests.
 
     An item is new where the first of the versions does not know it, though it has been met: others nobody could say.
+    Raises NothingToTest.
     """
     start, leading = past.count, next(iter(versions.values()))
     ranks: dict[str, list[Ranks]] = {name: [] for name in rows}
@@ -285,6 +287,11 @@ def run(
             for name, learner in versions.items():
                 if learner.look(past):
                     progress((past.count - start) / (len(events) - start), f"{name} learned")
+    if not at:
+        raise NothingToTest(
+            f"none of the {len(events) - start} events can be tested: each is the first of its user, who has no "
+            "history to recommend from. Is the first column the user, and the same one whenever they come back?"
+        )
     progress(1.0, "done")
     return Tested(
         {name: np.concatenate(found) for name, found in ranks.items()},

@@ -6,7 +6,7 @@ Exit 0 done, 1 failed, 2 wrong use, 130 interrupted. Documents go to stdout, log
 import logging
 import sys
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, NothingToTest
 from state.errors import StateError
 from stream.cli import control, demo, evaluate, forget, inspect, publish, recovery, run, watch  # noqa: F401  each registers its own
 from stream.cli.app import app
@@ -22,7 +22,7 @@ def main() -> None:
         app()
     except ConfigError as error:
         fail(error, 2)
-    except (AnabranchError, ArtifactError, StateError) as error:
+    except (AnabranchError, ArtifactError, NothingToTest, StateError) as error:
         fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)

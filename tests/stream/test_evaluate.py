@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from model.errors import NothingToTest
 from stream.cli import evaluate as command
 from stream.cli.app import app
 from stream.errors import AnabranchError
@@ -53,6 +54,22 @@ def test_a_split_in_time_is_told_with_seen_items_and_without(asked):
         assert line.split()[2] == f"{100 * found['models']['create+graph']['successive'][seen]['ndcg@10']:.2f}%"
         assert "create over sasrec, last: NDCG@10" in text
     assert "create: 1 epochs of the graph and 2 joint ones; sasrec: 3, which take about as long." in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("protocol", "clicks", "said"),
+    [
+        ("global-temporal", lambda n: (n % 9, 0), "no event comes after the 0.9 quantile of time"),
+        ("global-temporal", lambda n: (n if n > 90 else n % 9, n), "can be tested: 0 are of items never met before it"),
+        ("prequential", lambda n: (n, n), "each is the first of its user"),
+    ],
+    ids=["all at one time", "who comes last is new", "nobody comes back"],
+)
+def test_a_file_of_which_no_event_can_be_tested_is_told_why(asked, tmp_path, protocol, clicks, said):
+    lines = [f"u{user},i{n % 5},{1_500_000_000 + after}" for n in range(120) for user, after in [clicks(n)]]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
+    with pytest.raises(NothingToTest, match=said):
+        CliRunner().invoke(app, [protocol if w == "prequential" else w for w in asked], catch_exceptions=False)
 
 
 def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkeypatch):
