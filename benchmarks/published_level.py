@@ -59,8 +59,8 @@ def read(cut: Split, filtered: np.ndarray) -> dict[str, float]:
     return {
         "last": round(100 * float(gained[last].mean()), 2),
         "last, cold missed": round(100 * float(gained[last & warm_users].sum() / len(users)), 2),
-        "last, not of the day before": round(100 * float(gained[last & later].mean()), 2),
-        "share of the day before": round(1 - float(later[last].mean()), 3),
+        "last, not of the same day": round(100 * float(gained[last & later].mean()), 2),
+        "share of the same day": round(1 - float(later[last].mean()), 3),
         "successive": round(100 * float(gained.mean()), 2),
         "successive, cold missed": round(100 * float(gained.sum()) / (len(gained) + cut.cold), 2),
     }

@@ -1,9 +1,8 @@
 """The settings of the rivals, at most eight tried for each: `python -m benchmarks.rival_tuning --help`.
 
 One seed of validation data (what is for learning is split once more, the tests of `benchmarks.quality` are not there),
-NDCG@10 of every event with seen items filtered. A rival's later settings build on the best of its earlier ones; the
-best of all on Amazon Beauty goes into `benchmarks.quality` and `model/evaluation.py`. CREATE has had more tries: the
-forms of `benchmarks.quality --validation`.
+NDCG@10 of every event with seen items filtered. The best of each on Amazon Beauty goes into `benchmarks.quality` and
+`model/evaluation.py`. CREATE has had more tries: the forms of `benchmarks.quality --validation`.
 """
 
 import argparse

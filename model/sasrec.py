@@ -4,7 +4,8 @@
     h_t = LN(x_t)              scores of item t + 1 = E h_t
     h_u = h_T
 
-Items are drawn wide (std 0.1) and blocks start as the identity: worth a factor of two over common defaults.
+Items are drawn wide (std 0.1), which is worth 4% of NDCG@10 on Amazon Beauty and 17% on Sports over the common 0.02
+(benchmarks/results/quality/report.md), and blocks start as the identity.
 """
 
 import numpy as np

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from model.barlow_twins import barlow_twins
 from model.create import Create
 from model.errors import ArtifactError
 from model.fusion import MODEL_ALONE, Fusion, as_set
 from model.histories import Histories, pack
 from model.increment import Trained, learn
 from model.ranking import Ranking
-from model.sampled_softmax import sampled_softmax
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from model.training import train
 from model.versions import list_versions, load, prune, publish
@@ -254,23 +252,6 @@ def test_packing_loses_nothing_and_the_encoder_sees_no_future():
     before_last, last = packed.tokens[1], packed.tokens[2]
     assert torch.equal(first[before_last], second[before_last])
     assert not torch.equal(first[last], second[last])
-
-
-def test_barlow_twins_is_least_for_equal_views():
-    torch.manual_seed(0)
-    x, y = torch.randn(64, 8), torch.randn(64, 8)
-    assert barlow_twins(x, x, 0.005) < barlow_twins(x, y, 0.005)
-
-
-def test_sampled_softmax_over_all_items_is_the_softmax():
-    torch.manual_seed(0)
-    table, encoded = torch.randn(6, 4), torch.randn(3, 4)
-    target = torch.tensor([1, 3, 5])
-    others = torch.arange(6)
-    sampled = sampled_softmax(encoded, table[target], target, table, others, 6)
-    assert sampled.item() == pytest.approx(
-        torch.nn.functional.cross_entropy(encoded @ table.T, target).item(), rel=1e-5
-    )
 
 
 @pytest.mark.parametrize("because", [False, True])

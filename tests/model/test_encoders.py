@@ -184,6 +184,23 @@ def test_a_losss_gradient_is_the_slope(loss, shapes):
     assert torch.autograd.gradcheck(loss, [rows(*shape) for shape in shapes])
 
 
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_a_sequence_encoders_gradient_is_the_slope(name):
+    """Of what it reads and of every parameter, its output projections not being zero any more."""
+    torch.manual_seed(0)
+    settings = ModelSettings(dim=4, layers=2, dropout=0.0, sequence_events=4, sequence_encoder=name)
+    encoder = Create(ITEMS, settings).sequence.double().eval()
+    packed = pack(Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 4])))
+    names = [name for name, _ in encoder.named_parameters()]
+
+    def encoded(read: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        by_name = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(encoder, by_name, (read, packed))[packed.tokens]
+
+    drawn = [rows(*parameter.shape) for parameter in encoder.parameters()]
+    assert torch.autograd.gradcheck(encoded, [rows(len(packed.items), 4), *drawn])
+
+
 @pytest.mark.parametrize(("stops_at", "still"), [("neither", None), ("sequence", 0), ("graph", 1)])
 @pytest.mark.parametrize("name", ["barlow_twins", "infonce"])
 def test_the_transfer_loss_does_not_move_the_side_it_stops_at(stops_at, still, name):
