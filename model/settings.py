@@ -172,8 +172,8 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     repeat_decay: Share = 0.98
     """What an own item's repetition counts for each step it lies further back."""
     evidence_weight: Weight | None = None
-    """Weight of the graph's item-item evidence; unset: as chosen on held-out events. All three weights at 0 let the model
-    speak alone: the paper's inference."""
+    """Weight of the graph's item-item evidence; unset: as chosen on held-out events. With all three weights at 0
+    the model speaks alone: the paper's inference."""
     repeat_weight: float | None = None
     """Weight of the user's own repetitions, below 0 against them; unset: as chosen on held-out events."""
     popularity_weight: Weight | None = None
