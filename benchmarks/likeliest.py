@@ -1,10 +1,19 @@
 """Fusion weights as the likelihood has them, of own items too: what placing is measured against (model/placing.py)."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from torch import Tensor
 
-def likeliest() -> AbstractContextManager[Any]:
-    """Within it no weight is moved to where it places best."""
-    return mock.patch("model.holdout.placed", lambda _choices, weights, *_: weights)
+
+@contextmanager
+def likeliest() -> Iterator[None]:
+    """Within it no weight is moved to where it places best, neither a version's nor between versions."""
+    with mock.patch("model.holdout.placed", _unmoved), mock.patch("model.online.placed", _unmoved):
+        yield
+
+
+def _unmoved(_choices: Any, weights: Tensor, *_: Any) -> Tensor:
+    return weights
