@@ -177,7 +177,7 @@ def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str
         part, targets = rows_of_sequences(cut.tests, at.start, at.stop), cut.targets[at]
         said = speaker.said(part, graph, int(cut.ts[at.start]))
         seen = to_histories(part, cut.vocabulary)
-        user = torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths))
+        user = torch.from_numpy(seen.users)
         for name, weight in weights.items():
             scores = torch.einsum("f,fbn->bn", weight, FORMS[name](said))
             scores[:, 0] = -torch.inf

@@ -62,7 +62,7 @@ def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict
     tests = to_histories(cut.tests, cut.vocabulary)
 
     def table(histories: Histories) -> Any:
-        users = np.repeat(np.arange(len(histories)), histories.lengths)
+        users = histories.users
         when = np.datetime64("2020-01-01", "s") + np.arange(len(users))  # the order is all it uses
         columns = {Columns.User: users, Columns.Item: histories.items, Columns.Weight: 1.0, Columns.Datetime: when}
         return Dataset.construct(pd.DataFrame(columns))
@@ -102,7 +102,7 @@ def als(cut: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
     from implicit.als import AlternatingLeastSquares
 
     def matrix(histories: Histories) -> sp.csr_matrix:
-        users = np.repeat(np.arange(len(histories)), histories.lengths)
+        users = histories.users
         shape = (len(histories), len(cut.vocabulary) + 1)
         return sp.csr_matrix((np.ones(len(users), np.float32), (users, histories.items)), shape=shape)
 

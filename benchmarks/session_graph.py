@@ -68,7 +68,7 @@ class SessionGraph(NamedTuple):
 
 def pairs(sessions: Histories, items: int) -> sp.csr_matrix:
     """How often j came after i within `state.pair_window_events` steps, each time 1 / lag, [n + 1, n + 1]."""
-    users, shape = np.repeat(np.arange(len(sessions)), sessions.lengths), (items + 1, items + 1)
+    users, shape = sessions.users, (items + 1, items + 1)
     counts = sp.csr_matrix(shape, dtype=np.float32)
     for lag in range(1, STATE.pair_window_events + 1):
         same = np.flatnonzero(users[lag:] == users[:-lag])
@@ -79,8 +79,8 @@ def pairs(sessions: Histories, items: int) -> sp.csr_matrix:
 
 def aged(before: Histories, decay: float, columns: int) -> sp.csr_matrix:
     """decay^a for every item of age a, [B, columns]; 0 is the age of the newest."""
-    age = np.repeat(before.indptr[1:], before.lengths) - 1 - np.arange(len(before.items))
-    users = np.repeat(np.arange(len(before)), before.lengths)
+    age = before.ages
+    users = before.users
     weight = np.power(decay, age).astype(np.float32)
     return sp.csr_matrix((weight, (users, before.items)), shape=(len(before), columns))
 

@@ -177,7 +177,7 @@ def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
         found["unfiltered"].shown[chosen] = scores.topk(first, dim=1).indices.numpy()
         seen = to_histories(part, cut.vocabulary)
         own = scores.gather(1, targets[:, None])
-        user = torch.from_numpy(np.repeat(np.arange(len(seen)), seen.lengths))
+        user = torch.from_numpy(seen.users)
         scores[user, torch.from_numpy(seen.items)] = -torch.inf
         found["filtered"].shown[chosen] = scores.topk(first, dim=1).indices.numpy()
         found["filtered"].ranks[chosen] = ranks_of(scores.scatter(1, targets[:, None], own), targets)

@@ -28,6 +28,16 @@ class Histories(NamedTuple):
         """Items of each user."""
         return np.diff(self.indptr)
 
+    @property
+    def users(self) -> Indices:
+        """[items] which user owns each."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def ages(self) -> Indices:
+        """[items] steps each lies back from its user's newest, which has 0."""
+        return np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
+
     def take(self, rows: Indices) -> "Histories":
         """Only these users, in this order."""
         lengths = self.lengths[rows]

@@ -220,8 +220,7 @@ def could_come(part: Sequences, vocabulary: Vocabulary, settings: RankingSetting
     possible[:, torch.from_numpy(vocabulary.free)] = False
     if settings.filter_seen:
         seen = to_histories(part, vocabulary)
-        row = np.repeat(np.arange(len(seen)), seen.lengths)
-        possible[torch.from_numpy(row), torch.from_numpy(seen.items)] = False
+        possible[torch.from_numpy(seen.users), torch.from_numpy(seen.items)] = False
     return possible
 
 

@@ -63,7 +63,7 @@ class LightGCN:
         """The edges of these users, each set against one negative."""
         batch = self._histories.take(users)
         against = torch.randint(2**31, (len(batch.items),), generator=generator)
-        user = torch.from_numpy(np.repeat(np.arange(len(users)), batch.lengths))
+        user = torch.from_numpy(batch.users)
         return Edges(users, [], user, torch.from_numpy(batch.items), against)
 
     def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +144,7 @@ def normalised(histories: Histories, items: int, age_decay: float) -> Tensor:
     """D^-½ A D^-½ over users, then items, as a sparse CSR tensor [U + items, U + items]."""
     users = len(histories)
     user = np.repeat(np.arange(users), histories.lengths)
-    steps = np.repeat(histories.indptr[1:], histories.lengths) - 1 - np.arange(len(histories.items))
+    steps = histories.ages
     one_way = sp.coo_matrix((age_decay**steps, (user, users + histories.items)), shape=(users + items,) * 2)
     both = (one_way + one_way.T).tocsr()
     scale = 1.0 / np.sqrt(np.maximum(np.asarray(both.sum(1)).ravel(), 1e-9))

@@ -27,7 +27,7 @@ def item_knn(past: Histories, items: int, age_decay: float) -> Scorer:
 
     An item of the history counts `age_decay` for each step it lies further back.
     """
-    users = np.repeat(np.arange(len(past)), past.lengths)
+    users = past.users
     had = sp.csr_matrix((np.ones(len(users), np.float32), (users, past.items)), shape=(len(past), items + 1))
     had.data[:] = 1.0
     together = (had.T @ had).tocsr()
@@ -42,7 +42,7 @@ def transitions(past: Histories, items: int, window: int, age_decay: float) -> S
 
     An item of the history counts `age_decay` for each step it lies further back; at 0 the newest speaks alone.
     """
-    users = np.repeat(np.arange(len(past)), past.lengths)
+    users = past.users
     left, right, weight = [], [], []
     for lag in range(1, window + 1):
         same = np.flatnonzero(users[lag:] == users[:-lag])
@@ -56,8 +56,8 @@ def transitions(past: Histories, items: int, window: int, age_decay: float) -> S
 
 def _spoken(neighbours: sp.csr_matrix, items: int, age_decay: float) -> Scorer:
     def score(histories: Histories) -> Tensor:
-        age = np.repeat(histories.indptr[1:], histories.lengths) - 1 - np.arange(len(histories.items))
-        user = np.repeat(np.arange(len(histories)), histories.lengths)
+        age = histories.ages
+        user = histories.users
         weight = np.power(age_decay, age).astype(np.float32)
         speaking = sp.csr_matrix((weight, (user, histories.items)), shape=(len(histories), items + 1))
         return torch.from_numpy((speaking @ neighbours).toarray())

@@ -75,8 +75,8 @@ class UltraGCN:
         """The edges of these users, with one neighbour drawn for each."""
         settings, batch = self._settings, self._histories.take(users)
         item = torch.from_numpy(batch.items)
-        user = torch.from_numpy(np.repeat(np.arange(len(users)), batch.lengths))
-        steps = np.repeat(batch.indptr[1:], batch.lengths) - 1 - np.arange(len(batch.items))
+        user = torch.from_numpy(batch.users)
+        steps = batch.ages
         age = torch.from_numpy((settings.graph_age_decay**steps).astype(np.float32))
         beta = self._of_user[torch.from_numpy(users)][user] * self._of_item[item]
         link = age * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
@@ -128,7 +128,7 @@ class UltraGCN:
 
 def co_occurring(histories: Histories, items: int, count: int) -> tuple[Indices, npt.NDArray[np.float32]]:
     """Each item's `count` strongest neighbours and their ω, both [items + 1, count]; weight 0 in empty slots."""
-    users = np.repeat(np.arange(len(histories)), histories.lengths)
+    users = histories.users
     ones = np.ones(len(users), np.float32)
     adjacency = sp.csr_matrix((ones, (users, histories.items)), shape=(len(histories), items + 1))
     adjacency.data[:] = 1.0
