@@ -177,6 +177,7 @@ class Measured:
         pairs = (
             ("CREATE", "SASRec"),
             ("CREATE, 160 s", "SASRec, 160 s"),
+            ("CREATE, 160 s", "CREATE"),
             ("CREATE, d=128", "SASRec, d=128"),
             ("CREATE, d=128", "SASRec"),
             ("SASRec, init 0.02", "SASRec"),
