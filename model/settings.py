@@ -89,7 +89,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     loss: Literal["auto", "full", "sampled", "scalable"] = "auto"
     """Softmax over all items, over shared negatives, or scalable cross-entropy; auto: full for a small catalogue."""
     full_softmax_items: Count = 1000
-    """The largest catalogue that auto takes the full softmax for; in larger ones the sampled learns more in the time."""
+    """The largest catalogue that auto takes the full softmax for; above it the sampled one learns more in the time."""
     lazy_items: Count = 100_000
     """In a larger catalogue a step moves only the item rows that its batch touches: the whole table would take longer
     than all the rest. Not with the full softmax or LightGCN, which touch every row."""
