@@ -59,18 +59,13 @@ def mean_of_seeds(values: Collection[float]) -> str:
     return f"{np.mean(list(values)):.2f}{spread}"
 
 
-def epochs(variant: str) -> str:
+def epochs(variant: str) -> tuple[int, int]:
     """Epochs of the graph and of the sequence encoder; seconds of one are what `benchmarks.epoch_profile` prints."""
     name = variant.replace(" as served", LIVE).replace(" + graph as at the split", LIVE).split(LIVE)
     known = {**{n: training for n, (_, training) in VARIANTS.items()}, **SERVED, **GRAPH_ALONE}
     training = known[name[0] if len(name) == 1 else name[0] + LIVE]
     joint = 0 if variant in GRAPH_ALONE else training["epochs"] + training["last_epochs"]
-    return f"{training['warm_up_epochs']} + {joint}"
-
-
-def epochs_in_all(variant: str) -> int:
-    """Both together."""
-    return sum(map(int, epochs(variant).split(" + ")))
+    return training["warm_up_epochs"], joint
 
 
 def trained_for(name: str, seconds: int) -> str:
@@ -143,9 +138,9 @@ class Measured:
             few = f" ({len(found)} seed{'s' * (len(found) > 1)})" if trained and len(found) < SEEDS else ""
             cells = [variant + few]
             cells += [self.mean(variant, place) for place in PLACES]
-            cells.append(epochs(variant) if trained else "-")
+            cells.append("{} + {}".format(*epochs(variant)) if trained else "-")
             seconds = np.median([f["train_s"] for f in found]) if trained else 0.0
-            cells += [f"{seconds:.0f}", f"{seconds / epochs_in_all(variant):.1f}"] if trained else ["-", "-"]
+            cells += [f"{seconds:.0f}", f"{seconds / sum(epochs(variant)):.1f}"] if trained else ["-", "-"]
             cells.append(f"{found[0]['parameters']:,}" if trained else "-")
             cells += [self.against(variant, o, BEST) for o in OVER]
             cells += [self.mean(variant, BEST, metric) for metric in ("recall@10", "recall@20", "mrr")]
@@ -240,7 +235,9 @@ class Measured:
         yield from headed([f"{BEST}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
         for name in ("SASRec", "CREATE"):
             at = [trained_for(name, seconds) for seconds in FOR_SECONDS]
-            yield row([name, *(f"{self.mean(v, BEST)} ({epochs(v)})" if v in self.runs else "" for v in at)])
+            yield row(
+                [name, *("{} ({} + {})".format(self.mean(v, BEST), *epochs(v)) if v in self.runs else "" for v in at)]
+            )
         pairs = [(trained_for("CREATE", seconds), trained_for("SASRec", seconds)) for seconds in FOR_SECONDS]
         short = np.diff(self.cut.tests.indptr) <= SHORT_EVENTS
         yield row(["CREATE over SASRec", *(self.against(*pair, BEST) for pair in pairs)])

@@ -161,6 +161,16 @@ def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
     assert barlow_twins(a, b, 0.1).item() == pytest.approx(expected / 3, rel=1e-3)
 
 
+def test_sampled_softmax_over_all_items_is_the_softmax():
+    torch.manual_seed(0)
+    table, encoded = torch.randn(6, 4), torch.randn(3, 4)
+    target = torch.tensor([1, 3, 5])
+    sampled = sampled_softmax(encoded, table[target], target, table, torch.arange(6), 6)
+    assert sampled.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(encoded @ table.T, target).item(), rel=1e-5
+    )
+
+
 def rows(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
