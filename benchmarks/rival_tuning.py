@@ -1,4 +1,4 @@
-"""The settings of the rivals, at most eight tried for each: `python -m benchmarks.rival_tuning --help`.
+"""The settings of the rivals, at most nine tried for each: `python -m benchmarks.rival_tuning --help`.
 
 One seed of validation data (what is for learning is split once more, the tests of `benchmarks.quality` are not there),
 NDCG@10 of every event with seen items filtered. The best of each on Amazon Beauty goes into `benchmarks.quality` and
@@ -8,6 +8,7 @@ NDCG@10 of every event with seen items filtered. The best of each on Amazon Beau
 import argparse
 import json
 import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ TRIED: dict[str, tuple[Settings, ...]] = {
         {"learning_rate": 2e-3},
         {"heads": 1},
         {"negatives": 1024},
+        {"dropout": 0.5, "learning_rate": 3e-3},
     ),
     "CREATE": (
         {},
@@ -99,16 +101,24 @@ def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
     return (item_knn if rival == "item-kNN" else transitions)(past, items, **settings)
 
 
-def tried(cut: Split, rival: str, settings: Settings) -> tuple[dict[str, Ranked], dict[str, Any]]:
+def tried(path: str, rival: str, settings: Settings, seed: int) -> dict[str, Any]:
+    """What a rival reaches with these settings, in a process of its own on one thread."""
+    torch.set_num_threads(1)
+    tested, facts = tests(load(path, validation=True), rival, settings, seed)
+    found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
+    return {"rival": rival, "settings": settings, "seed": seed, "ndcg@10": found} | facts
+
+
+def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
     """Tests and facts of a rival with these settings."""
     if rival in GRAPH_ALONE:
-        return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | settings, seed=0)
+        return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | settings, seed)
     if rival in COUNTED:
         return ranked_tests(cut, OfCounts(cut, counted(cut, rival, settings))), {}
     of_model = {key: value for key, value in settings.items() if key in ModelSettings.__struct_fields__}
     of_training = {key: value for key, value in settings.items() if key not in of_model}
     first_model, first_training = BERT4REC if rival == "BERT4Rec" else VARIANTS[rival]
-    trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed=0)
+    trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed)
     facts = {"train_s": round(trained.metrics["train_s"], 1)}
     return ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False)), facts
 
@@ -119,20 +129,33 @@ def main() -> None:
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
     parse.add_argument("--rivals", nargs="+", default=list(TRIED), choices=list(TRIED))
-    parse.add_argument("--from-setting", type=int, default=0, help="leave out so many of each rival's settings")
+    parse.add_argument("--settings", type=int, nargs="+", help="which of each rival's settings, counted from 0; all")
+    parse.add_argument("--seeds", type=int, default=1)
+    parse.add_argument("--processes", type=int, default=1, help="more at a time: sooner done, each of them slower")
     parse.add_argument("--out", type=Path, default=Path("build/rival_tuning.jsonl"))
     asked = parse.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    cut = load(str(asked.data / f"{asked.dataset}.csv.gz"), validation=True)
-    for rival in asked.rivals:
-        for settings in TRIED[rival][asked.from_setting :]:
-            tested, facts = tried(cut, rival, settings)
-            found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
-            print(f"{rival} {settings}: {100 * found['filtered']:.2f}% {facts}", flush=True)
-            line = {"dataset": asked.dataset, "rival": rival, "settings": settings, "ndcg@10": found} | facts
+    path = str(asked.data / f"{asked.dataset}.csv.gz")
+    jobs = [
+        (rival, settings, seed)
+        for seed in range(asked.seeds)
+        for rival in asked.rivals
+        for n, settings in enumerate(TRIED[rival])
+        if asked.settings is None or n in asked.settings
+    ]
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for future in as_completed([pool.submit(tried, path, *job) for job in jobs]):
+            line = future.result()
+            filtered = f"{100 * line['ndcg@10']['filtered']:.2f}%"
+            print(
+                line["rival"],
+                f"{line['settings']}, seed {line['seed']}:",
+                filtered,
+                f"{line.get('train_s', 0)} s",
+                flush=True,
+            )
             with asked.out.open("a") as lines:
-                lines.write(json.dumps(line) + "\n")
+                lines.write(json.dumps({"dataset": asked.dataset} | line) + "\n")
 
 
 if __name__ == "__main__":

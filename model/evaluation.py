@@ -198,15 +198,20 @@ def breadth(cut: Split, shown: np.ndarray) -> dict[str, float]:
     }
 
 
-def rivals(cut: Split) -> dict[str, Callable[[Histories], torch.Tensor]]:
+def rivals(
+    cut: Split,
+    recent_s: float = RECENT_S,
+    transitions_age_decay: float = TRANSITIONS_AGE_DECAY,
+    knn_age_decay: float = KNN_AGE_DECAY,
+) -> dict[str, Callable[[Histories], torch.Tensor]]:
     """Everything that needs no training, counted over the past."""
     past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
     ts = cut.past.steps["ts"]
     return {
         "popularity": popularity(past, ts, items),
-        "recent popularity": popularity(past, ts, items, RECENT_S),
-        "transitions": transitions(past, items, TRANSITIONS_WITHIN, TRANSITIONS_AGE_DECAY),
-        "item-kNN": item_knn(past, items, KNN_AGE_DECAY),
+        "recent popularity": popularity(past, ts, items, recent_s),
+        "transitions": transitions(past, items, TRANSITIONS_WITHIN, transitions_age_decay),
+        "item-kNN": item_knn(past, items, knn_age_decay),
     }
 
 

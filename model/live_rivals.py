@@ -31,7 +31,7 @@ SESSION_EVENTS = 20
 """Newest events of a user that session-kNN takes for its session."""
 
 
-class Popularity:
+class MostClicked:
     """Clicks so far."""
 
     def __init__(self, past: Past, depth: int) -> None:
@@ -48,7 +48,7 @@ class Popularity:
         self._counts.update(events["item"].tolist())
 
 
-class RecentPopularity:
+class MostClickedLately:
     """Clicks of the last days, as the graph counts them."""
 
     def __init__(self, past: Past, depth: int) -> None:
@@ -181,10 +181,10 @@ class ItemKNN:
             self._count()
 
 
-Rival = Popularity | RecentPopularity | Own | Transitions | SessionKNN | ItemKNN
+Rival = MostClicked | MostClickedLately | Own | Transitions | SessionKNN | ItemKNN
 LIVE_RIVALS: dict[str, Callable[[Past, int], Rival]] = {
-    "popularity": Popularity,
-    "recent popularity": RecentPopularity,
+    "popularity": MostClicked,
+    "recent popularity": MostClickedLately,
     "own": Own,
     "transitions": Transitions,
     "session-kNN": SessionKNN,
