@@ -65,7 +65,9 @@ ABLATION: dict[str, dict[str, Any]] = {
 }
 WEIGHED_ON = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
 """`ranking.online_clicks` in place of the default."""
-VARIANTS = (*ABLATION, *WEIGHED_ON)
+DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
+"""`model.dropout` in place of the default."""
+VARIANTS = (*ABLATION, *WEIGHED_ON, *DROPOUT)
 SWAPPED_AT = 0.6
 RECOVERED = 0.9
 """Of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
@@ -133,6 +135,8 @@ def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str,
     if variant in WEIGHED_ON:
         ranking = msgspec.structs.replace(settings.ranking, online_clicks=WEIGHED_ON[variant])
         settings = settings._replace(ranking=ranking)
+    if variant in DROPOUT:
+        settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
     past = begun(events, settings)
     versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)

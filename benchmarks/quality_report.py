@@ -15,7 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import FOR_SECONDS, GRAPH_ALONE, SEEDS, SERVED, SHORT_EVENTS, VARIANTS, load, ranks_file
+from benchmarks.quality import (
+    FOR_SECONDS,
+    GRAPH_ALONE,
+    RETUNED,
+    SEEDS,
+    SERVED,
+    SHORT_EVENTS,
+    VARIANTS,
+    load,
+    ranks_file,
+)
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -192,6 +202,8 @@ class Measured:
             ("CREATE, joint graph loss, InfoNCE", "CREATE, joint graph loss, no transfer"),
             ("CREATE, degree weights", "CREATE"),
             ("CREATE, graph age decay 0.9", "CREATE"),
+            (f"CREATE, {RETUNED}", "CREATE"),
+            (f"CREATE, {RETUNED}", f"SASRec, {RETUNED}"),
         )
         yield from headed(["", *PLACES])
         for variant, over in pairs:
