@@ -53,7 +53,6 @@ Settings = dict[str, Any]
 DATASETS = ("amazon-beauty", "amazon-sports")
 SEEDS = 3
 MODEL: Settings = {"dropout": 0.6}
-"""More than the default, for more epochs."""
 ALONE: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
 ALONE |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
 TOGETHER: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
