@@ -6,7 +6,7 @@ compaction rewrites the files, so that the bytes are gone too.
 """
 
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,8 @@ class Erasures:
         compaction, self._compaction = self._compaction, None
         if compaction is not None and not compaction.cancel():
             self._db.cancel_all_background(True)
-            wait([compaction])
+            if (broken_off := compaction.exception()) is not None:
+                broken_off.__traceback__ = None  # the thread may hold it a moment longer, and it the frame
 
     def _sweep_journal(self) -> None:
         """Write some of the journal's chunks without their users; an erasure has no days once there are no more."""

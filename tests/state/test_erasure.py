@@ -89,8 +89,8 @@ def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_pa
         while store.erasures._compaction is None:
             store.erasures.sweep()
         time.sleep(delay_s)
+        closed.append((store, store.erasures._compaction))  # as its thread may hold it a moment longer
         store.close()
-        closed.append(store)
         store = Store(tmp_path / "s", LOG, SETTINGS)
         assert store.erasing
     finish(store)
