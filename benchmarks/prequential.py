@@ -66,7 +66,7 @@ ABLATION: dict[str, dict[str, Any]] = {
 WEIGHED_ON = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
 """`ranking.online_clicks` in place of the default."""
 DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
-"""`model.dropout` in place of the default."""
+"""`model.dropout`; the default is among them, as what the others are compared with."""
 VARIANTS = (*ABLATION, *WEIGHED_ON, *DROPOUT)
 SWAPPED_AT = 0.6
 RECOVERED = 0.9

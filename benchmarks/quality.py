@@ -62,7 +62,7 @@ FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, 
 """Epochs of SASRec, and of CREATE's warm-up and joint training, that take about so long on Beauty."""
 
 RETUNED = "dropout 0.5, rate 0.003"
-"""What three seeds of validation data choose for CREATE, and would for SASRec (`results/quality/tuning.txt`)."""
+"""What three seeds of validation data choose for CREATE (`results/quality/tuning.txt`); SASRec has it to compare."""
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
     "BERT4Rec": (

@@ -1,8 +1,9 @@
 """The settings of the rivals, at most nine tried for each: `python -m benchmarks.rival_tuning --help`.
 
-One seed of validation data (what is for learning is split once more, the tests of `benchmarks.quality` are not there),
-NDCG@10 of every event with seen items filtered. The best of each on Amazon Beauty goes into `benchmarks.quality` and
-`model/evaluation.py`. CREATE has had more tries: the forms of `benchmarks.quality --validation`.
+Validation data (what is for learning is split once more, the tests of `benchmarks.quality` are not there), NDCG@10 of
+every event with seen items filtered. The best of each on Amazon Beauty goes into `benchmarks.quality` and
+`model/evaluation.py`; what needs no training has settings of its own on Amazon Sports (`COUNTED` of
+`benchmarks.quality`). CREATE has had more tries: the forms of `benchmarks.quality --validation`.
 """
 
 import argparse
