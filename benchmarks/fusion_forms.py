@@ -29,13 +29,13 @@ from torch import Tensor
 
 from benchmarks.quality import SERVED, WORD_BY_WORD, learned, load, settled
 from model.conditional_logit import Choices, fit
-from model.evaluation import Split
+from model.evaluation import SEEN, Split, ranked_batch
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST
 from model.histories import to_histories
 from model.holdout import REPEAT, Holdout, candidates, could_come, cut, rows_of_sequences
 from model.increment import Trained
-from model.metrics import Ranks, gains, lead, ranks_of
+from model.metrics import Ranks, gains, lead
 from model.placing import placed
 from model.ranking import Ranking
 from model.replay import AT_ONCE, batches
@@ -170,21 +170,17 @@ def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
 def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
     """Ranks of every test by form, with and without seen items."""
     graph = cut.graph.fork()
-    found: dict[str, dict[str, list[Ranks]]] = {name: {"filtered": [], "unfiltered": []} for name in weights}
+    found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN} for name in weights}
     for at, arrived in batches(cut.future, cut.ts, AT_ONCE):
         graph.apply(arrived)
         speaker.ranking.clicked(arrived)
         part, targets = rows_of_sequences(cut.tests, at.start, at.stop), cut.targets[at]
         said = speaker.said(part, graph, int(cut.ts[at.start]))
         seen = to_histories(part, cut.vocabulary)
-        user = torch.from_numpy(seen.users)
         for name, weight in weights.items():
             scores = torch.einsum("f,fbn->bn", weight, FORMS[name](said))
-            scores[:, 0] = -torch.inf
-            found[name]["unfiltered"].append(ranks_of(scores, targets))
-            own = scores.gather(1, targets[:, None])
-            scores[user, torch.from_numpy(seen.items)] = -torch.inf
-            found[name]["filtered"].append(ranks_of(scores.scatter(1, targets[:, None], own), targets))
+            for where, tests in ranked_batch(scores, targets, seen).items():
+                found[name][where].append(tests.ranks)
     return {name: {where: np.concatenate(parts) for where, parts in ranks.items()} for name, ranks in found.items()}
 
 

@@ -161,8 +161,23 @@ class Ranked(NamedTuple):
     """[T, 10] indices of the items ranked first."""
 
 
+def ranked_batch(scores: torch.Tensor, targets: torch.Tensor, seen: Histories) -> dict[str, Ranked]:
+    """Tests [B] by their scores [B, n + 1]: seen items ranked like any other; filtered (but a repeated target's rank).
+
+    The scores are the caller's: changed in place.
+    """
+    first = min(CUTOFF, scores.shape[1] - 1)
+    scores[:, 0] = -torch.inf
+    unfiltered = Ranked(ranks_of(scores, targets), scores.topk(first, dim=1).indices.numpy())
+    own = scores.gather(1, targets[:, None])
+    scores[torch.from_numpy(seen.users), torch.from_numpy(seen.items)] = -torch.inf
+    shown = scores.topk(first, dim=1).indices.numpy()
+    filtered = Ranked(ranks_of(scores.scatter(1, targets[:, None], own), targets), shown)
+    return dict(zip(SEEN, (unfiltered, filtered), strict=True))
+
+
 def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
-    """All tests with seen items ranked like any other, and with them filtered (but a repeated target's rank)."""
+    """All tests of a split, both ways of SEEN."""
     tests = len(cut.targets)
     first = min(CUTOFF, len(cut.vocabulary))
     # Made beforehand: small arrays that stay, taken between large ones that go, would leave the heap in pieces.
@@ -170,17 +185,10 @@ def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
     for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
         if len(arrived):
             scorer.arrived(arrived)
-        part, targets = rows_of_sequences(cut.tests, chosen.start, chosen.stop), cut.targets[chosen]
-        scores = scorer.scores(part).clone()
-        scores[:, 0] = -torch.inf
-        found["unfiltered"].ranks[chosen] = ranks_of(scores, targets)
-        found["unfiltered"].shown[chosen] = scores.topk(first, dim=1).indices.numpy()
-        seen = to_histories(part, cut.vocabulary)
-        own = scores.gather(1, targets[:, None])
-        user = torch.from_numpy(seen.users)
-        scores[user, torch.from_numpy(seen.items)] = -torch.inf
-        found["filtered"].shown[chosen] = scores.topk(first, dim=1).indices.numpy()
-        found["filtered"].ranks[chosen] = ranks_of(scores.scatter(1, targets[:, None], own), targets)
+        part = rows_of_sequences(cut.tests, chosen.start, chosen.stop)
+        scores, histories = scorer.scores(part).clone(), to_histories(part, cut.vocabulary)
+        for seen, batch in ranked_batch(scores, cut.targets[chosen], histories).items():
+            found[seen].ranks[chosen], found[seen].shown[chosen] = batch
     return found
 
 
