@@ -171,6 +171,18 @@ def test_sampled_softmax_over_all_items_is_the_softmax():
     )
 
 
+def test_sampled_softmax_counts_each_negative_for_those_that_were_not_drawn():
+    """On the mean of all draws the sum over the sampled negatives, logQ-corrected, is the one over all items."""
+    torch.manual_seed(0)
+    table, encoded = torch.randn(6, 4), torch.randn(1, 4)
+    target, own = torch.tensor([3]), (encoded @ table.T)[0].exp()
+    sums = []
+    for drawn in map(torch.tensor, itertools.combinations(range(6), 2)):
+        loss = sampled_softmax(encoded, table[target], target, table[drawn], drawn, 6)
+        sums.append(own[3] * loss.exp())  # loss = -log(own / sum)
+    assert torch.stack(sums).mean().item() == pytest.approx(own.sum().item(), rel=1e-5)
+
+
 def rows(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
