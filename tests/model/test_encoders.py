@@ -21,6 +21,7 @@ from model.sampled_softmax import sampled_softmax
 from model.scalable_cross_entropy import scalable_cross_entropy
 from model.settings import GRAPH_ENCODERS, SEQUENCE_ENCODERS, ModelSettings, TrainingSettings
 from model.training import train, transfer
+from model.transformer import Block
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 12
@@ -123,6 +124,45 @@ def test_a_user_is_encoded_alike_alone_and_beside_others(sequence):
     assert torch.allclose(model.encode(together), torch.cat(rows), atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_block_is_attention_by_heads_then_two_layers_of_a_network(causal):
+    block, packed = (
+        Block(ModelSettings(dim=6, heads=2), causal=causal).eval(),
+        pack(Histories(np.array([0, 4]), np.arange(1, 5))),
+    )
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(4, 6)
+    q, k, v = (block.norm_attention(x) @ block.qkv.weight.T + block.qkv.bias).split(6, 1)
+    later = torch.zeros(4, 4).masked_fill(torch.ones(4, 4, dtype=torch.bool).triu(1) & causal, -torch.inf)
+    mixed = [(q[:, h] @ k[:, h].T / 3**0.5 + later).softmax(1) @ v[:, h] for h in (slice(0, 3), slice(3, 6))]
+    attended = x + torch.cat(mixed, 1) @ block.out.weight.T + block.out.bias
+    wide = (block.norm_forward(attended) @ block.widen.weight.T + block.widen.bias).clamp(min=0.0)
+    expected = attended + wide @ block.narrow.weight.T + block.narrow.bias
+    torch.testing.assert_close(block(x, packed), expected)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_is_seen_by_no_item(causal):
+    block, packed = Block(SMALL, causal=causal), pack(Histories(np.array([0, 9]), np.arange(1, 10)))
+    torch.nn.init.normal_(block.out.weight)
+    x = torch.randn(len(packed.items), 16)
+    changed = x.masked_fill(~packed.real[:, None], 9.0)
+    assert not packed.real.all()
+    assert torch.equal(block(x, packed)[packed.tokens], block(changed, packed)[packed.tokens])
+
+
+@pytest.mark.parametrize(("mask_share", "masked"), [(0.0, 1.0), (1.0, 4.5)])
+def test_bert4rec_masks_its_share_of_every_second_history_and_of_the_others_the_newest(mask_share, masked):
+    histories = circles(users=1000)
+    encoder = Create(ITEMS, ModelSettings(sequence_encoder="bert4rec", mask_share=mask_share)).sequence
+    examples = encoder.examples(histories, 50, np.random.default_rng(0))
+    assert examples.targets.tolist() == histories.items[examples.predicted].tolist()
+    assert np.flatnonzero(examples.inputs.items == 0).tolist() == examples.predicted.tolist()
+    assert len(examples.predicted) / len(histories) == pytest.approx(masked, rel=0.1)
+    assert set(histories.indptr[1:] - 1) <= set(examples.predicted)
+
+
 @pytest.mark.parametrize(
     "chosen",
     [{"graph_encoder": "ultragcn"}, {"ultragcn_w2": 0.5, "ultragcn_w4": 0.5}, {"graph_encoder": "lightgcn"}],
@@ -159,6 +199,13 @@ def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
     expected = sum((1 - c[i, i]) ** 2 for i in range(3))
     expected += 0.1 * sum(c[i, j] ** 2 for i, j in itertools.permutations(range(3), 2))
     assert barlow_twins(a, b, 0.1).item() == pytest.approx(expected / 3, rel=1e-3)
+
+
+def test_infonce_wants_each_view_to_find_the_other_of_its_user():
+    a, b = torch.randn(6, 3), torch.randn(6, 3)
+    alike = torch.cosine_similarity(a[:, None], b[None], dim=2) / 0.2
+    expected = -(alike.log_softmax(1) + alike.log_softmax(0)).diagonal().mean() / 2
+    assert infonce(a, b, 0.2).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_sampled_softmax_over_all_items_is_the_softmax():

@@ -21,6 +21,14 @@ def test_scores_that_say_nothing_find_nothing():
     assert summary(ranks_of(torch.zeros(3, 100), torch.tensor([1, 50, 99])))["recall@20"] == 0.0
 
 
+def test_a_summary_is_of_the_first_ten_the_first_twenty_and_every_place():
+    found = summary(np.array([0, 9, 10, 19, 20]))
+    mrr = (1 + 1 / 10 + 1 / 11 + 1 / 20 + 1 / 21) / 5
+    assert found == pytest.approx(
+        {"ndcg@10": (1 + 1 / np.log2(11)) / 5, "recall@10": 0.4, "recall@20": 0.8, "mrr": mrr}, abs=1e-6
+    )
+
+
 def test_gains_are_those_of_the_papers():
     assert gains(np.array([0, 1, 9, 10])).tolist() == pytest.approx([1.0, 1 / np.log2(3), 1 / np.log2(11), 0.0])
 
