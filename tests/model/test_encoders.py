@@ -104,6 +104,29 @@ def encoded(model: Create, histories: Histories) -> torch.Tensor:
     return model.eval().sequence(model.items(packed.items), packed)[packed.tokens]
 
 
+@pytest.mark.parametrize(("name", "place"), [("sasrec", [0, 1, 2, 0]), ("bert4rec", [2, 1, 0, 0])])
+def test_an_item_is_read_with_its_place_from_the_oldest_or_from_the_newest(name, place):
+    encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name)).sequence
+    packed, rows = pack(Histories(np.array([0, 3, 4]), np.arange(1, 5))), torch.randn(4, 16)
+    places = (encoder.positions if name == "sasrec" else encoder.ages)(torch.tensor(place))
+    found = encoder(torch.zeros(len(packed.items), 16).index_copy(0, packed.tokens, rows), packed)[packed.tokens]
+    torch.testing.assert_close(found, encoder.norm(rows + places))  # new blocks are the identity
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_what_is_read_and_what_a_block_adds_is_dropped_in_training_only(name):
+    encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name, dropout=1.0)).sequence
+    packed = pack(Histories(np.array([0, 3]), np.arange(1, 4)))
+    rows = torch.randn(len(packed.items), 16)
+    assert not encoder.train()(rows, packed).any()
+    assert encoder.eval()(rows, packed).any()
+    block = encoder.blocks[0]
+    for layer in (block.out, block.narrow):
+        torch.nn.init.normal_(layer.weight)
+    assert torch.equal(block.train()(rows, packed), rows)
+    assert not torch.equal(block.eval()(rows, packed), rows)
+
+
 @pytest.mark.parametrize(("sequence", "sees_later"), [("sasrec", False), ("bert4rec", True)])
 def test_only_the_masked_encoder_sees_what_comes_later(sequence, sees_later):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
@@ -283,6 +306,32 @@ def test_an_item_without_neighbours_is_its_own_graph_view_and_padding_is_nobodys
     graph = graph_encoder(Histories(np.array([0, 2, 3]), np.array([1, 2, 3])), table, torch.zeros(2, 4), SETTINGS)
     view = graph.item_view(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
     assert torch.equal(view, table.weight[[3, 2]])
+
+
+@pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
+def test_a_user_is_joined_to_its_newest_items_only(name):
+    histories, table = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 3])), torch.nn.Embedding(4, 4)
+    graph = graph_encoder(histories, table, torch.zeros(2, 4), TrainingSettings(graph_encoder=name, graph_events=1))
+    edges = graph.draw(np.arange(2), torch.Generator().manual_seed(0))
+    assert (edges.wanted[0] if name == "ultragcn" else edges.item).tolist() == [3, 3]
+    assert edges.user.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
+def test_users_rows_move_as_adam_moves_them(name):
+    first, wanted = torch.randn(24, 4), torch.randn(24, 4)
+    settings = TrainingSettings(graph_encoder=name)
+    graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), first.clone(), settings)
+    reference = torch.nn.Parameter(first.clone())
+    adam = torch.optim.Adam([reference], settings.graph_learning_rate)
+    for scale in (1.0, 100.0, 0.01, 1.0):
+        adam.zero_grad()
+        (scale * (reference - wanted) ** 2).sum().backward()
+        adam.step()
+        rows = graph.users.leaf(torch.arange(24)) if name == "ultragcn" else graph.users.rows
+        (scale * (rows - wanted) ** 2).sum().backward()
+        graph.step()
+        torch.testing.assert_close(graph.users.rows, reference, rtol=1e-5, atol=1e-6)
 
 
 def test_items_are_aligned_without_a_warm_up_and_users_who_were_not_read_stay():

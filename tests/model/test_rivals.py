@@ -25,7 +25,8 @@ def test_transitions_count_what_followed_each_item_of_the_history(window, age_de
     assert scores[0, 1:].tolist() == pytest.approx(expected)
 
 
-def test_item_knn_lets_older_items_say_less():
+@pytest.mark.parametrize("past", [PAST, Histories(np.array([0, 5, 7]), np.array([1, 2, 1, 2, 3, 1, 2]))])
+def test_item_knn_lets_older_items_say_less_and_counts_a_user_once(past):
     beside_1, beside_2 = [0, 1, 2**-0.5], [1, 0, 2**-0.5]  # cosines over the two users; nothing beside itself
-    scores = item_knn(PAST, 3, 0.5)(ASKED)
+    scores = item_knn(past, 3, 0.5)(ASKED)
     assert scores[0, 1:].tolist() == pytest.approx([0.5 * a + b for a, b in zip(beside_1, beside_2, strict=True)])

@@ -7,10 +7,11 @@ import torch
 
 from model import training
 from model.create import Create
+from model.graph_encoder import graph_encoder
 from model.histories import Histories, pack
 from model.sasrec import SASRec
 from model.settings import ModelSettings, TrainingSettings
-from model.training import train, viewed
+from model.training import begin_table, train, viewed
 
 SHAPE = ModelSettings(dim=16, dropout=0.0)
 PLAIN = TrainingSettings(w_transfer=0.0, batch_users=4)
@@ -25,6 +26,17 @@ def pairs(users: int, items: int) -> Histories:
 def taught(epochs: int, model: Create, **asked: np.ndarray) -> None:
     users = pairs(20, 21)
     train(model, users, PLAIN, warm_up_epochs=0, epochs=epochs, learning_rate=3e-3, seed=1, fresh=False, **asked)
+
+
+def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
+    model, users = Create(21, SHAPE), torch.randn(20, 16)
+    before = model.items.weight.detach().clone()
+    graph = graph_encoder(pairs(20, 21), model.items, users.clone(), PLAIN)
+    begin_table(model, graph, 0.15, torch.Generator())
+    factor = 0.15 / before[1:].std()
+    torch.testing.assert_close(model.items.weight[1:].detach(), before[1:] * factor)
+    torch.testing.assert_close(graph.users.rows, users * factor)
+    assert not model.items.weight[0].any()
 
 
 @pytest.mark.parametrize("term", ["w_global", "w_transfer"])
