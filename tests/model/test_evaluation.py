@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from model import evaluation
+from model.create import Create
 from model.evaluation import (
     OfCounts,
+    OfModel,
     Split,
     as_events,
     breadth,
@@ -16,7 +18,8 @@ from model.evaluation import (
     sasrec_as_long,
     split,
 )
-from model.fusion import AT_FIRST
+from model.fusion import AT_FIRST, Fusion
+from model.holdout import rows_of_sequences
 from model.increment import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import Records
@@ -104,6 +107,20 @@ def test_what_watches_knows_what_came_before_a_test_and_nothing_of_its_moment(mo
     assert len(watching.known) == len(cut.ts) > 100
     for ts, known in zip(cut.ts, watching.known, strict=True):
         assert known.tolist() == cut.future["ts"][cut.future["ts"] < ts].tolist()
+
+
+def test_a_live_graph_hears_what_arrives_between_tests_and_a_frozen_one_does_not():
+    events, names = as_events(*stream())
+    cut = split(events, names, 0.5, StateSettings())
+    evidence = Fusion(model=0.0, evidence=1.0, repeat=0.0, popularity=0.0)
+    trained = Trained(Create(len(cut.vocabulary), ModelSettings(dim=4)), cut.vocabulary, evidence, {}, None)
+    part, moved = rows_of_sequences(cut.tests, 0, 20), []
+    for live in (True, False):
+        scorer = OfModel(cut, trained, evidence, RankingSettings(), live=live)
+        before = scorer.scores(part).clone()
+        scorer.arrived(cut.future)
+        moved.append(not torch.equal(before, scorer.scores(part)))
+    assert moved == [True, False]
 
 
 def test_items_the_past_does_not_know_are_counted_as_cold():

@@ -8,7 +8,7 @@ import torch
 
 from model.conditional_logit import Choices
 from model.fusion import MODEL_ALONE, Fusion
-from model.holdout import BEFORE, Holdout, choices, choose_fusion, cut, fitted
+from model.holdout import BEFORE, Holdout, candidates, choices, choose_fusion, cut, fitted
 from model.settings import RankingSettings
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -70,6 +70,17 @@ def test_a_target_is_the_first_candidate_and_no_item_stands_twice(filter_seen):
     assert real.sum(1).tolist() == wanted
     model = known.words[:, :, 0].masked_fill(~real, -torch.inf)
     assert all(len(torch.unique(row[torch.isfinite(row)])) == n for row, n in zip(model, wanted, strict=True))
+
+
+def test_candidates_stand_for_all_items_that_could_have_come():
+    draw = torch.Generator().manual_seed(0)
+    possible = torch.rand(5001, generator=draw) < 0.8
+    possible[0], possible[7] = False, True
+    evidence = torch.zeros(5001).scatter(0, torch.arange(40, 60), 1.0)
+    items, correction = candidates(torch.tensor(7), possible, [torch.randn(5001, generator=draw), evidence], draw)
+    assert correction.exp().sum().item() == pytest.approx(possible.sum().item(), rel=1e-4)
+    assert set(items.tolist()) >= {7, *(set(range(40, 60)) & set(possible.nonzero()[:, 0].tolist()))}
+    assert possible[items].all()
 
 
 def test_where_what_follows_is_certain_the_graph_is_given_a_say():

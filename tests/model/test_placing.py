@@ -60,6 +60,16 @@ def test_a_word_that_says_nothing_stays_where_it_was():
     assert placed(choices, torch.tensor([1.0, 0.7]), OWN, 0.7)[OWN] == pytest.approx(0.7)
 
 
+def test_a_candidate_that_stands_for_many_is_as_many_places():
+    """Fifty come back to what they had, behind a candidate; seventy do not. The fifty are found only by going first."""
+    words = torch.zeros(120, 2, 2)
+    words[:50, 0, OWN] = words[:50, 1, MODEL] = words[50:, 0, MODEL] = words[50:, 1, OWN] = 1.0
+    for stands_for, goes_first in ((1.0, False), (20.0, True)):
+        correction = torch.zeros(120, 2)
+        correction[:50, 1] = torch.tensor(stands_for).log()
+        assert bool(placed(Choices(words, correction), torch.tensor([1.0, 0.0]), OWN, 0.0)[OWN] > 1) == goes_first
+
+
 def test_ranks_at_every_step_are_those_counted_one_step_after_the_other():
     draw = torch.Generator().manual_seed(0)
     ahead = torch.randint(-9, 10, (50, 30), generator=draw) / 2.0  # in steps of the grid: many meet it exactly
