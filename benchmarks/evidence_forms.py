@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 from benchmarks.fusion_forms import beside
-from benchmarks.quality import SERVED, WORD_BY_WORD, learned, load, settled
+from benchmarks.quality import DAY_S, SERVED, WORD_BY_WORD, learned, load, settled
 from model.evaluation import OfModel, ranked_tests
 from model.evidence import SHARPNESS
 from model.fusion import AT_FIRST, MODEL_ALONE
@@ -28,7 +28,6 @@ from model.settings import RankingSettings
 from state.events import Floats, Ints
 from state.settings import StateSettings
 
-DAY_S = 86_400.0
 PLACES = ("filtered", "unfiltered")
 
 

@@ -52,6 +52,7 @@ from stream.files import read_interactions
 Settings = dict[str, Any]
 DATASETS = ("amazon-beauty", "amazon-sports")
 SEEDS = 3
+DAY_S = 86_400.0
 MODEL: Settings = {"dropout": 0.6}
 ALONE: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
 ALONE |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
@@ -87,13 +88,12 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE, item rows x3": ({}, TOGETHER | {"transfer_view": "item", "w_transfer": 0.3}),
     "CREATE, item rows, InfoNCE": ({}, TOGETHER | {"transfer_view": "item", "transfer": "infonce"}),
     "CREATE, degree weights": ({}, TOGETHER | DEGREE_WEIGHTS),
-    "CREATE, degree weights, graph age decay 0.9": ({}, TOGETHER | DEGREE_WEIGHTS | {"graph_age_decay": 0.9}),
     "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),
     "CREATE, sequence not moved": ({}, TOGETHER | {"transfer_stops_at": "sequence"}),
     "CREATE, off-diagonal x10": ({}, TOGETHER | {"off_diagonal": 0.05}),
     "CREATE, off-diagonal x0.1": ({}, TOGETHER | {"off_diagonal": 0.0005}),
     "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
-    "CREATE, graph age decay 0.9": ({}, TOGETHER | {"graph_age_decay": 0.9}),
+    "CREATE, graph half-life 180 days": ({}, TOGETHER | {"graph_half_life_s": 180 * DAY_S}),
     "CREATE, table 0.05": ({}, TOGETHER | {"table_std": 0.05}),
     "CREATE, table 0.5": ({}, TOGETHER | {"table_std": 0.5}),
     "CREATE, users' rows as fast as items'": ({}, TOGETHER | {"user_learning_rate": 0.005}),
@@ -143,7 +143,7 @@ GRAPH_ALONE: dict[str, Settings] = {
 """The graph encoders by themselves: a user is the mean of their items' rows, so that new users are served alike."""
 
 COUNTED: dict[str, dict[str, float]] = {
-    "amazon-sports": {"recent_s": 30 * 86_400.0, "transitions_age_decay": 0.7, "knn_age_decay": 0.9},
+    "amazon-sports": {"recent_s": 30 * DAY_S, "transitions_age_decay": 0.7, "knn_age_decay": 0.9},
 }
 """What validation data choose for the rivals that need no training, where it is not what the product has."""
 

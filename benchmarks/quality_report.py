@@ -201,7 +201,7 @@ class Measured:
             ("CREATE, joint graph loss", "CREATE, joint graph loss, no transfer"),
             ("CREATE, joint graph loss, InfoNCE", "CREATE, joint graph loss, no transfer"),
             ("CREATE, degree weights", "CREATE"),
-            ("CREATE, graph age decay 0.9", "CREATE"),
+            ("CREATE, graph half-life 180 days", "CREATE"),
             (f"CREATE, {RETUNED}", "CREATE"),
             (f"CREATE, {RETUNED}", f"SASRec, {RETUNED}"),
         )

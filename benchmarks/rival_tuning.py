@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.quality import (
     ALONE,
+    DAY_S,
     GRAPH_ALONE,
     VARIANTS,
     Settings,
@@ -32,7 +33,6 @@ from model.metrics import summary
 from model.rivals import Scorer, item_knn, popularity, transitions
 from model.settings import ModelSettings, RankingSettings
 
-DAY_S = 86_400.0
 TRIED: dict[str, tuple[Settings, ...]] = {
     "SASRec": (
         {},
@@ -72,6 +72,8 @@ TRIED: dict[str, tuple[Settings, ...]] = {
         {"negative_weight": 50.0},
         {"item_item_weight": 3.0},
         {"item_item_weight": 100.0},
+        {"graph_half_life_s": 180 * DAY_S},
+        {"graph_half_life_s": 90 * DAY_S},
     ),
     "LightGCN": (
         {},
@@ -81,6 +83,8 @@ TRIED: dict[str, tuple[Settings, ...]] = {
         {"graph_learning_rate": 1.6e-2},
         {"lightgcn_layers": 1},
         {"lightgcn_layers": 3},
+        {"graph_half_life_s": 180 * DAY_S},
+        {"graph_half_life_s": 90 * DAY_S},
     ),
     "item-kNN": tuple({"age_decay": decay} for decay in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)),
     "transitions": (

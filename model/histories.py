@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.settings import MOST_EVENTS
 from model.vocabulary import Indices, Vocabulary
+from state.events import Floats, Ints
 from state.sequences import Sequences
 
 LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MOST_EVENTS])
@@ -19,6 +20,8 @@ class Histories(NamedTuple):
 
     indptr: Indices
     items: Indices
+    ts: Ints | None = None
+    """When each was clicked, ms, where that is known."""
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -38,19 +41,33 @@ class Histories(NamedTuple):
         """[items] steps each lies back from its user's newest, which has 0."""
         return np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
 
+    def fading(self, half_life_s: float) -> Floats:
+        """[items] what each counts: half of what a click a half-life later does, 1 on the mean; at 0 all alike."""
+        if not half_life_s or not len(self.items):
+            return np.ones(len(self.items), np.float32)
+        if self.ts is None:
+            raise ValueError("histories without times cannot fade")
+        weight = np.exp2((self.ts - self.ts.max()) / 1000.0 / half_life_s)
+        fading: Floats = (weight / weight.mean()).astype(np.float32)
+        return fading
+
+    def places(self, rows: Indices) -> Indices:
+        """Where the items of these users lie, user after user."""
+        lengths = self.lengths[rows]
+        return np.arange(lengths.sum()) + np.repeat(self.indptr[rows] - np.cumsum(lengths) + lengths, lengths)
+
     def take(self, rows: Indices) -> "Histories":
         """Only these users, in this order."""
-        lengths = self.lengths[rows]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        at = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
-        return Histories(indptr, self.items[at])
+        return self._at(self.lengths[rows], self.places(rows))
 
     def newest(self, limit: int) -> "Histories":
         """Each history cut to its newest `limit` items."""
         lengths = np.minimum(self.lengths, limit)
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        at = np.arange(indptr[-1]) + np.repeat(self.indptr[1:] - indptr[1:], lengths)
-        return Histories(indptr, self.items[at])
+        return self._at(lengths, np.arange(lengths.sum()) + np.repeat(self.indptr[1:] - np.cumsum(lengths), lengths))
+
+    def _at(self, lengths: Indices, places: Indices) -> "Histories":
+        ts = None if self.ts is None else self.ts[places]
+        return Histories(np.concatenate([[0], np.cumsum(lengths)]), self.items[places], ts)
 
 
 def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
@@ -58,7 +75,7 @@ def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
     items = vocabulary.lookup(sequences.steps["item"])
     known = items > 0
     kept = np.concatenate([[0], np.cumsum(known)])
-    return Histories(kept[sequences.indptr], items[known])
+    return Histories(kept[sequences.indptr], items[known], sequences.steps["ts"][known])
 
 
 class Examples(NamedTuple):

@@ -3,8 +3,8 @@
     x⁰ = [user rows; E]        xᵏ⁺¹ = D^-½ A D^-½ xᵏ        x = mean of x⁰ … xᴸ
     BPR: Σ_(u,i) -log σ(x_u·x_i - x_u·x_j)                  j among the batch's shared negatives
 
-A is the bipartite graph, its edges weighing `graph_age_decay` to the power of their age in steps. Every step sends
-messages over all of it: several times UltraGCN's cost (`benchmarks/epoch_profile.py`).
+A is the bipartite graph; an edge halves with every `graph_half_life_s` that it is older than the newest of all. Every
+step sends messages over all of it: several times UltraGCN's cost (`benchmarks/epoch_profile.py`).
 """
 
 import warnings
@@ -56,7 +56,7 @@ class LightGCN:
         self._table = table
         self._histories = histories.newest(settings.graph_events)
         self._conv = LGConv(normalize=False)
-        self._adjacency = normalised(self._histories, table.num_embeddings, settings.graph_age_decay)
+        self._adjacency = normalised(self._histories, table.num_embeddings, settings.graph_half_life_s)
         self.users = DenseRows(user_rows, settings.graph_learning_rate)
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
@@ -140,12 +140,10 @@ class DenseRows:
         self._optimiser.zero_grad()
 
 
-def normalised(histories: Histories, items: int, age_decay: float) -> Tensor:
+def normalised(histories: Histories, items: int, half_life_s: float) -> Tensor:
     """D^-½ A D^-½ over users, then items, as a sparse CSR tensor [U + items, U + items]."""
-    users = len(histories)
-    user = np.repeat(np.arange(users), histories.lengths)
-    steps = histories.ages
-    one_way = sp.coo_matrix((age_decay**steps, (user, users + histories.items)), shape=(users + items,) * 2)
+    users, edges = len(histories), histories.fading(half_life_s).astype(np.float64)
+    one_way = sp.coo_matrix((edges, (histories.users, users + histories.items)), shape=(users + items,) * 2)
     both = (one_way + one_way.T).tocsr()
     scale = 1.0 / np.sqrt(np.maximum(np.asarray(both.sum(1)).ravel(), 1e-9))
     both = sp.diags(scale) @ both @ sp.diags(scale)

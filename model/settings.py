@@ -101,8 +101,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """What places items that the same users click near each other."""
     lightgcn_layers: Whole = 2
     """Times LightGCN passes messages over the graph."""
-    graph_age_decay: Share = 1.0
-    """What an edge of the training graph counts for each step it lies further back in its user's sequence."""
+    graph_half_life_s: Weight = 0.0
+    """Event time after which an edge of the training graph counts half; 0: all count alike."""
     w_global: Weight = 0.0
     """Weight of the graph loss in the joint epochs; the warm-up has it alone."""
     transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"

@@ -8,8 +8,8 @@ Mao et al., 2021, arXiv 2110.15114.
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
 
 G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
-is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui is
-`graph_age_decay` to the power of the edge's age in steps.
+is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui halves with every
+`graph_half_life_s` that the edge is older than the newest of all, and is 1 on the mean of all edges.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Edges(NamedTuple):
     """[M] position of the edge's user in the batch."""
     link: Tensor
     """[M] a_ui (w1 + w2 β_ui)."""
-    age: Tensor
+    fading: Tensor
     """[M] a_ui."""
     weight: Tensor
     """[M] Σ ω over the item's neighbours."""
@@ -62,6 +62,7 @@ class UltraGCN:
     ) -> None:
         self._settings = settings
         self._histories = histories.newest(settings.graph_events)
+        self._fading = torch.from_numpy(self._histories.fading(settings.graph_half_life_s))
         degree = torch.from_numpy(self._histories.lengths).float()
         clicks = torch.from_numpy(np.bincount(self._histories.items, minlength=table.num_embeddings)).float()
         self._degree, self._table = degree, table
@@ -76,11 +77,10 @@ class UltraGCN:
         settings, batch = self._settings, self._histories.take(users)
         item = torch.from_numpy(batch.items)
         user = torch.from_numpy(batch.users)
-        steps = batch.ages
-        age = torch.from_numpy((settings.graph_age_decay**steps).astype(np.float32))
+        fading = self._fading[torch.from_numpy(self._histories.places(users))]
         beta = self._of_user[torch.from_numpy(users)][user] * self._of_item[item]
-        link = age * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
-        return Edges(users, [item, self._neighbour(item, generator)], user, link, age, self._cumulated[item, -1])
+        link = fading * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
+        return Edges(users, [item, self._neighbour(item, generator)], user, link, fading, self._cumulated[item, -1])
 
     def _neighbour(self, items: Tensor, generator: torch.Generator) -> Tensor:
         """One neighbour of each item, drawn in proportion to ω; 0 for an item without any."""
@@ -103,7 +103,7 @@ class UltraGCN:
         beta = torch.outer(self._of_user[users], self._of_item[drawn])
         repelled = (settings.ultragcn_w3 + settings.ultragcn_w4 * beta) * F.softplus(own @ negatives.T)
         apart = (self._degree[users] * repelled.mean(1)).sum()
-        beside = (edges.age * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
+        beside = (edges.fading * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
         total = links + settings.negative_weight * apart + settings.item_item_weight * beside
         return total / len(edges.user), own
 

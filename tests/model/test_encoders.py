@@ -32,7 +32,7 @@ SETTINGS = TrainingSettings()
 def circles(users: int = 24, steps: int = 8) -> Histories:
     """Every user goes round a circle of items: what follows is certain."""
     items = (np.arange(steps)[None, :] + np.arange(users)[:, None]) % ITEMS + 1
-    return Histories(np.arange(0, users * steps + 1, steps), items.ravel())
+    return Histories(np.arange(0, users * steps + 1, steps), items.ravel(), np.tile(np.arange(steps) * 1000, users))
 
 
 def next_of(histories: Histories) -> list[int]:
@@ -48,7 +48,7 @@ def next_of(histories: Histories) -> list[int]:
         ("sasrec", {"loss": "sampled"}),
         ("sasrec", {"loss": "scalable"}),
         ("sasrec", {"transfer": "infonce", "transfer_view": "random"}),
-        ("sasrec", {"transfer_stops_at": "graph", "graph_age_decay": 0.9}),
+        ("sasrec", {"transfer_stops_at": "graph", "graph_half_life_s": 4.0}),
         ("sasrec", {"transfer_view": "item"}),
         ("sasrec", {"transfer_view": "item", "graph_encoder": "lightgcn"}),
         ("sasrec", {"w_global": 0.0, "w_transfer": 0.0}),
@@ -73,11 +73,13 @@ def test_what_is_certain_is_learned_by_heart(sequence, changed):
 def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
     model, histories = Create(ITEMS, SMALL), circles(users=5, steps=3)
     users = torch.randn(len(histories), 16)
-    graph = graph_encoder(histories, model.items, users, TrainingSettings(graph_encoder="lightgcn"))
+    settings = TrainingSettings(graph_encoder="lightgcn", graph_half_life_s=2.0)
+    graph = graph_encoder(histories, model.items, users, settings)
+    fading = torch.tensor([0.25, 0.5, 1.0]).sqrt()  # clicked one after the other, a second apart
     adjacency = torch.zeros(5 + ITEMS + 1, 5 + ITEMS + 1)
     for user in range(5):
         clicked = 5 + torch.from_numpy(histories.items[3 * user : 3 * user + 3])
-        adjacency[user, clicked] = adjacency[clicked, user] = 1.0
+        adjacency[user, clicked] = adjacency[clicked, user] = fading
     scale = adjacency.sum(1).clamp(min=1e-9).rsqrt()
     normal = scale[:, None] * adjacency * scale
     first = torch.cat([users, model.items.weight.detach()]).requires_grad_()

@@ -30,6 +30,7 @@ def taught(epochs: int, model: Create, **asked: np.ndarray) -> None:
 
 def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
     model, users = Create(21, SHAPE), torch.randn(20, 16)
+    torch.nn.init.normal_(model.items.weight)
     before = model.items.weight.detach().clone()
     graph = graph_encoder(pairs(20, 21), model.items, users.clone(), PLAIN)
     begin_table(model, graph, 0.15, torch.Generator())

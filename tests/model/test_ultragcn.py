@@ -16,7 +16,7 @@ ITEMS = 5
 
 
 def histories() -> Histories:
-    return Histories(np.cumsum([0, *map(len, CLICKS)]), np.concatenate(CLICKS))
+    return Histories(np.cumsum([0, *map(len, CLICKS)]), np.concatenate(CLICKS), np.arange(11) ** 2 * 1000)
 
 
 def omegas() -> dict[tuple[int, int], float]:
@@ -52,7 +52,7 @@ def test_the_loss_has_all_four_weights_the_negatives_and_the_neighbour():
     table = torch.nn.Embedding(ITEMS + 1, 4)
     users = torch.randn(len(CLICKS), 4)
     settings = TrainingSettings(
-        ultragcn_w1=0.3, ultragcn_w2=0.7, ultragcn_w3=0.2, ultragcn_w4=0.9, graph_age_decay=0.5,
+        ultragcn_w1=0.3, ultragcn_w2=0.7, ultragcn_w3=0.2, ultragcn_w4=0.9, graph_half_life_s=30.0,
         negative_weight=3.0, item_item_weight=2.0,
     )  # fmt: skip
     graph = UltraGCN(histories(), table, users.clone(), settings)
@@ -71,15 +71,17 @@ def test_the_loss_has_all_four_weights_the_negatives_and_the_neighbour():
 
     items, neighbours = (w.tolist() for w in edges.wanted)
     assert items == [i for user in batch for i in CLICKS[user]]
+    fading = 0.5 ** ((10**2 - np.arange(11) ** 2) / 30)
+    fading /= fading.mean()
     total, edge = 0.0, 0
     for user in batch:
         own = users[user]
-        for back in range(len(CLICKS[user]) - 1, -1, -1):
-            item, neighbour, age = items[edge], neighbours[edge], 0.5**back
+        for at in range(*histories().indptr[[user, user + 1]]):
+            item, neighbour = items[edge], neighbours[edge]
             beside = sum(w for (i, _), w in omega.items() if i == item)
             assert (item, neighbour) in omega
-            total += age * (0.3 + 0.7 * beta(user, item)) * -F.logsigmoid(own @ rows[item])
-            total += 2.0 * age * beside * -F.logsigmoid(own @ rows[neighbour])
+            total += fading[at] * (0.3 + 0.7 * beta(user, item)) * -F.logsigmoid(own @ rows[item])
+            total += 2.0 * fading[at] * beside * -F.logsigmoid(own @ rows[neighbour])
             edge += 1
         repelled = [(0.2 + 0.9 * beta(user, j)) * -F.logsigmoid(-own @ rows[j]) for j in drawn.tolist()]
         total += 3.0 * len(CLICKS[user]) * torch.stack(repelled).mean()
