@@ -54,6 +54,16 @@ def test_every_term_of_the_joint_loss_has_its_say(term, graph):
     assert not torch.allclose(tables[0], tables[2], atol=1e-3)
 
 
+def test_users_rows_have_a_learning_rate_of_their_own_in_the_joint_epochs():
+    tables = []
+    for rate in (1e-9, 0.1):
+        torch.manual_seed(0)
+        model, settings = Create(21, SHAPE), msgspec.structs.replace(PLAIN, w_transfer=0.5, user_learning_rate=rate)
+        train(model, pairs(20, 21), settings, warm_up_epochs=1, epochs=3, learning_rate=3e-3, seed=1, fresh=True)
+        tables.append(model.items.weight.detach())
+    assert not torch.allclose(*tables, atol=1e-3)
+
+
 def test_the_view_of_a_user_is_at_the_newest_item_or_at_one_that_is_drawn():
     inputs = Histories(np.array([0, 3, 4, 9]), np.arange(1, 10))
     packed = pack(inputs)
