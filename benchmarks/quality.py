@@ -137,7 +137,7 @@ SHORT_EVENTS = 5
 """A history of at most so many events is short."""
 
 GRAPH_ALONE: dict[str, Settings] = {
-    "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
+    "UltraGCN": TOGETHER | {"warm_up_epochs": 50, "graph_half_life_s": 180 * DAY_S},
     "LightGCN": TOGETHER | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
 }
 """The graph encoders by themselves: a user is the mean of their items' rows, so that new users are served alike."""
