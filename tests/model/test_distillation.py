@@ -101,6 +101,8 @@ def test_who_says_what_the_champion_said_pays_least(champion):
     other = Create(ITEMS, SMALL).eval()
     loss = [distillation.loss(model, 60, drawn, np.random.default_rng(0)).item() for model in (same, other)]
     assert loss[0] < loss[1]
+    half = Distillation(champion, walks(1), everything(), 0.5, 60)
+    assert half.loss(same, 60, drawn, np.random.default_rng(0)).item() == pytest.approx(loss[0] / 2)
 
 
 def test_nothing_to_keep_costs_nothing(champion):

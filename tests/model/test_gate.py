@@ -101,6 +101,10 @@ def test_a_little_forgetting_is_allowed_and_luck_is_not_forgetting():
         assert judge(measured(compared(0.2, 0.4), old=compared(0.3, 0.3, users=40, seed=seed)), GATE).promoted
 
 
+def test_a_candidate_may_show_somewhat_fewer_items():
+    assert judge(measured(compared(0.2, 0.4), shown=(500, 260)), GATE).promoted
+
+
 def test_a_busy_machine_makes_no_candidate_slow():
     assert judge(measured(compared(0.2, 0.4), seconds=([0.01, 0.01, 0.01], [0.09, 0.01, 0.05])), GATE).promoted
 

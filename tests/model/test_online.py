@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.conditional_logit import Choices
+from model.conditional_logit import Choices, fit
 from model.create import Create
 from model.evaluation import as_events
-from model.fusion import Fusion
+from model.fusion import Fusion, Learned
 from model.holdout import fitted
 from model.online import OnlineFusion
 from model.past import Past
@@ -16,6 +16,7 @@ from model.ranking import Ranking
 from model.settings import ModelSettings, RankingSettings
 from model.vocabulary import Vocabulary
 from state.settings import StateSettings
+from tests.model.test_placing import people
 
 SETTINGS = RankingSettings(online_clicks=50, because=False)
 CHOSEN = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
@@ -83,6 +84,35 @@ def test_weights_are_those_a_version_would_get_from_the_same_clicks():
     assert online.fusion.repeat > chosen.repeat
     assert online.fusion.evidence > chosen.evidence
     assert online.fusion.model < chosen.model
+
+
+def test_own_items_are_placed_as_a_versions_are():
+    chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), people(100, come_back=0.33, candidates=60)
+    words = torch.zeros(100, 60, 6)
+    words[:, :, :2] = found.words
+    online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=100))
+    online._take(list(zip(words[:, :, :4], found.correction, strict=True)))
+    placed = fitted(Choices(words, found.correction), (0.0,), SETTINGS, chosen, without=["evidence", "popularity"])
+    assert online.fusion.repeat == pytest.approx(placed.repeat, rel=1e-3)
+    likeliest, _ = fit(Choices(words, found.correction), torch.arange(6) < 2, torch.tensor([0.3, 0.1, 0, 0, 0, 0]))
+    assert abs(online.fusion.repeat - likeliest[1]) > 0.1
+
+
+def test_weights_learned_of_another_version_are_not_gone_on_with():
+    other, online = (
+        OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS),
+        OnlineFusion(CHOSEN, SETTINGS),
+    )
+    other._take(drawn(50))
+    online.resume(other.learned)
+    assert (online.fusion, online.clicks) == (CHOSEN, 0)
+
+
+def test_what_is_carried_on_takes_no_word_but_repeats_below_nothing():
+    high, low = Fusion(2.0, 2.0, 0.5, 2.0, 0.0), Fusion(0.1, 0.1, -1.0, 0.1, 0.0)
+    online = OnlineFusion(Fusion(1.0, 1.0, 0.5, 1.0, 0.0), SETTINGS)
+    online.carry(Learned(high, low, 100))
+    assert online.fusion == Fusion(0.0, 0.0, -1.0, 0.0, 0.0)
 
 
 def test_only_the_newest_clicks_count():

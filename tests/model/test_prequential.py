@@ -135,21 +135,51 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     assert (tested.ranks["without"] == NOT_FOUND).all()
 
 
-def test_rivals_say_what_they_count():
+def says(name: str, user: str, *pairs: str) -> str:
+    """What a rival that knows these clicks recommends to a user, best first."""
     past = Past(StateSettings())
-    past.arrive(clicks("ann a", "ann b", "bob a", "bob c", "cid a", "cid b", "dan d", "dan a"))
-    asked = past.sequences(np.array([hash_id("dan")], np.uint64))
+    past.arrive(clicks(*pairs))
+    named = {hash_id(i): i for i in "abcdexyz"}
+    asked = past.sequences(np.array([hash_id(user)], np.uint64))
+    return "".join(named[h] for h in LIVE_RIVALS[name](past, 3).rank(asked)[0].tolist() if h)
 
-    def says(name: str) -> list[str]:
-        named = {hash_id(i): i for i in "abcde"}
-        return [named[h] for h in LIVE_RIVALS[name](past, 3).rank(asked)[0].tolist() if h]
 
-    assert says("popularity")[:2] == ["a", "b"]
-    assert says("recent popularity")[:2] == ["a", "b"]
-    assert says("own") == ["a", "d"]
-    assert says("transitions") == ["b", "c"]
-    assert set(says("session-kNN")) == {"a", "b", "c"}
-    assert set(says("item-kNN")) == {"b", "c", "d"}
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("popularity", "ab"),
+        ("recent popularity", "ab"),
+        ("own", "ad"),
+        ("transitions", "bc"),
+    ],
+)
+def test_rivals_say_what_they_count(name, expected):
+    said = says(name, "dan", "ann a", "ann b", "bob a", "bob c", "cid a", "cid b", "dan d", "dan a")
+    assert said[:2] == expected
+
+
+def test_transitions_are_from_the_item_before_and_own_items_by_count_then_newest():
+    assert says("transitions", "eve", "ann a", "ann b", "ann c", "eve b") == "c"
+    assert says("own", "ann", "ann a", "ann b", "ann c", "ann b", "ann a", "ann b") == "bac"
+
+
+def test_item_knn_says_nothing_where_nothing_is_like_what_a_user_had():
+    assert set(says("item-kNN", "dan", "ann a", "ann b", "dan a", "eve e")) == {"b"}
+    assert says("item-kNN", "eve", "ann a", "ann b", "dan a", "eve e") == ""
+
+
+def test_session_knn_prefers_who_shares_newer_items_and_has_few_others():
+    shared = ("ann x", "ann a", "bob y", "bob b", "bob c", "eve x", "eve y")
+    said = says("session-kNN", "eve", *shared)  # of ann x, half of it, by the root of 2; of bob y by the root of 3
+    assert set(said[:2]) < {"y", "b", "c"}
+    assert said != says("session-kNN", "eve", *shared[:5], "eve y", "eve x")
+    assert says("session-kNN", "eve", "ann y", "ann a", "bob y", "bob b", "bob c", "bob d", "eve y")[:2] == "ya"
+
+
+def test_session_knn_asks_those_who_had_an_item_last(monkeypatch):
+    monkeypatch.setattr("model.live_rivals.RECENT_USERS", 2)
+    said = says("session-kNN", "cid", "ann a", "ann x", "bob b", "bob x", "ann x", "cid x")
+    assert set(said) == {"x", "a"}, "cid and ann are the last who had x"
 
 
 @pytest.mark.parametrize("name", LIVE_RIVALS)
