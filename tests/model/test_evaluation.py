@@ -199,6 +199,8 @@ def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_
     found = breadth(cut, shown)
     assert found["coverage@10"] == round(10 / len(cut.vocabulary), 4)
     assert found["popularity_bias"] > 1
+    what_came = np.repeat(cut.targets.numpy()[:, None], 10, 1)
+    assert breadth(cut, what_came)["popularity_bias"] == 1.0
 
 
 @pytest.mark.parametrize(

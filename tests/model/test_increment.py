@@ -95,6 +95,34 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
     assert judged[0].newest.candidate.tolist() == np.where(first, of_second, of_first).tolist()
 
 
+def test_a_first_version_and_an_increment_have_epochs_and_a_rate_of_their_own(monkeypatch):
+    trained = []
+
+    def train(net, histories, settings, *, real=increment_module.train, **named):
+        ties = settings.w_transfer > 0
+        trained.append((ties, *(named[name] for name in ("warm_up_epochs", "epochs", "learning_rate", "fresh"))))
+        return real(net, histories, settings, **named)
+
+    monkeypatch.setattr(increment_module, "train", train)
+    events = cycling(users=20, items=10)
+    graph = MemoryGraph(STATE)
+    graph.apply(events)
+    training = TrainingSettings(
+        warm_up_epochs=1, epochs=2, last_epochs=3, learning_rate=0.004,
+        increment_warm_up_epochs=4, increment_epochs=5, increment_last_epochs=6, increment_learning_rate=0.007,
+    )  # fmt: skip
+    champion = None
+    for names in ({i: str(i) for i in np.unique(events["item"]).tolist()}, {}):
+        champion = learn(
+            champion, None, from_events(events), names, graph.rows, model=MODEL, training=training,
+            ranking=RankingSettings(), state=STATE, seed=0,
+        )  # fmt: skip
+    # What came last is learned by the sequence encoder alone.
+    assert trained == [
+        (True, 1, 2, 0.004, True), (False, 0, 3, 0.004, False), (True, 4, 5, 0.007, False), (False, 0, 6, 0.007, False),
+    ]  # fmt: skip
+
+
 def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch):
     events = cycling(users=60, items=20)
     champion = learned(events)

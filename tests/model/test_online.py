@@ -87,10 +87,10 @@ def test_weights_are_those_a_version_would_get_from_the_same_clicks():
 
 
 def test_own_items_are_placed_as_a_versions_are():
-    chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), people(100, come_back=0.33, candidates=60)
-    words = torch.zeros(100, 60, 6)
+    chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), people(200, come_back=0.33)
+    words = torch.zeros(200, 200, 6)
     words[:, :, :2] = found.words
-    online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=100))
+    online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=200))
     online._take(list(zip(words[:, :, :4], found.correction, strict=True)))
     placed = fitted(Choices(words, found.correction), (0.0,), SETTINGS, chosen, without=["evidence", "popularity"])
     assert online.fusion.repeat == pytest.approx(placed.repeat, rel=1e-3)
