@@ -177,6 +177,18 @@ def test_padding_is_seen_by_no_item(causal):
     assert torch.equal(block(x, packed)[packed.tokens], block(changed, packed)[packed.tokens])
 
 
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_no_more_than_the_newest_are_read(name):
+    encoder = Create(ITEMS, ModelSettings(sequence_encoder=name)).sequence
+    long = Histories(np.array([0, 8]), np.arange(1, 9))
+    assert encoder.asked(long, 4).items.tolist() == ([5, 6, 7, 8] if name == "sasrec" else [6, 7, 8, 0])
+    examples = encoder.examples(long, 4, np.random.default_rng(0))
+    assert examples.inputs.lengths.tolist() == [4]
+    assert examples.targets[-1] == 8
+    if name == "sasrec":
+        assert (examples.inputs.items.tolist(), examples.targets.tolist()) == ([4, 5, 6, 7], [5, 6, 7, 8])
+
+
 @pytest.mark.parametrize(("mask_share", "masked"), [(0.0, 1.0), (1.0, 4.5)])
 def test_bert4rec_masks_its_share_of_every_second_history_and_of_the_others_the_newest(mask_share, masked):
     histories = circles(users=1000)
