@@ -26,6 +26,22 @@ def test_the_weights_that_made_the_choices_are_found():
     assert (found / found[0]).tolist() == pytest.approx((TRUE / TRUE[0]).tolist(), abs=0.1)
 
 
+def test_no_weight_nearby_says_more_than_those_that_were_found():
+    """What is made least is L with its floor, in words of unit spread, written out again."""
+    choices, prior = chosen_by(TRUE, people=400), torch.tensor([0.5, 0.5, 0.5])
+    choices.words[:40, 0] = -choices.words[:40, 0]  # choices that nothing foretells
+    found, reached = fit(choices, torch.tensor([True] * 3), prior)
+    spread = choices.words.flatten(0, 1).std(0)
+
+    def loss(weights: torch.Tensor) -> float:
+        p = torch.softmax(choices.words @ weights, 1)[:, 0]
+        return float(20 / 400 * (((weights - prior) * spread) ** 2).sum() - torch.log(p + 0.03).mean())
+
+    assert loss(found) == pytest.approx(reached, abs=1e-4)
+    for step in torch.cat([torch.eye(3), -torch.eye(3)]) * 0.05:
+        assert loss(found + step) > loss(found)
+
+
 def test_a_word_that_is_not_free_weighs_nothing():
     found, worse = fit(chosen_by(TRUE), torch.tensor([True, False, True]), NOTHING)
     _, better = fit(chosen_by(TRUE), torch.tensor([True] * 3), NOTHING)

@@ -177,6 +177,8 @@ def test_nothing_after_the_cut_reaches_what_is_learned(learned):
 
 def test_the_document_has_all_names_and_both_targets():
     found = global_temporal(*stream(), **SETTINGS)
+    last = SETTINGS["training"].last_epochs
+    assert found["epochs"] == {"create": {"warm_up": 1, "joint": 2 + last}, "sasrec": {"warm_up": 0, "joint": 3 + last}}
     assert {"create", "create+graph", "sasrec", "sasrec+graph", "popularity", "item-kNN"} <= set(found["models"])
     leads = {(told["model"], told["over"], told["target"], told["seen_items"]) for told in found["leads"]}
     assert leads >= {

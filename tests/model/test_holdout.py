@@ -8,7 +8,7 @@ import torch
 
 from model.conditional_logit import Choices
 from model.fusion import MODEL_ALONE, Fusion
-from model.holdout import BEFORE, Holdout, candidates, choices, choose_fusion, cut, fitted
+from model.holdout import BEFORE, Answers, Holdout, candidates, choices, choose_fusion, cut, fitted
 from model.settings import RankingSettings
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -137,6 +137,11 @@ def test_what_else_the_machine_does_is_no_time_of_a_version(monkeypatch):
     ((one, other),) = [of(cycling(users=60, items=30), 60).seconds([trained[:2]] * 2, RankingSettings())]
     assert len(one) == len(other) > 0
     assert max(one + other) < 0.01
+
+
+def test_what_is_not_among_the_answers_is_no_hit():
+    found = Answers(np.array([0, 9, 10, 10]), np.zeros((4, 10), np.uint64)).scores()
+    assert found == pytest.approx({"hit@10": 0.5, "ndcg@10": (1 + 1 / np.log2(11)) / 4})
 
 
 def test_without_held_out_events_there_is_still_a_fusion():

@@ -54,6 +54,13 @@ def test_a_few_people_move_it_less_from_what_was_known_than_many():
     assert -5.0 <= few < many
 
 
+def test_where_it_changes_no_place_a_weight_goes_back_to_what_was_known():
+    words = torch.zeros(100, 30, 2)
+    words[:, 1:, MODEL], words[:, ::2, OWN] = 1e6, 1.0  # whatever it weighs, all others are ahead
+    found = placed(Choices(words, torch.zeros(100, 30)), torch.tensor([1.0, 2.0]), OWN, 1.0)
+    assert found[OWN] == pytest.approx(1.0, abs=0.05)
+
+
 def test_a_word_that_says_nothing_stays_where_it_was():
     choices = people(100, 0.5)
     choices.words[:, :, OWN] = 0.0
