@@ -84,6 +84,10 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
         answered[fusion] = real(holdout, model, vocabulary, fusion, settings)
         return answered[fusion]
 
+    def seconds(_holdout, versions, _settings):
+        return [[1.0 if model is champion.model else 3.0] for model, _ in versions]
+
+    monkeypatch.setattr(Holdout, "seconds", seconds)
     monkeypatch.setattr(increment_module, "cross_fitted", cross)
     monkeypatch.setattr(Holdout, "answers", answers)
     monkeypatch.setattr(increment_module, "judge", lambda measured, *_, **__: judged.append(measured))
@@ -92,6 +96,7 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
     first = crosses[0].half == 0
     assert 0 < first.sum() < len(first)
     assert (of_first != of_second)[first].any()
+    assert judged[0].seconds == ([1.0], [3.0])
     assert judged[0].newest.candidate.tolist() == np.where(first, of_second, of_first).tolist()
 
 
