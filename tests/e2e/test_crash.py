@@ -35,7 +35,7 @@ def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(config):
     assert any(log.forgotten for log in logs)
 
 
-@pytest.mark.parametrize("step", [4, 5])
+@pytest.mark.parametrize("step", [4, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_worker_that_is_behind_takes_no_word_back_before_it_dies(config, step):
     """One that had answered everything trusts itself when it owns the partitions again."""
     ahead, behind = (msgspec.structs.replace(config, data=config.data / name) for name in ("ahead", "behind"))
