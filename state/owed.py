@@ -53,6 +53,11 @@ class Owed:
         return len(self._debts) + (self._put_off[0] < self._put_off[1])
 
     @property
+    def nobody(self) -> bool:
+        """Whether no user is owed anything, not even what is on its way."""
+        return not self.waiting and not self._taken
+
+    @property
     def at_hand(self) -> int:
         """Users in memory whom nobody is answering yet."""
         return len(self._debts)

@@ -67,9 +67,10 @@ class Store(Partition):
                     self._db.put(b"identity", msgspec.json.encode(identity))
                 self.state = self.marks()
                 self.erasures = Erasures(self._db, self._column, self._journal, path)
+                self._answered = self.answered()
                 self.owed = Owed(
                     partial(unforgotten, self._journal, self.users, self.erasures, path),
-                    self.answered(),
+                    self._answered,
                     self.state.next_offset,
                 )
         except Exception:
@@ -141,8 +142,15 @@ class Store(Partition):
             if user in cleared:  # else forgotten since
                 write.put(KEY.pack(user), message, self._handle["recommended"])
         self.erasures.told(cleared, write)
-        write.put(b"answered", KEY.pack(self.owed.watermark(self.state.next_offset)))
+        watermark = self.owed.watermark(self.state.next_offset)
+        write.put(b"answered", KEY.pack(watermark))
         self._write(write)
+        self._answered = watermark
+
+    def record_that_nobody_is_owed(self) -> None:
+        """Where nobody is, record it: of duplicates, or of who was forgotten since, no answer comes that would."""
+        if self.owed.nobody and self._answered < self.state.next_offset:
+            self.record_answers([])
 
     def tombstones(self) -> list[Erasure]:
         """Who was forgotten, has not come back, and has yet to be told so.
@@ -171,7 +179,8 @@ class Store(Partition):
     def take_over(self, answered: int, prequential: bytes) -> None:
         """Go on for another store of the same log: nothing before `answered` is owed; its prequential counts stand."""
         write = WriteBatch(raw_mode=True)
-        write.put(b"answered", KEY.pack(min(answered, self.state.next_offset)))
+        self._answered = min(answered, self.state.next_offset)
+        write.put(b"answered", KEY.pack(self._answered))
         write.put(b"prequential", prequential)
         self._write(write)
 

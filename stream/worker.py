@@ -10,7 +10,7 @@ The commit order, and what a crash after each step does (`tests/crash` dies ther
                         all that the log held when the partition became ours, which the owner before may have answered,
                         nothing is said: a word taken back would stand where we die and that owner comes back
     5 produce           the message may be sent again after a restart, with the same partition and offset
-    6 record answers    the message was sent and is known as sent
+    6 record answers    the message was sent and is known as sent. Where nobody is owed anything that is recorded without one
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it says that
                         the partitions are still ours: without that for a session timeout, 3 and 5 are not done
 """
@@ -164,16 +164,18 @@ class Worker:
             self._touched.set()
 
     async def _tend(self, number: int) -> None:
-        """Do a little of what is left to do for users who are to be forgotten."""
+        """Do a little of what is left to do for users who are to be forgotten; say where nobody is owed anything."""
         store = self.tenure.store(number)
         if store is None or not self._lease.held:
             return
         try:
-            if number in self.tenure.speaking() and store.erasures.untold():
-                async with self.tenure.turn:
-                    if self._partitions.stores.get(number) is not store:
-                        return
-                    await self._tell(store)
+            if number in self.tenure.speaking():
+                if store.erasures.untold():
+                    async with self.tenure.turn:
+                        if self._partitions.stores.get(number) is not store:
+                            return
+                        await self._tell(store)
+                store.record_that_nobody_is_owed()
             store.erasures.sweep()
         except StoreFault as fault:
             self.tenure.fault(fault)

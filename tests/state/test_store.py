@@ -114,6 +114,30 @@ def test_touched_users_stay_owed_until_answered_also_after_reopening(tmp_path):
     store.close()
 
 
+def test_that_nobody_is_owed_anything_is_recorded_where_no_answer_says_so(tmp_path):
+    path = tmp_path / "s"
+    store = Store(path, LOG, SETTINGS)
+    store.apply(batch([("ann", "milk", 1000), ("bob", "milk", 1000)], 0, {0: b"order-1"}), 2)
+    store.close()
+    store = Store(path, LOG, SETTINGS)
+    apply(store, [("ann", "bread", 2000), ("bob", "bread", 2000)])
+    store.record_answers([(user, b"") for user in store.owed.take(10)])
+    store.record_that_nobody_is_owed()
+    assert store.answered() == 0, "who was touched before the store was opened is to be read back"
+    assert store.owed.take(10) == {}
+    store.record_that_nobody_is_owed()
+    assert store.answered() == 4
+    store.apply(batch([("ann", "milk", 1000)], 4, {0: b"order-1"}), 5)  # a duplicate
+    store.record_that_nobody_is_owed()
+    assert store.answered() == 5
+    apply(store, [("ann", "milk", 3000)])
+    for _ in ("owed", "on its way"):
+        store.record_that_nobody_is_owed()
+        assert store.answered() == 5
+        store.owed.take(1)
+    store.close()
+
+
 def test_an_answer_on_its_way_does_not_clear_a_newer_event(store):
     apply(store, [("ann", "milk", 1000)])
     assert store.owed.take(1)[hash_id("ann")].offset == 0

@@ -125,6 +125,17 @@ def test_who_is_forgotten_and_stays_away_gets_a_tombstone(shop):
     assert shop.store.erasures.untold() == []
 
 
+def test_where_all_who_were_owed_are_forgotten_it_is_known_that_nobody_is(shop):
+    shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"})
+    assert shop.store.answered() == 0
+    asyncio.run(shop.worker._tend(0))
+    assert shop.store.answered() == shop.store.state.next_offset == 2
+    shop.worker.tenure._opening.behind[0] = 9  # what the log held when the partition was assigned is not read yet
+    shop.fold({"user": "ann", "event": "forget"})
+    asyncio.run(shop.worker._tend(0))
+    assert shop.store.answered() == 2
+
+
 def test_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_gets_it_instead(shop, monkeypatch):
     shop.fold({"user": "ann"}, {"user": "bob"})
     real = shop.ranker.answer
