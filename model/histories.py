@@ -53,17 +53,20 @@ class Histories(NamedTuple):
 
     def places(self, rows: Indices) -> Indices:
         """Where the items of these users lie, user after user."""
-        lengths = self.lengths[rows]
+        lengths = self._lengths_of(rows)
         return np.arange(lengths.sum()) + np.repeat(self.indptr[rows] - np.cumsum(lengths) + lengths, lengths)
 
     def take(self, rows: Indices) -> "Histories":
         """Only these users, in this order."""
-        return self._at(self.lengths[rows], self.places(rows))
+        return self._at(self._lengths_of(rows), self.places(rows))
 
     def newest(self, limit: int) -> "Histories":
         """Each history cut to its newest `limit` items."""
         lengths = np.minimum(self.lengths, limit)
         return self._at(lengths, np.arange(lengths.sum()) + np.repeat(self.indptr[1:] - np.cumsum(lengths), lengths))
+
+    def _lengths_of(self, rows: Indices) -> Indices:
+        return self.indptr[rows + 1] - self.indptr[rows]  # not all users' lengths: this is done for every batch
 
     def _at(self, lengths: Indices, places: Indices) -> "Histories":
         ts = None if self.ts is None else self.ts[places]

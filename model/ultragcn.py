@@ -74,10 +74,9 @@ class UltraGCN:
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
         """The edges of these users, with one neighbour drawn for each."""
-        settings, batch = self._settings, self._histories.take(users)
-        item = torch.from_numpy(batch.items)
-        user = torch.from_numpy(batch.users)
-        fading = self._fading[torch.from_numpy(self._histories.places(users))]
+        settings, at = self._settings, self._histories.places(users)
+        item, fading = torch.from_numpy(self._histories.items[at]), self._fading[torch.from_numpy(at)]
+        user = torch.repeat_interleave(self._degree[torch.from_numpy(users)].long())
         beta = self._of_user[torch.from_numpy(users)][user] * self._of_item[item]
         link = fading * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
         return Edges(users, [item, self._neighbour(item, generator)], user, link, fading, self._cumulated[item, -1])

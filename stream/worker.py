@@ -10,7 +10,7 @@ The commit order, and what a crash after each step does (`tests/crash` dies ther
                         all that the log held when the partition became ours, which the owner before may have answered,
                         nothing is said: a word taken back would stand where we die and that owner comes back
     5 produce           the message may be sent again after a restart, with the same partition and offset
-    6 record answers    the message was sent and is known as sent; that nobody is owed anything, without one
+    6 record answers    the message was sent and is known as sent; where nobody is owed anything, that is known too
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it says that
                         the partitions are still ours: without that for a session timeout, 3 and 5 are not done
 """

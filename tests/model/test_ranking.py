@@ -17,21 +17,15 @@ from model.past import Past
 from model.ranking import Ranking
 from model.settings import ModelSettings, RankingSettings
 from model.vocabulary import Vocabulary
-from state.events import hash_id
 from state.settings import StateSettings
+from tests.model.test_catalogue import ids
 
 ITEMS = [f"item-{n}" for n in range(6)]
-VOCABULARY = Vocabulary(np.array([hash_id(i) for i in ITEMS], np.uint64), ITEMS).release(
-    np.array([hash_id("item-5")], np.uint64)
-)
+VOCABULARY = Vocabulary(ids(*ITEMS), ITEMS).release(ids("item-5"))
 """One item is gone from it, and its column free; clicked it may be still."""
 RANKING = RankingSettings(history_items=3, age_decay=0.7, repeat_decay=0.6, because=False)
 clicks = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(ITEMS), st.integers(0, 10**8)), min_size=1)
 weights = st.builds(Fusion, *[st.sampled_from([0.0, -1.5, 2.0])] * 4, st.sampled_from([0.0, 0.5, 1.0]))
-
-
-def ids(*items: str) -> np.ndarray:
-    return np.array([hash_id(i) for i in items], np.uint64)
 
 
 def arrived(stream: list[tuple[str, str, int]]) -> Past:
