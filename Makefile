@@ -31,20 +31,20 @@ types: .venv/installed  ## mypy, strict
 
 bench: .venv/installed  ## figures beside their rivals, ratios first (installs the rivals)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]' -c requirements.lock
-	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.speed
 
 bench-quality: .venv/installed  ## CREATE beside its rivals on recorded data (hours; QUICK=1: one seed, one data set)
-	@$(BIN)/python -m benchmarks.quality $(if $(QUICK),--datasets amazon-beauty --seeds 1 --variants SASRec CREATE "SASRec + live graph" "CREATE + live graph") --out build/quality
-	@$(BIN)/python -m benchmarks.quality_report build/quality
+	@$(BIN)/python -m benchmarks.quality.global_temporal $(if $(QUICK),--datasets amazon-beauty --seeds 1 --variants SASRec CREATE "SASRec + live graph" "CREATE + live graph") --out build/quality
+	@$(BIN)/python -m benchmarks.quality.global_temporal_report build/quality
 
 bench-rivals:  ## others' implementations on the same splits, in an environment of their own (hours)
 	@test -x build/rivals/bin/python || $(PYTHON) -m venv build/rivals
 	@build/rivals/bin/python -m pip install -q --disable-pip-version-check -e '.[rivals]' torch==2.13.0
-	@for dataset in amazon-beauty amazon-sports; do build/rivals/bin/python -m benchmarks.outside_rivals --dataset $$dataset --factors 64 --session-events 20 --out build/outside || exit 1; done
+	@for dataset in amazon-beauty amazon-sports; do build/rivals/bin/python -m benchmarks.rivals.outside --dataset $$dataset --factors 64 --session-events 20 --out build/outside || exit 1; done
 
 bench-streams: .venv/installed  ## learning from a stream without forgetting, beside published rows (hours; QUICK=1: the first periods)
-	@$(BIN)/python -m benchmarks.periods $(if $(QUICK),--periods 4 --tests 1500) --out build/periods.jsonl
-	@$(BIN)/python -m benchmarks.prequential $(if $(QUICK),--streams complete-journey --events 10000 --no-retrain) --out build/prequential
+	@$(BIN)/python -m benchmarks.quality.periods $(if $(QUICK),--periods 4 --tests 1500) --out build/periods.jsonl
+	@$(BIN)/python -m benchmarks.quality.prequential $(if $(QUICK),--streams complete-journey --events 10000 --no-retrain) --out build/prequential
 
 docs-check: .venv/installed  ## every command, setting and path the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py

@@ -6,8 +6,8 @@ import msgspec
 
 from state.settings import Count, Positive, Share, Weight, Whole
 
-SEQUENCE_ENCODERS = {"sasrec": "model.sasrec:SASRec", "bert4rec": "model.bert4rec:BERT4Rec"}
-GRAPH_ENCODERS = {"ultragcn": "model.ultragcn:UltraGCN", "lightgcn": "model.lightgcn:LightGCN"}
+SEQUENCE_ENCODERS = {"sasrec": "model.encoders.sasrec:SASRec", "bert4rec": "model.encoders.bert4rec:BERT4Rec"}
+GRAPH_ENCODERS = {"ultragcn": "model.encoders.ultragcn:UltraGCN", "lightgcn": "model.encoders.lightgcn:LightGCN"}
 """An encoder is its file and its entry here. It is imported where it is first asked for: PyG takes seconds."""
 MOST_EVENTS = 200
 """The longest history that is packed."""

@@ -22,8 +22,8 @@ from rocksdict import AccessType, Checkpoint
 
 from state.errors import StateError
 from state.identity import Identity, check_identity
-from state.marks import Marks
 from state.partition import Partition
+from state.progress import Marks
 from state.rocksdb import open_rocksdb, rocksdb
 from state.settings import StateSettings
 

@@ -3,11 +3,11 @@
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.counted import Counted, take_out
 from state.events import EventBatch, Ids, Ints, Records, packed_keys
 from state.graph import fold, pairs_in
-from state.marks import Marks
+from state.graph_delta import Counted, take_out
 from state.partition import EDGE, HIDDEN, POPULAR, Partition
+from state.progress import Marks
 from state.removal import put_hidden
 from state.sequences import STEP
 from state.sorting import begins, distinct

@@ -31,7 +31,7 @@ from state.graph import Rows, as_rows, row_dtype
 from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
 from state.kinds import kinds_of
-from state.marks import Marks
+from state.progress import Marks
 from state.rocksdb import COLUMNS, rocksdb
 from state.sequences import STEP, Sequences, positives, unpack, where
 from state.settings import StateSettings

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.counted import Counted, take_out
 from state.events import Ids, Records
+from state.graph_delta import Counted, take_out
 from state.journal import CHUNK, DAY_MS
-from state.marks import Marks
 from state.partition import HIDDEN, KEY, POPULAR, Partition
+from state.progress import Marks
 
 
 class Removed(NamedTuple):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from rocksdict import WriteBatch
 
-from state import steps
+from state import crash_points as steps
 from state.admission import drop_duplicates, drop_too_old
 from state.erasure import Erasure, Erasures
 from state.errors import StoreBlocked
@@ -20,9 +20,9 @@ from state.events import EventBatch, Ids, Records
 from state.folding import fold_events
 from state.identity import Identity, check_identity
 from state.journal import DAY_MS, Journal
-from state.marks import Marks
-from state.owed import Owed
 from state.partition import KEY, Partition
+from state.pending import Owed
+from state.progress import Marks
 from state.removal import Removed, erase, expire
 from state.rocksdb import open_rocksdb, rocksdb
 from state.sequences import STEP

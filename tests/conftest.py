@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream.broker import EmbeddedBroker
 from stream.config import Config, Topics
-from stream.topics import ensure
+from stream.kafka.topics import ensure
+from stream.local.embedded_broker import EmbeddedBroker
 from tests.kafka import kafka
 from tests.kafka import missing as kafka_missing
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stream.broker import free_port
+from stream.local.embedded_broker import free_port
 
 READY_WITHIN_S = 180
 ONE_NODE = {

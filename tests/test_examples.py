@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.config import Config
-from stream.topics import ensure
+from stream.kafka.topics import ensure
 
 ROOT = Path(__file__).parent.parent
 

@@ -78,6 +78,6 @@ def test_help_loads_nothing_heavy():
 
 
 def test_a_worker_without_a_version_to_serve_does_without_torch():
-    code = "import sys; import stream.app; print('torch' in sys.modules)"
+    code = "import sys; import stream.worker.service; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "False"

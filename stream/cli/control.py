@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream.config import Config
-    from stream.messages import CommandReply
+    from stream.kafka.messages import CommandReply
 
 ANSWER_WITHIN_S = 15.0
 SAID_AGAIN_S = 3.0
@@ -75,7 +75,7 @@ def rollback(
     """Serve another version and pin it: the trainer does not replace it until --unpin."""
     import msgspec
 
-    from stream.pointers import publish_pointer, read_pointers, roll_back
+    from stream.kafka.pointers import publish_pointer, read_pointers, roll_back
 
     settings = need_broker(configured(config, data, broker))
     if unpin and version is not None:
@@ -109,8 +109,8 @@ def shadow(
     """Score a version on live events beside the champion; with the setting worker.ab some users get it."""
     import msgspec
 
-    from model.versions import list_versions
-    from stream.pointers import MODEL_NAME, check_version, pointer_to, publish_pointer, read_pointers
+    from model.learning.versions import list_versions
+    from stream.kafka.pointers import MODEL_NAME, check_version, pointer_to, publish_pointer, read_pointers
 
     settings = need_broker(configured(config, data, broker))
     if stop == (version is not None):
@@ -174,10 +174,10 @@ async def ask(
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
-    from stream.connection import connection
-    from stream.messages import UNREADABLE, Command, CommandReply, encode
-    from stream.refusal import unavailable
-    from stream.topics import cluster_id
+    from stream.kafka.connection import connection
+    from stream.kafka.diagnosis import unavailable
+    from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
+    from stream.kafka.topics import cluster_id
 
     told = Command(command, id or uuid.uuid4().hex, shadow=shadow)
     listener = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)

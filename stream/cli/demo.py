@@ -9,7 +9,7 @@ import typer
 from stream.cli.app import app
 
 NEXT = """
-Where to look next: stream/worker.py, the path of an event; model/create.py, the model
+Where to look next: stream/worker/pipeline.py, the path of an event; model/encoders/create.py, the model
   {anabranch} status --data {data}
   {anabranch} user household-{user} --data {data}
 Publish one event and watch the answer (the model just trained goes on serving and learning)
@@ -32,9 +32,9 @@ def demo(
 
     from rich.console import Console
 
-    from stream import demo as it
     from stream.cli.run import check_children, running
     from stream.config import load
+    from stream.local import demo as it
 
     console = Console()
     os.environ.update({key: value for key, value in it.SETTINGS.items() if key not in os.environ})

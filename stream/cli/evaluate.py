@@ -39,14 +39,14 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from model.evaluation import as_events
-    from stream.files import read_interactions
+    from model.evaluation.global_temporal import as_events
+    from stream.operate.event_files import read_interactions
 
     settings = configured(config, data, broker)
     if protocol != "prequential" and (plot or with_retrain):
         raise AnabranchError("--plot and --with-retrain belong to --protocol prequential")
     if plot:
-        from stream.plot import require
+        from stream.operate.plot import require
 
         require(plot)
     complain = lambda line, reason: print(f"line {line} {reason}; left out", file=sys.stderr)  # noqa: E731
@@ -63,7 +63,7 @@ def evaluate(
             events, _ = as_events(users, items, ts)
             found = tested_as_it_arrives(events, settings, seed, cycles, with_retrain, progress)
         else:
-            from model.evaluation import global_temporal
+            from model.evaluation.global_temporal import global_temporal
 
             found = global_temporal(
                 users, items, ts,
@@ -71,7 +71,7 @@ def evaluate(
                 seed=seed, progress=progress,
             )  # fmt: skip
     if plot:
-        from stream.plot import draw
+        from stream.operate.plot import draw
 
         draw(found, plot, Path(file).name.split(".")[0])
     if as_json:
@@ -83,7 +83,7 @@ def tested_as_it_arrives(
     events: "Records", settings: "Config", seed: int, cycles: int, with_retrain: bool, progress: Progress
 ) -> dict[str, Any]:
     """The prequential protocol with production's settings."""
-    from model.prequential import Settings, prequential
+    from model.evaluation.prequential import Settings, prequential
 
     production = Settings(
         settings.model, settings.training, settings.ranking, settings.state, settings.gate,

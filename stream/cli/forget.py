@@ -18,8 +18,8 @@ def forget(
 ) -> None:
     """Erase a user for good, from a state rebuilt from the log too; then search every file for what is left."""
     from stream.cli.inspect import show, show_json
-    from stream.forget import forget as erase
-    from stream.topics import check
+    from stream.kafka.topics import check
+    from stream.operate.forget import forget as erase
 
     settings = need_broker(configured(config, data, broker))
     check(settings)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from state.errors import StateError
     from state.view import View
     from stream.config import Config
-    from stream.messages import Pointer
-    from stream.pointers import Pointers
+    from stream.kafka.messages import Pointer
+    from stream.kafka.pointers import Pointers
 
 AtOption = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="As it was before this time: ms or ISO-8601.")
@@ -35,9 +35,9 @@ def status(
     """How far, how much, which version, and how good it has been."""
     from rich.table import Table
 
-    from stream import report
     from stream.errors import BrokerUnavailable
-    from stream.topics import log_ends
+    from stream.kafka.topics import log_ends
+    from stream.operate import report
 
     settings = configured(config, data, broker)
     ends = None
@@ -128,7 +128,7 @@ def user(
     as_json: JsonOption = False,
 ) -> None:
     """A user's sequence, and what was last recommended."""
-    from stream import report
+    from stream.operate import report
 
     settings = configured(config, data, broker)
     with view_of(settings) as view:
@@ -155,7 +155,7 @@ def item(
     as_json: JsonOption = False,
 ) -> None:
     """An item's degree and popularity, and what follows it."""
-    from stream import report
+    from stream.operate import report
 
     settings = configured(config, data, broker)
     if at:
@@ -163,7 +163,7 @@ def item(
     champion = serving(settings)
     known = None
     if champion:
-        from model.versions import load
+        from model.learning.versions import load
 
         known = set(load(champion.url, champion.name, champion.version, champion.sha256).trained.vocabulary.ids)
     with view_of(settings) as view:
@@ -181,7 +181,7 @@ def item(
 
 def item_at(settings: "Config", name: str, t: int, as_json: bool) -> None:
     """An item as it was at t."""
-    from stream import report
+    from stream.operate import report
 
     with view_of(settings) as view:
         found = report.item_at(settings, view, name, t)
@@ -207,7 +207,7 @@ def graph(
     as_json: JsonOption = False,
 ) -> None:
     """The temporal graph in numbers, whole or a window of event time."""
-    from stream import report
+    from stream.operate import report
 
     settings = configured(config, data, broker)
     if start or end or out:
@@ -224,7 +224,7 @@ def graph(
 
 def window(settings: "Config", start: int, end: int, out: Path | None, as_json: bool) -> None:
     """The events with start < time <= end: their numbers, and on request they themselves."""
-    from stream import report
+    from stream.operate import report
 
     with view_of(settings) as view:
         found, events = report.window(view, start, end)
@@ -253,7 +253,7 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """What would be recommended to a user now, from the state and the serving version at hand."""
-    from stream.answer import answer_now
+    from stream.operate.recommend import answer_now
 
     settings = configured(config, data, broker)
     champion = serving(settings)
@@ -274,7 +274,7 @@ def models(
     """Published versions, and which one serves."""
     from rich.table import Table
 
-    from stream import report
+    from stream.operate import report
 
     settings = configured(config, data, broker)
     found = report.models(settings, pointers_of(settings))
@@ -316,7 +316,7 @@ def serving(settings: "Config") -> "Pointer | None":
 def pointers_of(settings: "Config") -> "Pointers":
     """Champion and candidate: from the broker where one answers, else as this machine's worker last knew them."""
     from stream.errors import BrokerUnavailable
-    from stream.pointers import read_pointers, remembered
+    from stream.kafka.pointers import read_pointers, remembered
 
     if settings.broker:
         try:

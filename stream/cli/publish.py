@@ -34,11 +34,11 @@ def publish(
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    from stream.files import opened, rows
-    from stream.layout import laid_out
-    from stream.publish import Pace
-    from stream.publish import publish as send
-    from stream.topics import check
+    from stream.kafka.field_mapping import laid_out
+    from stream.kafka.publish import Pace
+    from stream.kafka.publish import publish as send
+    from stream.kafka.topics import check
+    from stream.operate.event_files import opened, rows
 
     settings = need_broker(configured(config, data, broker))
     try:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stream.backup import Backup
     from stream.config import Config
-    from stream.rebuild import Since
+    from stream.stores.backup import Backup
+    from stream.stores.rebuild import Since
 
 COPIED_WITHIN_S = 120.0
 SWAPPED_WITHIN_S = 30.0
@@ -40,7 +40,7 @@ def backup(
     """Write the state of this data directory and all model versions to an empty DIR; the worker may run."""
     import msgspec
 
-    from stream import backup as backups
+    from stream.stores import backup as backups
 
     settings = configured(config, data, broker)
     backups.need_empty(place)
@@ -62,7 +62,7 @@ def restore(
     """Fill an empty data directory from a backup; a worker then goes on at the backup's offsets."""
     import msgspec
 
-    from stream import backup as backups
+    from stream.stores import backup as backups
 
     settings = configured(config, data, broker)
     refuse_where_in_use(settings)
@@ -82,8 +82,8 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Build the state anew from the log while the old one serves, then swap; the old one is kept aside."""
-    from stream.rebuild import rebuild
-    from stream.topics import check, cluster_id
+    from stream.kafka.topics import check, cluster_id
+    from stream.stores.rebuild import rebuild
 
     settings = need_broker(configured(config, data, broker))
     begin = parse_since(since)
@@ -105,7 +105,7 @@ def replay(
 
 def parse_since(text: str) -> "Since":
     """`earliest`, an offset, or a time as ISO-8601. Raises ConfigError."""
-    from stream.rebuild import Since
+    from stream.stores.rebuild import Since
     from stream.times import iso_ms
 
     if text == "earliest":
@@ -129,8 +129,8 @@ def copied(settings: "Config") -> "Iterator[list[Path]]":
     from state.partition import Partition
     from state.rocksdb import open_rocksdb
     from state.view import partition_path, partitions_in
-    from stream.checkpoints import COPIES
     from stream.cli.control import ask
+    from stream.stores.checkpoints import COPIES
 
     topic = settings.topics.clicks
     if not (numbers := partitions_in(settings.data, topic)):
@@ -165,7 +165,7 @@ def swap_now(settings: "Config", numbers: list[int]) -> bool:
     """
     from state.view import partition_path
     from stream.cli.control import ask
-    from stream.partitions import swap
+    from stream.stores.partition_stores import swap
 
     try:
         with owned(settings, "worker"):

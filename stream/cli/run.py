@@ -18,8 +18,8 @@ from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, a
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stream.child import Child
     from stream.config import Config
+    from stream.local.child_process import Child
 
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the embedded broker (a free one if unset).")]
 EmbeddedOption = Annotated[bool, typer.Option("--embedded", hidden=True)]
@@ -42,7 +42,7 @@ def init(
     """Create the topics that are missing; change nothing that exists."""
     import msgspec
 
-    from stream.topics import ensure
+    from stream.kafka.topics import ensure
 
     found = ensure(need_broker(configured(config, data, broker)))
     if as_json:
@@ -62,8 +62,8 @@ def worker(
     embedded: EmbeddedOption = False,
 ) -> None:
     """Consume clicks, keep the state, send recommendations."""
-    from stream.app import build
-    from stream.topics import check
+    from stream.kafka.topics import check
+    from stream.worker.service import build
 
     settings = need_broker(configured(config, data, broker, worker__instance=instance))
     log_to_stderr()
@@ -88,8 +88,8 @@ def trainer(
     own_session: OwnSessionOption = False,
 ) -> None:
     """Keep learning from the state in the data directory; publish versions."""
-    from stream.topics import check
-    from stream.trainer import Trainer
+    from stream.kafka.topics import check
+    from stream.trainer.trainer import Trainer
 
     settings = need_broker(configured(config, data, broker))
     log_to_stderr()
@@ -183,10 +183,10 @@ def running(
     """
     import msgspec
 
-    from stream.broker import EmbeddedBroker
-    from stream.child import Child
     from stream.errors import ConfigError
-    from stream.topics import ensure
+    from stream.kafka.topics import ensure
+    from stream.local.child_process import Child
+    from stream.local.embedded_broker import EmbeddedBroker
 
     if not settings.broker and settings.kafka.security != "plaintext":
         raise ConfigError(
@@ -299,7 +299,7 @@ def wait_for_broker(settings: "Config") -> None:
     Raises BrokerRefused where one does: that waiting would not mend.
     """
     from stream.errors import BrokerRefused, BrokerUnavailable
-    from stream.topics import cluster_id
+    from stream.kafka.topics import cluster_id
 
     wait_s = 1.0
     while True:

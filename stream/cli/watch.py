@@ -22,9 +22,9 @@ def watch(
     import msgspec
     from kafka import KafkaConsumer
 
-    from stream.connection import connection
-    from stream.messages import Recommendation
-    from stream.topics import check
+    from stream.kafka.connection import connection
+    from stream.kafka.messages import Recommendation
+    from stream.kafka.topics import check
 
     settings = need_broker(configured(config, data, broker))
     check(settings)
@@ -58,7 +58,7 @@ def watch(
 
 def one_line(message: object) -> str:
     """A recommendation as a person reads it."""
-    from stream.messages import Recommendation
+    from stream.kafka.messages import Recommendation
 
     assert isinstance(message, Recommendation)
     by = f"version {message.model}" if message.model else message.source

@@ -18,8 +18,8 @@ from kafka import KafkaProducer
 
 from state.errors import StateError
 from state.view import View
-from stream.broker import EmbeddedBroker
 from stream.config import Config
+from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
 from tests.crash.clicks import EVERY_MS, Clicks, eventful
 from tests.crash.lives import Life, Nursery, nursery, runs

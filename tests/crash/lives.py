@@ -22,7 +22,8 @@ import msgspec
 IMPORTED_BEFORE = (
     "torch", "numpy.ma", "pydantic.type_adapter", "faust.worker", "faust.tables.manager", "faust.tables.recovery",
     "faust.assignor.leader_assignor", "faust.fixups.django", "faust.transport.drivers.aiokafka", "faust.app.router",
-    "stream.app", "stream.worker", "stream.cli.control", "stream.cli.demo", "stream.cli.forget", "stream.cli.inspect",
+    "stream.worker.service", "stream.worker.pipeline", "stream.cli.control", "stream.cli.demo", "stream.cli.forget",
+    "stream.cli.inspect",
     "stream.cli.publish", "stream.cli.recovery", "stream.cli.watch", "stream.cli.run",
 )  # fmt: skip
 """What every life would else import by itself, which takes longer than all it does before it dies."""
@@ -117,7 +118,7 @@ def runs(process: int) -> bool:
 
 def mortal(step: int, count: int) -> None:
     """Make this process die at the step, or after some time."""
-    from state import steps
+    from state import crash_points as steps
 
     if step == 0:
         signal.setitimer(signal.ITIMER_REAL, count / 1000)  # nobody handles it: the kernel ends the process

@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from state.view import View
 from stream.config import Config
-from stream.connection import connection
+from stream.kafka.connection import connection
 
 WITHIN_S = 120.0
 ASKED_TIMES = 10

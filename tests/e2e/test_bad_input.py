@@ -7,12 +7,12 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from model.versions import publish
+from model.learning.versions import publish
 from state.view import View
-from stream.messages import Pointer, encode
-from stream.pointers import MODEL_NAME, pointer_to
+from stream.kafka.messages import Pointer, encode
+from stream.kafka.pointers import MODEL_NAME, pointer_to
 from tests.e2e.conftest import anabranch, read_all, until
-from tests.model.test_create import cycling, learned
+from tests.model.encoders.test_create import cycling, learned
 
 pytestmark = pytest.mark.broker
 

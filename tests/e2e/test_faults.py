@@ -14,13 +14,13 @@ import msgspec
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from model.versions import list_versions
-from state.marks import Marks
+from model.learning.versions import list_versions
+from state.progress import Marks
 from state.view import View
-from stream.broker import EmbeddedBroker
 from stream.config import Config
-from stream.pointers import MODEL_NAME
-from stream.topics import ensure
+from stream.kafka.pointers import MODEL_NAME
+from stream.kafka.topics import ensure
+from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
 from tests.crash.clicks import Clicks, eventful
 from tests.crash.kills import impatient, settle, worker_of

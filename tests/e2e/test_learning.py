@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from state.view import View
-from stream import report
-from stream.pointers import remembered
+from stream.kafka.pointers import remembered
+from stream.operate import report
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]

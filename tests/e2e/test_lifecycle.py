@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import EmbeddedBroker, free_port
+from stream.local.embedded_broker import EmbeddedBroker, free_port
 from tests.e2e.conftest import until
 
 

@@ -12,8 +12,8 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
-from stream.broker import free_port
 from stream.config import Config, Kafka, Topics
+from stream.local.embedded_broker import free_port
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, until
 from tests.kafka import broker_of_our_own, missing

@@ -13,10 +13,10 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from stream.broker import free_port
 from stream.config import Config, Kafka
 from stream.errors import BrokerRefused
-from stream.topics import cluster_id
+from stream.kafka.topics import cluster_id
+from stream.local.embedded_broker import free_port
 from tests.certificates import Authority
 from tests.certificates import missing as openssl_missing
 from tests.conftest import with_topics

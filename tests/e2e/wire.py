@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from stream.broker import free_port
+from stream.local.embedded_broker import free_port
 
 
 class Wire:

@@ -1,0 +1,113 @@
+"""Forms of the live graph's evidence, on validation data: `python -m benchmarks.ablations.evidence_forms`.
+
+One CREATE, that has not learned the events the fusion weights are chosen on, beside live graphs that count in different
+ways and speak in different ways, each weighed anew. Prints NDCG@10 in percent of every event of the validation data
+(what is for learning is split once more; the tests of `benchmarks.quality.global_temporal` are not there), and each
+form's lead over
+the one that is served, with a 95% interval from a bootstrap over users.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import torch
+
+from benchmarks.ablations.fusion_forms import beside
+from benchmarks.quality.global_temporal import DAY_S, SERVED, WORD_BY_WORD, learned, load, settled
+from model.evaluation.global_temporal import OfModel, ranked_tests
+from model.fusion_weights.holdout import BEFORE, Holdout, choices, cut, fitted
+from model.metrics import Ranks, gains
+from model.ranking.fusion import AT_FIRST, MODEL_ALONE
+from model.ranking.graph_evidence import SHARPNESS
+from model.ranking.popularity import Popularity
+from model.settings import RankingSettings
+from state.events import Floats, Ints
+from state.settings import StateSettings
+
+PLACES = ("filtered", "unfiltered")
+
+
+class Form(NamedTuple):
+    """What is different from what is served."""
+
+    state: StateSettings = StateSettings()
+    ranking: RankingSettings = RankingSettings()
+    before: tuple[float, ...] = BEFORE
+    sharpness: float = SHARPNESS
+    damped: bool = True
+
+
+FORMS = {
+    "as served": Form(),
+    "directed only: what came after": Form(before=(0.0,)),
+    "half of what came before": Form(before=(0.5,)),
+    "both directions alike": Form(before=(1.0,)),
+    "pairs within 1 step": Form(state=StateSettings(pair_window_events=1)),
+    "pairs within 3 steps": Form(state=StateSettings(pair_window_events=3)),
+    "pairs within 10 steps": Form(state=StateSettings(pair_window_events=10)),
+    "pairs within 10, 64 neighbours": Form(state=StateSettings(pair_window_events=10, neighbours_per_item=64)),
+    "pairs half in 30 days": Form(state=StateSettings(pair_half_life_s=30 * DAY_S)),
+    "pairs half in 90 days": Form(state=StateSettings(pair_half_life_s=90 * DAY_S)),
+    "pairs never less": Form(state=StateSettings(pair_half_life_s=100 * 365 * DAY_S)),
+    "popularity half in a day": Form(state=StateSettings(popularity_half_life_s=DAY_S)),
+    "popularity half in 30 days": Form(state=StateSettings(popularity_half_life_s=30 * DAY_S)),
+    "newest 3 items speak": Form(ranking=RankingSettings(history_items=3)),
+    "newest 30 items speak": Form(ranking=RankingSettings(history_items=30)),
+    "an older item counts 0.6 a step": Form(ranking=RankingSettings(age_decay=0.6)),
+    "an older item counts 0.9 a step": Form(ranking=RankingSettings(age_decay=0.9)),
+    "no correction for popularity": Form(damped=False),
+    "log(1 + 5 x)": Form(sharpness=5.0),
+    "log(1 + 500 x)": Form(sharpness=500.0),
+}
+
+
+@contextmanager
+def spoken(form: Form) -> Iterator[None]:
+    """The evidence as this form has it."""
+    said = Popularity._say
+
+    def undamped(self: Popularity, columns: Ints, word: torch.Tensor, damping: Floats) -> None:
+        said(self, columns, word, damping)
+        damping[columns] = columns > 0
+
+    damping = nullcontext() if form.damped else mock.patch.object(Popularity, "_say", undamped)
+    with mock.patch("model.ranking.ranker.SHARPNESS", form.sharpness), damping:
+        yield
+
+
+def main() -> None:
+    """Train, then for each form count, weigh, test, print."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
+    parse.add_argument("--seed", type=int, default=0)
+    asked = parse.parse_args()
+    torch.set_num_threads(1)
+    training = settled(SERVED[WORD_BY_WORD])
+    for name in asked.datasets:
+        path = str(asked.data / f"{name}.csv.gz")
+        split = load(path, validation=True)
+        trained = learned(split, {}, training, asked.seed)
+        alone = ranked_tests(split, OfModel(split, trained, MODEL_ALONE, RankingSettings(), live=False))
+        print(f"\n{name}, seed {asked.seed}: {len(split.targets):,} tests")
+        print(f"{'no evidence: w = 0':34}", *(f"{w} {100 * gains(alone[w].ranks).mean():.2f}" for w in PLACES))
+        served: dict[str, Ranks] = {}
+        for form_name, form in FORMS.items():
+            with spoken(form):
+                split = load(path, form.state, validation=True)
+                tests = Holdout(*cut(split.past, training.holdout_events), form.state)
+                known = choices(tests, trained.model, trained.vocabulary, form.ranking)
+                fusion = fitted(known, form.before, form.ranking, AT_FIRST)
+                found = ranked_tests(split, OfModel(split, trained, fusion, form.ranking))
+            ranks = {where: of_tests.ranks for where, of_tests in found.items()}
+            served = served or ranks
+            print(f"{form_name:34} {beside(ranks, served, split.tests.users)}   before {fusion.before}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

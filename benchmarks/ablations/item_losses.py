@@ -1,0 +1,93 @@
+"""Where the full softmax over items begins to cost more than it is worth: `python -m benchmarks.ablations.item_losses`.
+
+Processor seconds of an epoch over the same events with catalogues of several sizes, for each loss, and what each learns
+of a stream that can be learned: held-out NDCG@10 after the same number of epochs, and of the sampled softmax after as
+many as take as long as the full one.
+"""
+
+import argparse
+import json
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from model.encoders.create import Create
+from model.encoders.histories import to_histories
+from model.encoders.vocabulary import Vocabulary
+from model.fusion_weights.holdout import Holdout, cut
+from model.learning.training import train
+from model.ranking.fusion import MODEL_ALONE
+from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
+from state.events import EVENT, Records
+from state.sequences import from_events
+from state.settings import StateSettings
+
+LOSSES = ("full", "sampled", "scalable")
+NEAR, NEARNESS = 4, 0.8
+"""An item is followed by one of this many, drawn anew for each catalogue, in so many of all steps."""
+
+
+def walks(items: int, users: int, steps: int) -> Records:
+    """Users walking over the catalogue: most steps go to a near item, the others anywhere."""
+    draw = np.random.default_rng(0)
+    near = draw.integers(0, items, (items, NEAR))
+    at = draw.integers(0, items, users)
+    events = np.zeros(users * steps, EVENT)
+    for step in range(steps):
+        onward = near[at, draw.integers(0, NEAR, users)]
+        at = np.where(draw.random(users) < NEARNESS, onward, draw.integers(0, items, users))
+        block = events[step * users : (step + 1) * users]
+        block["user"], block["item"], block["ts"] = np.arange(users) + 1, at + 1, step * users + np.arange(users) + 1
+    return events
+
+
+class Catalogue:
+    """One catalogue's events, and what is held out of them."""
+
+    def __init__(self, items: int, users: int, steps: int) -> None:
+        sequences = from_events(walks(items, users, steps))
+        past, held = cut(sequences, 2000)
+        hashes = np.unique(sequences.steps["item"])
+        self._items, self._vocabulary = items, Vocabulary(hashes, [str(h) for h in hashes])
+        self._past, self._holdout = to_histories(past, self._vocabulary), Holdout(past, held, StateSettings())
+
+    def learned(self, loss: str, epochs: int) -> dict[str, Any]:
+        """What these epochs cost and come to."""
+        settings = msgspec.structs.replace(without_graph(TrainingSettings()), loss=loss)
+        model = Create(len(self._vocabulary), ModelSettings())
+        started = time.process_time()
+        train(
+            model, self._past, settings,
+            warm_up_epochs=0, epochs=epochs, learning_rate=settings.learning_rate, seed=0, fresh=True,
+        )  # fmt: skip
+        seconds = (time.process_time() - started) / epochs
+        found = self._holdout.scores(model, self._vocabulary, MODEL_ALONE, RankingSettings())
+        told = {"items": self._items, "loss": loss, "epochs": epochs, "epoch_s": round(seconds, 2)}
+        return told | {"ndcg@10": round(found["ndcg@10"], 4)}
+
+
+def main() -> None:
+    """A line for each catalogue and loss."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--items", type=int, nargs="+", default=[500, 1_500, 5_000])
+    parse.add_argument("--users", type=int, default=10_000)
+    parse.add_argument("--steps", type=int, default=20)
+    parse.add_argument("--epochs", type=int, default=6)
+    parse.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
+    asked = parse.parse_args()
+    Catalogue(50, 200, asked.steps).learned("full", 1)  # what is first used is loaded first
+    for items in asked.items:
+        catalogue, epoch_s = Catalogue(items, asked.users, asked.steps), {}
+        for loss in asked.losses:
+            found = catalogue.learned(loss, asked.epochs)
+            epoch_s[loss] = found["epoch_s"]
+            print(json.dumps(found), flush=True)
+        if {"full", "sampled"} <= epoch_s.keys():
+            as_long = round(asked.epochs * epoch_s["full"] / epoch_s["sampled"])
+            print(json.dumps(catalogue.learned("sampled", as_long)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""CREATE beside rivals given the same care, on recorded interactions: `python -m benchmarks.quality.global_temporal
+--help`.
+
+The protocol is `anabranch evaluate --protocol global-temporal`: everything up to the 0.9 quantile of time is for
+learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back
+(model/fusion_weights/holdout.py).
+Every trained variant gets the same settings but those its name says; they were chosen on validation data.
+Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import msgspec
+import numpy as np
+import torch
+
+from benchmarks.ablations.likeliest_weights import likeliest
+from model.encoders.create import Create
+from model.encoders.histories import to_histories
+from model.evaluation.global_temporal import (
+    SPLIT,
+    OfCounts,
+    OfModel,
+    Ranked,
+    Scorer,
+    Split,
+    as_events,
+    breadth,
+    ranked_tests,
+    rivals,
+    split,
+)
+from model.fusion_weights import conditional_logit
+from model.fusion_weights.conditional_logit import FLOOR, RIDGE
+from model.fusion_weights.holdout import Holdout, choose_fusion
+from model.fusion_weights.holdout import cut as cut_holdout
+from model.learning.cycle import Trained, learn
+from model.learning.training import mean_rows, train
+from model.metrics import Ranks, summary
+from model.ranking.fusion import MODEL_ALONE, Fusion
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.settings import StateSettings
+from stream.operate.event_files import read_interactions
+
+Settings = dict[str, Any]
+DATASETS = ("amazon-beauty", "amazon-sports")
+SEEDS = 3
+DAY_S = 86_400.0
+MODEL: Settings = {"dropout": 0.6}
+ALONE: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
+ALONE |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
+TOGETHER: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
+TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
+DEGREE_WEIGHTS: Settings = {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0}
+FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
+"""Epochs of SASRec, and of CREATE's warm-up and joint training, that take about so long on Beauty."""
+
+RETUNED = "dropout 0.5, rate 0.003"
+"""What three seeds of validation data choose for CREATE (`results/quality/tuning.txt`); SASRec has it to compare."""
+VARIANTS: dict[str, tuple[Settings, Settings]] = {
+    "SASRec": ({}, ALONE),
+    "BERT4Rec": (
+        {"sequence_encoder": "bert4rec", "mask_share": 0.5, "dropout": 0.4},
+        ALONE | {"epochs": 400, "learning_rate": 2e-3},
+    ),
+    "BERT4Rec, 60 epochs": ({"sequence_encoder": "bert4rec"}, ALONE),
+    "CREATE": ({}, TOGETHER),
+    f"CREATE, {RETUNED}": ({"dropout": 0.5}, TOGETHER | {"learning_rate": 3e-3}),
+    f"SASRec, {RETUNED}": ({"dropout": 0.5}, ALONE | {"learning_rate": 3e-3}),
+    "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
+    "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),
+    "CREATE, joint graph loss, no transfer": ({}, TOGETHER | {"w_global": 0.3, "w_transfer": 0.0}),
+    "CREATE, joint graph loss, InfoNCE": ({}, TOGETHER | {"w_global": 0.3, "transfer": "infonce"}),
+    "CREATE, 512 users a batch": ({}, TOGETHER | {"batch_users": 512}),
+    "CREATE, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
+    "CREATE, LightGCN": ({}, TOGETHER | {"graph_encoder": "lightgcn"}),
+    "CREATE, LightGCN, InfoNCE": ({}, TOGETHER | {"graph_encoder": "lightgcn", "transfer": "infonce"}),
+    "CREATE, LightGCN, no transfer": ({}, TOGETHER | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
+    "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
+    "CREATE, item rows": ({}, TOGETHER | {"transfer_view": "item"}),
+    "CREATE, item rows x3": ({}, TOGETHER | {"transfer_view": "item", "w_transfer": 0.3}),
+    "CREATE, item rows, InfoNCE": ({}, TOGETHER | {"transfer_view": "item", "transfer": "infonce"}),
+    "CREATE, degree weights": ({}, TOGETHER | DEGREE_WEIGHTS),
+    "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),
+    "CREATE, sequence not moved": ({}, TOGETHER | {"transfer_stops_at": "sequence"}),
+    "CREATE, off-diagonal x10": ({}, TOGETHER | {"off_diagonal": 0.05}),
+    "CREATE, off-diagonal x0.1": ({}, TOGETHER | {"off_diagonal": 0.0005}),
+    "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
+    "CREATE, graph half-life 180 days": ({}, TOGETHER | {"graph_half_life_s": 180 * DAY_S}),
+    "CREATE, table 0.05": ({}, TOGETHER | {"table_std": 0.05}),
+    "CREATE, table 0.5": ({}, TOGETHER | {"table_std": 0.5}),
+    "CREATE, users' rows as fast as items'": ({}, TOGETHER | {"user_learning_rate": 0.005}),
+    "CREATE, 12 + 15 epochs": ({}, TOGETHER | {"warm_up_epochs": 12, "epochs": 15}),
+    "CREATE, 12 + 15 epochs, dropout 0.4": ({"dropout": 0.4}, TOGETHER | {"warm_up_epochs": 12, "epochs": 15}),
+    "CREATE, warm-up 0": ({}, TOGETHER | {"warm_up_epochs": 0}),
+    "CREATE, warm-up 10": ({}, TOGETHER | {"warm_up_epochs": 10}),
+    "CREATE, warm-up 50": ({}, TOGETHER | {"warm_up_epochs": 50}),
+    "CREATE, d=128": ({"dim": 128}, TOGETHER),
+    "SASRec, d=128": ({"dim": 128}, ALONE),
+    "SASRec, common defaults": (
+        {"init_std": 0.02, "layers": 2, "dropout": 0.2},
+        ALONE | {"learning_rate": 1e-3},
+    ),
+    "SASRec, init 0.02": ({"init_std": 0.02}, ALONE),
+    "SASRec, init 0.3": ({"init_std": 0.3}, ALONE),
+    "SASRec, full softmax": ({}, ALONE | {"loss": "full", "epochs": 30}),
+    "SASRec, scalable": ({}, ALONE | {"loss": "scalable"}),
+    **{f"SASRec, {t} s": ({}, ALONE | {"epochs": n}) for t, (n, _) in FOR_SECONDS.items()},
+    "SASRec, 40 s, lazily": ({}, ALONE | {"epochs": FOR_SECONDS[40][0], "lazy_items": 0}),
+    "CREATE, 40 s, lazily": ({}, TOGETHER | {"warm_up_epochs": 20, "epochs": 14, "lazy_items": 0}),
+    **{
+        f"CREATE, {t} s": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n})
+        for t, (_, (w, n)) in FOR_SECONDS.items()
+        if (w, n) != (TOGETHER["warm_up_epochs"], TOGETHER["epochs"])
+    },
+}
+"""Trained on all that was before the split: no fusion is chosen, the model ranks alone."""
+
+SERVED: dict[str, Settings] = {
+    "SASRec + live graph": ALONE | {"holdout_events": 2000, "epochs": 20, "last_epochs": 40},
+    "CREATE + live graph": TOGETHER | {"holdout_events": 2000, "epochs": 10, "last_epochs": 23},
+}
+"""Trained as a version is that will be served: newest events held back until the fusion weights are chosen."""
+WORD_BY_WORD = "CREATE + live graph, word by word"
+SERVED[WORD_BY_WORD] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
+"""A model that had learned the held-out events would be given too much weight on them: these rows do without them."""
+RANKS_KEPT = 20
+"""Ranks from here on are kept as this: no figure of the tables asks further down."""
+SHORT_EVENTS = 5
+"""A history of at most so many events is short."""
+
+GRAPH_ALONE: dict[str, Settings] = {
+    "UltraGCN": TOGETHER | {"warm_up_epochs": 50, "graph_half_life_s": 180 * DAY_S},
+    "LightGCN": TOGETHER | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
+}
+"""The graph encoders by themselves: a user is the mean of their items' rows, so that new users are served alike."""
+
+COUNTED: dict[str, dict[str, float]] = {
+    "amazon-sports": {"recent_s": 30 * DAY_S, "transitions_age_decay": 0.7, "knn_age_decay": 0.9},
+}
+"""What validation data choose for the rivals that need no training, where it is not what the product has."""
+
+
+class Job(NamedTuple):
+    """One training, or all that needs none (variant None)."""
+
+    path: str
+    variant: str | None
+    seed: int
+    validation: bool
+
+
+class Outcome(NamedTuple):
+    """What a job came to: tests by name and by what is done with seen items."""
+
+    job: Job
+    tested: dict[str, dict[str, Ranked]]
+    facts: dict[str, Any]
+
+
+def complain(line: int, reason: str) -> None:
+    """Say which line of a data set is left out."""
+    print(f"line {line} {reason}", file=sys.stderr)
+
+
+def dataset_of(path: str) -> str:
+    """The name of a data set: its file's."""
+    return Path(path).name.removesuffix(".csv.gz")
+
+
+def load(path: str, state: StateSettings | None = None, *, validation: bool = False) -> Split:
+    """The split of one data set; for validation what is for learning is split once more, and the rest is not there."""
+    users, items, ts = read_interactions(path, complain)
+    events, names = as_events(users, items, ts)
+    if validation:
+        events = events[events["ts"] <= np.quantile(events["ts"], SPLIT)]
+    return split(events, names, SPLIT, state or StateSettings())
+
+
+def run(job: Job) -> Outcome:
+    """Do one job."""
+    torch.set_num_threads(1)
+    cut = load(job.path, validation=job.validation)
+    if job.variant is None:
+        settings = COUNTED.get(dataset_of(job.path), {})
+        found = {name: ranked_tests(cut, OfCounts(cut, scorer)) for name, scorer in rivals(cut, **settings).items()}
+        return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
+    if job.variant in GRAPH_ALONE:
+        tested, facts = graph_alone(cut, GRAPH_ALONE[job.variant], job.seed)
+        return Outcome(job, {job.variant: tested}, facts)
+    of_model, of_training = VARIANTS[job.variant] if job.variant in VARIANTS else ({}, SERVED[job.variant])
+    training, ranking, state = settled(of_training), RankingSettings(), StateSettings()
+    started = time.monotonic()
+    trained = learned(cut, of_model, training, job.seed)
+    seconds = time.monotonic() - started
+    rows = {job.variant: (MODEL_ALONE, False)}
+    if job.variant in SERVED:
+        rows = served(job.variant, trained, Holdout(*cut_holdout(cut.past, training.holdout_events), state), ranking)
+    scorers: dict[str, Scorer] = {
+        name: OfModel(cut, trained, fusion, ranking, live=live) for name, (fusion, live) in rows.items()
+    }
+    found = {name: ranked_tests(cut, scorer) for name, scorer in scorers.items()}
+    facts = {
+        "train_s": round(trained.metrics["train_s"] + trained.metrics["last_s"], 1),
+        "learn_s": round(seconds, 1),
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "fusion": msgspec.to_builtins(trained.fusion),
+    }
+    return Outcome(job, found, facts)
+
+
+def settled(of_training: Settings) -> TrainingSettings:
+    """The settings of a training that ends by its epochs, never by the clock."""
+    return msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
+
+
+def learned(cut: Split, of_model: Settings, training: TrainingSettings, seed: int) -> Trained:
+    """A model of what was before the split."""
+    return learn(
+        None, None, cut.past, cut.names, cut.graph.rows,
+        model=msgspec.convert(MODEL | of_model, ModelSettings), training=training, ranking=RankingSettings(),
+        state=StateSettings(), seed=seed,
+    )  # fmt: skip
+
+
+def served(
+    variant: str, trained: Trained, holdout: Holdout, ranking: RankingSettings
+) -> dict[str, tuple[Fusion, bool]]:
+    """Rows of a version as it is served: fusion weights, and whether the graph is live."""
+
+    def chosen(
+        without: str = "", floor: float = FLOOR, ridge: float = RIDGE, *, placing: bool = True
+    ) -> tuple[Fusion, bool]:
+        unplaced = nullcontext() if placing else likeliest()
+        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), unplaced:
+            return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=[without]), True
+
+    if variant == WORD_BY_WORD:
+        rows = {f"CREATE + live graph, no {word}": chosen(word) for word in ("evidence", "popularity", "repeat")}
+        rows["CREATE + live graph, newest events not learned"] = (trained.fusion, True)
+        rows["CREATE + live graph, weights not placed"] = chosen(placing=False)
+        rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0, placing=False)
+        rows["CREATE + live graph, nothing known before"] = chosen(ridge=0.2)
+        return rows
+    name = variant.removesuffix(" + live graph")
+    rows = {
+        f"{name} as served": (MODEL_ALONE, False),
+        variant: (trained.fusion, True),
+        f"{name} + graph as at the split": (trained.fusion, False),
+    }
+    if name == "SASRec":
+        rows["live graph alone"] = chosen("model")
+    return rows
+
+
+def graph_alone(cut: Split, of_training: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
+    """Tests and facts of a graph encoder by itself."""
+    training = settled(of_training)
+    torch.manual_seed(seed)
+    net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
+    spent = train(
+        net, to_histories(cut.past, cut.vocabulary), training,
+        warm_up_epochs=training.warm_up_epochs, epochs=0, learning_rate=1e-3, seed=seed, fresh=True,
+    )  # fmt: skip
+    table = net.items.weight.detach()
+    tested = ranked_tests(cut, OfCounts(cut, lambda histories: mean_rows(net, histories) @ table.T))
+    return tested, {"train_s": round(spent.seconds, 1), "parameters": table.numel()}
+
+
+def scores(ranks: dict[str, Ranks], last: np.ndarray) -> dict[str, dict[str, float]]:
+    """The four tables' figures: which targets, seen items or not."""
+    return {
+        f"{target}, {seen}": summary(found[last] if target == "last" else found)
+        for target in ("last", "successive")
+        for seen, found in ranks.items()
+    }
+
+
+def main() -> None:
+    """Run the jobs, write each as it ends, print the table."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
+    parse.add_argument("--variants", nargs="+", default=[*VARIANTS, *SERVED, *GRAPH_ALONE])
+    parse.add_argument("--seeds", type=int, default=SEEDS)
+    parse.add_argument("--first-seed", type=int, default=0)
+    parse.add_argument("--validation", action="store_true", help="test on the last tenth of what is for learning")
+    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
+    parse.add_argument("--processes", type=int, default=os.cpu_count())
+    asked = parse.parse_args()
+    if unknown := set(asked.variants) - VARIANTS.keys() - SERVED.keys() - GRAPH_ALONE.keys():
+        sys.exit(f"no variant {sorted(unknown)}; there are {', '.join([*VARIANTS, *SERVED, *GRAPH_ALONE])}")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    paths = {name: str(asked.data / f"{name}.csv.gz") for name in asked.datasets}
+    missing = [path for path in paths.values() if not Path(path).exists()]
+    if missing:
+        sys.exit(f"no {missing[0]}: name the folder of the data sets with --data or ANABRANCH_DATASETS")
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+    jobs = [Job(path, None, 0, asked.validation) for path in paths.values()]
+    jobs += [
+        Job(p, variant, seed, asked.validation) for seed in seeds for variant in asked.variants for p in paths.values()
+    ]
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for future in as_completed([pool.submit(run, job) for job in jobs]):
+            try:
+                keep(future.result(), asked.out)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def ranks_file(folder: Path, dataset: str, variant: str, seed: int) -> Path:
+    """Where the ranks of one run are kept."""
+    return folder / "ranks" / f"{dataset}.{variant.replace(' ', '_')}.{seed}.npz"
+
+
+def keep(outcome: Outcome, folder: Path) -> None:
+    """Write a job's figures as a line, its ranks beside them."""
+    name = dataset_of(outcome.job.path)
+    cut = load(outcome.job.path, validation=outcome.job.validation)
+    with (folder / f"{name}.jsonl").open("a") as lines:
+        for variant, tested in outcome.tested.items():
+            ranks = {seen: ranked.ranks for seen, ranked in tested.items()}
+            found = scores(ranks, cut.last)
+            line = {"variant": variant, "seed": outcome.job.seed, "scores": found} | outcome.facts
+            line["breadth"] = {seen: breadth(cut, ranked.shown) for seen, ranked in tested.items()}
+            lines.write(json.dumps(line) + "\n")
+            said = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
+            print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {said}", flush=True)
+            few = {k: np.minimum(v, RANKS_KEPT).astype(np.uint8) for k, v in ranks.items()}
+            file = ranks_file(folder, name, variant, outcome.job.seed)
+            file.parent.mkdir(exist_ok=True)
+            np.savez_compressed(file, filtered=few["filtered"], unfiltered=few["unfiltered"])
+
+
+if __name__ == "__main__":
+    main()

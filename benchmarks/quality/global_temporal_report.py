@@ -1,0 +1,283 @@
+"""Tables from what `benchmarks.quality.global_temporal` measured: `python -m
+benchmarks.quality.global_temporal_report [FOLDER] [DATA] [--validation]`.
+
+Mean ± standard deviation over seeds of NDCG@10 in percent; leads with a 95% interval from a bootstrap over users and
+seeds.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.global_temporal import (
+    FOR_SECONDS,
+    GRAPH_ALONE,
+    RETUNED,
+    SEEDS,
+    SERVED,
+    SHORT_EVENTS,
+    VARIANTS,
+    load,
+    ranks_file,
+)
+from model.metrics import gains, lead
+
+PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
+BEST = "successive, filtered"
+OVER = ("SASRec", "SASRec + live graph")
+LIVE = " + live graph"
+GRAPH_ONLY = "live graph alone"
+PARTS = ("SASRec", "CREATE", "SASRec + live graph", "CREATE + live graph", GRAPH_ONLY, "item-kNN")
+"""Rows of the tables that split tests by user and item."""
+PUBLISHED = {
+    "amazon-beauty": {
+        "SASRec in CREATE's paper": ("1.87", ""),
+        "UltraGCN in CREATE's paper": ("0.97", ""),
+        "CREATE in its paper": ("2.15", ""),
+        'SASRec in "Time to Split" (RecSys \'25)': ("2.40", "2.78"),
+    },
+    "amazon-sports": {
+        "SASRec in CREATE's paper": ("1.48", ""),
+        "CREATE in its paper": ("1.58", ""),
+        'SASRec in "Time to Split" (RecSys \'25)': ("2.18", "3.01"),
+    },
+}
+"""Last and successive events, under protocols of their own."""
+OUTSIDE = Path("benchmarks/results/outside")
+"""What `benchmarks.rivals.outside` measured."""
+
+
+def row(cells: list[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def headed(head: list[str]) -> list[str]:
+    """The first two rows."""
+    return [row(head), "|" + "---|" * len(head)]
+
+
+def mean_of_seeds(values: Collection[float]) -> str:
+    """Mean ± sd."""
+    spread = f" ± {np.std(list(values), ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(list(values)):.2f}{spread}"
+
+
+def epochs(variant: str) -> tuple[int, int]:
+    """Epochs of the graph and of the sequence encoder; seconds of one are what `benchmarks.speed.epoch_profile`
+    prints."""
+    name = variant.replace(" as served", LIVE).replace(" + graph as at the split", LIVE).split(LIVE)
+    known = {**{n: training for n, (_, training) in VARIANTS.items()}, **SERVED, **GRAPH_ALONE}
+    training = known[name[0] if len(name) == 1 else name[0] + LIVE]
+    joint = 0 if variant in GRAPH_ALONE else training["epochs"] + training["last_epochs"]
+    return training["warm_up_epochs"], joint
+
+
+def trained_for(name: str, seconds: int) -> str:
+    """The variant that was trained for about so long; it may be the one that is trained to its end."""
+    return variant if (variant := f"{name}, {seconds} s") in VARIANTS else name
+
+
+class Measured:
+    """What was measured on one data set."""
+
+    def __init__(self, folder: Path, data: Path, dataset: str, *, validation: bool) -> None:
+        self._folder, self.dataset, self._validation = folder, dataset, validation
+        newest = {}
+        for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
+            found = json.loads(line)
+            newest[found["variant"], found["seed"]] = found
+        self.runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for (variant, _), found in sorted(newest.items()):
+            self.runs[variant].append(found)
+        self.cut = load(str(data / f"{dataset}.csv.gz"), validation=validation)
+
+    def ranks(self, variant: str, place: str, seeds: Iterable[int]) -> list[np.ndarray]:
+        """Ranks of these seeds; what is counted has the same for each."""
+        target, seen = place.split(", ")
+        chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
+        own = [seed if self.trained(variant) else 0 for seed in seeds]
+        files = (ranks_file(self._folder, self.dataset, variant, seed) for seed in own)
+        return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
+
+    def trained(self, variant: str) -> bool:
+        """Whether its figures depend on a seed."""
+        return "train_s" in self.runs[variant][0]
+
+    def seeds(self, variant: str) -> set[int]:
+        """The seeds it was run with."""
+        return {run["seed"] for run in self.runs[variant]}
+
+    def against(self, variant: str, over: str, place: str, among: np.ndarray | None = None) -> str:
+        """The lead over another variant and its interval, of the seeds both have; `among` some of the tests."""
+        if variant not in self.runs or over not in self.runs or variant == over:
+            return ""
+        seeds = sorted(self.seeds(over) & self.seeds(variant) if self.trained(variant) else self.seeds(over))
+        if not seeds:
+            return ""
+        users = self.cut.tests.users
+        who = users[self.cut.last] if place.startswith("last") else users
+        mine, theirs = (np.stack(self.ranks(name, place, seeds)) for name in (variant, over))
+        if among is not None:
+            who, mine, theirs = who[among], mine[:, among], theirs[:, among]
+        middle, low, high = lead(mine, theirs, who)
+        return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+    def mean(self, variant: str, place: str, metric: str = "ndcg@10") -> str:
+        """A metric in percent, mean ± sd over seeds."""
+        return mean_of_seeds([100 * run["scores"][place][metric] for run in self.runs[variant]])
+
+    def whole(self) -> Iterator[str]:
+        """Every variant but those for the table of equal times."""
+        tests, last, cold = len(self.cut.last), int(self.cut.last.sum()), self.cut.cold
+        yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
+        over = [f"over {o}, {BEST}" for o in OVER]
+        more = ["Recall@10", "Recall@20", "MRR", "coverage@10", "popularity bias"]
+        yield from headed(["variant", *PLACES, "epochs", "trained s", "an epoch s", "parameters", *over, *more])
+        for variant, found in sorted(
+            self.runs.items(), key=lambda r: -np.mean([f["scores"][BEST]["ndcg@10"] for f in r[1]])
+        ):
+            if any(variant.endswith(f", {seconds} s") for seconds in FOR_SECONDS):
+                continue
+            trained = self.trained(variant) and variant != GRAPH_ONLY
+            few = f" ({len(found)} seed{'s' * (len(found) > 1)})" if trained and len(found) < SEEDS else ""
+            cells = [variant + few]
+            cells += [self.mean(variant, place) for place in PLACES]
+            cells.append("{} + {}".format(*epochs(variant)) if trained else "-")
+            seconds = np.median([f["train_s"] for f in found]) if trained else 0.0
+            cells += [f"{seconds:.0f}", f"{seconds / sum(epochs(variant)):.1f}"] if trained else ["-", "-"]
+            cells.append(f"{found[0]['parameters']:,}" if trained else "-")
+            cells += [self.against(variant, o, BEST) for o in OVER]
+            cells += [self.mean(variant, BEST, metric) for metric in ("recall@10", "recall@20", "mrr")]
+            breadth = [f["breadth"]["filtered"] for f in found]
+            cells += [f"{np.mean([b[key] for b in breadth]):.2f}" for key in ("coverage@10", "popularity_bias")]
+            yield row(cells)
+        if not self._validation:
+            yield from self.others()
+
+    def others(self) -> Iterator[str]:
+        """Rows of outside implementations, the best of their settings on the tests themselves; published figures."""
+        if (measured := OUTSIDE / f"{self.dataset}.jsonl").exists():
+            found = [json.loads(line) for line in measured.read_text().splitlines()]
+            for name in ("RecTools SASRec", "implicit ALS"):
+                tried = [f for f in found if f.get("rival") == name]
+                best = max(tried, key=lambda f: float(f["scores"][BEST]["ndcg@10"]))
+                spent = ["-", f"{best.get('train_s', 0.0):.0f}", "-"]
+                if "epoch" in best:
+                    each = [f["epoch_s"] for f in tried if f["epoch"] <= best["epoch"]]
+                    spent = [f"0 + {best['epoch']}", f"{sum(each):.0f}", f"{np.median(each):.1f}"]
+                cells = [f"{100 * best['scores'][place]['ndcg@10']:.2f}" for place in PLACES]
+                broad = [f"{100 * best['scores'][BEST][metric]:.2f}" for metric in ("recall@10", "recall@20", "mrr")]
+                yield row([f"{name}, best on the tests (1 run)", *cells, *spent, "", "", "", *broad, "", ""])
+        for name, (last, successive) in PUBLISHED.get(self.dataset, {}).items():
+            yield row([f"{name}, a protocol of its own", last, successive, *[""] * 13])
+
+    def leads(self) -> Iterator[str]:
+        """CREATE's leads for every target, with and without seen items."""
+        pairs = (
+            ("CREATE", "SASRec"),
+            ("CREATE, 160 s", "SASRec, 160 s"),
+            ("CREATE, 160 s", "CREATE"),
+            ("CREATE, d=128", "SASRec, d=128"),
+            ("CREATE, d=128", "SASRec"),
+            ("SASRec, init 0.02", "SASRec"),
+            ("SASRec, init 0.3", "SASRec"),
+            ("CREATE" + LIVE, "SASRec"),
+            ("CREATE" + LIVE, "SASRec" + LIVE),
+            ("CREATE + graph as at the split", "SASRec + graph as at the split"),
+            ("CREATE" + LIVE, GRAPH_ONLY),
+            ("CREATE", "CREATE, no transfer"),
+            ("CREATE, InfoNCE", "CREATE, no transfer"),
+            ("CREATE, LightGCN", "CREATE, LightGCN, no transfer"),
+            ("CREATE, LightGCN, InfoNCE", "CREATE, LightGCN, no transfer"),
+            ("CREATE, LightGCN", "CREATE"),
+            ("CREATE, item rows", "CREATE"),
+            ("CREATE, joint graph loss", "CREATE"),
+            ("CREATE, joint graph loss", "CREATE, joint graph loss, no transfer"),
+            ("CREATE, joint graph loss, InfoNCE", "CREATE, joint graph loss, no transfer"),
+            ("CREATE, degree weights", "CREATE"),
+            ("CREATE, graph half-life 180 days", "CREATE"),
+            (f"CREATE, {RETUNED}", "CREATE"),
+            (f"CREATE, {RETUNED}", f"SASRec, {RETUNED}"),
+        )
+        yield from headed(["", *PLACES])
+        for variant, over in pairs:
+            if variant in self.runs and over in self.runs:
+                yield row([f"{variant} over {over}", *(self.against(variant, over, place) for place in PLACES)])
+
+    def parts(self) -> Iterator[str]:
+        """NDCG@10 of tests by their user's history and their item's popularity and age, where there are such tests."""
+        cut = self.cut
+        length = np.diff(cut.tests.indptr)
+        item, steps = cut.targets.numpy(), cut.past.steps
+        met = cut.vocabulary.lookup(steps["item"])
+        clicks = np.bincount(met, minlength=len(cut.vocabulary) + 1)[item]
+        first = np.full(len(cut.vocabulary) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, met, steps["ts"])
+        age_days = (cut.ts - first[item]) / 86_400_000
+        waited_days = (cut.ts - cut.tests.steps["ts"][cut.tests.indptr[1:] - 1]) / 86_400_000
+        parts = {
+            "history ≤ 5": length <= 5, "6 to 20": (length > 5) & (length <= 20), "> 20": length > 20,
+            "item clicked ≤ 10 times": clicks <= 10, "11 to 50": (clicks > 10) & (clicks <= 50), "> 50": clicks > 50,
+            "item known ≤ 180 days": age_days <= 180, "to 2 years": (age_days > 180) & (age_days <= 730),
+            "longer": age_days > 730, "same day as the event before": waited_days == 0, "later": waited_days > 0,
+        }  # fmt: skip
+        parts = {name: at for name, at in parts.items() if at.any()}
+        yield from headed(["successive, filtered", *(f"{name} ({int(at.sum()):,})" for name, at in parts.items())])
+        for variant in PARTS:
+            if variant in self.runs:
+                seeds = self.seeds(variant)
+                gained = np.stack([gains(ranks) for ranks in self.ranks(variant, BEST, seeds)])
+                cells = [100 * gained[:, at].mean(1) for at in parts.values()]
+                yield row([variant, *map(mean_of_seeds, cells)])
+        for variant, over in (("CREATE", "SASRec"), ("CREATE" + LIVE, "SASRec" + LIVE)):
+            if variant in self.runs and over in self.runs:
+                told = (self.against(variant, over, BEST, at) for at in parts.values())
+                yield row([f"{variant} over {over}", *told])
+
+    def equal_times(self) -> Iterator[str]:
+        """NDCG@10 after about as many seconds of training."""
+        if f"SASRec, {min(FOR_SECONDS)} s" not in self.runs:
+            return
+        yield from headed([f"{BEST}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
+        for name in ("SASRec", "CREATE"):
+            at = [trained_for(name, seconds) for seconds in FOR_SECONDS]
+            yield row(
+                [name, *("{} ({} + {})".format(self.mean(v, BEST), *epochs(v)) if v in self.runs else "" for v in at)]
+            )
+        pairs = [(trained_for("CREATE", seconds), trained_for("SASRec", seconds)) for seconds in FOR_SECONDS]
+        short = np.diff(self.cut.tests.indptr) <= SHORT_EVENTS
+        yield row(["CREATE over SASRec", *(self.against(*pair, BEST) for pair in pairs)])
+        yield row([f"histories ≤ {SHORT_EVENTS}", *(self.against(*pair, BEST, short) for pair in pairs)])
+
+
+def main() -> None:
+    """Print the tables of every data set in the folder."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("folder", nargs="?", type=Path, default=Path("benchmarks/results/quality"))
+    parse.add_argument(
+        "data", nargs="?", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data"))
+    )
+    parse.add_argument("--validation", action="store_true", help="what was measured with --validation")
+    asked = parse.parse_args()
+    files = sorted(asked.folder.glob("*.jsonl"))
+    if not files:
+        sys.exit(
+            f"nothing measured in {asked.folder}: "
+            f"`python -m benchmarks.quality.global_temporal --out {asked.folder}` writes there"
+        )
+    for file in files:
+        measured = Measured(asked.folder, asked.data, file.stem, validation=asked.validation)
+        for table in (measured.whole, measured.leads, measured.parts, measured.equal_times):
+            print("\n".join(table()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""Learning on arriving streams, beside all that does not: `python -m benchmarks.quality.prequential --help`.
+
+Each event is first a test, then learned from (`model/evaluation/prequential.py`). Parts:
+
+    streams     the model, the same frozen, learned anew at each cycle, and rivals; on the same versions also without
+                fusion, without provisional items, and with the fusion weights as they were published
+    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer; with the fusion
+                weights that are likeliest, not moved to where they place best (model/fusion_weights/ndcg_search.py);
+                and with half and
+                twice the clicks that weights are chosen on between versions
+    drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
+                drift trigger, by the timer alone, and without learning
+    break       the same where what is clicked changes most by itself
+
+Every run is a line in OUT/runs.jsonl, its ranks in OUT/*.npz, its curves in OUT/*.png; `python -m
+benchmarks.quality.prequential_report OUT` prints the tables.
+"""
+
+import argparse
+import json
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.ablations.likeliest_weights import likeliest
+from model.evaluation.global_temporal import as_events
+from model.evaluation.live_rivals import LIVE_RIVALS
+from model.evaluation.prequential import (
+    DEPTH,
+    Every,
+    Never,
+    Row,
+    Served,
+    Settings,
+    Tested,
+    Trigger,
+    Versions,
+    document,
+    rolling,
+    run,
+)
+from model.evaluation.recorded_stream import Past
+from model.metrics import CUTOFF, Ranks
+from model.ranking.fusion import MODEL_ALONE
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import Ids, Records
+from state.settings import StateSettings
+from stream.config import Config
+from stream.operate.event_files import read_interactions
+from stream.trainer.drift import Drift
+
+STREAMS = ("complete-journey", "movietweetings-100k", "yoochoose-100k", "ml-100k")
+WARM_UP, CYCLES = 0.2, 8
+ABLATION: dict[str, dict[str, Any]] = {
+    "no warm-up": {"warm_up_epochs": 0, "increment_warm_up_epochs": 0},
+    "no transfer": {"w_transfer": 0.0},
+    "half the increment": {"increment_epochs": 2, "increment_last_epochs": 2, "increment_learning_rate": 1e-3},
+    "twice the increment": {"increment_epochs": 8, "increment_last_epochs": 8},
+    "likeliest weights": {},
+}
+WEIGHED_ON = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
+"""`ranking.online_clicks` in place of the default."""
+DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
+"""`model.dropout`; the default is among them, as what the others are compared with."""
+VARIANTS = (*ABLATION, *WEIGHED_ON, *DROPOUT)
+SWAPPED_AT = 0.6
+RECOVERED = 0.9
+"""Of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
+RECOVERY_EVENTS = 500
+
+
+def load(name: str, folder: Path, count: int) -> Records:
+    """The first events of a stream."""
+    if name == "complete-journey":
+        from stream.local.demo import purchases
+
+        clicks = purchases(count).clicks
+        ts = np.array([c["ts"] for c in clicks])
+        return as_events([c["user"] for c in clicks], [c["item"] for c in clicks], ts)[0]
+    users, items, ts = read_interactions(str(folder / f"{name}.csv.gz"), lambda *_: None)
+    return as_events(users[:count], items[:count], ts[:count])[0]
+
+
+def production(seed: int, state: StateSettings | None = None, **training: Any) -> Settings:
+    """The default configuration."""
+    config = Config()
+    return Settings(
+        ModelSettings(), TrainingSettings(**training), RankingSettings(), state or StateSettings(), config.gate,
+        config.trainer.user_events, config.trainer.replay_users, seed,
+    )  # fmt: skip
+
+
+def begun(events: Records, settings: Settings) -> Past:
+    """A past that has the warm-up."""
+    past = Past(settings.state)
+    past.arrive(events[: int(len(events) * WARM_UP)])
+    return past
+
+
+def of_stream(
+    events: Records, settings: Settings, *, retrain: bool, rivals: bool
+) -> tuple[Tested, dict[str, Versions]]:
+    """Every row that tells something on the same versions."""
+    past = begun(events, settings)
+    every = Every(-(-(len(events) - past.count) // CYCLES))
+    versions = {"create": Versions(settings, every), "frozen": Versions(settings, Never())}
+    if retrain:
+        versions["full retrain"] = Versions(settings, every, "retrain")
+    first = versions["create"].begin(past)
+    for other in list(versions.values())[1:]:
+        other.begin(past, first)
+    changed, create = msgspec.structs.replace, versions["create"]
+    fixed = changed(settings.ranking, online_clicks=0)
+    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
+    rows |= {
+        "frozen": Served(past, versions["frozen"], fixed),
+        "frozen, graph too": Served(past, versions["frozen"], fixed, live=False),
+        "create, fixed weights": Served(past, create, fixed),
+        "create, no fusion": Served(past, create, fixed, fusion=MODEL_ALONE),
+        "create, no provisional items": Served(past, create, changed(settings.ranking, fresh_items=0)),
+    }
+    if rivals:
+        rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
+    return run(events, past, versions, rows), versions
+
+
+def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
+    """One variant of the training, or of what the weights are chosen on between versions."""
+    settings = production(seed, **ABLATION.get(variant, {}))
+    if variant in WEIGHED_ON:
+        ranking = msgspec.structs.replace(settings.ranking, online_clicks=WEIGHED_ON[variant])
+        settings = settings._replace(ranking=ranking)
+    if variant in DROPOUT:
+        settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
+    past = begun(events, settings)
+    versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
+    fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
+    rows: dict[str, Row] = {
+        "create": Served(past, versions["create"], settings.ranking),
+        "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ALONE),
+    }
+    with likeliest() if variant == "likeliest weights" else nullcontext():
+        versions["create"].begin(past)
+        return run(events, past, versions, rows), versions
+
+
+class OnDrift:
+    """A cycle by the timer, and at once where ADWIN finds a rise, as `stream.trainer.trigger` has it."""
+
+    def __init__(self, every: int, fewest: int) -> None:
+        trainer = Config().trainer
+        self._every, self._fewest, self._due = every, fewest, False
+        self._drift = Drift(trainer.drift_delta, trainer.drift_quiet_s)
+        self.found: list[int] = []
+
+    def due(self, arrived: int, tested: int, hits: int) -> bool:
+        """`trainer.drift_quiet_s` is taken for as many tested events: a stream on file has no wall clock."""
+        if self._drift.look(tested, hits, float(tested)) is not None:
+            self._due = True
+            self.found.append(tested)
+        if arrived >= self._every or (self._due and arrived >= self._fewest):
+            self._due = False
+            return True
+        return False
+
+
+def swapped(events: Records) -> Records:
+    """From SWAPPED_AT on every item of one half of the catalogue stands for one of the other, by popularity."""
+    changed, at = events.copy(), int(len(events) * SWAPPED_AT)
+    items, counts = np.unique(events["item"], return_counts=True)
+    by_count = items[np.argsort(-counts, kind="stable")]
+    half = len(by_count) // 2
+    first, second = np.random.default_rng(0).permutation(by_count[: 2 * half]).reshape(2, half)
+    other = dict(zip([*first.tolist(), *second.tolist()], [*second.tolist(), *first.tolist()], strict=True))
+    changed["item"][at:] = [other.get(i, i) for i in events["item"][at:].tolist()]
+    return changed
+
+
+def natural_break(events: Records) -> int:
+    """Where a tenth of the stream differs most from the tenth before it: half the sum of what items' shares differ by.
+
+    Looked for where enough comes before it to have learned from, and enough after it to recover in.
+    """
+    _, item = np.unique(events["item"], return_inverse=True)
+    width = len(events) // 10
+
+    def shares(start: int) -> npt.NDArray[np.float64]:
+        return np.bincount(item[start : start + width], minlength=item.max() + 1) / width
+
+    places = range(int(0.4 * len(events)), int(0.75 * len(events)), width // 5)
+    return max(places, key=lambda at: float(np.abs(shares(at) - shares(at - width)).sum()))
+
+
+def of_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
+    """A stream that changes at an event, learned from in three ways, every one of which has the live graph."""
+    settings = production(seed)
+    past = begun(events, settings)
+    every = -(-(len(events) - past.count) // 4)
+    trigger = OnDrift(every, Config().trainer.min_events)
+    triggers: dict[str, Trigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
+    versions = {name: Versions(settings, t) for name, t in triggers.items()}
+    first = versions["drift trigger"].begin(past)
+    for other in list(versions.values())[1:]:
+        other.begin(past, first)
+    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
+    alone = {
+        f"{name}, no fusion": Served(past, v, settings.ranking, fusion=MODEL_ALONE) for name, v in versions.items()
+    }
+    still = {"no learning, graph too": Served(past, versions["no learning"], settings.ranking, live=False)}
+    tested = run(events, past, versions, rows | alone | still)
+    at = int(np.searchsorted(tested.at, changed))
+    facts = {name: recovery(ranks, at) for name, ranks in tested.ranks.items()}
+    return tested, versions, {"found_at_test": trigger.found, "changed_at_test": at, "recovery": facts}
+
+
+def recovery(ranks: Ranks, at: int) -> dict[str, Any]:
+    """Hit@10 of the tests just before a change, and how many came after it until it was nearly that again."""
+    course = rolling(ranks, RECOVERY_EVENTS)
+    before = float((ranks[max(at - 2 * RECOVERY_EVENTS, 0) : at] < CUTOFF).mean())
+    later = course[at + RECOVERY_EVENTS :]
+    back = np.flatnonzero(later >= RECOVERED * before)
+    after = ranks[at:] < CUTOFF
+    return {
+        "before": round(before, 5),
+        "lowest": round(float(later.min()), 5) if len(later) else None,
+        "after": round(float(after.mean()), 5),
+        "tests_to_recover": int(back[0] + RECOVERY_EVENTS) if len(back) else None,
+    }
+
+
+def apart(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> tuple[float, float, float]:
+    """How many points Hit@10 lies above another, with a 95% interval: a bootstrap over users."""
+    _, user = np.unique(users, return_inverse=True)
+    gain = np.bincount(user, (ranks < CUTOFF).astype(float) - (over < CUTOFF))
+    tests = np.bincount(user)
+    weights = np.random.default_rng(0).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), draws)
+    low, high = np.percentile(100 * (weights @ gain) / (weights @ tests), [2.5, 97.5])
+    return 100 * float(gain.sum() / tests.sum()), float(low), float(high)
+
+
+def keep(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, Versions], picture: bool) -> None:
+    """A line of figures, the ranks, and a picture where matplotlib is there."""
+    found = document(tested, versions)
+    against = {}
+    if "create" in tested.ranks:
+        over = tested.ranks["create"]
+        against = {n: [round(v, 3) for v in apart(ranks, over, tested.users)] for n, ranks in tested.ranks.items()}
+    name = "-".join(str(facts[k]) for k in ("part", "stream", "events", "variant", "seed") if facts.get(k) is not None)
+    name = name.replace(" ", "_").replace(",", "")
+    if picture:
+        from stream.operate.plot import draw
+
+        draw(found, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
+    few = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in tested.ranks.items()}
+    np.savez_compressed(out / f"{name}.npz", users=tested.users, new=tested.new, at=tested.at, **few)  # type: ignore[arg-type]
+    line = facts | {k: found[k] for k in ("events", "models", "versions")} | {"points_over_create": against}
+    line["tested"] = line.pop("events")
+    line["events"] = facts["events"]
+    with (out / "runs.jsonl").open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
+    for row, figures in found["models"].items():
+        said = " ".join(f"{k} {100 * v:.2f}%" for k, v in figures.items() if v is not None)
+        print(f"{name}: {row:36} {said}", flush=True)
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--out", type=Path, default=Path("build/prequential"))
+    parse.add_argument("--streams", nargs="+", default=list(STREAMS), choices=STREAMS)
+    parse.add_argument("--parts", nargs="+", default=["streams", "ablation", "drift"])
+    parse.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parse.add_argument("--events", type=int, default=30_000)
+    parse.add_argument("--seeds", type=int, default=1)
+    parse.add_argument("--first-seed", type=int, default=0)
+    parse.add_argument("--no-retrain", action="store_true")
+    parse.add_argument("--no-rivals", action="store_true")
+    parse.add_argument("--pictures", action="store_true", help="needs matplotlib")
+    asked = parse.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for stream in asked.streams:
+        events = load(stream, asked.data, asked.events)
+        for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+            facts: dict[str, Any] = {"stream": stream, "events": len(events), "seed": seed}
+            for part in asked.parts:
+                variants = asked.variants if part == "ablation" else [None]
+                for variant in variants:
+                    began = time.process_time()
+                    more: dict[str, Any] = {"part": part, "variant": variant}
+                    if part == "streams":
+                        tested, versions = of_stream(
+                            events, production(seed), retrain=not asked.no_retrain, rivals=not asked.no_rivals
+                        )
+                    elif part == "ablation":
+                        tested, versions = ablated(events, seed, variant or "")
+                    else:
+                        natural = part == "break"
+                        changed = natural_break(events) if natural else int(len(events) * SWAPPED_AT)
+                        tested, versions, drift = of_drift(events if natural else swapped(events), changed, seed)
+                        more |= drift
+                    more["cpu_s"] = round(time.process_time() - began, 1)
+                    keep(asked.out, facts | more, tested, versions, asked.pictures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The figures of `benchmarks.quality.prequential` as a page: `python -m benchmarks.quality.prequential_report
+build/prequential`."""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+METRICS = ("hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10")
+
+
+def percent(share: float | None) -> str:
+    """A share as text."""
+    return "-" if share is None else f"{100 * share:.2f}%"
+
+
+def trained_s(line: dict[str, Any], name: str = "create") -> float:
+    """Processor seconds of a row's cycles after the first version."""
+    return float(sum(c["cpu_s"] for c in line["versions"][name][1:]))
+
+
+def of_stream(line: dict[str, Any]) -> list[str]:
+    """One run, a line a row."""
+    tested, variant = line["tested"], line["variant"] or ""
+    new = tested["of_new_items"]
+    page = [
+        f"\n## {line['stream']}, {line['events']:,} events, seed {line['seed']}{', ' * bool(variant)}{variant}\n",
+        f"{tested['tested']:,} tests"
+        + (f", {new:,} of them of items that the version did not know though they had been met.\n" if new else ".\n"),
+        "| row | Hit@10 | NDCG@10 | MRR | last quarter, Hit@10 | new items, Hit@10 | Hit@10 over create, points |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, figures in line["models"].items():
+        by, low, high = line["points_over_create"][name]
+        cells = " | ".join(percent(figures[m]) for m in METRICS)
+        over = "" if name == "create" else f"{by:+.2f} [{low:+.2f}, {high:+.2f}]"
+        page.append(f"| {name} | {cells} | {over} |")
+    models, kept = line["models"], line["versions"]["create"]
+    end, still = (models[n]["last_quarter_hit@10"] for n in ("create", "frozen"))
+    page.append(
+        f"\nIn the last quarter create has {end / still:.2f} times the Hit@10 of the frozen model with a live graph, "
+        f"{end / models['frozen, graph too']['last_quarter_hit@10']:.2f} times that of the one that stands still "
+        f"altogether. {len(kept)} versions, {sum(c['promoted'] for c in kept)} promoted; increments took "
+        f"{trained_s(line):.0f} s of processor"
+        + (f", full retrains {trained_s(line, 'full retrain'):.0f} s." if "full retrain" in line["versions"] else ".")
+    )
+    return page
+
+
+def of_ablation(lines: list[dict[str, Any]]) -> list[str]:
+    """Every variant beside the whole on the same events."""
+    page = [
+        "\n## One thing of the training otherwise\n",
+        "| stream | events | seed | training | Hit@10 | last quarter | model alone | last quarter | increments, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    wholes = [li for li in lines if li["part"] == "streams"]
+    for line in (li for li in lines if li["part"] == "ablation"):
+        same = [w for w in wholes if all(w[k] == line[k] for k in ("stream", "events", "seed"))]
+        for run in [*same[-1:], line]:
+            create, alone = run["models"]["create"], run["models"]["create, no fusion"]
+            cells = [create["hit@10"], create["last_quarter_hit@10"], alone["hit@10"], alone["last_quarter_hit@10"]]
+            row = (
+                f"| {run['stream']} | {run['events']:,} | {run['seed']} | {run['variant'] or 'whole'} | "
+                f"{' | '.join(map(percent, cells))} | {trained_s(run):.0f} |"
+            )
+            if row not in page:
+                page.append(row)
+    return page
+
+
+FROZEN = ("frozen", "frozen, graph too")
+SEEDED = ("create", "full retrain", *FROZEN, "create, fixed weights", "create, no fusion")
+
+
+def of_seeds(lines: list[dict[str, Any]]) -> list[str]:
+    """Hit@10 over seeds, mean ± standard deviation: of all tests, and of the last quarter."""
+    runs: dict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for line in lines:
+        runs[line["stream"], line["events"]][line["seed"]] = line
+    runs = {key: found for key, found in runs.items() if len(found) > 1}
+    if not runs:
+        return []
+    page = [
+        "\n## Seeds\n",
+        "Hit@10 of all tests / of the last quarter; the last columns are create over each frozen model in it.\n",
+        "| stream | events | seeds | " + " | ".join([*SEEDED, *(f"times {name}" for name in FROZEN)]) + " |",
+        "|" + "---|" * (len(SEEDED) + len(FROZEN) + 3),
+    ]
+    for (stream, events), found in runs.items():
+        models = [line["models"] for line in found.values()]
+        cells = []
+        for row in SEEDED:
+            both = [[100 * m[row][k] for m in models if row in m] for k in ("hit@10", "last_quarter_hit@10")]
+            cells.append(" / ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else "-" for v in both))
+        for row in FROZEN:
+            times = [m["create"]["last_quarter_hit@10"] / m[row]["last_quarter_hit@10"] for m in models]
+            cells.append(f"{np.mean(times):.2f} ± {np.std(times, ddof=1):.2f}")
+        page.append(f"| {stream} | {events:,} | {len(found)} | {' | '.join(cells)} |")
+    return page
+
+
+def of_drift(line: dict[str, Any]) -> list[str]:
+    """How long each way took to recover."""
+    what = (
+        "Half of the catalogue changes places with the other" if line["part"] == "drift" else "What is clicked changes"
+    )
+    page = [
+        f"\n## {what}: {line['stream']}, {line['events']:,} events, seed {line['seed']}\n",
+        f"The change is at test {line['changed_at_test']:,}; drift was found at tests {line['found_at_test']}.\n",
+        "| row | Hit@10 before | lowest | mean after | tests until 0.9 of before (of 500 tests) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, r in line["recovery"].items():
+        back = "not by the end" if r["tests_to_recover"] is None else f"{r['tests_to_recover']:,}"
+        page.append(f"| {name} | {percent(r['before'])} | {percent(r['lowest'])} | {percent(r['after'])} | {back} |")
+    return page
+
+
+def main() -> None:
+    """Print the page."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("folder", type=Path)
+    lines = [json.loads(text) for text in (parse.parse_args().folder / "runs.jsonl").read_text().splitlines()]
+    page: list[str] = []
+    for line in lines:
+        page += of_stream(line) if line["part"] == "streams" else []
+    for line in lines:
+        page += of_drift(line) if line["part"] in ("drift", "break") else []
+    page += of_seeds([line for line in lines if line["part"] == "streams"])
+    if any(line["part"] == "ablation" for line in lines):
+        page += of_ablation(lines)
+    print("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()

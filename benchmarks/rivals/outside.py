@@ -1,0 +1,171 @@
+"""Others' implementations on our splits, ranked by our harness: RecTools' SASRec and implicit's ALS.
+
+    make bench-rivals          a virtual environment of its own: RecTools wants an older numpy
+
+Each trains on what was before the split and is asked for the best items given each test's history; its lists are
+turned into ranks like our own. RecTools' epochs alternate with epochs of ours, so that their times are of the same run;
+it stops when it gets no better on the tests themselves, which is to its advantage, and then ours is trained for longer
+and longer until it is as good.
+"""
+
+import argparse
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.quality.global_temporal import ALONE, FOR_SECONDS, MODEL, Job, load, run, scores
+from model.encoders.create import Create
+from model.encoders.histories import Histories, to_histories
+from model.evaluation.global_temporal import Split
+from model.learning.training import train
+from model.metrics import Ranks
+from model.settings import ModelSettings, TrainingSettings
+
+DEPTH = 100
+"""How far down a list a target is looked for; the figures need 20."""
+BEST = "successive, filtered"
+ALS = tuple(
+    {"factors": f, "regularization": r, "alpha": a}
+    for f in (64, 128, 256)
+    for r in (0.01, 0.1)
+    for a in (1.0, 10.0, 40.0)
+)
+
+
+def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray) -> dict[str, Ranks]:
+    """Ranks in lists [T, K] of items, best first and deep enough to lose those seen; 0 fills a list up."""
+    unfiltered, filtered = np.full(len(targets), 10**9), np.full(len(targets), 10**9)
+    for test, (row, target) in enumerate(zip(lists, targets.tolist(), strict=True)):
+        at = np.flatnonzero(row == target)
+        if len(at):
+            seen = np.isin(row[: at[0]], histories.items[histories.indptr[test] : histories.indptr[test + 1]])
+            unfiltered[test], filtered[test] = at[0], at[0] - seen.sum()
+    return {"unfiltered": unfiltered, "filtered": filtered}
+
+
+def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict[str, Any]]:
+    """After each epoch: seconds it took, seconds of one of ours, ranks."""
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import SASRecModel
+
+    past = to_histories(cut.past, cut.vocabulary)
+    tests = to_histories(cut.tests, cut.vocabulary)
+
+    def table(histories: Histories) -> Any:
+        users = histories.users
+        when = np.datetime64("2020-01-01", "s") + np.arange(len(users))  # the order is all it uses
+        columns = {Columns.User: users, Columns.Item: histories.items, Columns.Weight: 1.0, Columns.Datetime: when}
+        return Dataset.construct(pd.DataFrame(columns))
+
+    torch.manual_seed(0)
+    model = SASRecModel(**settings, epochs=epochs)
+    dataset, asked = table(past), table(tests)
+    ours = one_of_ours(cut)
+    for epoch in range(1, epochs + 1):
+        started = time.monotonic()
+        model.fit_partial(dataset, min_epochs=1, max_epochs=1)
+        theirs_s, ours_s = time.monotonic() - started, next(ours)
+        # Users none of whose items it has trained on get no list from it: their targets count as missed.
+        found = model.recommend(
+            users=np.arange(len(tests)), dataset=asked, k=DEPTH + settings["session_max_len"], filter_viewed=False,
+            on_unsupported_targets="ignore",
+        )  # fmt: skip
+        lists = np.zeros((len(tests), DEPTH + settings["session_max_len"]), np.int64)
+        lists[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]
+        ranks = ranks_of_lists(lists, tests, cut.targets.numpy())
+        yield {"epoch": epoch, "epoch_s": theirs_s, "ours_epoch_s": ours_s, "ranks": ranks}
+
+
+def one_of_ours(cut: Split) -> Iterator[float]:
+    """Seconds of an epoch of our SASRec, again and again."""
+    settings = msgspec.convert(ALONE | {"threads": torch.get_num_threads()}, TrainingSettings)
+    net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
+    histories = to_histories(cut.past, cut.vocabulary)
+    while True:
+        spent = train(net, histories, settings, warm_up_epochs=0, epochs=1, learning_rate=1e-3, seed=0, fresh=False)
+        yield spent.seconds
+
+
+def als(cut: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
+    """Seconds of training and ranks; users are folded in by their histories."""
+    import scipy.sparse as sp
+    from implicit.als import AlternatingLeastSquares
+
+    def matrix(histories: Histories) -> sp.csr_matrix:
+        users = histories.users
+        shape = (len(histories), len(cut.vocabulary) + 1)
+        return sp.csr_matrix((np.ones(len(users), np.float32), (users, histories.items)), shape=shape)
+
+    tests = to_histories(cut.tests, cut.vocabulary)
+    model = AlternatingLeastSquares(**settings, iterations=20, random_state=0, num_threads=torch.get_num_threads())
+    started = time.monotonic()
+    model.fit(matrix(to_histories(cut.past, cut.vocabulary)), show_progress=False)
+    seconds = time.monotonic() - started
+    asked = np.arange(len(tests))
+    lists, _ = model.recommend(
+        asked, matrix(tests), N=2 * DEPTH, filter_already_liked_items=False, recalculate_user=True
+    )
+    return seconds, ranks_of_lists(lists, tests, cut.targets.numpy())
+
+
+def main() -> None:
+    """Print a line for every epoch and every setting."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--dataset", default="amazon-beauty")
+    parse.add_argument("--epochs", type=int, default=40, help="of RecTools' SASRec, at most")
+    parse.add_argument("--patience", type=int, default=3, help="epochs without a better NDCG@10 until it stops")
+    parse.add_argument("--factors", type=int, default=256, help="of RecTools' SASRec; 256 is its default")
+    parse.add_argument("--session-events", type=int, default=50, help="newest events of a user that RecTools reads")
+    parse.add_argument("--without-als", action="store_true")
+    parse.add_argument("--threads", type=int, default=1)
+    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/outside"))
+    asked = parse.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(asked.threads)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    path = str(asked.data / f"{asked.dataset}.csv.gz")
+    cut = load(path)
+
+    def say(line: dict[str, Any], ranks: dict[str, Ranks]) -> float:
+        line["scores"] = scores(ranks, cut.last)
+        print(json.dumps(line), flush=True)
+        with (asked.out / f"{asked.dataset}.jsonl").open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
+        return float(line["scores"][BEST]["ndcg@10"])
+
+    for settings in () if asked.without_als else ALS:
+        seconds, ranks = als(cut, settings)
+        say({"rival": "implicit ALS"} | settings | {"train_s": round(seconds, 1)}, ranks)
+    settings = {"n_factors": asked.factors, "session_max_len": asked.session_events}
+    best, best_epoch, theirs_s, best_s = 0.0, 0, 0.0, 0.0
+    for done in rectools(cut, settings, asked.epochs):
+        theirs_s += done["epoch_s"]
+        times = {key: round(done[key], 2) for key in ("epoch_s", "ours_epoch_s")}
+        found = say({"rival": "RecTools SASRec", "epoch": done["epoch"]} | settings | times, done["ranks"])
+        if found > best:
+            best, best_epoch, best_s = found, done["epoch"], theirs_s
+        elif done["epoch"] >= best_epoch + asked.patience:
+            break
+    for seconds in FOR_SECONDS:
+        variant = f"SASRec, {seconds} s"
+        outcome = run(Job(path, variant, 0, validation=False))
+        ranks = {seen: ranked.ranks for seen, ranked in outcome.tested[variant].items()}
+        if say({"ours": variant, "train_s": outcome.facts["train_s"]}, ranks) >= best:
+            ratio = best_s / outcome.facts["train_s"]
+            print(f"RecTools' best, {100 * best:.2f}%, took {best_epoch} epochs, {best_s:.0f} s: {ratio:.0f} x ours")
+            break
+
+
+if __name__ == "__main__":
+    main()

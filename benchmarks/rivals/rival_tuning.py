@@ -1,0 +1,170 @@
+"""The settings of the rivals, at most nine tried for each: `python -m benchmarks.rivals.rival_tuning --help`.
+
+Validation data (what is for learning is split once more, the tests of `benchmarks.quality.global_temporal` are not
+there), NDCG@10 of
+every event with seen items filtered. The best of each on Amazon Beauty goes into `benchmarks.quality.global_temporal`
+and
+`model/evaluation/global_temporal.py`; what needs no training has settings of its own on Amazon Sports (`COUNTED` of
+`benchmarks.quality.global_temporal`). CREATE has had more tries: the forms of `benchmarks.quality.global_temporal
+--validation`.
+"""
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.quality.global_temporal import (
+    ALONE,
+    DAY_S,
+    GRAPH_ALONE,
+    VARIANTS,
+    Settings,
+    graph_alone,
+    learned,
+    load,
+    settled,
+)
+from model.encoders.histories import to_histories
+from model.evaluation.global_temporal import OfCounts, OfModel, Ranked, Split, ranked_tests
+from model.evaluation.rivals import Scorer, item_knn, popularity, transitions
+from model.metrics import summary
+from model.ranking.fusion import MODEL_ALONE
+from model.settings import ModelSettings, RankingSettings
+
+TRIED: dict[str, tuple[Settings, ...]] = {
+    "SASRec": (
+        {},
+        {"epochs": 120},
+        {"dropout": 0.5},
+        {"dropout": 0.7},
+        {"layers": 2},
+        {"learning_rate": 2e-3},
+        {"heads": 1},
+        {"negatives": 1024},
+        {"dropout": 0.5, "learning_rate": 3e-3},
+    ),
+    "CREATE": (
+        {},
+        {"dropout": 0.5},
+        {"dropout": 0.4},
+        {"learning_rate": 3e-3},
+        {"learning_rate": 2e-3},
+        {"dropout": 0.5, "learning_rate": 3e-3},
+        {"dropout": 0.5, "epochs": 60},
+    ),
+    "BERT4Rec": (
+        {},
+        {"epochs": 200},
+        {"epochs": 200, "mask_share": 0.15},
+        {"epochs": 200, "mask_share": 0.5},
+        {"epochs": 200, "dropout": 0.4},
+        {"epochs": 200, "learning_rate": 2e-3},
+        {"epochs": 200, "layers": 2},
+        {"epochs": 400, "mask_share": 0.5, "dropout": 0.4, "learning_rate": 2e-3},
+    ),
+    "UltraGCN": (
+        {},
+        {"warm_up_epochs": 20},
+        {"warm_up_epochs": 200},
+        {"graph_learning_rate": 1e-3, "warm_up_epochs": 200},
+        {"negative_weight": 50.0},
+        {"item_item_weight": 3.0},
+        {"item_item_weight": 100.0},
+        {"graph_half_life_s": 180 * DAY_S},
+        {"graph_half_life_s": 90 * DAY_S},
+    ),
+    "LightGCN": (
+        {},
+        {"warm_up_epochs": 20},
+        {"warm_up_epochs": 100},
+        {"graph_learning_rate": 1e-3},
+        {"graph_learning_rate": 1.6e-2},
+        {"lightgcn_layers": 1},
+        {"lightgcn_layers": 3},
+        {"graph_half_life_s": 180 * DAY_S},
+        {"graph_half_life_s": 90 * DAY_S},
+    ),
+    "item-kNN": tuple({"age_decay": decay} for decay in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)),
+    "transitions": (
+        *({"window": window, "age_decay": 0.0} for window in (1, 5, 10, 50)),
+        *({"window": 10, "age_decay": decay} for decay in (0.3, 0.5, 0.7, 0.9)),
+    ),
+    "recent popularity": tuple({"half_life_s": days * DAY_S} for days in (1, 3, 7, 14, 30, 60, 90, 180)),
+}
+BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, ALONE)
+"""What its settings are tried from: SASRec's."""
+COUNTED = ("item-kNN", "transitions", "recent popularity")
+
+
+def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
+    """A rival that needs no training."""
+    past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
+    if rival == "recent popularity":
+        return popularity(past, cut.past.steps["ts"], items, **settings)
+    return (item_knn if rival == "item-kNN" else transitions)(past, items, **settings)
+
+
+def tried(path: str, rival: str, settings: Settings, seed: int) -> dict[str, Any]:
+    """What a rival reaches with these settings, in a process of its own on one thread."""
+    torch.set_num_threads(1)
+    tested, facts = tests(load(path, validation=True), rival, settings, seed)
+    found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
+    return {"rival": rival, "settings": settings, "seed": seed, "ndcg@10": found} | facts
+
+
+def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
+    """Tests and facts of a rival with these settings."""
+    if rival in GRAPH_ALONE:
+        return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | settings, seed)
+    if rival in COUNTED:
+        return ranked_tests(cut, OfCounts(cut, counted(cut, rival, settings))), {}
+    of_model = {key: value for key, value in settings.items() if key in ModelSettings.__struct_fields__}
+    of_training = {key: value for key, value in settings.items() if key not in of_model}
+    first_model, first_training = BERT4REC if rival == "BERT4Rec" else VARIANTS[rival]
+    trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed)
+    facts = {"train_s": round(trained.metrics["train_s"], 1)}
+    return ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False)), facts
+
+
+def main() -> None:
+    """Try what is asked for, print a line for each setting and write it."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--dataset", default="amazon-beauty")
+    parse.add_argument("--rivals", nargs="+", default=list(TRIED), choices=list(TRIED))
+    parse.add_argument("--settings", type=int, nargs="+", help="which of each rival's settings, counted from 0; all")
+    parse.add_argument("--seeds", type=int, default=1)
+    parse.add_argument("--processes", type=int, default=1, help="more at a time: sooner done, each of them slower")
+    parse.add_argument("--out", type=Path, default=Path("build/rival_tuning.jsonl"))
+    asked = parse.parse_args()
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    path = str(asked.data / f"{asked.dataset}.csv.gz")
+    jobs = [
+        (rival, settings, seed)
+        for seed in range(asked.seeds)
+        for rival in asked.rivals
+        for n, settings in enumerate(TRIED[rival])
+        if asked.settings is None or n in asked.settings
+    ]
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for future in as_completed([pool.submit(tried, path, *job) for job in jobs]):
+            line = future.result()
+            filtered = f"{100 * line['ndcg@10']['filtered']:.2f}%"
+            print(
+                line["rival"],
+                f"{line['settings']}, seed {line['seed']}:",
+                filtered,
+                f"{line.get('train_s', 0)} s",
+                flush=True,
+            )
+            with asked.out.open("a") as lines:
+                lines.write(json.dumps({"dataset": asked.dataset} | line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Where an epoch of CREATE goes, and the most memory training takes: `python -m benchmarks.speed.epoch_profile`.
+
+Each row is a process of its own, so that its peak is its own. Phases are timed from outside the training loop, which
+adds a few percent; what is left over is drawing negatives, clearing gradients and adding up.
+"""
+
+import argparse
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgspec
+import torch
+
+from benchmarks.quality.global_temporal import ALONE, MODEL, TOGETHER, Settings, load
+from benchmarks.speed.million_items import peak_bytes
+from model.encoders.create import Create
+from model.encoders.histories import to_histories
+from model.encoders.lightgcn import DenseRows, LightGCN
+from model.encoders.sasrec import SASRec
+from model.encoders.ultragcn import LazyRows, UltraGCN
+from model.learning import training
+from model.losses.item_loss import item_loss
+from model.settings import ModelSettings, TrainingSettings
+
+LIGHTGCN = {"graph_encoder": "lightgcn"}
+ROWS: dict[str, tuple[Settings, bool]] = {
+    "SASRec": (ALONE, False),
+    "CREATE, joint": (TOGETHER, False),
+    "CREATE, warm-up": (TOGETHER, True),
+    "CREATE, joint, LightGCN": (TOGETHER | LIGHTGCN, False),
+    "CREATE, warm-up, LightGCN": (TOGETHER | LIGHTGCN, True),
+}
+PHASES: dict[str, tuple[tuple[object, str], ...]] = {
+    "examples of the batch, packed": ((SASRec, "examples"), (training, "pack")),
+    "graph built": ((training, "graph_encoder"),),
+    "edges drawn": ((UltraGCN, "draw"), (LightGCN, "draw")),
+    "item rows gathered": ((training, "gathered"),),
+    "sequence encoder, forward": ((SASRec, "forward"),),
+    "graph, forward": tuple((kind, method) for kind in (UltraGCN, LightGCN) for method in ("loss", "view")),
+    "transfer loss": ((training, "transfer"),),
+    "backward": ((torch.Tensor, "backward"),),
+    "optimisers": ((torch.optim.AdamW, "step"), (LazyRows, "step"), (DenseRows, "step")),
+}
+ITEM_LOSS = "loss over items, forward"
+
+
+def timed(what: Callable[..., Any], phase: str, spent: dict[str, float]) -> Callable[..., Any]:
+    """The same, its seconds added to a phase."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return what(*args, **named)
+        finally:
+            spent[phase] += time.perf_counter() - started
+
+    return call
+
+
+def measured(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[str, float]]:
+    """Seconds an epoch, the most memory of the process, what it was before training, and the share of each phase."""
+    torch.set_num_threads(1)
+    chosen, warm_up = ROWS[name]
+    cut = load(path)
+    histories = to_histories(cut.past, cut.vocabulary)
+    settings = msgspec.convert(chosen, TrainingSettings)
+    asked = {"warm_up_epochs": epochs * warm_up, "epochs": epochs * (not warm_up), "learning_rate": 1e-3, "seed": 0}
+
+    def seconds() -> float:
+        model = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
+        return training.train(model, histories, settings, fresh=True, **asked).seconds / epochs  # type: ignore[arg-type]
+
+    before = peak_bytes()
+    plain, peak = seconds(), peak_bytes()
+    spent: dict[str, float] = defaultdict(float)
+    with ExitStack() as patched:
+        for phase, places in PHASES.items():
+            for owner, method in places:
+                real = getattr(owner, method)
+                patched.enter_context(mock.patch.object(owner, method, timed(real, phase, spent)))
+        patched.enter_context(
+            mock.patch.object(training, "item_loss", lambda *told: timed(item_loss(*told), ITEM_LOSS, spent))
+        )
+        whole = seconds()
+    phases = {phase: took / epochs / whole for phase, took in spent.items()}
+    return plain, peak, before, phases
+
+
+def main() -> None:
+    """SASRec, the joint epoch and the warm-up with either graph: seconds an epoch, memory, where it goes."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
+    parse.add_argument("--dataset", default="amazon-beauty")
+    parse.add_argument("--epochs", type=int, default=3)
+    asked = parse.parse_args()
+    path = str(asked.data / f"{asked.dataset}.csv.gz")
+    for name in ROWS:
+        with get_context("spawn").Pool(1) as process:
+            took, most, before, phases = process.apply(measured, (path, name, asked.epochs))
+        print(f"{name}: {took:.2f} s an epoch; {most >> 20} MB at most, {before >> 20} MB before training")
+        for phase, share in sorted({**phases, "the rest": 1 - sum(phases.values())}.items(), key=lambda p: -p[1]):
+            print(f"  {100 * share:5.1f}%  {phase}")
+
+
+if __name__ == "__main__":
+    main()

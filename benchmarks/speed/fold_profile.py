@@ -1,0 +1,93 @@
+"""Where the time of the fold goes, without Kafka: `python -m benchmarks.speed.fold_profile --batch 5000`.
+
+Real purchases, or with --synthetic events of 1 M users who hardly come twice, are folded from memory
+into an empty store, once as it is and once under cProfile. Times are the processor's, of the folding thread, so that
+another load on the machine disturbs them little; RocksDB's own threads come on top (`process`).
+"""
+
+import argparse
+import cProfile
+import json
+import pstats
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.speed.synthetic import Synthetic
+from state.events import EVENT, EventBatch, hash_ids
+from state.identity import Identity
+from state.kinds import code_of
+from state.settings import StateSettings
+from state.store import Store
+from stream.local.demo import purchases
+
+SHOWN = 25
+
+
+def bought(count: int, size: int) -> list[EventBatch]:
+    """The first purchases of The Complete Journey as batches of a decoder."""
+    clicks = purchases(count).clicks
+    users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
+    events = np.zeros(len(clicks), EVENT)
+    events["user"], events["item"] = hash_ids(users), hash_ids(items)
+    events["ts"], events["offset"] = [c["ts"] for c in clicks], np.arange(len(clicks))
+    events["kind"] = code_of("purchase")
+    cuts = [slice(start, start + size) for start in range(0, len(clicks), size)]
+    return [EventBatch(events[cut], users[cut], items[cut], {}) for cut in cuts]
+
+
+def fold(batches: list[EventBatch], profile: cProfile.Profile | None) -> tuple[float, float, int]:
+    """Seconds of the folding thread and of the process, and bytes on disk."""
+    settings = StateSettings()
+    with tempfile.TemporaryDirectory() as folder:
+        identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
+        store = Store(Path(folder) / "s", identity, settings)
+        thread, process = time.thread_time(), time.process_time()
+        if profile:
+            profile.enable()
+        for batch in batches:
+            store.apply(batch, int(batch.events["offset"][-1]) + 1)
+        if profile:
+            profile.disable()
+        spent = time.thread_time() - thread, time.process_time() - process
+        store.close()
+        disk = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+    return *spent, disk
+
+
+def main() -> None:
+    """Print microseconds an event, by function."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--events", type=int, default=200_000)
+    parse.add_argument("--batch", type=int, default=20_000, help="events folded at once")
+    parse.add_argument("--synthetic", action="store_true")
+    asked = parse.parse_args()
+    if asked.synthetic:
+        drawn = Synthetic(1_000_000, 200_000, 8)
+        batches = [drawn.batch(0, number * asked.batch, asked.batch) for number in range(asked.events // asked.batch)]
+    else:
+        batches = bought(asked.events, asked.batch)
+    events = sum(len(batch.events) for batch in batches)
+    thread_s, process_s, disk = fold(batches, None)
+    profile = cProfile.Profile(time.thread_time)
+    fold(batches, profile)
+    found = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    own = sorted(((entry[2], entry[1], place) for place, entry in found.items()), reverse=True)
+    total = sum(seconds for seconds, _, _ in own)
+    print(f"{'own time':>9} {'us/event':>9} {'calls':>10}  function")
+    for seconds, calls, (file, line, name) in own[:SHOWN]:
+        where = f"{Path(file).name}:{line} {name}" if line else name.strip("<>")
+        print(f"{seconds / total:9.1%} {seconds * 1e6 / events:9.2f} {calls:10,}  {where}")
+    document = {
+        "events": events,
+        "batch": asked.batch,
+        "us_per_event": {"fold": round(thread_s * 1e6 / events, 2), "process": round(process_s * 1e6 / events, 2)},
+        "disk_bytes_per_event": round(disk / events),
+    }
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Durable ingest, events a second, beside raw consumption and what a user would write instead.
+
+Each consumes the same topic of real purchases from the same broker, with a group of its own, to its end:
+
+    raw      aiokafka getmany, nothing done with the records
+    ours     decode, fold, one atomic RocksDB batch: the worker's own Decoder and Store
+    quix     Quix Streams, the newest 100 items a user in its RocksDB state (with the `bench` extra)
+    take     a Faust agent, `stream.take(1000, within=1)`, nothing kept
+    table    a Faust agent, the newest 100 items a user in a Table on RocksDB
+
+Faust reads the first SLOW_EVENTS of it: its rate does not depend on how far it reads. The broker is the
+Kafka at KAFKA_HOME where there is one; else the embedded one, without Quix, which asks it for settings it has not.
+"""
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from state.identity import Identity
+from state.settings import StateSettings
+from state.store import Store
+from stream.config import Clicks, Config, Topics
+from stream.kafka.decode import Decoder
+from stream.kafka.publish import Pace, publish
+from stream.kafka.topics import ensure
+from stream.local.demo import purchases
+from stream.local.embedded_broker import EmbeddedBroker
+from stream.worker.poll_size import Stride
+from tests.kafka import kafka, missing
+
+EVENTS = 200_000
+SLOW_EVENTS = 40_000
+RUNS = 3
+TRIES = 3
+
+
+async def consume(broker: str, stride: Stride, fold: Callable[[list[object]], None]) -> float:
+    """Seconds from the first poll to the last of EVENTS records, polled as the stride says."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=broker,
+        enable_auto_commit=False,
+        fetch_max_bytes=16 << 20,
+        max_partition_fetch_bytes=16 << 20,
+    )
+    await consumer.start()
+    try:
+        partition = TopicPartition("clicks", 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        seen, started = 0, time.perf_counter()
+        while seen < EVENTS:
+            for records in (await consumer.getmany(timeout_ms=1000, max_records=stride.events)).values():
+                fold(records)
+                seen += len(records)
+        return time.perf_counter() - started
+    finally:
+        await consumer.stop()
+
+
+def raw(broker: str) -> float:
+    """Events a second: aiokafka alone."""
+    stride = worker_stride()
+    stride.events = Config().worker.poll_max_events
+    return EVENTS / asyncio.run(consume(broker, stride, lambda records: None))
+
+
+def worker_stride() -> Stride:
+    """The worker's."""
+    worker = Config().worker
+    return Stride(worker.poll_max_events, worker.fold_hold_ms / 1000)
+
+
+def ours(broker: str) -> float:
+    """Events a second: the worker's path up to and with the durable write."""
+    settings, decoder = StateSettings(), Decoder(Clicks())
+    with tempfile.TemporaryDirectory() as folder:
+        identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
+        store = Store(Path(folder) / "s", identity, settings)
+
+        stride = worker_stride()
+
+        def fold(records: list[object]) -> None:
+            began = time.perf_counter()
+            decoded = decoder.decode(records)  # type: ignore[arg-type]
+            store.apply(decoded.batch, records[-1].offset + 1)  # type: ignore[attr-defined]
+            stride.took(len(records), time.perf_counter() - began)
+
+        seconds = asyncio.run(consume(broker, stride, fold))
+        assert store.state.applied == EVENTS
+        store.close()
+    return EVENTS / seconds
+
+
+def rival(name: str, events: int) -> Callable[[str], float]:
+    """A rival runs in a process of its own and prints its events a second."""
+
+    def run(broker: str) -> float:
+        script = str(Path(__file__).with_name("ingest_rivals.py"))
+        words = [sys.executable, script, name, broker, str(events)]
+        for _ in range(TRIES):  # a new Kafka has no group coordinator for a moment, and Faust dies of it
+            done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+            if done.returncode == 0:
+                return float(done.stdout.split()[-1])
+        raise RuntimeError(f"{name} came to no figure: {done.stderr[-2000:]}")
+
+    return run
+
+
+def main() -> None:
+    """Print medians and ratios."""
+    runs = {"raw": raw, "ours": ours, "take": rival("take", SLOW_EVENTS), "table": rival("table", SLOW_EVENTS)}
+    if find_spec("quixstreams") is None:
+        print("quixstreams is not installed (make bench does): no such rival in this run", file=sys.stderr)
+    elif reason := missing():
+        print(f"{reason}: the embedded broker is used, which Quix Streams cannot be run on", file=sys.stderr)
+    else:
+        runs["quix"] = rival("quix", EVENTS)
+    with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
+        config = Config(broker=broker, topics=Topics(partitions=1))
+        ensure(config)
+        clicks = purchases(EVENTS).clicks
+        asyncio.run(publish(config, "clicks", clicks, "user", Pace(None)))
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(RUNS):
+            for name, run in runs.items():
+                rates[name].append(run(broker))
+                print(f"{name}: {rates[name][-1]:,.0f} events/s", file=sys.stderr)
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    document = {
+        "events": EVENTS,
+        "ratios": {f"ours/{n}": round(medians["ours"] / medians[n], 2) for n in medians if n != "ours"},
+        "events_per_s": {n: [round(r) for r in sorted(found)] for n, found in rates.items()},
+    }
+    print(json.dumps(document))
+
+
+@contextmanager
+def broker_for(folder: Path) -> Iterator[str]:
+    """The Kafka at KAFKA_HOME, else the embedded broker."""
+    if missing() is None:
+        with kafka() as address:
+            yield address
+    else:
+        with EmbeddedBroker(folder) as embedded:
+            yield embedded.address
+
+
+if __name__ == "__main__":
+    main()

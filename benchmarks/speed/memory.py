@@ -1,0 +1,191 @@
+"""Memory and disk of a worker's state as events go by; how soon it answers after a restart, or from a checkpoint.
+
+Synthetic events of `--users` users and `--items` items, popular ones more often, go to the stores of `--partitions`
+partitions as a worker applies them. RSS is the process's, with all that a worker imports, without Kafka's buffers and
+without a model: it has no version to serve. Then, over the same stores, in seconds of the clock and of the processor:
+
+    replay     folding all events again: what was spent on it the first time, without reading them from Kafka
+    restart    a new process opens the stores and makes one recommendation (by popularity), imports and all
+    restore    all partitions from their checkpoints in the artifact store (a path), every file verified, and opened
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import stream.worker.service  # noqa: F401  what a worker imports is part of what it needs
+from benchmarks.speed.synthetic import Synthetic
+from state.checkpoint import CheckpointStore, take
+from state.identity import Identity
+from state.pending import Debt
+from state.settings import StateSettings
+from state.store import Store
+from stream.config import Config
+from stream.worker.ranker import Ranker
+
+BATCH = 10_000
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+SAMPLES = 20
+PARTS = {
+    "memtables": "rocksdb.cur-size-all-mem-tables",
+    "indexes and filters": "rocksdb.estimate-table-readers-mem",
+}
+
+
+class Clock:
+    """Seconds of the clock and of the processor since it was made, children's included."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), self._cpu()
+
+    def spent(self) -> dict[str, float]:
+        """Both."""
+        now = time.perf_counter(), self._cpu()
+        return {name: round(b - a, 2) for name, a, b in zip(("wall", "cpu"), self._began, now, strict=True)}
+
+    def _cpu(self) -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def rss_mb() -> float:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
+
+
+def identity_of(number: int, partitions: int) -> Identity:
+    """Of a partition of this benchmark's log."""
+    settings = StateSettings()
+    return Identity("bench", "clicks", number, partitions, settings.sequence_events, settings.neighbours_per_item)
+
+
+def opened(folder: Path, partitions: int) -> dict[int, Store]:
+    """The stores."""
+    settings = StateSettings()
+    return {n: Store(folder / f"clicks-{n}", identity_of(n, partitions), settings) for n in range(partitions)}
+
+
+def closed(stores: dict[int, Store]) -> None:
+    """Close the stores."""
+    for store in stores.values():
+        store.close()
+
+
+def size(folder: Path) -> int:
+    """Bytes on disk."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
+    """Resident memory, and what RocksDB says of its own, in MB."""
+    found: dict[str, float] = {"events": events, "rss": round(rss_mb())}
+    for name, asked in PARTS.items():
+        columns = [column for store in stores.values() for column in (store._db, *store._column.values())]
+        found[name] = round(sum(column.property_int_value(asked) or 0 for column in columns) / 1e6)
+    print(found, file=sys.stderr, flush=True)
+    return found
+
+
+def filled(stores: dict[int, Store], asked: argparse.Namespace) -> tuple[list[dict[str, float]], dict[str, float], int]:
+    """Fold all events; samples on the way, what it took, and a user of partition 0."""
+    drawn = Synthetic(asked.users, asked.items, asked.partitions)
+    batches, samples = asked.events // BATCH, [sample(stores, 0)]
+    took = {"wall": 0.0, "cpu": 0.0}
+    user = 0
+    for number in range(batches):
+        store = stores[number % asked.partitions]
+        start = store.state.next_offset
+        batch = drawn.batch(number % asked.partitions, start, BATCH)
+        clock = Clock()
+        store.apply(batch, start + BATCH)
+        store.record_answers([(user, b"") for user in store.owed.take(BATCH)])
+        for name, spent in clock.spent().items():
+            took[name] += spent
+        if number % asked.partitions == 0:
+            user = int(batch.events["user"][-1])
+        if (number + 1) % max(batches // SAMPLES, 1) == 0:
+            samples.append(sample(stores, (number + 1) * BATCH))
+    return samples, took, user
+
+
+def answered(folder: Path, partitions: int, user: int) -> None:
+    """What a restarted worker does until its first recommendation."""
+    stores = opened(folder, partitions)
+    debt = Debt(0, stores[0].state.next_offset - 1, -1)
+    [answer] = Ranker(Config(), stores, None).answer(0, {user: debt})
+    assert answer.user_id
+    closed(stores)
+
+
+def restored(folder: Path, partitions: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Copy every partition to an artifact store and back: what either took."""
+    settings, artifacts = StateSettings(), str(folder / "artifacts")
+    stores, clock = opened(folder, partitions), Clock()
+    for number, store in stores.items():
+        take(store, folder / f"copy-{number}")
+        assert CheckpointStore(artifacts, identity_of(number, partitions)).upload(folder / f"copy-{number}", settings)
+        shutil.rmtree(folder / f"copy-{number}")
+    uploaded = clock.spent()
+    closed(stores)
+    clock = Clock()
+    for number in range(partitions):
+        checkpoints = CheckpointStore(artifacts, identity_of(number, partitions))
+        checkpoints.restore(checkpoints.usable()[0], folder / "elsewhere" / f"clicks-{number}")
+    closed(opened(folder / "elsewhere", partitions))
+    return uploaded, clock.spent()
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--events", type=int, default=10_000_000)
+    parse.add_argument("--users", type=int, default=1_000_000)
+    parse.add_argument("--items", type=int, default=200_000)
+    parse.add_argument("--partitions", type=int, default=8)
+    parse.add_argument("--folder", type=Path, help="where to write; a temporary directory if not given")
+    parse.add_argument("--answer", type=int, metavar="USER", help=argparse.SUPPRESS)
+    asked = parse.parse_args()
+    if asked.answer is not None:
+        answered(asked.folder, asked.partitions, asked.answer)
+        return
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        folder = Path(name)
+        stores = opened(folder, asked.partitions)
+        samples, replay, user = filled(stores, asked)
+        known = sum(s.state.users for s in stores.values())
+        edges = sum(s.state.edges for s in stores.values())
+        closed(stores)
+        disk = size(folder)
+        clock = Clock()
+        words = ["--folder", str(folder), "--partitions", str(asked.partitions), "--answer", str(user)]
+        subprocess.run([sys.executable, "-m", "benchmarks.speed.memory", *words], check=True)
+        restart = clock.spent()
+        uploaded, restore = restored(folder, asked.partitions)
+    before_mb, rss = samples[0]["rss"], [s["rss"] for s in samples]
+    seconds: dict[str, Any] = {"replay": replay, "restart": restart, "upload": uploaded, "restore": restore}
+    document = {
+        "ratios": {
+            f"{name}/replay": {by: round(took[by] / replay[by], 4) for by in took}
+            for name, took in (("restart", restart), ("restore", restore))
+        },
+        "edges": edges,
+        "users": known,
+        "rss_mb": {"imports and empty stores": before_mb, "on the way": rss[1:], "most": max(rss)},
+        "rocksdb_mb": {name: [s[name] for s in samples[1:]] for name in PARTS},
+        "bytes_per_user": {"disk": round(disk / known), "memory": round((rss[-1] - before_mb) * 1e6 / known)},
+        "bytes_per_edge_on_disk": round(disk / edges, 1),
+        "seconds": {name: {by: round(s, 1) for by, s in took.items()} for name, took in seconds.items()},
+    }
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Peak memory and seconds of learning a first version over a million items: `python -m
+benchmarks.speed.million_items`."""
+
+import argparse
+import json
+import resource
+import time
+
+import numpy as np
+import torch
+
+from model.learning.cycle import learn
+from model.learning.training import moves_lazily
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import EVENT
+from state.graph import MemoryGraph
+from state.sequences import from_events
+from state.settings import StateSettings
+
+STEPS = 10
+
+
+def peak_bytes() -> int:
+    """The most memory this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """One epoch of warm-up, one of joint training, the fusion weights, the last epoch."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--items", type=int, default=1_000_000)
+    parse.add_argument("--users", type=int, default=120_000)
+    parse.add_argument("--loss", choices=("sampled", "scalable"), default="sampled")
+    parse.add_argument("--lazy-items", type=int, default=TrainingSettings().lazy_items)
+    parse.add_argument("--holdout-events", type=int, default=500)
+    asked = parse.parse_args()
+    draw = np.random.default_rng(0)
+    events = np.zeros(asked.users * STEPS, EVENT)
+    events["user"] = np.tile(np.arange(1, asked.users + 1), STEPS)
+    events["item"] = 1 + draw.permutation(len(events)) % asked.items  # every item is met
+    events["ts"] = 1_600_000_000_000 + np.arange(len(events)) * 1000
+    sequences = from_events(events)
+    names = {item: str(item) for item in np.unique(events["item"]).tolist()}
+    before = peak_bytes()
+    started = time.monotonic()
+    trained = learn(
+        None, None, sequences, names, MemoryGraph(StateSettings()).rows,
+        model=ModelSettings(), ranking=RankingSettings(), state=StateSettings(neighbours_per_item=8), seed=0,
+        training=TrainingSettings(
+            warm_up_epochs=1, epochs=1, last_epochs=1, loss=asked.loss, holdout_events=asked.holdout_events,
+            lazy_items=asked.lazy_items,
+        ),
+    )  # fmt: skip
+    found = {
+        "items": len(trained.vocabulary),
+        "events": len(events),
+        "loss": asked.loss,
+        "peak_mb": {"before": before >> 20, "learned": peak_bytes() >> 20},
+        "table_mb": trained.model.items.weight.numel() * 4 >> 20,
+        "seconds": round(time.monotonic() - started, 1),
+        "lazy": moves_lazily(TrainingSettings(loss=asked.loss, lazy_items=asked.lazy_items), asked.items),
+        "warm_up_and_joint_s": round(trained.metrics["train_s"], 1),
+        "last_s": round(trained.metrics["last_s"], 1),
+        "threads": torch.get_num_threads(),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""BERT4Rec: a Transformer that sees both sides fills in masked items (Sun et al., 2019, arXiv 1904.06690).
+
+    x_t = (E[i_t], or the mask's row m) + P[T - t]  blocks of model/encoders/transformer.py, not causal
+    h_t = LN(x_t)                                   scores of the item under the mask at t = E h_t
+    h_u = h at a mask put behind the newest item
+
+Positions count back from the newest. In training each item is masked with probability `mask_share`, in half of the
+histories the newest one alone, which is what serving asks for.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.encoders.histories import Examples, Histories, Packed
+from model.encoders.sequence_encoder import SequenceEncoder
+from model.encoders.transformer import Block
+from model.settings import ModelSettings
+
+
+class BERT4Rec(SequenceEncoder):
+    """Encodes packed histories in which index 0 stands for a masked item; rows come from outside, as for SASRec.
+
+    >>> from model.encoders.histories import pack
+    >>> encoder = BERT4Rec(ModelSettings(dim=4, sequence_encoder="bert4rec")).eval()
+    >>> encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50).items.tolist()
+    [5, 6, 7, 0]
+    >>> packed = pack(encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50))
+    >>> encoder(torch.zeros(len(packed.items), 4), packed)[packed.last].shape
+    torch.Size([1, 4])
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self.dropout, self.mask_share = settings.dropout, settings.mask_share
+        self.ages = nn.Embedding(settings.sequence_events, settings.dim)
+        nn.init.normal_(self.ages.weight, std=0.02)
+        self.mask = nn.Parameter(torch.randn(settings.dim) * settings.init_std)
+        self.blocks = nn.ModuleList(Block(settings, causal=False) for _ in range(settings.layers))
+        self.norm = nn.LayerNorm(settings.dim)
+
+    def forward(self, rows: Tensor, packed: Packed) -> Tensor:
+        """Item rows [T, d] of packed tokens -> encodings [T, d]; every token has seen every other of its user."""
+        rows = torch.where((packed.items == 0)[:, None], self.mask, rows)
+        x = F.dropout(rows + self.ages(packed.ages), self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x, packed)
+        encoded: Tensor = self.norm(x)
+        return encoded
+
+    def asked(self, histories: Histories, limit: int) -> Histories:
+        """What is encoded to ask for the next item: the newest items with a mask behind them."""
+        histories = histories.newest(limit - 1)
+        return Histories(
+            histories.indptr + np.arange(len(histories) + 1), np.insert(histories.items, histories.indptr[1:], 0)
+        )
+
+    def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
+        """Masked items are to be predicted; at least one a history."""
+        histories = histories.newest(limit)
+        masked = draw.random(len(histories.items)) < self.mask_share
+        newest_alone = np.repeat(draw.random(len(histories)) < 0.5, histories.lengths)
+        masked[newest_alone] = False
+        masked[histories.indptr[1:] - 1] |= newest_alone[histories.indptr[1:] - 1]
+        without = ~np.logical_or.reduceat(masked, histories.indptr[:-1])
+        masked[histories.indptr[1:][without] - 1] = True
+        predicted = np.flatnonzero(masked)
+        return Examples(
+            Histories(histories.indptr, np.where(masked, 0, histories.items)), predicted, histories.items[predicted]
+        )

@@ -1,0 +1,139 @@
+"""Users' histories as the encoders read them: item indices, ragged, packed so that little time goes to padding."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.encoders.vocabulary import Indices, Vocabulary
+from model.settings import MOST_EVENTS
+from state.events import Floats, Ints
+from state.sequences import Sequences
+
+LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MOST_EVENTS])
+"""Padded lengths: one attention call each, about 7% of it padding."""
+
+
+class Histories(NamedTuple):
+    """Ragged item indices: user `r` owns `items[indptr[r]:indptr[r + 1]]`, oldest first, no index 0."""
+
+    indptr: Indices
+    items: Indices
+    ts: Ints | None = None
+    """When each was clicked, ms, where that is known."""
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def lengths(self) -> Indices:
+        """Items of each user."""
+        return np.diff(self.indptr)
+
+    @property
+    def users(self) -> Indices:
+        """[items] which user owns each."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def ages(self) -> Indices:
+        """[items] steps each lies back from its user's newest, which has 0."""
+        return np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
+
+    def fading(self, half_life_s: float) -> Floats:
+        """[items] what each counts: half of what a click a half-life later does, 1 on the mean; at 0 all alike."""
+        if not half_life_s or not len(self.items):
+            return np.ones(len(self.items), np.float32)
+        if self.ts is None:
+            raise ValueError("histories without times cannot fade")
+        weight = np.exp2((self.ts - self.ts.max()) / 1000.0 / half_life_s)
+        fading: Floats = (weight / weight.mean()).astype(np.float32)
+        return fading
+
+    def places(self, rows: Indices) -> Indices:
+        """Where the items of these users lie, user after user."""
+        lengths = self._lengths_of(rows)
+        return np.arange(lengths.sum()) + np.repeat(self.indptr[rows] - np.cumsum(lengths) + lengths, lengths)
+
+    def take(self, rows: Indices) -> "Histories":
+        """Only these users, in this order."""
+        return self._at(self._lengths_of(rows), self.places(rows))
+
+    def newest(self, limit: int) -> "Histories":
+        """Each history cut to its newest `limit` items."""
+        lengths = np.minimum(self.lengths, limit)
+        return self._at(lengths, np.arange(lengths.sum()) + np.repeat(self.indptr[1:] - np.cumsum(lengths), lengths))
+
+    def _lengths_of(self, rows: Indices) -> Indices:
+        return self.indptr[rows + 1] - self.indptr[rows]  # not all users' lengths: this is done for every batch
+
+    def _at(self, lengths: Indices, places: Indices) -> "Histories":
+        ts = None if self.ts is None else self.ts[places]
+        return Histories(np.concatenate([[0], np.cumsum(lengths)]), self.items[places], ts)
+
+
+def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
+    """Sequences as indices; items the vocabulary does not know are left out."""
+    items = vocabulary.lookup(sequences.steps["item"])
+    known = items > 0
+    kept = np.concatenate([[0], np.cumsum(known)])
+    return Histories(kept[sequences.indptr], items[known], sequences.steps["ts"][known])
+
+
+class Examples(NamedTuple):
+    """What a sequence encoder is trained on: inputs, and which of their items it is to predict."""
+
+    inputs: Histories
+    predicted: Indices
+    """[N] positions in `inputs.items` whose encodings predict."""
+    targets: Indices
+    """[N] the items to be predicted."""
+
+
+class Packed(NamedTuple):
+    """A batch on one token axis, users of equal padded length side by side."""
+
+    items: Tensor
+    """[T] item index, 0 = padding or a masked item."""
+    positions: Tensor
+    """[T] position counted from the oldest item read, which is 0."""
+    ages: Tensor
+    """[T] position counted back from the newest, which is 0."""
+    groups: list[tuple[int, int]]
+    """(users, padded length) in the order of the token axis."""
+    real: Tensor
+    """[T] whether it is a token of a history, masked or not; False for padding."""
+    tokens: Tensor
+    """[E] where each item of the batch lies on the token axis, history after history."""
+    last: Tensor
+    """[B] where each user's newest item lies."""
+
+
+def pack(histories: Histories) -> Packed:
+    """Pack a batch; every history has 1 to MOST_EVENTS items."""
+    lengths = histories.lengths
+    padded = LENGTHS[np.searchsorted(LENGTHS, lengths)]
+    order = np.argsort(padded, kind="stable")
+    start = np.zeros(len(lengths), np.int64)
+    start[order] = np.cumsum(padded[order]) - padded[order]
+    within = np.arange(lengths.sum()) - np.repeat(histories.indptr[:-1], lengths)
+    tokens = np.repeat(start, lengths) + within
+    items = np.zeros(padded.sum(), np.int64)
+    positions = np.zeros_like(items)
+    items[tokens] = histories.items
+    positions[tokens] = within
+    ages = np.zeros_like(items)
+    ages[tokens] = np.repeat(lengths, lengths) - 1 - within
+    real = np.zeros(len(items), bool)
+    real[tokens] = True
+    groups = [(int(n), int(length)) for length, n in zip(*np.unique(padded, return_counts=True), strict=True)]
+    return Packed(
+        torch.from_numpy(items),
+        torch.from_numpy(positions),
+        torch.from_numpy(ages),
+        groups,
+        torch.from_numpy(real),
+        torch.from_numpy(tokens),
+        torch.from_numpy(start + lengths - 1),
+    )

@@ -1,0 +1,158 @@
+"""LightGCN: users and items are what their neighbours are, a few hops away (He et al., 2020, arXiv 2002.02126).
+
+    x⁰ = [user rows; E]        xᵏ⁺¹ = D^-½ A D^-½ xᵏ        x = mean of x⁰ … xᴸ
+    BPR: Σ_(u,i) -log σ(x_u·x_i - x_u·x_j)                  j among the batch's shared negatives
+
+A is the bipartite graph; an edge halves with every `graph_half_life_s` that it is older than the newest of all. Every
+step sends messages over all of it: several times UltraGCN's cost (`benchmarks/speed/epoch_profile.py`).
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import LGConv
+
+from model.encoders.histories import Histories
+from model.encoders.vocabulary import Indices
+from model.settings import TrainingSettings
+
+
+class Edges(NamedTuple):
+    """Edges of a batch of users."""
+
+    users: Indices
+    wanted: list[Tensor]
+    """Empty: rows are taken after propagation, from the whole table."""
+    user: Tensor
+    """[M] position of the edge's user in the batch."""
+    item: Tensor
+    """[M] its item."""
+    against: Tensor
+    """[M] which of the batch's negatives it is set against."""
+
+
+class LightGCN:
+    """The loss on the bipartite graph of these histories, and the user rows, which exist in training only.
+
+    >>> table, drawn = nn.Embedding(4, 8), torch.tensor([1, 2])
+    >>> histories = Histories(np.array([0, 2, 5]), np.array([3, 1, 1, 2, 3]))
+    >>> graph = LightGCN(histories, table, torch.zeros(2, 8), TrainingSettings())
+    >>> loss, view = graph.loss(graph.draw(np.array([0, 1]), torch.Generator()), [], drawn, table(drawn))
+    >>> loss.shape, view.shape
+    (torch.Size([]), torch.Size([2, 8]))
+    """
+
+    touches_every_row = True
+
+    def __init__(
+        self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
+    ) -> None:
+        self._settings = settings
+        self._table = table
+        self._histories = histories.newest(settings.graph_events)
+        self._conv = LGConv(normalize=False)
+        self._adjacency = normalised(self._histories, table.num_embeddings, settings.graph_half_life_s)
+        self.users = DenseRows(user_rows, settings.graph_learning_rate)
+
+    def draw(self, users: Indices, generator: torch.Generator) -> Edges:
+        """The edges of these users, each set against one negative."""
+        batch = self._histories.take(users)
+        against = torch.randint(2**31, (len(batch.items),), generator=generator)
+        user = torch.from_numpy(batch.users)
+        return Edges(users, [], user, torch.from_numpy(batch.items), against)
+
+    def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss an edge against x_j of the shared negatives `drawn` [K]; and the view x_u [B, d]."""
+        x = self._propagated()
+        own = x[torch.from_numpy(edges.users)]
+        if not len(edges.user):
+            return own.sum() * 0.0, own
+        mine, item = own[edges.user], x[len(self.users.rows) + edges.item]
+        against = x[len(self.users.rows) + drawn[edges.against % len(drawn)]]
+        apart = (mine * (item - against)).sum(1)
+        return -F.logsigmoid(apart).mean(), own
+
+    def view(self, users: Indices) -> Tensor:
+        """x_u of these users, [B, d]."""
+        return self._propagated()[torch.from_numpy(users)]
+
+    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """x_i of these items, [N, d]."""
+        return self._propagated()[len(self.users.rows) + items]
+
+    def item_rows(self) -> Tensor:
+        """x_i of all items: E itself was learned to be good only after the messages."""
+        return self._propagated()[len(self.users.rows) :]
+
+    def _propagated(self) -> Tensor:
+        first = torch.cat([self.users.rows, self._table.weight])
+        summed, layer = first, first
+        for _ in range(self._settings.lightgcn_layers):
+            layer = Messages.apply(layer, self._conv, self._adjacency)  # type: ignore[no-untyped-call]
+            summed = summed + layer
+        return summed / (self._settings.lightgcn_layers + 1)
+
+    def step(self) -> None:
+        """Move the users' rows; the table is the caller's."""
+        self.users.step()
+
+
+class Messages(torch.autograd.Function):
+    """One layer, x ↦ A x, whose gradient is A g: A is symmetric, and to transpose it would double a step's cost."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: LGConv, adjacency: Tensor) -> Tensor:
+        """A x."""
+        ctx.conv, ctx.adjacency = conv, adjacency
+        messages: Tensor = conv(x, adjacency)
+        return messages
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """A g."""
+        return ctx.conv(gradients[0].contiguous(), ctx.adjacency), None, None
+
+
+class DenseRows:
+    """User rows under Adam, all of them touched by every step."""
+
+    def __init__(self, rows: Tensor, learning_rate: float) -> None:
+        self.rows = nn.Parameter(rows)
+        self.begin(learning_rate)
+
+    @torch.no_grad()
+    def scale(self, factor: Tensor) -> None:
+        """Multiply all rows."""
+        self.rows.mul_(factor)
+
+    def begin(self, learning_rate: float) -> None:
+        """Begin the moments anew."""
+        self._optimiser = torch.optim.Adam([self.rows], learning_rate, fused=True)
+
+    def step(self) -> None:
+        """One Adam step."""
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+
+
+def normalised(histories: Histories, items: int, half_life_s: float) -> Tensor:
+    """D^-½ A D^-½ over users, then items, as a sparse CSR tensor [U + items, U + items]."""
+    users, edges = len(histories), histories.fading(half_life_s).astype(np.float64)
+    one_way = sp.coo_matrix((edges, (histories.users, users + histories.items)), shape=(users + items,) * 2)
+    both = (one_way + one_way.T).tocsr()
+    scale = 1.0 / np.sqrt(np.maximum(np.asarray(both.sum(1)).ravel(), 1e-9))
+    both = sp.diags(scale) @ both @ sp.diags(scale)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # said in every trainer's log
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(both.indptr.astype(np.int64)),
+            torch.from_numpy(both.indices.astype(np.int64)),
+            torch.from_numpy(both.data.astype(np.float32)),
+            both.shape,
+            check_invariants=True,
+        )

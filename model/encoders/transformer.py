@@ -1,0 +1,60 @@
+"""A Transformer block on packed histories, causal or not (Vaswani et al., 2017, arXiv 1706.03762).
+
+    x = x + W_o [softmax(Q_h K_hᵀ / √(d/H)) V_h]_h        Q_h, K_h, V_h of LN(x), [t, d/H] each; H heads
+    x = x + W_2 relu(W_1 LN(x))                           all W are [d, d]
+
+The norms come before, not after (Xiong et al., 2020, arXiv 2002.04745). Output projections are zero at first, so that a
+block starts as the identity.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.encoders.histories import Packed
+from model.settings import ModelSettings
+
+
+class Block(nn.Module):
+    """One block on packed tokens, [T, d] -> [T, d].
+
+    >>> from model.encoders.histories import Histories, pack
+    >>> packed = pack(Histories([0, 2, 5], [3, 1, 1, 2, 3]))
+    >>> block, x = Block(ModelSettings(dim=4), causal=True), torch.randn(len(packed.items), 4)
+    >>> torch.equal(block(x, packed), x)
+    True
+    """
+
+    def __init__(self, settings: ModelSettings, *, causal: bool) -> None:
+        super().__init__()
+        d = settings.dim
+        self.causal, self.heads, self.dropout = causal, settings.heads, settings.dropout
+        self.norm_attention, self.norm_forward = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.widen, self.narrow = nn.Linear(d, d), nn.Linear(d, d)
+        for layer in (self.qkv, self.widen):
+            nn.init.normal_(layer.weight, std=d**-0.5)
+            nn.init.zeros_(layer.bias)
+        for layer in (self.out, self.narrow):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, packed: Packed) -> Tensor:
+        d = x.shape[1]
+        sizes = [users * length for users, length in packed.groups]
+        qkv = self.qkv(self.norm_attention(x))
+        attended = []
+        parts = zip(torch.split(qkv, sizes), torch.split(packed.real, sizes), packed.groups, strict=True)
+        for part, real, (users, length) in parts:
+            q, k, v = (
+                t.view(users, length, self.heads, d // self.heads).transpose(1, 2)
+                for t in torch.split(part.view(users, length, 3 * d), d, 2)
+            )
+            if self.causal:  # padding lies behind the last item, where nothing looks
+                mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            else:
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real.view(users, 1, 1, length))
+            attended.append(mixed.transpose(1, 2).reshape(users * length, d))
+        x = x + F.dropout(self.out(torch.cat(attended)), self.dropout, self.training)
+        forward = self.narrow(F.relu(self.widen(self.norm_forward(x))))
+        return x + F.dropout(forward, self.dropout, self.training)

@@ -1,0 +1,187 @@
+"""UltraGCN, the graph encoder: link prediction weighted by degree, no message passing.
+
+Mao et al., 2021, arXiv 2110.15114.
+
+    L_C, L_O   Σ_(u,i) a_ui (w1 + w2 β_ui) softplus(-e_u·e_i)
+                 +  γ · mean over negatives of (w3 + w4 β_uj) softplus(e_u·e_j), once for each edge of u
+               β_ui = sqrt((d_u + 1) / (d_i + 1)) / d_u
+    L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
+
+G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
+is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui halves with every
+`graph_half_life_s` that the edge is older than the newest of all, and is 1 on the mean of all edges.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.encoders.histories import Histories
+from model.encoders.vocabulary import Indices
+from model.settings import TrainingSettings
+
+
+class Edges(NamedTuple):
+    """Edges of a batch of users."""
+
+    users: Indices
+    """[B] rows of the users."""
+    wanted: list[Tensor]
+    """Item indices whose rows the loss needs: [M] the edges' items, [M] one neighbour of each, drawn by ω."""
+    user: Tensor
+    """[M] position of the edge's user in the batch."""
+    link: Tensor
+    """[M] a_ui (w1 + w2 β_ui)."""
+    fading: Tensor
+    """[M] a_ui."""
+    weight: Tensor
+    """[M] Σ ω over the item's neighbours."""
+
+
+class UltraGCN:
+    """The loss on the bipartite graph of these histories, and the user rows, which exist in training only.
+
+    >>> table, drawn = nn.Embedding(4, 8), torch.tensor([1, 2])
+    >>> histories = Histories(np.array([0, 2, 5]), np.array([3, 1, 1, 2, 3]))
+    >>> graph = UltraGCN(histories, table, torch.zeros(2, 8), TrainingSettings())
+    >>> edges = graph.draw(np.array([0, 1]), torch.Generator().manual_seed(0))
+    >>> loss, view = graph.loss(edges, [table(wanted) for wanted in edges.wanted], drawn, table(drawn))
+    >>> loss.shape, view.shape
+    (torch.Size([]), torch.Size([2, 8]))
+    """
+
+    touches_every_row = False
+
+    def __init__(
+        self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
+    ) -> None:
+        self._settings = settings
+        self._histories = histories.newest(settings.graph_events)
+        self._fading = torch.from_numpy(self._histories.fading(settings.graph_half_life_s))
+        degree = torch.from_numpy(self._histories.lengths).float()
+        clicks = torch.from_numpy(np.bincount(self._histories.items, minlength=table.num_embeddings)).float()
+        self._degree, self._table = degree, table
+        self._of_user, self._of_item = (degree + 1).sqrt() / degree.clamp(min=1), (clicks + 1).rsqrt()
+        nodes, weights = co_occurring(self._histories, table.num_embeddings - 1, settings.neighbours)
+        self._nodes = torch.from_numpy(nodes)
+        self._cumulated = torch.from_numpy(weights).cumsum(1)
+        self.users = LazyRows(user_rows, settings.graph_learning_rate)
+
+    def draw(self, users: Indices, generator: torch.Generator) -> Edges:
+        """The edges of these users, with one neighbour drawn for each."""
+        settings, at = self._settings, self._histories.places(users)
+        item, fading = torch.from_numpy(self._histories.items[at]), self._fading[torch.from_numpy(at)]
+        user = torch.repeat_interleave(self._degree[torch.from_numpy(users)].long())
+        beta = self._of_user[torch.from_numpy(users)][user] * self._of_item[item]
+        link = fading * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
+        return Edges(users, [item, self._neighbour(item, generator)], user, link, fading, self._cumulated[item, -1])
+
+    def _neighbour(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """One neighbour of each item, drawn in proportion to ω; 0 for an item without any."""
+        cumulated = self._cumulated[items]
+        drawn = torch.rand(len(items), 1, generator=generator) * cumulated[:, -1:]
+        slot = (drawn > cumulated).sum(1, keepdim=True).clamp(max=cumulated.shape[1] - 1)
+        return self._nodes[items].gather(1, slot)[:, 0]
+
+    def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss an edge, from rows of what was wanted and of shared negatives [K, d]; and the view e_u [B, d]."""
+        settings = self._settings
+        own = self.view(edges.users)
+        if not len(edges.user):
+            return own.sum() * 0.0, own
+        items, neighbours = rows
+        mine = own[edges.user]
+        links = (edges.link * F.softplus(-(mine * items).sum(1))).sum()
+        # One row of negatives a user serves all of the user's edges.
+        users = torch.from_numpy(edges.users)
+        beta = torch.outer(self._of_user[users], self._of_item[drawn])
+        repelled = (settings.ultragcn_w3 + settings.ultragcn_w4 * beta) * F.softplus(own @ negatives.T)
+        apart = (self._degree[users] * repelled.mean(1)).sum()
+        beside = (edges.fading * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
+        total = links + settings.negative_weight * apart + settings.item_item_weight * beside
+        return total / len(edges.user), own
+
+    def view(self, users: Indices) -> Tensor:
+        """e_u of these users, [B, d]."""
+        return self.users.leaf(torch.from_numpy(users))
+
+    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """What the items' neighbours are, one drawn for each, [N, d]; an item without any is its own."""
+        neighbours = self._neighbour(items, generator)
+        rows: Tensor = self._table(torch.where(neighbours > 0, neighbours, items))
+        return rows
+
+    def item_rows(self) -> Tensor:
+        """E itself: no messages are sent."""
+        return self._table.weight
+
+    def step(self) -> None:
+        """Move the users' rows; the table is the caller's."""
+        self.users.step()
+
+
+def co_occurring(histories: Histories, items: int, count: int) -> tuple[Indices, npt.NDArray[np.float32]]:
+    """Each item's `count` strongest neighbours and their ω, both [items + 1, count]; weight 0 in empty slots."""
+    users = histories.users
+    ones = np.ones(len(users), np.float32)
+    adjacency = sp.csr_matrix((ones, (users, histories.items)), shape=(len(histories), items + 1))
+    adjacency.data[:] = 1.0
+    together = (adjacency.T @ adjacency).tocoo()
+    mass = np.asarray(together.sum(1)).ravel()
+    alone = np.zeros(items + 1, np.float32)
+    diagonal = together.row == together.col
+    alone[together.row[diagonal]] = together.data[diagonal]
+    row, col, data = (a[~diagonal] for a in (together.row, together.col, together.data))
+    omega = data / np.maximum(mass[row] - alone[row], 1e-9) * np.sqrt(mass[row] / mass[col])
+    order = np.lexsort((-omega, row))
+    row, col, omega = row[order], col[order], omega[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = rank < count
+    nodes, weights = np.zeros((items + 1, count), np.int64), np.zeros((items + 1, count), np.float32)
+    nodes[row[kept], rank[kept]] = col[kept]
+    weights[row[kept], rank[kept]] = omega[kept]
+    return nodes, weights
+
+
+class LazyRows:
+    """User rows under Adam that touches only a batch's rows."""
+
+    def __init__(self, rows: Tensor, learning_rate: float) -> None:
+        self.rows = rows
+        self.begin(learning_rate)
+
+    @torch.no_grad()
+    def scale(self, factor: Tensor) -> None:
+        """Multiply all rows."""
+        self.rows *= factor
+
+    def begin(self, learning_rate: float) -> None:
+        """Begin the moments anew."""
+        self._learning_rate = learning_rate
+        self._mean, self._square = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
+        self._step = 0
+        self._leaf: Tensor | None = None
+
+    def leaf(self, at: Tensor) -> Tensor:
+        """The rows `at` as a leaf of the graph of autograd; `step` moves them."""
+        self._at, leaf = at, self.rows[at].requires_grad_()
+        self._leaf = leaf
+        return leaf
+
+    def step(self) -> None:
+        """One Adam step of the rows taken since the last one, if any were."""
+        leaf, self._leaf = self._leaf, None
+        if leaf is None or leaf.grad is None:
+            return
+        at = self._at
+        self._step += 1
+        mean = self._mean[at].lerp_(leaf.grad, 0.1)
+        square = self._square[at].lerp_(leaf.grad**2, 0.001)
+        self._mean[at], self._square[at] = mean, square
+        step = mean / (1 - 0.9**self._step) / ((square / (1 - 0.999**self._step)).sqrt() + 1e-8)
+        self.rows[at] = leaf.detach() - self._learning_rate * step

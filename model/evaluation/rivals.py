@@ -1,0 +1,65 @@
+"""What needs no training: scores of all items from counts of the past, to be beaten.
+
+Each takes the past once and gives scores [B, n + 1] for batches of histories, column 0 being padding.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from model.encoders.histories import Histories
+
+Scorer = Callable[[Histories], Tensor]
+
+
+def popularity(past: Histories, ts: np.ndarray, items: int, half_life_s: float | None = None) -> Scorer:
+    """Most popular items of the past; with a half-life, an event's weight halves with its age."""
+    weight = np.ones(len(ts)) if half_life_s is None else np.exp2((ts - ts.max()) / 1000.0 / half_life_s)
+    counts = torch.from_numpy(np.bincount(past.items, weight, minlength=items + 1).astype(np.float32))
+    return lambda histories: counts.expand(len(histories), -1).clone()
+
+
+def item_knn(past: Histories, items: int, age_decay: float) -> Scorer:
+    """Cosine of two items over the users who had both, summed over the history.
+
+    An item of the history counts `age_decay` for each step it lies further back.
+    """
+    users = past.users
+    had = sp.csr_matrix((np.ones(len(users), np.float32), (users, past.items)), shape=(len(past), items + 1))
+    had.data[:] = 1.0
+    together = (had.T @ had).tocsr()
+    degree = np.maximum(together.diagonal(), 1e-9)
+    together.setdiag(0)
+    scale = sp.diags(1.0 / np.sqrt(degree))
+    return _spoken((scale @ together @ scale).tocsr().astype(np.float32), items, age_decay)
+
+
+def transitions(past: Histories, items: int, window: int, age_decay: float) -> Scorer:
+    """How often an item followed those of the history within `window` steps, each counting 1 / lag.
+
+    An item of the history counts `age_decay` for each step it lies further back; at 0 the newest speaks alone.
+    """
+    users = past.users
+    left, right, weight = [], [], []
+    for lag in range(1, window + 1):
+        same = np.flatnonzero(users[lag:] == users[:-lag])
+        left.append(past.items[same])
+        right.append(past.items[same + lag])
+        weight.append(np.full(len(same), 1.0 / lag, np.float32))
+    shape = (items + 1, items + 1)
+    follows = sp.csr_matrix((np.concatenate(weight), (np.concatenate(left), np.concatenate(right))), shape=shape)
+    return _spoken(follows, items, age_decay)
+
+
+def _spoken(neighbours: sp.csr_matrix, items: int, age_decay: float) -> Scorer:
+    def score(histories: Histories) -> Tensor:
+        age = histories.ages
+        user = histories.users
+        weight = np.power(age_decay, age).astype(np.float32)
+        speaking = sp.csr_matrix((weight, (user, histories.items)), shape=(len(histories), items + 1))
+        return torch.from_numpy((speaking @ neighbours).toarray())
+
+    return score

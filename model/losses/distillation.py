@@ -1,0 +1,66 @@
+"""Against forgetting: of old sequences a candidate still says what the champion said (ADER, Mi et al., 2020).
+
+    L = L_new + λ · KL(champion ‖ candidate) on exemplars      λ = distil · √(old items / items · exemplars / new ones)
+
+λ grows with what there is to be kept and shrinks with what is new (arXiv 2007.12000, eq. 4). The champion speaks once,
+before training, and only for the items it puts first; the candidate's softmax is over those and shared negatives.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.encoders.create import Create
+from model.encoders.histories import Histories, pack
+from model.encoders.vocabulary import Indices
+
+SPOKEN_FOR = 100
+"""Items the champion puts first, of an exemplar."""
+CELLS = 1 << 23
+"""Scores of the champion made at once, at most."""
+
+
+def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int) -> float:
+    """λ of ADER's equation 4: `items` of which `old_items` were known before, `new` sequences beside the exemplars.
+
+    >>> round(adaptive(0.8, 90, 100, 1000, 4000), 6)
+    0.379473
+    """
+    return distil * math.sqrt(old_items / max(items, 1) * exemplars / max(new, 1))
+
+
+class Distillation:
+    """What the champion said of the exemplars, and what it costs to say otherwise."""
+
+    @torch.no_grad()
+    def __init__(self, champion: Create, exemplars: Histories, shared: Indices, weight: float, learners: int) -> None:
+        """`exemplars` have none but `shared` items, whose indices mean the same to champion and candidate; `learners`
+        are the sequences of an epoch, in which each exemplar is met about once."""
+        self.exemplars = exemplars.take(np.flatnonzero(exemplars.lengths > 0))
+        self._share = len(self.exemplars) / max(learners, 1)
+        self.weight = weight if len(shared) else 0.0
+        known, count = torch.from_numpy(shared), min(SPOKEN_FOR, len(shared))
+        self._first = torch.zeros(len(self.exemplars), count, dtype=torch.long)
+        self._said = torch.zeros(len(self.exemplars), count)
+        if not self.weight:
+            return
+        table, at_once = champion.items.weight[known].T, max(CELLS // len(shared), 1)
+        for start in range(0, len(self.exemplars), at_once):
+            at = np.arange(start, min(start + at_once, len(self.exemplars)))
+            best = (champion.encode(self.exemplars.take(at)) @ table).topk(count)
+            self._first[at], self._said[at] = known[best.indices], best.values.softmax(1)
+
+    def loss(self, model: Create, batch: int, negatives: Tensor, draw: np.random.Generator) -> Tensor | float:
+        """λ · KL on as many exemplars as belong to a batch of `batch` sequences; without a constant."""
+        count = min(math.ceil(batch * self._share), batch, len(self.exemplars))
+        if not count or not self.weight:
+            return 0.0
+        at = draw.integers(0, len(self.exemplars), count)
+        packed = pack(model.sequence.asked(self.exemplars.take(at), model.settings.sequence_events))
+        encoded = model.sequence(model.rows(packed.items), packed)[packed.last]
+        first = torch.einsum("bd,bkd->bk", encoded, model.rows(self._first[at]))
+        others = encoded @ model.rows(negatives).T
+        said = torch.cat([first, others], 1).log_softmax(1)[:, : first.shape[1]]
+        return -self.weight * (self._said[at] * said).sum(1).mean()

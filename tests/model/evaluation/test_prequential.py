@@ -1,0 +1,225 @@
+"""Test, then learn: what each row sees, what is counted, and that nothing is read ahead."""
+
+import numpy as np
+import pytest
+
+from model.evaluation import prequential as protocol
+from model.evaluation.global_temporal import as_events
+from model.evaluation.live_rivals import LIVE_RIVALS
+from model.evaluation.prequential import (
+    NOT_FOUND,
+    Every,
+    Never,
+    Served,
+    Settings,
+    Versions,
+    document,
+    prequential,
+    rolling,
+    run,
+)
+from model.evaluation.recorded_stream import Past
+from model.learning.gate import Verdict
+from model.ranking.fusion import MODEL_ALONE
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import Records, hash_id
+from state.settings import StateSettings
+
+TRAINING = TrainingSettings(warm_up_epochs=1, epochs=2, last_epochs=1, negatives=8)
+SETTINGS = Settings(ModelSettings(dim=8), TRAINING, RankingSettings(online_clicks=50), StateSettings())
+
+
+def stream(count: int = 420, seed: int = 0) -> Records:
+    draw = np.random.default_rng(seed)
+    users = [f"user-{u}" for u in draw.integers(0, 20, count)]
+    items = [f"item-{i}" for i in draw.integers(0, 10 + np.arange(count) // 20)]
+    return as_events(users, items, 1_500_000_000_000 + np.arange(count) * 1000)[0]
+
+
+def clicks(*pairs: str) -> Records:
+    """Events of "user item", a second apart."""
+    users, items = zip(*(p.split() for p in pairs), strict=True)
+    return as_events(list(users), list(items), 1_500_000_000_000 + np.arange(len(pairs)) * 1000)[0]
+
+
+def everything(events: Records) -> tuple[protocol.Tested, Versions]:
+    past = Past(SETTINGS.state)
+    past.arrive(events[:100])
+    versions = {"create": Versions(SETTINGS, Every(64)), "full retrain": Versions(SETTINGS, Every(128), "retrain")}
+    for learner in versions.values():
+        learner.begin(past)
+    rows = {name: Served(past, v, SETTINGS.ranking) for name, v in versions.items()}
+    rows |= {name: rival(past, 20) for name, rival in LIVE_RIVALS.items()}
+    return run(events, past, versions, rows), versions["create"]
+
+
+def shifted(events: Records) -> Records:
+    return np.concatenate([events[:292], events[310:]])
+
+
+def permuted(events: Records) -> Records:
+    changed = events.copy()
+    for name in ("user", "item"):
+        changed[name][292:] = np.random.default_rng(1).permutation(events[name][292:])
+    return changed
+
+
+@pytest.fixture(scope="module")
+def as_it_was() -> tuple[protocol.Tested, Versions]:
+    return everything(stream())
+
+
+@pytest.mark.parametrize("changed", [shifted, permuted])
+def test_what_comes_later_changes_nothing_before(as_it_was, changed):
+    (one, learned), (other, learned_otherwise) = as_it_was, everything(changed(stream()))
+    before = one.at < 292  # the end of a batch
+    assert before.sum() > 100
+    for name, ranks in one.ranks.items():
+        there = other.ranks[name][: before.sum()]
+        assert ranks[before].tolist() == there.tolist(), name
+        assert ranks[~before].tolist() != other.ranks[name][before.sum() :].tolist(), name
+    measured = [[c["metrics"]["ndcg@10"] for c in v.cycles] for v in (learned, learned_otherwise)]
+    assert measured[0][:4] == measured[1][:4]
+    assert measured[0] != measured[1]
+
+
+def test_a_candidate_that_the_gate_keeps_back_does_not_serve(monkeypatch):
+    real, verdicts = protocol.learn, iter([Verdict(True), Verdict(False, "kept"), Verdict(True)])
+    monkeypatch.setattr(protocol, "learn", lambda *a, **k: real(*a, **k)._replace(verdict=next(verdicts)))
+    events, past = stream(), Past(SETTINGS.state)
+    past.arrive(events[:300])
+    versions = Versions(SETTINGS, Every(50))
+    first = versions.begin(past)
+    past.arrive(events[300:350])
+    assert versions.look(past)
+    assert versions.serving is first
+    past.arrive(events[350:400])
+    assert versions.look(past)
+    assert versions.serving is not first
+    assert [c["promoted"] for c in versions.cycles] == [True, False, True]
+
+
+def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monkeypatch):
+    learned_from, real = [], protocol.learn
+    monkeypatch.setattr(
+        protocol,
+        "learn",
+        lambda *a, **k: learned_from.append(len(k["arrived"])) or real(*a, **k)._replace(verdict=Verdict(not a[0], "")),
+    )
+    events, past = stream(), Past(SETTINGS.state)
+    past.arrive(events[:300])
+    versions = Versions(SETTINGS, Every(50))
+    versions.begin(past)
+    for end in (350, 400):
+        past.arrive(events[past.count : end])
+        assert versions.look(past)
+    assert learned_from == [300, 50, 100]
+
+
+def test_a_model_that_stands_still_with_its_graph_says_the_same_whatever_came():
+    events, past = stream(), Past(SETTINGS.state)
+    past.arrive(events[:300])
+    versions = Versions(SETTINGS, Never())
+    versions.begin(past)
+    still, live = (Served(past, versions, RankingSettings(), live=live) for live in (False, True))
+    asked = past.sequences(past.users[:5])
+    before = still.rank(asked), live.rank(asked)
+    past.arrive(events[300:])
+    for row in (still, live):
+        row.arrived(events[300:])
+    assert (still.rank(asked) == before[0]).all()
+    assert (live.rank(asked) != before[1]).any()
+
+
+def test_an_item_no_version_knows_is_found_once_it_has_been_met():
+    events = np.concatenate([stream(300), clicks(*[f"user-{n % 20} brand-new" for n in range(200)])])
+    past = Past(SETTINGS.state)
+    past.arrive(events[:300])
+    versions = {"create": Versions(SETTINGS, Never())}
+    versions["create"].begin(past)
+    rows = {"create": Served(past, versions["create"], RankingSettings())}
+    rows["without"] = Served(past, versions["create"], RankingSettings(fresh_items=0))
+    rows["alone"] = Served(past, versions["create"], RankingSettings(), fusion=MODEL_ALONE)
+    tested = run(events, past, versions, rows)
+    assert tested.new.sum() == 200 - protocol.AT_ONCE
+    assert (tested.ranks["create"][tested.new] < 10).mean() > 0.9
+    assert (tested.ranks["without"] == NOT_FOUND).all()
+
+
+def says(name: str, user: str, *pairs: str) -> str:
+    """What a rival that knows these clicks recommends to a user, best first."""
+    past = Past(StateSettings())
+    past.arrive(clicks(*pairs))
+    named = {hash_id(i): i for i in "abcdexyz"}
+    asked = past.sequences(np.array([hash_id(user)], np.uint64))
+    return "".join(named[h] for h in LIVE_RIVALS[name](past, 3).rank(asked)[0].tolist() if h)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("popularity", "ab"),
+        ("recent popularity", "ab"),
+        ("own", "ad"),
+        ("transitions", "bc"),
+    ],
+)
+def test_rivals_say_what_they_count(name, expected):
+    said = says(name, "dan", "ann a", "ann b", "bob a", "bob c", "cid a", "cid b", "dan d", "dan a")
+    assert said[:2] == expected
+
+
+def test_transitions_are_from_the_item_before_and_own_items_by_count_then_newest():
+    assert says("transitions", "eve", "ann a", "ann b", "ann c", "eve b") == "c"
+    assert says("own", "ann", "ann a", "ann b", "ann c", "ann b", "ann a", "ann b") == "bac"
+
+
+def test_item_knn_says_nothing_where_nothing_is_like_what_a_user_had():
+    assert set(says("item-kNN", "dan", "ann a", "ann b", "dan a", "eve e")) == {"b"}
+    assert says("item-kNN", "eve", "ann a", "ann b", "dan a", "eve e") == ""
+
+
+def test_session_knn_prefers_who_shares_newer_items_and_has_few_others():
+    shared = ("ann x", "ann a", "bob y", "bob b", "bob c", "eve x", "eve y")
+    said = says("session-kNN", "eve", *shared)  # of ann x, half of it, by the root of 2; of bob y by the root of 3
+    assert set(said[:2]) < {"y", "b", "c"}
+    assert said != says("session-kNN", "eve", *shared[:5], "eve y", "eve x")
+    assert says("session-kNN", "eve", "ann y", "ann a", "bob y", "bob b", "bob c", "bob d", "eve y")[:2] == "ya"
+
+
+def test_session_knn_asks_those_who_had_an_item_last(monkeypatch):
+    monkeypatch.setattr("model.evaluation.live_rivals.RECENT_USERS", 2)
+    said = says("session-kNN", "cid", "ann a", "ann x", "bob b", "bob x", "ann x", "cid x")
+    assert set(said) == {"x", "a"}, "cid and ann are the last who had x"
+
+
+@pytest.mark.parametrize("name", LIVE_RIVALS)
+def test_a_rival_that_hears_events_one_by_one_says_what_one_that_knows_them_from_the_start_says(name):
+    events, early, late = stream(2100), Past(StateSettings()), Past(StateSettings())
+    early.arrive(events)
+    late.arrive(events[:100])
+    rival = LIVE_RIVALS[name](late, 10)
+    late.arrive(events[100:])
+    rival.arrived(events[100:])
+    asked = early.sequences(early.users[:5])
+    assert (rival.rank(asked) == LIVE_RIVALS[name](early, 10).rank(asked)).all()
+
+
+def test_rolling_hits_are_those_of_the_newest_tests():
+    ranks = np.array([0, NOT_FOUND, 9, 10])
+    assert rolling(ranks, 2).tolist() == [1.0, 0.5, 0.5, 0.5]
+
+
+def test_the_document_has_every_row_its_curve_and_its_versions():
+    found = prequential(stream(), SETTINGS, cycles=2, with_retrain=True)
+    assert {"create", "frozen", "frozen, graph too", "full retrain", *LIVE_RIVALS} == set(found["models"])
+    assert set(found["curves"]["rolling_hit@10"]) == set(found["models"])
+    assert [c["at"] for c in found["versions"]["create"]] == [84, 276]
+    assert set(found["models"]["create"]) == {"hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10"}
+
+
+def test_tests_of_new_items_are_counted_apart():
+    ranks = np.array([0, NOT_FOUND, 3, NOT_FOUND])
+    tested = protocol.Tested({"a": ranks}, np.arange(4), np.ones(4, np.uint64), np.array([True, True, False, False]))
+    found = document(tested, {})["models"]["a"]
+    assert (found["hit@10"], found["new_items_hit@10"], found["last_quarter_hit@10"]) == (0.5, 0.5, 0.0)

@@ -1,0 +1,147 @@
+"""What is learned in which epoch, and item rows of one length."""
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from model.encoders.create import Create
+from model.encoders.graph_encoder import graph_encoder
+from model.encoders.histories import Histories, pack
+from model.encoders.sasrec import SASRec
+from model.learning import training
+from model.learning.training import begin_table, train, viewed
+from model.settings import ModelSettings, TrainingSettings
+
+SHAPE = ModelSettings(dim=16, dropout=0.0)
+PLAIN = TrainingSettings(w_transfer=0.0, batch_users=4)
+
+
+def pairs(users: int, items: int) -> Histories:
+    """User r has clicked item r + 1 and the one after it."""
+    first = np.arange(users) % (items - 1) + 1
+    return Histories(np.arange(0, 2 * users + 1, 2), np.stack([first, first + 1], 1).ravel())
+
+
+def taught(epochs: int, model: Create, **asked: np.ndarray) -> None:
+    users = pairs(20, 21)
+    train(model, users, PLAIN, warm_up_epochs=0, epochs=epochs, learning_rate=3e-3, seed=1, fresh=False, **asked)
+
+
+def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
+    model, users = Create(21, SHAPE), torch.randn(20, 16)
+    torch.nn.init.normal_(model.items.weight)
+    before = model.items.weight.detach().clone()
+    graph = graph_encoder(pairs(20, 21), model.items, users.clone(), PLAIN)
+    begin_table(model, graph, 0.15, torch.Generator())
+    factor = 0.15 / before[1:].std()
+    torch.testing.assert_close(model.items.weight[1:].detach(), before[1:] * factor)
+    torch.testing.assert_close(graph.users.rows, users * factor)
+    assert not model.items.weight[0].any()
+
+
+@pytest.mark.parametrize("term", ["w_global", "w_transfer"])
+@pytest.mark.parametrize("graph", ["ultragcn", "lightgcn"])
+def test_every_term_of_the_joint_loss_has_its_say(term, graph):
+    tables = []
+    for weight in (1e-9, 1e-9, 0.5):  # at 0 the graph draws nothing, and other negatives would come
+        torch.manual_seed(0)
+        model = Create(21, SHAPE)
+        settings = msgspec.structs.replace(PLAIN, graph_encoder=graph, **{term: weight})
+        train(model, pairs(20, 21), settings, warm_up_epochs=1, epochs=2, learning_rate=3e-3, seed=1, fresh=True)
+        tables.append(model.items.weight.detach())
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.allclose(tables[0], tables[2], atol=1e-3)
+
+
+def test_users_rows_have_a_learning_rate_of_their_own_in_the_joint_epochs():
+    tables = []
+    for rate in (1e-9, 0.1):
+        torch.manual_seed(0)
+        model, settings = Create(21, SHAPE), msgspec.structs.replace(PLAIN, w_transfer=0.5, user_learning_rate=rate)
+        train(model, pairs(20, 21), settings, warm_up_epochs=1, epochs=3, learning_rate=3e-3, seed=1, fresh=True)
+        tables.append(model.items.weight.detach())
+    assert not torch.allclose(*tables, atol=1e-3)
+
+
+def test_the_view_of_a_user_is_at_the_newest_item_or_at_one_that_is_drawn():
+    inputs = Histories(np.array([0, 3, 4, 9]), np.arange(1, 10))
+    packed = pack(inputs)
+
+    def looked_at(view: str, seed: int) -> list[int]:
+        asked = msgspec.structs.replace(PLAIN, transfer_view=view)
+        return packed.items[viewed(packed, inputs, asked, np.random.default_rng(seed))].tolist()
+
+    assert looked_at("last", 0) == [3, 4, 9]
+    drawn = [set(items) for items in zip(*(looked_at("random", seed) for seed in range(50)), strict=True)]
+    assert drawn == [{1, 2, 3}, {4}, {5, 6, 7, 8, 9}]
+
+
+def test_what_is_replayed_is_learned_once_and_what_is_new_in_every_epoch(monkeypatch):
+    seen = list[np.ndarray]()
+    examples = SASRec.examples
+
+    def watched(self: SASRec, histories: Histories, limit: int, draw: np.random.Generator) -> object:
+        seen.append(histories.items[::2])
+        return examples(self, histories, limit, draw)
+
+    monkeypatch.setattr(SASRec, "examples", watched)
+    taught(4, Create(21, SHAPE), replayed=np.arange(8, 20))
+    times = np.bincount(np.concatenate(seen), minlength=21)[1:]
+    assert times.tolist() == [4] * 8 + [1] * 12
+    assert [len(batch) for batch in seen] == [4, 4, 3] * 4
+
+
+def test_replay_is_as_deterministic_as_the_rest():
+    one, two = Create(21, SHAPE), Create(21, SHAPE)
+    two.load_state_dict(one.state_dict())
+    for model in (one, two):
+        taught(3, model, replayed=np.arange(8, 20))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "scalable"])
+def test_every_row_is_as_long_as_was_asked_for_and_learns_all_the_same(loss):
+    model = Create(21, ModelSettings(dim=16, dropout=0.0, row_length=0.7))
+    users = pairs(20, 21)
+    settings = TrainingSettings(loss=loss, batch_users=4)
+    train(model, users, settings, warm_up_epochs=2, epochs=60, learning_rate=1e-2, seed=1, fresh=True)
+    lengths = model.items.weight.detach().norm(dim=1)
+    torch.testing.assert_close(lengths[1:], torch.full((21,), 0.7))
+    assert lengths[0] == 0
+    # What is published is what was learned: no row is stretched again when it is scored.
+    torch.testing.assert_close(model.table(), model.items.weight)
+    scores = model.encode(Histories(np.arange(21), np.arange(1, 21))) @ model.items.weight.T
+    scores[:, 0] = -torch.inf
+    assert (scores.argmax(1).numpy() == np.arange(2, 22)).mean() > 0.9
+
+
+def test_rows_keep_their_own_lengths_unless_asked():
+    model = Create(21, SHAPE)
+    taught(3, model)
+    assert model.items.weight.detach().norm(dim=1)[1:].std() > 0.01
+
+
+def test_the_warm_up_hands_on_its_rows_at_the_scale_that_was_asked_for():
+    model, settings = Create(21, SHAPE), TrainingSettings(table_std=0.4)
+    train(model, pairs(20, 21), settings, warm_up_epochs=3, epochs=0, learning_rate=1.0, seed=1, fresh=True)
+    assert model.items.weight[1:].std().item() == pytest.approx(0.4)
+    assert not model.items.weight[0].any()
+    train(model, pairs(20, 21), settings, warm_up_epochs=0, epochs=0, learning_rate=1.0, seed=1, fresh=True)
+    assert model.items.weight[1:].std().item() == pytest.approx(SHAPE.init_std, rel=0.1)
+
+
+def test_the_learning_rate_falls_along_half_a_cosine(monkeypatch):
+    rates = list[float]()
+    real = training.step
+
+    def step(loss: torch.Tensor, model: Create, movers: list[torch.optim.Optimizer], graph: object) -> None:
+        rates.append(movers[0].param_groups[0]["lr"])
+        real(loss, model, movers, graph)
+
+    monkeypatch.setattr(training, "step", step)
+    taught(4, Create(21, SHAPE))
+    per_epoch = [3e-3 * (1 + np.cos(np.pi * epoch / 4.4)) / 2 for epoch in range(4)]
+    assert rates[::5] == pytest.approx(per_epoch)
+    assert rates == pytest.approx(np.repeat(per_epoch, 5))

@@ -1,0 +1,27 @@
+"""A window of the graph as PyTorch Geometric has graphs."""
+
+import numpy as np
+import torch
+
+from model.export_pyg import hetero_data, temporal_data
+from state.events import EVENT
+
+EVENTS = np.array([(7, 100, 10, 0, 0), (9, 100, 20, 1, 3), (7, 2**63 + 5, 30, 2, 6)], EVENT)
+
+
+def test_every_event_is_an_edge_at_its_time():
+    data = temporal_data(EVENTS)
+    assert data.src.tolist() == [0, 1, 0]
+    assert data.dst.tolist() == [2, 2, 3], "items are numbered behind the users"
+    assert data.t.tolist() == [10, 20, 30]
+    assert data.msg.tolist() == [[0], [3], [6]]
+
+
+def test_nodes_keep_their_hashes():
+    data = hetero_data(EVENTS)
+    assert data["user"].id.tolist() == [7, 9]
+    assert data["item"].id.numpy().view(np.uint64).tolist() == [100, 2**63 + 5]
+    edges = data["user", "to", "item"]
+    assert torch.equal(edges.edge_index, torch.tensor([[0, 1, 0], [0, 0, 1]]))
+    assert (edges.time.tolist(), edges.kind.tolist()) == ([10, 20, 30], [0, 3, 6])
+    assert data.validate()

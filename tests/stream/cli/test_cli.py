@@ -1,0 +1,196 @@
+"""What a person sees who types the wrong thing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from state.identity import Identity
+from state.settings import StateSettings
+from state.store import Store
+from stream.cli import control, recovery
+from stream.cli.run import owned
+from stream.config import Config
+from stream.errors import AnabranchError, BrokerUnavailable
+from stream.kafka.messages import CommandReply
+from stream.stores.rebuild import Since
+from tests.state.oracle import Event, apply
+
+ROOT = Path(__file__).parents[3]
+
+
+def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "stream.cli", *words],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "status", "said"),
+    [
+        (["status", "--data", "/nonexistent"], {}, 1, "no state in /nonexistent"),
+        (["init", "--broker", "127.0.0.1:1"], {}, 1, "no Kafka broker answers at 127.0.0.1:1"),
+        (["init"], {}, 2, "no broker: name one with --broker"),
+        (["init"], {"ANABRANCH_TOPICS__CLICK": "x"}, 2, "unknown setting 'topics.click'"),
+        (["init"], {"ANABRANCH_TRAINER__EVERY_S": "often"}, 2, "trainer.every_s"),
+        (["init", "--config", "none.toml"], {}, 2, "there is no configuration file 'none.toml'"),
+        (
+            ["worker", "--broker", "x:1", "--data", "/proc/none"],
+            {},
+            1,
+            "the data directory /proc/none cannot be written",
+        ),
+        (["publish", "--speed", "-3", "--broker", "x:1", "f"], {}, 2, "--speed -3"),
+        (["models", "--data", "/nonexistent"], {}, 1, "no version in /nonexistent/models yet"),
+        (["evaluate", "/nonexistent.csv", "--protocol", "prequential"], {}, 1, "cannot read /nonexistent.csv"),
+        (["up", "--broker", "x:1", "--port", "9"], {}, 2, "--port is the embedded broker's"),
+        (
+            ["up", "--data", "/nonexistent"],
+            {"ANABRANCH_KAFKA__SECURITY": "ssl"},
+            2,
+            "kafka.security is 'ssl', but no broker is named, and the embedded one speaks plaintext only",
+        ),
+        (["status", "--broker", "localhost:abc"], {}, 2, "setting 'broker': 'localhost:abc' is no HOST:PORT"),
+        (["status", "--config", "/"], {}, 2, "the configuration file '/' cannot be read: Is a directory"),
+        (["status", "--data", "caf\udce9"], {}, 2, "--data: 'caf\\udce9' is not UTF-8"),
+        (["backup", "caf\udce9"], {}, 2, "'caf\\udce9' is not UTF-8"),
+        (["forget", "caf\udce9", "--broker", "x:1"], {}, 2, "'caf\\udce9' is not UTF-8"),
+        (["watch", "caf\udce9", "--broker", "x:1"], {}, 2, "'caf\\udce9' is not UTF-8"),
+        (["replay", "--from", "9" * 5000, "--broker", "x:1"], {}, 2, "is neither `earliest`, an offset"),
+        (["nonsense"], {}, 2, "No such command"),
+    ],
+)
+def test_a_mistake_is_told_in_words_and_by_the_exit_status(words, env, status, said):
+    found = anabranch(*words, env=env)
+    assert said in found.stderr.replace("\n", " ")
+    assert found.returncode == status
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        found = anabranch("up", "--port", port, "--data", str(tmp_path))
+    assert f"port {port} is in use already" in found.stderr
+    assert found.returncode == 1
+
+
+def test_a_second_worker_on_one_data_directory_is_refused(tmp_path):
+    import fcntl
+
+    with (tmp_path / "worker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        found = anabranch("worker", "--broker", "127.0.0.1:1", "--data", str(tmp_path))
+    assert "in use by another worker (process 4711)" in found.stderr
+    assert found.returncode == 1
+
+
+def shop(data: Path, partition: int = 0) -> None:
+    """A store with two events of one user."""
+    identity = Identity("cluster", "clicks", partition, 1, 100, 32)
+    store = Store(data / f"clicks-{partition}", identity, StateSettings())
+    apply(store, Event("ann", "milk", 1_700_000_000_000), Event("ann", "bread", 1_700_000_060_000))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["user", "ann", "--at", "²"], 2, "'²' is no time"),
+        (["item", "milk", "--at", "99999999999999999999999"], 2, "'99999999999999999999999' is no time"),
+        (["graph", "--to", "9" * 5000], 2, "is no time"),
+        (["graph", "--out", "/"], 1, "cannot write --out /: Is a directory"),
+        (["user", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
+        (["item", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
+        (["recommend", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
+    ],
+)
+def test_a_mistake_about_a_state_that_is_there_is_told_in_words(tmp_path, words, status, said):
+    shop(tmp_path)
+    found = anabranch(*words, "--data", str(tmp_path))
+    assert said in found.stderr.replace("\n", " ")
+    assert (found.returncode, found.stdout) == (status, "")
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("words", [["user", "ann"], ["item", "milk"], ["graph"], ["recommend", "ann"], ["status"]])
+def test_nothing_is_answered_from_a_state_that_cannot_be_read(tmp_path, words):
+    shop(tmp_path)
+    (tmp_path / "clicks-0" / "CURRENT").write_text("nonsense")
+    found = anabranch(*words, "--data", str(tmp_path))
+    assert f"anabranch: RocksDB cannot open {tmp_path}/clicks-0" in found.stderr
+    assert "a worker started on this --data moves it aside" in found.stderr
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "Traceback" not in found.stderr
+
+
+def test_status_tells_of_what_can_be_read_and_names_what_cannot(tmp_path):
+    shop(tmp_path, 0)
+    shop(tmp_path, 1)
+    (tmp_path / "clicks-1" / "CURRENT").write_text("nonsense")
+    found = anabranch("status", "--json", "--data", str(tmp_path))
+    assert [p["partition"] for p in json.loads(found.stdout)["partitions"]] == [0]
+    assert f"RocksDB cannot open {tmp_path}/clicks-1" in found.stderr
+    assert found.returncode == 0
+
+
+def test_a_worker_that_could_not_swap_a_rebuild_in_is_not_said_to_have_done_so(tmp_path, monkeypatch):
+    async def failed(*_: object) -> CommandReply:
+        return CommandReply("1", "failed", "worker 0: the disk is full")
+
+    async def nobody(*_: object) -> CommandReply:
+        raise BrokerUnavailable("nobody answers")
+
+    config = Config(data=tmp_path, broker="x:1")
+    with owned(config, "worker"):
+        monkeypatch.setattr(control, "ask", failed)
+        with pytest.raises(AnabranchError, match="the rebuilt state was not swapped in: worker 0: the disk is full"):
+            recovery.swap_now(config, [0])
+        monkeypatch.setattr(control, "ask", nobody)
+        assert recovery.swap_now(config, [0]) is False
+
+
+def test_a_users_sequence_is_shown_as_it_was_then(tmp_path):
+    shop(tmp_path)
+
+    def items(*more: str) -> list[str]:
+        found = anabranch("user", "ann", "--data", str(tmp_path), "--json", *more)
+        assert found.returncode == 0, found.stderr
+        return [step["item"] for step in json.loads(found.stdout)["sequence"]]
+
+    assert items() == ["milk", "bread"]
+    assert items("--at", "2023-11-14T22:13:30Z") == ["milk"]
+
+
+def test_a_trainer_started_by_hand_leaves_its_terminals_session_as_it_is():
+    weight = Path("/proc/self/autogroup")
+    if not weight.exists():
+        pytest.skip("no /proc/self/autogroup: this kernel weighs no sessions")
+    before = weight.read_text()
+    subprocess.run([sys.executable, "-c", "from stream.cli.run import give_way; give_way(False)"], check=True)
+    assert weight.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("earliest", Since()),
+        ("12", Since(offset=12)),
+        ("1970-01-01T00:00:01Z", Since(ts_ms=1000)),
+        ("1960-01-01", Since(ts_ms=0)),  # Kafka knows no time before 1970
+    ],
+)
+def test_a_log_is_read_anew_from_where_it_is_said(said, meant):
+    assert recovery.parse_since(said) == meant

@@ -1,0 +1,95 @@
+"""`anabranch evaluate`: from a CSV to a table, a document and a picture."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model.errors import NothingToTest
+from stream.cli import evaluate as command
+from stream.cli.app import app
+from stream.errors import AnabranchError
+from stream.operate.plot import draw, require
+
+SMALL = """
+[model]
+dim = 8
+[training]
+warm_up_epochs = 1
+epochs = 1
+last_epochs = 1
+"""
+
+
+@pytest.fixture
+def asked(tmp_path):
+    draw_from = np.random.default_rng(0)
+    lines = [f"u{draw_from.integers(9)},i{draw_from.integers(20)},{1_500_000_000 + n}" for n in range(200)]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
+    (tmp_path / "small.toml").write_text(SMALL)
+    words = ["evaluate", str(tmp_path / "clicks.csv"), "--protocol", "prequential", "--cycles", "2"]
+    return [*words, "--config", str(tmp_path / "small.toml")]
+
+
+def test_a_table_and_a_document_of_what_was_tested(asked):
+    table = CliRunner().invoke(app, asked)
+    assert table.exit_code == 0, table.output
+    for name in ("create", "frozen", "session-kNN", "2 versions learned"):
+        assert name in table.stdout
+    found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert found["models"]["create"]["hit@10"] > 0
+    assert found["events"]["tested"] == 160
+
+
+def test_a_split_in_time_is_told_with_seen_items_and_without(asked):
+    words = [w if w != "prequential" else "global-temporal" for w in asked if w not in ("--cycles", "2")]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    with_seen, _, without = told.stdout.partition("Seen items left out:")
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    for text, seen in ((with_seen, "unfiltered"), (without, "filtered")):
+        [line] = [line for line in text.splitlines() if line.split()[:2] == ["create+graph", "successive"]]
+        assert line.split()[2] == f"{100 * found['models']['create+graph']['successive'][seen]['ndcg@10']:.2f}%"
+        assert "create over sasrec, last: NDCG@10" in text
+    assert "create: 1 epochs of the graph and 2 joint ones; sasrec: 3, which take about as long." in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("protocol", "clicks", "said"),
+    [
+        ("global-temporal", lambda n: (n % 9, 0), "no event comes after the 0.9 quantile of time"),
+        ("global-temporal", lambda n: (n if n > 90 else n % 9, n), "can be tested: 0 are of items never met before it"),
+        ("prequential", lambda n: (n, n), "each is the first of its user"),
+    ],
+    ids=["all at one time", "who comes last is new", "nobody comes back"],
+)
+def test_a_file_of_which_no_event_can_be_tested_is_told_why(asked, tmp_path, protocol, clicks, said):
+    lines = [f"u{user},i{n % 5},{1_500_000_000 + after}" for n in range(120) for user, after in [clicks(n)]]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
+    with pytest.raises(NothingToTest, match=said):
+        CliRunner().invoke(app, [protocol if w == "prequential" else w for w in asked], catch_exceptions=False)
+
+
+def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "tested_as_it_arrives", lambda *_: pytest.fail("it has begun to learn"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    for file, said in (
+        (tmp_path / "out.png", "pip install 'anabranch\\[plot\\]'"),
+        (tmp_path / "out.jpg", "a picture ends in .png"),
+        (tmp_path / "none" / "out.png", "there is no directory"),
+    ):
+        with pytest.raises(AnabranchError, match=said):
+            CliRunner().invoke(app, [*asked, "--plot", str(file)], catch_exceptions=False)
+
+
+def test_a_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="pip install 'anabranch[plot]'")
+    require(tmp_path / "out.png")
+    found = {
+        "curves": {"event": [1, 2, 3], "rolling_hit@10": {"create": [0.1, 0.2, 0.3], "own": [0.1, 0.1, 0.1]}},
+        "versions": {"create": [{"at": 1, "promoted": True}, {"at": 2, "promoted": False}]},
+    }
+    draw(found, tmp_path / "out.png", "clicks")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,127 @@
+"""What `[kafka]` becomes for the clients: every client the same, and the password in no message."""
+
+import asyncio
+import socket
+import ssl
+import threading
+import traceback
+from pathlib import Path
+
+import aiokafka.errors
+import faust
+import kafka.errors
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from kafka import KafkaAdminClient, KafkaConsumer
+
+from stream.config import Config, Kafka, load
+from stream.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from stream.kafka.connection import connection, faust_connection, reached
+from stream.kafka.diagnosis import unavailable
+from stream.kafka.topics import topic_id
+
+SECRET = "never-to-be-shown"
+
+
+def user(security: str, mechanism: str = "plain") -> Kafka:
+    return Kafka(security=security, sasl_mechanism=mechanism, sasl_user="ann", sasl_password=SECRET)
+
+
+def test_a_plaintext_broker_is_told_no_more_than_before():
+    assert connection(Config(broker="a:1, b:2")) == {
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "PLAINTEXT",
+    }
+
+
+def test_tls_verifies_who_answers_and_knows_the_systems_authorities():
+    told = connection(Config(broker="a:1", kafka=Kafka(security="ssl")))
+    assert told.keys() == {"bootstrap_servers", "security_protocol", "ssl_context"}
+    assert told["security_protocol"] == "SSL"
+    assert told["ssl_context"].verify_mode is ssl.CERT_REQUIRED
+    assert told["ssl_context"].check_hostname
+
+
+@pytest.mark.parametrize("mechanism", ["plain", "scram-sha-256", "scram-sha-512"])
+@pytest.mark.parametrize("security", ["sasl_plaintext", "sasl_ssl"])
+def test_faust_is_told_what_the_other_clients_are(security, mechanism):
+    config = Config(broker="a:1,b:2", kafka=user(security, mechanism))
+    told = connection(config)
+    assert (told["sasl_plain_username"], told["sasl_plain_password"]) == ("ann", SECRET)
+    assert told["sasl_mechanism"] == mechanism.upper()
+    app = faust.App("test", **faust_connection(config))
+    assert [str(url) for url in app.conf.broker] == ["kafka://a:1", "kafka://b:2"]
+    assert credentials_to_aiokafka_auth(app.conf.broker_credentials) == {"ssl_context": None} | {
+        name: value for name, value in told.items() if name != "bootstrap_servers"
+    }
+
+
+def test_faust_is_told_of_tls_without_a_user_and_of_neither():
+    config = Config(broker="a:1", kafka=Kafka(security="ssl"))
+    told = credentials_to_aiokafka_auth(faust_connection(config)["broker_credentials"])
+    assert told == {"security_protocol": "SSL", "ssl_context": connection(config)["ssl_context"]}
+    assert faust_connection(Config(broker="a:1"))["broker_credentials"] is None
+
+
+def test_every_client_knows_these_arguments():
+    told = connection(Config(broker="a:1", kafka=user("sasl_ssl"))).keys()
+    for client in (AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient):
+        assert told <= set(client.__init__.__code__.co_varnames)
+    for client in (KafkaConsumer, KafkaAdminClient):
+        assert told <= client.DEFAULT_CONFIG.keys()
+
+
+def test_the_password_is_in_no_text(tmp_path):
+    config = Config(broker="a:1", kafka=user("sasl_ssl"))
+    shown = [repr(config), str(config), f"{config.kafka}", str(list(config.kafka.__rich_repr__()))]
+    shown.append(repr(faust_connection(config)))
+    for env in (
+        {"SECURITY": "ssl", "SASL_USER": "ann"},
+        {"SECURITY": "sasl_ssl"},
+        {"SECURITY": "tls"},
+        {"SECURITY": "sasl_ssl", "SASL_USER": "ann", "CA_FILE": "/nowhere"},
+        {"SECURITY": "sasl_ssl", "SASL_USER": "ann", "SASL_PASSWORD__X": "1"},
+    ):
+        with pytest.raises(ConfigError) as refused:
+            load(None, {f"ANABRANCH_KAFKA__{k}": v for k, v in ({"SASL_PASSWORD": SECRET} | env).items()})
+        shown.append("".join(traceback.format_exception(refused.value)))
+    assert [text for text in shown if SECRET in text] == []
+    assert "ann" in shown[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"ca_file": "none.pem"}, r"kafka.ca_file = '\S+none.pem' holds no certificate in PEM"),
+        ({"cert_file": "none.pem", "key_file": "none.pem"}, r"kafka.cert_file = '\S+none.pem' with kafka.key_file"),
+    ],
+)
+def test_a_file_that_is_no_pem_is_named_with_its_setting(tmp_path: Path, files, said):
+    (tmp_path / "none.pem").write_text("no certificate")
+    kafka = Kafka(security="ssl", **{name: str(tmp_path / file) for name, file in files.items()})
+    with pytest.raises(ConfigError, match=said):
+        connection(Config(broker="a:1", kafka=kafka))
+
+
+@pytest.mark.parametrize("library", [aiokafka.errors, kafka.errors])
+def test_a_right_that_is_missing_is_told_as_such_and_the_broker_not_asked_again(library):
+    config = Config(broker="nowhere:1", kafka=Kafka(security="sasl_plaintext", sasl_user="shop", sasl_password="x"))
+    told = asyncio.run(unavailable(config, library.TopicAuthorizationFailedError("clicks")))
+    assert isinstance(told, BrokerRefused)
+    assert str(told).startswith("nowhere:1 does not allow user 'shop' to use a topic")
+    assert "docs/messages.md lists the rights" in str(told)
+
+
+def test_asking_a_broker_that_is_away_leaves_no_thread_behind():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        away = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert not reached(Config(broker=away))
+        taken.listen()
+        assert reached(Config(broker=f"127.0.0.1:1,{away}"))
+    before = threading.active_count()
+    with pytest.raises(BrokerUnavailable, match=f"no Kafka broker answers at {away}"):
+        topic_id(Config(broker=away), "clicks")
+    assert threading.active_count() == before

@@ -1,0 +1,45 @@
+"""The embedded broker never outlives the process that started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stream.errors import BrokerUnavailable
+from stream.local.embedded_broker import EmbeddedBroker, _answers
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_it_answers_until_it_is_stopped(tmp_path):
+    with EmbeddedBroker(tmp_path) as broker:
+        assert _answers(broker.port)
+    assert not _answers(broker.port)
+    assert (tmp_path / "broker.log").exists()
+
+
+def test_a_taken_port_is_refused_by_its_number(tmp_path):
+    with EmbeddedBroker(tmp_path) as broker, pytest.raises(BrokerUnavailable, match=str(broker.port)):
+        EmbeddedBroker(tmp_path, broker.port).start()
+
+
+def test_it_ends_with_a_parent_that_is_killed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from stream.local.embedded_broker import EmbeddedBroker; "
+        "b = EmbeddedBroker(Path(sys.argv[1])); b.start(); print(b.port, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
+        assert _answers(port)
+        os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while _answers(port):
+        assert time.monotonic() < deadline, "the broker outlived its parent"
+        time.sleep(0.1)

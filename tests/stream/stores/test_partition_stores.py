@@ -1,0 +1,221 @@
+"""A store meets the log: its own, another one, a shorter one, one cut at its beginning."""
+
+import logging
+import shutil
+
+import msgspec
+import numpy as np
+import pytest
+
+from state.checkpoint import CheckpointStore, take
+from state.errors import Repartitioned, StoreBlocked, WrongLayout
+from state.events import EVENT, EventBatch, hash_id
+from state.identity import Identity
+from state.store import Store
+from stream.config import Config
+from stream.kafka.topics import Log
+from stream.stores.partition_stores import EMBEDDED, Partitions, rebuilt_path
+
+IDENTITY = Identity("here", "clicks", 0, 2, 100, 32)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(data=tmp_path)
+
+
+def opened(config: Config, *, cluster="here", topic_id="", partitions=2, begin=0, end=10) -> Store:
+    return Partitions(config).open(0, Log(cluster, topic_id, partitions, begin, end))
+
+
+def with_ten_events(config: Config, cluster: str = "here", topic_id: str = "") -> None:
+    store = opened(config, cluster=cluster, topic_id=topic_id)
+    events = np.zeros(10, EVENT)
+    events["user"], events["item"] = hash_id("ann"), hash_id("milk")
+    events["ts"], events["offset"] = 1_600_000_000_000 + np.arange(10), np.arange(10)
+    store.apply(EventBatch(events, [b"ann"] * 10, [b"milk"] * 10, {}), 10)
+    store.close()
+
+
+def test_a_store_goes_on_where_it_stopped(config):
+    with_ten_events(config)
+    assert opened(config, end=12).state.next_offset == 10
+
+
+def test_other_numbers_of_partitions_are_refused_with_what_mends_it(config):
+    with_ten_events(config)
+    with pytest.raises(Repartitioned, match=r"had 2 partitions .* has 4 now.*topics\.clicks"):
+        opened(config, partitions=4)
+
+
+def test_another_layout_is_refused_by_the_settings_name(config):
+    with_ten_events(config)
+    other = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, sequence_events=7))
+    with pytest.raises(WrongLayout, match=r"state\.sequence_events = 100"):
+        opened(other)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "topic_id", "end", "said"),
+    [
+        ("elsewhere", "first", 10, "built from cluster 'here'"),
+        ("here", "first", 3, "lies beyond the end of the log, 3"),
+        ("here", "second", 10, "the topic was deleted and made again"),
+    ],
+)
+def test_another_log_begins_a_new_store_and_the_old_one_is_kept_aside(config, caplog, cluster, topic_id, end, said):
+    with_ten_events(config, topic_id="first")
+    with caplog.at_level(logging.ERROR):
+        store = opened(config, cluster=cluster, topic_id=topic_id, end=end)
+    assert store.state.next_offset == 0
+    assert said in caplog.text
+    assert len(list(config.data.glob("aside-clicks-0-*"))) == 1
+
+
+def test_an_unreadable_store_is_moved_aside(config, caplog):
+    with_ten_events(config)
+    (config.data / "clicks-0" / "CURRENT").write_text("nonsense\n")
+    with caplog.at_level(logging.ERROR):
+        assert opened(config).state.next_offset == 0
+    assert "RocksDB cannot open" in caplog.text
+
+
+def test_what_retention_deleted_is_told_and_the_state_kept(config, caplog):
+    with_ten_events(config)
+    with caplog.at_level(logging.WARNING):
+        assert (store := opened(config, begin=15, end=20)).state.applied == 10
+    assert (store.state.next_offset, store.state.lost) == (15, 5)
+    assert "events 10 to 14 were deleted from the log" in caplog.text
+
+
+def test_an_embedded_brokers_new_log_goes_on_behind_the_old_one(config):
+    with_ten_events(config, EMBEDDED)
+    store = opened(config, cluster=EMBEDDED, end=0)
+    assert (store.state.next_offset, store.state.base) == (10, 10)
+
+
+def add_events(store: Store, count: int) -> None:
+    """Clicks of one user in one batch, whatever is there already."""
+    events, first = np.zeros(count, EVENT), store.state.next_offset
+    events["user"], events["item"] = hash_id("ann"), hash_id("milk")
+    events["ts"], events["offset"] = 1_600_000_000_000 + np.arange(count), first + np.arange(count)
+    store.apply(EventBatch(events, [b"ann"] * count, [b"milk"] * count, {}), first + count)
+
+
+def with_checkpoints(config: Config, counts: list[int]) -> Config:
+    """A configuration whose artifact store holds a checkpoint after each so many more events, and no local store."""
+    shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
+    store = opened(config, end=10**7)
+    for number, count in enumerate(counts):
+        add_events(store, count)
+        take(store, config.data / f"copy-{number}")
+        CheckpointStore(shared.artifacts, store.identity).upload(config.data / f"copy-{number}", config.state)
+    path = store.path
+    store.close()
+    shutil.rmtree(path)
+    return shared
+
+
+def test_a_partition_that_moved_here_is_restored_from_the_newest_checkpoint(config, caplog):
+    shared = with_checkpoints(config, [10, 5])
+    with caplog.at_level(logging.INFO):
+        store = opened(shared, end=20)
+    assert store.state.next_offset == 15
+    assert "restored from the checkpoint at offset 15" in caplog.text
+    assert "5 events follow in the log" in caplog.text
+
+
+def test_without_a_checkpoint_a_partition_that_moved_here_begins_at_the_logs_begin(config):
+    shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
+    assert opened(shared).state.next_offset == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config, caplog):
+    shared = with_checkpoints(config, [10, 5])
+    store = CheckpointStore(shared.artifacts, IDENTITY)
+    newest, before = store.usable()
+    only_newest = {f.sha256 for f in newest.files} - {f.sha256 for f in before.files}
+    for name in only_newest:
+        file = next((config.data / "artifacts").rglob(name))
+        file.write_bytes(b"x" + file.read_bytes()[1:])
+    with caplog.at_level(logging.ERROR):
+        assert opened(shared, end=20).state.next_offset == 10
+    assert "trying the one before" in caplog.text
+
+
+def test_a_store_that_is_further_than_the_checkpoint_stays(config):
+    shared = with_checkpoints(config, [10])
+    store = opened(config, end=100)
+    add_events(store, 20)
+    store.close()
+    assert opened(shared, end=100).state.next_offset == 20
+
+
+def test_a_store_far_behind_gives_way_to_a_checkpoint(config, monkeypatch):
+    monkeypatch.setattr("stream.stores.partition_stores.WORTH_A_RESTORE_EVENTS", 8)
+    shared = with_checkpoints(config, [10])
+    with_ten_events(config)
+    assert opened(shared, end=100).state.next_offset == 10  # as far as the checkpoint: nothing is downloaded
+    shutil.rmtree(config.data / "clicks-0")
+    store = opened(config, end=100)
+    add_events(store, 1)
+    store.close()
+    assert opened(shared, end=100).state.next_offset == 10
+
+
+def test_a_store_that_retention_overtook_is_restored_rather_than_left_with_a_gap(config):
+    shared = with_checkpoints(config, [10])
+    store = opened(config, end=100)
+    add_events(store, 3)
+    store.close()
+    store = opened(shared, begin=9, end=100)
+    assert (store.state.next_offset, store.state.lost) == (10, 0)
+
+
+def test_a_checkpoint_beyond_the_logs_end_is_not_of_this_log(config):
+    shared = with_checkpoints(config, [10, 5])
+    assert opened(shared, end=12).state.next_offset == 10
+    left = CheckpointStore(shared.artifacts, IDENTITY).usable()
+    assert [manifest.marks.next_offset for manifest in left] == [10], "the other one is removed"
+
+
+def test_a_damaged_store_is_restored_from_its_checkpoint(config, caplog):
+    shared = with_checkpoints(config, [10])
+    with_ten_events(config)
+    (config.data / "clicks-0" / "CURRENT").write_text("nonsense\n")
+    with caplog.at_level(logging.INFO):
+        assert opened(shared).state.next_offset == 10
+    assert "RocksDB cannot open" in caplog.text
+    assert "restored from the checkpoint" in caplog.text
+
+
+def test_a_store_that_the_machine_keeps_from_us_stays_where_it_is(config, monkeypatch):
+    with_ten_events(config)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Exception("IO error: While open a file for appending: clicks-0/LOCK: Too many open files")
+
+    monkeypatch.setattr("state.rocksdb.Rdict", refuse)
+    with pytest.raises(StoreBlocked, match="ulimit -n"):
+        opened(config)
+    monkeypatch.undo()
+    assert opened(config).state.next_offset == 10
+
+
+def test_a_rebuild_takes_the_stores_place_wherever_the_swap_was_cut_off(config):
+    with_ten_events(config)
+    shutil.copytree(config.data / "clicks-0", rebuilt_path(config.data / "clicks-0"))
+    (config.data / "clicks-0").rename(config.data / "aside-clicks-0-1")  # it died between the two renames
+    assert opened(config).state.next_offset == 10
+    assert not rebuilt_path(config.data / "clicks-0").exists()
+
+
+def test_an_artifact_store_that_cannot_be_read_keeps_nobody_from_starting(config, caplog):
+    (config.data / "file").write_text("no directory")
+    for url in (str(config.data / "file"), "nosuch://place"):
+        with caplog.at_level(logging.WARNING):
+            store = opened(msgspec.structs.replace(config, artifacts=url))
+        assert store.state.next_offset == 0
+        store.close()
+        assert "going on without" in caplog.text
+        shutil.rmtree(config.data / "clicks-0")

@@ -1,0 +1,68 @@
+"""Test, then learn: what a standing recommendation counts for."""
+
+import numpy as np
+import pytest
+
+from state.events import EVENT
+from state.graph import MemoryGraph
+from state.sequences import from_events
+from state.settings import StateSettings
+from stream.live_metrics import FALLBACK, Prequential, Score, Scores, Standing, baselines, total
+
+
+def events(*clicks: tuple[int, int]) -> np.ndarray:
+    return np.array([(user, item, 1000 + n, n, 0) for n, (user, item) in enumerate(clicks)], EVENT)
+
+
+def test_an_event_tests_what_stood_for_its_user():
+    prequential, scores = Prequential(10), {}
+    prequential.stand(1, Standing("v1", [7, 8], {"popularity": [8, 7]}))
+    assert prequential.test(events((1, 8), (1, 9)), scores)
+    assert scores["v1"].events == 2
+    assert scores["v1"].hits == 1
+    assert scores["v1"].ndcg == pytest.approx(1 / np.log2(3))
+    assert scores["popularity"].ndcg == pytest.approx(1.0)
+    assert scores["model"].events == 2
+
+
+def test_an_event_nothing_stood_for_tests_nothing():
+    scores: Scores = {}
+    assert not Prequential(10).test(events((1, 8)), scores)
+    assert scores == {}
+
+
+def test_the_fallback_is_counted_apart_from_the_models():
+    prequential, scores = Prequential(10), {}
+    prequential.stand(1, Standing(FALLBACK, [7], {}))
+    prequential.test(events((1, 7)), scores)
+    assert set(scores) == {FALLBACK}
+
+
+def test_the_user_longest_unanswered_is_forgotten_first():
+    prequential, scores = Prequential(1), {}
+    prequential.stand(1, Standing("v1", [7], {}))
+    prequential.stand(2, Standing("v1", [7], {}))
+    prequential.test(events((1, 7), (2, 7)), scores)
+    assert scores["v1"].events == 1
+
+
+def test_partitions_add_up():
+    a, b = Score(), Score()
+    for hit in (1.0, 0.0):
+        a.learn_one(hit, hit)
+    b.learn_one(1.0, 1.0)
+    both = total([{"v1": a}, {"v1": b}])["v1"]
+    assert (both.events, both.hits) == (3, 2)
+    assert both.rolling_hit == pytest.approx(2 / 3)
+
+
+def test_the_baselines_say_what_their_names_say():
+    log = events((1, 7), (1, 8), (1, 7), (2, 7), (2, 9))
+    graph = MemoryGraph(StateSettings(neighbours_per_item=4))
+    graph.apply(log)
+    sequences = from_events(log)
+    last = sequences.steps["item"][sequences.indptr[1:] - 1]
+    said = baselines(sequences, graph.rows(last), graph.popular(10))
+    assert said[0]["own"] == [7, 8]
+    assert said[0]["popularity"][0] == 7
+    assert set(said[0]["transitions"]) == {8, 9, 7}

@@ -1,0 +1,61 @@
+"""Names while others forget them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from state.errors import StoreBlocked
+from state.events import hash_id
+from stream.worker.item_names import Name, Names
+
+MILK, BREAD = hash_id("milk"), hash_id("bread")
+
+
+class Store:
+    """Knows milk; `meanwhile` happens as it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.meanwhile = lambda: None
+
+    def item_ids(self, items: np.ndarray) -> list[bytes | None]:
+        self.asked.append(items.tolist())
+        self.meanwhile()
+        return [b"milk" if item == MILK else None for item in items.tolist()]
+
+
+class Titles(dict[int, str]):
+    def get(self, items: np.ndarray) -> list[str | None]:
+        return [super(Titles, self).get(item) for item in items.tolist()]
+
+
+def test_a_name_is_looked_up_once_and_again_when_it_was_forgotten():
+    store, titles = Store(), Titles({MILK: "Milk"})
+    names = Names({0: store}, titles)
+    assert names.of({MILK, BREAD}) == {MILK: Name("milk", "Milk"), BREAD: Name(f"#{BREAD:016x}", None)}
+    titles[MILK] = "Whole milk"
+    assert names.of({MILK})[MILK].title == "Milk"
+    names.forget([MILK])
+    assert names.of({MILK})[MILK].title == "Whole milk"
+    assert store.asked == [sorted([MILK, BREAD]), [MILK]]
+
+
+def test_what_is_forgotten_while_it_is_looked_up_is_not_kept():
+    store, titles = Store(), Titles({MILK: "Milk"})
+    names = Names({0: store}, titles)
+    store.meanwhile = lambda: (titles.update({MILK: "Whole milk"}), names.forget([MILK]))
+    assert names.of({MILK}) == {MILK: Name("milk", "Milk")}, "this answer was on its way"
+    store.meanwhile = lambda: None
+    assert names.of({MILK})[MILK].title == "Whole milk"
+
+
+def test_without_titles_for_now_names_come_without_and_are_not_kept_so():
+    class Away(Titles):
+        def get(self, items: np.ndarray) -> list[str | None]:
+            raise StoreBlocked("No space left on device", Path("titles"))
+
+    store = Store()
+    names = Names({0: store}, Away())
+    assert names.of({MILK}) == {MILK: Name("milk", None)}
+    assert names.of({MILK}) == {MILK: Name("milk", None)}
+    assert len(store.asked) == 2

@@ -1,0 +1,252 @@
+"""Answers from a store: by the champion, beside or instead of it by a candidate, with items that no version knows."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from model.learning.cycle import Trained, learn
+from model.ranking.fusion import Fusion
+from model.ranking.ranker import Ranking
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.identity import Identity
+from state.kinds import code_of
+from state.pending import Debt
+from state.settings import StateSettings
+from state.store import Applied, Store
+from state.titles import Titles
+from stream.config import Config, Worker
+from stream.kafka.messages import Recommendation
+from stream.live_metrics import Prequential, Scores
+from stream.operate.report import online_weights
+from stream.worker import online_weights as weights
+from stream.worker.ranker import Ranker, Serving, in_candidates_arm
+
+STATE = StateSettings(neighbours_per_item=8, sequence_events=20)
+USERS = [f"user-{n}" for n in range(60)]
+
+
+class Stall:
+    """A store, a ranker over it, and versions for it."""
+
+    def __init__(self, folder) -> None:
+        self.store = Store(folder / "clicks-0", Identity("cluster", "clicks", 0, 1, 20, 8), STATE)
+        for lap in range(8):
+            self.click(USERS, [f"item-{(lap + n) % 12}" for n in range(len(USERS))])
+
+    def click(self, users: list[str], items: list[str], kind: str = "click") -> Applied:
+        start = self.store.state.next_offset
+        events = np.zeros(len(users), EVENT)
+        names = [u.encode() for u in users], [i.encode() for i in items]
+        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
+        events["offset"] = start + np.arange(len(users))
+        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
+        events["kind"] = code_of(kind)
+        return self.store.apply(EventBatch(events, *names, {}), start + len(users))
+
+    def ranker(self, **worker) -> Ranker:
+        config = Config(state=STATE, worker=Worker(**worker), data=self.store.path.parent)
+        return Ranker(config, {0: self.store}, None)
+
+    def learning_ranker(self, data) -> Ranker:
+        ranking = RankingSettings(online_clicks=50, popularity_weight=1.0)
+        return Ranker(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
+
+    def following(self) -> np.ndarray:
+        """What everybody would click next, were the laps to go on."""
+        events = np.zeros(len(USERS), EVENT)
+        events["user"] = hash_ids([u.encode() for u in USERS])
+        events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
+        return events
+
+    def trained(self, seed: int) -> Trained:
+        users = np.sort(hash_ids([u.encode() for u in USERS]))
+        items = self.store.all_items()
+        names = {h: i.decode() for h, i in zip(items.tolist(), self.store.item_ids(items), strict=True)}
+        return learn(
+            None, None, self.store.sequences(users), names, self.store.rows, state=STATE, seed=seed,
+            model=ModelSettings(dim=8), training=TrainingSettings(warm_up_epochs=1, epochs=1, last_epochs=1),
+            ranking=RankingSettings(),
+        )  # fmt: skip
+
+    def debts(self, *users: str) -> dict[int, Debt]:
+        return {hash_id(u): Debt(0, self.store.state.next_offset - 1, 0) for u in users}
+
+
+@pytest.fixture(scope="module")
+def stall(tmp_path_factory):
+    made = Stall(tmp_path_factory.mktemp("stall"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture(scope="module")
+def versions(stall):
+    return [stall.trained(seed) for seed in (0, 1)]
+
+
+def serving(version: str, trained: Trained, fusion: Fusion | None = None) -> Serving:
+    settings = RankingSettings()
+    return Serving(version, 0, Ranking(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
+
+
+def answered(ranker: Ranker, stall: Stall, *users: str) -> dict[str, Recommendation]:
+    answers = ranker.answer(0, stall.debts(*users))
+    return {a.user_id.decode(): msgspec.json.decode(a.message, type=Recommendation) for a in answers}
+
+
+def test_an_item_that_no_version_knows_is_recommended_to_others_within_one_batch(stall, versions):
+    ranker = stall.ranker()
+    ranker.serve(serving("000001", versions[0]))
+    before = answered(ranker, stall, "user-3")["user-3"]
+    assert "never-seen" not in {i.item for i in before.items}
+    last = stall.store.sequences(np.array([hash_id("user-3")], np.uint64)).of(0)["item"][-1]
+    name = stall.store.item_ids(np.array([last], np.uint64))[0].decode()
+    passers_by = [f"passer-by-{n}" for n in range(20)]
+    ranker.take_in(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
+    after = answered(ranker, stall, "user-3")["user-3"]
+    found = {i.item: i.because for i in after.items}
+    assert "never-seen" in found
+    assert found["never-seen"][0] == name
+
+
+def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_shown_to_nobody(stall, versions):
+    ranker = stall.ranker()
+    ranker.serve(serving("000001", versions[0]))
+    alone = answered(ranker, stall, *USERS)
+    ranker.score(serving("000002", versions[1], Fusion(0.0, 0.0, -9.0, -1.0)))
+    prequential, scores = Prequential(100), Scores()
+    for answer in ranker.answer(0, stall.debts(*USERS)):
+        prequential.stand(answer.user, answer.standing)
+        message = msgspec.json.decode(answer.message, type=Recommendation)
+        assert message.model == "000001"
+        assert message.items == alone[message.user].items
+    tests = np.zeros(len(USERS), EVENT)
+    tests["user"] = hash_ids([u.encode() for u in USERS])
+    tests["item"] = hash_id("item-3")
+    prequential.test(tests, scores)
+    champion, candidate = scores["000001 (shadow 000001/000002)"], scores["000002 (shadow 000001/000002)"]
+    assert champion.events == candidate.events == len(USERS)
+    assert champion.ndcg != candidate.ndcg
+    assert "000002" not in scores
+    ranker.score(None)
+    assert all(not a.standing.compared for a in ranker.answer(0, stall.debts(*USERS)))
+
+
+def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(stall, versions):
+    ranker = stall.ranker()
+    ranker.serve(serving("000001", versions[0]))
+    ranker.score(serving("000002", versions[1]))
+    first = answered(ranker, stall, "user-5")["user-5"].items[0].item
+    ranker.take_in(stall.click(["user-5"], [first], "hide"))
+    after = answered(ranker, stall, "user-5", "user-6")
+    assert after["user-5"].source == "model"
+    assert first not in {i.item for i in after["user-5"].items}
+    assert first in {i.item for i in after["user-6"].items}
+    [answer] = ranker.answer(0, stall.debts("user-5"))
+    assert all(hash_id(first) not in shown for shown in answer.standing.compared.values())
+    fallen_back = answered(stall.ranker(), stall, "user-5")["user-5"]
+    assert fallen_back.source == "popularity"
+    assert first not in {i.item for i in fallen_back.items}
+
+
+def test_a_title_comes_with_its_item_and_changes_with_it(stall, versions, tmp_path):
+    titles = Titles(tmp_path)
+    titles.apply({hash_id("item-4"): "Milk, 1 l"}, "id", {0: 1})
+    ranker = Ranker(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
+    ranker.serve(serving("000001", versions[0]))
+    found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
+    assert found.pop("item-4") == "Milk, 1 l"
+    assert set(found.values()) == {None}
+    titles.apply({hash_id("item-4"): "Milk, 2 l"}, "id", {0: 2})
+    ranker.names.forget([hash_id("item-4")])
+    found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
+    assert found["item-4"] == "Milk, 2 l"
+    titles.close()
+
+
+def test_in_an_a_b_test_a_share_of_users_gets_the_candidate_and_always_the_same_ones(stall, versions):
+    ranker = stall.ranker(ab=0.3)
+    ranker.serve(serving("000001", versions[0]))
+    ranker.score(serving("000002", versions[1]))
+    first, again = (answered(ranker, stall, *USERS) for _ in range(2))
+    by = {user: message.model for user, message in first.items()}
+    assert by == {user: message.model for user, message in again.items()}
+    assert {u for u, v in by.items() if v == "000002"} == {u for u in USERS if in_candidates_arm(hash_id(u), 0.3)}
+    assert set(by.values()) == {"000001", "000002"}
+    assert len(by) == len(USERS)
+
+
+def test_the_candidates_arm_is_as_large_as_it_says_and_grows_with_its_share():
+    users = [hash_id(f"user-{n}") for n in range(4000)]
+    small, large = ({u for u in users if in_candidates_arm(u, share)} for share in (0.1, 0.5))
+    assert 0.08 < len(small) / len(users) < 0.12
+    assert small < large
+    assert not any(in_candidates_arm(u, 0.0) for u in users)
+
+
+WEIGHTS = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
+
+
+def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_go_on_from_there(
+    stall, versions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stream.worker.ranker.LEARN_EVERY_S", 0.0)
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    for _ in range(5):
+        ranker.learn(stall.store, stall.following())
+    moved = ranker.serving.ranking.fusion
+    assert moved.evidence > WEIGHTS.evidence
+    assert (moved.repeat, moved.popularity, moved.before) == (0.0, 1.0, 0.0)  # no weight, set by hand, not learned
+    again = stall.learning_ranker(tmp_path)
+    again.serve(serving("000001", versions[0], WEIGHTS))
+    assert again.serving.ranking.fusion == moved
+    again.serve(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
+    assert again.serving.ranking.fusion.evidence == pytest.approx(moved.evidence + 1.0)
+
+
+def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_come_from_its(
+    stall, versions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stream.worker.ranker.LEARN_EVERY_S", 0.0)
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    for _ in range(4):
+        ranker.learn(stall.store, stall.following())
+    ranker.score(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
+    for _ in range(3):
+        champions, candidates = (v.ranking.fusion.evidence for v in (ranker.serving, ranker.candidate))
+        assert champions > WEIGHTS.evidence
+        assert candidates == pytest.approx(champions + 1.0)
+        ranker.learn(stall.store, stall.following())
+
+
+def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path, monkeypatch):
+    monkeypatch.setattr("stream.worker.ranker.LEARN_EVERY_S", 0.0)
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    for _ in range(4):
+        ranker.learn(stall.store, stall.following())
+    config = Config(data=tmp_path, ranking=RankingSettings(online_clicks=50))
+    shown = online_weights(config, "000001")["0"]
+    assert shown["clicks"] == 64
+    assert shown["chosen"]["evidence"] == 1.0 != shown["now"]["evidence"]
+    off = Config(data=tmp_path, ranking=RankingSettings(online_clicks=0))
+    assert online_weights(config, "000002") == online_weights(off, "000001") == {}
+
+
+def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, tmp_path):
+    ranker = stall.learning_ranker(tmp_path)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    for _ in range(3):
+        ranker.learn(stall.store, stall.following())
+    assert weights.read(tmp_path)["0"].learned.clicks == 16
+
+
+def test_with_no_clicks_to_choose_on_weights_stay(stall, versions, tmp_path):
+    config = Config(state=STATE, ranking=RankingSettings(online_clicks=0), data=tmp_path)
+    ranker = Ranker(config, {0: stall.store}, None)
+    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    ranker.learn(stall.store, stall.following())
+    assert ranker.serving.ranking.fusion == WEIGHTS

@@ -1,0 +1,103 @@
+"""Titles as they come, whatever comes."""
+
+import asyncio
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.errors import ConsumerStoppedError
+
+from state.errors import StoreBlocked
+from state.events import hash_id, hash_ids
+from state.titles import Titles
+from stream.worker import title_reader as titles_module
+from stream.worker.item_names import Names
+from stream.worker.title_reader import read_titles, title_of
+
+
+def record(value: bytes | None, offset: int = 0, key: bytes | None = None) -> SimpleNamespace:
+    return SimpleNamespace(value=value, offset=offset, key=key)
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "found"),
+    [
+        (b'{"item": "milk", "title": "Milk"}', None, ("milk", "Milk")),
+        (b'{"item": 7, "title": "Seven"}', None, ("7", "Seven")),
+        (None, b"milk", ("milk", None)),
+        (None, None, None),
+        ('{"item": "milk", "title": "Café"}'.encode("latin-1"), None, None),
+        (b'{"item": "milk", "title": "\\ud800"}', None, None),
+        (b'{"item": "\\ud800", "title": "Milk"}', None, None),
+        (b'{"item": "milk"}', None, None),
+        (b"[" * 5000, None, None),
+    ],
+)
+def test_what_is_no_title_is_passed_by(value, key, found):
+    expected = (hash_id(found[0]), found[1]) if found else None
+    assert title_of(record(value, key=key)) == expected
+
+
+class Reader:
+    """A consumer whose batches are at hand, all of partition 0; its topic has another partition once they are read."""
+
+    def __init__(self, *batches: list[SimpleNamespace], more: bool = False) -> None:
+        self.batches, self.sought, self.more = deque(batches), {}, more
+        self._client = SimpleNamespace(force_metadata_update=self._nothing)
+
+    async def _nothing(self) -> None:
+        pass
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {0, 1} if self.more and not self.batches else {0}
+
+    def assign(self, partitions: list) -> None:
+        self.partitions, self.sought = partitions, {}
+
+    def seek(self, partition, offset: int) -> None:
+        self.sought[partition.partition] = offset
+
+    async def getmany(self, timeout_ms: int) -> dict:
+        if not self.batches:
+            raise ConsumerStoppedError
+        return {self.partitions[0]: self.batches.popleft()}
+
+
+def read(reader: Reader, titles: Titles, topic_id: str = "first") -> None:
+    asyncio.run(read_titles(reader, "items", topic_id, titles, Names({}, titles)))
+
+
+def test_reading_goes_on_where_it_stopped_and_begins_anew_with_another_topic(tmp_path):
+    titles = Titles(tmp_path)
+    read(Reader([record(b'{"item": "milk", "title": "Milk"}', 4)]), titles)
+    again, anew = Reader(), Reader()
+    read(again, titles)
+    read(anew, titles, "second")
+    assert (again.sought, anew.sought) == ({0: 5}, {0: 0})
+    assert titles.get(hash_ids([b"milk"])) == ["Milk"]
+    titles.close()
+
+
+def test_a_partition_that_the_topic_is_given_later_is_read_from_its_beginning(tmp_path):
+    titles = Titles(tmp_path)
+    reader = Reader([record(b'{"item": "milk", "title": "Milk"}', 4)], more=True)
+    read(reader, titles)
+    assert reader.sought == {0: 5, 1: 0}
+    titles.close()
+
+
+def test_a_disk_that_is_full_is_waited_for_and_nothing_is_left_out(tmp_path, monkeypatch):
+    titles, real, tries = Titles(tmp_path), Titles.apply, []
+
+    def apply(self, *told):
+        tries.append(told)
+        if len(tries) < 3:
+            raise StoreBlocked("No space left on device", tmp_path)
+        real(self, *told)
+
+    monkeypatch.setattr(Titles, "apply", apply)
+    monkeypatch.setattr(titles_module, "TRY_AGAIN_S", 0.0)
+    read(Reader([record(b'{"item": "milk", "title": "Milk"}', 0)]), titles)
+    assert len(tries) == 3
+    assert titles.get(hash_ids([b"milk"])) == ["Milk"]
+    titles.close()
