@@ -23,7 +23,7 @@ from rocksdict import AccessType, Checkpoint
 from state.errors import StateError
 from state.identity import Identity, check_identity
 from state.partition import Partition
-from state.progress import Marks
+from state.progress import Progress
 from state.rocksdb import open_rocksdb, rocksdb
 from state.settings import StateSettings
 
@@ -50,7 +50,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a checkpoint is."""
 
     identity: Identity
-    marks: Marks
+    marks: Progress
     created_ts: int
     files: list[CheckpointFile]
 
@@ -213,11 +213,11 @@ class _Named(msgspec.Struct):
     files: list[CheckpointFile]
 
 
-def inside(folder: Path, settings: StateSettings) -> tuple[Identity | None, Marks]:
+def inside(folder: Path, settings: StateSettings) -> tuple[Identity | None, Progress]:
     """What a copy came to; the copy may be ahead of what was known when it was begun."""
     copied = Partition(open_rocksdb(folder, settings, AccessType.read_only(False)), settings, folder)
     try:
-        return copied.identity, copied.marks()
+        return copied.identity, copied.read_progress()
     finally:
         copied.close()
 

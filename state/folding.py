@@ -7,14 +7,14 @@ from state.events import EventBatch, Ids, Ints, Records, packed_keys
 from state.graph import fold, pairs_in
 from state.graph_delta import Counted, take_out
 from state.partition import EDGE, HIDDEN, POPULAR, Partition
-from state.progress import Marks
+from state.progress import Progress
 from state.removal import put_hidden
 from state.sequences import STEP
 from state.sorting import begins, distinct
 from state.timeline import Merged
 
 
-def fold_events(partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch) -> tuple[Records, Records]:
+def fold_events(partition: Partition, batch: EventBatch, marks: Progress, write: WriteBatch) -> tuple[Records, Records]:
     """Write what the events change; the steps that count from now on, and those that do no longer."""
     events = batch.events
     oldest = int(events["ts"].min())
@@ -48,7 +48,7 @@ def fold_events(partition: Partition, batch: EventBatch, marks: Marks, write: Wr
 
 
 def _fold_sequences(
-    partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch
+    partition: Partition, batch: EventBatch, marks: Progress, write: WriteBatch
 ) -> tuple[Counted, Counted]:
     """Write the touched users' sequences; the steps to fold into the item-item graph, and those to take out."""
     ordered, users, first, starts, ends = _grouped(batch.events, "user")
@@ -135,7 +135,7 @@ def _put_names(partition: Partition, prefix: bytes, hashes: Ids, names: list[byt
         write.put(prefix + key, name, column)
 
 
-def _fold_edges(partition: Partition, batch: EventBatch, marks: Marks, write: WriteBatch) -> None:
+def _fold_edges(partition: Partition, batch: EventBatch, marks: Progress, write: WriteBatch) -> None:
     """Write the other direction of the graph."""
     ordered, items, first, starts, ends = _grouped(batch.events, "item")
     edges = np.empty(len(ordered), EDGE)

@@ -31,7 +31,7 @@ from state.graph import Rows, as_rows, row_dtype
 from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
 from state.kinds import kinds_of
-from state.progress import Marks
+from state.progress import Progress
 from state.rocksdb import COLUMNS, rocksdb
 from state.sequences import STEP, Sequences, positives, unpack, where
 from state.settings import StateSettings
@@ -74,10 +74,10 @@ class Partition:
             return None
         return msgspec.convert({"layout": FIRST_LAYOUT} | msgspec.json.decode(value), Identity)
 
-    def marks(self) -> Marks:
+    def read_progress(self) -> Progress:
         """How far the state has come."""
         value = self._value(b"marks")
-        return msgspec.json.decode(value, type=Marks) if value else Marks()
+        return msgspec.json.decode(value, type=Progress) if value else Progress()
 
     def prequential(self) -> bytes:
         """The prequential counts as the worker wrote them; empty before the first test."""
@@ -107,7 +107,7 @@ class Partition:
 
     def horizon(self) -> int:
         """Event time, ms, before which everything has expired, also where it still lies on disk."""
-        return self.marks().horizon(self._settings)
+        return self.read_progress().horizon(self._settings)
 
     def sequences(self, users: Ids) -> Sequences:
         """The users' newest steps, whatever their kind, in the order asked for; empty for a user without events."""

@@ -17,14 +17,14 @@ import numpy as np
 from state.events import Ids, Ints, Records
 from state.kinds import Mask
 
-AT_HAND = 100_000
+IN_MEMORY_USERS = 100_000
 """Users kept in memory, some 350 bytes each."""
 READ_AT_ONCE = 50_000
 """Offsets read back from the journal at once."""
 SORTED_AT_ONCE = 10_000
 
 
-class Debt(NamedTuple):
+class Unanswered(NamedTuple):
     """What one user is owed."""
 
     first_offset: int
@@ -35,14 +35,16 @@ class Debt(NamedTuple):
     """Event time of the newest event, ms."""
 
 
-class Owed:
+class Pending:
     """The owed users of one partition, newest last."""
 
-    def __init__(self, journal: Callable[[int, int], Records], start: int, end: int, at_hand: int = AT_HAND) -> None:
+    def __init__(
+        self, journal: Callable[[int, int], Records], start: int, end: int, in_memory: int = IN_MEMORY_USERS
+    ) -> None:
         """`journal` reads EVENTs with start <= offset < end; of those from `start` to `end` nobody is answered yet."""
-        self._journal, self._at_hand = journal, at_hand
-        self._debts: dict[int, Debt] = {}
-        self._taken: dict[int, Debt] = {}
+        self._journal, self._at_hand = journal, in_memory
+        self._debts: dict[int, Unanswered] = {}
+        self._taken: dict[int, Unanswered] = {}
         self._put_off = start, end
         """Offsets whose events' users may be owed besides."""
         self._answered = Answered()
@@ -53,20 +55,20 @@ class Owed:
         return len(self._debts) + (self._put_off[0] < self._put_off[1])
 
     @property
-    def nobody(self) -> bool:
+    def empty(self) -> bool:
         """Whether no user is owed anything, not even what is on its way."""
         return not self.waiting and not self._taken
 
     @property
-    def at_hand(self) -> int:
+    def in_memory(self) -> int:
         """Users in memory whom nobody is answering yet."""
         return len(self._debts)
 
-    def mark(self, events: Records) -> None:
+    def apply(self, events: Records) -> None:
         """Mark the users of these EVENTs, which ascend by offset."""
         if not len(events):
             return
-        debts = self._debts
+        unanswered = self._debts
         # Each user's first and last event in the batch; users in the order of their last, so that the newest end last.
         users, first = np.unique(events["user"], return_index=True)
         last = len(events) - 1 - np.unique(events["user"][::-1], return_index=True)[1]
@@ -74,12 +76,12 @@ class Owed:
         first, last = first[order], last[order]
         columns = (users[order], events["offset"][first], events["offset"][last], events["ts"][last])
         for user, first_offset, offset, ts in zip(*(c.tolist() for c in columns), strict=True):
-            older = debts.pop(user, None)
-            debts[user] = Debt(older.first_offset if older else first_offset, offset, ts)
-        if len(debts) > self._at_hand:
-            self._put_off_oldest(len(debts) - self._at_hand)
+            older = unanswered.pop(user, None)
+            unanswered[user] = Unanswered(older.first_offset if older else first_offset, offset, ts)
+        if len(unanswered) > self._at_hand:
+            self._put_off_oldest(len(unanswered) - self._at_hand)
 
-    def take(self, count: int) -> dict[int, Debt]:
+    def claim(self, count: int) -> dict[int, Unanswered]:
         """Up to `count` users to answer now, those with the newest events first; they stay owed until cleared.
 
         A user whose answer is on its way is not taken a second time before that is cleared. Where none are at hand a
@@ -87,7 +89,7 @@ class Owed:
         """
         if not self._debts:
             self._read_back()
-        chosen: dict[int, Debt] = {}
+        chosen: dict[int, Unanswered] = {}
         for user in reversed(self._debts):
             if len(chosen) == count:
                 break
@@ -98,10 +100,10 @@ class Owed:
         self._taken |= chosen
         return chosen
 
-    def clear(self, users: Iterable[int]) -> set[int]:
+    def complete(self, users: Iterable[int]) -> set[int]:
         """The answers taken for these users have been sent; those of them who were still owed one."""
-        cleared = {user: debt for user in users if (debt := self._taken.pop(user, None)) is not None}
-        self._answered.add([(user, debt.offset) for user, debt in cleared.items()])
+        cleared = {user: unanswered for user in users if (unanswered := self._taken.pop(user, None)) is not None}
+        self._answered.add([(user, unanswered.offset) for user, unanswered in cleared.items()])
         return set(cleared)
 
     def forget(self, users: Iterable[int]) -> None:
@@ -110,9 +112,9 @@ class Owed:
             self._debts.pop(user, None)
             self._taken.pop(user, None)
 
-    def give_back(self, users: Iterable[int]) -> None:
+    def release(self, users: Iterable[int]) -> None:
         """The answers taken for these users will not be sent: they wait again, behind those with newer events."""
-        again: dict[int, Debt] = {}
+        again: dict[int, Unanswered] = {}
         for user in users:
             taken = self._taken.pop(user, None)
             if taken is None:
@@ -127,7 +129,7 @@ class Owed:
     def watermark(self, next_offset: int) -> int:
         """The offset before which nothing is owed."""
         start, end = self._put_off
-        owed = (debt.first_offset for debt in chain(self._debts.values(), self._taken.values()))
+        owed = (unanswered.first_offset for unanswered in chain(self._debts.values(), self._taken.values()))
         self._answered.floor = min(chain(owed, [start] if start < end else []), default=next_offset)
         return self._answered.floor
 
@@ -135,9 +137,9 @@ class Owed:
         start, end = self._put_off
         if start >= end:
             start, end = 2**63 - 1, 0
-        for user, debt in list(islice(self._debts.items(), count)):
+        for user, unanswered in list(islice(self._debts.items(), count)):
             del self._debts[user]
-            start, end = min(start, debt.first_offset), max(end, debt.offset + 1)
+            start, end = min(start, unanswered.first_offset), max(end, unanswered.offset + 1)
         self._put_off = start, end
 
     def _read_back(self) -> None:
@@ -149,8 +151,8 @@ class Owed:
         events = self._journal(begin, end)
         self._put_off = start, begin
         on_their_way = Answered()
-        on_their_way.add([(user, debt.offset) for user, debt in self._taken.items()])
-        self.mark(events[~self._answered.reflect(events) & ~on_their_way.reflect(events)])
+        on_their_way.add([(user, unanswered.offset) for user, unanswered in self._taken.items()])
+        self.apply(events[~self._answered.reflect(events) & ~on_their_way.reflect(events)])
 
 
 class Answered:

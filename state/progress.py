@@ -5,7 +5,7 @@ import msgspec
 from state.settings import StateSettings
 
 
-class Marks(msgspec.Struct):
+class Progress(msgspec.Struct):
     """How far the state has come, written in the same batch as the state itself."""
 
     next_offset: int = 0
@@ -28,6 +28,15 @@ class Marks(msgspec.Struct):
     items: int = 0
     oldest_ts: int = 0
     newest_ts: int = 0
+
+    @property
+    def log_offset(self) -> int:
+        """Offset in the log of the first event not applied: what is sought, committed and shown."""
+        return self.next_offset - self.base
+
+    def logical(self, offset: int) -> int:
+        """The logical offset of an offset in the log."""
+        return offset + self.base
 
     @property
     def edges(self) -> int:

@@ -13,7 +13,7 @@ from state.events import Ids, Records
 from state.graph_delta import Counted, take_out
 from state.journal import CHUNK, DAY_MS
 from state.partition import HIDDEN, KEY, POPULAR, Partition
-from state.progress import Marks
+from state.progress import Progress
 
 
 class Removed(NamedTuple):
@@ -27,7 +27,7 @@ class Removed(NamedTuple):
     """Items without any edge left."""
 
 
-def expire(partition: Partition, marks: Marks, horizon: int, budget: int, write: WriteBatch) -> Removed | None:
+def expire(partition: Partition, marks: Progress, horizon: int, budget: int, write: WriteBatch) -> Removed | None:
     """Remove the oldest days that lie wholly behind the horizon: about `budget` events, by whole chunks.
 
     A user or item that they name loses all steps of such days.
@@ -66,7 +66,7 @@ def expire(partition: Partition, marks: Marks, horizon: int, budget: int, write:
     return removed
 
 
-def erase(partition: Partition, marks: Marks, user: int, write: WriteBatch) -> tuple[Removed, list[int]]:
+def erase(partition: Partition, marks: Progress, user: int, write: WriteBatch) -> tuple[Removed, list[int]]:
     """Remove a user but for the journal; the days of event time in which the journal may name the user."""
     steps = partition.users.between(user)
     counted = Counted(partition)
@@ -93,7 +93,7 @@ def put_hidden(partition: Partition, user: int, hidden: Records, before: int, wr
         write.delete(KEY.pack(user), partition._handle["hidden"])
 
 
-def _remove(partition: Partition, marks: Marks, counted: Counted, removed: Removed, write: WriteBatch) -> None:
+def _remove(partition: Partition, marks: Progress, counted: Counted, removed: Removed, write: WriteBatch) -> None:
     """Rows without the marked steps; users and items of whom nothing is left, wholly."""
     ids, rows_of = partition._handle["ids"], partition._handle["rows"]
     for user in removed.users.tolist():

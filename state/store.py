@@ -21,8 +21,8 @@ from state.folding import fold_events
 from state.identity import Identity, check_identity
 from state.journal import DAY_MS, Journal
 from state.partition import KEY, Partition
-from state.pending import Owed
-from state.progress import Marks
+from state.pending import Pending
+from state.progress import Progress
 from state.removal import Removed, erase, expire
 from state.rocksdb import open_rocksdb, rocksdb
 from state.sequences import STEP
@@ -65,13 +65,13 @@ class Store(Partition):
                 check_identity(stored, identity, path)
                 if stored is None or (identity.topic_id and not stored.topic_id):
                     self._db.put(b"identity", msgspec.json.encode(identity))
-                self.state = self.marks()
+                self.progress = self.read_progress()
                 self.erasures = Erasures(self._db, self._column, self._journal, path)
                 self._answered = self.answered()
-                self.owed = Owed(
+                self.pending = Pending(
                     partial(unforgotten, self._journal, self.users, self.erasures, path),
                     self._answered,
-                    self.state.next_offset,
+                    self.progress.next_offset,
                 )
         except Exception:
             super().close()
@@ -100,10 +100,10 @@ class Store(Partition):
         expired = self._expire(len(batch.events))
         write = WriteBatch(raw_mode=True)
         # Before the forgets: what a user does before one counts as it would have in a batch of its own.
-        fresh, duplicate = drop_duplicates(self, batch, self.state.next_offset, next_offset, write)
-        fresh, too_old, newest_ts = drop_too_old(self, fresh, self.state.newest_ts)
+        fresh, duplicate = drop_duplicates(self, batch, self.progress.next_offset, next_offset, write)
+        fresh, too_old, newest_ts = drop_too_old(self, fresh, self.progress.newest_ts)
         fresh, dropped, forgotten, erased = self._forget(fresh)
-        marks = msgspec.structs.replace(self.state, newest_ts=newest_ts)
+        marks = msgspec.structs.replace(self.progress, newest_ts=newest_ts)
         marks.next_offset = next_offset
         marks.applied += len(fresh.events) + dropped
         marks.erased += dropped
@@ -121,8 +121,8 @@ class Store(Partition):
         steps.reached(2)
         self._write(write)
         steps.reached(3)
-        self.state = marks
-        self.owed.mark(fresh.events)
+        self.progress = marks
+        self.pending.apply(fresh.events)
         removed = [*([expired] if expired else []), *erased]
         gone = np.concatenate([np.empty(0, np.uint64), *(r.items for r in removed)])
         return Applied(
@@ -136,20 +136,20 @@ class Store(Partition):
 
     def record_answers(self, answers: list[tuple[int, bytes]]) -> None:
         """Record (user, message sent) of users taken from `owed`, and how far everything is answered."""
-        cleared = self.owed.clear(user for user, _ in answers)
+        cleared = self.pending.complete(user for user, _ in answers)
         write = WriteBatch(raw_mode=True)
         for user, message in answers:
             if user in cleared:  # else forgotten since
                 write.put(KEY.pack(user), message, self._handle["recommended"])
         self.erasures.told(cleared, write)
-        watermark = self.owed.watermark(self.state.next_offset)
+        watermark = self.pending.watermark(self.progress.next_offset)
         write.put(b"answered", KEY.pack(watermark))
         self._write(write)
         self._answered = watermark
 
-    def record_that_nobody_is_owed(self) -> None:
+    def record_all_answered(self) -> None:
         """Where nobody is, record it: of duplicates, or of who was forgotten since, no answer comes that would."""
-        if self.owed.nobody and self._answered < self.state.next_offset:
+        if self.pending.empty and self._answered < self.progress.next_offset:
             self.record_answers([])
 
     def tombstones(self) -> list[Erasure]:
@@ -169,41 +169,41 @@ class Store(Partition):
 
     def begin_new_log(self) -> None:
         """Keep the state and read a new log from its offset 0 (an embedded broker keeps its log in memory only)."""
-        self._mark(msgspec.structs.replace(self.state, base=self.state.next_offset))
+        self._mark(msgspec.structs.replace(self.progress, base=self.progress.next_offset))
 
     def skip_to(self, next_offset: int) -> None:
         """Go on from a later logical offset: what lies between was deleted from the log before it was read."""
-        lost = self.state.lost + next_offset - self.state.next_offset
-        self._mark(msgspec.structs.replace(self.state, next_offset=next_offset, lost=lost))
+        lost = self.progress.lost + next_offset - self.progress.next_offset
+        self._mark(msgspec.structs.replace(self.progress, next_offset=next_offset, lost=lost))
 
     def take_over(self, answered: int, prequential: bytes) -> None:
         """Go on for another store of the same log: nothing before `answered` is owed; its prequential counts stand."""
         write = WriteBatch(raw_mode=True)
-        self._answered = min(answered, self.state.next_offset)
+        self._answered = min(answered, self.progress.next_offset)
         write.put(b"answered", KEY.pack(self._answered))
         write.put(b"prequential", prequential)
         self._write(write)
 
-    def _mark(self, marks: Marks) -> None:
+    def _mark(self, marks: Progress) -> None:
         with rocksdb("write", self.path):
             self._db.put(b"marks", msgspec.json.encode(marks))
-        self.state = marks
+        self.progress = marks
 
     def _expire(self, arriving: int) -> Removed | None:
         """Let what lies behind the horizon leave, in a WriteBatch of its own."""
-        horizon = self.state.horizon(self._settings)
-        if horizon // DAY_MS <= self.state.oldest_ts // DAY_MS:
+        horizon = self.progress.horizon(self._settings)
+        if horizon // DAY_MS <= self.progress.oldest_ts // DAY_MS:
             return None
-        write, marks = WriteBatch(raw_mode=True), msgspec.structs.replace(self.state)
+        write, marks = WriteBatch(raw_mode=True), msgspec.structs.replace(self.progress)
         with rocksdb("read", self.path):
             removed = expire(self, marks, horizon, max(EXPIRED_AT_ONCE, 2 * arriving), write)
         if removed is None:
-            self.state.oldest_ts = marks.oldest_ts
+            self.progress.oldest_ts = marks.oldest_ts
             return None
         write.put(b"marks", msgspec.json.encode(marks))
         self._write(write)
-        self.state = marks
-        self.owed.forget(removed.users.tolist())
+        self.progress = marks
+        self.pending.forget(removed.users.tolist())
         return removed
 
     def _forget(self, batch: EventBatch) -> "tuple[EventBatch, int, Ids, list[Removed]]":
@@ -219,15 +219,15 @@ class Store(Partition):
         last = dict(zip(batch.events["user"][forgets].tolist(), forgets.tolist(), strict=True))
         removed = []
         for user, row in last.items():
-            write, marks = WriteBatch(raw_mode=True), msgspec.structs.replace(self.state)
+            write, marks = WriteBatch(raw_mode=True), msgspec.structs.replace(self.progress)
             with rocksdb("read", self.path):
                 gone, days = erase(self, marks, user, write)
             name, offset = batch.users[row].decode(), int(batch.events["offset"][row])
             self.erasures.begin(user, name, offset, days, write)
             write.put(b"marks", msgspec.json.encode(marks))
             self._write(write)
-            self.state = marks
-            self.owed.forget([user])
+            self.progress = marks
+            self.pending.forget([user])
             removed.append(gone)
         forgotten = np.array(list(last), np.uint64)
         before = np.array([row <= last.get(u, -1) for row, u in enumerate(batch.events["user"].tolist())])

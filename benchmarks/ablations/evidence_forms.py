@@ -20,9 +20,9 @@ import torch
 from benchmarks.ablations.fusion_forms import beside
 from benchmarks.quality.global_temporal import DAY_S, SERVED, WORD_BY_WORD, learned, load, settled
 from model.evaluation.global_temporal import OfModel, ranked_tests
-from model.fusion_weights.holdout import BEFORE, Holdout, choices, cut, fitted
+from model.fusion_weights.holdout import BEFORE, Holdout, choice_sets, fit_fusion, split_holdout
 from model.metrics import Ranks, gains
-from model.ranking.fusion import AT_FIRST, MODEL_ALONE
+from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY
 from model.ranking.graph_evidence import SHARPNESS
 from model.ranking.popularity import Popularity
 from model.settings import RankingSettings
@@ -93,16 +93,16 @@ def main() -> None:
         path = str(asked.data / f"{name}.csv.gz")
         split = load(path, validation=True)
         trained = learned(split, {}, training, asked.seed)
-        alone = ranked_tests(split, OfModel(split, trained, MODEL_ALONE, RankingSettings(), live=False))
+        alone = ranked_tests(split, OfModel(split, trained, MODEL_ONLY, RankingSettings(), live=False))
         print(f"\n{name}, seed {asked.seed}: {len(split.targets):,} tests")
         print(f"{'no evidence: w = 0':34}", *(f"{w} {100 * gains(alone[w].ranks).mean():.2f}" for w in PLACES))
         served: dict[str, Ranks] = {}
         for form_name, form in FORMS.items():
             with spoken(form):
                 split = load(path, form.state, validation=True)
-                tests = Holdout(*cut(split.past, training.holdout_events), form.state)
-                known = choices(tests, trained.model, trained.vocabulary, form.ranking)
-                fusion = fitted(known, form.before, form.ranking, AT_FIRST)
+                tests = Holdout(*split_holdout(split.past, training.holdout_events), form.state)
+                known = choice_sets(tests, trained.model, trained.vocabulary, form.ranking)
+                fusion = fit_fusion(known, form.before, form.ranking, INITIAL_FUSION)
                 found = ranked_tests(split, OfModel(split, trained, fusion, form.ranking))
             ranks = {where: of_tests.ranks for where, of_tests in found.items()}
             served = served or ranks

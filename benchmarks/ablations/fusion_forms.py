@@ -31,15 +31,22 @@ from torch import Tensor
 from benchmarks.quality.global_temporal import SERVED, WORD_BY_WORD, learned, load, settled
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import SEEN, Split, ranked_batch
-from model.fusion_weights.conditional_logit import Choices, fit
-from model.fusion_weights.holdout import REPEAT, Holdout, candidates, could_come, cut, rows_of_sequences
-from model.fusion_weights.ndcg_search import placed
+from model.fusion_weights.conditional_logit import ChoiceSets, fit
+from model.fusion_weights.holdout import (
+    REPEAT,
+    Holdout,
+    eligible_items,
+    sample_alternatives,
+    slice_sequences,
+    split_holdout,
+)
+from model.fusion_weights.ndcg_search import best_weight
 from model.fusion_weights.timed_batches import AT_ONCE, batches
 from model.learning.cycle import Trained
 from model.metrics import Ranks, gains, lead
-from model.ranking.fusion import AT_FIRST
+from model.ranking.fusion import INITIAL_FUSION
 from model.ranking.graph_evidence import SHARPNESS
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import RankingSettings
 from state.events import Ids
 from state.graph import MemoryGraph
@@ -92,7 +99,7 @@ class Speaker:
     def __init__(self, trained: Trained, past: Sequences, ranking: RankingSettings) -> None:
         self._trained = trained
         settings = msgspec.structs.replace(ranking, because=False, fresh_items=0)
-        self.ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, settings)
+        self.ranking = Ranker(trained.model, trained.vocabulary, trained.fusion, settings)
         self._before = trained.fusion.before
         self._first = np.full(len(trained.vocabulary) + 1, np.iinfo(np.int64).max)
         np.minimum.at(self._first, trained.vocabulary.lookup(past.steps["item"]), past.steps["ts"])
@@ -128,32 +135,33 @@ class Speaker:
         return torch.log1p(SHARPNESS * found * torch.from_numpy(degree).rsqrt())
 
 
-def choices(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[str, Choices]:
+def choice_sets(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[str, ChoiceSets]:
     """What each form's words say of held-out events' targets and of what could have come instead."""
     draw = torch.Generator().manual_seed(0)
     words: dict[str, list[Tensor]] = {name: [] for name in FORMS}
     corrections = []
     for tests, arrived, graph in holdout.batches(len(trained.vocabulary)):
         speaker.ranking.clicked(arrived)
-        part = rows_of_sequences(holdout.sequences, tests.start, tests.stop)
+        part = slice_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets[tests]))
         said = speaker.said(part, graph, int(holdout.times[tests.start]))
-        possible = could_come(part, trained.vocabulary, RankingSettings())
+        possible = eligible_items(part, trained.vocabulary, RankingSettings())
         of_forms = {name: form(said) for name, form in FORMS.items()}
         for at in (targets > 0).nonzero()[:, 0].tolist():
-            items, correction = candidates(targets[at], possible[at], list(said.words[:WORDS, at]), draw)
+            items, correction = sample_alternatives(targets[at], possible[at], list(said.words[:WORDS, at]), draw)
             corrections.append(correction)
             for name, of_form in of_forms.items():
                 words[name].append(of_form[:, at, items].T)
     padded = torch.nn.utils.rnn.pad_sequence(corrections, batch_first=True, padding_value=-torch.inf)
     return {
-        name: Choices(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), padded) for name, parts in words.items()
+        name: ChoiceSets(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), padded)
+        for name, parts in words.items()
     }
 
 
-def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
+def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
     """Each form's weights; what the product's words weighed before is known of the first four."""
-    prior = [AT_FIRST.model, AT_FIRST.repeat, AT_FIRST.popularity, AT_FIRST.evidence]
+    prior = [INITIAL_FUSION.model, INITIAL_FUSION.repeat, INITIAL_FUSION.popularity, INITIAL_FUSION.evidence]
     found = {}
     for name, of_form in known.items():
         if name == ALONE:
@@ -163,7 +171,7 @@ def chosen(known: dict[str, Choices]) -> dict[str, Tensor]:
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
         before[:WORDS] = torch.tensor(prior)
         likeliest, reached = fit(of_form, free, before)
-        found[name] = placed(of_form, likeliest, REPEAT, AT_FIRST.repeat)
+        found[name] = best_weight(of_form, likeliest, REPEAT, INITIAL_FUSION.repeat)
         print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 
@@ -175,7 +183,7 @@ def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str
     for at, arrived in batches(cut.future, cut.ts, AT_ONCE):
         graph.apply(arrived)
         speaker.ranking.clicked(arrived)
-        part, targets = rows_of_sequences(cut.tests, at.start, at.stop), cut.targets[at]
+        part, targets = slice_sequences(cut.tests, at.start, at.stop), cut.targets[at]
         said = speaker.said(part, graph, int(cut.ts[at.start]))
         seen = to_histories(part, cut.vocabulary)
         for name, weight in weights.items():
@@ -208,8 +216,8 @@ def main() -> None:
         trained = learned(split, {}, training, asked.seed)
         order = trained.vocabulary.lookup(split.vocabulary.hashes)
         assert (order == np.arange(1, len(order) + 1)).all(), "the split's items have the model's indices"
-        holdout = Holdout(*cut(split.past, training.holdout_events), state)
-        known = choices(Speaker(trained, split.past, ranking), holdout, trained)
+        holdout = Holdout(*split_holdout(split.past, training.holdout_events), state)
+        known = choice_sets(Speaker(trained, split.past, ranking), holdout, trained)
         ranks = tested(Speaker(trained, split.past, ranking), split, chosen(known))
         base = ranks["one number a word"]
         print(

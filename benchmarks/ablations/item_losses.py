@@ -16,9 +16,9 @@ import numpy as np
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
-from model.fusion_weights.holdout import Holdout, cut
+from model.fusion_weights.holdout import Holdout, split_holdout
 from model.learning.training import train
-from model.ranking.fusion import MODEL_ALONE
+from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import EVENT, Records
 from state.sequences import from_events
@@ -48,7 +48,7 @@ class Catalogue:
 
     def __init__(self, items: int, users: int, steps: int) -> None:
         sequences = from_events(walks(items, users, steps))
-        past, held = cut(sequences, 2000)
+        past, held = split_holdout(sequences, 2000)
         hashes = np.unique(sequences.steps["item"])
         self._items, self._vocabulary = items, Vocabulary(hashes, [str(h) for h in hashes])
         self._past, self._holdout = to_histories(past, self._vocabulary), Holdout(past, held, StateSettings())
@@ -63,7 +63,7 @@ class Catalogue:
             warm_up_epochs=0, epochs=epochs, learning_rate=settings.learning_rate, seed=0, fresh=True,
         )  # fmt: skip
         seconds = (time.process_time() - started) / epochs
-        found = self._holdout.scores(model, self._vocabulary, MODEL_ALONE, RankingSettings())
+        found = self._holdout.scores(model, self._vocabulary, MODEL_ONLY, RankingSettings())
         told = {"items": self._items, "loss": loss, "epochs": epochs, "epoch_s": round(seconds, 2)}
         return told | {"ndcg@10": round(found["ndcg@10"], 4)}
 

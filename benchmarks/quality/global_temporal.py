@@ -42,11 +42,11 @@ from model.evaluation.global_temporal import (
 from model.fusion_weights import conditional_logit
 from model.fusion_weights.conditional_logit import FLOOR, RIDGE
 from model.fusion_weights.holdout import Holdout, choose_fusion
-from model.fusion_weights.holdout import cut as cut_holdout
+from model.fusion_weights.holdout import split_holdout as cut_holdout
 from model.learning.cycle import Trained, learn
 from model.learning.training import mean_rows, train
 from model.metrics import Ranks, summary
-from model.ranking.fusion import MODEL_ALONE, Fusion
+from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.settings import StateSettings
 from stream.operate.event_files import read_interactions
@@ -202,7 +202,7 @@ def run(job: Job) -> Outcome:
     started = time.monotonic()
     trained = learned(cut, of_model, training, job.seed)
     seconds = time.monotonic() - started
-    rows = {job.variant: (MODEL_ALONE, False)}
+    rows = {job.variant: (MODEL_ONLY, False)}
     if job.variant in SERVED:
         rows = served(job.variant, trained, Holdout(*cut_holdout(cut.past, training.holdout_events), state), ranking)
     scorers: dict[str, Scorer] = {
@@ -253,7 +253,7 @@ def served(
         return rows
     name = variant.removesuffix(" + live graph")
     rows = {
-        f"{name} as served": (MODEL_ALONE, False),
+        f"{name} as served": (MODEL_ONLY, False),
         variant: (trained.fusion, True),
         f"{name} + graph as at the split": (trained.fusion, False),
     }

@@ -45,7 +45,7 @@ from model.evaluation.live_rivals import AGE_DECAY
 from model.evaluation.rivals import Scorer, item_knn, transitions
 from model.learning.training import train
 from model.losses.distillation import Distillation, adaptive
-from model.ranking.fusion import MODEL_ALONE, Fusion
+from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import ModelSettings, TrainingSettings, without_graph
 
 PUBLISHED = {
@@ -258,7 +258,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """One variant through all periods; `firsts` keeps the versions of period 0, which are the same for all variants."""
     found: list[dict[str, Any]] = []
-    model, fusion = None, MODEL_ALONE
+    model, fusion = None, MODEL_ONLY
     for t in range(len(periods.sessions) - 1):
         started = time.process_time()
         torch.manual_seed(seed * 1000 + t)

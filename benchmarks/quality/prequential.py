@@ -47,7 +47,7 @@ from model.evaluation.prequential import (
 )
 from model.evaluation.recorded_stream import Past
 from model.metrics import CUTOFF, Ranks
-from model.ranking.fusion import MODEL_ALONE
+from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import Ids, Records
 from state.settings import StateSettings
@@ -122,7 +122,7 @@ def of_stream(
         "frozen": Served(past, versions["frozen"], fixed),
         "frozen, graph too": Served(past, versions["frozen"], fixed, live=False),
         "create, fixed weights": Served(past, create, fixed),
-        "create, no fusion": Served(past, create, fixed, fusion=MODEL_ALONE),
+        "create, no fusion": Served(past, create, fixed, fusion=MODEL_ONLY),
         "create, no provisional items": Served(past, create, changed(settings.ranking, fresh_items=0)),
     }
     if rivals:
@@ -143,7 +143,7 @@ def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str,
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
     rows: dict[str, Row] = {
         "create": Served(past, versions["create"], settings.ranking),
-        "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ALONE),
+        "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ONLY),
     }
     with likeliest() if variant == "likeliest weights" else nullcontext():
         versions["create"].begin(past)
@@ -209,9 +209,7 @@ def of_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str
     for other in list(versions.values())[1:]:
         other.begin(past, first)
     rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
-    alone = {
-        f"{name}, no fusion": Served(past, v, settings.ranking, fusion=MODEL_ALONE) for name, v in versions.items()
-    }
+    alone = {f"{name}, no fusion": Served(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()}
     still = {"no learning, graph too": Served(past, versions["no learning"], settings.ranking, live=False)}
     tested = run(events, past, versions, rows | alone | still)
     at = int(np.searchsorted(tested.at, changed))

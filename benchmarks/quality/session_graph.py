@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from model.encoders.histories import Histories
-from model.fusion_weights.conditional_logit import Choices
-from model.fusion_weights.holdout import BEFORE, DRAWN, MOST, candidates, fitted
+from model.fusion_weights.conditional_logit import ChoiceSets
+from model.fusion_weights.holdout import BEFORE, MOST, SAMPLED_NEGATIVES, fit_fusion, sample_alternatives
 from model.ranking.fusion import Fusion
 from model.ranking.graph_evidence import SHARPNESS
 from model.ranking.popularity import SHARPNESS as POPULAR
@@ -122,7 +122,7 @@ def chosen(
     spoken, popularity = [graph.spoken(b) for b in BEFORE], graph.popularity()[0]
     draw, possible = torch.Generator().manual_seed(0), torch.ones(table.shape[1], dtype=torch.bool)
     possible[0] = False
-    most = 1 + sum(MOST) + DRAWN
+    most = 1 + sum(MOST) + SAMPLED_NEGATIVES
     words, corrections = torch.zeros(len(rows), most, 3 + len(BEFORE)), torch.full((len(rows), most), -torch.inf)
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
@@ -131,7 +131,7 @@ def chosen(
         for row, target in enumerate(targets[part].tolist()):
             own, repeat, *said = [word[row] for word in by_user]
             told = [own, repeat, popularity, *said]
-            items, correction = candidates(torch.tensor(target), possible, told, draw)
+            items, correction = sample_alternatives(torch.tensor(target), possible, told, draw)
             words[start + row, : len(items)] = torch.stack([word[items] for word in told], 1)
             corrections[start + row, : len(items)] = correction
-    return fitted(Choices(words, corrections), BEFORE, SETTINGS, prior)
+    return fit_fusion(ChoiceSets(words, corrections), BEFORE, SETTINGS, prior)

@@ -22,7 +22,7 @@ import torch
 from benchmarks.quality.global_temporal import VARIANTS, complain, learned, settled
 from model.evaluation.global_temporal import SPLIT, OfModel, Split, as_events, ranked_tests, split
 from model.metrics import gains
-from model.ranking.fusion import MODEL_ALONE
+from model.ranking.fusion import MODEL_ONLY
 from model.settings import RankingSettings
 from state.events import Records
 from state.settings import StateSettings
@@ -89,7 +89,7 @@ def main() -> None:
             of_model, of_training = VARIANTS[SETTINGS[settings]]
             started = time.process_time()
             trained = learned(parts[share], of_model, settled(of_training), asked.seed)
-            found = ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False))
+            found = ranked_tests(cut, OfModel(cut, trained, MODEL_ONLY, RankingSettings(), live=False))
             line = {"equal times": order, "learned": share, "settings": settings} | read(cut, found["filtered"].ranks)
             print(json.dumps(line | {"cpu_s": round(time.process_time() - started)}), flush=True)
 

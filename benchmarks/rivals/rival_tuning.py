@@ -33,7 +33,7 @@ from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import OfCounts, OfModel, Ranked, Split, ranked_tests
 from model.evaluation.rivals import Scorer, item_knn, popularity, transitions
 from model.metrics import summary
-from model.ranking.fusion import MODEL_ALONE
+from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings
 
 TRIED: dict[str, tuple[Settings, ...]] = {
@@ -128,7 +128,7 @@ def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[s
     first_model, first_training = BERT4REC if rival == "BERT4Rec" else VARIANTS[rival]
     trained = learned(cut, first_model | of_model, settled(first_training | of_training), seed)
     facts = {"train_s": round(trained.metrics["train_s"], 1)}
-    return ranked_tests(cut, OfModel(cut, trained, MODEL_ALONE, RankingSettings(), live=False)), facts
+    return ranked_tests(cut, OfModel(cut, trained, MODEL_ONLY, RankingSettings(), live=False)), facts
 
 
 def main() -> None:

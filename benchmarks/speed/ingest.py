@@ -35,7 +35,7 @@ from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
 from stream.local.demo import purchases
 from stream.local.embedded_broker import EmbeddedBroker
-from stream.worker.poll_size import Stride
+from stream.worker.poll_size import PollSize
 from tests.kafka import kafka, missing
 
 EVENTS = 200_000
@@ -44,7 +44,7 @@ RUNS = 3
 TRIES = 3
 
 
-async def consume(broker: str, stride: Stride, fold: Callable[[list[object]], None]) -> float:
+async def consume(broker: str, stride: PollSize, fold: Callable[[list[object]], None]) -> float:
     """Seconds from the first poll to the last of EVENTS records, polled as the stride says."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker,
@@ -74,10 +74,10 @@ def raw(broker: str) -> float:
     return EVENTS / asyncio.run(consume(broker, stride, lambda records: None))
 
 
-def worker_stride() -> Stride:
+def worker_stride() -> PollSize:
     """The worker's."""
     worker = Config().worker
-    return Stride(worker.poll_max_events, worker.fold_hold_ms / 1000)
+    return PollSize(worker.poll_max_events, worker.fold_hold_ms / 1000)
 
 
 def ours(broker: str) -> float:
@@ -96,7 +96,7 @@ def ours(broker: str) -> float:
             stride.took(len(records), time.perf_counter() - began)
 
         seconds = asyncio.run(consume(broker, stride, fold))
-        assert store.state.applied == EVENTS
+        assert store.progress.applied == EVENTS
         store.close()
     return EVENTS / seconds
 

@@ -25,11 +25,11 @@ import stream.worker.service  # noqa: F401  what a worker imports is part of wha
 from benchmarks.speed.synthetic import Synthetic
 from state.checkpoint import CheckpointStore, take
 from state.identity import Identity
-from state.pending import Debt
+from state.pending import Unanswered
 from state.settings import StateSettings
 from state.store import Store
 from stream.config import Config
-from stream.worker.ranker import Ranker
+from stream.worker.recommender import Recommender
 
 BATCH = 10_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -102,11 +102,11 @@ def filled(stores: dict[int, Store], asked: argparse.Namespace) -> tuple[list[di
     user = 0
     for number in range(batches):
         store = stores[number % asked.partitions]
-        start = store.state.next_offset
+        start = store.progress.next_offset
         batch = drawn.batch(number % asked.partitions, start, BATCH)
         clock = Clock()
         store.apply(batch, start + BATCH)
-        store.record_answers([(user, b"") for user in store.owed.take(BATCH)])
+        store.record_answers([(user, b"") for user in store.pending.claim(BATCH)])
         for name, spent in clock.spent().items():
             took[name] += spent
         if number % asked.partitions == 0:
@@ -119,8 +119,8 @@ def filled(stores: dict[int, Store], asked: argparse.Namespace) -> tuple[list[di
 def answered(folder: Path, partitions: int, user: int) -> None:
     """What a restarted worker does until its first recommendation."""
     stores = opened(folder, partitions)
-    debt = Debt(0, stores[0].state.next_offset - 1, -1)
-    [answer] = Ranker(Config(), stores, None).answer(0, {user: debt})
+    unanswered = Unanswered(0, stores[0].progress.next_offset - 1, -1)
+    [answer] = Recommender(Config(), stores, None).answer(0, {user: unanswered})
     assert answer.user_id
     closed(stores)
 
@@ -160,8 +160,8 @@ def main() -> None:
         folder = Path(name)
         stores = opened(folder, asked.partitions)
         samples, replay, user = filled(stores, asked)
-        known = sum(s.state.users for s in stores.values())
-        edges = sum(s.state.edges for s in stores.values())
+        known = sum(s.progress.users for s in stores.values())
+        edges = sum(s.progress.edges for s in stores.values())
         closed(stores)
         disk = size(folder)
         clock = Clock()

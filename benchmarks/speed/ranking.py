@@ -11,7 +11,7 @@ from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
 from state.events import EVENT
 from state.graph import MemoryGraph
@@ -34,7 +34,7 @@ def main() -> None:
     hashes = np.arange(1_001, 1_001 + ITEMS, dtype=np.uint64)
     vocabulary = Vocabulary(hashes, [str(h) for h in hashes])
     model = Create(ITEMS, ModelSettings()).eval()
-    ranking = Ranking(model, vocabulary, Fusion(1.0, 8.0, 2.0, 1.0), RankingSettings())
+    ranking = Ranker(model, vocabulary, Fusion(1.0, 8.0, 2.0, 1.0), RankingSettings())
     batches = [from_events(events[np.isin(events["user"], np.arange(s, s + BATCH))]) for s in range(1, USERS, BATCH)]
 
     def bare() -> float:

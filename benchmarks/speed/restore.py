@@ -28,7 +28,7 @@ from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import Log, ensure
 from stream.local.demo import purchases
-from stream.stores.partition_stores import Partitions
+from stream.stores.partition_stores import PartitionStores
 
 
 async def read_on(config: Config, store: Store, end: int) -> None:
@@ -43,9 +43,9 @@ async def read_on(config: Config, store: Store, end: int) -> None:
     try:
         partition, decoder = TopicPartition("clicks", 0), Decoder(Clicks())
         consumer.assign([partition])
-        consumer.seek(partition, store.state.next_offset)
-        while store.state.next_offset < end:
-            left = min(Config().worker.poll_max_events, end - store.state.next_offset)
+        consumer.seek(partition, store.progress.next_offset)
+        while store.progress.next_offset < end:
+            left = min(Config().worker.poll_max_events, end - store.progress.next_offset)
             for records in (await consumer.getmany(timeout_ms=1000, max_records=left)).values():
                 store.apply(decoder.decode(records).batch, records[-1].offset + 1)
     finally:
@@ -56,10 +56,10 @@ def arrive(config: Config, log: Log) -> float:
     """Seconds from an empty data directory to all of the log."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        store = Partitions(msgspec.structs.replace(config, data=Path(folder))).open(0, log)
+        store = PartitionStores(msgspec.structs.replace(config, data=Path(folder))).open(0, log)
         asyncio.run(read_on(config, store, log.end))
         seconds = time.perf_counter() - started
-        assert store.state.applied == log.end
+        assert store.progress.applied == log.end
         store.close()
     return seconds
 
@@ -77,7 +77,7 @@ def main() -> None:
         asyncio.run(publish(config, "clicks", purchases(asked.events).clicks, "user", Pace(None)))
         log = Log("bench", "", 1, 0, asked.events)
         shared = msgspec.structs.replace(config, artifacts=str(Path(folder) / "artifacts"))
-        store = Partitions(config).open(0, log)
+        store = PartitionStores(config).open(0, log)
         asyncio.run(read_on(config, store, asked.events - asked.tail))
         started = time.perf_counter()
         take(store, Path(folder) / "copy")

@@ -24,12 +24,12 @@ from model.encoders.vocabulary import Vocabulary
 from model.errors import NothingToTest
 from model.evaluation.recorded_stream import successive
 from model.evaluation.rivals import item_knn, popularity, transitions
-from model.fusion_weights.holdout import rows_of_sequences
+from model.fusion_weights.holdout import slice_sequences
 from model.fusion_weights.timed_batches import AT_ONCE, batches
 from model.learning.cycle import Trained, learn
 from model.metrics import CUTOFF, Ranks, lead, ranks_of, summary
-from model.ranking.fusion import MODEL_ALONE, Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.fusion import MODEL_ONLY, Fusion
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import EVENT, Records, hash_ids
 from state.graph import MemoryGraph
@@ -123,7 +123,7 @@ class OfModel:
         self, cut: Split, trained: Trained, fusion: Fusion, settings: RankingSettings, *, live: bool = True
     ) -> None:
         alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
-        self._ranking = Ranking(trained.model, trained.vocabulary, fusion, alone)
+        self._ranking = Ranker(trained.model, trained.vocabulary, fusion, alone)
         self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(cut.vocabulary.hashes)]))
         self._graph, self._live = cut.graph.fork(), live
 
@@ -185,7 +185,7 @@ def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
     for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
         if len(arrived):
             scorer.arrived(arrived)
-        part = rows_of_sequences(cut.tests, chosen.start, chosen.stop)
+        part = slice_sequences(cut.tests, chosen.start, chosen.stop)
         scores, histories = scorer.scores(part).clone(), to_histories(part, cut.vocabulary)
         for seen, batch in ranked_batch(scores, cut.targets[chosen], histories).items():
             found[seen].ranks[chosen], found[seen].shown[chosen] = batch
@@ -270,7 +270,7 @@ def global_temporal(
             None, None, cut.past, cut.names, cut.graph.rows,
             model=model, training=settings, ranking=ranking, state=state, seed=seed,
         )  # fmt: skip
-        for suffix, fusion in (("", MODEL_ALONE), ("+graph", trained.fusion)):
+        for suffix, fusion in (("", MODEL_ONLY), ("+graph", trained.fusion)):
             found[name + suffix] = ranked_tests(cut, OfModel(cut, trained, fusion, ranking))
     for name, scorer in rivals(cut).items():
         found[name] = ranked_tests(cut, OfCounts(cut, scorer))

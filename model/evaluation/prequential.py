@@ -22,7 +22,7 @@ from model.fusion_weights.timed_batches import AT_ONCE
 from model.learning.cycle import Trained, learn
 from model.metrics import CUTOFF, Ranks, summary
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.events import Ids, Records
 from state.sequences import Sequences, newest
@@ -176,13 +176,13 @@ class Served:
         """By the version that serves now."""
         return self._ranking().rank(tests, self._graph, DEPTH).items
 
-    def _ranking(self) -> Ranking:
+    def _ranking(self) -> Ranker:
         serving = self._versions.serving
         assert serving is not None
         if serving is not self._serving:
             self._serving = serving
             fusion = self._fusion or serving.fusion
-            self._served = Ranking(serving.model, serving.vocabulary, fusion, self._ranking_settings)
+            self._served = Ranker(serving.model, serving.vocabulary, fusion, self._ranking_settings)
             before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
             if before is not None:
                 self._online.carry(before.learned)

@@ -20,7 +20,7 @@ RIDGE = 20.0
 STEPS = 60
 
 
-class Choices(NamedTuple):
+class ChoiceSets(NamedTuple):
     """What was chosen, among what."""
 
     words: Tensor
@@ -29,7 +29,7 @@ class Choices(NamedTuple):
     """[T, C] log of how many items a candidate stands for; -inf where there is none."""
 
 
-def fit(choices: Choices, free: Tensor, prior: Tensor, positive: Sequence[int] = ()) -> tuple[Tensor, float]:
+def fit(choices: ChoiceSets, free: Tensor, prior: Tensor, positive: Sequence[int] = ()) -> tuple[Tensor, float]:
     """Weights [F] and the loss they reach; weights not `free` [F] (bool) stay 0.
 
     `prior` [F] is what was known before, θ_0. A word of those `positive` whose weight would be below 0 weighs nothing.
@@ -43,7 +43,7 @@ def fit(choices: Choices, free: Tensor, prior: Tensor, positive: Sequence[int] =
     return weights, reached
 
 
-def _fit(choices: Choices, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
+def _fit(choices: ChoiceSets, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     real = torch.isfinite(choices.correction)
     spread = choices.words[real].std(0).clamp(min=1e-6)
     words = choices.words / spread * free

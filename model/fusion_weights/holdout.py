@@ -16,25 +16,27 @@ from torch import Tensor
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
-from model.fusion_weights.conditional_logit import Choices, fit
-from model.fusion_weights.ndcg_search import placed
+from model.fusion_weights.conditional_logit import ChoiceSets, fit
+from model.fusion_weights.ndcg_search import best_weight
 from model.fusion_weights.timed_batches import AT_ONCE, batches
 from model.metrics import CUTOFF, Ranks, gains
-from model.ranking.fusion import AT_FIRST, Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.fusion import INITIAL_FUSION, Fusion
+from model.ranking.ranker import Ranker
 from model.settings import FEW, RankingSettings
 from state.events import EVENT, Ids, Records
 from state.graph import MemoryGraph, Rows
 from state.sequences import Sequences, where
 from state.settings import StateSettings
 
-CELLS = 1 << 22
+MAX_SCORES_PER_BATCH = 1 << 22
 """Scores of one word made at once, at most: a large catalogue is scored for fewer tests at a time."""
-TIMED = 7
+TIMED_RANKINGS = 7
 """Rankings by which a version's pace is known."""
 
 
-def cut(sequences: Sequences, holdout_events: int, new: np.ndarray | None = None) -> tuple[Sequences, Sequences]:
+def split_holdout(
+    sequences: Sequences, holdout_events: int, new: np.ndarray | None = None
+) -> tuple[Sequences, Sequences]:
     """Past and held-out steps of every user: the newest of all, a tenth at most.
 
     The cut is one moment for all users, as it is between what a version has learned and what it will serve. Held back
@@ -52,7 +54,7 @@ def cut(sequences: Sequences, holdout_events: int, new: np.ndarray | None = None
     return where(sequences, ~kept_back), where(sequences, kept_back)
 
 
-def among(sequences: Sequences, events: Records) -> np.ndarray:
+def mask_of(sequences: Sequences, events: Records) -> np.ndarray:
     """Which steps of the sequences are these events, [steps] bool."""
     users = np.repeat(sequences.users, np.diff(sequences.indptr))
     return np.isin(_mixed(users, sequences.steps), _mixed(events["user"], events))
@@ -127,18 +129,18 @@ class Holdout:
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
         """Tests to score at once over this many items, what arrived before them, and the graph as it stood."""
         graph = self._graph.fork()
-        for tests, arrived in batches(self._arriving, self.times, at_once(items)):
+        for tests, arrived in batches(self._arriving, self.times, tests_per_batch(items)):
             if len(arrived):
                 graph.apply(arrived)
             yield tests, arrived, graph
 
     def answers(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> Answers:
         """What is recommended at each test with these fusion weights, as the worker would."""
-        ranking = Ranking(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
+        ranking = Ranker(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
         items = np.zeros((len(self.targets), CUTOFF), np.uint64)
         for tests, arrived, graph in self.batches(len(vocabulary)):
             ranking.clicked(arrived)
-            part = rows_of_sequences(self.sequences, tests.start, tests.stop)
+            part = slice_sequences(self.sequences, tests.start, tests.stop)
             items[tests] = ranking.rank(part, graph, CUTOFF).items
         match = items == self.targets[:, None]
         return Answers(np.where(match.any(1), match.argmax(1), CUTOFF), items)
@@ -148,10 +150,10 @@ class Holdout:
 
         Of this thread alone: what else the machine does is nothing against a version.
         """
-        part = rows_of_sequences(self.sequences, 0, at_once(max(len(vocabulary) for _, vocabulary in versions)))
-        rankings = [Ranking(model, vocabulary, AT_FIRST, settings) for model, vocabulary in versions]
+        part = slice_sequences(self.sequences, 0, tests_per_batch(max(len(vocabulary) for _, vocabulary in versions)))
+        rankings = [Ranker(model, vocabulary, INITIAL_FUSION, settings) for model, vocabulary in versions]
         taken: list[list[float]] = [[] for _ in rankings]
-        for turn in range(1 + TIMED if len(part.users) else 0):
+        for turn in range(1 + TIMED_RANKINGS if len(part.users) else 0):
             for ranking, times in zip(rankings, taken, strict=True):
                 started = time.thread_time()
                 ranking.rank(part, self._graph, CUTOFF)
@@ -177,25 +179,25 @@ WORDS = (
 MODEL, REPEAT, POPULARITY, EVIDENCE = 0, 1, 2, 3
 MOST = (150, 100, 50, 60, 60, 60)
 """Candidates that each word brings in, of those it says anything for."""
-DRAWN = 100
+SAMPLED_NEGATIVES = 100
 """Candidates drawn from all others."""
 
 
-def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> Choices:
+def choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> ChoiceSets:
     """What each word says of each held-out event's target and of the items that could have come instead.
 
     Those that a word speaks for most are taken as they are; the rest are drawn, each standing for many.
     """
     alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
-    by_word = [Ranking(model, vocabulary, word, alone) for word in WORDS]
+    by_word = [Ranker(model, vocabulary, word, alone) for word in WORDS]
     draw = torch.Generator().manual_seed(0)
     # Made beforehand: small tensors that stay, taken between large ones that go, would leave the heap in pieces.
-    most = 1 + sum(MOST) + DRAWN
+    most = 1 + sum(MOST) + SAMPLED_NEGATIVES
     words = torch.zeros(len(holdout.targets), most, len(WORDS))
     corrections = torch.full((len(holdout.targets), most), -torch.inf)
     count = 0
     for tests, arrived, graph in holdout.batches(len(vocabulary)):
-        part = rows_of_sequences(holdout.sequences, tests.start, tests.stop)
+        part = slice_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(vocabulary.lookup(holdout.targets[tests]))
         known = (targets > 0).nonzero()[:, 0]
         said = []
@@ -204,16 +206,16 @@ def choices(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: R
             said.append(ranking.scores(part, graph))
         if not len(known):
             continue
-        possible = could_come(part, vocabulary, settings)
+        possible = eligible_items(part, vocabulary, settings)
         for at in known.tolist():
-            items, correction = candidates(targets[at], possible[at], [s[at] for s in said], draw)
+            items, correction = sample_alternatives(targets[at], possible[at], [s[at] for s in said], draw)
             words[count, : len(items)] = torch.stack([s[at, items] for s in said], 1)
             corrections[count, : len(items)] = correction
             count += 1
-    return Choices(words[:count], corrections[:count])
+    return ChoiceSets(words[:count], corrections[:count])
 
 
-def could_come(part: Sequences, vocabulary: Vocabulary, settings: RankingSettings) -> Tensor:
+def eligible_items(part: Sequences, vocabulary: Vocabulary, settings: RankingSettings) -> Tensor:
     """Which items could have come next, [B, n + 1] bool: those there are, but a user's own where they are filtered."""
     possible = torch.ones(len(part.users), len(vocabulary) + 1, dtype=torch.bool)
     possible[:, 0] = False
@@ -224,7 +226,9 @@ def could_come(part: Sequences, vocabulary: Vocabulary, settings: RankingSetting
     return possible
 
 
-def candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample_alternatives(
+    target: Tensor, possible: Tensor, said: list[Tensor], draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The target, then what words (the first of WORDS) speak for most, then what was drawn; log of what each counts."""
     chosen = torch.zeros_like(possible)
     for word, most in zip(said, MOST, strict=False):
@@ -233,7 +237,7 @@ def candidates(target: Tensor, possible: Tensor, said: list[Tensor], draw: torch
         chosen[best.indices[says]] = True
     chosen[target] = False
     loud = chosen.nonzero()[:, 0]
-    drawn = torch.unique(torch.randint(1, len(possible), (DRAWN,), generator=draw))
+    drawn = torch.unique(torch.randint(1, len(possible), (SAMPLED_NEGATIVES,), generator=draw))
     drawn = drawn[possible[drawn] & ~chosen[drawn] & (drawn != target)]
     rest = max(int(possible.sum()) - len(loud) - 1, 1)
     standing_for = torch.zeros(1 + len(loud) + len(drawn))
@@ -246,17 +250,17 @@ def choose_fusion(
     model: Create,
     vocabulary: Vocabulary,
     settings: RankingSettings,
-    prior: Fusion = AT_FIRST,
+    prior: Fusion = INITIAL_FUSION,
     without: Collection[str] = (),
 ) -> Fusion:
     """The weights that foretell the held-out events best, near those known before; too few events leave them.
 
     Only a repeat may count against an item. `without`: names of words that get no weight.
     """
-    return fitted(choices(holdout, model, vocabulary, settings), BEFORE, settings, prior, without)
+    return fit_fusion(choice_sets(holdout, model, vocabulary, settings), BEFORE, settings, prior, without)
 
 
-class Crossed(NamedTuple):
+class CrossFit(NamedTuple):
     """Fusion weights, and those by which they can be tested on the events they were chosen on."""
 
     fusion: Fusion
@@ -266,23 +270,24 @@ class Crossed(NamedTuple):
     """[T] on which half's users each test is: it is honest with the other half's weights."""
 
 
-def cross_fitted(
+def cross_fit_fusion(
     holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings, prior: Fusion
-) -> Crossed:
+) -> CrossFit:
     """`choose_fusion` on all held-out events, and on either half of their users."""
-    known = choices(holdout, model, vocabulary, settings)
-    fusion = fitted(known, BEFORE, settings, prior)
+    known = choice_sets(holdout, model, vocabulary, settings)
+    fusion = fit_fusion(known, BEFORE, settings, prior)
     _, user = np.unique(holdout.sequences.users, return_inverse=True)
     half = user % 2
     of_choice = torch.from_numpy(half[vocabulary.lookup(holdout.targets) > 0])
     first, second = (
-        fitted(Choices(*(part[of_choice == n] for part in known)), (fusion.before,), settings, prior) for n in (0, 1)
+        fit_fusion(ChoiceSets(*(part[of_choice == n] for part in known)), (fusion.before,), settings, prior)
+        for n in (0, 1)
     )
-    return Crossed(fusion, (first, second), half)
+    return CrossFit(fusion, (first, second), half)
 
 
-def fitted(
-    known: Choices,
+def fit_fusion(
+    known: ChoiceSets,
     befores: tuple[float, ...],
     settings: RankingSettings,
     prior: Fusion,
@@ -308,15 +313,15 @@ def fitted(
     if found is None:
         return prior
     if repeats:
-        found = placed(known, found, REPEAT, prior.repeat)
+        found = best_weight(known, found, REPEAT, prior.repeat)
     said = found.tolist()
     evidence = said[EVIDENCE + BEFORE.index(best_before)]
     return Fusion(said[MODEL], evidence, said[REPEAT], said[POPULARITY], best_before)
 
 
-def at_once(items: int) -> int:
+def tests_per_batch(items: int) -> int:
     """Tests that are scored together, over so many items."""
-    return max(1, min(AT_ONCE, CELLS // (items + 1)))
+    return max(1, min(AT_ONCE, MAX_SCORES_PER_BATCH // (items + 1)))
 
 
 def _events(sequences: Sequences) -> Records:
@@ -327,7 +332,7 @@ def _events(sequences: Sequences) -> Records:
     return events
 
 
-def rows_of_sequences(sequences: Sequences, start: int, end: int) -> Sequences:
+def slice_sequences(sequences: Sequences, start: int, end: int) -> Sequences:
     """The users from row `start` up to `end`."""
     indptr = sequences.indptr[start : min(end, len(sequences.users)) + 1]
     return Sequences(sequences.users[start:end], indptr - indptr[0], sequences.steps[indptr[0] : indptr[-1]])

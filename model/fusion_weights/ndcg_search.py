@@ -11,7 +11,7 @@ moved along a grid.
 import torch
 from torch import Tensor
 
-from model.fusion_weights.conditional_logit import Choices
+from model.fusion_weights.conditional_logit import ChoiceSets
 from model.metrics import gains
 
 RIDGE = 2.0
@@ -20,7 +20,7 @@ STEPS = torch.arange(-8.0, 16.1, 0.25)
 """Weights tried, in spreads of the word from where it was."""
 
 
-def placed(choices: Choices, weights: Tensor, word: int, prior: float) -> Tensor:
+def best_weight(choices: ChoiceSets, weights: Tensor, word: int, prior: float) -> Tensor:
     """`weights` [F] with that of one word moved to where the gain is best; `prior` was its weight before."""
     real = torch.isfinite(choices.correction)
     spread = choices.words[real].std(0).clamp(min=1e-6)[word]

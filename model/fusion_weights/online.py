@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.fusion_weights.conditional_logit import Choices, fit
-from model.fusion_weights.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, candidates, could_come
-from model.fusion_weights.ndcg_search import placed
+from model.fusion_weights.conditional_logit import ChoiceSets, fit
+from model.fusion_weights.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, eligible_items, sample_alternatives
+from model.fusion_weights.ndcg_search import best_weight
 from model.ranking.fusion import Fusion, Learned
-from model.ranking.ranker import LiveGraph, Ranking
+from model.ranking.ranker import LiveGraph, Ranker
 from model.settings import FEW, RankingSettings
 from state.events import Ids
 from state.sequences import Sequences, of_users
 
 AT_MOST = 16
 """Clicks learned from at once."""
-CELLS = 1 << 19
+MAX_SCORES_PER_BATCH = 1 << 19
 """Scores made for that, at most: of a large catalogue fewer clicks are learned from."""
 OFTEN = 5
 """Weights are chosen anew so often while the clicks that they are chosen on are replaced once."""
@@ -44,10 +44,10 @@ class OnlineFusion:
         self.clicks = 0
         self.fusion = chosen
 
-    def learn(self, ranking: Ranking, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
+    def learn(self, ranking: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
         """Take some of these clicks in, each with its user's history before it; the graph knows none of them."""
         known = np.flatnonzero(ranking.vocabulary.lookup(targets) > 0)
-        most = max(1, min(AT_MOST, CELLS // (len(ranking.vocabulary) + 1)))
+        most = max(1, min(AT_MOST, MAX_SCORES_PER_BATCH // (len(ranking.vocabulary) + 1)))
         chosen = np.zeros(len(targets), bool)
         chosen[self._choose.permutation(known)[:most]] = True
         if chosen.any():
@@ -93,17 +93,17 @@ class OnlineFusion:
             self._since = 0
             self._choose_anew(padded(list(self._newest)))
 
-    def _choose_anew(self, choices: Choices) -> None:
+    def _choose_anew(self, choices: ChoiceSets) -> None:
         stays = torch.where(self._free, 0.0, self._begin)
-        with_it = Choices(choices.words, choices.correction + choices.words @ stays)
+        with_it = ChoiceSets(choices.words, choices.correction + choices.words @ stays)
         found = fit(with_it, self._free, self._begin, (MODEL, POPULARITY, EVIDENCE))[0] + stays
         if self._free[REPEAT]:
-            found = placed(choices, found, REPEAT, self._chosen.repeat)
+            found = best_weight(choices, found, REPEAT, self._chosen.repeat)
         self._set(found)
 
 
 def asked(
-    ranking: Ranking,
+    ranking: Ranker,
     before: Sequences,
     targets: Ids,
     graph: LiveGraph,
@@ -113,22 +113,22 @@ def asked(
     """What each word says of each target and of the items that could have come instead; what each of them counts."""
     said = ranking.words(before, graph)
     found = torch.from_numpy(ranking.vocabulary.lookup(targets))
-    possible = could_come(before, ranking.vocabulary, settings)
+    possible = eligible_items(before, ranking.vocabulary, settings)
     clicks = []
     for row in range(len(targets)):
-        items, correction = candidates(found[row], possible[row], list(said[:, row]), draw)
+        items, correction = sample_alternatives(found[row], possible[row], list(said[:, row]), draw)
         clicks.append((said[:, row, items].T, correction))
     return clicks
 
 
-def padded(clicks: list[tuple[Tensor, Tensor]]) -> Choices:
+def padded(clicks: list[tuple[Tensor, Tensor]]) -> ChoiceSets:
     """All of them side by side."""
     most = max(len(correction) for _, correction in clicks)
     words = torch.zeros(len(clicks), most, clicks[0][0].shape[1])
     corrections = torch.full((len(clicks), most), -torch.inf)
     for row, (word, correction) in enumerate(clicks):
         words[row, : len(word)], corrections[row, : len(word)] = word, correction
-    return Choices(words, corrections)
+    return ChoiceSets(words, corrections)
 
 
 def _as_words(fusion: Fusion) -> list[float]:

@@ -16,13 +16,13 @@ import torch
 from model.encoders.create import Create
 from model.encoders.histories import Histories, to_histories
 from model.encoders.vocabulary import Vocabulary
-from model.fusion_weights.holdout import Answers, Holdout, among, cross_fitted, cut
+from model.fusion_weights.holdout import Answers, Holdout, cross_fit_fusion, mask_of, split_holdout
 from model.learning.gate import Compared, Measured, Verdict, judge
 from model.learning.training import train
 from model.losses.distillation import Distillation, adaptive
 from model.metrics import Ranks, ranks_of
 from model.ranking.catalogue import RowsOf, neighbourhood
-from model.ranking.fusion import AT_FIRST, MODEL_ALONE, Fusion
+from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY, Fusion
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import Ids, Records
 from state.graph import Rows
@@ -84,8 +84,8 @@ def learn(
     was forgotten. Without a champion everything is learned from nothing.
     """
     torch.manual_seed(seed)
-    new = None if champion is None or arrived is None else among(sequences, arrived)
-    past, holdout = cut(sequences, training.holdout_events, new)
+    new = None if champion is None or arrived is None else mask_of(sequences, arrived)
+    past, holdout = split_holdout(sequences, training.holdout_events, new)
     fresh = champion is None or champion.model.settings != model
     known = (champion.vocabulary if champion else Vocabulary(NOTHING, [])).release(gone)
     net = Create(len(known), model) if fresh or champion is None else champion.model
@@ -171,11 +171,11 @@ def weigh(
     Each half of the events is measured with the weights that the other half chose. Without a champion the candidate
     stands in its place.
     """
-    crossed = cross_fitted(tests, net, vocabulary, ranking, champion.fusion if champion else AT_FIRST)
+    crossed = cross_fit_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
     candidates = [tests.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
     answers = Answers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
     metrics = answers.scores()
-    alone = tests.scores(net, vocabulary, MODEL_ALONE, ranking)
+    alone = tests.scores(net, vocabulary, MODEL_ONLY, ranking)
     metrics |= {f"model_{name}": value for name, value in alone.items()}
     before = answers
     if champion is not None:

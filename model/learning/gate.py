@@ -17,7 +17,7 @@ from model.metrics import Ranks, gains, lead
 from model.settings import GateSettings
 from state.events import Ids
 
-FEW_USERS = 30
+MIN_BOOTSTRAP_USERS = 30
 """Of fewer users a bootstrap says nothing: they decide nothing."""
 
 
@@ -65,7 +65,7 @@ def judge(measured: Measured, settings: GateSettings, *, first: bool = False) ->
     users = len(np.unique(newest.users))
     beyond = f"it has learned {_counted(measured.new_events, 'newer event')}"
     beyond += f" and {_counted(measured.new_items, 'newer item')}" if measured.new_items else ""
-    if users < FEW_USERS:
+    if users < MIN_BOOTSTRAP_USERS:
         told = f"the newest events are of {_counted(users, 'user')}, too few to tell it from the champion"
         return _undecided(measured, told, beyond)
     by, low, high = lead(newest.candidate, newest.champion, newest.users)
@@ -106,7 +106,7 @@ def _too_large(size: int, most: int) -> str | None:
 
 def _forgot(old: Compared, allowed: float) -> str | None:
     """An objection where the loss is beyond what is allowed with all of its interval."""
-    if len(np.unique(old.users)) < FEW_USERS:
+    if len(np.unique(old.users)) < MIN_BOOTSTRAP_USERS:
         return None
     by, low, high = lead(old.candidate, old.champion, old.users)
     if high >= -allowed:

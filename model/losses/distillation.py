@@ -18,7 +18,7 @@ from model.encoders.vocabulary import Indices
 
 SPOKEN_FOR = 100
 """Items the champion puts first, of an exemplar."""
-CELLS = 1 << 23
+MAX_SCORES_PER_BATCH = 1 << 23
 """Scores of the champion made at once, at most."""
 
 
@@ -46,7 +46,7 @@ class Distillation:
         self._said = torch.zeros(len(self.exemplars), count)
         if not self.weight:
             return
-        table, at_once = champion.items.weight[known].T, max(CELLS // len(shared), 1)
+        table, at_once = champion.items.weight[known].T, max(MAX_SCORES_PER_BATCH // len(shared), 1)
         for start in range(0, len(self.exemplars), at_once):
             at = np.arange(start, min(start + at_once, len(self.exemplars)))
             best = (champion.encode(self.exemplars.take(at)) @ table).topk(count)

@@ -26,13 +26,13 @@ class Learned(msgspec.Struct, frozen=True):
     """Learned from."""
 
 
-AT_FIRST = Fusion()
+INITIAL_FUSION = Fusion()
 """Before anything was learned: near what it came to be on streams of several kinds."""
-MODEL_ALONE = Fusion(1.0, 0.0, 0.0, 0.0, 0.0)
+MODEL_ONLY = Fusion(1.0, 0.0, 0.0, 0.0, 0.0)
 """The paper's inference."""
 
 
-def as_set(fusion: Fusion, settings: RankingSettings) -> Fusion:
+def with_set_weights(fusion: Fusion, settings: RankingSettings) -> Fusion:
     """With the weights an operator has set in place of the chosen ones."""
     return Fusion(
         fusion.model,
@@ -43,7 +43,7 @@ def as_set(fusion: Fusion, settings: RankingSettings) -> Fusion:
     )
 
 
-def of_model_alone(settings: RankingSettings) -> bool:
+def is_model_only(settings: RankingSettings) -> bool:
     """Whether an operator has taken the live graph's word away: the paper's inference."""
     return not any(
         _given(weight, 1.0) for weight in (settings.evidence_weight, settings.repeat_weight, settings.popularity_weight)

@@ -18,7 +18,7 @@ from model.encoders.create import Create
 from model.encoders.histories import Histories, to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.ranking.catalogue import Catalogue, RowsOf
-from model.ranking.fusion import Fusion, of_model_alone
+from model.ranking.fusion import Fusion, is_model_only
 from model.ranking.graph_evidence import SHARPNESS, Spoken, newest_items, repeats, speak
 from model.ranking.popularity import Popularity
 from model.settings import RankingSettings
@@ -73,7 +73,7 @@ class Scored(NamedTuple):
     """Rows and columns of the users' own items."""
 
 
-class Ranking:
+class Ranker:
     """Ranks with one version's model and the live graph."""
 
     def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
@@ -83,7 +83,7 @@ class Ranking:
         """The weights now; they may be replaced between two rankings."""
         self.vocabulary = vocabulary
         # An item the version does not know has its row from the graph: none where the graph is to say nothing.
-        fresh_items = 0 if of_model_alone(settings) else settings.fresh_items
+        fresh_items = 0 if is_model_only(settings) else settings.fresh_items
         self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), fresh_items, model.as_scored)
         self._popularity: Popularity | None = None
         self._kinds: Kinds | None = None

@@ -34,7 +34,7 @@ def publish(
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    from stream.kafka.field_mapping import laid_out
+    from stream.kafka.field_mapping import map_fields
     from stream.kafka.publish import Pace
     from stream.kafka.publish import publish as send
     from stream.kafka.topics import check
@@ -61,7 +61,7 @@ def publish(
         task = bar.add_task("publish", total=None)
         source = (row for _, row in rows(text, needed, complain))
         key, layout = (
-            ("user", lambda row: laid_out(row, settings.clicks.fields)) if topic == "clicks" else ("item", dict)
+            ("user", lambda row: map_fields(row, settings.clicks.fields)) if topic == "clicks" else ("item", dict)
         )
         count = asyncio.run(
             send(settings, name, source, key, pace, lambda done: bar.update(task, completed=done), layout)

@@ -7,7 +7,7 @@ import msgspec
 from stream.config import ClickFields
 
 
-def laid_out(click: dict[str, Any], fields: ClickFields) -> dict[str, Any]:
+def map_fields(click: dict[str, Any], fields: ClickFields) -> dict[str, Any]:
     """The click with our fields where the mapping has them, as `stream.kafka.decode` reads them; others stay."""
     paths = msgspec.structs.asdict(fields)
     message = {name: value for name, value in click.items() if name not in paths}

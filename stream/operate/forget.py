@@ -15,7 +15,7 @@ from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
-from stream.kafka.field_mapping import laid_out
+from stream.kafka.field_mapping import map_fields
 from stream.kafka.messages import encode
 
 LOOK_EVERY_S = 0.5
@@ -54,7 +54,7 @@ def _wait(view: View, offsets: dict[int, int], within_s: float, config: Config) 
             number
             for number, offset in offsets.items()
             if (partition := view.partitions.get(number)) is None
-            or partition.marks().next_offset - partition.marks().base <= offset
+            or partition.read_progress().log_offset <= offset
             or partition.erasing
         ]
         if not left:
@@ -73,7 +73,7 @@ async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int
     topic, key = config.topics.clicks, user.encode()
     try:
         await producer.start()
-        value = encode(laid_out({"user": user, "event": FORGET}, config.clicks.fields))
+        value = encode(map_fields({"user": user, "event": FORGET}, config.clicks.fields))
         sent = [await producer.send_and_wait(topic, value, key=key)]
         sent += [
             await producer.send_and_wait(topic, value, key=key, partition=number)

@@ -8,12 +8,12 @@ import numpy as np
 
 from model.errors import ArtifactError
 from state.events import hash_id
-from state.pending import Debt
+from state.pending import Unanswered
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.messages import Pointer
-from stream.worker.ranker import Ranker
+from stream.worker.recommender import Recommender
 from stream.worker.served_versions import load_serving
 
 
@@ -26,7 +26,7 @@ def answer_now(config: Config, view: View, champion: Pointer | None, user: str) 
         titles = Titles(config.data, read_only=True)
     except StateError:
         titles = None
-    ranker = Ranker(config, view.partitions, titles)
+    ranker = Recommender(config, view.partitions, titles)
     try:
         if champion is not None:
             ranker.serving = load_serving(champion, config)
@@ -39,9 +39,9 @@ def answer_now(config: Config, view: View, champion: Pointer | None, user: str) 
     number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
     steps = view.partitions[number].sequences(one).steps
     ts = int(steps["ts"][-1]) if len(steps) else -1
-    marks = view.partitions[number].marks()
-    debt = Debt(0, marks.next_offset - 1, ts)
-    answers = ranker.answer(number, {key: debt})
+    marks = view.partitions[number].read_progress()
+    unanswered = Unanswered(0, marks.next_offset - 1, ts)
+    answers = ranker.answer(number, {key: unanswered})
     if titles is not None:
         titles.close()
     message: dict[str, Any] = msgspec.json.decode(answers[0].message)

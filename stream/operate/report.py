@@ -29,11 +29,11 @@ TRANSITIONS_OF = 200
 def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers: Pointers) -> Document:
     """Partitions, counts, the serving version and its prequential quality; `log_ends` None where no broker answers."""
     champion = pointers.champion.version if pointers.champion else None
-    marks = {number: p.marks() for number, p in view.partitions.items()}
+    marks = {number: p.read_progress() for number, p in view.partitions.items()}
     scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
     partitions = []
     for number, m in marks.items():
-        offset = m.next_offset - m.base
+        offset = m.log_offset
         end = log_ends.get(number) if log_ends is not None else None
         lag = None if end is None else max(end - offset, 0)
         partitions.append({"partition": number, "next_offset": offset, "log_end": end, "lag": lag})
@@ -119,7 +119,7 @@ def prequential(scores: Scores) -> dict[str, Document]:
 def count_items(view: View) -> int:
     """Items in the graph; one known to several partitions counts once."""
     if len(view.partitions) == 1:
-        return next(iter(view.partitions.values())).marks().items
+        return next(iter(view.partitions.values())).read_progress().items
     return len(view.all_items())
 
 
@@ -212,7 +212,7 @@ def item(config: Config, view: View, name: str, champion_items: set[str] | None)
 
 def graph(config: Config, view: View) -> Document:
     """The temporal graph in numbers."""
-    marks = [p.marks() for p in view.partitions.values()]
+    marks = [p.read_progress() for p in view.partitions.values()]
     items = view.all_items()
     degrees = view.rows(items).degree if len(items) else np.zeros(1)
     kept = [m for m in marks if m.applied]

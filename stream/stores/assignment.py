@@ -14,20 +14,20 @@ from state.errors import StoreFault, StoreUnreadable
 from state.store import Store
 from stream.config import Config
 from stream.errors import BrokerUnavailable
-from stream.stores.opener import Opening, known_topic_id
-from stream.stores.partition_stores import Partitions, rebuilt_path
+from stream.stores.opener import Opener, known_topic_id
+from stream.stores.partition_stores import PartitionStores, rebuilt_path
 
 WATCH_EVERY_S = 10.0
 
 
-class Tenure(ConsumerRebalanceListener):  # type: ignore[misc]
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """Which stores are open, and why one is not."""
 
     def __init__(
         self,
         config: Config,
         consumer: AIOKafkaConsumer,
-        partitions: Partitions,
+        partitions: PartitionStores,
         cluster: str,
         *,
         settled: Callable[[], Awaitable[None]],
@@ -37,7 +37,7 @@ class Tenure(ConsumerRebalanceListener):  # type: ignore[misc]
         self._config, self._topic = config, config.topics.clicks
         self._consumer, self._partitions, self._cluster = consumer, partitions, cluster
         self._settled, self._changed = settled, changed
-        self._opening = Opening(config, consumer, partitions, cluster, changed)
+        self._opening = Opener(config, consumer, partitions, cluster, changed)
         self._faults: dict[int, StoreFault] = {}
         self.turn = asyncio.Lock()
         """Held while users of a store are being answered: it must not close then."""

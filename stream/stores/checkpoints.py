@@ -10,7 +10,7 @@ from state.checkpoint import CheckpointStore, take
 from state.identity import Identity
 from stream.config import Config
 from stream.kafka.lease import Lease
-from stream.stores.partition_stores import Partitions
+from stream.stores.partition_stores import PartitionStores
 
 log = logging.getLogger("anabranch.checkpoints")
 
@@ -21,7 +21,7 @@ COPIES = "copies"
 class Checkpoints:
     """Takes, uploads and prunes the checkpoints of one worker's stores."""
 
-    def __init__(self, config: Config, partitions: Partitions, lease: Lease) -> None:
+    def __init__(self, config: Config, partitions: PartitionStores, lease: Lease) -> None:
         self._config, self._partitions, self._lease = config, partitions, lease
         self._stores: dict[int, tuple[Identity, CheckpointStore]] = {}
 
@@ -84,5 +84,5 @@ class Checkpoints:
         checkpoints.prune(self._config.checkpoints.keep)
         log.info(
             "partition %d: checkpoint at offset %d in %.1f s",
-            number, uploaded.marks.next_offset - uploaded.marks.base, time.monotonic() - started,
+            number, uploaded.marks.log_offset, time.monotonic() - started,
         )  # fmt: skip

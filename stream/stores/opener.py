@@ -16,7 +16,7 @@ from stream.config import Config
 from stream.errors import BrokerUnavailable
 from stream.kafka.connection import connection
 from stream.kafka.topics import Log, topic_id
-from stream.stores.partition_stores import EMBEDDED, Partitions
+from stream.stores.partition_stores import EMBEDDED, PartitionStores
 
 log = logging.getLogger("anabranch.worker")
 
@@ -24,14 +24,14 @@ TRY_AGAIN_S = 5.0
 ASKED_TIMES, ASKED_FOR_MS = 20, 100
 
 
-class Opening:
+class Opener:
     """Opens stores one after the other, off the event loop's thread, and seeks to the offset each has come to."""
 
     def __init__(
         self,
         config: Config,
         consumer: AIOKafkaConsumer,
-        partitions: Partitions,
+        partitions: PartitionStores,
         cluster: str,
         opened: Callable[[], None],
     ) -> None:
@@ -89,7 +89,7 @@ class Opening:
             return
         self.behind[partition.partition] = held.end
         self._partitions.stores[partition.partition] = store
-        self._consumer.seek(partition, store.state.next_offset - store.state.base)
+        self._consumer.seek(partition, store.progress.log_offset)
         if not self.paused:
             self._consumer.resume(partition)
         self._opened()

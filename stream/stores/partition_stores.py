@@ -25,7 +25,7 @@ WORTH_A_RESTORE_EVENTS = 200_000
 """A store that is behind a checkpoint by less than this reads on from the log: that takes a few seconds."""
 
 
-class Partitions:
+class PartitionStores:
     """Stores by partition number; a store is open while its partition is assigned."""
 
     def __init__(self, config: Config) -> None:
@@ -46,7 +46,7 @@ class Partitions:
         swap(path)
         store = self._open_local(path, identity, held)
         store = self._from_checkpoint(path, identity, held, store) or store or self._store(path, identity)
-        offset = store.state.next_offset - store.state.base
+        offset = store.progress.log_offset
         if held.cluster == EMBEDDED and number not in self._begun:
             self._begun.add(number)
             if offset:
@@ -57,7 +57,7 @@ class Partitions:
                 )
                 store.begin_new_log()
         elif offset < held.begin and not offset:
-            store.skip_to(held.begin + store.state.base)
+            store.skip_to(store.progress.logical(held.begin))
             log.warning(
                 "partition %d: the log begins at offset %d; what came before is not in the state", number, held.begin
             )
@@ -94,9 +94,9 @@ class Partitions:
         except (WrongLog, StoreUnreadable) as reason:
             move_aside(path, str(reason))
             return None
-        offset = store.state.next_offset - store.state.base
+        offset = store.progress.log_offset
         if offset > held.end and not (held.cluster == EMBEDDED and identity.partition not in self._begun):
-            marks = store.state
+            marks = store.progress
             store.close()
             move_aside(
                 path,
@@ -110,8 +110,8 @@ class Partitions:
         """The store restored from the newest checkpoint of this log, where that is worth it."""
         if not self._config.artifacts:
             return None
-        local = store.state.next_offset if store is not None else -1
-        wanted = local if store is None or local - store.state.base < held.begin else local + WORTH_A_RESTORE_EVENTS
+        local = store.progress.next_offset if store is not None else -1
+        wanted = local if store is None or store.progress.log_offset < held.begin else local + WORTH_A_RESTORE_EVENTS
         try:
             checkpoints = CheckpointStore(self._config.artifacts, identity)
             manifests = checkpoints.usable()
@@ -120,7 +120,7 @@ class Partitions:
             return None
         for manifest in manifests:
             marks = manifest.marks
-            if marks.next_offset - marks.base > held.end and held.cluster != EMBEDDED:
+            if marks.log_offset > held.end and held.cluster != EMBEDDED:
                 log.warning("partition %d: a checkpoint lies beyond the log's end and is removed", identity.partition)
                 checkpoints.remove(manifest)
                 continue
@@ -140,8 +140,8 @@ class Partitions:
             restored.rename(path)
             log.info(
                 "partition %d: restored from the checkpoint at offset %d in %.1f s; %d events follow in the log",
-                identity.partition, marks.next_offset - marks.base, time.monotonic() - started,
-                max(held.end - marks.next_offset + marks.base, 0),
+                identity.partition, marks.log_offset, time.monotonic() - started,
+                max(held.end - marks.log_offset, 0),
             )  # fmt: skip
             return self._store(path, identity)
         return None
@@ -161,8 +161,8 @@ def look_at_clocks(record: Record, config: Config, cluster: str) -> None:
 
 def skip(store: Store, number: int, begin: int, config: Config) -> None:
     """Go on at `begin` of the log, and say what the store had not read before it was deleted."""
-    lost_from = store.state.next_offset - store.state.base
-    store.skip_to(begin + store.state.base)
+    lost_from = store.progress.log_offset
+    store.skip_to(store.progress.logical(begin))
     log.warning(
         "partition %d: events %d to %d were deleted from the log before they were read (retention); the state is kept, "
         "and goes on from offset %d. `anabranch status` counts what was lost. Against a next time, keep the log for "

@@ -107,7 +107,7 @@ async def _rebuild_one(
     try:
         store.skip_to(begin)
         consumer.seek(partition, begin)
-        while store.state.next_offset < held.end:
+        while store.progress.next_offset < held.end:
             polled = await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=config.worker.poll_max_events)
             records = polled.get(partition, [])
             if not records and await consumer.position(partition) >= held.end:
@@ -121,8 +121,8 @@ async def _rebuild_one(
                 dead=len(decoded.dead),
                 key_mismatch=decoded.key_mismatch,
             )
-            told(f"partition {number}: {store.state.next_offset:,} of {held.end:,}")
+            told(f"partition {number}: {store.progress.next_offset:,} of {held.end:,}")
         store.take_over(answered, prequential)
-        return Rebuilt(number, begin, store.state.next_offset, store.state.applied)
+        return Rebuilt(number, begin, store.progress.next_offset, store.progress.applied)
     finally:
         store.close()

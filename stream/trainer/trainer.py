@@ -257,7 +257,7 @@ class Trainer:
     def _look(self) -> None:
         """Count what has come since the last look, and watch how well it was foretold."""
         self._view.refresh()
-        upto = {number: p.marks().next_offset for number, p in self._view.partitions.items()}
+        upto = {number: p.read_progress().next_offset for number, p in self._view.partitions.items()}
         if self._counted is None:
             self._counted = dict(news(self._view, self._champion).since)
         since = {number: min(self._counted.get(number, 0), end) for number, end in upto.items()}

@@ -28,7 +28,7 @@ class News(NamedTuple):
 
 def news(view: View, champion: Version | None) -> News:
     """From where the champion stands to where the state stands."""
-    upto = {number: p.marks().next_offset for number, p in view.partitions.items()}
+    upto = {number: p.read_progress().next_offset for number, p in view.partitions.items()}
     learned = champion.manifest.offsets if champion else {}
     # A store rebuilt or moved here may be behind what the champion has seen: then nothing is new.
     since = {number: min(learned.get(number, 0), end) for number, end in upto.items()}

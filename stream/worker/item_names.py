@@ -23,7 +23,7 @@ class Name(NamedTuple):
     title: str | None
 
 
-class Names:
+class ItemNames:
     """Names by item hash. Asked by the thread that ranks, while the event loop may forget some of them."""
 
     def __init__(self, stores: Mapping[int, Partition], titles: Titles | None) -> None:

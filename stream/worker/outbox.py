@@ -15,7 +15,7 @@ from stream.config import Topics
 from stream.kafka.decode import DeadLetter
 from stream.kafka.lease import Lease
 from stream.kafka.messages import Request
-from stream.worker.ranker import Answer
+from stream.worker.recommender import Answer
 
 log = logging.getLogger("anabranch.outbox")
 

@@ -28,18 +28,18 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from state import crash_points as steps
 from state.errors import StoreFault
 from state.events import hash_id
-from state.pending import Debt
+from state.pending import Unanswered
 from state.store import Store
 from stream.config import Config
 from stream.kafka.decode import DeadLetter, Decoder, Record
 from stream.kafka.lease import Lease
 from stream.kafka.messages import UNREADABLE, Request
 from stream.live_metrics import Prequential, decode_scores
-from stream.stores.assignment import Tenure
-from stream.stores.partition_stores import Partitions, look_at_clocks, skip
+from stream.stores.assignment import Assignment
+from stream.stores.partition_stores import PartitionStores, look_at_clocks, skip
 from stream.worker.outbox import LeaseLost, Outbox
-from stream.worker.poll_size import Stride
-from stream.worker.ranker import Answer, Ranker
+from stream.worker.poll_size import PollSize
+from stream.worker.recommender import Answer, Recommender
 
 COMMIT_EVERY_S = 1.0
 RANKED_HERE_USERS = 8
@@ -62,8 +62,8 @@ class Worker:
         config: Config,
         consumer: AIOKafkaConsumer,
         producer: AIOKafkaProducer,
-        partitions: Partitions,
-        ranker: Ranker,
+        partitions: PartitionStores,
+        ranker: Recommender,
         lease: Lease,
         *,
         cluster: str,
@@ -71,10 +71,10 @@ class Worker:
         self._config, self._topics = config, config.topics
         self._consumer, self._outbox = consumer, Outbox(config.topics, producer, lease)
         self._partitions, self._ranker, self._lease = partitions, ranker, lease
-        self.tenure = Tenure(config, consumer, partitions, cluster, settled=self._settled, changed=self._changed)
+        self.tenure = Assignment(config, consumer, partitions, cluster, settled=self._settled, changed=self._changed)
         self._decoder = Decoder(config.clicks, config.state)
         self._prequential = Prequential(config.worker.standing_users)
-        self._stride = Stride(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
+        self._stride = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._touched = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
         self._behind = False
@@ -119,18 +119,18 @@ class Worker:
         if not self._clocks_seen:
             self._clocks_seen = True
             look_at_clocks(records[0], self._config, self._cluster)
-        if records[0].offset + store.state.base < store.state.next_offset:
+        if store.progress.logical(records[0].offset) < store.progress.next_offset:
             log.error("partition %d: the log went back to offset %d", number, records[0].offset)
             return await self.tenure.reopen(number)
         try:
-            if records[0].offset + store.state.base > store.state.next_offset + BROKERS_OWN:
+            if store.progress.logical(records[0].offset) > store.progress.next_offset + BROKERS_OWN:
                 begin = (await self._consumer.beginning_offsets([partition]))[partition]
                 if self.tenure.store(number) is not store:
                     return
-                if begin + store.state.base > store.state.next_offset:
+                if store.progress.logical(begin) > store.progress.next_offset:
                     skip(store, number, records[0].offset, self._config)
             began = time.perf_counter()
-            decoded = self._decoder.decode(records, store.state.base)
+            decoded = self._decoder.decode(records, store.progress.base)
             decoded_s = time.perf_counter() - began
             steps.reached(1)
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)
@@ -145,7 +145,7 @@ class Worker:
             began = time.perf_counter()
             applied = store.apply(  # steps 2 and 3
                 decoded.batch,
-                records[-1].offset + 1 + store.state.base,
+                store.progress.logical(records[-1].offset + 1),
                 dead=len(decoded.dead),
                 key_mismatch=decoded.key_mismatch,
                 prequential=msgspec.json.encode(scores) if tested else None,
@@ -154,7 +154,7 @@ class Worker:
             self.tenure.fault(fault)
         except (LeaseLost, KafkaError):
             if partition in self._consumer.assignment():
-                self._consumer.seek(partition, store.state.next_offset - store.state.base)
+                self._consumer.seek(partition, store.progress.log_offset)
             await asyncio.sleep(LAPSED_FOR_S)
         else:
             self._stride.took(len(records), decoded_s + time.perf_counter() - began)
@@ -175,7 +175,7 @@ class Worker:
                         if self._partitions.stores.get(number) is not store:
                             return
                         await self._tell(store)
-                store.record_that_nobody_is_owed()
+                store.record_all_answered()
             store.erasures.sweep()
         except StoreFault as fault:
             self.tenure.fault(fault)
@@ -204,21 +204,21 @@ class Worker:
                         continue
                     try:
                         await self._tell(store)
-                        debts = store.owed.take(self._config.worker.rank_batch_users)
+                        unanswered = store.pending.claim(self._config.worker.rank_batch_users)
                     except LeaseLost:
                         break
                     except StoreFault as fault:
                         self.tenure.fault(fault)
                         break
-                    if not debts and store.owed.at_hand:  # all of them have an older answer on its way
+                    if not unanswered and store.pending.in_memory:  # all of them have an older answer on its way
                         break
-                    if not debts:
+                    if not unanswered:
                         await asyncio.sleep(0)
                         continue
                     try:
-                        answers = await self._rank(number, debts)
+                        answers = await self._rank(number, unanswered)
                     except StoreFault as fault:
-                        store.owed.give_back(debts)
+                        store.pending.release(unanswered)
                         self.tenure.fault(fault)
                         break
                     steps.reached(4)
@@ -239,7 +239,7 @@ class Worker:
             store.record_answers([(a.user, a.message) for a in answers])
             steps.reached(6)
         except LeaseLost:
-            store.owed.give_back(a.user for a in answers)
+            store.pending.release(a.user for a in answers)
         except StoreFault as fault:
             self.tenure.fault(fault)
         self._touched.set()  # a user whose answer was on its way may be owed another
@@ -249,11 +249,11 @@ class Worker:
         if not sending.cancelled() and (error := sending.exception()) is not None:
             self._failure = error
 
-    async def _rank(self, number: int, debts: dict[int, Debt]) -> list[Answer]:
+    async def _rank(self, number: int, unanswered: dict[int, Unanswered]) -> list[Answer]:
         # A few users are ranked sooner than a thread is woken; many would keep heartbeats and polls waiting.
-        if len(debts) <= RANKED_HERE_USERS:
-            return self._ranker.answer(number, debts)
-        return await asyncio.to_thread(self._ranker.answer, number, debts)
+        if len(unanswered) <= RANKED_HERE_USERS:
+            return self._ranker.answer(number, unanswered)
+        return await asyncio.to_thread(self._ranker.answer, number, unanswered)
 
     async def _reply(self, number: int, records: Sequence[Record]) -> None:
         """Answer "recommend for this user now" from the store of the user's partition."""
@@ -271,8 +271,8 @@ class Worker:
                 async with self.tenure.turn:
                     if self._partitions.stores.get(number) is not store:
                         return
-                    debts = {user: Debt(store.state.next_offset, store.state.next_offset - 1, -1)}
-                    answers = await self._rank(number, debts)
+                    unanswered = {user: Unanswered(store.progress.next_offset, store.progress.next_offset - 1, -1)}
+                    answers = await self._rank(number, unanswered)
                 await self._outbox.reply(request, answers[0])
             except LeaseLost:
                 return
@@ -284,7 +284,7 @@ class Worker:
             return
         self._committed_at = time.monotonic()
         offsets = {
-            TopicPartition(self._topics.clicks, number): store.state.next_offset - store.state.base
+            TopicPartition(self._topics.clicks, number): store.progress.log_offset
             for number, store in self._partitions.stores.items()
         }
         if not offsets:
@@ -313,8 +313,10 @@ class Worker:
             )  # fmt: skip
 
     def _most_owed(self) -> tuple[int, Store] | None:
-        number, store = max(self.tenure.speaking().items(), key=lambda entry: entry[1].owed.waiting, default=(0, None))
-        return (number, store) if store is not None and store.owed.waiting else None
+        number, store = max(
+            self.tenure.speaking().items(), key=lambda entry: entry[1].pending.waiting, default=(0, None)
+        )
+        return (number, store) if store is not None and store.pending.waiting else None
 
     async def _settled(self) -> None:
         await asyncio.gather(*self._sending, return_exceptions=True)

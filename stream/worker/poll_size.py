@@ -7,7 +7,7 @@ heartbeats and the answers to requests wait meanwhile.
 FIRST, FEWEST = 10_000, 500
 
 
-class Stride:
+class PollSize:
     """The next poll's size, from how long the last folds took."""
 
     def __init__(self, most: int, hold_s: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from model.errors import ArtifactError
 from stream.config import Config
 from stream.kafka.messages import Pointer
-from stream.worker.ranker import Serving
+from stream.worker.recommender import ServedVersion
 
 if TYPE_CHECKING:
     from model.learning.versions import Version
@@ -30,15 +30,17 @@ def fetch(pointer: Pointer, config: Config) -> "Version":
         return load(config.artifacts_url, pointer.name, pointer.version, pointer.sha256)
 
 
-def load_serving(pointer: Pointer, config: Config) -> Serving:
+def load_serving(pointer: Pointer, config: Config) -> ServedVersion:
     """The version a pointer names, ready to rank. Raises ArtifactError."""
     import torch
 
-    from model.ranking.fusion import as_set
-    from model.ranking.ranker import Ranking
+    from model.ranking.fusion import with_set_weights
+    from model.ranking.ranker import Ranker
 
     torch.set_num_threads(config.worker.rank_threads)
     version = fetch(pointer, config)
     trained = version.trained
-    ranking = Ranking(trained.model, trained.vocabulary, as_set(trained.fusion, config.ranking), config.ranking)
-    return Serving(pointer.version, version.manifest.created_ts, ranking)
+    ranking = Ranker(
+        trained.model, trained.vocabulary, with_set_weights(trained.fusion, config.ranking), config.ranking
+    )
+    return ServedVersion(pointer.version, version.manifest.created_ts, ranking)

@@ -36,9 +36,9 @@ from stream.kafka.messages import Command, CommandReply, Pointer, encode
 from stream.kafka.pointers import Pointers, decode_pointer, heard, read_pointers, remember
 from stream.kafka.topics import cluster_id, topic_id
 from stream.stores.checkpoints import COPIES, Checkpoints
-from stream.stores.partition_stores import EMBEDDED, Partitions, move_aside
+from stream.stores.partition_stores import EMBEDDED, PartitionStores, move_aside
 from stream.worker.pipeline import Worker
-from stream.worker.ranker import Ranker, Serving
+from stream.worker.recommender import Recommender, ServedVersion
 from stream.worker.served_versions import load_serving
 from stream.worker.title_reader import read_titles
 
@@ -69,18 +69,18 @@ class Firehose(Service):
 
     async def on_start(self) -> None:
         config, to_close = self._config, self._to_close
-        asyncio.get_running_loop().set_exception_handler(heed)
-        threading.excepthook = heed_thread
+        asyncio.get_running_loop().set_exception_handler(log_loop_error)
+        threading.excepthook = log_thread_error
         cluster = EMBEDDED
         if not self._embedded:
             cluster = await self._answered(lambda: asyncio.to_thread(cluster_id, config))
         self._titles = open_titles(config.data)
         to_close.callback(self._titles.close)
-        self._partitions = Partitions(config)
+        self._partitions = PartitionStores(config)
         to_close.push_async_callback(self._close_stores)
         lease = Lease(config.worker.session_timeout_ms)
         self._checkpoints = Checkpoints(config, self._partitions, lease)
-        self._ranker = Ranker(config, self._partitions.stores, self._titles)
+        self._ranker = Recommender(config, self._partitions.stores, self._titles)
         self._consumer = AIOKafkaConsumer(
             **connection(config),
             group_id=config.group,
@@ -147,7 +147,7 @@ class Firehose(Service):
                 self._pause_s = FETCH_AGAIN_S
             remember(self._config.data, pointers)
 
-    def _wanted(self) -> list[tuple[Pointer | None, Serving | None]]:
+    def _wanted(self) -> list[tuple[Pointer | None, ServedVersion | None]]:
         return [
             (self.pointers.champion, self._ranker.serving),
             (self.pointers.scored, self._ranker.candidate),
@@ -156,7 +156,7 @@ class Firehose(Service):
     def _missing(self) -> bool:
         return any(p is not None and (now is None or now.version != p.version) for p, now in self._wanted())
 
-    async def _fetched(self, pointer: Pointer | None, now: Serving | None) -> Serving | None:
+    async def _fetched(self, pointer: Pointer | None, now: ServedVersion | None) -> ServedVersion | None:
         if pointer is None or (now is not None and now.version == pointer.version):
             return now if pointer is not None else None
         try:
@@ -232,7 +232,7 @@ class Firehose(Service):
         await self._to_close.aclose()
 
 
-def heed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Tell of what went wrong beside the tasks we await.
 
     A request that the Kafka client gave up, because the broker is away, is none of it: we say so ourselves.
@@ -241,7 +241,7 @@ def heed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def heed_thread(failed: threading.ExceptHookArgs) -> None:
+def log_thread_error(failed: threading.ExceptHookArgs) -> None:
     """Tell of what ended a thread, but not of aiokafka's `close` where Faust's consumer stops while it connects."""
     where = failed.exc_traceback
     while where is not None and where.tb_next is not None:

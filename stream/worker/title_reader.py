@@ -14,14 +14,14 @@ from state.events import hash_id
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
-from stream.worker.item_names import Names
+from stream.worker.item_names import ItemNames
 
 log = logging.getLogger("anabranch.titles")
 
 TRY_AGAIN_S = 5.0
 
 
-async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: Names) -> None:
+async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: ItemNames) -> None:
     """Follow the topic from where it was left, or from its beginning where it was made anew, until the reader stops."""
     assigned: set[int] = set()
     known = set(await consumer_partitions(reader, topic))

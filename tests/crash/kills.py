@@ -113,7 +113,7 @@ def settle(lives: Nursery, config: Config, **env: str) -> None:
         assert runs(last), (config.data / "worker.log").read_text()[-2000:]
         with contextlib.suppress(StateError), View(config.data, config.topics.clicks, config.state) as view:
             return progress(view) >= end and all(
-                p.answered() >= p.marks().next_offset and not p.erasing for p in view.partitions.values()
+                p.answered() >= p.read_progress().next_offset and not p.erasing for p in view.partitions.values()
             )
         return False  # a damaged store that the worker has not replaced yet
 

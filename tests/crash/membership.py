@@ -103,7 +103,7 @@ def _as_far_as_it_came(home: Config, log: list) -> list[str]:  # type: ignore[ty
     if not home.data.exists():
         return []
     with View(home.data, home.topics.clicks, home.state) as view:
-        ends = {number: p.marks().next_offset for number, p in view.partitions.items()}
+        ends = {number: p.read_progress().next_offset for number, p in view.partitions.items()}
     part = fold([r for r in log if r.offset < ends.get(r.partition, 0)], home)
     # What was said since, and what other workers buried, is not this store's.
     return [f"{home.data.name}: {d}" for d in compare(home, part, said=False).differences]

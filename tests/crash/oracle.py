@@ -269,7 +269,7 @@ def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
 
 
 def _counts(partition: Partition, log: Log) -> list[str]:
-    marks = partition.marks()
+    marks = partition.read_progress()
     on_disk = [line for user in log.lines for line in log.steps(user, log.on_disk_from)]
     counted = (
         ("events applied", marks.applied, log.applied),

@@ -63,7 +63,7 @@ def until(true: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
 
 def progress(view: View) -> int:
     """Records that the stores of a view have read, whatever became of them."""
-    return sum(p.marks().next_offset - p.marks().base for p in view.partitions.values())
+    return sum(p.read_progress().log_offset for p in view.partitions.values())
 
 
 def read_all(config: Config, topic: str) -> list[Any]:

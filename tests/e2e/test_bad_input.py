@@ -87,7 +87,7 @@ def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered
         else:
             assert letter.value == value
     with View(config.data, config.topics.clicks, config.state) as view:
-        marks = [p.marks() for p in view.partitions.values()]
+        marks = [p.read_progress() for p in view.partitions.values()]
     assert sum(m.dead for m in marks) == len(BAD) + 1
     assert sum(m.applied for m in marks) == len(GOOD) + 1
     assert sum(m.key_mismatch for m in marks) == 1

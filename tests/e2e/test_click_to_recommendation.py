@@ -68,7 +68,7 @@ def test_a_worker_killed_in_the_middle_leaves_every_sequence_equal_to_the_log(co
 
         def applied() -> int:
             with View(config.data, config.topics.clicks, config.state) as view:
-                return sum(p.marks().applied for p in view.partitions.values())
+                return sum(p.read_progress().applied for p in view.partitions.values())
 
         until(lambda: applied() == 3000)
         newest = {user: items[-1] for user, items in log.items()}

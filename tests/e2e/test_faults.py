@@ -15,7 +15,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from model.learning.versions import list_versions
-from state.progress import Marks
+from state.progress import Progress
 from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME
@@ -309,9 +309,9 @@ def delete_up_to(config: Config, offsets: dict[int, int]) -> None:
         admin.delete_records({TopicPartition(config.topics.clicks, p): o for p, o in offsets.items()})
 
 
-def marks_of(config: Config) -> dict[int, Marks]:
+def marks_of(config: Config) -> dict[int, Progress]:
     with View(config.data, config.topics.clicks, config.state) as view:
-        return {number: p.marks() for number, p in view.partitions.items()}
+        return {number: p.read_progress() for number, p in view.partitions.items()}
 
 
 @pytest.mark.parametrize("worker_is", ["stopped", "running"])
@@ -353,7 +353,11 @@ def test_retention_that_overtakes_a_worker_is_told_before_anything_is_written(ka
         if worker_is == "stopped":  # else the first of them lay in its socket
             assert gaps[number].start == before[number].next_offset
     with View(config.data, config.topics.clicks, config.state) as view:
-        until(lambda: view.refresh() or all(p.answered() >= p.marks().next_offset for p in view.partitions.values()))
+        until(
+            lambda: (
+                view.refresh() or all(p.answered() >= p.read_progress().next_offset for p in view.partitions.values())
+            )
+        )
     lives.tell(worker, signal.SIGTERM)
     found = differences(config, fold([r for r in log if r.offset not in gaps[r.partition]], config))
     assert sorted(found) == [f"partition {n}: lost to retention: {len(gaps[n])}, not 0" for n in sorted(gaps)]

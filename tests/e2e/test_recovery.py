@@ -89,7 +89,11 @@ def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives,
     worker = lives.start(worker_of(config))
     until(lambda: read(config) == 300)
     with View(config.data, config.topics.clicks, config.state) as view:
-        until(lambda: all(p.answered() >= p.marks().next_offset for p in view.partitions.values()) or view.refresh())
+        until(
+            lambda: (
+                all(p.answered() >= p.read_progress().next_offset for p in view.partitions.values()) or view.refresh()
+            )
+        )
     said = len(read_all(config, config.topics.recommendations))
     recovery.replay("earliest", data=config.data)
     assert "swapped in; the state before is kept in" in capsys.readouterr().out
@@ -111,7 +115,7 @@ def test_a_replay_from_an_offset_leaves_out_what_came_before(config, lives, prod
     records = [r for r in read_all(config, config.topics.clicks) if r.offset >= 20]
     truth = fold(records, config)
     with View(config.data, config.topics.clicks, config.state) as view:
-        assert sum(p.marks().applied for p in view.partitions.values()) == truth.events
-        assert {p.marks().lost for p in view.partitions.values()} == {20}
+        assert sum(p.read_progress().applied for p in view.partitions.values()) == truth.events
+        assert {p.read_progress().lost for p in view.partitions.values()} == {20}
     with pytest.raises(AnabranchError, match="offset 100000 lies beyond the end of partition 0"):
         recovery.replay("100000", data=config.data)

@@ -25,7 +25,7 @@ def click_all(producer, config: Config, item: str) -> None:
 
 def applied(config: Config) -> dict[int, int]:
     with View(config.data, config.topics.clicks, config.state) as view:
-        return {number: p.marks().applied for number, p in view.partitions.items()}
+        return {number: p.read_progress().applied for number, p in view.partitions.items()}
 
 
 def answered(config: Config) -> set[tuple[int, int]]:

@@ -33,7 +33,7 @@ def batch(events: list[Event], first_offset: int) -> EventBatch:
 
 def apply(store: Store, *events: Event) -> Applied:
     """Fold events that follow what the store has read."""
-    start = store.state.next_offset
+    start = store.progress.next_offset
     return store.apply(batch(list(events), start), start + len(events))
 
 

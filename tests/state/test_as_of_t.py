@@ -55,7 +55,7 @@ def test_every_question_about_time_has_the_oracles_answer(tmp_path_factory, log,
         apply(store, *log[start:end])
     for event in log:
         oracle.add(event)
-    assert (store.state.applied, store.state.duplicate) == (oracle.applied, oracle.duplicate)
+    assert (store.progress.applied, store.progress.duplicate) == (oracle.applied, oracle.duplicate)
 
     times = [*data.draw(st.lists(st.integers(0, 13).map(lambda t: t * DAY_MS // 4), max_size=3)), FAR]
     for t in times:
@@ -127,7 +127,7 @@ def test_what_lies_behind_the_horizon_leaves_wholly(tmp_path_factory, monkeypatc
     for item in (*ITEMS, "rye"):
         assert tuples(store.edges(hash_id(item), 100)) == hashed(oracle.of_item(item), "user")
     assert len(store.window(0, FAR)) == sum(e.ts > 0 for e in oracle.graph())
-    assert store.state.too_old == oracle.too_old
+    assert store.progress.too_old == oracle.too_old
 
     # Whole days behind it leave the disk, and with them users and items of whom nothing is left.
     for _ in range(len(log)):
@@ -137,11 +137,11 @@ def test_what_lies_behind_the_horizon_leaves_wholly(tmp_path_factory, monkeypatc
     on_disk = [e for e in oracle.events if e.ts >= day]
     names = {e.user for e in on_disk}
     assert {u for u in (*USERS, "cid") if store.user_ids(np.array([hash_id(u)], np.uint64))[0]} == names
-    assert store.state.users == len(names)
+    assert store.progress.users == len(names)
     there = {e.item for e in on_disk}
     assert set(store.all_items().tolist()) == {hash_id(i) for i in there}
-    assert store.state.items == len(there)
-    assert store.state.edges == len(on_disk)
+    assert store.progress.items == len(there)
+    assert store.progress.edges == len(on_disk)
     rows = store.rows(store.all_items())
     assert rows.degree.tolist() == [oracle.degree(i, day) for i in sorted(there, key=hash_id)]
     assert set(rows.nodes.ravel().tolist()) <= {0, *store.all_items().tolist()}

@@ -47,7 +47,7 @@ def test_what_comes_back_is_what_was_there(store, url, tmp_path):
     [manifest] = CheckpointStore(url, LOG).usable()
     checkpoints.restore(manifest, tmp_path / "elsewhere" / "clicks-0")
     restored = Store(tmp_path / "elsewhere" / "clicks-0", LOG, SETTINGS)
-    assert (manifest.marks.next_offset, restored.state.next_offset) == (500, 500)
+    assert (manifest.marks.next_offset, restored.progress.next_offset) == (500, 500)
     assert contents(restored) == before
     apply(restored, clicks(50, 500))
     assert contents(restored) == contents(store)
@@ -60,7 +60,7 @@ def test_a_checkpoint_taken_in_the_middle_of_writing_holds_whole_batches(store, 
 
     def write() -> None:
         while not stop.is_set():
-            apply(store, clicks(20, store.state.next_offset))
+            apply(store, clicks(20, store.progress.next_offset))
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -182,8 +182,8 @@ def test_a_restored_store_answers_as_before(store, tmp_path):
     manifest = publish(store, checkpoints, tmp_path)
     checkpoints.restore(manifest, tmp_path / "elsewhere")
     restored = Store(tmp_path / "elsewhere", LOG, SETTINGS)
-    owed = restored.owed.take(100)
-    assert owed == store.owed.take(100)
+    owed = restored.pending.claim(100)
+    assert owed == store.pending.claim(100)
     assert len(owed) == 40
     assert restored.sequences(hashes("user3")).of(0).tolist() == store.sequences(hashes("user3")).of(0).tolist()
     restored.close()

@@ -52,7 +52,7 @@ def lives(user: str, count: int) -> list[Event]:
 def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(store, *lives("bob", 20), *lives("ann-who-leaves", 20), Event("ann-who-leaves", "item-1", FAR, "hide"))
-    store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.owed.take(10)])
+    store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.pending.claim(10)])
     assert store.recommended(ANN) == b"for ann-who-leaves"
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
     assert [e.id for e in store.erasures.untold()] == ["ann-who-leaves"]
@@ -72,7 +72,7 @@ def test_an_erasure_goes_on_after_a_restart(tmp_path: Path):
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
     assert store.erasing
-    assert store.owed.take(10) == {}, "nobody is owed anything"
+    assert store.pending.claim(10) == {}, "nobody is owed anything"
     finish(store)
     assert ANN.to_bytes(8, "little") not in everything(store)
     store.close()
@@ -103,8 +103,8 @@ def test_who_comes_back_begins_anew(tmp_path: Path):
     apply(store, *lives("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"), again)
     finish(store)
     assert tuples(store.steps(ANN, 10)) == hashed([again], "item")
-    assert store.owed.take(1).keys() == {ANN}
-    assert (store.state.users, store.state.items, store.state.edges) == (1, 1, 1)
+    assert store.pending.claim(1).keys() == {ANN}
+    assert (store.progress.users, store.progress.items, store.progress.edges) == (1, 1, 1)
     assert store.journal(0, FAR)["item"].tolist() == [hash_id("item-9")]
     store.close()
 
@@ -112,11 +112,11 @@ def test_who_comes_back_begins_anew(tmp_path: Path):
 def test_what_was_on_its_way_to_the_forgotten_is_not_recorded(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(store, *lives("ann-who-leaves", 2))
-    assert store.owed.take(1).keys() == {ANN}
+    assert store.pending.claim(1).keys() == {ANN}
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
     store.record_answers([(ANN, b"for ann")])
     assert store.recommended(ANN) is None
-    assert store.answered() == store.state.next_offset
+    assert store.answered() == store.progress.next_offset
     store.close()
 
 
@@ -146,10 +146,10 @@ def test_the_others_are_as_if_the_forgotten_had_never_been(tmp_path_factory, log
         assert store.items.count(hash_id(item), 0, FAR) == len(oracle.of_item(item))
     rows = store.rows(np.array([hash_id(i) for i in ITEMS], np.uint64))
     assert rows.degree.tolist() == [oracle.degree(i) for i in ITEMS]
-    assert store.state.applied == oracle.applied
-    assert store.state.edges == len(oracle.events)
-    assert store.state.users == len({e.user for e in oracle.events})
-    assert store.state.items == len({e.item for e in oracle.events})
+    assert store.progress.applied == oracle.applied
+    assert store.progress.edges == len(oracle.events)
+    assert store.progress.users == len({e.user for e in oracle.events})
+    assert store.progress.items == len({e.item for e in oracle.events})
     assert store.journal(0, FAR)["item"].tolist() == [hash_id(e.item) for e in oracle.events]
     store.close()
 
@@ -168,7 +168,7 @@ def test_what_is_dropped_does_not_depend_on_the_batch_that_a_forget_came_in(tmp_
         apply(store, *log[start : start + size])
     for event in log:
         oracle.add(event)
-    marks = store.state
+    marks = store.progress
     assert (marks.applied, marks.duplicate, marks.too_old) == (oracle.applied, oracle.duplicate, oracle.too_old)
     assert marks.newest_ts == oracle.newest
     for user in USERS:

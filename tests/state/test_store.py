@@ -30,7 +30,7 @@ def batch(clicks: list[Click], first_offset: int = 0, ids: dict[int, bytes] | No
 
 
 def apply(store: Store, clicks: list[Click]) -> None:
-    start = store.state.next_offset
+    start = store.progress.next_offset
     store.apply(batch(clicks, start), start + len(clicks))
 
 
@@ -92,25 +92,25 @@ def test_an_id_seen_before_is_a_duplicate_also_after_reopening(tmp_path):
     outcome = store.apply(batch(with_id, 1, {0: b"order-1"}), 2)
     assert outcome.duplicate == 1
     assert len(store.sequences(hashes("ann")).of(0)) == 1
-    assert store.state.next_offset == 2
+    assert store.progress.next_offset == 2
     store.close()
 
 
 def test_touched_users_stay_owed_until_answered_also_after_reopening(tmp_path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(store, [("bob", "bread", 1000), ("ann", "milk", 1000)])
-    assert list(store.owed.take(1)) == [hash_id("ann")]
+    assert list(store.pending.claim(1)) == [hash_id("ann")]
     store.record_answers([(hash_id("ann"), b"for ann")])
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    owed = store.owed.take(10)
+    owed = store.pending.claim(10)
     assert hash_id("bob") in owed
     assert store.recommended(hash_id("ann")) == b"for ann"
     store.record_answers([(user, b"") for user in owed])
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    assert store.owed.take(10) == {}
-    assert not store.owed.waiting
+    assert store.pending.claim(10) == {}
+    assert not store.pending.waiting
     store.close()
 
 
@@ -121,31 +121,31 @@ def test_that_nobody_is_owed_anything_is_recorded_where_no_answer_says_so(tmp_pa
     store.close()
     store = Store(path, LOG, SETTINGS)
     apply(store, [("ann", "bread", 2000), ("bob", "bread", 2000)])
-    store.record_answers([(user, b"") for user in store.owed.take(10)])
-    store.record_that_nobody_is_owed()
+    store.record_answers([(user, b"") for user in store.pending.claim(10)])
+    store.record_all_answered()
     assert store.answered() == 0, "who was touched before the store was opened is to be read back"
-    assert store.owed.take(10) == {}
-    store.record_that_nobody_is_owed()
+    assert store.pending.claim(10) == {}
+    store.record_all_answered()
     assert store.answered() == 4
     store.apply(batch([("ann", "milk", 1000)], 4, {0: b"order-1"}), 5)  # a duplicate
-    store.record_that_nobody_is_owed()
+    store.record_all_answered()
     assert store.answered() == 5
     apply(store, [("ann", "milk", 3000)])
     for _ in ("owed", "on its way"):
-        store.record_that_nobody_is_owed()
+        store.record_all_answered()
         assert store.answered() == 5
-        store.owed.take(1)
+        store.pending.claim(1)
     store.close()
 
 
 def test_an_answer_on_its_way_does_not_clear_a_newer_event(store):
     apply(store, [("ann", "milk", 1000)])
-    assert store.owed.take(1)[hash_id("ann")].offset == 0
+    assert store.pending.claim(1)[hash_id("ann")].offset == 0
     apply(store, [("ann", "bread", 2000)])
-    assert store.owed.take(1) == {}, "one answer a user at a time"
-    assert store.owed.watermark(2) == 0
+    assert store.pending.claim(1) == {}, "one answer a user at a time"
+    assert store.pending.watermark(2) == 0
     store.record_answers([(hash_id("ann"), b"")])
-    assert store.owed.take(1)[hash_id("ann")].offset == 1
+    assert store.pending.claim(1)[hash_id("ann")].offset == 1
     assert store.answered() == 1
 
 
@@ -177,9 +177,9 @@ def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_fa
     counts = Counter(item for _, item, _ in log)
     names = sorted(counts)
     assert store.rows(hashes(*names)).degree.tolist() == [counts[n] for n in names]
-    assert store.state.applied == len(log)
-    assert store.state.users == len(sequences)
-    assert store.state.items == len(counts)
+    assert store.progress.applied == len(log)
+    assert store.progress.users == len(sequences)
+    assert store.progress.items == len(counts)
     journal = store.journal(0, len(log))
     assert journal["item"].tolist() == hashes(*(i for _, i, _ in log)).tolist()
     assert store.journal(1, len(log) - 1)["offset"].tolist() == list(range(1, len(log) - 1))
@@ -189,15 +189,15 @@ def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_fa
 def test_what_retention_deleted_is_skipped_and_counted(store):
     apply(store, [("ann", "milk", 1)])
     store.skip_to(10)
-    assert (store.marks().next_offset, store.marks().lost, store.marks().applied) == (10, 9, 1)
+    assert (store.read_progress().next_offset, store.read_progress().lost, store.read_progress().applied) == (10, 9, 1)
 
 
 def test_answers_given_back_wait_again_behind_newer_events(store):
     apply(store, [("ann", "milk", 1), ("ben", "milk", 2)])
-    taken = store.owed.take(2)
-    assert store.owed.waiting == 0
+    taken = store.pending.claim(2)
+    assert store.pending.waiting == 0
     apply(store, [("ann", "bread", 3), ("cat", "bread", 4)])
-    store.owed.give_back(taken)
-    again = store.owed.take(3)
+    store.pending.release(taken)
+    again = store.pending.claim(3)
     assert list(again) == [hash_id("cat"), hash_id("ann"), hash_id("ben")]
     assert (again[hash_id("ann")].first_offset, again[hash_id("ann")].offset) == (0, 2)

@@ -17,8 +17,8 @@ from model.errors import ArtifactError
 from model.learning.cycle import Trained, learn
 from model.learning.training import train
 from model.learning.versions import list_versions, load, prune, publish
-from model.ranking.fusion import MODEL_ALONE, Fusion, as_set
-from model.ranking.ranker import Ranking
+from model.ranking.fusion import MODEL_ONLY, Fusion, with_set_weights
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT
 from state.graph import MemoryGraph
@@ -182,7 +182,7 @@ def test_with_all_weights_0_the_graph_changes_nothing(because):
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
-    ranking = Ranking(trained.model, trained.vocabulary, MODEL_ALONE, RankingSettings(because=because))
+    ranking = Ranker(trained.model, trained.vocabulary, MODEL_ONLY, RankingSettings(because=because))
     user = one_user(100, 101, 102)
     with_graph, without = ranking.rank(user, graph, 5), ranking.rank(user, MemoryGraph(STATE), 5)
     assert with_graph.items.tobytes() == without.items.tobytes()
@@ -194,7 +194,7 @@ def test_the_graph_makes_an_unknown_item_recommendable_and_says_why():
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
     graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
-    ranked = Ranking(trained.model, trained.vocabulary, Fusion(evidence=16.0), RankingSettings()).rank(
+    ranked = Ranker(trained.model, trained.vocabulary, Fusion(evidence=16.0), RankingSettings()).rank(
         one_user(100, 102), graph, 8
     )
     assert 999 in ranked.items[0]
@@ -205,7 +205,7 @@ def test_seen_items_can_be_filtered_and_a_user_without_events_gets_none():
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
-    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, RankingSettings(filter_seen=True))
+    ranking = Ranker(trained.model, trained.vocabulary, trained.fusion, RankingSettings(filter_seen=True))
     assert not {100, 101} & set(ranking.rank(one_user(100, 101), graph, 7).items[0].tolist())
     nobody = Sequences(np.array([9], np.uint64), np.array([0, 0]), one_user(100).steps[:0])
     assert not ranking.rank(nobody, graph, 5).items.any()
@@ -215,7 +215,7 @@ def test_a_hidden_item_is_not_recommended_to_who_hid_it():
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
-    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
+    ranking = Ranker(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
     [best, second] = ranking.rank(one_user(100, 101), graph, 2).items[0].tolist()
     hidden = [np.array([best], np.uint64)]
     found = ranking.rank(one_user(100, 101), graph, 7, hidden).items[0].tolist()
@@ -230,7 +230,7 @@ def test_what_has_expired_is_not_recommended():
     trained = learned(cycling())
     graph = Forgetful(STATE)
     graph.apply(cycling()[cycling()["item"] != 102])
-    ranking = Ranking(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
+    ranking = Ranker(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
     assert 102 not in ranking.rank(one_user(100, 101), graph, 7).items[0]
     graph.apply(cycling())
     ranking.clicked(cycling())
@@ -263,7 +263,9 @@ def test_with_all_weights_set_to_0_items_no_version_knows_change_nothing_either(
     settings = RankingSettings(because=because, evidence_weight=0.0, repeat_weight=0.0, popularity_weight=0.0)
     user = one_user(100, 999, 102)
     found = [
-        Ranking(trained.model, trained.vocabulary, as_set(trained.fusion, settings), settings).rank(user, known, 8)
+        Ranker(trained.model, trained.vocabulary, with_set_weights(trained.fusion, settings), settings).rank(
+            user, known, 8
+        )
         for known in (graph, MemoryGraph(STATE))
     ]
     assert found[0].items.tobytes() == found[1].items.tobytes()

@@ -18,9 +18,9 @@ from model.evaluation.global_temporal import (
     sasrec_as_long,
     split,
 )
-from model.fusion_weights.holdout import rows_of_sequences
+from model.fusion_weights.holdout import slice_sequences
 from model.learning.cycle import Trained
-from model.ranking.fusion import AT_FIRST, Fusion
+from model.ranking.fusion import INITIAL_FUSION, Fusion
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import Records
 from state.graph import MemoryGraph
@@ -116,7 +116,7 @@ def test_a_live_graph_hears_what_arrives_between_tests_and_a_frozen_one_does_not
     trained = Trained(Create(len(cut.vocabulary), ModelSettings(dim=4)), cut.vocabulary, evidence, {}, None)
     later = cut.graph.fork()
     later.apply(cut.future)
-    part = rows_of_sequences(cut.tests, 0, 20)
+    part = slice_sequences(cut.tests, 0, 20)
     expected = [
         OfModel(cut._replace(graph=graph), trained, evidence, RankingSettings()).scores(part).clone()
         for graph in (later, cut.graph)
@@ -172,7 +172,7 @@ def test_nothing_after_the_cut_reaches_what_is_learned(learned):
     global_temporal(users[:past] + other_users, items[:past] + other_items, np.append(ts[:past], later), **SETTINGS)
     assert len(learned) == 4
     assert all(same(one, other) for one, other in zip(learned[:2], learned[2:], strict=True))
-    assert all(one.fusion != AT_FIRST for one in learned), "enough was held back to choose weights on"
+    assert all(one.fusion != INITIAL_FUSION for one in learned), "enough was held back to choose weights on"
 
 
 def test_the_document_has_all_names_and_both_targets():

@@ -20,7 +20,7 @@ from model.evaluation.prequential import (
 )
 from model.evaluation.recorded_stream import Past
 from model.learning.gate import Verdict
-from model.ranking.fusion import MODEL_ALONE
+from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import Records, hash_id
 from state.settings import StateSettings
@@ -139,7 +139,7 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     versions["create"].begin(past)
     rows = {"create": Served(past, versions["create"], RankingSettings())}
     rows["without"] = Served(past, versions["create"], RankingSettings(fresh_items=0))
-    rows["alone"] = Served(past, versions["create"], RankingSettings(), fusion=MODEL_ALONE)
+    rows["alone"] = Served(past, versions["create"], RankingSettings(), fusion=MODEL_ONLY)
     tested = run(events, past, versions, rows)
     assert tested.new.sum() == 200 - protocol.AT_ONCE
     assert (tested.ranks["create"][tested.new] < 10).mean() > 0.9

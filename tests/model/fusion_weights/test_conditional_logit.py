@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from model.fusion_weights.conditional_logit import Choices, fit
+from model.fusion_weights.conditional_logit import ChoiceSets, fit
 
 TRUE = torch.tensor([1.5, -1.0, 0.0])
 NOTHING = torch.zeros(3)
 
 
-def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -> Choices:
+def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -> ChoiceSets:
     generator = torch.Generator().manual_seed(0)
     words = torch.randn(people, candidates, len(weights), generator=generator)
     picked = torch.multinomial(torch.softmax(words @ weights, 1), 1, generator=generator)[:, 0]
@@ -17,7 +17,7 @@ def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -
     first = words[:, 0].clone()
     words[:, 0] = words[at, picked]
     words[at, picked] = torch.where((picked == 0)[:, None], words[:, 0], first)
-    return Choices(words, torch.zeros(people, candidates))
+    return ChoiceSets(words, torch.zeros(people, candidates))
 
 
 def test_the_weights_that_made_the_choices_are_found():
@@ -52,7 +52,7 @@ def test_a_word_that_is_not_free_weighs_nothing():
 def test_candidates_that_are_none_and_candidates_drawn_for_many_change_nothing():
     whole = chosen_by(TRUE)
     found, _ = fit(whole, torch.tensor([True] * 3), NOTHING)
-    padded = Choices(
+    padded = ChoiceSets(
         torch.cat([whole.words, torch.full((4000, 5, 3), 9.0)], 1),
         torch.cat([whole.correction, torch.full((4000, 5), -torch.inf)], 1),
     )
@@ -60,7 +60,7 @@ def test_candidates_that_are_none_and_candidates_drawn_for_many_change_nothing()
     # Half of the others, each standing for two.
     kept = [0, *range(1, 20, 2)]
     correction = torch.tensor([0.0] + [float(torch.tensor(1.9).log())] * 10).expand(4000, -1)
-    drawn, _ = fit(Choices(whole.words[:, kept], correction), torch.tensor([True] * 3), NOTHING)
+    drawn, _ = fit(ChoiceSets(whole.words[:, kept], correction), torch.tensor([True] * 3), NOTHING)
     assert (drawn / drawn[0]).tolist() == pytest.approx((found / found[0]).tolist(), abs=0.1)
 
 

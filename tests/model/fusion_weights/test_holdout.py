@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from model.fusion_weights.conditional_logit import Choices
-from model.fusion_weights.holdout import BEFORE, Answers, Holdout, candidates, choices, choose_fusion, cut, fitted
-from model.ranking.fusion import MODEL_ALONE, Fusion
+from model.fusion_weights.conditional_logit import ChoiceSets
+from model.fusion_weights.holdout import (
+    BEFORE,
+    Answers,
+    Holdout,
+    choice_sets,
+    choose_fusion,
+    fit_fusion,
+    sample_alternatives,
+    split_holdout,
+)
+from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import RankingSettings
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -18,7 +27,7 @@ STATE = StateSettings(neighbours_per_item=8)
 
 
 def test_the_cut_is_one_moment_for_all_users():
-    past, held = cut(from_events(cycling(users=40)), 10)
+    past, held = split_holdout(from_events(cycling(users=40)), 10)
     assert len(held.steps) == 10
     users = np.flatnonzero(np.diff(held.indptr))
     assert all(past.of(user)["ts"].max() < held.steps["ts"].min() for user in users)
@@ -26,7 +35,7 @@ def test_the_cut_is_one_moment_for_all_users():
 
 
 def of(events: np.ndarray, count: int) -> Holdout:
-    return Holdout(*cut(from_events(events), count), STATE)
+    return Holdout(*split_holdout(from_events(events), count), STATE)
 
 
 def test_users_who_are_new_in_what_is_held_back_are_tested_from_their_second_event_on():
@@ -61,7 +70,7 @@ def test_a_target_is_the_first_candidate_and_no_item_stands_twice(filter_seen):
     trained = learned(cycling(users=60, items=30))
     holdout = of(cycling(users=60, items=30), 60)
     settings = RankingSettings(filter_seen=filter_seen)
-    known = choices(holdout, trained.model, trained.vocabulary, settings)
+    known = choice_sets(holdout, trained.model, trained.vocabulary, settings)
     real = torch.isfinite(known.correction)
     assert real[:, 0].all()
     # 30 items are few enough for all of them to be candidates, but for those seen before.
@@ -77,7 +86,9 @@ def test_candidates_stand_for_all_items_that_could_have_come():
     possible = torch.rand(5001, generator=draw) < 0.8
     possible[0], possible[7] = False, True
     evidence = torch.zeros(5001).scatter(0, torch.arange(40, 60), 1.0)
-    items, correction = candidates(torch.tensor(7), possible, [torch.randn(5001, generator=draw), evidence], draw)
+    items, correction = sample_alternatives(
+        torch.tensor(7), possible, [torch.randn(5001, generator=draw), evidence], draw
+    )
     assert correction.exp().sum().item() == pytest.approx(possible.sum().item(), rel=1e-4)
     assert set(items.tolist()) >= {7, *(set(range(40, 60)) & set(possible.nonzero()[:, 0].tolist()))}
     assert possible[items].all()
@@ -105,7 +116,7 @@ def test_where_nobody_comes_back_a_repeat_counts_against_an_item():
     fusion = choose_fusion(holdout, trained.model, trained.vocabulary, RankingSettings())
     assert fusion.repeat < 0
     with_graph = holdout.scores(trained.model, trained.vocabulary, fusion, RankingSettings())
-    alone = holdout.scores(trained.model, trained.vocabulary, MODEL_ALONE, RankingSettings())
+    alone = holdout.scores(trained.model, trained.vocabulary, MODEL_ONLY, RankingSettings())
     assert with_graph["ndcg@10"] > alone["ndcg@10"]
 
 
@@ -113,19 +124,19 @@ def test_where_people_come_back_their_items_are_put_forward_unless_they_are_neve
     words = torch.zeros(300, 40, 6)
     words[:, :, 0] = 4.0 * torch.randn(300, 40, generator=torch.Generator().manual_seed(0))  # the model knows nothing
     words[:150, 0, 1] = words[150:, 1, 1] = 1.0  # half of what came was the user's own
-    known = Choices(words, torch.zeros(300, 40))
-    placed = fitted(known, BEFORE, RankingSettings(), MODEL_ALONE)
-    assert fitted(known, BEFORE, RankingSettings(filter_seen=True), MODEL_ALONE).repeat == 0.0
-    assert fitted(known, BEFORE, RankingSettings(), MODEL_ALONE, without=["repeat"]).repeat == 0.0
+    known = ChoiceSets(words, torch.zeros(300, 40))
+    placed = fit_fusion(known, BEFORE, RankingSettings(), MODEL_ONLY)
+    assert fit_fusion(known, BEFORE, RankingSettings(filter_seen=True), MODEL_ONLY).repeat == 0.0
+    assert fit_fusion(known, BEFORE, RankingSettings(), MODEL_ONLY, without=["repeat"]).repeat == 0.0
     assert found_first(known, placed) > 0.45
-    assert found_first(known, MODEL_ALONE) < 0.1
-    monkeypatch.setattr("model.fusion_weights.holdout.placed", lambda _choices, weights, *_: weights)
-    likeliest = fitted(known, BEFORE, RankingSettings(), MODEL_ALONE)
+    assert found_first(known, MODEL_ONLY) < 0.1
+    monkeypatch.setattr("model.fusion_weights.holdout.best_weight", lambda _choices, weights, *_: weights)
+    likeliest = fit_fusion(known, BEFORE, RankingSettings(), MODEL_ONLY)
     assert placed.repeat >= likeliest.repeat > 4.0
     assert placed.model == likeliest.model
 
 
-def found_first(known: Choices, fusion: Fusion) -> float:
+def found_first(known: ChoiceSets, fusion: Fusion) -> float:
     """The share of choices that these weights put before all else."""
     said = known.words[:, :, 0] * fusion.model + known.words[:, :, 1] * fusion.repeat
     return float((said[:, 1:] < said[:, :1]).all(1).float().mean())
@@ -133,7 +144,7 @@ def found_first(known: Choices, fusion: Fusion) -> float:
 
 def test_what_else_the_machine_does_is_no_time_of_a_version(monkeypatch):
     trained = learned(cycling(users=60, items=30))
-    monkeypatch.setattr("model.ranking.ranker.Ranking.rank", lambda *_: time.sleep(0.02))
+    monkeypatch.setattr("model.ranking.ranker.Ranker.rank", lambda *_: time.sleep(0.02))
     ((one, other),) = [of(cycling(users=60, items=30), 60).seconds([trained[:2]] * 2, RankingSettings())]
     assert len(one) == len(other) > 0
     assert max(one + other) < 0.01

@@ -9,11 +9,11 @@ from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import Past
-from model.fusion_weights.conditional_logit import Choices, fit
-from model.fusion_weights.holdout import fitted
+from model.fusion_weights.conditional_logit import ChoiceSets, fit
+from model.fusion_weights.holdout import fit_fusion
 from model.fusion_weights.online import OnlineFusion
 from model.ranking.fusion import Fusion, Learned
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
 from state.settings import StateSettings
 from tests.model.fusion_weights.test_ndcg_search import people
@@ -23,7 +23,7 @@ CHOSEN = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 ITEMS = "abcdefghijkl"
 
 
-def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranking, Past]:
+def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, Past]:
     """Everybody clicks a to l over and over; the model knows nothing."""
     names = [f"user-{n % users}" for n in range(users * 24)]
     items = [ITEMS[(n // users) % 12] for n in range(users * 24)]
@@ -31,7 +31,7 @@ def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranking, Past]:
     past.arrive(as_events(names, items, 1_500_000_000_000 + np.arange(len(names)) * 1000)[0])
     known = np.unique(past.events()["item"])
     torch.manual_seed(0)
-    return Ranking(Create(12, ModelSettings(dim=8)), Vocabulary(known, list(ITEMS)), fusion, SETTINGS), past
+    return Ranker(Create(12, ModelSettings(dim=8)), Vocabulary(known, list(ITEMS)), fusion, SETTINGS), past
 
 
 def clicked(past: Past, item: str, users: int = 16):
@@ -78,8 +78,8 @@ def test_weights_are_those_a_version_would_get_from_the_same_clicks():
     online._take(clicks)
     nothing = torch.zeros(20, 1)
     wider = [torch.cat([words[:, :3], nothing, words[:, 3:], nothing], 1) for words, _ in clicks]
-    known = Choices(torch.stack(wider), torch.zeros(50, 20))
-    expected = fitted(known, (0.5,), SETTINGS, chosen)
+    known = ChoiceSets(torch.stack(wider), torch.zeros(50, 20))
+    expected = fit_fusion(known, (0.5,), SETTINGS, chosen)
     assert msgspec.structs.astuple(online.fusion) == pytest.approx(msgspec.structs.astuple(expected), abs=1e-3)
     assert online.fusion.repeat > chosen.repeat
     assert online.fusion.evidence > chosen.evidence
@@ -92,9 +92,11 @@ def test_own_items_are_placed_as_a_versions_are():
     words[:, :, :2] = found.words
     online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=200))
     online._take(list(zip(words[:, :, :4], found.correction, strict=True)))
-    placed = fitted(Choices(words, found.correction), (0.0,), SETTINGS, chosen, without=["evidence", "popularity"])
+    placed = fit_fusion(
+        ChoiceSets(words, found.correction), (0.0,), SETTINGS, chosen, without=["evidence", "popularity"]
+    )
     assert online.fusion.repeat == pytest.approx(placed.repeat, rel=1e-3)
-    likeliest, _ = fit(Choices(words, found.correction), torch.arange(6) < 2, torch.tensor([0.3, 0.1, 0, 0, 0, 0]))
+    likeliest, _ = fit(ChoiceSets(words, found.correction), torch.arange(6) < 2, torch.tensor([0.3, 0.1, 0, 0, 0, 0]))
     assert abs(online.fusion.repeat - likeliest[1]) > 0.1
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from model.fusion_weights.holdout import Holdout, cut
+from model.fusion_weights.holdout import Holdout, split_holdout
 from model.learning import cycle as increment_module
 from model.learning.cycle import Trained, learn
 from model.ranking.fusion import Fusion
@@ -76,7 +76,7 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
     arrived["ts"] += HOUR_MS
     answered, crosses, judged = {}, [], []
 
-    def cross(*asked, real=increment_module.cross_fitted):
+    def cross(*asked, real=increment_module.cross_fit_fusion):
         crosses.append(real(*asked)._replace(halves=(Fusion(1.0, 0.0, 0.0, 0.0), Fusion(0.0, 0.0, 0.0, 1.0))))
         return crosses[-1]
 
@@ -88,7 +88,7 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
         return [[1.0 if model is champion.model else 3.0] for model, _ in versions]
 
     monkeypatch.setattr(Holdout, "seconds", seconds)
-    monkeypatch.setattr(increment_module, "cross_fitted", cross)
+    monkeypatch.setattr(increment_module, "cross_fit_fusion", cross)
     monkeypatch.setattr(Holdout, "answers", answers)
     monkeypatch.setattr(increment_module, "judge", lambda measured, *_, **__: judged.append(measured))
     increment(champion, np.concatenate([events, arrived]), arrived)
@@ -152,7 +152,7 @@ def test_what_came_late_is_no_history_of_what_was_before_it():
     events["ts"] = 1_000_000_000_000 + np.arange(40) * 1000
     sequences = from_events(events)
     new = sequences.steps["ts"] % 3 == 0  # what the champion knows lies between what has come
-    holdout = Holdout(*cut(sequences, 5, new), STATE)
+    holdout = Holdout(*split_holdout(sequences, 5, new), STATE)
     assert len(holdout.targets) > 1
     for row, ts in enumerate(holdout.times):
         history = holdout.sequences.of(row)["ts"]

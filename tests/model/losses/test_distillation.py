@@ -13,7 +13,7 @@ from model.learning.cycle import Trained, distilled, learn
 from model.learning.training import train
 from model.losses.distillation import Distillation, adaptive
 from model.metrics import ranks_of
-from model.ranking.fusion import AT_FIRST
+from model.ranking.fusion import INITIAL_FUSION
 from model.settings import RankingSettings, TrainingSettings
 from state.events import EVENT
 from state.graph import MemoryGraph
@@ -160,4 +160,4 @@ def published(events: np.ndarray) -> Trained:
     """A version that knows the items of these events and has learned nothing."""
     items = np.unique(events["item"])
     vocabulary = Vocabulary(items, [str(i) for i in items.tolist()])
-    return Trained(Create(len(items), SMALL), vocabulary, AT_FIRST, {}, None)
+    return Trained(Create(len(items), SMALL), vocabulary, INITIAL_FUSION, {}, None)

@@ -10,7 +10,7 @@ from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import Past
 from model.ranking.catalogue import Catalogue
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
 from state.events import hash_id
 from state.settings import StateSettings
@@ -66,7 +66,7 @@ def test_no_more_items_are_taken_in_than_there_is_room_for(past):
 
 def test_who_comes_back_to_an_item_nobody_else_knows_is_answered_with_it(past):
     click(past, "ann a", "ann b", "bob c", "bob d", "cid new")
-    ranking = Ranking(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
+    ranking = Ranker(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
     assert ranking.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
 
 

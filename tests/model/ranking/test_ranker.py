@@ -15,7 +15,7 @@ from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import Past
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
 from state.settings import StateSettings
 from tests.model.ranking.test_catalogue import ids
@@ -75,7 +75,7 @@ def words(past: Past, model: Create, user: int, before: float) -> torch.Tensor:
 @given(clicks, weights)
 def test_a_score_is_the_sum_of_its_weighed_words(stream, fusion):
     past, model = arrived(stream), learned()
-    ranking = Ranking(model, VOCABULARY, fusion, RANKING)
+    ranking = Ranker(model, VOCABULARY, fusion, RANKING)
     for user in past.users.tolist():
         said = words(past, model, user, fusion.before)
         weighed = torch.tensor([fusion.model, fusion.repeat, fusion.popularity, fusion.evidence])
@@ -93,7 +93,7 @@ def test_a_score_is_the_sum_of_its_weighed_words(stream, fusion):
 def test_the_reason_is_what_speaks_most_and_what_speaks_half_as_much(stream, fusion):
     """Where the graph says nothing, embeddings speak; they may add 1e-3 to what it says."""
     past, model = arrived(stream), learned()
-    ranking = Ranking(model, VOCABULARY, fusion, msgspec.structs.replace(RANKING, because=True))
+    ranking = Ranker(model, VOCABULARY, fusion, msgspec.structs.replace(RANKING, because=True))
     rows = torch.nn.functional.normalize(model.items.weight.detach(), dim=1)
     for user in past.users.tolist():
         asked = past.sequences(np.array([user], np.uint64))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stream.config import ClickFields, Clicks
 from stream.kafka.decode import Decoder
-from stream.kafka.field_mapping import laid_out
+from stream.kafka.field_mapping import map_fields
 from tests.stream.kafka.test_decode import Record
 
 MAPPED = ClickFields(user="customer.id", item="product.sku", ts="meta.at", event="type")
@@ -14,18 +14,18 @@ CLICK = {"user": "ann", "item": "milk", "ts": 1_700_000_000_000}
 
 
 def test_our_fields_go_where_the_mapping_has_them_and_others_stay():
-    message = laid_out(CLICK | {"price": 3}, MAPPED)
+    message = map_fields(CLICK | {"price": 3}, MAPPED)
     assert message == {
         "customer": {"id": "ann"}, "product": {"sku": "milk"}, "meta": {"at": 1_700_000_000_000}, "price": 3,
     }  # fmt: skip
 
 
 def test_a_field_of_the_shop_does_not_stand_in_the_way():
-    assert laid_out(CLICK | {"customer": "?"}, MAPPED)["customer"] == {"id": "ann"}
+    assert map_fields(CLICK | {"customer": "?"}, MAPPED)["customer"] == {"id": "ann"}
 
 
 def test_without_a_mapping_a_click_stays_as_it_is():
-    assert laid_out(CLICK, ClickFields()) == CLICK
+    assert map_fields(CLICK, ClickFields()) == CLICK
 
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1, max_size=6)
@@ -36,6 +36,6 @@ paths = st.lists(names, min_size=1, max_size=3).map(".".join)
 def test_whatever_the_mapping_the_decoder_reads_the_same_click(user, item, prefix):
     of_user, of_item, of_ts = (f"{field}.{path}" for field, path in zip("uit", prefix, strict=True))
     fields = ClickFields(user=of_user, item=of_item, ts=of_ts)
-    value = msgspec.json.encode(laid_out(CLICK | {"user": user, "item": item}, fields))
+    value = msgspec.json.encode(map_fields(CLICK | {"user": user, "item": item}, fields))
     row = Decoder(Clicks(fields=fields)).one(Record(value))
     assert (row.user, row.item, row.ts) == (user.encode(), item.encode(), CLICK["ts"])

@@ -11,7 +11,7 @@ from stream.config import Config
 from stream.kafka.lease import Lease
 from stream.kafka.topics import Log
 from stream.stores.checkpoints import Checkpoints
-from stream.stores.partition_stores import Partitions
+from stream.stores.partition_stores import PartitionStores
 from tests.stream.stores.test_partition_stores import add_events
 
 
@@ -23,7 +23,7 @@ def config(tmp_path) -> Config:
 def test_a_topic_made_anew_gets_checkpoints_of_its_own(config):
     lease = Lease(60_000)
     lease.confirmed(lease.now())
-    partitions = Partitions(config)
+    partitions = PartitionStores(config)
     checkpoints = Checkpoints(config, partitions, lease)
 
     def checkpoint(topic_id: str, count: int) -> list[int]:
@@ -43,7 +43,7 @@ def test_a_topic_made_anew_gets_checkpoints_of_its_own(config):
 
 
 def test_a_store_is_let_go_of_before_a_checkpoint_that_is_told_to_stop_has_stopped(config, monkeypatch):
-    partitions, let_go = Partitions(config), threading.Event()
+    partitions, let_go = PartitionStores(config), threading.Event()
     partitions.stores[0] = partitions.open(0, Log("here", "first", 2, 0, 10**6))
 
     def slow(*_: object) -> None:

@@ -14,7 +14,7 @@ from state.identity import Identity
 from state.store import Store
 from stream.config import Config
 from stream.kafka.topics import Log
-from stream.stores.partition_stores import EMBEDDED, Partitions, rebuilt_path
+from stream.stores.partition_stores import EMBEDDED, PartitionStores, rebuilt_path
 
 IDENTITY = Identity("here", "clicks", 0, 2, 100, 32)
 
@@ -25,7 +25,7 @@ def config(tmp_path):
 
 
 def opened(config: Config, *, cluster="here", topic_id="", partitions=2, begin=0, end=10) -> Store:
-    return Partitions(config).open(0, Log(cluster, topic_id, partitions, begin, end))
+    return PartitionStores(config).open(0, Log(cluster, topic_id, partitions, begin, end))
 
 
 def with_ten_events(config: Config, cluster: str = "here", topic_id: str = "") -> None:
@@ -39,7 +39,7 @@ def with_ten_events(config: Config, cluster: str = "here", topic_id: str = "") -
 
 def test_a_store_goes_on_where_it_stopped(config):
     with_ten_events(config)
-    assert opened(config, end=12).state.next_offset == 10
+    assert opened(config, end=12).progress.next_offset == 10
 
 
 def test_other_numbers_of_partitions_are_refused_with_what_mends_it(config):
@@ -67,7 +67,7 @@ def test_another_log_begins_a_new_store_and_the_old_one_is_kept_aside(config, ca
     with_ten_events(config, topic_id="first")
     with caplog.at_level(logging.ERROR):
         store = opened(config, cluster=cluster, topic_id=topic_id, end=end)
-    assert store.state.next_offset == 0
+    assert store.progress.next_offset == 0
     assert said in caplog.text
     assert len(list(config.data.glob("aside-clicks-0-*"))) == 1
 
@@ -76,27 +76,27 @@ def test_an_unreadable_store_is_moved_aside(config, caplog):
     with_ten_events(config)
     (config.data / "clicks-0" / "CURRENT").write_text("nonsense\n")
     with caplog.at_level(logging.ERROR):
-        assert opened(config).state.next_offset == 0
+        assert opened(config).progress.next_offset == 0
     assert "RocksDB cannot open" in caplog.text
 
 
 def test_what_retention_deleted_is_told_and_the_state_kept(config, caplog):
     with_ten_events(config)
     with caplog.at_level(logging.WARNING):
-        assert (store := opened(config, begin=15, end=20)).state.applied == 10
-    assert (store.state.next_offset, store.state.lost) == (15, 5)
+        assert (store := opened(config, begin=15, end=20)).progress.applied == 10
+    assert (store.progress.next_offset, store.progress.lost) == (15, 5)
     assert "events 10 to 14 were deleted from the log" in caplog.text
 
 
 def test_an_embedded_brokers_new_log_goes_on_behind_the_old_one(config):
     with_ten_events(config, EMBEDDED)
     store = opened(config, cluster=EMBEDDED, end=0)
-    assert (store.state.next_offset, store.state.base) == (10, 10)
+    assert (store.progress.next_offset, store.progress.base) == (10, 10)
 
 
 def add_events(store: Store, count: int) -> None:
     """Clicks of one user in one batch, whatever is there already."""
-    events, first = np.zeros(count, EVENT), store.state.next_offset
+    events, first = np.zeros(count, EVENT), store.progress.next_offset
     events["user"], events["item"] = hash_id("ann"), hash_id("milk")
     events["ts"], events["offset"] = 1_600_000_000_000 + np.arange(count), first + np.arange(count)
     store.apply(EventBatch(events, [b"ann"] * count, [b"milk"] * count, {}), first + count)
@@ -120,14 +120,14 @@ def test_a_partition_that_moved_here_is_restored_from_the_newest_checkpoint(conf
     shared = with_checkpoints(config, [10, 5])
     with caplog.at_level(logging.INFO):
         store = opened(shared, end=20)
-    assert store.state.next_offset == 15
+    assert store.progress.next_offset == 15
     assert "restored from the checkpoint at offset 15" in caplog.text
     assert "5 events follow in the log" in caplog.text
 
 
 def test_without_a_checkpoint_a_partition_that_moved_here_begins_at_the_logs_begin(config):
     shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
-    assert opened(shared).state.next_offset == 0
+    assert opened(shared).progress.next_offset == 0
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config, caplog):
@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config, caplog):
         file = next((config.data / "artifacts").rglob(name))
         file.write_bytes(b"x" + file.read_bytes()[1:])
     with caplog.at_level(logging.ERROR):
-        assert opened(shared, end=20).state.next_offset == 10
+        assert opened(shared, end=20).progress.next_offset == 10
     assert "trying the one before" in caplog.text
 
 
@@ -148,19 +148,19 @@ def test_a_store_that_is_further_than_the_checkpoint_stays(config):
     store = opened(config, end=100)
     add_events(store, 20)
     store.close()
-    assert opened(shared, end=100).state.next_offset == 20
+    assert opened(shared, end=100).progress.next_offset == 20
 
 
 def test_a_store_far_behind_gives_way_to_a_checkpoint(config, monkeypatch):
     monkeypatch.setattr("stream.stores.partition_stores.WORTH_A_RESTORE_EVENTS", 8)
     shared = with_checkpoints(config, [10])
     with_ten_events(config)
-    assert opened(shared, end=100).state.next_offset == 10  # as far as the checkpoint: nothing is downloaded
+    assert opened(shared, end=100).progress.next_offset == 10  # as far as the checkpoint: nothing is downloaded
     shutil.rmtree(config.data / "clicks-0")
     store = opened(config, end=100)
     add_events(store, 1)
     store.close()
-    assert opened(shared, end=100).state.next_offset == 10
+    assert opened(shared, end=100).progress.next_offset == 10
 
 
 def test_a_store_that_retention_overtook_is_restored_rather_than_left_with_a_gap(config):
@@ -169,12 +169,12 @@ def test_a_store_that_retention_overtook_is_restored_rather_than_left_with_a_gap
     add_events(store, 3)
     store.close()
     store = opened(shared, begin=9, end=100)
-    assert (store.state.next_offset, store.state.lost) == (10, 0)
+    assert (store.progress.next_offset, store.progress.lost) == (10, 0)
 
 
 def test_a_checkpoint_beyond_the_logs_end_is_not_of_this_log(config):
     shared = with_checkpoints(config, [10, 5])
-    assert opened(shared, end=12).state.next_offset == 10
+    assert opened(shared, end=12).progress.next_offset == 10
     left = CheckpointStore(shared.artifacts, IDENTITY).usable()
     assert [manifest.marks.next_offset for manifest in left] == [10], "the other one is removed"
 
@@ -184,7 +184,7 @@ def test_a_damaged_store_is_restored_from_its_checkpoint(config, caplog):
     with_ten_events(config)
     (config.data / "clicks-0" / "CURRENT").write_text("nonsense\n")
     with caplog.at_level(logging.INFO):
-        assert opened(shared).state.next_offset == 10
+        assert opened(shared).progress.next_offset == 10
     assert "RocksDB cannot open" in caplog.text
     assert "restored from the checkpoint" in caplog.text
 
@@ -199,14 +199,14 @@ def test_a_store_that_the_machine_keeps_from_us_stays_where_it_is(config, monkey
     with pytest.raises(StoreBlocked, match="ulimit -n"):
         opened(config)
     monkeypatch.undo()
-    assert opened(config).state.next_offset == 10
+    assert opened(config).progress.next_offset == 10
 
 
 def test_a_rebuild_takes_the_stores_place_wherever_the_swap_was_cut_off(config):
     with_ten_events(config)
     shutil.copytree(config.data / "clicks-0", rebuilt_path(config.data / "clicks-0"))
     (config.data / "clicks-0").rename(config.data / "aside-clicks-0-1")  # it died between the two renames
-    assert opened(config).state.next_offset == 10
+    assert opened(config).progress.next_offset == 10
     assert not rebuilt_path(config.data / "clicks-0").exists()
 
 
@@ -215,7 +215,7 @@ def test_an_artifact_store_that_cannot_be_read_keeps_nobody_from_starting(config
     for url in (str(config.data / "file"), "nosuch://place"):
         with caplog.at_level(logging.WARNING):
             store = opened(msgspec.structs.replace(config, artifacts=url))
-        assert store.state.next_offset == 0
+        assert store.progress.next_offset == 0
         store.close()
         assert "going on without" in caplog.text
         shutil.rmtree(config.data / "clicks-0")

@@ -81,7 +81,7 @@ class Shop:
 
     def click(self, users: list[str], items: list[str] | None = None) -> None:
         items = items or [f"item-{n}" for n in self.draw.integers(0, 30, len(users))]
-        start = self.store.state.next_offset
+        start = self.store.progress.next_offset
         events = np.zeros(len(users), EVENT)
         names = [u.encode() for u in users], [i.encode() for i in items]
         events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])

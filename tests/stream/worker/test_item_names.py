@@ -6,7 +6,7 @@ import numpy as np
 
 from state.errors import StoreBlocked
 from state.events import hash_id
-from stream.worker.item_names import Name, Names
+from stream.worker.item_names import ItemNames, Name
 
 MILK, BREAD = hash_id("milk"), hash_id("bread")
 
@@ -31,7 +31,7 @@ class Titles(dict[int, str]):
 
 def test_a_name_is_looked_up_once_and_again_when_it_was_forgotten():
     store, titles = Store(), Titles({MILK: "Milk"})
-    names = Names({0: store}, titles)
+    names = ItemNames({0: store}, titles)
     assert names.of({MILK, BREAD}) == {MILK: Name("milk", "Milk"), BREAD: Name(f"#{BREAD:016x}", None)}
     titles[MILK] = "Whole milk"
     assert names.of({MILK})[MILK].title == "Milk"
@@ -42,7 +42,7 @@ def test_a_name_is_looked_up_once_and_again_when_it_was_forgotten():
 
 def test_what_is_forgotten_while_it_is_looked_up_is_not_kept():
     store, titles = Store(), Titles({MILK: "Milk"})
-    names = Names({0: store}, titles)
+    names = ItemNames({0: store}, titles)
     store.meanwhile = lambda: (titles.update({MILK: "Whole milk"}), names.forget([MILK]))
     assert names.of({MILK}) == {MILK: Name("milk", "Milk")}, "this answer was on its way"
     store.meanwhile = lambda: None
@@ -55,7 +55,7 @@ def test_without_titles_for_now_names_come_without_and_are_not_kept_so():
             raise StoreBlocked("No space left on device", Path("titles"))
 
     store = Store()
-    names = Names({0: store}, Away())
+    names = ItemNames({0: store}, Away())
     assert names.of({MILK}) == {MILK: Name("milk", None)}
     assert names.of({MILK}) == {MILK: Name("milk", None)}
     assert len(store.asked) == 2

@@ -12,9 +12,9 @@ from stream.config import Config
 from stream.kafka.decode import Decoder
 from stream.kafka.lease import Lease
 from stream.kafka.topics import Log
-from stream.stores.partition_stores import Partitions
+from stream.stores.partition_stores import PartitionStores
 from stream.worker.pipeline import Worker
-from stream.worker.ranker import Ranker
+from stream.worker.recommender import Recommender
 from tests.stream.kafka.test_decode import Record
 
 LOG = Log("here", "", 1, 0, 10)
@@ -68,9 +68,9 @@ class Shop:
     """A worker with one partition, and no Kafka."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.producer, self.partitions = config, Producer(), Partitions(config)
+        self.config, self.producer, self.partitions = config, Producer(), PartitionStores(config)
         self.store = self.partitions.stores[0] = self.partitions.open(0, LOG)
-        self.ranker = Ranker(config, self.partitions.stores, None)
+        self.ranker = Recommender(config, self.partitions.stores, None)
         lease = Lease(60_000)
         lease.confirmed(lease.now())
         self.worker = Worker(config, Consumer(), self.producer, self.partitions, self.ranker, lease, cluster="here")
@@ -81,7 +81,7 @@ class Shop:
         self.store.apply(decoded.batch, records[-1].offset + 1)
 
     def records(self, *values: bytes) -> list[Record]:
-        first = self.store.state.next_offset
+        first = self.store.progress.next_offset
         return [Record(value, first + at) for at, value in enumerate(values)]
 
     def answered(self) -> list[tuple[bytes | None, bytes | None]]:
@@ -92,7 +92,7 @@ class Shop:
             self.worker._changed()
             for _ in range(1000):
                 await asyncio.sleep(0.01)
-                if self.store.answered() == self.store.state.next_offset:
+                if self.store.answered() == self.store.progress.next_offset:
                     break
             answering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -129,7 +129,7 @@ def test_where_all_who_were_owed_are_forgotten_it_is_known_that_nobody_is(shop):
     shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"})
     assert shop.store.answered() == 0
     asyncio.run(shop.worker._tend(0))
-    assert shop.store.answered() == shop.store.state.next_offset == 2
+    assert shop.store.answered() == shop.store.progress.next_offset == 2
     shop.worker.tenure._opening.behind[0] = 9  # what the log held when the partition was assigned is not read yet
     shop.fold({"user": "ann", "event": "forget"})
     asyncio.run(shop.worker._tend(0))
@@ -140,10 +140,10 @@ def test_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_gets_it_i
     shop.fold({"user": "ann"}, {"user": "bob"})
     real = shop.ranker.answer
 
-    def slow(number, debts):
+    def slow(number, unanswered):
         monkeypatch.undo()
         shop.fold({"user": "ann", "event": "forget"})
-        return real(number, debts)
+        return real(number, unanswered)
 
     monkeypatch.setattr(shop.ranker, "answer", slow)
     assert [key for key, _ in shop.answered()] == [b"bob"]
@@ -155,7 +155,7 @@ def test_a_partition_given_back_while_its_dead_letters_are_sent_is_left_alone(sh
     shop.producer.before = lambda topic: shop.partitions.close(0)
     asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event")))
     assert [topic for topic, *_ in shop.producer.sent] == [shop.config.topics.dead_letters]
-    assert shop.partitions.open(0, LOG).state.next_offset == 0, "its next owner reads the batch again"
+    assert shop.partitions.open(0, LOG).progress.next_offset == 0, "its next owner reads the batch again"
 
 
 def test_a_worker_that_lost_its_lease_as_dead_letters_were_sent_folds_nothing_and_reads_again(shop):
@@ -164,7 +164,7 @@ def test_a_worker_that_lost_its_lease_as_dead_letters_were_sent_folds_nothing_an
     shop.producer.before = lambda topic: setattr(shop.worker._lease, "_until", 0.0)
     click = json.dumps({"user": "ann", "item": "milk", "ts": TS}).encode()
     asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event", click)))
-    assert shop.store.state.next_offset == 0
+    assert shop.store.progress.next_offset == 0
     assert consumer.sought == [(TopicPartition("clicks", 0), 0)]
 
 
@@ -185,7 +185,7 @@ def test_a_bad_request_that_cannot_be_buried_in_time_is_read_again_by_who_has_th
 
 def test_the_group_is_told_the_next_offset_of_each_partition_in_its_own_log(shop):
     shop.fold({"user": "ann"}, {"user": "bob"})
-    shop.store.state.base = 1  # the log began anew once, after one event
+    shop.store.progress.base = 1  # the log began anew once, after one event
     asyncio.run(shop.worker._commit_group())
     assert shop.worker._consumer.committed == {TopicPartition("clicks", 0): 1}
 

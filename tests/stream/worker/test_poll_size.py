@@ -2,11 +2,11 @@
 
 import pytest
 
-from stream.worker.poll_size import FEWEST, FIRST, Stride
+from stream.worker.poll_size import FEWEST, FIRST, PollSize
 
 
 def settled(us_per_event: float, most: int = 50_000) -> int:
-    stride = Stride(most, 0.5)
+    stride = PollSize(most, 0.5)
     for _ in range(50):
         stride.took(stride.events, stride.events * us_per_event / 1e6)
     return stride.events
@@ -20,10 +20,10 @@ def test_events_that_take_longer_are_polled_fewer_at_once(us_per_event, events):
 
 
 def test_a_trickle_of_events_says_nothing_about_a_flood():
-    stride = Stride(50_000, 0.5)
+    stride = PollSize(50_000, 0.5)
     stride.took(3, 0.004)
     assert stride.events == FIRST
 
 
 def test_no_more_are_polled_than_is_set():
-    assert settled(1, most=200) == Stride(200, 0.5).events == 200
+    assert settled(1, most=200) == PollSize(200, 0.5).events == 200

@@ -11,7 +11,7 @@ from state.errors import StoreBlocked
 from state.events import hash_id, hash_ids
 from state.titles import Titles
 from stream.worker import title_reader as titles_module
-from stream.worker.item_names import Names
+from stream.worker.item_names import ItemNames
 from stream.worker.title_reader import read_titles, title_of
 
 
@@ -64,7 +64,7 @@ class Reader:
 
 
 def read(reader: Reader, titles: Titles, topic_id: str = "first") -> None:
-    asyncio.run(read_titles(reader, "items", topic_id, titles, Names({}, titles)))
+    asyncio.run(read_titles(reader, "items", topic_id, titles, ItemNames({}, titles)))
 
 
 def test_reading_goes_on_where_it_stopped_and_begins_anew_with_another_topic(tmp_path):

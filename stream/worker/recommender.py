@@ -10,7 +10,7 @@ from state.events import Ids, Records
 from state.graph import Rows, combine
 from state.kinds import Kinds, kinds_of
 from state.partition import Partition
-from state.pending import Debt
+from state.pending import Unanswered
 from state.sequences import of_users
 from state.settings import StateSettings
 from state.store import Applied
@@ -20,11 +20,11 @@ from stream.config import Config
 from stream.kafka.messages import Recommendation, Recommended, encode
 from stream.live_metrics import FALLBACK, Standing, baselines, compared_as
 from stream.worker import online_weights as weights
-from stream.worker.item_names import Name, Names
+from stream.worker.item_names import ItemNames, Name
 
 if TYPE_CHECKING:
     from model.fusion_weights.online import OnlineFusion
-    from model.ranking.ranker import Ranked, Ranking
+    from model.ranking.ranker import Ranked, Ranker
 
 LEARN_EVERY_S = 5.0
 """Between two steps of the fusion weights: each holds the event loop for some 30 ms, which the 99th percentile of
@@ -45,12 +45,12 @@ class Answer(NamedTuple):
     standing: Standing
 
 
-class Serving(NamedTuple):
+class ServedVersion(NamedTuple):
     """The version being served."""
 
     version: str
     created_ts: int
-    ranking: "Ranking"
+    ranking: "Ranker"
 
 
 def in_candidates_arm(user: int, share: float) -> bool:
@@ -58,16 +58,16 @@ def in_candidates_arm(user: int, share: float) -> bool:
     return (user * 0x9E3779B97F4A7C15 % 2**64) / 2.0**64 < share
 
 
-class Ranker:
+class Recommender:
     """Ranks for the users of the stores of one worker, with whatever version is being served."""
 
     def __init__(self, config: Config, stores: Mapping[int, Partition], titles: Titles | None) -> None:
-        self.serving: Serving | None = None
-        self.candidate: Serving | None = None
+        self.serving: ServedVersion | None = None
+        self.candidate: ServedVersion | None = None
         self._config = config
         self._state: StateSettings = config.state
         self._stores = stores
-        self.names = Names(stores, titles)
+        self.names = ItemNames(stores, titles)
         self._popular: Ids = np.empty(0, np.uint64)
         self._popular_until = 0.0
         self._online: OnlineFusion | None = None
@@ -75,15 +75,15 @@ class Ranker:
         """The candidate's weights, where there is one."""
         self._learn_at = 0.0
 
-    def answer(self, partition: int, debts: dict[int, Debt]) -> list[Answer]:
+    def answer(self, partition: int, unanswered: dict[int, Unanswered]) -> list[Answer]:
         """Recommendations for these users of one partition, each reflecting all the store holds."""
         serving, candidate, share = self.serving, self.candidate, self._config.worker.ab
         if serving is None or candidate is None or not share:
-            return self._answer(partition, debts, serving, candidate)
-        chosen = {user for user in debts if in_candidates_arm(user, share)}
+            return self._answer(partition, unanswered, serving, candidate)
+        chosen = {user for user in unanswered if in_candidates_arm(user, share)}
         arms = (
-            (serving, {u: d for u, d in debts.items() if u not in chosen}),
-            (candidate, {u: d for u, d in debts.items() if u in chosen}),
+            (serving, {u: d for u, d in unanswered.items() if u not in chosen}),
+            (candidate, {u: d for u, d in unanswered.items() if u in chosen}),
         )
         answers: list[Answer] = []
         for by, some in arms:
@@ -92,11 +92,15 @@ class Ranker:
         return answers
 
     def _answer(
-        self, partition: int, debts: dict[int, Debt], serving: Serving | None, candidate: Serving | None
+        self,
+        partition: int,
+        unanswered: dict[int, Unanswered],
+        serving: ServedVersion | None,
+        candidate: ServedVersion | None,
     ) -> list[Answer]:
         """Answers by one version, and what the candidate would have said where it is only scored."""
         store = self._stores[partition]
-        users = np.fromiter(debts, np.uint64, len(debts))
+        users = np.fromiter(unanswered, np.uint64, len(unanswered))
         sequences, hidden = store.positives(users), store.hidden(users)
         k = self._config.ranking.k
         most_hidden = max(map(len, hidden), default=0)
@@ -109,10 +113,10 @@ class Ranker:
             said = baselines(sequences, self.rows(last), popular)
         names = self._named(ranked, popular[: k + most_hidden])
         now_ms = time.time_ns() // 1_000_000
-        base = store.marks().base
+        base = store.read_progress().base
         answers = []
         ids = store.user_ids(users)
-        for row, (user, debt) in enumerate(debts.items()):
+        for row, (user, newest) in enumerate(unanswered.items()):
             seen = popular[~np.isin(popular, hidden[row])][:k] if len(hidden[row]) else popular[:k]
             items, by = _items(ranked, row, seen, serving, names)
             user_id = ids[row] or b""
@@ -122,19 +126,19 @@ class Ranker:
                 model=by.version if by else None,
                 model_age_s=round((now_ms - by.created_ts) / 1000, 1) if by else None,
                 source="model" if by else "popularity",
-                event_ts=debt.ts if debt.ts >= 0 else None,
+                event_ts=newest.ts if newest.ts >= 0 else None,
                 emitted_ts=now_ms,
                 partition=partition,
-                offset=debt.offset - base,
+                offset=newest.offset - base,
             )
             shown = (ranked.items[row][ranked.items[row] != 0] if by and ranked else seen)[:10].tolist()
             compared = self._compared(by, shown, candidate, beside.items[row][:10].tolist() if beside else [])
             standing = Standing(by.version if by else FALLBACK, shown, said[row] if by else {}, compared)
-            answers.append(Answer(user, user_id, debt.offset, encode(message), standing))
+            answers.append(Answer(user, user_id, newest.offset, encode(message), standing))
         return answers
 
     def _compared(
-        self, by: Serving | None, shown: list[int], candidate: Serving | None, beside: list[int]
+        self, by: ServedVersion | None, shown: list[int], candidate: ServedVersion | None, beside: list[int]
     ) -> dict[str, list[int]]:
         """What is counted to compare champion and candidate on this answer."""
         champion, challenger = self.serving, self.candidate
@@ -148,7 +152,7 @@ class Ranker:
             compared_as(candidate.version, *pair, "shadow"): beside,
         }
 
-    def score(self, candidate: Serving | None) -> None:
+    def score(self, candidate: ServedVersion | None) -> None:
         """Rank with a candidate too; None: no more."""
         if candidate is not None and self._stores:
             candidate.ranking.count(self)
@@ -156,7 +160,7 @@ class Ranker:
         self.candidate = candidate
         self._follow()
 
-    def serve(self, serving: Serving) -> None:
+    def serve(self, serving: ServedVersion) -> None:
         """Serve another version. Its items are counted first: with a million of them that takes seconds."""
         if self._stores:
             serving.ranking.count(self)
@@ -166,7 +170,7 @@ class Ranker:
         self.serving = serving
         self._follow()
 
-    def _online_for(self, serving: Serving) -> "OnlineFusion | None":
+    def _online_for(self, serving: ServedVersion) -> "OnlineFusion | None":
         """Weights that go on from where they were left, by the same version or by the one before."""
         online, left = self._begun(serving), weights.read(self._config.data).get(self._config.worker.instance)
         if online is None:
@@ -179,7 +183,7 @@ class Ranker:
             online.remember(self._online)
         return online
 
-    def _begun(self, version: Serving) -> "OnlineFusion | None":
+    def _begun(self, version: ServedVersion) -> "OnlineFusion | None":
         """The version's own weights, to be moved."""
         if not self._config.ranking.online_clicks:
             return None
@@ -264,8 +268,8 @@ class Ranker:
 
 
 def _items(
-    ranked: "Ranked | None", row: int, popular: Ids, serving: Serving | None, names: dict[int, Name]
-) -> tuple[list[Recommended], Serving | None]:
+    ranked: "Ranked | None", row: int, popular: Ids, serving: ServedVersion | None, names: dict[int, Name]
+) -> tuple[list[Recommended], ServedVersion | None]:
     """What is recommended to the user of this row, and by which version; None: what is popular."""
     if ranked is None or not ranked.items[row].any():
         strength = np.arange(len(popular), 0, -1) / max(len(popular), 1)

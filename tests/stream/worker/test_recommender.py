@@ -6,12 +6,12 @@ import pytest
 
 from model.learning.cycle import Trained, learn
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranking
+from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT, EventBatch, hash_id, hash_ids
 from state.identity import Identity
 from state.kinds import code_of
-from state.pending import Debt
+from state.pending import Unanswered
 from state.settings import StateSettings
 from state.store import Applied, Store
 from state.titles import Titles
@@ -20,7 +20,7 @@ from stream.kafka.messages import Recommendation
 from stream.live_metrics import Prequential, Scores
 from stream.operate.report import online_weights
 from stream.worker import online_weights as weights
-from stream.worker.ranker import Ranker, Serving, in_candidates_arm
+from stream.worker.recommender import Recommender, ServedVersion, in_candidates_arm
 
 STATE = StateSettings(neighbours_per_item=8, sequence_events=20)
 USERS = [f"user-{n}" for n in range(60)]
@@ -35,7 +35,7 @@ class Stall:
             self.click(USERS, [f"item-{(lap + n) % 12}" for n in range(len(USERS))])
 
     def click(self, users: list[str], items: list[str], kind: str = "click") -> Applied:
-        start = self.store.state.next_offset
+        start = self.store.progress.next_offset
         events = np.zeros(len(users), EVENT)
         names = [u.encode() for u in users], [i.encode() for i in items]
         events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
@@ -44,13 +44,13 @@ class Stall:
         events["kind"] = code_of(kind)
         return self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
-    def ranker(self, **worker) -> Ranker:
+    def ranker(self, **worker) -> Recommender:
         config = Config(state=STATE, worker=Worker(**worker), data=self.store.path.parent)
-        return Ranker(config, {0: self.store}, None)
+        return Recommender(config, {0: self.store}, None)
 
-    def learning_ranker(self, data) -> Ranker:
+    def learning_ranker(self, data) -> Recommender:
         ranking = RankingSettings(online_clicks=50, popularity_weight=1.0)
-        return Ranker(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
+        return Recommender(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
 
     def following(self) -> np.ndarray:
         """What everybody would click next, were the laps to go on."""
@@ -69,8 +69,8 @@ class Stall:
             ranking=RankingSettings(),
         )  # fmt: skip
 
-    def debts(self, *users: str) -> dict[int, Debt]:
-        return {hash_id(u): Debt(0, self.store.state.next_offset - 1, 0) for u in users}
+    def unanswered(self, *users: str) -> dict[int, Unanswered]:
+        return {hash_id(u): Unanswered(0, self.store.progress.next_offset - 1, 0) for u in users}
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def versions(stall):
     return [stall.trained(seed) for seed in (0, 1)]
 
 
-def serving(version: str, trained: Trained, fusion: Fusion | None = None) -> Serving:
+def serving(version: str, trained: Trained, fusion: Fusion | None = None) -> ServedVersion:
     settings = RankingSettings()
-    return Serving(version, 0, Ranking(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
+    return ServedVersion(version, 0, Ranker(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
 
 
-def answered(ranker: Ranker, stall: Stall, *users: str) -> dict[str, Recommendation]:
-    answers = ranker.answer(0, stall.debts(*users))
+def answered(ranker: Recommender, stall: Stall, *users: str) -> dict[str, Recommendation]:
+    answers = ranker.answer(0, stall.unanswered(*users))
     return {a.user_id.decode(): msgspec.json.decode(a.message, type=Recommendation) for a in answers}
 
 
@@ -116,7 +116,7 @@ def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_show
     alone = answered(ranker, stall, *USERS)
     ranker.score(serving("000002", versions[1], Fusion(0.0, 0.0, -9.0, -1.0)))
     prequential, scores = Prequential(100), Scores()
-    for answer in ranker.answer(0, stall.debts(*USERS)):
+    for answer in ranker.answer(0, stall.unanswered(*USERS)):
         prequential.stand(answer.user, answer.standing)
         message = msgspec.json.decode(answer.message, type=Recommendation)
         assert message.model == "000001"
@@ -130,7 +130,7 @@ def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_show
     assert champion.ndcg != candidate.ndcg
     assert "000002" not in scores
     ranker.score(None)
-    assert all(not a.standing.compared for a in ranker.answer(0, stall.debts(*USERS)))
+    assert all(not a.standing.compared for a in ranker.answer(0, stall.unanswered(*USERS)))
 
 
 def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(stall, versions):
@@ -143,7 +143,7 @@ def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(st
     assert after["user-5"].source == "model"
     assert first not in {i.item for i in after["user-5"].items}
     assert first in {i.item for i in after["user-6"].items}
-    [answer] = ranker.answer(0, stall.debts("user-5"))
+    [answer] = ranker.answer(0, stall.unanswered("user-5"))
     assert all(hash_id(first) not in shown for shown in answer.standing.compared.values())
     fallen_back = answered(stall.ranker(), stall, "user-5")["user-5"]
     assert fallen_back.source == "popularity"
@@ -153,7 +153,7 @@ def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(st
 def test_a_title_comes_with_its_item_and_changes_with_it(stall, versions, tmp_path):
     titles = Titles(tmp_path)
     titles.apply({hash_id("item-4"): "Milk, 1 l"}, "id", {0: 1})
-    ranker = Ranker(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
+    ranker = Recommender(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
     ranker.serve(serving("000001", versions[0]))
     found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
     assert found.pop("item-4") == "Milk, 1 l"
@@ -191,7 +191,7 @@ WEIGHTS = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_go_on_from_there(
     stall, versions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("stream.worker.ranker.LEARN_EVERY_S", 0.0)
+    monkeypatch.setattr("stream.worker.recommender.LEARN_EVERY_S", 0.0)
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(5):
@@ -209,7 +209,7 @@ def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_g
 def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_come_from_its(
     stall, versions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("stream.worker.ranker.LEARN_EVERY_S", 0.0)
+    monkeypatch.setattr("stream.worker.recommender.LEARN_EVERY_S", 0.0)
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(4):
@@ -223,7 +223,7 @@ def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_
 
 
 def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path, monkeypatch):
-    monkeypatch.setattr("stream.worker.ranker.LEARN_EVERY_S", 0.0)
+    monkeypatch.setattr("stream.worker.recommender.LEARN_EVERY_S", 0.0)
     ranker = stall.learning_ranker(tmp_path)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(4):
@@ -246,7 +246,7 @@ def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, 
 
 def test_with_no_clicks_to_choose_on_weights_stay(stall, versions, tmp_path):
     config = Config(state=STATE, ranking=RankingSettings(online_clicks=0), data=tmp_path)
-    ranker = Ranker(config, {0: stall.store}, None)
+    ranker = Recommender(config, {0: stall.store}, None)
     ranker.serve(serving("000001", versions[0], WEIGHTS))
     ranker.learn(stall.store, stall.following())
     assert ranker.serving.ranking.fusion == WEIGHTS
