@@ -22,7 +22,7 @@ ENV_PREFIX = "ANABRANCH_"
 NOT_SETTINGS = frozenset({"ANABRANCH_CONFIG", "ANABRANCH_DATASETS"})
 
 
-class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to connect to the broker: a managed Kafka wants TLS and a user, one on the same machine neither."""
 
     security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
@@ -82,7 +82,7 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return f"Kafka({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-class Topics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names and shape of the topics; `anabranch init` creates those that are missing."""
 
     clicks: str = "clicks"
@@ -125,7 +125,7 @@ class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where the id is by which repeats are dropped; optional."""
 
 
-class Clicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClickSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How clicks are read."""
 
     fields: ClickFields = ClickFields()
@@ -135,7 +135,7 @@ class Clicks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """An event time further ahead of the broker's clock than this is wrong, and goes to the dead letters."""
 
 
-class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The consumer of clicks."""
 
     instance: str = "0"
@@ -175,7 +175,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
 
-class Checkpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Copies of the state in the artifact store, from which a partition that moves is restored.
 
     They are taken only where `artifacts` is set: a copy on the state's own disk would be lost with it.
@@ -188,7 +188,7 @@ class Checkpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Newest checkpoints kept of each partition."""
 
 
-class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the trainer learns, and from how much."""
 
     every_events: Whole = 20_000
@@ -223,17 +223,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where model versions and checkpoints of the state go: a path or an fsspec URL that all machines share
     (s3:// with `pip install s3fs`, gs:// with `pip install gcsfs`). Empty: versions in `<data>/models`, and no
     checkpoints."""
-    kafka: Kafka = Kafka()
-    topics: Topics = Topics()
-    clicks: Clicks = Clicks()
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    clicks: ClickSettings = ClickSettings()
     state: StateSettings = StateSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     ranking: RankingSettings = RankingSettings()
-    worker: Worker = Worker()
-    checkpoints: Checkpoints = Checkpoints()
-    trainer: Trainer = Trainer()
+    worker: WorkerSettings = WorkerSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    trainer: TrainerSettings = TrainerSettings()
 
     @property
     def artifacts_url(self) -> str:

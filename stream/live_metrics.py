@@ -54,7 +54,7 @@ class Score(msgspec.Struct):
 Scores = dict[str, Score]
 
 
-class Standing(NamedTuple):
+class LastRecommendation(NamedTuple):
     """What stands for a user: the version that said it (or the fallback), and what the baselines said."""
 
     by: str
@@ -69,14 +69,14 @@ def compared_as(version: str, champion: str, candidate: str, mode: str) -> str:
     return f"{version} ({mode} {champion}/{candidate})"
 
 
-class Prequential:
+class LiveMetrics:
     """What stands for the users of one worker, tested by their next events."""
 
     def __init__(self, standing_users: int) -> None:
         self._limit = standing_users
-        self._standing: OrderedDict[int, Standing] = OrderedDict()
+        self._standing: OrderedDict[int, LastRecommendation] = OrderedDict()
 
-    def stand(self, user: int, standing: Standing) -> None:
+    def remember(self, user: int, standing: LastRecommendation) -> None:
         """Remember what was just recommended; the user longest unanswered is forgotten first."""
         self._standing[user] = standing
         self._standing.move_to_end(user)

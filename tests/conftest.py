@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream.config import Config, Topics
+from stream.config import Config, TopicSettings
 from stream.kafka.topics import ensure
 from stream.local.embedded_broker import EmbeddedBroker
 from tests.kafka import kafka
@@ -58,8 +58,10 @@ def config(broker: str, tmp_path: Path) -> Config:
 def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Config:
     """Fresh topics under names nobody else uses."""
     tag = uuid.uuid4().hex[:8]
-    names = {name: f"{name}-{tag}" for name in Topics.__struct_fields__ if name not in ("partitions", "replication")}
-    topics = Topics(**names, partitions=partitions)
+    names = {
+        name: f"{name}-{tag}" for name in TopicSettings.__struct_fields__ if name not in ("partitions", "replication")
+    }
+    topics = TopicSettings(**names, partitions=partitions)
     made = Config(broker=broker, data=data, group=f"group-{tag}", topics=topics, **more)
     ensure(made)
     return msgspec.structs.replace(made)

@@ -27,6 +27,17 @@ def imported(file: Path) -> set[str]:
     return names
 
 
+def imported_modules(file: Path) -> set[str]:
+    """Every module a file imports, wherever in the file: `from a.b import c` gives a.b.c, and so a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_a_package_imports_only_what_lies_before_it(package):
     files = sorted((ROOT / package).rglob("*.py"))
@@ -49,6 +60,50 @@ def test_no_imports_go_round_in_a_circle():
         needs[name] = (taken | {str(node.module) for node in nodes}) & files.keys()
     assert sum(map(len, needs.values())) > len(files)
     graphlib.TopologicalSorter(needs).prepare()
+
+
+FLOORS = {
+    "model": [
+        {"errors", "metrics", "settings", "export_pyg"},
+        {"encoders"},
+        {"losses"},
+        {"ranking"},
+        {"fusion_weights"},
+        {"learning"},
+        {"evaluation"},
+    ],
+    "stream": [
+        {"errors", "times", "json_file", "live_metrics", "config"},
+        {"kafka"},
+        {"stores"},
+        {"worker", "trainer"},
+        {"operate"},
+        {"local"},
+        {"cli"},
+    ],
+}
+"""Sub-packages and modules, the lowest first: a file imports from its own place and from lower ones."""
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_sub_package_never_imports_a_higher_one_nor_its_neighbour(package):
+    floor = {name: n for n, names in enumerate(FLOORS[package]) for name in names}
+    present = {f.stem for f in (ROOT / package).iterdir() if f.suffix == ".py" or (f / "__init__.py").exists()}
+    assert present - {"__init__", "__pycache__"} == floor.keys(), "each sub-package has its floor"
+    for file in sorted((ROOT / package).rglob("*.py")):
+        own = file.relative_to(ROOT / package).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        for module in imported_modules(file):
+            top, _, rest = module.partition(".")
+            other = rest.partition(".")[0]
+            if top == package and other and other != own:
+                assert floor[other] < floor[own] or floor[own] == 0, f"{file.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_few_files_lie_directly_in_a_package(package):
+    assert len([f for f in (ROOT / package).glob("*.py") if f.name != "__init__.py"]) <= 8
 
 
 CLIENT = re.compile(r"(AIO)?Kafka(Admin)?(Client|Consumer|Producer)$")

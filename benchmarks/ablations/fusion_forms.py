@@ -62,7 +62,7 @@ WORDS = 4
 class Said(NamedTuple):
     """What every word says, and what its weight may depend on, of a batch of users."""
 
-    words: Tensor
+    signals: Tensor
     """[5, B, n + 1]."""
     length: Tensor
     """[B] log of the history's length."""
@@ -82,14 +82,14 @@ def times(words: Tensor, *by: Tensor) -> Tensor:
 
 
 FORMS: dict[str, Form] = {
-    "one number a word": lambda said: said.words[:WORDS],
-    ALONE: lambda said: said.words[:1],
-    "two-hop": lambda said: said.words,
-    "by length of history": lambda said: times(said.words[:WORDS], said.length[:, None]),
-    "by age of item": lambda said: times(said.words[:WORDS], said.age),
-    "by the model's word": lambda said: times(said.words[:WORDS], said.sure[:, None]),
-    "gate": lambda said: times(said.words[:WORDS], said.length[:, None], said.age, said.sure[:, None]),
-    "everything": lambda said: times(said.words, said.length[:, None], said.age, said.sure[:, None]),
+    "one number a word": lambda said: said.signals[:WORDS],
+    ALONE: lambda said: said.signals[:1],
+    "two-hop": lambda said: said.signals,
+    "by length of history": lambda said: times(said.signals[:WORDS], said.length[:, None]),
+    "by age of item": lambda said: times(said.signals[:WORDS], said.age),
+    "by the model's word": lambda said: times(said.signals[:WORDS], said.sure[:, None]),
+    "gate": lambda said: times(said.signals[:WORDS], said.length[:, None], said.age, said.sure[:, None]),
+    "everything": lambda said: times(said.signals, said.length[:, None], said.age, said.sure[:, None]),
 }
 
 
@@ -107,7 +107,7 @@ class Speaker:
     @torch.no_grad()
     def said(self, part: Sequences, graph: MemoryGraph, now: int) -> Said:
         """What is said to these users at this time, ms."""
-        words = self.ranking.words(part, graph)
+        words = self.ranking.signals(part, graph)
         days = np.maximum(now - self._first, 0) / 86_400_000
         return Said(
             torch.cat([words, self._two_hop(words[3], graph)[None]]),
@@ -141,14 +141,14 @@ def choice_sets(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[st
     words: dict[str, list[Tensor]] = {name: [] for name in FORMS}
     corrections = []
     for tests, arrived, graph in holdout.batches(len(trained.vocabulary)):
-        speaker.ranking.clicked(arrived)
+        speaker.ranking.update(arrived)
         part = slice_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets[tests]))
         said = speaker.said(part, graph, int(holdout.times[tests.start]))
         possible = eligible_items(part, trained.vocabulary, RankingSettings())
         of_forms = {name: form(said) for name, form in FORMS.items()}
         for at in (targets > 0).nonzero()[:, 0].tolist():
-            items, correction = sample_alternatives(targets[at], possible[at], list(said.words[:WORDS, at]), draw)
+            items, correction = sample_alternatives(targets[at], possible[at], list(said.signals[:WORDS, at]), draw)
             corrections.append(correction)
             for name, of_form in of_forms.items():
                 words[name].append(of_form[:, at, items].T)
@@ -167,7 +167,7 @@ def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
         if name == ALONE:
             found[name] = torch.ones(1)
             continue
-        features = of_form.words.shape[2]
+        features = of_form.signals.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
         before[:WORDS] = torch.tensor(prior)
         likeliest, reached = fit(of_form, free, before)
@@ -182,7 +182,7 @@ def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str
     found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN} for name in weights}
     for at, arrived in batches(cut.future, cut.ts, AT_ONCE):
         graph.apply(arrived)
-        speaker.ranking.clicked(arrived)
+        speaker.ranking.update(arrived)
         part, targets = slice_sequences(cut.tests, at.start, at.stop), cut.targets[at]
         said = speaker.said(part, graph, int(cut.ts[at.start]))
         seen = to_histories(part, cut.vocabulary)

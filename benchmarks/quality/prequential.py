@@ -45,7 +45,7 @@ from model.evaluation.prequential import (
     rolling,
     run,
 )
-from model.evaluation.recorded_stream import Past
+from model.evaluation.recorded_stream import RecordedStream
 from model.metrics import CUTOFF, Ranks
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -96,10 +96,10 @@ def production(seed: int, state: StateSettings | None = None, **training: Any) -
     )  # fmt: skip
 
 
-def begun(events: Records, settings: Settings) -> Past:
+def begun(events: Records, settings: Settings) -> RecordedStream:
     """A past that has the warm-up."""
-    past = Past(settings.state)
-    past.arrive(events[: int(len(events) * WARM_UP)])
+    past = RecordedStream(settings.state)
+    past.append(events[: int(len(events) * WARM_UP)])
     return past
 
 

@@ -29,7 +29,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
-from stream.config import Clicks, Config, Topics
+from stream.config import ClickSettings, Config, TopicSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
@@ -82,7 +82,7 @@ def worker_stride() -> PollSize:
 
 def ours(broker: str) -> float:
     """Events a second: the worker's path up to and with the durable write."""
-    settings, decoder = StateSettings(), Decoder(Clicks())
+    settings, decoder = StateSettings(), Decoder(ClickSettings())
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
         store = Store(Path(folder) / "s", identity, settings)
@@ -126,7 +126,7 @@ def main() -> None:
     else:
         runs["quix"] = rival("quix", EVENTS)
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
-        config = Config(broker=broker, topics=Topics(partitions=1))
+        config = Config(broker=broker, topics=TopicSettings(partitions=1))
         ensure(config)
         clicks = purchases(EVENTS).clicks
         asyncio.run(publish(config, "clicks", clicks, "user", Pace(None)))

@@ -19,7 +19,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks.speed.ingest import broker_for
-from stream.config import Config, Topics
+from stream.config import Config, TopicSettings
 from stream.kafka.messages import Recommendation
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
@@ -97,7 +97,7 @@ def main() -> None:
     clicks = purchases(LEARNED_EVENTS + RUNS * PER_S * SECONDS).clicks
     runs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
-        config = Config(broker=broker, data=Path(folder) / "data", topics=Topics(partitions=1))
+        config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=1))
         ensure(config)
         asyncio.run(publish(config, "clicks", clicks[:LEARNED_EVENTS], "user", Pace(None)))
         flags = ["--data", str(config.data), "--broker", broker]

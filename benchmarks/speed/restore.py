@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from benchmarks.speed.ingest import broker_for
 from state.checkpoint import CheckpointStore, take
 from state.store import Store
-from stream.config import Clicks, Config, Topics
+from stream.config import ClickSettings, Config, TopicSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import Log, ensure
@@ -41,7 +41,7 @@ async def read_on(config: Config, store: Store, end: int) -> None:
     )
     await consumer.start()
     try:
-        partition, decoder = TopicPartition("clicks", 0), Decoder(Clicks())
+        partition, decoder = TopicPartition("clicks", 0), Decoder(ClickSettings())
         consumer.assign([partition])
         consumer.seek(partition, store.progress.next_offset)
         while store.progress.next_offset < end:
@@ -72,7 +72,7 @@ def main() -> None:
     parse.add_argument("--runs", type=int, default=3)
     asked = parse.parse_args()
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
-        config = Config(broker=broker, data=Path(folder) / "data", topics=Topics(partitions=1))
+        config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=1))
         ensure(config)
         asyncio.run(publish(config, "clicks", purchases(asked.events).clicks, "user", Pace(None)))
         log = Log("bench", "", 1, 0, asked.events)

@@ -135,7 +135,7 @@ class OfModel:
         """The graph, where it is live, learns; the model stands still."""
         if self._live:
             self._graph.apply(events)
-            self._ranking.clicked(events)
+            self._ranking.update(events)
 
 
 class OfCounts:

@@ -16,7 +16,7 @@ import numpy as np
 
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
-from model.evaluation.recorded_stream import Past
+from model.evaluation.recorded_stream import RecordedStream
 from model.evaluation.rivals import Scorer, item_knn
 from state.events import Ids, Records
 from state.sequences import Sequences
@@ -34,7 +34,7 @@ SESSION_EVENTS = 20
 class MostClicked:
     """Clicks so far."""
 
-    def __init__(self, past: Past, depth: int) -> None:
+    def __init__(self, past: RecordedStream, depth: int) -> None:
         self._depth = depth
         self._counts = Counter(past.events()["item"].tolist())
 
@@ -51,7 +51,7 @@ class MostClicked:
 class MostClickedLately:
     """Clicks of the last days, as the graph counts them."""
 
-    def __init__(self, past: Past, depth: int) -> None:
+    def __init__(self, past: RecordedStream, depth: int) -> None:
         self._past, self._depth = past, depth
 
     def rank(self, tests: Sequences) -> Ids:
@@ -65,7 +65,7 @@ class MostClickedLately:
 class Own:
     """The user's own most frequent items."""
 
-    def __init__(self, past: Past, depth: int) -> None:
+    def __init__(self, past: RecordedStream, depth: int) -> None:
         self._depth = depth
 
     def rank(self, tests: Sequences) -> Ids:
@@ -84,7 +84,7 @@ class Own:
 class Transitions:
     """What most often came right after the user's newest item."""
 
-    def __init__(self, past: Past, depth: int) -> None:
+    def __init__(self, past: RecordedStream, depth: int) -> None:
         self._depth = depth
         self._after: defaultdict[int, Counter[int]] = defaultdict(Counter)
         self._newest: dict[int, int] = {}
@@ -109,7 +109,7 @@ class Transitions:
 class SessionKNN:
     """Items of the users most like this one."""
 
-    def __init__(self, past: Past, depth: int) -> None:
+    def __init__(self, past: RecordedStream, depth: int) -> None:
         self._depth = depth
         self._users_of: defaultdict[int, OrderedDict[int, None]] = defaultdict(OrderedDict)
         self._items_of: defaultdict[int, OrderedDict[int, None]] = defaultdict(OrderedDict)
@@ -156,7 +156,7 @@ class SessionKNN:
 class ItemKNN:
     """Cosine of items over the users who had both."""
 
-    def __init__(self, past: Past, depth: int) -> None:
+    def __init__(self, past: RecordedStream, depth: int) -> None:
         self._past, self._depth, self._since = past, depth, 0
         self._count()
 
@@ -182,7 +182,7 @@ class ItemKNN:
 
 
 Rival = MostClicked | MostClickedLately | Own | Transitions | SessionKNN | ItemKNN
-LIVE_RIVALS: dict[str, Callable[[Past, int], Rival]] = {
+LIVE_RIVALS: dict[str, Callable[[RecordedStream, int], Rival]] = {
     "popularity": MostClicked,
     "recent popularity": MostClickedLately,
     "own": Own,

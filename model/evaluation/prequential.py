@@ -16,7 +16,7 @@ import numpy as np
 
 from model.errors import NothingToTest
 from model.evaluation.live_rivals import LIVE_RIVALS
-from model.evaluation.recorded_stream import Past, Tests
+from model.evaluation.recorded_stream import RecordedStream, Tests
 from model.fusion_weights.online import OnlineFusion
 from model.fusion_weights.timed_batches import AT_ONCE
 from model.learning.cycle import Trained, learn
@@ -94,7 +94,7 @@ class Versions:
         self.serving: Trained | None = None
         self.cycles: list[Document] = []
 
-    def begin(self, past: Past, first: Trained | None = None) -> Trained:
+    def begin(self, past: RecordedStream, first: Trained | None = None) -> Trained:
         """The first version; `first` where another row has learned the same."""
         self.serving = self._cycle(past) if first is None else first
         self._learned = self._tried = past.count
@@ -105,7 +105,7 @@ class Versions:
         self._tested += len(ranks)
         self._hits += int((ranks < CUTOFF).sum())
 
-    def look(self, past: Past) -> bool:
+    def look(self, past: RecordedStream) -> bool:
         """Learn, if it is time; whether it did."""
         if not self._trigger.due(past.count - self._tried, self._tested, self._hits):
             return False
@@ -115,7 +115,7 @@ class Versions:
             self.serving, self._learned = candidate, past.count
         return True
 
-    def _cycle(self, past: Past) -> Trained:
+    def _cycle(self, past: RecordedStream) -> Trained:
         settings, seed = self._settings, self._settings.seed * 1_000_003 + past.count
         champion = self.serving if self._how == "increment" else None
         arrived = past.events(self._learned)
@@ -158,7 +158,7 @@ class Served:
 
     def __init__(
         self,
-        past: Past,
+        past: RecordedStream,
         versions: Versions,
         ranking: RankingSettings,
         *,
@@ -185,8 +185,8 @@ class Served:
             self._served = Ranker(serving.model, serving.vocabulary, fusion, self._ranking_settings)
             before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
             if before is not None:
-                self._online.carry(before.learned)
-                self._online.remember(before)
+                self._online.carry_over(before.learned)
+                self._online.keep_clicks_of(before)
                 self._served.fusion = self._online.fusion
         return self._served
 
@@ -195,13 +195,13 @@ class Served:
         if self._ranking_settings.online_clicks:
             ranking = self._ranking()
             assert self._online is not None
-            self._online.learn(ranking, tests.before, tests.targets, self._graph)
+            self._online.update(ranking, tests.before, tests.targets, self._graph)
             ranking.fusion = self._online.fusion
 
     def arrived(self, events: Records) -> None:
         """Count clicks where the graph is live."""
         if self._live:
-            self._ranking().clicked(events)
+            self._ranking().update(events)
 
 
 def prequential(
@@ -215,8 +215,8 @@ def prequential(
     """The model, what stands still and rivals on one stream, in the order it arrived."""
     start = int(len(events) * WARM_UP)
     every = max(-(-(len(events) - start) // cycles), 1)
-    past = Past(settings.state)
-    past.arrive(events[:start])
+    past = RecordedStream(settings.state)
+    past.append(events[:start])
     progress(0.0, "learning the first version")
     versions = {"create": Versions(settings, Every(every)), "frozen": Versions(settings, Never())}
     if with_retrain:
@@ -247,7 +247,7 @@ class Tested(NamedTuple):
 
 def run(
     events: Records,
-    past: Past,
+    past: RecordedStream,
     versions: dict[str, Versions],
     rows: dict[str, Row],
     *,
@@ -280,7 +280,7 @@ def run(
             new.append(met & (leading.serving.vocabulary.lookup(tests.targets) == 0))
             users.append(tests.before.users)
             at.append(np.linspace(past.count, past.count + len(batch), len(tests.targets), False).astype(int))
-        past.arrive(batch)
+        past.append(batch)
         for row in rows.values():
             row.arrived(batch)
         if past.count < len(events):

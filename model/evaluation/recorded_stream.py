@@ -23,7 +23,7 @@ class Tests(NamedTuple):
     """[T] whether it is the user's last."""
 
 
-class Past:
+class RecordedStream:
     """Histories, graph and events up to now."""
 
     def __init__(self, state: StateSettings) -> None:
@@ -39,7 +39,7 @@ class Past:
         """All users so far, the one met first at the front."""
         return np.fromiter(self._steps, np.uint64, len(self._steps))
 
-    def arrive(self, events: Records) -> None:
+    def append(self, events: Records) -> None:
         """What came next, in the order it came."""
         steps = np.empty(len(events), STEP)
         for name in ("item", "ts", "kind"):

@@ -23,7 +23,7 @@ STEPS = 60
 class ChoiceSets(NamedTuple):
     """What was chosen, among what."""
 
-    words: Tensor
+    signals: Tensor
     """[T, C, F] what each word says of each candidate; the chosen one comes first."""
     correction: Tensor
     """[T, C] log of how many items a candidate stands for; -inf where there is none."""
@@ -45,8 +45,8 @@ def fit(choices: ChoiceSets, free: Tensor, prior: Tensor, positive: Sequence[int
 
 def _fit(choices: ChoiceSets, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
     real = torch.isfinite(choices.correction)
-    spread = choices.words[real].std(0).clamp(min=1e-6)
-    words = choices.words / spread * free
+    spread = choices.signals[real].std(0).clamp(min=1e-6)
+    words = choices.signals / spread * free
     known = prior * spread * free
     weights = known
     for floor in (0.0, FLOOR):

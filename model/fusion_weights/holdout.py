@@ -139,7 +139,7 @@ class Holdout:
         ranking = Ranker(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
         items = np.zeros((len(self.targets), CUTOFF), np.uint64)
         for tests, arrived, graph in self.batches(len(vocabulary)):
-            ranking.clicked(arrived)
+            ranking.update(arrived)
             part = slice_sequences(self.sequences, tests.start, tests.stop)
             items[tests] = ranking.rank(part, graph, CUTOFF).items
         match = items == self.targets[:, None]
@@ -202,7 +202,7 @@ def choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, setting
         known = (targets > 0).nonzero()[:, 0]
         said = []
         for ranking in by_word:
-            ranking.clicked(arrived)
+            ranking.update(arrived)
             said.append(ranking.scores(part, graph))
         if not len(known):
             continue
@@ -301,7 +301,7 @@ def fit_fusion(
     before_it = torch.zeros(len(WORDS))
     before_it[[MODEL, REPEAT, POPULARITY]] = torch.tensor([prior.model, prior.repeat, prior.popularity])
     before_it[EVIDENCE:] = prior.evidence
-    for before in befores if len(known.words) >= FEW else ():
+    for before in befores if len(known.signals) >= FEW else ():
         word = EVIDENCE + BEFORE.index(before)
         free = torch.zeros(len(WORDS), dtype=torch.bool)
         used = {"model": MODEL, "repeat": REPEAT, "popularity": POPULARITY, "evidence": word}

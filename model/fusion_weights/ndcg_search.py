@@ -23,10 +23,10 @@ STEPS = torch.arange(-8.0, 16.1, 0.25)
 def best_weight(choices: ChoiceSets, weights: Tensor, word: int, prior: float) -> Tensor:
     """`weights` [F] with that of one word moved to where the gain is best; `prior` was its weight before."""
     real = torch.isfinite(choices.correction)
-    spread = choices.words[real].std(0).clamp(min=1e-6)[word]
-    said = choices.words @ weights
+    spread = choices.signals[real].std(0).clamp(min=1e-6)[word]
+    said = choices.signals @ weights
     others = torch.where(real, choices.correction.exp(), torch.zeros(()))[:, 1:]
-    ahead, moved = said[:, 1:] - said[:, :1], (choices.words[:, 1:, word] - choices.words[:, :1, word]) / spread
+    ahead, moved = said[:, 1:] - said[:, :1], (choices.signals[:, 1:, word] - choices.signals[:, :1, word]) / spread
     gain = torch.from_numpy(gains(ranks(ahead, moved, others).numpy())).mean(0)
     gain -= RIDGE / len(said) * ((weights[word] - prior) * spread + STEPS) ** 2
     found = weights.clone()

@@ -44,7 +44,7 @@ class OnlineFusion:
         self.clicks = 0
         self.fusion = chosen
 
-    def learn(self, ranking: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
+    def update(self, ranking: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
         """Take some of these clicks in, each with its user's history before it; the graph knows none of them."""
         known = np.flatnonzero(ranking.vocabulary.lookup(targets) > 0)
         most = max(1, min(AT_MOST, MAX_SCORES_PER_BATCH // (len(ranking.vocabulary) + 1)))
@@ -66,13 +66,13 @@ class OnlineFusion:
         if learned.chosen == self._chosen:
             self._go_on(learned.clicks, torch.tensor(_as_words(learned.fusion)))
 
-    def carry(self, learned: Learned) -> None:
+    def carry_over(self, learned: Learned) -> None:
         """Begin as far from these weights as those of another version had come from its own."""
         if learned.clicks:
             moved = torch.tensor(_as_words(learned.fusion)) - torch.tensor(_as_words(learned.chosen))
             self._go_on(learned.clicks, self._begin + moved)
 
-    def remember(self, before: "OnlineFusion") -> None:
+    def keep_clicks_of(self, before: "OnlineFusion") -> None:
         """Choose on the newest clicks of the version before too, until there are enough of this one's."""
         self._newest.extend(before._newest)
 
@@ -95,7 +95,7 @@ class OnlineFusion:
 
     def _choose_anew(self, choices: ChoiceSets) -> None:
         stays = torch.where(self._free, 0.0, self._begin)
-        with_it = ChoiceSets(choices.words, choices.correction + choices.words @ stays)
+        with_it = ChoiceSets(choices.signals, choices.correction + choices.signals @ stays)
         found = fit(with_it, self._free, self._begin, (MODEL, POPULARITY, EVIDENCE))[0] + stays
         if self._free[REPEAT]:
             found = best_weight(choices, found, REPEAT, self._chosen.repeat)
@@ -111,7 +111,7 @@ def asked(
     draw: torch.Generator,
 ) -> list[tuple[Tensor, Tensor]]:
     """What each word says of each target and of the items that could have come instead; what each of them counts."""
-    said = ranking.words(before, graph)
+    said = ranking.signals(before, graph)
     found = torch.from_numpy(ranking.vocabulary.lookup(targets))
     possible = eligible_items(before, ranking.vocabulary, settings)
     clicks = []

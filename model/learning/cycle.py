@@ -145,7 +145,7 @@ def learn(
     finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
     measured = Measured(
         newest=weighed.newest,
-        old=remembered(champion or Trained(net, vocabulary, weighed.fusion, {}, None), net, vocabulary, old),
+        old=measure_forgetting(champion or Trained(net, vocabulary, weighed.fusion, {}, None), net, vocabulary, old),
         shown=weighed.shown,
         seconds=weighed.seconds,
         size_bytes=size,
@@ -212,7 +212,7 @@ def distilled(
 
 
 @torch.no_grad()
-def remembered(champion: Trained, net: Create, vocabulary: Vocabulary, old: Sequences) -> Compared:
+def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, old: Sequences) -> Compared:
     """The newest event of each of these users foretold from those before it, by the two models alone.
 
     Ranked among the items that both know; users with fewer than two of those are left out.

@@ -89,29 +89,29 @@ class Ranker:
         self._kinds: Kinds | None = None
         self._scratch = torch.zeros(0)
 
-    def clicked(self, events: Records) -> None:
+    def update(self, events: Records) -> None:
         """Take in events that the graph has just taken in."""
         if self._popularity is not None and self._kinds is not None:  # else counted with the rest, at first ranking
             events = events[self._kinds.counts[events["kind"]]]
             columns = self._catalogue.vocabulary.lookup(events["item"])
             self._popularity.add(columns, events["ts"], self._kinds.weight[events["kind"]])
 
-    def unclicked(self, steps: Records) -> None:
+    def remove(self, steps: Records) -> None:
         """Count no longer what the graph has lost: steps that counted before."""
         if self._popularity is not None and self._kinds is not None and len(steps):
             columns = self._catalogue.vocabulary.lookup(steps["item"])
             self._popularity.remove(columns, steps["ts"], self._kinds.weight[steps["kind"]])
 
-    def count(self, graph: LiveGraph) -> None:
+    def count_clicks(self, graph: LiveGraph) -> None:
         """Read from the graph how often each item was clicked; the first ranking would."""
         self._counted(graph)
 
     @property
-    def counted(self) -> bool:
+    def clicks_counted(self) -> bool:
         """Whether clicks have been counted, so that `words` need not."""
         return self._popularity is not None and len(self._popularity) > len(self.vocabulary)
 
-    def recount(self) -> None:
+    def reset_clicks(self) -> None:
         """Count clicks anew at the next ranking: the graph is another, or speaks for other partitions."""
         self._popularity = None
 
@@ -140,14 +140,14 @@ class Ranker:
         return self._scored(sequences, graph).scores[:, : len(self.vocabulary) + 1]
 
     @torch.no_grad()
-    def words(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
+    def signals(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
         """What each word says of every item of the vocabulary, unweighted: model, repeat, popularity, evidence.
 
         [4, B, n + 1]. May be called while another thread ranks: no fresh item gets a column, nothing is kept.
         """
         columns = len(self.vocabulary) + 1
         popularity = self._popularity
-        if popularity is None or not self.counted:
+        if popularity is None or not self.clicks_counted:
             popularity = self._counted(graph)
         said = torch.zeros(4, len(sequences.users), columns)
         said[0] = self._model.encode(to_histories(sequences, self.vocabulary)) @ self._catalogue.table[:columns].T

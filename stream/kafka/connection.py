@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka.conn import collect_hosts
 
-from stream.config import Config, Kafka
+from stream.config import Config, KafkaSettings
 from stream.errors import ConfigError
 
 REACHED_S = 3.0
@@ -37,7 +37,7 @@ def reached(config: Config) -> bool:
     return False
 
 
-def security(kafka: Kafka) -> dict[str, Any]:
+def security(kafka: KafkaSettings) -> dict[str, Any]:
     """Those of them that are the same for every address. Raises ConfigError."""
     arguments: dict[str, Any] = {"security_protocol": kafka.security.upper()}
     if kafka.tls:

@@ -15,7 +15,7 @@ import numpy as np
 from state.events import EVENT, EventBatch, hash_ids
 from state.kinds import kinds_of
 from state.settings import StateSettings
-from stream.config import ClickFields, Clicks
+from stream.config import ClickFields, ClickSettings
 from stream.times import iso_ms
 
 MAX_ID_BYTES = 512
@@ -97,7 +97,7 @@ _lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
 class Decoder:
     """Decodes clicks laid out as the configuration says."""
 
-    def __init__(self, clicks: Clicks, state: StateSettings | None = None) -> None:
+    def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
         kinds = kinds_of(state or StateSettings())
         self._codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
         self._limit_bytes = clicks.max_message_bytes

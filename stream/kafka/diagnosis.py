@@ -14,7 +14,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from stream.config import Config, Kafka
+from stream.config import Config, KafkaSettings
 from stream.errors import BrokerRefused, BrokerUnavailable
 from stream.kafka.connection import addresses, security
 
@@ -43,7 +43,7 @@ async def unavailable(config: Config, error: Exception) -> BrokerUnavailable:
     )
 
 
-async def _refusal(kafka: Kafka, address: str) -> str | None:
+async def _refusal(kafka: KafkaSettings, address: str) -> str | None:
     """Why this broker will not have us, as what is said of it; None where it does not say."""
     ours = security(kafka)
     error = await _refused(address, ours)

@@ -12,7 +12,7 @@ from stream.json_file import keep, kept
 FILE = "trainer.json"
 
 
-class Health(msgspec.Struct):
+class TrainerStatus(msgspec.Struct):
     """The trainer's own account; times are ms of the wall clock."""
 
     doing: Literal["waiting", "learning", "not running"] = "waiting"
@@ -34,15 +34,15 @@ class Health(msgspec.Struct):
     """Times that drift was found since the trainer started."""
 
 
-def write(data: Path, health: Health) -> None:
+def write(data: Path, health: TrainerStatus) -> None:
     """Keep it; a disk that is full does not stop the trainer."""
     with contextlib.suppress(OSError):
         keep(data / FILE, health)
 
 
-def read(data: Path) -> Health | None:
+def read(data: Path) -> TrainerStatus | None:
     """As the trainer last kept it, `not running` where none holds the directory; None where none ever did."""
-    health = kept(data / FILE, Health)
+    health = kept(data / FILE, TrainerStatus)
     if health is not None and not _held(data / "trainer.lock"):
         health.doing = "not running"
     return health

@@ -36,12 +36,12 @@ from stream.kafka.pointers import (
     read_pointers,
 )
 from stream.live_metrics import MODEL, Score, decode_scores, total
+from stream.stores.artifacts import fetch_version
 from stream.trainer import status_file as health
 from stream.trainer.drift import Drift
-from stream.trainer.status_file import Health
+from stream.trainer.status_file import TrainerStatus
 from stream.trainer.training_data import News, candidate, news, read
 from stream.trainer.trigger import Trigger
-from stream.worker.served_versions import fetch
 
 log = logging.getLogger("anabranch.trainer")
 
@@ -64,7 +64,7 @@ class Trainer:
         self._trigger = Trigger(config.trainer, time.monotonic())
         self._drift = Drift(config.trainer.drift_delta, config.trainer.drift_quiet_s)
         self._counted: dict[int, int] | None = None
-        self._health = Health(since_ts=now_ms())
+        self._health = TrainerStatus(since_ts=now_ms())
 
     async def run(self) -> None:
         """Listen and learn, for ever."""
@@ -142,7 +142,7 @@ class Trainer:
             self._champion = self._published
             return
         try:
-            self._champion = await asyncio.to_thread(fetch, champion, self._config)
+            self._champion = await asyncio.to_thread(fetch_version, champion, self._config)
         except ArtifactError as error:
             log.error("cannot learn on from version %s: %s", champion.version, error)
             self._told(failure=f"cannot learn on from version {champion.version}: {error}")

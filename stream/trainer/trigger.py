@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from state.events import Ids
-from stream.config import Trainer
+from stream.config import TrainerSettings
 
 FIRST_PAUSE_S = 10.0
 """After a failed cycle; each further failure doubles it, up to `trainer.every_s`."""
@@ -14,7 +14,7 @@ FIRST_PAUSE_S = 10.0
 class Trigger:
     """Counts what has come since the last cycle began."""
 
-    def __init__(self, settings: Trainer, now: float) -> None:
+    def __init__(self, settings: TrainerSettings, now: float) -> None:
         self._settings = settings
         self._began = now
         self._not_before = now

@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 
-from stream.config import Topics
+from stream.config import TopicSettings
 from stream.kafka.decode import DeadLetter
 from stream.kafka.lease import Lease
 from stream.kafka.messages import Request
@@ -34,7 +34,7 @@ class Outbox:
     Every call raises LeaseLost where the lease is no longer held.
     """
 
-    def __init__(self, topics: Topics, producer: AIOKafkaProducer, lease: Lease) -> None:
+    def __init__(self, topics: TopicSettings, producer: AIOKafkaProducer, lease: Lease) -> None:
         self._topics = topics
         self._producer = producer
         self._lease = lease

@@ -34,7 +34,7 @@ from stream.config import Config
 from stream.kafka.decode import DeadLetter, Decoder, Record
 from stream.kafka.lease import Lease
 from stream.kafka.messages import UNREADABLE, Request
-from stream.live_metrics import Prequential, decode_scores
+from stream.live_metrics import LiveMetrics, decode_scores
 from stream.stores.assignment import Assignment
 from stream.stores.partition_stores import PartitionStores, look_at_clocks, skip
 from stream.worker.outbox import LeaseLost, Outbox
@@ -73,7 +73,7 @@ class Worker:
         self._partitions, self._ranker, self._lease = partitions, ranker, lease
         self.tenure = Assignment(config, consumer, partitions, cluster, settled=self._settled, changed=self._changed)
         self._decoder = Decoder(config.clicks, config.state)
-        self._prequential = Prequential(config.worker.standing_users)
+        self._prequential = LiveMetrics(config.worker.standing_users)
         self._stride = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._touched = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
@@ -223,7 +223,7 @@ class Worker:
                         break
                     steps.reached(4)
                     for answer in answers:
-                        self._prequential.stand(answer.user, answer.standing)
+                        self._prequential.remember(answer.user, answer.standing)
                     sending = asyncio.create_task(self._send(store, answers))
                     self._sending.add(sending)
                     sending.add_done_callback(self._sent)
@@ -322,5 +322,5 @@ class Worker:
         await asyncio.gather(*self._sending, return_exceptions=True)
 
     def _changed(self) -> None:
-        self._ranker.recount()
+        self._ranker.reset_clicks()
         self._touched.set()

@@ -18,7 +18,7 @@ from state.titles import Titles
 from state.view import most_popular
 from stream.config import Config
 from stream.kafka.messages import Recommendation, Recommended, encode
-from stream.live_metrics import FALLBACK, Standing, baselines, compared_as
+from stream.live_metrics import FALLBACK, LastRecommendation, baselines, compared_as
 from stream.worker import online_weights as weights
 from stream.worker.item_names import ItemNames, Name
 
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     user_id: bytes
     offset: int
     message: bytes
-    standing: Standing
+    standing: LastRecommendation
 
 
 class ServedVersion(NamedTuple):
@@ -133,7 +133,7 @@ class Recommender:
             )
             shown = (ranked.items[row][ranked.items[row] != 0] if by and ranked else seen)[:10].tolist()
             compared = self._compared(by, shown, candidate, beside.items[row][:10].tolist() if beside else [])
-            standing = Standing(by.version if by else FALLBACK, shown, said[row] if by else {}, compared)
+            standing = LastRecommendation(by.version if by else FALLBACK, shown, said[row] if by else {}, compared)
             answers.append(Answer(user, user_id, newest.offset, encode(message), standing))
         return answers
 
@@ -155,7 +155,7 @@ class Recommender:
     def score(self, candidate: ServedVersion | None) -> None:
         """Rank with a candidate too; None: no more."""
         if candidate is not None and self._stores:
-            candidate.ranking.count(self)
+            candidate.ranking.count_clicks(self)
         self._beside = self._begun(candidate) if candidate is not None else None
         self.candidate = candidate
         self._follow()
@@ -163,7 +163,7 @@ class Recommender:
     def serve(self, serving: ServedVersion) -> None:
         """Serve another version. Its items are counted first: with a million of them that takes seconds."""
         if self._stores:
-            serving.ranking.count(self)
+            serving.ranking.count_clicks(self)
         self._online = self._online_for(serving)
         if self._online is not None:
             serving.ranking.fusion = self._online.fusion
@@ -178,9 +178,9 @@ class Recommender:
         if left is not None and left.version == serving.version:
             online.resume(left.learned)
         elif left is not None:
-            online.carry(left.learned)
+            online.carry_over(left.learned)
         if self._online is not None:
-            online.remember(self._online)
+            online.keep_clicks_of(self._online)
         return online
 
     def _begun(self, version: ServedVersion) -> "OnlineFusion | None":
@@ -194,7 +194,7 @@ class Recommender:
     def _follow(self) -> None:
         """Weigh for the candidate as if it served: as far from its own weights as the champion's have come."""
         if self.candidate is not None and self._beside is not None and self._online is not None:
-            self._beside.carry(self._online.learned)
+            self._beside.carry_over(self._online.learned)
             self.candidate.ranking.fusion = self._beside.fusion
 
     def learn(self, store: Partition, events: Records) -> None:
@@ -203,14 +203,14 @@ class Recommender:
         Called by the event loop while another thread may rank: only numbers are read that are there already.
         """
         serving, online, now = self.serving, self._online, time.monotonic()
-        if serving is None or online is None or now < self._learn_at or not serving.ranking.counted:
+        if serving is None or online is None or now < self._learn_at or not serving.ranking.clicks_counted:
             return
         self._learn_at = now + LEARN_EVERY_S
         users, first = np.unique(events["user"], return_index=True)
         users, first = users[:LEARN_USERS], first[:LEARN_USERS]  # in order of a hash: anybody
         before = store.positives(users)
         known = np.diff(before.indptr) > 0
-        online.learn(serving.ranking, of_users(before, known), events["item"][first[known]], self)
+        online.update(serving.ranking, of_users(before, known), events["item"][first[known]], self)
         serving.ranking.fusion = online.fusion
         self._follow()
         weights.write(self._config.data, self._config.worker.instance, serving.version, online.learned)
@@ -219,17 +219,17 @@ class Recommender:
         """Count what a store has just taken in, and what has left it."""
         for version in (self.serving, self.candidate):
             if version is not None:
-                version.ranking.clicked(applied.gained)
-                version.ranking.unclicked(applied.lost)
+                version.ranking.update(applied.gained)
+                version.ranking.remove(applied.lost)
         if len(applied.gone):
             self.names.forget(applied.gone.tolist())
             self._popular_until = 0.0
 
-    def recount(self) -> None:
+    def reset_clicks(self) -> None:
         """Other partitions are this worker's now: what is clicked is to be counted anew."""
         for version in (self.serving, self.candidate):
             if version is not None:
-                version.ranking.recount()
+                version.ranking.reset_clicks()
 
     @property
     def kinds(self) -> Kinds:

@@ -12,7 +12,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
-from stream.config import Config, Kafka, Topics
+from stream.config import Config, KafkaSettings, TopicSettings
 from stream.local.embedded_broker import free_port
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, until
@@ -21,7 +21,7 @@ from tests.kafka import broker_of_our_own, missing
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
-FIELDS = {name: field for field, name in msgspec.structs.asdict(Topics()).items() if isinstance(name, str)}
+FIELDS = {name: field for field, name in msgspec.structs.asdict(TopicSettings()).items() if isinstance(name, str)}
 WHO = ("worker", "trainer", "operator")
 Rights = dict[str, tuple[set[str], set[str]]]
 
@@ -82,7 +82,7 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
     admin.close()
 
     def of(who: str) -> Config:
-        kafka = Kafka(security="sasl_plaintext", sasl_user=who, sasl_password=f"secret-of-{who}")
+        kafka = KafkaSettings(security="sasl_plaintext", sasl_user=who, sasl_password=f"secret-of-{who}")
         return msgspec.structs.replace(made, broker=with_users, kafka=kafka)
 
     def told(*words: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from stream.config import Config, Kafka
+from stream.config import Config, KafkaSettings
 from stream.errors import BrokerRefused
 from stream.kafka.topics import cluster_id
 from stream.local.embedded_broker import free_port
@@ -21,7 +21,7 @@ from tests.certificates import Authority
 from tests.certificates import missing as openssl_missing
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
-from tests.kafka import Kafka as Broker
+from tests.kafka import KafkaSettings as Broker
 from tests.kafka import broker_of_our_own
 from tests.kafka import missing as kafka_missing
 
@@ -43,9 +43,9 @@ class Secured(NamedTuple):
     cert_file: str
     key_file: str
 
-    def user(self, security: str = "sasl_ssl", **more: str) -> Kafka:
+    def user(self, security: str = "sasl_ssl", **more: str) -> KafkaSettings:
         told = {"sasl_user": "ann", "sasl_password": PASSWORD, "ca_file": self.ca_file} | more
-        return Kafka(security=security, **{name: value for name, value in told.items() if value})
+        return KafkaSettings(security=security, **{name: value for name, value in told.items() if value})
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ WAYS_IN = {
     "SCRAM in the clear": lambda b: (b.sasl_plaintext, b.user("sasl_plaintext", ca_file="", **BOB)),
     "mutual TLS": lambda b: (
         b.ssl,
-        Kafka(security="ssl", ca_file=b.ca_file, cert_file=b.cert_file, key_file=b.key_file),
+        KafkaSettings(security="ssl", ca_file=b.ca_file, cert_file=b.cert_file, key_file=b.key_file),
     ),
 }
 
@@ -182,7 +182,7 @@ WRONG = {
         "has a certificate that is not trusted (Hostname mismatch, certificate is not valid for 'localhost'.): check",
     ),
     "no certificate of ours": (
-        lambda b: (b.ssl, Kafka(security="ssl", ca_file=b.ca_file)),
+        lambda b: (b.ssl, KafkaSettings(security="ssl", ca_file=b.ca_file)),
         "ends the TLS handshake (",
     ),
     "TLS not used": (
@@ -190,11 +190,11 @@ WRONG = {
         "speaks TLS, but kafka.security is 'sasl_plaintext': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
     "nothing set at all": (
-        lambda b: (b.sasl_ssl, Kafka()),
+        lambda b: (b.sasl_ssl, KafkaSettings()),
         "speaks TLS, but kafka.security is 'plaintext': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
     "TLS not used where it wants a certificate": (
-        lambda b: (b.ssl, Kafka()),
+        lambda b: (b.ssl, KafkaSettings()),
         "speaks TLS, but kafka.security is 'plaintext': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
     "TLS not spoken": (
@@ -202,11 +202,11 @@ WRONG = {
         "does not speak TLS, but kafka.security is 'sasl_ssl': name a port that does, or set it to 'sasl_plaintext'",
     ),
     "a user not sent": (
-        lambda b: (b.sasl_plaintext, Kafka()),
+        lambda b: (b.sasl_plaintext, KafkaSettings()),
         "wants a user and a password, but kafka.security is 'plaintext': set it to 'sasl_plaintext', with kafka.sasl",
     ),
     "a user not sent over TLS": (
-        lambda b: (b.sasl_ssl, Kafka(security="ssl", ca_file=b.ca_file)),
+        lambda b: (b.sasl_ssl, KafkaSettings(security="ssl", ca_file=b.ca_file)),
         "wants a user and a password, but kafka.security is 'ssl': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
     "a user not wanted": (

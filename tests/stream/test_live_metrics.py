@@ -7,7 +7,7 @@ from state.events import EVENT
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
-from stream.live_metrics import FALLBACK, Prequential, Score, Scores, Standing, baselines, total
+from stream.live_metrics import FALLBACK, LastRecommendation, LiveMetrics, Score, Scores, baselines, total
 
 
 def events(*clicks: tuple[int, int]) -> np.ndarray:
@@ -15,8 +15,8 @@ def events(*clicks: tuple[int, int]) -> np.ndarray:
 
 
 def test_an_event_tests_what_stood_for_its_user():
-    prequential, scores = Prequential(10), {}
-    prequential.stand(1, Standing("v1", [7, 8], {"popularity": [8, 7]}))
+    prequential, scores = LiveMetrics(10), {}
+    prequential.remember(1, LastRecommendation("v1", [7, 8], {"popularity": [8, 7]}))
     assert prequential.test(events((1, 8), (1, 9)), scores)
     assert scores["v1"].events == 2
     assert scores["v1"].hits == 1
@@ -27,21 +27,21 @@ def test_an_event_tests_what_stood_for_its_user():
 
 def test_an_event_nothing_stood_for_tests_nothing():
     scores: Scores = {}
-    assert not Prequential(10).test(events((1, 8)), scores)
+    assert not LiveMetrics(10).test(events((1, 8)), scores)
     assert scores == {}
 
 
 def test_the_fallback_is_counted_apart_from_the_models():
-    prequential, scores = Prequential(10), {}
-    prequential.stand(1, Standing(FALLBACK, [7], {}))
+    prequential, scores = LiveMetrics(10), {}
+    prequential.remember(1, LastRecommendation(FALLBACK, [7], {}))
     prequential.test(events((1, 7)), scores)
     assert set(scores) == {FALLBACK}
 
 
 def test_the_user_longest_unanswered_is_forgotten_first():
-    prequential, scores = Prequential(1), {}
-    prequential.stand(1, Standing("v1", [7], {}))
-    prequential.stand(2, Standing("v1", [7], {}))
+    prequential, scores = LiveMetrics(1), {}
+    prequential.remember(1, LastRecommendation("v1", [7], {}))
+    prequential.remember(2, LastRecommendation("v1", [7], {}))
     prequential.test(events((1, 7), (2, 7)), scores)
     assert scores["v1"].events == 1
 

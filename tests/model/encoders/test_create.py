@@ -233,9 +233,9 @@ def test_what_has_expired_is_not_recommended():
     ranking = Ranker(trained.model, trained.vocabulary, trained.fusion, RankingSettings())
     assert 102 not in ranking.rank(one_user(100, 101), graph, 7).items[0]
     graph.apply(cycling())
-    ranking.clicked(cycling())
+    ranking.update(cycling())
     assert 102 in ranking.rank(one_user(100, 101), graph, 7).items[0]
-    ranking.unclicked(steps := one_user(*[102] * len(cycling())).steps)
+    ranking.remove(steps := one_user(*[102] * len(cycling())).steps)
     assert len(steps)
     assert 102 not in ranking.rank(one_user(100, 101), graph, 7).items[0]
 

@@ -18,7 +18,7 @@ from model.evaluation.prequential import (
     rolling,
     run,
 )
-from model.evaluation.recorded_stream import Past
+from model.evaluation.recorded_stream import RecordedStream
 from model.learning.gate import Verdict
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -43,8 +43,8 @@ def clicks(*pairs: str) -> Records:
 
 
 def everything(events: Records) -> tuple[protocol.Tested, Versions]:
-    past = Past(SETTINGS.state)
-    past.arrive(events[:100])
+    past = RecordedStream(SETTINGS.state)
+    past.append(events[:100])
     versions = {"create": Versions(SETTINGS, Every(64)), "full retrain": Versions(SETTINGS, Every(128), "retrain")}
     for learner in versions.values():
         learner.begin(past)
@@ -86,14 +86,14 @@ def test_what_comes_later_changes_nothing_before(as_it_was, changed):
 def test_a_candidate_that_the_gate_keeps_back_does_not_serve(monkeypatch):
     real, verdicts = protocol.learn, iter([Verdict(True), Verdict(False, "kept"), Verdict(True)])
     monkeypatch.setattr(protocol, "learn", lambda *a, **k: real(*a, **k)._replace(verdict=next(verdicts)))
-    events, past = stream(), Past(SETTINGS.state)
-    past.arrive(events[:300])
+    events, past = stream(), RecordedStream(SETTINGS.state)
+    past.append(events[:300])
     versions = Versions(SETTINGS, Every(50))
     first = versions.begin(past)
-    past.arrive(events[300:350])
+    past.append(events[300:350])
     assert versions.look(past)
     assert versions.serving is first
-    past.arrive(events[350:400])
+    past.append(events[350:400])
     assert versions.look(past)
     assert versions.serving is not first
     assert [c["promoted"] for c in versions.cycles] == [True, False, True]
@@ -106,25 +106,25 @@ def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monk
         "learn",
         lambda *a, **k: learned_from.append(len(k["arrived"])) or real(*a, **k)._replace(verdict=Verdict(not a[0], "")),
     )
-    events, past = stream(), Past(SETTINGS.state)
-    past.arrive(events[:300])
+    events, past = stream(), RecordedStream(SETTINGS.state)
+    past.append(events[:300])
     versions = Versions(SETTINGS, Every(50))
     versions.begin(past)
     for end in (350, 400):
-        past.arrive(events[past.count : end])
+        past.append(events[past.count : end])
         assert versions.look(past)
     assert learned_from == [300, 50, 100]
 
 
 def test_a_model_that_stands_still_with_its_graph_says_the_same_whatever_came():
-    events, past = stream(), Past(SETTINGS.state)
-    past.arrive(events[:300])
+    events, past = stream(), RecordedStream(SETTINGS.state)
+    past.append(events[:300])
     versions = Versions(SETTINGS, Never())
     versions.begin(past)
     still, live = (Served(past, versions, RankingSettings(), live=live) for live in (False, True))
     asked = past.sequences(past.users[:5])
     before = still.rank(asked), live.rank(asked)
-    past.arrive(events[300:])
+    past.append(events[300:])
     for row in (still, live):
         row.arrived(events[300:])
     assert (still.rank(asked) == before[0]).all()
@@ -133,8 +133,8 @@ def test_a_model_that_stands_still_with_its_graph_says_the_same_whatever_came():
 
 def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     events = np.concatenate([stream(300), clicks(*[f"user-{n % 20} brand-new" for n in range(200)])])
-    past = Past(SETTINGS.state)
-    past.arrive(events[:300])
+    past = RecordedStream(SETTINGS.state)
+    past.append(events[:300])
     versions = {"create": Versions(SETTINGS, Never())}
     versions["create"].begin(past)
     rows = {"create": Served(past, versions["create"], RankingSettings())}
@@ -148,8 +148,8 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
 
 def says(name: str, user: str, *pairs: str) -> str:
     """What a rival that knows these clicks recommends to a user, best first."""
-    past = Past(StateSettings())
-    past.arrive(clicks(*pairs))
+    past = RecordedStream(StateSettings())
+    past.append(clicks(*pairs))
     named = {hash_id(i): i for i in "abcdexyz"}
     asked = past.sequences(np.array([hash_id(user)], np.uint64))
     return "".join(named[h] for h in LIVE_RIVALS[name](past, 3).rank(asked)[0].tolist() if h)
@@ -195,11 +195,11 @@ def test_session_knn_asks_those_who_had_an_item_last(monkeypatch):
 
 @pytest.mark.parametrize("name", LIVE_RIVALS)
 def test_a_rival_that_hears_events_one_by_one_says_what_one_that_knows_them_from_the_start_says(name):
-    events, early, late = stream(2100), Past(StateSettings()), Past(StateSettings())
-    early.arrive(events)
-    late.arrive(events[:100])
+    events, early, late = stream(2100), RecordedStream(StateSettings()), RecordedStream(StateSettings())
+    early.append(events)
+    late.append(events[:100])
     rival = LIVE_RIVALS[name](late, 10)
-    late.arrive(events[100:])
+    late.append(events[100:])
     rival.arrived(events[100:])
     asked = early.sequences(early.users[:5])
     assert (rival.rank(asked) == LIVE_RIVALS[name](early, 10).rank(asked)).all()

@@ -29,12 +29,12 @@ def test_the_weights_that_made_the_choices_are_found():
 def test_no_weight_nearby_says_more_than_those_that_were_found():
     """What is made least is L with its floor, in words of unit spread, written out again."""
     choices, prior = chosen_by(TRUE, people=400), torch.tensor([0.5, 0.5, 0.5])
-    choices.words[:40, 0] = -choices.words[:40, 0]  # choices that nothing foretells
+    choices.signals[:40, 0] = -choices.signals[:40, 0]  # choices that nothing foretells
     found, reached = fit(choices, torch.tensor([True] * 3), prior)
-    spread = choices.words.flatten(0, 1).std(0)
+    spread = choices.signals.flatten(0, 1).std(0)
 
     def loss(weights: torch.Tensor) -> float:
-        p = torch.softmax(choices.words @ weights, 1)[:, 0]
+        p = torch.softmax(choices.signals @ weights, 1)[:, 0]
         return float(20 / 400 * (((weights - prior) * spread) ** 2).sum() - torch.log(p + 0.03).mean())
 
     assert loss(found) == pytest.approx(reached, abs=1e-4)
@@ -53,14 +53,14 @@ def test_candidates_that_are_none_and_candidates_drawn_for_many_change_nothing()
     whole = chosen_by(TRUE)
     found, _ = fit(whole, torch.tensor([True] * 3), NOTHING)
     padded = ChoiceSets(
-        torch.cat([whole.words, torch.full((4000, 5, 3), 9.0)], 1),
+        torch.cat([whole.signals, torch.full((4000, 5, 3), 9.0)], 1),
         torch.cat([whole.correction, torch.full((4000, 5), -torch.inf)], 1),
     )
     assert fit(padded, torch.tensor([True] * 3), NOTHING)[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
     # Half of the others, each standing for two.
     kept = [0, *range(1, 20, 2)]
     correction = torch.tensor([0.0] + [float(torch.tensor(1.9).log())] * 10).expand(4000, -1)
-    drawn, _ = fit(ChoiceSets(whole.words[:, kept], correction), torch.tensor([True] * 3), NOTHING)
+    drawn, _ = fit(ChoiceSets(whole.signals[:, kept], correction), torch.tensor([True] * 3), NOTHING)
     assert (drawn / drawn[0]).tolist() == pytest.approx((found / found[0]).tolist(), abs=0.1)
 
 

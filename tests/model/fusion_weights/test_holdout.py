@@ -77,7 +77,7 @@ def test_a_target_is_the_first_candidate_and_no_item_stands_twice(filter_seen):
     seen = [len(np.unique(holdout.sequences.of(row)["item"])) for row in range(len(real))]
     wanted = [30 - s for s in seen] if filter_seen else [30] * len(seen)
     assert real.sum(1).tolist() == wanted
-    model = known.words[:, :, 0].masked_fill(~real, -torch.inf)
+    model = known.signals[:, :, 0].masked_fill(~real, -torch.inf)
     assert all(len(torch.unique(row[torch.isfinite(row)])) == n for row, n in zip(model, wanted, strict=True))
 
 
@@ -138,7 +138,7 @@ def test_where_people_come_back_their_items_are_put_forward_unless_they_are_neve
 
 def found_first(known: ChoiceSets, fusion: Fusion) -> float:
     """The share of choices that these weights put before all else."""
-    said = known.words[:, :, 0] * fusion.model + known.words[:, :, 1] * fusion.repeat
+    said = known.signals[:, :, 0] * fusion.model + known.signals[:, :, 1] * fusion.repeat
     return float((said[:, 1:] < said[:, :1]).all(1).float().mean())
 
 

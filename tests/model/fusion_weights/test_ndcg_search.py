@@ -31,7 +31,7 @@ def people(count: int, come_back: float, candidates: int = 200) -> ChoiceSets:
 
 
 def found_at_all(choices: ChoiceSets, weights: torch.Tensor, places: int = 10) -> float:
-    said = choices.words @ weights
+    said = choices.signals @ weights
     return float(((said[:, 1:] >= said[:, :1]).sum(1) < places).float().mean())
 
 
@@ -65,7 +65,7 @@ def test_where_it_changes_no_place_a_weight_goes_back_to_what_was_known():
 
 def test_a_word_that_says_nothing_stays_where_it_was():
     choices = people(100, 0.5)
-    choices.words[:, :, OWN] = 0.0
+    choices.signals[:, :, OWN] = 0.0
     assert best_weight(choices, torch.tensor([1.0, 0.7]), OWN, 0.7)[OWN] == pytest.approx(0.7)
 
 

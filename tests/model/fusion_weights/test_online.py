@@ -8,7 +8,7 @@ import torch
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
-from model.evaluation.recorded_stream import Past
+from model.evaluation.recorded_stream import RecordedStream
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
 from model.fusion_weights.holdout import fit_fusion
 from model.fusion_weights.online import OnlineFusion
@@ -23,18 +23,18 @@ CHOSEN = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 ITEMS = "abcdefghijkl"
 
 
-def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, Past]:
+def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, RecordedStream]:
     """Everybody clicks a to l over and over; the model knows nothing."""
     names = [f"user-{n % users}" for n in range(users * 24)]
     items = [ITEMS[(n // users) % 12] for n in range(users * 24)]
-    past = Past(StateSettings())
-    past.arrive(as_events(names, items, 1_500_000_000_000 + np.arange(len(names)) * 1000)[0])
+    past = RecordedStream(StateSettings())
+    past.append(as_events(names, items, 1_500_000_000_000 + np.arange(len(names)) * 1000)[0])
     known = np.unique(past.events()["item"])
     torch.manual_seed(0)
     return Ranker(Create(12, ModelSettings(dim=8)), Vocabulary(known, list(ITEMS)), fusion, SETTINGS), past
 
 
-def clicked(past: Past, item: str, users: int = 16):
+def clicked(past: RecordedStream, item: str, users: int = 16):
     names = [f"user-{n}" for n in range(users)]
     events = as_events(names, [item] * users, np.full(users, 1_600_000_000_000))[0]
     tests = past.tests(events)
@@ -45,7 +45,7 @@ def test_the_word_that_foretells_the_clicks_gains():
     ranking, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
     for _ in range(5):
-        online.learn(ranking, *clicked(past, "a"), past.graph)  # a comes after l
+        online.update(ranking, *clicked(past, "a"), past.graph)  # a comes after l
     assert online.fusion.evidence > CHOSEN.evidence
     assert online.clicks == 80
     assert online.fusion.before == CHOSEN.before
@@ -55,7 +55,7 @@ def test_words_are_those_the_ranking_adds_up():
     ranking, past = served(Fusion(0.7, 2.0, -0.4, 0.3, 0.5))
     asked = past.sequences(past.users[:6])
     weights = torch.tensor([0.7, -0.4, 0.3, 2.0])
-    summed = torch.einsum("f,fbn->bn", weights, ranking.words(asked, past.graph))
+    summed = torch.einsum("f,fbn->bn", weights, ranking.signals(asked, past.graph))
     assert torch.allclose(summed[:, 1:], ranking.scores(asked, past.graph)[:, 1:], atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_weights_are_those_a_version_would_get_from_the_same_clicks():
 def test_own_items_are_placed_as_a_versions_are():
     chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), people(200, come_back=0.33)
     words = torch.zeros(200, 200, 6)
-    words[:, :, :2] = found.words
+    words[:, :, :2] = found.signals
     online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=200))
     online._take(list(zip(words[:, :, :4], found.correction, strict=True)))
     placed = fit_fusion(
@@ -113,7 +113,7 @@ def test_weights_learned_of_another_version_are_not_gone_on_with():
 def test_what_is_carried_on_takes_no_word_but_repeats_below_nothing():
     high, low = Fusion(2.0, 2.0, 0.5, 2.0, 0.0), Fusion(0.1, 0.1, -1.0, 0.1, 0.0)
     online = OnlineFusion(Fusion(1.0, 1.0, 0.5, 1.0, 0.0), SETTINGS)
-    online.carry(Learned(high, low, 100))
+    online.carry_over(Learned(high, low, 100))
     assert online.fusion == Fusion(0.0, 0.0, -1.0, 0.0, 0.0)
 
 
@@ -161,8 +161,8 @@ def test_the_next_version_begins_as_far_from_its_own_weights_and_counts_the_clic
     first = OnlineFusion(CHOSEN, SETTINGS)
     first._take(drawn(50))
     following = OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS)
-    following.carry(first.learned)
-    following.remember(first)
+    following.carry_over(first.learned)
+    following.keep_clicks_of(first)
     assert following.fusion.evidence == pytest.approx(first.fusion.evidence + 1.0)
     following._take(drawn(10, seed=1))
     assert following.fusion.evidence != pytest.approx(first.fusion.evidence + 1.0), "ten new ones and forty of before"
@@ -177,5 +177,5 @@ def test_a_word_the_version_gives_no_weight_gets_none():
 def test_clicks_on_items_the_version_does_not_know_teach_nothing():
     ranking, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online.learn(ranking, *clicked(past, "unknown"), past.graph)
+    online.update(ranking, *clicked(past, "unknown"), past.graph)
     assert (online.clicks, online.fusion) == (0, CHOSEN)

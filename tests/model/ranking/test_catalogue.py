@@ -7,7 +7,7 @@ import torch
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
-from model.evaluation.recorded_stream import Past
+from model.evaluation.recorded_stream import RecordedStream
 from model.ranking.catalogue import Catalogue
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
@@ -21,14 +21,14 @@ TABLE = torch.cat([torch.zeros(1, 3), torch.arange(12.0).view(4, 3)])
 
 
 @pytest.fixture
-def past() -> Past:
-    return Past(StateSettings())
+def past() -> RecordedStream:
+    return RecordedStream(StateSettings())
 
 
-def click(past: Past, *pairs: str) -> None:
+def click(past: RecordedStream, *pairs: str) -> None:
     """Events of "user item", a second apart."""
     users, items = zip(*(p.split() for p in pairs), strict=True)
-    past.arrive(as_events(users, items, 1_500_000_000_000 + (past.count + np.arange(len(pairs))) * 1000)[0])
+    past.append(as_events(users, items, 1_500_000_000_000 + (past.count + np.arange(len(pairs))) * 1000)[0])
 
 
 def ids(*items: str) -> np.ndarray:

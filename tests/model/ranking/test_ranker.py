@@ -13,7 +13,7 @@ from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
-from model.evaluation.recorded_stream import Past
+from model.evaluation.recorded_stream import RecordedStream
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
@@ -28,11 +28,11 @@ clicks = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(ITEMS), st.in
 weights = st.builds(Fusion, *[st.sampled_from([0.0, -1.5, 2.0])] * 4, st.sampled_from([0.0, 0.5, 1.0]))
 
 
-def arrived(stream: list[tuple[str, str, int]]) -> Past:
+def arrived(stream: list[tuple[str, str, int]]) -> RecordedStream:
     """These clicks by time, and one that is the newest of all."""
     users, items, ts = zip(*sorted(stream, key=lambda click: click[2]), ("c", "item-0", 10**8), strict=True)
-    past = Past(StateSettings(neighbours_per_item=8, popularity_half_life_s=3600.0))
-    past.arrive(as_events(users, items, 1_500_000_000_000 + np.array(ts))[0])
+    past = RecordedStream(StateSettings(neighbours_per_item=8, popularity_half_life_s=3600.0))
+    past.append(as_events(users, items, 1_500_000_000_000 + np.array(ts))[0])
     return past
 
 
@@ -41,7 +41,7 @@ def learned() -> Create:
     return Create(len(ITEMS), ModelSettings(dim=4)).eval()
 
 
-def spoken(past: Past, history: list[int], before: float) -> np.ndarray:
+def spoken(past: RecordedStream, history: list[int], before: float) -> np.ndarray:
     """[H, n] what each of the newest items of a history says for every item: age_decay^a · g_ij / √(n_j · Σ_j g_ij)."""
     rows = past.graph.rows(ids(*ITEMS))
     said = np.zeros((len(history), len(ITEMS)))
@@ -54,7 +54,7 @@ def spoken(past: Past, history: list[int], before: float) -> np.ndarray:
     return said
 
 
-def words(past: Past, model: Create, user: int, before: float) -> torch.Tensor:
+def words(past: RecordedStream, model: Create, user: int, before: float) -> torch.Tensor:
     """Model, repeat, popularity and evidence of every item, [4, n], from the graph's rows and the user's history."""
     sequences, rows = past.sequences(np.array([user], np.uint64)), past.graph.rows(ids(*ITEMS))
     history = sequences.steps["item"].tolist()[::-1]
@@ -80,7 +80,7 @@ def test_a_score_is_the_sum_of_its_weighed_words(stream, fusion):
         said = words(past, model, user, fusion.before)
         weighed = torch.tensor([fusion.model, fusion.repeat, fusion.popularity, fusion.evidence])
         asked = past.sequences(np.array([user], np.uint64))
-        found = ranking.words(asked, past.graph)[:, 0]
+        found = ranking.signals(asked, past.graph)[:, 0]
         assert found[:, 1:6].numpy() == pytest.approx(said[:, :5].numpy(), rel=1e-3, abs=1e-3)
         assert not found[:, 0].any()
         scores = ranking.scores(asked, past.graph)[0]

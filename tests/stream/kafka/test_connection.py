@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from stream.config import Config, Kafka, load
+from stream.config import Config, KafkaSettings, load
 from stream.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from stream.kafka.connection import connection, faust_connection, reached
 from stream.kafka.diagnosis import unavailable
@@ -25,8 +25,8 @@ from stream.kafka.topics import topic_id
 SECRET = "never-to-be-shown"
 
 
-def user(security: str, mechanism: str = "plain") -> Kafka:
-    return Kafka(security=security, sasl_mechanism=mechanism, sasl_user="ann", sasl_password=SECRET)
+def user(security: str, mechanism: str = "plain") -> KafkaSettings:
+    return KafkaSettings(security=security, sasl_mechanism=mechanism, sasl_user="ann", sasl_password=SECRET)
 
 
 def test_a_plaintext_broker_is_told_no_more_than_before():
@@ -37,7 +37,7 @@ def test_a_plaintext_broker_is_told_no_more_than_before():
 
 
 def test_tls_verifies_who_answers_and_knows_the_systems_authorities():
-    told = connection(Config(broker="a:1", kafka=Kafka(security="ssl")))
+    told = connection(Config(broker="a:1", kafka=KafkaSettings(security="ssl")))
     assert told.keys() == {"bootstrap_servers", "security_protocol", "ssl_context"}
     assert told["security_protocol"] == "SSL"
     assert told["ssl_context"].verify_mode is ssl.CERT_REQUIRED
@@ -59,7 +59,7 @@ def test_faust_is_told_what_the_other_clients_are(security, mechanism):
 
 
 def test_faust_is_told_of_tls_without_a_user_and_of_neither():
-    config = Config(broker="a:1", kafka=Kafka(security="ssl"))
+    config = Config(broker="a:1", kafka=KafkaSettings(security="ssl"))
     told = credentials_to_aiokafka_auth(faust_connection(config)["broker_credentials"])
     assert told == {"security_protocol": "SSL", "ssl_context": connection(config)["ssl_context"]}
     assert faust_connection(Config(broker="a:1"))["broker_credentials"] is None
@@ -100,14 +100,16 @@ def test_the_password_is_in_no_text(tmp_path):
 )
 def test_a_file_that_is_no_pem_is_named_with_its_setting(tmp_path: Path, files, said):
     (tmp_path / "none.pem").write_text("no certificate")
-    kafka = Kafka(security="ssl", **{name: str(tmp_path / file) for name, file in files.items()})
+    kafka = KafkaSettings(security="ssl", **{name: str(tmp_path / file) for name, file in files.items()})
     with pytest.raises(ConfigError, match=said):
         connection(Config(broker="a:1", kafka=kafka))
 
 
 @pytest.mark.parametrize("library", [aiokafka.errors, kafka.errors])
 def test_a_right_that_is_missing_is_told_as_such_and_the_broker_not_asked_again(library):
-    config = Config(broker="nowhere:1", kafka=Kafka(security="sasl_plaintext", sasl_user="shop", sasl_password="x"))
+    config = Config(
+        broker="nowhere:1", kafka=KafkaSettings(security="sasl_plaintext", sasl_user="shop", sasl_password="x")
+    )
     told = asyncio.run(unavailable(config, library.TopicAuthorizationFailedError("clicks")))
     assert isinstance(told, BrokerRefused)
     assert str(told).startswith("nowhere:1 does not allow user 'shop' to use a topic")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from state.events import hash_id
 from state.kinds import code_of
 from state.settings import KINDS, Kind, StateSettings
-from stream.config import ClickFields, Clicks
+from stream.config import ClickFields, ClickSettings
 from stream.kafka.decode import Decoder
 
 BROKER_TIME = 1_700_000_000_000
@@ -28,7 +28,7 @@ class Record:
     timestamp_type: int = 1
 
 
-def decode(*values: bytes | None, clicks: Clicks = Clicks()):  # noqa: B008
+def decode(*values: bytes | None, clicks: ClickSettings = ClickSettings()):  # noqa: B008
     return Decoder(clicks).decode([Record(v, offset) for offset, v in enumerate(values)])
 
 
@@ -119,7 +119,7 @@ def test_the_kind_is_kept():
 
 
 def test_a_key_that_disagrees_with_the_user_is_counted_and_the_value_wins():
-    decoded = Decoder(Clicks()).decode([Record(click(), key=b"someone else"), Record(click(), 1, key=b"ann")])
+    decoded = Decoder(ClickSettings()).decode([Record(click(), key=b"someone else"), Record(click(), 1, key=b"ann")])
     assert decoded.key_mismatch == 1
     assert decoded.batch.users == [b"ann", b"ann"]
 
@@ -147,7 +147,7 @@ def test_a_shops_own_field_names_are_found_by_their_dotted_paths():
             "uuid": "e-1",
         }
     )
-    decoded = decode(value, b'{"customer": 7, "sku": "milk"}', clicks=Clicks(fields=fields))
+    decoded = decode(value, b'{"customer": 7, "sku": "milk"}', clicks=ClickSettings(fields=fields))
     assert decoded.batch.users == [b"7"]
     assert decoded.batch.ids == {0: b"e-1"}
     assert decoded.dead[0].reason == "user is missing or null"
@@ -168,7 +168,7 @@ def test_every_record_is_an_event_or_a_dead_letter_and_neighbours_change_nothing
     dead = [d.record.offset for d in together.dead]
     assert sorted(events + dead) == list(range(len(values)))
     for offset, value in enumerate(values):
-        alone = Decoder(Clicks()).decode([Record(value, offset)])
+        alone = Decoder(ClickSettings()).decode([Record(value, offset)])
         assert alone.batch.events["offset"].tolist() == ([offset] if offset in events else [])
 
 
@@ -180,7 +180,7 @@ def test_a_forget_needs_no_item_and_other_events_do():
 
 def test_a_kind_of_ones_own_is_known_by_its_name():
     state = StateSettings(kinds=KINDS | {"wishlist": Kind("positive", 0.7)})
-    decoded = Decoder(Clicks(), state).decode([Record(click(event="wishlist"))])
+    decoded = Decoder(ClickSettings(), state).decode([Record(click(event="wishlist"))])
     assert decoded.batch.events["kind"].tolist() == [code_of("wishlist")]
     assert decode(click(event="wishlist")).dead[0].reason.startswith("unknown event kind 'wishlist'")
 
@@ -192,7 +192,7 @@ def test_a_record_whose_own_timestamp_is_none_is_no_event_alone_or_beside_others
     others = [Record(click(ts=BROKER_TIME), n) for n in range(beside)]
     wrong = Record(click(**given), beside, timestamp=stamp)
     last = Record(click(ts=BROKER_TIME), beside + 1)
-    decoded = Decoder(Clicks()).decode([*others, wrong, last])
+    decoded = Decoder(ClickSettings()).decode([*others, wrong, last])
     assert [d.record.offset for d in decoded.dead] == [beside]
     assert f"the record's own timestamp {stamp} is no time" in decoded.dead[0].reason
     assert len(decoded.batch.events) == beside + 1
@@ -201,5 +201,5 @@ def test_a_record_whose_own_timestamp_is_none_is_no_event_alone_or_beside_others
 def test_each_time_is_compared_with_its_own_records():
     early = Record(click(ts=BROKER_TIME + 2 * DAY_MS), 0, timestamp=BROKER_TIME)
     late = Record(click(ts=BROKER_TIME + 2 * DAY_MS), 1, timestamp=BROKER_TIME + 2 * DAY_MS)
-    decoded = Decoder(Clicks()).decode([early, late])
+    decoded = Decoder(ClickSettings()).decode([early, late])
     assert [d.record.offset for d in decoded.dead] == [0]

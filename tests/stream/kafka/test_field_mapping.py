@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import ClickFields, Clicks
+from stream.config import ClickFields, ClickSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.field_mapping import map_fields
 from tests.stream.kafka.test_decode import Record
@@ -37,5 +37,5 @@ def test_whatever_the_mapping_the_decoder_reads_the_same_click(user, item, prefi
     of_user, of_item, of_ts = (f"{field}.{path}" for field, path in zip("uit", prefix, strict=True))
     fields = ClickFields(user=of_user, item=of_item, ts=of_ts)
     value = msgspec.json.encode(map_fields(CLICK | {"user": user, "item": item}, fields))
-    row = Decoder(Clicks(fields=fields)).one(Record(value))
+    row = Decoder(ClickSettings(fields=fields)).one(Record(value))
     assert (row.user, row.item, row.ts) == (user.encode(), item.encode(), CLICK["ts"])

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stream.config import Topics
+from stream.config import TopicSettings
 from stream.kafka.lease import Lease
 from stream.worker.outbox import LeaseLost, Outbox
 
@@ -31,7 +31,7 @@ def test_what_a_worker_without_a_lease_has_to_say_is_not_sent():
         async def send_and_wait(self, *said: object, **more: object) -> None:
             sent.append(said)
 
-    outbox = Outbox(Topics(), Producer(), Lease(6_000))
+    outbox = Outbox(TopicSettings(), Producer(), Lease(6_000))
     with pytest.raises(LeaseLost):
         asyncio.run(outbox._insist("a reply", lambda: Producer().send_and_wait("replies", b"{}")))
     assert sent == []

@@ -18,8 +18,7 @@ from state.identity import Identity
 from state.sequences import Sequences
 from state.settings import StateSettings
 from state.store import Store
-from stream.config import Config
-from stream.config import Trainer as TrainerSettings
+from stream.config import Config, TrainerSettings
 from stream.kafka.messages import Command, CommandReply, Pointer, encode
 from stream.kafka.pointers import MODEL_NAME, pointer_to
 from stream.trainer import status_file as health

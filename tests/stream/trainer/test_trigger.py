@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from stream.config import Trainer
+from stream.config import TrainerSettings
 from stream.trainer.drift import Drift
 from stream.trainer.trigger import Trigger
 
-SETTINGS = Trainer(every_events=1000, every_s=60.0, min_events=100, user_events=50)
+SETTINGS = TrainerSettings(every_events=1000, every_s=60.0, min_events=100, user_events=50)
 
 
 def users(*counts: int) -> np.ndarray:

@@ -15,9 +15,9 @@ from state.pending import Unanswered
 from state.settings import StateSettings
 from state.store import Applied, Store
 from state.titles import Titles
-from stream.config import Config, Worker
+from stream.config import Config, WorkerSettings
 from stream.kafka.messages import Recommendation
-from stream.live_metrics import Prequential, Scores
+from stream.live_metrics import LiveMetrics, Scores
 from stream.operate.report import online_weights
 from stream.worker import online_weights as weights
 from stream.worker.recommender import Recommender, ServedVersion, in_candidates_arm
@@ -45,7 +45,7 @@ class Stall:
         return self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
     def ranker(self, **worker) -> Recommender:
-        config = Config(state=STATE, worker=Worker(**worker), data=self.store.path.parent)
+        config = Config(state=STATE, worker=WorkerSettings(**worker), data=self.store.path.parent)
         return Recommender(config, {0: self.store}, None)
 
     def learning_ranker(self, data) -> Recommender:
@@ -115,9 +115,9 @@ def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_show
     ranker.serve(serving("000001", versions[0]))
     alone = answered(ranker, stall, *USERS)
     ranker.score(serving("000002", versions[1], Fusion(0.0, 0.0, -9.0, -1.0)))
-    prequential, scores = Prequential(100), Scores()
+    prequential, scores = LiveMetrics(100), Scores()
     for answer in ranker.answer(0, stall.unanswered(*USERS)):
-        prequential.stand(answer.user, answer.standing)
+        prequential.remember(answer.user, answer.standing)
         message = msgspec.json.decode(answer.message, type=Recommendation)
         assert message.model == "000001"
         assert message.items == alone[message.user].items
