@@ -1,11 +1,11 @@
-"""Checkpoints: a partition's store, copied to the artifact store while it is being written, and back.
+"""Checkpoints: a partition's store, copied to the artifact store while the worker writes it, and restored.
 
-    <store>/state/<cluster>/<topic>-<partition>/files/<sha256>              a file's content, whoever names it
+    <store>/state/<cluster>/<topic>-<partition>/files/<sha256>              the content of a file
                                                /00000000000000123456.json   a checkpoint: its files; written last
 
-RocksDB's table files never change, so a file is uploaded once, however many checkpoints name it. Checkpoints are
-ordered by the offset they came to: an older one never takes a newer one's place, whoever writes it and however late.
-The store is a path or an fsspec URL (s3://, gs://, memory://).
+RocksDB's table files never change, so a file is uploaded once, even if many checkpoints name it. Checkpoints are
+ordered by their offset: an older one never replaces a newer one, even when it is written later or by another worker.
+The artifact store is a path or an fsspec URL (s3://, gs://, memory://).
 """
 
 import hashlib
@@ -24,18 +24,20 @@ from state.errors import StateError
 from state.identity import Identity, check_identity
 from state.partition import Partition
 from state.progress import Progress
-from state.rocksdb import open_rocksdb, rocksdb
+from state.rocksdb import state_errors
 from state.settings import StateSettings
 
 log = logging.getLogger("anabranch.checkpoint")
 
-NOT_STATE = ("LOG", "LOCK")
-CHUNK_BYTES = 1 << 20
-UPLOAD_ROUNDS = 3
+NO_STATE_PREFIXES = ("LOG", "LOCK")
+"""Files of RocksDB that hold no state."""
+HASH_CHUNK_BYTES = 1 << 20
+MAX_UPLOAD_ROUNDS = 3
+"""How often missing files are uploaded before a checkpoint fails."""
 
 
 class CheckpointError(StateError):
-    """A checkpoint cannot be written, is missing, or is not what its manifest says."""
+    """A checkpoint cannot be written, is missing, or differs from its manifest."""
 
 
 class CheckpointFile(msgspec.Struct, frozen=True):
@@ -47,24 +49,25 @@ class CheckpointFile(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a checkpoint is."""
+    """The content of a checkpoint."""
 
     identity: Identity
-    marks: Progress
+    """The log of the store."""
+    progress: Progress = msgspec.field(name="marks")
     created_ts: int
+    """Milliseconds since 1970."""
     files: list[CheckpointFile]
 
 
 def take(store: Partition, folder: Path) -> None:
-    """Make a consistent copy of an open store in `folder`, by hard links, while it is being written.
+    """Make a consistent copy of an open store in `folder`, by hard links, while the worker writes it.
 
-    Safe in a thread beside the writer. The tables are flushed first because that lets other threads run; RocksDB's
-    checkpoint would flush them too, and keep the writer waiting for it.
+    Safe in a thread beside the writer. The tables are flushed first, because other threads run meanwhile. RocksDB's
+    checkpoint would flush them too, and would make the writer wait. Raises a StateError.
     """
-    with rocksdb("copy", store.path):
-        for column in [store._db, *store._column.values()]:
-            column.flush(True)
-        Checkpoint(store._db).create_checkpoint(str(folder))
+    store.database.flush()
+    with state_errors("copy", store.path):
+        Checkpoint(store.database.default).create_checkpoint(str(folder))
 
 
 class CheckpointStore:
@@ -83,20 +86,20 @@ class CheckpointStore:
     def upload(
         self, folder: Path, settings: StateSettings, *, may: Callable[[], bool] = lambda: True
     ) -> Manifest | None:
-        """Publish what `take` left in `folder`; None where nothing is new, or `may` no longer allows it.
+        """Publish the copy that `take` made in `folder`.
 
-        Raises CheckpointError.
+        Returns None when nothing is new, or when `may` returns False on the way. Raises CheckpointError.
         """
-        identity, marks = inside(folder, settings)
-        if identity is None or self._newest_offset() >= marks.next_offset:
+        identity, progress = inside(folder, settings)
+        if identity is None or self._newest_offset() >= progress.next_offset:
             return None
         before, self._hashed = self._hashed, {}
-        files = [self._hash(f, before) for f in sorted(folder.iterdir()) if not f.name.startswith(NOT_STATE)]
-        manifest = Manifest(identity, marks, time.time_ns() // 1_000_000, files)
+        files = [self._hash(f, before) for f in sorted(folder.iterdir()) if not f.name.startswith(NO_STATE_PREFIXES)]
+        manifest = Manifest(identity, progress, time.time_ns() // 1_000_000, files)
         try:
             self._fs.makedirs(f"{self._root}/files", exist_ok=True)
-            # Who prunes at this moment does not know yet that this checkpoint needs the files: look again at the end.
-            for _ in range(UPLOAD_ROUNDS):
+            # Another worker may prune files that it does not know this checkpoint needs: look again at the end.
+            for _ in range(MAX_UPLOAD_ROUNDS):
                 for file in (missing := self._missing(files)):
                     if not may():
                         return None
@@ -104,7 +107,9 @@ class CheckpointStore:
                 if not missing:
                     break
             else:
-                raise CheckpointError(f"files written to {self._url} are not there, or of another size, afterwards")
+                raise CheckpointError(
+                    f"files written to {self._url} are missing there, or have another size: check the artifact store"
+                )
             if not may():
                 return None
             self._fs.pipe_file(f"{self._root}/{_name(manifest)}", msgspec.json.encode(manifest))
@@ -113,7 +118,7 @@ class CheckpointStore:
         return manifest
 
     def usable(self) -> list[Manifest]:
-        """Complete checkpoints of this partition of this log, newest first. Raises CheckpointError."""
+        """The complete checkpoints of this log's partition, newest first. Raises CheckpointError."""
         found: list[Manifest] = []
         for name in reversed(self._names()):
             try:
@@ -126,10 +131,10 @@ class CheckpointStore:
         return found
 
     def restore(self, manifest: Manifest, path: Path) -> None:
-        """Download a checkpoint, verify every file by its hash, and put it at `path`, which does not exist yet.
+        """Download a checkpoint to `path`, which must not exist yet, and verify every file by its hash.
 
-        Raises CheckpointError; then nothing is at `path`, and a file of the artifact store that is not what its name
-        says is removed there, so that the next checkpoint uploads it anew.
+        Raises CheckpointError; nothing is at `path` then. A file with a wrong hash is removed from the artifact store,
+        so that the next checkpoint uploads it again.
         """
         partial = path.with_name(f"restoring-{path.name}")
         shutil.rmtree(partial, ignore_errors=True)
@@ -138,26 +143,26 @@ class CheckpointStore:
             for file in manifest.files:
                 target = partial / file.name
                 if target.parent != partial:
-                    raise CheckpointError(f"checkpoint {manifest.marks.next_offset} names a file {file.name!r}")
+                    raise CheckpointError(f"checkpoint {manifest.progress.next_offset} names a file {file.name!r}")
                 self._fs.get_file(f"{self._root}/files/{file.sha256}", str(target))
                 if (found := _sha256(target)) != file.sha256:
                     self._fs.rm_file(f"{self._root}/files/{file.sha256}")
                     raise CheckpointError(
-                        f"{file.name} of the checkpoint at offset {manifest.marks.next_offset} in {self._url} has "
+                        f"{file.name} of the checkpoint at offset {manifest.progress.next_offset} in {self._url} has "
                         f"sha256 {found[:12]}…, its manifest says {file.sha256[:12]}…"
                     )
             partial.rename(path)
         except OSError as error:
             raise CheckpointError(
-                f"cannot restore the checkpoint at offset {manifest.marks.next_offset} from {self._url}: {error}"
+                f"cannot restore the checkpoint at offset {manifest.progress.next_offset} from {self._url}: {error}"
             ) from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def prune(self, keep: int) -> int:
-        """Remove all but the newest `keep` checkpoints, then the files that none names; return how many went.
+        """Remove all but the newest `keep` checkpoints, then the files that none names; return how many were removed.
 
-        Those of another log or layout go as soon as there are `keep` of this one.
+        Checkpoints of another log or layout are removed once there are `keep` of this one.
         """
         mine = {_name(m) for m in self.usable()[:keep]}
         names = self._names()
@@ -172,11 +177,11 @@ class CheckpointStore:
         return len(gone)
 
     def remove(self, manifest: Manifest) -> None:
-        """Remove one checkpoint; its files go when next one is pruned."""
+        """Remove one checkpoint; the next `prune` removes its files."""
         self._fs.rm_file(f"{self._root}/{_name(manifest)}")
 
     def _newest_offset(self) -> int:
-        mine = (m.marks.next_offset for m in self.usable())
+        mine = (m.progress.next_offset for m in self.usable())
         return next(mine, -1)
 
     def _missing(self, files: list[CheckpointFile]) -> list[CheckpointFile]:
@@ -200,7 +205,7 @@ class CheckpointStore:
         return entries
 
     def _hash(self, file: Path, before: dict[tuple[str, int, int], str]) -> CheckpointFile:
-        """A file's hash; one that was hashed for the checkpoint before is known by its inode."""
+        """A file with its hash. The inode tells a file that was hashed for the last checkpoint."""
         about = file.stat()
         key = file.name, about.st_ino, about.st_mtime_ns
         known = self._hashed[key] = before.get(key) or _sha256(file)
@@ -208,14 +213,14 @@ class CheckpointStore:
 
 
 class _Named(msgspec.Struct):
-    """What a checkpoint of any layout names."""
+    """The files that a checkpoint of any layout names."""
 
     files: list[CheckpointFile]
 
 
 def inside(folder: Path, settings: StateSettings) -> tuple[Identity | None, Progress]:
-    """What a copy came to; the copy may be ahead of what was known when it was begun."""
-    copied = Partition(open_rocksdb(folder, settings, AccessType.read_only(False)), settings, folder)
+    """Identity and progress of a copied store; it may be ahead of the store when the copy began."""
+    copied = Partition(folder, settings, AccessType.read_only(False))
     try:
         return copied.identity, copied.read_progress()
     finally:
@@ -225,13 +230,13 @@ def inside(folder: Path, settings: StateSettings) -> tuple[Identity | None, Prog
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
+        while chunk := content.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def _name(manifest: Manifest) -> str:
-    return f"{manifest.marks.next_offset:020d}.json"
+    return f"{manifest.progress.next_offset:020d}.json"
 
 
 def _last(name: str) -> str:

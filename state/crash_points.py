@@ -1,9 +1,9 @@
-"""The numbered steps of an event's path (`stream/worker/pipeline.py` lists them), as a place where a crash can be had.
+"""Crash points: the numbered steps of an event's path, which `stream/worker/pipeline.py` lists.
 
-A promise about what a crash after step n does is only worth something when a process died there: tests put their own
-`reached` in place of this one and end the process in it. In production it does nothing.
+Tests replace `reached` by a function that kills the process, and so prove what a crash after each step leaves behind.
+In production it does nothing.
 """
 
 
-def reached(step: int) -> None:
-    """The step is done."""
+def reached(point: int) -> None:
+    """The step with this number is done."""

@@ -1,173 +1,183 @@
-"""What is left to do after a user's state was erased: the journal, the tombstone, and the bytes themselves.
+"""The rest of the work after a user's state was erased: the journal, the tombstone, and the bytes in the files.
 
-The state is erased at once, with the forget event. An `Erasure` stands in the store until the journal's chunks of the
-user's days were written anew, a few between two batches, and a tombstone was sent for the user's recommendation. Then
-compaction rewrites the files, so that the bytes are gone too.
+The state is erased at once, with the forget event. An `Erasure` stays in the store until two things are done: the
+journal's chunks of the user's days are rewritten, a few between two batches, and a tombstone for the user's
+recommendation is sent. Then compaction rewrites the files, so that the bytes are gone too.
+
+Each erasure has a record of its own. One list of all would be rewritten with every change of it, and thousands of
+forgets in one batch would take the square of their number.
 """
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import msgspec
 from rocksdict import BottommostLevelCompaction, CompactOptions, Rdict, WriteBatch
 
 from state.journal import Journal
 from state.partition import KEY
-from state.rocksdb import rocksdb
+from state.rocksdb import Database, state_errors
 
-CHUNKS_AT_ONCE = 200
+MAX_CHUNKS_PER_SWEEP = 200
 
-ERASING = b"erasing/"
-"""What is still to do for one user stands behind this and the user's key."""
-BEFORE_EACH_HAD_ITS_OWN = b"erasing"
-"""Where a list of all stood."""
+ERASING_PREFIX = b"erasing/"
+"""With the user's key behind it, the key of one erasure."""
+OLD_ERASING_LIST = b"erasing"
+"""The key under which earlier versions kept a list of all erasures."""
 COMPACTING = b"compacting"
+"""The key that is there while the files are to be rewritten."""
 
 _compactions = ThreadPoolExecutor(1, "compaction")
-"""One store after the other is rewritten: each wants the disk for itself."""
+"""One store is rewritten at a time: each needs the whole disk."""
 
 
 class Erasure(msgspec.Struct):
-    """A user to be forgotten, and what is still to do."""
+    """A forgotten user, and the work that is left."""
 
     user: int
     id: str
     offset: int
-    """Of the forget event: what comes after it is a new beginning."""
+    """Logical offset of the forget event. Later events of the user are not erased."""
     days: list[int]
-    """Of event time, in which the journal may name the user; none once it does not."""
-    told: bool = False
-    """Whether the recommendation of before was taken back: by a tombstone, or by one to who came back since."""
+    """Days of event time in which the journal may name the user; empty once it does not."""
+    tombstone_sent: bool = msgspec.field(name="told", default=False)
+    """Whether the last recommendation is taken back: by a tombstone, or by a newer one to a user who came back."""
 
 
 class Erasures:
-    """The erasures of one store that are not finished."""
+    """The unfinished erasures of one store."""
 
-    def __init__(self, db: Rdict, columns: dict[str, Any], journal: Journal, path: Path) -> None:
-        """Of the store at `path`, whose `columns` are emptied when it closes."""
-        self._db, self._columns, self._journal, self._path = db, columns, journal, path
-        # Thousands may be open, and who is untold or unswept is asked with every batch.
-        self._open = {e.user: e for e in unfinished(db)}
+    def __init__(self, database: Database, journal: Journal) -> None:
+        self._database, self._journal = database, journal
+        # There may be thousands, and every batch asks for those without a tombstone and those to sweep.
+        self._open = {e.user: e for e in read_erasures(database.default)}
         self._unswept = {user: e for user, e in self._open.items() if e.days}
-        self._untold = {user: e for user, e in self._open.items() if not e.told}
+        self._without_tombstone = {user: e for user, e in self._open.items() if not e.tombstone_sent}
         self._chunks: Iterator[bytes] | None = None
-        self._compaction_due = db.get(COMPACTING) is not None
+        self._compaction_due = database.default.get(COMPACTING) is not None
         self._compaction: Future[None] | None = None
 
     def begin(self, user: int, name: str, offset: int, days: list[int], write: WriteBatch) -> None:
-        """A user's state is erased with this write; the journal may name the user in chunks of these days."""
+        """This write erases a user's state; the journal may name the user in chunks of these days."""
         if (known := self._open.get(user)) is not None:
-            self._chunks = None  # of the days known until now, perhaps of this very user
+            self._chunks = None  # it may iterate over the days known so far of this user
         erasure = Erasure(user, name, offset, sorted({*days, *(known.days if known else [])}))
-        self._open[user] = self._untold[user] = erasure
+        self._open[user] = self._without_tombstone[user] = erasure
         if erasure.days:
             self._unswept[user] = erasure
         self._put(erasure, write)
 
     @property
     def users(self) -> list[int]:
-        """Who is being forgotten."""
+        """Users whose erasure is unfinished."""
         return list(self._open)
 
-    def untold(self) -> list[Erasure]:
-        """Erased users whose last recommendation still stands in the topic."""
-        return list(self._untold.values())
+    @property
+    def compacting(self) -> bool:
+        """Whether a thread is rewriting the files."""
+        return self._compaction is not None
 
-    def told(self, users: Collection[int], write: WriteBatch) -> None:
-        """The last recommendation of these users, of whom many were never forgotten, is not that of before any more."""
-        for erasure in [self._untold.pop(user) for user in users if user in self._untold] if self._untold else ():
-            erasure.told = True
-            self._put(erasure, write)
+    def without_tombstone(self) -> list[Erasure]:
+        """Erased users whose last recommendation is still in the topic."""
+        return list(self._without_tombstone.values())
+
+    def record_tombstones(self, users: Collection[int], write: WriteBatch) -> None:
+        """The last recommendation of these users is a tombstone or a newer one. Most were never forgotten."""
+        if not self._without_tombstone:
+            return
+        for user in users:
+            erasure = self._without_tombstone.pop(user, None)
+            if erasure is not None:
+                erasure.tombstone_sent = True
+                self._put(erasure, write)
 
     def sweep(self) -> None:
-        """Do a little of what is left to do; to be called now and then.
+        """Do a little of the work that is left. The worker calls it between batches.
 
-        The rewriting of the files takes as long as the store is large, and happens in a thread of its own.
+        Rewriting the files takes as long as the store is large, so it runs in a thread.
         """
         if self._compaction is not None:
             if not self._compaction.done():
                 return
-            compaction, self._compaction = self._compaction, None
-            with rocksdb("write", self._path):
-                compaction.result()
-                self._db.delete(COMPACTING)
-                self._db.flush()  # begins a new list of files, without the first and last keys of those that are gone
-                self._db.put(b"marks", self._db.get(b"marks"))  # a secondary looks again only at a new write
-            self._compaction_due = False
+            self._finish_compaction(self._compaction)
         if self._unswept:
             self._sweep_journal()
-        elif self._open and not self._untold:
+        elif self._open and not self._without_tombstone:
             write = WriteBatch(raw_mode=True)
             for user in self._open:
-                write.delete(ERASING + KEY.pack(user))
-            write.delete(BEFORE_EACH_HAD_ITS_OWN)
+                write.delete(ERASING_PREFIX + KEY.pack(user))
+            write.delete(OLD_ERASING_LIST)
             self._open = {}
             write.put(COMPACTING, b"")
-            self._write(write)
+            self._database.write(write)
             self._compaction_due = True
         elif self._compaction_due:
             self._compaction = _compactions.submit(self._compact)
 
     def close(self) -> None:
-        """Let go of the store; what rewriting it needs begins anew when it is opened."""
+        """Let go of the database. A compaction is cancelled; it begins again when the store is opened."""
         self._chunks = None
-        # Kept, one that was broken off would hold its frame, and that a column: the store would stay locked.
+        # A cancelled compaction keeps its frame, and the frame a column family: the directory would stay locked.
         compaction, self._compaction = self._compaction, None
         if compaction is not None and not compaction.cancel():
-            self._db.cancel_all_background(True)
-            if (broken_off := compaction.exception()) is not None:
-                broken_off.__traceback__ = None  # the thread may hold it a moment longer, and it the frame
+            self._database.default.cancel_all_background(True)
+            if (error := compaction.exception()) is not None:
+                error.__traceback__ = None  # the thread may keep the error, and so the frame, a moment longer
 
     def _sweep_journal(self) -> None:
-        """Write some of the journal's chunks without their users; an erasure has no days once there are no more."""
-        left = CHUNKS_AT_ONCE
+        """Rewrite some of the journal's chunks without their users; an erasure has no days when none is left."""
+        left = MAX_CHUNKS_PER_SWEEP
         while left > 0 and self._unswept:
             erasure = next(iter(self._unswept.values()))
-            self._chunks = self._chunks or self._days_of(erasure)
+            self._chunks = self._chunks or self._chunks_of(erasure)
             write, seen = WriteBatch(raw_mode=True), 0
-            with rocksdb("read", self._path):
+            with state_errors("read", self._database.path):
                 for key in islice(self._chunks, left):
                     seen += 1
                     self._journal.forget(erasure.user, erasure.offset, key, write)
             if seen < left:
                 self._chunks, erasure.days = None, []
                 self._put(erasure, write)
-            # One user after the other: two of them may stand in one chunk, and a batch does not read its own writes.
-            self._write(write)
+            # A WriteBatch does not see its own writes, and two users may be in one chunk: each user has one of its own.
+            self._database.write(write)
             if not erasure.days:
                 del self._unswept[erasure.user]
             left -= seen + 1
 
-    def _days_of(self, erasure: Erasure) -> Iterator[bytes]:
-        """The chunks in which the user may be named."""
+    def _chunks_of(self, erasure: Erasure) -> Iterator[bytes]:
+        """Keys of the chunks that may name the user."""
         for day in list(erasure.days):
             yield from self._journal.chunks(day, day)
 
     def _compact(self) -> None:
-        """Rewrite the files, so that of what was deleted no byte is left."""
-        wholly = CompactOptions()
-        wholly.set_bottommost_level_compaction(BottommostLevelCompaction.force())  # else a file is only moved down
-        for column in (self._db, *self._columns.values()):
+        """Rewrite the files, so that no byte of deleted records is left."""
+        options = CompactOptions()
+        options.set_bottommost_level_compaction(BottommostLevelCompaction.force())  # else a file is only moved down
+        for column in self._database.families():
             column.flush()
-            column.compact_range(None, None, wholly)
+            column.compact_range(None, None, options)
 
-    def _write(self, write: WriteBatch) -> None:
-        with rocksdb("write", self._path):
-            self._db.write(write)
+    def _finish_compaction(self, compaction: Future[None]) -> None:
+        self._compaction = None
+        with state_errors("write", self._database.path):
+            compaction.result()
+            default = self._database.default
+            default.delete(COMPACTING)
+            default.flush()  # begins a new list of files, without the first and last keys of the deleted ones
+            default.put(b"marks", default.get(b"marks"))  # a secondary looks again only after a new write
+        self._compaction_due = False
 
     def _put(self, erasure: Erasure, write: WriteBatch) -> None:
-        write.put(ERASING + KEY.pack(erasure.user), msgspec.json.encode(erasure))
+        write.put(ERASING_PREFIX + KEY.pack(erasure.user), msgspec.json.encode(erasure))
 
 
-def unfinished(db: Rdict) -> list[Erasure]:
-    """What a store has still to do for users who are to be forgotten."""
-    found = msgspec.json.decode(db.get(BEFORE_EACH_HAD_ITS_OWN) or b"[]", type=list[Erasure])
-    it = db.iter()
-    it.seek(ERASING)
-    while it.valid() and it.key().startswith(ERASING):
+def read_erasures(default: Rdict) -> list[Erasure]:
+    """The unfinished erasures in a store's default column family."""
+    found = msgspec.json.decode(default.get(OLD_ERASING_LIST) or b"[]", type=list[Erasure])
+    it = default.iter()
+    it.seek(ERASING_PREFIX)
+    while it.valid() and it.key().startswith(ERASING_PREFIX):
         found.append(msgspec.json.decode(it.value(), type=Erasure))
         it.next()
     it.status()

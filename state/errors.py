@@ -1,36 +1,36 @@
-"""What can be wrong with a store.
+"""Errors of a store. Each message says what is wrong, with its value, and what mends it.
 
 StateError
-├── StoreInUse       another process owns the directory
+├── StoreInUse       another process has the directory open
 ├── WrongLog         built from another cluster, topic or partition, or beyond the end of this log
-├── WrongLayout      built with other settings than these
-├── Repartitioned    the topic has another number of partitions than when the store was built
+├── WrongLayout      its records have another layout: other settings, or another version
+├── Repartitioned    the topic had another number of partitions when the store was built
 └── StoreFault       RocksDB cannot open, read or write it
-    ├── StoreUnreadable  its files are damaged, and a rebuild mends that
-    └── StoreBlocked     the machine stands in the way (disk full, no permission, open files): the store is sound
+    ├── StoreUnreadable  its files are damaged; a rebuild mends that
+    └── StoreBlocked     the store is sound, but the disk is full, a permission is missing or the like
 """
 
 from pathlib import Path
 
 
 class StateError(Exception):
-    """The state cannot be used as asked; the message says why and how to mend it."""
+    """The state cannot be used as asked. The message says why and what mends it."""
 
 
 class StoreInUse(StateError):
-    """Another process owns the directory."""
+    """Another process has the store's directory open."""
 
 
 class WrongLog(StateError):
-    """The store was built from another log than the one at hand."""
+    """The store was built from another log, so its offsets mean nothing in this one."""
 
 
 class WrongLayout(StateError):
-    """The store was built with settings that fix another layout on disk."""
+    """The store's records have a layout that this version with these settings cannot read."""
 
 
 class Repartitioned(StateError):
-    """The topic has another number of partitions now: users' clicks arrive elsewhere than their history."""
+    """The topic has another number of partitions now: users' clicks arrive in other partitions than their history."""
 
 
 class StoreFault(StateError):
@@ -42,8 +42,8 @@ class StoreFault(StateError):
 
 
 class StoreUnreadable(StoreFault):
-    """The store's files are damaged: a rebuild mends that."""
+    """The store's files are damaged. A rebuild mends that."""
 
 
 class StoreBlocked(StoreFault):
-    """The machine, not the store, stands in the way; it can be used again once that is mended."""
+    """The store is sound, but its files cannot be used: the disk is full, a permission is missing or the like."""

@@ -1,4 +1,6 @@
-"""Events as the state sees them: fixed-width records, ids as 64-bit hashes."""
+"""Events in the state: fixed-width records, with 64-bit hashes for ids.
+
+`make_events` and `make_batch` are the only places that build them, field by field."""
 
 from typing import NamedTuple
 
@@ -7,7 +9,7 @@ import numpy.typing as npt
 import xxhash
 
 EVENT = np.dtype([("user", "<u8"), ("item", "<u8"), ("ts", "<i8"), ("offset", "<i8"), ("kind", "<u2")])
-"""One event: hashes of user and item, event time in ms, offset in its partition's log, code of its kind."""
+"""One event: hashes of user and item, event time in ms, logical offset in its partition, code of its kind."""
 
 Ids = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
@@ -16,7 +18,7 @@ Records = npt.NDArray[np.void]
 
 
 def hash_id(identifier: str | bytes) -> int:
-    """The 64-bit hash of a user or item id; never 0, which means "empty" in every record.
+    """The 64-bit hash of a user or item id. Never 0, because 0 means "empty" in records.
 
     >>> hash_id("milk") == hash_id(b"milk")
     True
@@ -27,7 +29,7 @@ def hash_id(identifier: str | bytes) -> int:
 
 
 def hash_ids(identifiers: list[bytes]) -> Ids:
-    """Hashes of many ids at once, in their order."""
+    """Hashes of many ids, in their order."""
     digest = xxhash.xxh3_64_intdigest
     hashes = np.fromiter(map(digest, identifiers), np.uint64, len(identifiers))
     hashes[hashes == 0] = 1
@@ -35,7 +37,7 @@ def hash_ids(identifiers: list[bytes]) -> Ids:
 
 
 def packed_keys(hashes: Ids) -> list[bytes]:
-    """Big-endian keys of hashes.
+    """The big-endian keys of hashes, so that RocksDB's order is theirs.
 
     >>> packed_keys(np.array([1], np.uint64))
     [b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01']
@@ -44,8 +46,27 @@ def packed_keys(hashes: Ids) -> list[bytes]:
     return [packed[at : at + 8] for at in range(0, len(packed), 8)]
 
 
+def make_events(
+    user: npt.ArrayLike,
+    item: npt.ArrayLike,
+    *,
+    ts: npt.ArrayLike = 0,
+    offset: npt.ArrayLike = 0,
+    kind: npt.ArrayLike = 0,
+) -> Records:
+    """EVENT records from columns; a single number fills its column. `user` must be a column.
+
+    >>> make_events([7, 7], [1, 2], ts=10, offset=[0, 1]).tolist()
+    [(7, 1, 10, 0, 0), (7, 2, 10, 1, 0)]
+    """
+    events = np.zeros(len(user), EVENT)  # type: ignore[arg-type]
+    events["user"], events["item"] = user, item
+    events["ts"], events["offset"], events["kind"] = ts, offset, kind
+    return events
+
+
 class EventBatch(NamedTuple):
-    """Valid events of one partition in log order, with their ids for the dictionary."""
+    """Valid events of one partition in log order, with the ids of their users and items."""
 
     events: Records
     """EVENT records, ascending offsets."""
@@ -65,3 +86,20 @@ class EventBatch(NamedTuple):
             [self.items[r] for r in at],
             {new: self.ids[old] for new, old in enumerate(at) if old in self.ids},
         )
+
+
+def make_batch(
+    users: list[bytes],
+    items: list[bytes],
+    *,
+    ts: npt.ArrayLike,
+    offset: npt.ArrayLike,
+    kind: npt.ArrayLike = 0,
+    ids: dict[int, bytes] | None = None,
+) -> EventBatch:
+    """A batch from the ids of its users and items, which are hashed, and columns as in `make_events`.
+
+    `ids` are de-duplication ids by row.
+    """
+    events = make_events(hash_ids(users), hash_ids(items), ts=ts, offset=offset, kind=kind)
+    return EventBatch(events, users, items, ids or {})

@@ -1,4 +1,7 @@
-"""What a store was built from and with: a log of another identity, or another layout, is never read as its own."""
+"""The identity of a store: the log it was built from, and the layout of its records.
+
+A store of another log or layout is refused, never read as if it were the right one.
+"""
 
 from pathlib import Path
 
@@ -7,9 +10,9 @@ import msgspec
 from state.errors import Repartitioned, WrongLayout, WrongLog
 
 LAYOUT = 2
-"""Of the records on disk; another number is another layout."""
+"""Version of the records on disk that this code writes."""
 FIRST_LAYOUT = 1
-"""Of stores that do not say theirs."""
+"""Version of stores whose identity does not name one."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -19,42 +22,44 @@ class Identity(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     partitions: int
-    """Of the topic: with another number, users' clicks arrive elsewhere than their history."""
+    """Partitions of the topic. With another number, users' clicks arrive in other partitions than their history."""
     sequence_events: int
     neighbours_per_item: int
     topic_id: str = ""
-    """What the cluster calls this topic and no other of the same name; empty where it cannot be known."""
+    """The id of the topic in its cluster; a topic recreated under its name has another. Empty where it is unknown."""
     layout: int = LAYOUT
-    """Of the records on disk."""
+    """Version of the records on disk."""
 
 
 def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> None:
-    """Raise WrongLog or WrongLayout where a store was built from, or with, something else."""
+    """Check that the store at `path` is of the wanted log and layout. Raises WrongLog, WrongLayout or Repartitioned."""
     if stored is None:
         return
     if stored.layout != wanted.layout:
         raise WrongLayout(
-            f"{path} was written by another version of anabranch (layout {stored.layout} on disk, this one writes "
-            f"{wanted.layout}) and cannot be read: remove the directory to rebuild it from the log, or run that version"
+            f"{path} was written by another version of anabranch: it has layout {stored.layout}, this version reads "
+            f"layout {wanted.layout}. Remove the directory to rebuild the state from the log, or run that version"
         )
     for key in ("sequence_events", "neighbours_per_item"):
         was, now = getattr(stored, key), getattr(wanted, key)
         if was != now:
             raise WrongLayout(
-                f"{path} was built with state.{key} = {was}, the configuration says {now}: records of the one "
-                f"cannot be read as the other. Set it back to {was}, or rebuild with `anabranch replay --from earliest`"
+                f"{path} was built with state.{key} = {was}, but the configuration has {now}. The setting fixes the "
+                f"size of the records on disk, so they cannot be read. Set it back to {was}, or rebuild the state with "
+                f"`anabranch replay --from earliest`"
             )
     for key in ("topic", "partition", "cluster", "topic_id"):
         was, now = getattr(stored, key), getattr(wanted, key)
         if was != now and not (key == "topic_id" and "" in (was, now)):
-            recreated = " (the topic was deleted and made again)" if key == "topic_id" else ""
+            recreated = " (the topic was deleted and created again)" if key == "topic_id" else ""
             raise WrongLog(
-                f"{path} was built from {key} {was!r}, this is {key} {now!r}{recreated}: its offsets mean nothing here"
+                f"{path} was built from {key} {was!r}, but this is {key} {now!r}{recreated}, so its offsets mean "
+                f"nothing in this log and the state must be rebuilt from it"
             )
     if stored.partitions != wanted.partitions:
         raise Repartitioned(
             f"the topic {wanted.topic!r} had {stored.partitions} partitions when {path} was built and has "
-            f"{wanted.partitions} now: users' clicks arrive in other partitions than their history. Give them a new "
-            f"topic with {wanted.partitions} partitions, written anew by user (topics.clicks names it), or begin again "
-            f"from what the log holds: `anabranch replay --from earliest`"
+            f"{wanted.partitions} now, so users' clicks arrive in other partitions than their history. Either write "
+            f"all clicks by user to a new topic with {wanted.partitions} partitions and name it in topics.clicks, or "
+            f"rebuild the state from the clicks in the log: `anabranch replay --from earliest`"
         )

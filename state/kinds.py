@@ -1,8 +1,8 @@
-"""Event kinds as columns: the code that stands for a kind on disk, and what each code means to the configuration.
+"""Event kinds as columns: the code of each kind on disk, and what a code means in the configuration.
 
-A code is a function of the kind's name alone: its place among the built-in ones, or a hash of it. So a store, a
-checkpoint and another machine agree without a table of their own, and no later configuration takes one for another. A
-kind that is no longer configured stays in the graph under its code, and counts for nothing.
+A code is a function of the kind's name: its place among the built-in kinds, or a hash. Stores, checkpoints and other
+machines agree on it without a table, and no later configuration can confuse two kinds. A kind that is no longer
+configured stays in the graph under its code and counts for nothing.
 """
 
 from collections.abc import Mapping
@@ -15,42 +15,47 @@ import xxhash
 from state.events import Records
 from state.settings import KINDS, Kind, StateSettings
 
-CODES = 1 << 16
-OWN_CODES_FROM = 64
+CODE_COUNT = 1 << 16
+"""Codes that two bytes hold."""
+FIRST_CUSTOM_CODE = 64
+"""Lower codes are kept for built-in kinds."""
 
 Mask = npt.NDArray[np.bool_]
 
 
 def code_of(name: str) -> int:
-    """The code of a kind, for ever.
+    """The code of a kind. It never changes.
 
     >>> code_of("click"), code_of("purchase")
     (0, 3)
     """
     if name in KINDS:
         return list(KINDS).index(name)
-    return OWN_CODES_FROM + xxhash.xxh3_64_intdigest(name.encode()) % (CODES - OWN_CODES_FROM)
+    return FIRST_CUSTOM_CODE + xxhash.xxh3_64_intdigest(name.encode()) % (CODE_COUNT - FIRST_CUSTOM_CODE)
 
 
 class Kinds:
-    """The configured kinds, to be looked up by a whole column of codes."""
+    """The configured kinds, for lookups by a whole column of codes."""
 
     def __init__(self, kinds: Mapping[str, Kind]) -> None:
-        """Raises ValueError where two kinds would be the same on disk."""
+        """Raises ValueError when two kinds have the same code on disk."""
         self.codes = {name: code_of(name) for name in kinds}
-        """Code by name."""
+        """Codes by name."""
         self._names = {code: name for name, code in self.codes.items()}
         for name, code in self.codes.items():
             if self._names[code] != name:
-                raise ValueError(f"the kinds {name!r} and {self._names[code]!r} have the same code on disk: rename one")
-        role = np.full(CODES, "", "U8")
-        self.weight = np.zeros(CODES, np.float32)
-        """What a positive event counts for, by code; 0 for every other kind."""
+                raise ValueError(
+                    f"the kinds {name!r} and {self._names[code]!r} have the same code {code} on disk, so the store "
+                    f"could not tell them apart: rename one of them in state.kinds"
+                )
+        role = np.full(CODE_COUNT, "", "U8")
+        self.weight = np.zeros(CODE_COUNT, np.float32)
+        """[CODE_COUNT] weight of a positive event by code; 0 for every other kind."""
         for name, kind in kinds.items():
             role[self.codes[name]] = kind.role
             self.weight[self.codes[name]] = kind.weight if kind.role == "positive" else 0.0
         self.counts: Mask = self.weight > 0
-        """Whether an event of this code is one to learn from, unless it was undone."""
+        """[CODE_COUNT] whether an event of this code counts unless it was undone."""
         self.negative: Mask = role == "negative"
         self.undo: Mask = role == "undo"
         self.forget: Mask = role == "forget"
@@ -59,31 +64,36 @@ class Kinds:
         """The kind's name; its code where no such kind is configured."""
         return self._names.get(code, f"#{code}")
 
-    def standing(self, steps: Records) -> Mask:
-        """Which of one node's steps stand: not undone later, and no undoing themselves.
+    def not_undone(self, steps: Records) -> Mask:
+        """Which of one node's steps were not undone later; an undo itself is never one of them.
 
-        An undo takes back the newest step of the same item before it that still stands.
+        An undo takes back the newest earlier step of the same item that is not undone yet.
         """
-        stands: Mask = ~self.undo[steps["kind"]]
-        undone = np.flatnonzero(~stands)
-        if not len(undone):
-            return stands
-        waiting: dict[int, list[int]] = {item: [] for item in steps["item"][undone].tolist()}
-        for place, (item, is_step) in enumerate(zip(steps["item"].tolist(), stands.tolist(), strict=True)):
-            if item not in waiting:
+        remaining: Mask = ~self.undo[steps["kind"]]
+        undos = np.flatnonzero(~remaining)
+        if not len(undos):
+            return remaining
+        stacks: dict[int, list[int]] = {item: [] for item in steps["item"][undos].tolist()}
+        for row, (item, is_step) in enumerate(zip(steps["item"].tolist(), remaining.tolist(), strict=True)):
+            if item not in stacks:
                 continue
             if is_step:
-                waiting[item].append(place)
-            elif waiting[item]:
-                stands[waiting[item].pop()] = False
-        return stands
+                stacks[item].append(row)
+            elif stacks[item]:
+                remaining[stacks[item].pop()] = False
+        return remaining
+
+    def counting(self, steps: Records) -> Mask:
+        """Which of one node's steps count: of a positive kind with a weight, and not undone."""
+        counting: Mask = self.not_undone(steps) & self.counts[steps["kind"]]
+        return counting
 
 
 def kinds_of(settings: StateSettings) -> Kinds:
-    """The settings' kinds, made once."""
-    return _made(tuple(settings.kinds.items()))
+    """The kinds of these settings, cached."""
+    return _cached(tuple(settings.kinds.items()))
 
 
 @lru_cache(maxsize=8)
-def _made(kinds: tuple[tuple[str, Kind], ...]) -> Kinds:
+def _cached(kinds: tuple[tuple[str, Kind], ...]) -> Kinds:
     return Kinds(dict(kinds))

@@ -1,4 +1,4 @@
-"""Reading one partition's state, whether this process writes it or only looks on.
+"""Reading one partition's state, in the worker that writes it and in processes that only look.
 
 Column families, users and items by their hash, all keys big-endian so that RocksDB's order is theirs:
 
@@ -14,16 +14,17 @@ Column families, users and items by their hash, all keys big-endian so that Rock
     ids                "u" or "i", hash        -> the id's bytes
     seen               generation, id digest   -> nothing; de-duplication
     recommended        user                    -> the last recommendation message sent
+
+"marks" is the key of `Progress` (`state/progress.py`).
 """
 
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from rocksdict import ColumnFamily, Rdict
+from rocksdict import AccessType
 
 from state.errors import StateError
 from state.events import Ids, Records, packed_keys
@@ -32,106 +33,114 @@ from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
 from state.kinds import kinds_of
 from state.progress import Progress
-from state.rocksdb import COLUMNS, rocksdb
+from state.rocksdb import Database, state_errors
 from state.sequences import STEP, Sequences, positives, unpack, where
 from state.settings import StateSettings
 from state.timeline import ALL_TIME, Timelines
 
 EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
+"""One event of an item: user hash, event time in ms, code of the kind."""
 HIDDEN = np.dtype([("item", "<u8"), ("ts", "<i8")])
-FAINT_HALF_LIVES = 20
-FOLLOWING = 64
-"""Steps of a user that are read to find what followed one of them, and whether it was undone."""
-EDGES_AT_HAND = 32
-"""Newest edges of an item that are kept in one record, at least."""
+"""An item that a user does not want to see, and the event time, ms, since when."""
 POPULAR = np.dtype([("item", "<u8"), ("score", "<f8")])
 """`score` = log2(popularity) + time in half-lives: it orders items rightly at any later time without decay."""
+HEAD_EDGES = 32
+"""Newest edges of an item in its head record, at least."""
+FAINT_HALF_LIVES = 20
+"""An event this many half-lives old counts for less than a millionth."""
+MAX_FOLLOWING_STEPS = 64
+"""Steps of a user read to find what followed one of them, and whether it was undone."""
 
 KEY = struct.Struct(">Q")
+"""The key of a user or item."""
 
 
 class Partition:
     """Read access to one partition's store."""
 
-    def __init__(self, db: Rdict, settings: StateSettings, path: Path) -> None:
+    def __init__(self, path: Path, settings: StateSettings, access: AccessType | None = None) -> None:
+        """Open the store at `path`. Raises a StateError."""
         self.path = path
-        self._db = db
-        self._settings = settings
-        self._row = row_dtype(settings.neighbours_per_item)
-        self._column: dict[str, Any] = {name: db.get_column_family(name) for name in COLUMNS}
-        self._handle: dict[str, ColumnFamily] = {name: db.get_column_family_handle(name) for name in COLUMNS}
-        stores = self._column, self._handle
-        self.users = Timelines(*stores, "sequences", "sequence_leaves", STEP, settings.sequence_events)
-        self.items = Timelines(*stores, "edges", "edge_leaves", EDGE, EDGES_AT_HAND)
-        self._journal = Journal(*stores)
+        self.settings = settings
         self.kinds = kinds_of(settings)
+        self.database = Database(path, settings, access)
+        self.users = Timelines(self.database, "sequences", "sequence_leaves", STEP, settings.sequence_events)
+        """Each user's steps: one direction of the graph."""
+        self.items = Timelines(self.database, "edges", "edge_leaves", EDGE, HEAD_EDGES)
+        """Each item's edges: the other direction."""
+        self.events = Journal(self.database)
+        """Every applied event in order of arrival."""
+        self._row = row_dtype(settings.neighbours_per_item)
 
     @property
     def identity(self) -> Identity | None:
         """The log the store was built from; None before its first batch."""
-        value = self._value(b"identity")
+        value = self.database.get(b"identity")
         if value is None:
             return None
         return msgspec.convert({"layout": FIRST_LAYOUT} | msgspec.json.decode(value), Identity)
 
     def read_progress(self) -> Progress:
         """How far the state has come."""
-        value = self._value(b"marks")
+        value = self.database.get(b"marks")
         return msgspec.json.decode(value, type=Progress) if value else Progress()
 
     def prequential(self) -> bytes:
         """The prequential counts as the worker wrote them; empty before the first test."""
-        return self._value(b"prequential") or b""
+        return self.database.get(b"prequential") or b""
 
     def answered(self) -> int:
-        """Every event before this logical offset has had its recommendation."""
-        value = self._value(b"answered")
+        """The logical offset before which every event has had its recommendation."""
+        value = self.database.get(b"answered")
         return KEY.unpack(value)[0] if value else 0
 
     @property
     def erasing(self) -> bool:
-        """Whether users are being forgotten whose bytes are not gone yet."""
-        with rocksdb("read", self.path):
-            it = self._db.iter()
+        """Whether bytes of forgotten users are still in the files."""
+        with state_errors("read", self.path):
+            it = self.database.default.iter()
             it.seek(b"erasing")
             return (it.valid() and it.key().startswith(b"erasing")) or self.compacting
 
     @property
     def compacting(self) -> bool:
         """Whether the files are to be rewritten."""
-        return self._value(b"compacting") is not None
+        return self.database.get(b"compacting") is not None
 
     def popular(self) -> Records:
         """POPULAR records, most popular first."""
-        return np.frombuffer(self._value(b"popular") or b"", POPULAR)
+        return np.frombuffer(self.database.get(b"popular") or b"", POPULAR)
 
     def horizon(self) -> int:
-        """Event time, ms, before which everything has expired, also where it still lies on disk."""
-        return self.read_progress().horizon(self._settings)
+        """Event time, ms, before which everything has expired, even where it is still on disk."""
+        return self.read_progress().horizon(self.settings)
 
     def sequences(self, users: Ids) -> Sequences:
-        """The users' newest steps, whatever their kind, in the order asked for; empty for a user without events."""
-        limit = self._settings.sequence_events * STEP.itemsize
-        with rocksdb("read", self.path):
+        """The users' newest steps of every kind, in the order asked for; empty for a user without events."""
+        limit = self.settings.sequence_events * STEP.itemsize
+        with state_errors("read", self.path):
             heads = self.users.heads(users)
         found = unpack(users, [head[-limit:] if head else None for head in heads])
         alive = found.steps["ts"] >= self.horizon()
         return found if alive.all() else where(found, alive)
 
     def positives(self, users: Ids) -> Sequences:
-        """What is learned from and recommended by: the users' newest steps of a positive kind that were not undone."""
+        """The steps to learn from and recommend by: the newest of a positive kind that were not undone."""
         return positives(self.sequences(users), self.kinds)
+
+    def hidden_records(self, users: Ids) -> list[Records]:
+        """Each user's HIDDEN records, also those that have expired."""
+        return [np.frombuffer(value or b"", HIDDEN) for value in self.database.get_many("hidden", packed_keys(users))]
 
     def hidden(self, users: Ids) -> list[Ids]:
         """Items that each user does not want to see."""
         horizon = self.horizon()
-        hidden = [np.frombuffer(value or b"", HIDDEN) for value in self._get("hidden", users)]
-        return [h["item"][h["ts"] >= horizon] for h in hidden]
+        return [hidden["item"][hidden["ts"] >= horizon] for hidden in self.hidden_records(users)]
 
     def row_records(self, items: Ids) -> Records:
         """Packed rows of the item-item graph, writable, in the order asked for; zeros for an unknown item."""
         empty = bytes(self._row.itemsize)
-        values = self._get("rows", items)
+        values = self.database.get_many("rows", packed_keys(items))
         return np.frombuffer(bytearray().join([v or empty for v in values]), self._row)
 
     def rows(self, items: Ids) -> Rows:
@@ -139,100 +148,81 @@ class Partition:
         return as_rows(self.row_records(items))
 
     def degree(self, item: int, t: int = ALL_TIME) -> int:
-        """Edges of an item before a time, of whatever kind; counted by the keys of its leaves."""
-        with rocksdb("read", self.path):
+        """Edges of an item before a time, of every kind; counted by the keys of its leaves."""
+        with state_errors("read", self.path):
             return self.items.count(item, self.horizon(), t)
 
     def popularity(self, item: int, t: int) -> float:
-        """What an item's events before t count for together, each halved for every half-life that it lies back.
+        """The sum of the weights of an item's events before t, each halved for every half-life of its age.
 
-        Read only as far back as a single event still counts for a millionth.
+        Events older than FAINT_HALF_LIVES are not read.
         """
-        half_life_ms = self._settings.popularity_half_life_s * 1000.0
-        with rocksdb("read", self.path):
+        half_life_ms = self.settings.popularity_half_life_s * 1000.0
+        with state_errors("read", self.path):
             edges = self.items.between(item, max(self.horizon(), t - int(FAINT_HALF_LIVES * half_life_ms)), t)
         return float((self.kinds.weight[edges["kind"]] * np.exp2((edges["ts"] - t) / half_life_ms)).sum())
 
     def transitions(self, item: int, t: int, limit: int) -> dict[int, float]:
-        """What followed an item before t, by the newest `limit` of its edges; weights as the item-item graph's."""
-        horizon, window = self.horizon(), self._settings.pair_window_events
-        said: dict[int, float] = {}
-        with rocksdb("read", self.path):
+        """Items that followed an item before t, from its newest `limit` edges; weights as in the item-item graph."""
+        horizon, window = self.horizon(), self.settings.pair_window_events
+        weights: dict[int, float] = {}
+        with state_errors("read", self.path):
             edges = self.items.before(item, t, limit, horizon)
             for user, ts in {(int(e["user"]), int(e["ts"])): None for e in edges}:
-                steps = self.users.after(user, ts - 1, FOLLOWING, t)
-                steps = steps[self.kinds.standing(steps) & self.kinds.counts[steps["kind"]]]
+                steps = self.users.after(user, ts - 1, MAX_FOLLOWING_STEPS, t)
+                steps = steps[self.kinds.counting(steps)]
                 for at in np.flatnonzero((steps["item"] == item) & (steps["ts"] == ts)).tolist():
                     for lag, after in enumerate(steps[at + 1 : at + 1 + window], 1):
                         weight = float(self.kinds.weight[steps["kind"][at]] * self.kinds.weight[after["kind"]]) / lag
                         age_s = (t - int(after["ts"])) / 1000.0
-                        faded = weight * 2.0 ** (-age_s / self._settings.pair_half_life_s)
-                        said[int(after["item"])] = said.get(int(after["item"]), 0.0) + faded
-        return said
+                        faded = weight * 2.0 ** (-age_s / self.settings.pair_half_life_s)
+                        weights[int(after["item"])] = weights.get(int(after["item"]), 0.0) + faded
+        return weights
 
     def edges(self, item: int, limit: int, before: int = ALL_TIME) -> Records:
         """The newest EDGEs of an item before a time, oldest first."""
-        with rocksdb("read", self.path):
+        with state_errors("read", self.path):
             return self.items.before(item, before, limit, self.horizon())
 
     def steps(self, user: int, limit: int, before: int = ALL_TIME) -> Records:
         """The newest STEPs of a user before a time, oldest first."""
-        with rocksdb("read", self.path):
+        with state_errors("read", self.path):
             return self.users.before(user, before, limit, self.horizon())
 
     def journal(self, start: int, end: int) -> Records:
         """Applied EVENTs with start <= offset < end, in arrival order; nothing older is read."""
-        with rocksdb("read", self.path):
-            return self._journal.read(start, end)
+        with state_errors("read", self.path):
+            return self.events.read(start, end)
 
     def window(self, start: int, end: int) -> Records:
         """Applied EVENTs with start < time <= end, in order of time; nothing of other days is read."""
-        with rocksdb("read", self.path):
-            return self._journal.window(max(start, self.horizon() - 1), end)
+        with state_errors("read", self.path):
+            return self.events.window(max(start, self.horizon() - 1), end)
 
     def user_ids(self, users: Ids) -> list[bytes | None]:
         """The ids behind user hashes."""
-        return self._names(b"u", users)
+        return self.database.get_many("ids", [b"u" + key for key in packed_keys(users)])
 
     def item_ids(self, items: Ids) -> list[bytes | None]:
         """The ids behind item hashes."""
-        return self._names(b"i", items)
+        return self.database.get_many("ids", [b"i" + key for key in packed_keys(items)])
 
     def recommended(self, user: int) -> bytes | None:
         """The last recommendation message sent for a user."""
-        with rocksdb("read", self.path):
-            value: bytes | None = self._column["recommended"].get(KEY.pack(user))
-        return value
+        return self.database.get_many("recommended", [KEY.pack(user)])[0]
 
     def all_items(self) -> Ids:
         """Hashes of every item in the graph, ascending."""
-        keys = list(self._column["rows"].keys())
+        keys = list(self.database.columns["rows"].keys())
         return np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)
 
     def some_users(self, count: int, seed: int) -> Ids:
         """Hashes of up to `count` users, drawn evenly."""
-        with rocksdb("read", self.path):
+        with state_errors("read", self.path):
             return self.users.some(count, seed)
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards."""
-        self._column.clear()
-        self._handle.clear()
-        # On a full disk it cannot flush, and says so; it is closed then all the same, and its log has what is missing.
-        with suppress(StateError), rocksdb("close", self.path):
-            self._db.close()
-
-    def _value(self, key: bytes) -> bytes | None:
-        with rocksdb("read", self.path):
-            value: bytes | None = self._db.get(key)
-        return value
-
-    def _get(self, column: str, hashes: Ids) -> list[bytes | None]:
-        with rocksdb("read", self.path):
-            found: list[bytes | None] = self._column[column].get(packed_keys(hashes))
-        return found
-
-    def _names(self, prefix: bytes, hashes: Ids) -> list[bytes | None]:
-        with rocksdb("read", self.path):
-            found: list[bytes | None] = self._column["ids"].get([prefix + key for key in packed_keys(hashes)])
-        return found
+        # On a full disk RocksDB cannot flush. It is closed all the same, and its write-ahead log has what is missing.
+        with suppress(StateError):
+            self.database.close()

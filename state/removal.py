@@ -1,7 +1,7 @@
-"""What leaves a store: steps behind the horizon, and everything of a user who is to be forgotten.
+"""Steps that leave a store: those behind the horizon, and all steps of a user who is to be forgotten.
 
-A removal is a WriteBatch of its own, its counts in the marks with it, and changes nothing that a batch of events relies
-on: after a crash between the two the removal is done, and the batch is read again.
+A removal is a WriteBatch of its own, together with its counts in the progress. It changes nothing that a batch of
+events relies on. After a crash between the two WriteBatches the removal is done, and the batch is read again.
 """
 
 from typing import NamedTuple
@@ -9,116 +9,124 @@ from typing import NamedTuple
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.events import Ids, Records
-from state.graph_delta import Counted, take_out
-from state.journal import CHUNK, DAY_MS
-from state.partition import HIDDEN, KEY, POPULAR, Partition
+from state.events import Ids, Records, packed_keys
+from state.graph_delta import GraphDelta
+from state.journal import CHUNK_KEY, DAY_MS
+from state.partition import KEY, POPULAR, Partition
 from state.progress import Progress
 
 
 class Removed(NamedTuple):
-    """What has left."""
+    """Steps, users and items that left the state."""
 
     steps: Records
-    """STEPs that counted and do no longer."""
+    """STEPs that counted and count no longer."""
     users: Ids
     """Users without any step left."""
     items: Ids
     """Items without any edge left."""
 
 
-def expire(partition: Partition, marks: Progress, horizon: int, budget: int, write: WriteBatch) -> Removed | None:
-    """Remove the oldest days that lie wholly behind the horizon: about `budget` events, by whole chunks.
+def expire(partition: Partition, progress: Progress, horizon: int, budget: int, write: WriteBatch) -> Removed | None:
+    """Remove the oldest days that are entirely behind the horizon, in whole chunks, about `budget` events.
 
-    A user or item that they name loses all steps of such days.
+    A user or item of these chunks loses all its steps of such days. Returns None when there was nothing to remove.
     """
-    journal, horizon = partition._journal, horizon // DAY_MS * DAY_MS
-    chunks, left = [], budget
-    last_day = horizon // DAY_MS - 1
-    for key in journal.chunks(marks.oldest_ts // DAY_MS, last_day):
-        marks.oldest_ts = CHUNK.unpack(key)[1] * DAY_MS
-        if left <= 0:
-            break
-        chunks.append(journal.chunk(key))
-        left -= len(chunks[-1])
-        journal.replace(key, chunks[-1][:0], write)
-    if left > 0:
-        marks.oldest_ts = (last_day + 1) * DAY_MS
+    horizon = horizon // DAY_MS * DAY_MS
+    chunks = _take_chunks(partition, progress, horizon // DAY_MS - 1, budget, write)
     if not chunks:
         return None
     users = np.unique(np.concatenate(chunks)["user"])
-    dropped, emptied = partition.users.prune(users, horizon, write)
-    counted = Counted(partition)
-    for user, gone in zip(users.tolist(), dropped, strict=True):
+    expired, users_empty = partition.users.prune(users, horizon, write)
+    delta = GraphDelta(partition.kinds, partition.settings)
+    for user, gone in zip(users.tolist(), expired, strict=True):
         if len(gone):
             steps = partition.users.between(user)
-            count = partition.kinds.standing(steps) & partition.kinds.counts[steps["kind"]]
-            counted.add(steps[count], (np.arange(len(steps)) < len(gone))[count])
-    every = np.concatenate(dropped)
-    items = np.unique(every["item"])
-    _, item_emptied = partition.items.prune(items, horizon, write)
-    marks.expired += len(every)
-    for user, value in zip(users.tolist(), partition._get("hidden", users), strict=True):
-        hidden = np.frombuffer(value or b"", HIDDEN)
-        put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden), write)
-    removed = Removed(counted.marked(), users[emptied], items[item_emptied])
-    _remove(partition, marks, counted, removed, write)
+            counting = partition.kinds.counting(steps)
+            delta.add(steps[counting], (np.arange(len(steps)) < len(gone))[counting])
+    steps = np.concatenate(expired)
+    progress.expired += len(steps)
+    items = np.unique(steps["item"])
+    _, items_empty = partition.items.prune(items, horizon, write)
+    for user, hidden in zip(users.tolist(), partition.hidden_records(users), strict=True):
+        put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden) > 0, write)
+    removed = Removed(delta.marked_steps(), users[users_empty], items[items_empty])
+    _remove(partition, progress, delta, removed, write)
     return removed
 
 
-def erase(partition: Partition, marks: Progress, user: int, write: WriteBatch) -> tuple[Removed, list[int]]:
-    """Remove a user but for the journal; the days of event time in which the journal may name the user."""
+def erase(partition: Partition, progress: Progress, user: int, write: WriteBatch) -> tuple[Removed, list[int]]:
+    """Remove a user from everything but the journal.
+
+    Returns what left, and the days of event time in which the journal may still name the user.
+    """
     steps = partition.users.between(user)
-    counted = Counted(partition)
-    count = partition.kinds.standing(steps) & partition.kinds.counts[steps["kind"]]
-    counted.add(steps[count], np.ones(int(count.sum()), bool))
+    counting = partition.kinds.counting(steps)
+    delta = GraphDelta(partition.kinds, partition.settings)
+    delta.add(steps[counting], np.ones(int(counting.sum()), bool))
     items = np.unique(steps["item"])
     emptied = [partition.items.remove(i, user, steps["ts"][steps["item"] == i], write) for i in items.tolist()]
     partition.users.clear(user, write)
-    write.delete(KEY.pack(user), partition._handle["hidden"])
-    marks.erased += len(steps)
+    write.delete(KEY.pack(user), partition.database.handles["hidden"])
+    progress.erased += len(steps)
     known = partition.user_ids(np.array([user], np.uint64))[0] is not None
-    removed = Removed(counted.marked(), np.array([user] if known else [], np.uint64), items[emptied])
-    _remove(partition, marks, counted, removed, write)
+    removed = Removed(delta.marked_steps(), np.array([user] if known else [], np.uint64), items[emptied])
+    _remove(partition, progress, delta, removed, write)
     days = np.unique(steps["ts"] // DAY_MS).tolist()
-    before = {CHUNK.unpack(key)[1] for key in partition._journal.chunks(0, partition.horizon() // DAY_MS)}
-    return removed, sorted(before | set(days))
+    before_horizon = {CHUNK_KEY.unpack(key)[1] for key in partition.events.chunks(0, partition.horizon() // DAY_MS)}
+    return removed, sorted(before_horizon | set(days))
 
 
-def put_hidden(partition: Partition, user: int, hidden: Records, before: int, write: WriteBatch) -> None:
-    """Keep HIDDEN records of a user who had `before` of them."""
+def put_hidden(partition: Partition, user: int, hidden: Records, stored: bool, write: WriteBatch) -> None:
+    """Write a user's HIDDEN records; `stored` says whether the user may have some on disk."""
     if len(hidden):
-        write.put(KEY.pack(user), hidden.tobytes(), partition._handle["hidden"])
-    elif before:
-        write.delete(KEY.pack(user), partition._handle["hidden"])
+        write.put(KEY.pack(user), hidden.tobytes(), partition.database.handles["hidden"])
+    elif stored:
+        write.delete(KEY.pack(user), partition.database.handles["hidden"])
 
 
-def _remove(partition: Partition, marks: Progress, counted: Counted, removed: Removed, write: WriteBatch) -> None:
-    """Rows without the marked steps; users and items of whom nothing is left, wholly."""
-    ids, rows_of = partition._handle["ids"], partition._handle["rows"]
+def _take_chunks(
+    partition: Partition, progress: Progress, last_day: int, budget: int, write: WriteBatch
+) -> list[Records]:
+    """Remove the journal's oldest chunks up to a day; return their events."""
+    chunks, left = [], budget
+    for key in partition.events.chunks(progress.oldest_ts // DAY_MS, last_day):
+        progress.oldest_ts = CHUNK_KEY.unpack(key)[1] * DAY_MS
+        if left <= 0:
+            break
+        chunks.append(partition.events.chunk(key))
+        left -= len(chunks[-1])
+        partition.events.replace(key, chunks[-1][:0], write)
+    if left > 0:
+        progress.oldest_ts = (last_day + 1) * DAY_MS
+    return chunks
+
+
+def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed: Removed, write: WriteBatch) -> None:
+    """Take the steps out of the item-item graph, and remove the users and items that have nothing left."""
+    handles = partition.database.handles
     for user in removed.users.tolist():
-        write.delete(b"u" + KEY.pack(user), ids)
-        write.delete(KEY.pack(user), partition._handle["recommended"])
-    marks.users -= len(removed.users)
+        write.delete(b"u" + KEY.pack(user), handles["ids"])
+        write.delete(KEY.pack(user), handles["recommended"])
+    progress.users -= len(removed.users)
 
-    gone = partition.row_records(removed.items)
-    steps, _, _ = counted.all()
-    touched = np.unique(np.concatenate([steps["item"], removed.items, gone["nodes"].ravel()]))
+    neighbours = partition.row_records(removed.items)["nodes"].ravel()
+    touched = np.unique(np.concatenate([delta.items(), removed.items, neighbours]))
     touched = touched[touched != 0]
-    there = [value is not None for value in partition._get("rows", touched)]
+    stored = [value is not None for value in partition.database.get_many("rows", packed_keys(touched))]
     rows = partition.row_records(touched)
-    take_out(counted, touched, rows, partition._settings)
-    lost = np.isin(rows["nodes"], removed.items) & (rows["nodes"] != 0)
+    delta.take_out_of(touched, rows)
+    gone = np.isin(rows["nodes"], removed.items) & (rows["nodes"] != 0)
     for name in ("nodes", "after", "before"):
-        rows[name] = np.where(lost, 0, rows[name])
-    for item, row, known in zip(touched.tolist(), rows, there, strict=True):
-        if known:  # the item of a step may be gone before the step is: its edges are pruned together
-            write.put(KEY.pack(item), row.tobytes(), rows_of)
+        rows[name] = np.where(gone, 0, rows[name])
+    for item, row, known in zip(touched.tolist(), rows, stored, strict=True):
+        if known:  # edges are pruned by item, so an item may be gone before all its steps are
+            write.put(KEY.pack(item), row.tobytes(), handles["rows"])
     for item in removed.items.tolist():
-        write.delete(KEY.pack(item), rows_of)
-        write.delete(b"i" + KEY.pack(item), ids)
-    marks.items -= len(removed.items)
+        write.delete(KEY.pack(item), handles["rows"])
+        write.delete(b"i" + KEY.pack(item), handles["ids"])
+    progress.items -= len(removed.items)
     popular = partition.popular()
-    kept = popular[~np.isin(popular["item"], removed.items)]
-    if len(kept) < len(popular):
-        write.put(b"popular", kept.astype(POPULAR).tobytes())
+    left = popular[~np.isin(popular["item"], removed.items)]
+    if len(left) < len(popular):
+        write.put(b"popular", left.astype(POPULAR).tobytes())

@@ -1,4 +1,4 @@
-"""Whether anything of a user is left: every byte of every file, and every record as it is before compression."""
+"""A search for the remains of a forgotten user, in every byte of every file and in every uncompressed record."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,26 +11,30 @@ from state.errors import StateError
 from state.events import hash_id
 
 READ_BYTES = 1 << 24
-SHORT_BYTES = 8
-"""A shorter id is met by chance: it is searched as JSON has it, between quotes."""
+"""Bytes of a file read at once."""
+MIN_ID_BYTES = 8
+"""A shorter id occurs by chance: it is searched between quotes, as in JSON."""
 
 
 class Found(NamedTuple):
-    """What was searched, and where the user was found."""
+    """The extent of a search, and the places where the user was found."""
 
     files: int
     bytes: int
     records: int
-    """Keys with their values, of every column family of every store."""
+    """Records of every column family of every store."""
     places: list[str]
     """Files and column families that name the user."""
 
 
 def search(data: Path, user: str) -> Found:
-    """Search a data directory for a user's id and its 64-bit hash in both byte orders, while workers run or not."""
+    """Search a data directory for a user's id, and for its 64-bit hash in both byte orders. Workers may run meanwhile.
+
+    Raises a StateError when a store cannot be opened.
+    """
     name, key = user.encode(), hash_id(user)
-    words = [
-        name if len(name) >= SHORT_BYTES else b'"' + name + b'"',
+    patterns = [
+        name if len(name) >= MIN_ID_BYTES else b'"' + name + b'"',
         key.to_bytes(8, "little"),
         key.to_bytes(8, "big"),
     ]
@@ -40,28 +44,28 @@ def search(data: Path, user: str) -> Found:
         files += 1
         try:
             size += file.stat().st_size
-            if _in_file(file, words):
+            if _in_file(file, patterns):
                 places.append(str(file.relative_to(data)))
-        except FileNotFoundError:  # compacted away meanwhile
+        except FileNotFoundError:  # compaction removed it meanwhile
             continue
     for current in sorted(data.rglob("CURRENT")):
         for column, entries in _columns(current.parent):
-            met = False
+            is_found = False
             for entry_key, value in entries:
                 records += 1
-                met = met or value == name or any(word in entry_key or word in value for word in words)
-            if met:
+                is_found = is_found or value == name or any(p in entry_key or p in value for p in patterns)
+            if is_found:
                 places.append(f"{current.parent.relative_to(data)}, column family {column}")
     return Found(files, size, records, places)
 
 
-def _in_file(file: Path, words: list[bytes]) -> bool:
-    longest = max(map(len, words))
+def _in_file(file: Path, patterns: list[bytes]) -> bool:
+    longest = max(map(len, patterns))
     with file.open("rb") as opened:
         end = b""
         while block := opened.read(READ_BYTES):
             text = end + block
-            if any(word in text for word in words):
+            if any(pattern in text for pattern in patterns):
                 return True
             end = text[-longest:]
     return False
@@ -72,7 +76,7 @@ def _entries(column: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _columns(path: Path) -> Iterator[tuple[str, Iterator[tuple[bytes, bytes]]]]:
-    """Every column family of a store, with its entries."""
+    """Every column family of a store with its records."""
     options = Options(raw_mode=True)
     options.create_if_missing(False)
     try:
@@ -90,6 +94,6 @@ def _columns(path: Path) -> Iterator[tuple[str, Iterator[tuple[bytes, bytes]]]]:
             finally:
                 db.close()
     except Exception as error:
-        if type(error) is not Exception:  # rocksdict raises bare Exception for all it has to say
+        if type(error) is not Exception:  # rocksdict raises bare Exception for every error of RocksDB
             raise
         raise StateError(f"{path} cannot be searched: {error}") from None

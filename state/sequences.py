@@ -1,4 +1,4 @@
-"""User sequences: one packed array a user, newest at the end, bounded."""
+"""User sequences: a bounded array of steps for each user, the newest at the end."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Sequences(NamedTuple):
 
 
 def unpack(users: Ids, values: Sequence[bytes | None]) -> Sequences:
-    """Stored values, in the order of `users`, as one ragged array; a user without one has no steps."""
+    """Stored values, in the order of `users`, as one ragged array; a user without a value has no steps."""
     lengths = np.fromiter((len(v) if v else 0 for v in values), np.int64, len(values)) // STEP.itemsize
     indptr = np.zeros(len(values) + 1, np.int64)
     np.cumsum(lengths, out=indptr[1:])
@@ -52,7 +52,7 @@ def from_events(events: Records, limit: int | None = None) -> Sequences:
 
 
 def newest(sequences: Sequences, limit: int) -> Sequences:
-    """Each sequence cut to its newest `limit` steps."""
+    """The newest `limit` steps of each sequence."""
     lengths = np.diff(sequences.indptr)
     kept = np.minimum(lengths, limit)
     indptr = np.zeros_like(sequences.indptr)
@@ -62,7 +62,7 @@ def newest(sequences: Sequences, limit: int) -> Sequences:
 
 
 def positives(sequences: Sequences, kinds: Kinds) -> Sequences:
-    """Only the steps to learn from and to recommend by: of a positive kind, and not undone."""
+    """Only the steps that count: of a positive kind, and not undone."""
     counts = kinds.counts[sequences.steps["kind"]]
     if counts.all():
         return sequences
@@ -70,18 +70,18 @@ def positives(sequences: Sequences, kinds: Kinds) -> Sequences:
         np.searchsorted(sequences.indptr, np.flatnonzero(kinds.undo[sequences.steps["kind"]]), "right")
     ):
         part = slice(*sequences.indptr[row - 1 : row + 1])
-        counts[part] &= kinds.standing(sequences.steps[part])
+        counts[part] = kinds.counting(sequences.steps[part])
     return where(sequences, counts)
 
 
 def where(sequences: Sequences, kept: Mask) -> Sequences:
-    """Only the steps that are marked."""
+    """Only the steps where `kept` is true."""
     count = np.concatenate([[0], np.cumsum(kept)])
     return Sequences(sequences.users, count[sequences.indptr], sequences.steps[kept])
 
 
 def of_users(sequences: Sequences, chosen: Mask) -> Sequences:
-    """Only the users that are marked."""
+    """Only the users where `chosen` is true."""
     lengths = np.diff(sequences.indptr)
     indptr = np.concatenate([[0], np.cumsum(lengths[chosen])]).astype(np.int64)
     return Sequences(sequences.users[chosen], indptr, sequences.steps[np.repeat(chosen, lengths)])

@@ -1,4 +1,4 @@
-"""What the state keeps and for how long: the `[state]` section of the configuration."""
+"""The `[state]` section of the configuration: what the state keeps, and for how long."""
 
 from typing import Annotated, Literal
 
@@ -15,13 +15,13 @@ Role = Literal["positive", "negative", "undo", "forget"]
 
 
 class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an event kind is to the model and to the user it comes from."""
+    """The meaning of an event kind for the model and for its user."""
 
     role: Role
-    """positive: learned from; negative: the item is not recommended to the user again; undo: takes back the user's
-    newest event of the item; forget: erases the user."""
+    """positive: the model learns from it; negative: the item is not recommended to the user again; undo: takes back the
+    user's newest event of the item; forget: erases the user."""
     weight: Weight = 1.0
-    """What a positive event counts for in pairs and popularity; 0: kept, not learned from."""
+    """Weight of a positive event in pairs and popularity; 0: kept, but the model does not learn from it."""
 
 
 KINDS = {
@@ -35,41 +35,42 @@ KINDS = {
     "undo": Kind("undo"),
     "forget": Kind("forget"),
 }
-"""The kinds there always are. Their order is their code on disk: it never changes, and new ones go to the end."""
+"""The built-in kinds. Their order is their code on disk: it never changes, and new kinds go to the end."""
 
 
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds and half-lives of one partition's store.
 
-    `neighbours_per_item` and `sequence_events` fix the layout of the records on disk: a store built with other
-    values is refused, never silently reinterpreted.
+    `neighbours_per_item` and `sequence_events` fix the layout of the records on disk. A store that was built with other
+    values is refused.
     """
 
     sequence_events: Whole = 100
-    """Newest events kept in a user's sequence."""
+    """Events in a user's sequence: the newest ones."""
     neighbours_per_item: Whole = 32
-    """Slots of an item's row in the item-item graph; the weakest slot makes room for a new neighbour."""
+    """Neighbour slots of an item's row in the item-item graph. A new neighbour takes the weakest slot."""
     pair_window_events: Whole = 5
-    """An event is paired with this many of the user's events before it."""
+    """An event is paired with this many earlier events of its user."""
     pair_half_life_s: Positive = 365 * 86_400.0
     """Event time after which a pair counts half."""
     popularity_half_life_s: Positive = 7 * 86_400.0
-    """Event time after which an item's click counts half towards its popularity."""
+    """Event time after which a click counts half in its item's popularity."""
     popular_items: Whole = 200
-    """Most popular items kept at hand for users nothing else can serve."""
+    """Length of the list of most popular items, which serves users without a history."""
     dedup_window_events: Whole = 1_000_000
-    """An event whose `id` was applied within this many offsets before it is always dropped as a duplicate; within twice
-    as many perhaps, later never."""
+    """An event is dropped as a duplicate when its `id` was applied within this many offsets before it. Up to twice as
+    many offsets it may be dropped, beyond that never."""
     window_s: Weight = 0.0
-    """Event time after which an event expires, counted back from the newest of its partition; 0: never. Set
-    it in production (two years are 63072000): without it the state grows as long as there are new users."""
+    """Event time after which an event expires, counted back from the newest event of its partition; 0: never. Set it in
+    production (two years are 63072000): without it the state grows with every new user."""
     kinds: dict[str, Kind] = msgspec.field(default_factory=lambda: dict(KINDS))
-    """What an event kind is: `positive`: learned from; `negative`: its item is not recommended to the user again;
-    `undo`: takes back the user's newest event of the item; `forget`: erases the user. `weight` is what a positive event
-    counts for in pairs and popularity; 0: kept, not learned from. One of your own is added by its name, with a role."""
+    """The role of an event kind. `positive`: the model learns from it; `negative`: its item is not recommended to the
+    user again; `undo`: takes back the user's newest event of the item; `forget`: erases the user. `weight` is the
+    weight of a positive event in pairs and popularity; 0: kept, but the model does not learn from it. Add a kind of
+    your own by its name, with a role."""
     write_buffer_bytes: Whole = 4 << 20
-    """RocksDB memtable size of each of a store's column families, at most."""
+    """Largest RocksDB memtable of one column family of a store."""
     write_buffers_bytes: Whole = 64 << 20
-    """All memtables of all stores of a process together, about; what is over is written to files."""
+    """Approximate size of all memtables of a process. Beyond it, memtables are written to files."""
     block_cache_bytes: Whole = 32 << 20
-    """RocksDB block cache, shared by all stores of a process."""
+    """RocksDB block cache, which all stores of a process share."""

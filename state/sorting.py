@@ -1,9 +1,12 @@
-"""Sorting whole columns faster than numpy's own `argsort` and `unique` do: it sorts values with vector instructions,
-places and hash tables without."""
+"""Sorting of whole columns, faster than `np.argsort` and `np.unique`.
+
+numpy sorts values with vector instructions, but neither places nor hash tables.
+"""
 
 import numpy as np
+import numpy.typing as npt
 
-from state.events import Ids, Ints
+from state.events import Floats, Ids, Ints
 from state.kinds import Mask
 
 
@@ -18,16 +21,16 @@ def distinct(hashes: Ids) -> Ids:
 
 
 def begins(ordered: Ids | Ints) -> Mask:
-    """Where, in a sorted column, a value stands for the first time."""
+    """Where a value of a sorted column appears for the first time."""
     first = np.ones(len(ordered), bool)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     return first
 
 
-def order_of(keys: Ids | Ints) -> Ints:
-    """Places of whole numbers from 0 on, smallest first, equal ones as they stand.
+def order_of(keys: npt.NDArray[np.integer]) -> Ints:
+    """Places of whole numbers >= 0, smallest first; equal numbers keep their order.
 
-    Each is sorted as one number with its place behind it, where both fit into 64 bits.
+    A number and its place are sorted as one number where both fit into 64 bits.
 
     >>> order_of(np.array([5, 0, 5, 2])).tolist()
     [1, 3, 0, 2]
@@ -38,3 +41,14 @@ def order_of(keys: Ids | Ints) -> Ints:
     packed = (keys.astype(np.uint64) << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
     packed.sort()
     return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def descending(values: Floats) -> Ints:
+    """Places of 32-bit floats >= 0, largest first; equal values keep their order.
+
+    The bits of such floats, read as whole numbers, have the order of the floats; inverted, the opposite order.
+
+    >>> descending(np.array([1.5, 0.0, 4.0, 1.5], np.float32)).tolist()
+    [2, 0, 3, 1]
+    """
+    return order_of(~values.view(np.uint32))

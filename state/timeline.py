@@ -1,13 +1,14 @@
-"""A node's steps in order of event time, from the newest back to the horizon: one direction of the temporal graph.
+"""A node's steps in order of event time: one direction of the temporal graph.
 
-    head      node                               -> the newest steps, at least `kept` of them where there are as many
-    leaves    node, first time, order, steps     -> LEAF_STEPS older steps, more where late ones were put in
+    head      node                               -> the newest steps, at least `head_steps` where there are as many
+    leaves    node, first time, order, steps     -> LEAF_STEPS older steps, more after late ones were inserted
 
-Together they are one array ordered by time, equal times as they arrived, cut into pieces whose times do not overlap. A
-question about time t reads the head and the leaves beside t. A step that comes late goes into the piece where its time
-says. The number of steps stands in a leaf's key, so that they are counted without being read.
+Head and leaves together are one array, ordered by time; steps of equal time keep their order of arrival. The array is
+cut into pieces whose times do not overlap. A query at time t reads the head and the leaves next to t. A late step is
+inserted into the piece that covers its time. A leaf's key holds its number of steps, so counting reads keys only.
 
-An iterator that meets a damaged block ends as if it had come to the last one: only its status says so.
+An iterator that meets a damaged block ends as if it had reached the last one. Only its status shows the damage, so
+every loop over an iterator checks the status afterwards.
 """
 
 import struct
@@ -18,39 +19,43 @@ from rocksdict import WriteBatch
 
 from state.events import Ids, Ints, Records, packed_keys
 from state.kinds import Mask
+from state.rocksdb import Database
 
 LEAF_STEPS = 64
+"""Steps in a new leaf."""
 LEAF_KEY = struct.Struct(">QQQI")
-NODE = struct.Struct(">Q")
-MAX = 2**64 - 1
+"""Node, first time, order, number of steps."""
+NODE_KEY = struct.Struct(">Q")
+MAX_TIME = MAX_ORDER = 2**64 - 1
+MAX_STEPS = 2**32 - 1
+"""The largest values in a leaf's key."""
 ORDER_BITS = 20
-"""Leaves of one node made at one offset, at most 2 to this."""
+"""One node gets at most 2 to this many leaves at one offset."""
 ALL_TIME = 2**63 - 1
+"""A time after every event."""
 
 
 class Merged(NamedTuple):
-    """Nodes' newest steps with new ones among them."""
+    """The heads of nodes after new steps were merged into them."""
 
     heads: list[bytes]
-    """Packed, before what is too much leaves for the leaves."""
+    """Packed steps, before the oldest of a full head move to leaves."""
     before: Ints
     """Steps that each head had before."""
     late: dict[int, Mask]
-    """By row, which steps of its head are new, where they are not the last ones."""
+    """By row, which steps of the head are new; only rows whose new steps are not the last ones."""
     deep: set[int]
-    """Rows of which a leaf took a late step: their heads do not hold all that is new."""
+    """Rows with a late step in a leaf: their heads do not hold all new steps."""
 
 
 class Timelines:
     """One direction of the graph in one store."""
 
-    def __init__(
-        self, columns: dict[str, Any], handles: dict[str, Any], heads: str, leaves: str, step: np.dtype[Any], kept: int
-    ) -> None:
-        """`columns` and `handles` are the store's, by name; they are emptied when it closes."""
-        self._columns, self._handles = columns, handles
+    def __init__(self, database: Database, heads: str, leaves: str, step: np.dtype[Any], head_steps: int) -> None:
+        """`heads` and `leaves` name the column families; `step` is the record, its first field the other end."""
+        self._database = database
         self._heads, self._leaves = heads, leaves
-        self._step, self._kept = step, kept
+        self._step, self._head_steps = step, head_steps
 
     def heads(self, nodes: Ids) -> list[bytes | None]:
         """The nodes' newest steps, packed."""
@@ -62,9 +67,9 @@ class Timelines:
         pieces[0] = pieces[0][: np.searchsorted(pieces[0]["ts"], t)]
         found = len(pieces[0])
         if found < count and t > 0:
-            it = self._columns[self._leaves].iter()
-            it.seek_for_prev(LEAF_KEY.pack(node, min(t - 1, MAX), MAX, 2**32 - 1))
-            name = NODE.pack(node)
+            it = self._database.columns[self._leaves].iter()
+            it.seek_for_prev(LEAF_KEY.pack(node, min(t - 1, MAX_TIME), MAX_ORDER, MAX_STEPS))
+            name = NODE_KEY.pack(node)
             while found < count and it.valid() and it.key()[:8] == name:
                 leaf = np.frombuffer(it.value(), self._step)
                 pieces.append(leaf[: np.searchsorted(leaf["ts"], t)])
@@ -85,9 +90,9 @@ class Timelines:
 
     def after(self, node: int, t: int, count: int, end: int) -> Records:
         """The first `count` steps with t < time < end."""
-        it = self._columns[self._leaves].iter()
+        it = self._database.columns[self._leaves].iter()
         self._seek(it, node, t + 1)
-        pieces, found, name = [], 0, NODE.pack(node)
+        pieces, found, name = [], 0, NODE_KEY.pack(node)
         while found < count and it.valid() and it.key()[:8] == name:
             leaf = np.frombuffer(it.value(), self._step)
             first, last = np.searchsorted(leaf["ts"], (t + 1, end))
@@ -104,23 +109,28 @@ class Timelines:
         return np.concatenate(pieces)[:count]
 
     def count(self, node: int, start: int, end: int) -> int:
-        """How many steps have start <= time < end; of the leaves only the outermost are read."""
+        """How many steps have start <= time < end; reads only the first and the last leaf of them."""
         if end <= start:
             return 0
-        it = self._columns[self._leaves].iter()
+        it = self._database.columns[self._leaves].iter()
         self._seek(it, node, start)
-        name, keys = NODE.pack(node), []
+        name, keys = NODE_KEY.pack(node), []
         while it.valid() and (key := it.key())[:8] == name and LEAF_KEY.unpack(key)[1] < end:
             keys.append(key)
             it.next()
         it.status()
         total = sum(LEAF_KEY.unpack(key)[3] for key in keys[1:-1])
         for key in {*keys[:1], *keys[-1:]}:
-            total += self._within(np.frombuffer(self._columns[self._leaves].get(key), self._step), start, end)
-        return int(total) + self._within(self._head(node), start, end)
+            total += self._count_within(
+                np.frombuffer(self._database.columns[self._leaves].get(key), self._step), start, end
+            )
+        return int(total) + self._count_within(self._head(node), start, end)
 
     def append(self, nodes: Ids, new: Records, starts: Ints, ends: Ints, write: WriteBatch, offset: int) -> Merged:
-        """Add steps, of node `r` those in `new[starts[r]:ends[r]]`, in order of arrival; the `offset` only grows."""
+        """Add steps in order of arrival: node `r` gets `new[starts[r]:ends[r]]`.
+
+        `offset` grows from call to call: it orders leaves that begin at the same time.
+        """
         width, keys = self._step.itemsize, packed_keys(nodes)
         stored, none = self._heads_at(keys), bytes(width)
         times = new["ts"]
@@ -136,29 +146,29 @@ class Timelines:
         before = lengths // width - (ends - starts)
         deep: set[int] = set()
         for row in late_rows:
-            # Where there are leaves, a head has `kept` steps at least.
-            if before[row] >= self._kept and times[starts[row] : ends[row]].min() < self._first(stored[row]):
-                into_leaves, into_head = self._apart(int(nodes[row]), stored[row], packed[slice(*limits[row])])
-                self._into_leaves(int(nodes[row]), into_leaves, write)
+            # A node with leaves has a head of at least `head_steps` steps.
+            if before[row] >= self._head_steps and times[starts[row] : ends[row]].min() < self._first_ts(stored[row]):
+                into_leaves, into_head = self._split_late(int(nodes[row]), stored[row], packed[slice(*limits[row])])
+                self._insert_into_leaves(int(nodes[row]), into_leaves, write)
                 heads[row] = (stored[row] or b"") + into_head.tobytes()
                 if len(into_leaves):
                     deep.add(row)
-        late = self._in_order(heads, before, late_rows)
-        column, leaves = self._handles[self._heads], self._handles[self._leaves]
-        most, put, kept = (self._kept + LEAF_STEPS) * width, write.put, list(heads)
-        for row in np.flatnonzero(lengths >= most).tolist():
+        late = self._sort_heads(heads, before, late_rows)
+        column, leaves = self._database.handles[self._heads], self._database.handles[self._leaves]
+        full, put, kept = (self._head_steps + LEAF_STEPS) * width, write.put, list(heads)
+        for row in np.flatnonzero(lengths >= full).tolist():
             leaf = 0
-            while len(kept[row]) >= most:
+            while len(kept[row]) >= full:
                 oldest, kept[row] = kept[row][: LEAF_STEPS * width], kept[row][LEAF_STEPS * width :]
-                place = ((offset << ORDER_BITS) + leaf, LEAF_STEPS)
-                put(keys[row] + LEAF_KEY.pack(0, self._first(oldest), *place)[8:], oldest, leaves)
+                order = (offset << ORDER_BITS) + leaf
+                put(keys[row] + LEAF_KEY.pack(0, self._first_ts(oldest), order, LEAF_STEPS)[8:], oldest, leaves)
                 leaf += 1
         for key, head in zip(keys, kept, strict=True):
             put(key, head, column)
         return Merged(heads, before, late, deep)
 
     def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], list[bool]]:
-        """Drop steps before the horizon; what was dropped of each node, and whether that was its last."""
+        """Remove steps before the horizon; return the removed steps of each node and whether none is left."""
         dropped: list[Records] = []
         empty: list[bool] = []
         for node, head in zip(nodes.tolist(), self.heads(nodes), strict=True):
@@ -167,7 +177,7 @@ class Timelines:
                 leaf = np.frombuffer(value, self._step)
                 last = int(np.searchsorted(leaf["ts"], horizon))
                 pieces.append(leaf[:last])
-                write.delete(key, self._handles[self._leaves])
+                write.delete(key, self._database.handles[self._leaves])
                 if last < len(leaf):
                     self._put_leaf(node, LEAF_KEY.unpack(key)[2], leaf[last:], write)
             steps = np.frombuffer(head or b"", self._step)
@@ -180,7 +190,7 @@ class Timelines:
         return dropped, empty
 
     def remove(self, node: int, other: int, times: Ints, write: WriteBatch) -> bool:
-        """Drop the steps at these times whose other end is `other`; whether nothing is left of the node."""
+        """Remove the steps at these times whose other end is `other`; return whether the node has none left."""
         other_end = self._step.names[0]  # type: ignore[index]
         left_leaves: dict[bytes, Records] = {}
         wanted: dict[bytes, bytes] = {}
@@ -190,16 +200,16 @@ class Timelines:
             leaf = np.frombuffer(value, self._step)
             left = leaf[leaf[other_end] != other]
             if len(left) < len(leaf):
-                write.delete(key, self._handles[self._leaves])
+                write.delete(key, self._database.handles[self._leaves])
                 left_leaves[key] = left
         head = self._head(node)
         left = head[head[other_end] != other]
-        it = self._columns[self._leaves].iter()
-        it.seek_for_prev(LEAF_KEY.pack(node, MAX, MAX, 2**32 - 1))
-        # The head must stay as long as it says that there are leaves: it takes back the newest ones.
-        while len(left) < self._kept and it.valid() and (key := it.key())[:8] == NODE.pack(node):
+        it = self._database.columns[self._leaves].iter()
+        it.seek_for_prev(LEAF_KEY.pack(node, MAX_TIME, MAX_ORDER, MAX_STEPS))
+        # A head that is shorter than `head_steps` means "no leaves": the newest leaves move back into it.
+        while len(left) < self._head_steps and it.valid() and (key := it.key())[:8] == NODE_KEY.pack(node):
             left = np.concatenate([left_leaves.pop(key, np.frombuffer(it.value(), self._step)), left])
-            write.delete(key, self._handles[self._leaves])
+            write.delete(key, self._database.handles[self._leaves])
             it.prev()
         it.status()
         for key, steps in left_leaves.items():
@@ -209,25 +219,25 @@ class Timelines:
         return len(left) == 0
 
     def clear(self, node: int, write: WriteBatch) -> None:
-        """Drop all steps of a node."""
-        write.delete(NODE.pack(node), self._handles[self._heads])
+        """Remove all steps of a node."""
+        write.delete(NODE_KEY.pack(node), self._database.handles[self._heads])
         for key, _ in self._leaves_between(node, 0, ALL_TIME):
-            write.delete(key, self._handles[self._leaves])
+            write.delete(key, self._database.handles[self._leaves])
 
     def some(self, count: int, seed: int) -> Ids:
-        """Up to `count` nodes, drawn evenly: hashes are spread evenly, so a random seek is a fair draw."""
-        it = self._columns[self._heads].iter()
+        """Up to `count` nodes, drawn evenly: hashes spread evenly, so a random seek is a fair draw."""
+        it = self._database.columns[self._heads].iter()
         drawn: set[int] = set()
         for start in np.random.default_rng(seed).integers(0, 2**64, count, np.uint64, endpoint=False).tolist():
-            it.seek(NODE.pack(start))
+            it.seek(NODE_KEY.pack(start))
             if not it.valid():
                 it.seek_to_first()
             if it.valid():
-                drawn.add(NODE.unpack(it.key())[0])
+                drawn.add(NODE_KEY.unpack(it.key())[0])
         return np.array(sorted(drawn), np.uint64)
 
-    def _in_order(self, heads: list[bytes], before: Ints, rows: list[int]) -> dict[int, Mask]:
-        """Put the late rows' heads in order of time, in place; which of their steps are new."""
+    def _sort_heads(self, heads: list[bytes], before: Ints, rows: list[int]) -> dict[int, Mask]:
+        """Sort the heads of these rows by time, in place; return which of their steps are new."""
         if not rows:
             return {}
         width = self._step.itemsize
@@ -243,34 +253,34 @@ class Timelines:
             heads[row] = packed[start * width : end * width]
         return {row: new[end - n : end] for row, end, n in zip(rows, ends.tolist(), lengths.tolist(), strict=True)}
 
-    def _apart(self, node: int, stored: bytes | None, packed: bytes) -> tuple[Records, Records]:
-        """New steps that belong into leaves, because they are older than the head and there are leaves; the others."""
+    def _split_late(self, node: int, stored: bytes | None, packed: bytes) -> tuple[Records, Records]:
+        """Split new steps: those older than the head go into leaves, if the node has leaves; the others follow."""
         new = np.frombuffer(packed, self._step)
-        it = self._columns[self._leaves].iter()
-        it.seek_for_prev(LEAF_KEY.pack(node, MAX, MAX, 2**32 - 1))
-        if not (it.valid() and it.key()[:8] == NODE.pack(node)):
+        it = self._database.columns[self._leaves].iter()
+        it.seek_for_prev(LEAF_KEY.pack(node, MAX_TIME, MAX_ORDER, MAX_STEPS))
+        if not (it.valid() and it.key()[:8] == NODE_KEY.pack(node)):
             return new[:0], new
-        old = new["ts"] < self._first(stored)
+        old = new["ts"] < self._first_ts(stored)
         return new[old], new[~old]
 
-    def _into_leaves(self, node: int, new: Records, write: WriteBatch) -> None:
-        """Put steps that are older than the head where their time says."""
-        it = self._columns[self._leaves].iter()
+    def _insert_into_leaves(self, node: int, new: Records, write: WriteBatch) -> None:
+        """Insert steps that are older than the head into the leaves that cover their times."""
+        it = self._database.columns[self._leaves].iter()
         into: dict[bytes, tuple[bytes, list[int]]] = {}
         for row, t in enumerate(new["ts"].tolist()):
-            it.seek_for_prev(LEAF_KEY.pack(node, t, MAX, 2**32 - 1))
-            if not (it.valid() and it.key()[:8] == NODE.pack(node)):
+            it.seek_for_prev(LEAF_KEY.pack(node, t, MAX_ORDER, MAX_STEPS))
+            if not (it.valid() and it.key()[:8] == NODE_KEY.pack(node)):
                 it.seek(LEAF_KEY.pack(node, 0, 0, 0))
             into.setdefault(it.key(), (it.value(), []))[1].append(row)
         for key, (value, rows) in into.items():
             leaf = np.concatenate([np.frombuffer(value, self._step), new[rows]])
-            write.delete(key, self._handles[self._leaves])
+            write.delete(key, self._database.handles[self._leaves])
             self._put_leaf(node, LEAF_KEY.unpack(key)[2], leaf[np.argsort(leaf["ts"], kind="stable")], write)
 
     def _put_leaf(self, node: int, order: int, steps: Records, write: WriteBatch) -> None:
-        """Write a leaf, one that has grown too large as several; never cut between equal times.
+        """Write a leaf; one that has grown too large becomes several, never cut between equal times.
 
-        The parts keep the leaf's order: it lies before that of any leaf that begins at the same time as the last part.
+        The parts keep the leaf's order. It is lower than that of any leaf that begins at the time of the last part.
         """
         bounds = [0]
         if len(steps) > 2 * LEAF_STEPS:
@@ -280,38 +290,38 @@ class Timelines:
                     bounds.append(cut)
         for start, end in zip(bounds, [*bounds[1:], len(steps)], strict=True):
             key = LEAF_KEY.pack(node, int(steps["ts"][start]), order, end - start)
-            write.put(key, steps[start:end].tobytes(), self._handles[self._leaves])
+            write.put(key, steps[start:end].tobytes(), self._database.handles[self._leaves])
 
     def _put_head(self, node: int, steps: Records, write: WriteBatch) -> None:
         if len(steps):
-            write.put(NODE.pack(node), steps.tobytes(), self._handles[self._heads])
+            write.put(NODE_KEY.pack(node), steps.tobytes(), self._database.handles[self._heads])
         else:
-            write.delete(NODE.pack(node), self._handles[self._heads])
+            write.delete(NODE_KEY.pack(node), self._database.handles[self._heads])
 
     def _heads_at(self, keys: list[bytes]) -> list[bytes | None]:
-        found: list[bytes | None] = self._columns[self._heads].get(keys)
+        found: list[bytes | None] = self._database.columns[self._heads].get(keys)
         return found
 
     def _head(self, node: int) -> Records:
-        return np.frombuffer(self._columns[self._heads].get(NODE.pack(node)) or b"", self._step)
+        return np.frombuffer(self._database.columns[self._heads].get(NODE_KEY.pack(node)) or b"", self._step)
 
-    def _first(self, packed: bytes | None) -> int:
+    def _first_ts(self, packed: bytes | None) -> int:
         return int(np.frombuffer(packed or b"", self._step, 1)["ts"][0])
 
-    def _within(self, steps: Records, start: int, end: int) -> int:
+    def _count_within(self, steps: Records, start: int, end: int) -> int:
         first, last = np.searchsorted(steps["ts"], (start, end))
         return int(last - first)
 
     def _seek(self, it: Any, node: int, start: int) -> None:
-        """To the oldest leaf that can hold a step at `start` or later."""
-        it.seek_for_prev(LEAF_KEY.pack(node, max(start - 1, 0), MAX if start > 0 else 0, 2**32 - 1))
-        if not (it.valid() and it.key()[:8] == NODE.pack(node)):
+        """Move to the oldest leaf that can hold a step at `start` or later."""
+        it.seek_for_prev(LEAF_KEY.pack(node, max(start - 1, 0), MAX_ORDER if start > 0 else 0, MAX_STEPS))
+        if not (it.valid() and it.key()[:8] == NODE_KEY.pack(node)):
             it.seek(LEAF_KEY.pack(node, 0, 0, 0))
 
     def _leaves_between(self, node: int, start: int, end: int) -> list[tuple[bytes, bytes]]:
-        it = self._columns[self._leaves].iter()
+        it = self._database.columns[self._leaves].iter()
         self._seek(it, node, start)
-        name, found = NODE.pack(node), []
+        name, found = NODE_KEY.pack(node), []
         while it.valid() and (key := it.key())[:8] == name and LEAF_KEY.unpack(key)[1] < end:
             found.append((key, it.value()))
             it.next()

@@ -1,4 +1,4 @@
-"""A live, read-only view over all partitions in a data directory: works while workers run, and when they do not."""
+"""A read-only view over all partitions in a data directory, while workers run or not."""
 
 import os
 import shutil
@@ -13,19 +13,19 @@ from state.errors import StateError
 from state.events import EVENT, Ids, Records
 from state.graph import Rows, combine
 from state.partition import EDGE, POPULAR, Partition
-from state.rocksdb import open_rocksdb
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
 from state.timeline import ALL_TIME
 
-SCRATCH = "anabranch-view-"
+SCRATCH_PREFIX = "anabranch-view-"
+"""Of a view's folder in the directory for temporary files; its process id follows."""
 CREATED_WITHIN_S = 2.0
-"""A store that cannot be opened for longer is not just being created."""
-LOOK_EVERY_S = 0.1
+"""A worker has created a store after this time: one that cannot be opened by then is damaged."""
+RETRY_EVERY_S = 0.1
 
 
 def partition_path(data: Path, topic: str, partition: int) -> Path:
-    """Where a partition's store lies."""
+    """The directory of a partition's store."""
     return data / f"{topic}-{partition}"
 
 
@@ -38,17 +38,17 @@ def partitions_in(data: Path, topic: str) -> list[int]:
 class View:
     """Read access to every partition's store through RocksDB secondaries.
 
-    A secondary sees what the worker had written when `refresh` was last called.
+    A secondary shows what the worker had written at the last `refresh`.
     """
 
     def __init__(self, data: Path, topic: str, settings: StateSettings) -> None:
         self._data, self._topic, self._settings = data, topic, settings
-        # A secondary needs a place of its own for its info log; nothing of the state is written there.
-        sweep()
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+        # A secondary writes its info log to a folder of its own, and nothing of the state.
+        remove_leftovers()
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
         self.partitions: dict[int, Partition] = {}
         self.unreadable: dict[int, StateError] = {}
-        """Partitions that have a store which could not be opened when last looked at, and why."""
+        """Partitions whose store could not be opened at the last `refresh`, and why."""
         self.refresh()
 
     def __enter__(self) -> "View":
@@ -58,12 +58,12 @@ class View:
         self.close()
 
     def refresh(self) -> None:
-        """Catch up with the workers: new writes and new partitions; `unreadable` has those that cannot be opened."""
+        """Catch up with the workers' writes and open new partitions; `unreadable` has stores that cannot be opened."""
         self.unreadable.clear()
         for number, partition in list(self.partitions.items()):
             try:
-                partition._db.try_catch_up_with_primary()
-            except Exception:  # the store was moved aside or rebuilt: open what lies there now
+                partition.database.default.try_catch_up_with_primary()
+            except Exception:  # the store was moved aside or rebuilt: open the one there now
                 partition.close()
                 del self.partitions[number]
         for number in partitions_in(self._data, self._topic):
@@ -71,32 +71,30 @@ class View:
                 path = partition_path(self._data, self._topic, number)
                 access = AccessType.secondary(str(self._scratch / str(number)))
                 try:
-                    self.partitions[number] = Partition(
-                        open_rocksdb(path, self._settings, access), self._settings, path
-                    )
-                except StateError as error:  # perhaps being created by a worker; the next refresh sees it
+                    self.partitions[number] = Partition(path, self._settings, access)
+                except StateError as error:  # a worker may be creating it; the next refresh sees it
                     self.unreadable[number] = error
 
     def settle(self, within_s: float = CREATED_WITHIN_S) -> None:
-        """Give workers time to create their stores: those `unreadable` then stay so."""
+        """Wait for workers to create their stores. A store that is `unreadable` afterwards is damaged."""
         until = time.monotonic() + within_s
         while self.unreadable and time.monotonic() < until:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(RETRY_EVERY_S)
             self.refresh()
 
     def need_all(self) -> None:
-        """Refuse to answer from a part of the state. Raises the StateError of a store that cannot be opened."""
+        """Check that every store could be opened. Raises the StateError of one that could not."""
         self.settle()
         for error in self.unreadable.values():
             raise error
 
     def sequences(self, users: Ids) -> Sequences:
         """The users' sequences, in the order asked for."""
-        return together([p.sequences(users) for p in self.partitions.values()], users)
+        return merge_sequences([p.sequences(users) for p in self.partitions.values()], users)
 
     def positives(self, users: Ids) -> Sequences:
-        """What may be learned from: steps of a positive kind that were not undone, in the order asked for."""
-        return together([p.positives(users) for p in self.partitions.values()], users)
+        """The users' steps that count: of a positive kind and not undone, in the order asked for."""
+        return merge_sequences([p.positives(users) for p in self.partitions.values()], users)
 
     def steps(self, user: int, limit: int, before: int = ALL_TIME) -> Records:
         """The newest STEPs of a user before a time, oldest first."""
@@ -108,31 +106,33 @@ class View:
         return newest_of([np.empty(0, EDGE), *(p.edges(item, limit, before) for p in self.partitions.values())], limit)
 
     def degree(self, item: int, t: int) -> int:
-        """Edges of an item before a time, of whatever kind."""
+        """Edges of an item before a time, of every kind."""
         return sum(p.degree(item, t) for p in self.partitions.values())
 
     def popularity(self, item: int, t: int) -> float:
-        """What an item's events before t count for together, each halved for every half-life that it lies back."""
+        """The sum of the weights of an item's events before t, each halved for every half-life of its age."""
         return sum(p.popularity(item, t) for p in self.partitions.values())
 
     def transitions(self, item: int, t: int, limit: int) -> dict[int, float]:
-        """What followed an item before t, by the newest `limit` of its edges in each partition."""
-        said: dict[int, float] = {}
+        """Items that followed an item before t, from the newest `limit` edges of each partition, with weights."""
+        weights: dict[int, float] = {}
         for partition in self.partitions.values():
             for after, weight in partition.transitions(item, t, limit).items():
-                said[after] = said.get(after, 0.0) + weight
-        return said
+                weights[after] = weights.get(after, 0.0) + weight
+        return weights
 
     def window(self, start: int, end: int) -> Records:
-        """Applied EVENTs with start < time <= end, in order of time; straight from the journals."""
+        """Applied EVENTs with start < time <= end from the journals, in order of time."""
         events = np.concatenate([np.empty(0, EVENT), *(p.window(start, end) for p in self.partitions.values())])
         return events[np.argsort(events["ts"], kind="stable")]
 
     def rows(self, items: Ids) -> Rows:
-        """Rows of the item-item graph, the partitions' counts together."""
+        """Rows of the item-item graph with the counts of all partitions. Raises a StateError without any partition."""
         parts = [p.rows(items) for p in self.partitions.values()]
         if not parts:
-            raise StateError(f"no state in {self._data}: has a worker run with this --data yet?")
+            raise StateError(
+                f"no state in {self._data}: start a worker with this --data, or name another data directory"
+            )
         return combine(parts, self._settings)
 
     def item_ids(self, items: Ids) -> list[bytes | None]:
@@ -171,10 +171,10 @@ class View:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def sweep() -> None:
-    """Remove what views of processes that are gone have left behind: a killed one removes nothing."""
-    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
-        process = left.name.removeprefix(SCRATCH).partition("-")[0]
+def remove_leftovers() -> None:
+    """Remove the folders of views whose processes are gone: a killed process leaves its folder behind."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*-*"):
+        process = left.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
         try:
             os.kill(int(process), 0)
         except ProcessLookupError:
@@ -184,12 +184,12 @@ def sweep() -> None:
 
 
 def newest_of(parts: list[Records], limit: int) -> Records:
-    """The newest of several partitions' records, by time."""
+    """The newest `limit` of several partitions' records, by time."""
     both = np.concatenate(parts)
     return both[np.argsort(both["ts"], kind="stable")][-limit:]
 
 
-def together(parts: list[Sequences], users: Ids) -> Sequences:
+def merge_sequences(parts: list[Sequences], users: Ids) -> Sequences:
     """The same users' sequences from several partitions; each user lives in the first that has any steps."""
     none = np.empty(0, STEP)
     found = [next((s for part in parts if len(s := part.of(row))), none) for row in range(len(users))]
@@ -198,7 +198,7 @@ def together(parts: list[Sequences], users: Ids) -> Sequences:
 
 
 def most_popular(lists: list[Records], count: int) -> Ids:
-    """The best of several partitions' POPULAR lists."""
+    """The `count` most popular items of several partitions' POPULAR records."""
     both = np.concatenate([np.empty(0, POPULAR), *lists])
     if not len(both):
         return np.empty(0, np.uint64)

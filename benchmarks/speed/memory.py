@@ -88,7 +88,7 @@ def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
     """Resident memory, and what RocksDB says of its own, in MB."""
     found: dict[str, float] = {"events": events, "rss": round(rss_mb())}
     for name, asked in PARTS.items():
-        columns = [column for store in stores.values() for column in (store._db, *store._column.values())]
+        columns = [column for store in stores.values() for column in store.database.families()]
         found[name] = round(sum(column.property_int_value(asked) or 0 for column in columns) / 1e6)
     print(found, file=sys.stderr, flush=True)
     return found

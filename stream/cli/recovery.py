@@ -127,7 +127,6 @@ def copied(settings: "Config") -> "Iterator[list[Path]]":
 
     from state.checkpoint import take
     from state.partition import Partition
-    from state.rocksdb import open_rocksdb
     from state.view import partition_path, partitions_in
     from stream.cli.control import ask
     from stream.stores.checkpoints import COPIES
@@ -150,7 +149,7 @@ def copied(settings: "Config") -> "Iterator[list[Path]]":
             else:
                 for number in numbers:
                     path = partition_path(settings.data, topic, number)
-                    store = Partition(open_rocksdb(path, settings.state), settings.state, path)
+                    store = Partition(path, settings.state)
                     take(store, folder / path.name)
                     store.close()
             yield sorted(folder.iterdir())
@@ -204,6 +203,6 @@ def tell(backup: "Backup", where: str) -> None:
     """What a backup holds, for a person."""
     for kept in backup.partitions:
         show(f"{where} partition {kept.identity.partition} of {kept.identity.topic} up to offset "
-             f"{kept.next_offset - kept.base:,}")  # fmt: skip
+             f"{kept.log_offset:,}")  # fmt: skip
     champion = backup.champion
     show(f"and version {champion.version}, which was serving" if champion else "and no model version was serving yet")

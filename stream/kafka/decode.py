@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from state.events import EVENT, EventBatch, hash_ids
+from state.events import EventBatch, make_batch
 from state.kinds import kinds_of
+from state.progress import Progress
 from state.settings import StateSettings
 from stream.config import ClickFields, ClickSettings
 from stream.times import iso_ms
@@ -104,8 +105,8 @@ class Decoder:
         self._max_future_ms = clicks.max_future_s * 1000
         self._paths = None if clicks.fields == ClickFields() else msgspec.structs.asdict(clicks.fields)
 
-    def decode(self, records: Sequence[Record], base: int = 0) -> Decoded:
-        """Events and dead letters of records in log order; `base` is added to every offset."""
+    def decode(self, records: Sequence[Record], progress: Progress | None = None) -> Decoded:
+        """Events and dead letters of records in log order; the progress maps their offsets to logical ones."""
         columns = Columns([], [], [], [], [], [], [])
         dead: list[DeadLetter] = []
         for start in range(0, len(records), CHUNK):
@@ -114,7 +115,7 @@ class Decoder:
                 column.extend(more)  # type: ignore[attr-defined]
         keyed = len(columns.keys) - columns.keys.count(None)
         agreeing = sum(map(eq, columns.keys, columns.users))
-        return Decoded(_batch(columns, base), dead, keyed - agreeing)
+        return Decoded(_batch(columns, progress or Progress()), dead, keyed - agreeing)
 
     def one(self, record: Record) -> Row:
         """One record as an event. Raises Invalid with the reason."""
@@ -239,16 +240,11 @@ class Decoder:
         return int(ms)
 
 
-def _batch(columns: Columns, base: int) -> EventBatch:
-    events = np.zeros(len(columns.users), EVENT)
-    events["user"] = hash_ids(columns.users)
-    events["item"] = hash_ids(columns.items)
-    events["ts"] = columns.ts
-    events["offset"] = np.array(columns.offsets, np.int64) + base
-    events["kind"] = columns.kinds
+def _batch(columns: Columns, progress: Progress) -> EventBatch:
     without = columns.ids.count(None) == len(columns.ids)
     given = {} if without else {row: i for row, i in enumerate(columns.ids) if i is not None}
-    return EventBatch(events, columns.users, columns.items, given)
+    offset = progress.logical(np.array(columns.offsets, np.int64))
+    return make_batch(columns.users, columns.items, ts=columns.ts, offset=offset, kind=columns.kinds, ids=given)
 
 
 def _identifier(value: object, name: str) -> bytes:

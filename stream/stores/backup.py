@@ -16,6 +16,7 @@ import msgspec
 
 from state.checkpoint import CheckpointStore, inside
 from state.identity import Identity
+from state.progress import Progress
 from state.view import partition_path
 from stream.config import Config
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
@@ -31,6 +32,11 @@ class Kept(msgspec.Struct, frozen=True):
     identity: Identity
     next_offset: int
     base: int
+
+    @property
+    def log_offset(self) -> int:
+        """Offset in the log of the first event that is not in the backup."""
+        return Progress(next_offset=self.next_offset, base=self.base).log_offset
 
 
 class Backup(msgspec.Struct, frozen=True):
@@ -106,7 +112,7 @@ def restore(config: Config, url: str, backup: Backup) -> None:
         partial.mkdir(parents=True)
         for kept in backup.partitions:
             checkpoints = CheckpointStore(url, kept.identity)
-            manifest = next((m for m in checkpoints.usable() if m.marks.next_offset == kept.next_offset), None)
+            manifest = next((m for m in checkpoints.usable() if m.progress.next_offset == kept.next_offset), None)
             if manifest is None:
                 raise AnabranchError(f"{url} lacks partition {kept.identity.partition} of {kept.identity.topic!r}")
             checkpoints.restore(manifest, partition_path(partial, kept.identity.topic, kept.identity.partition))

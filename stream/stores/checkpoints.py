@@ -84,5 +84,5 @@ class Checkpoints:
         checkpoints.prune(self._config.checkpoints.keep)
         log.info(
             "partition %d: checkpoint at offset %d in %.1f s",
-            number, uploaded.marks.log_offset, time.monotonic() - started,
+            number, uploaded.progress.log_offset, time.monotonic() - started,
         )  # fmt: skip

@@ -119,7 +119,7 @@ class PartitionStores:
             log.warning("partition %d: %s; going on without", identity.partition, error)
             return None
         for manifest in manifests:
-            marks = manifest.marks
+            marks = manifest.progress
             if marks.log_offset > held.end and held.cluster != EMBEDDED:
                 log.warning("partition %d: a checkpoint lies beyond the log's end and is removed", identity.partition)
                 checkpoints.remove(manifest)

@@ -114,7 +114,7 @@ async def _rebuild_one(
                 break  # what is left are the broker's own records
             if not records:
                 continue
-            decoded = decoder.decode(records, 0)
+            decoded = decoder.decode(records)
             store.apply(
                 decoded.batch,
                 records[-1].offset + 1,

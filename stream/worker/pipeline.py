@@ -130,7 +130,7 @@ class Worker:
                 if store.progress.logical(begin) > store.progress.next_offset:
                     skip(store, number, records[0].offset, self._config)
             began = time.perf_counter()
-            decoded = self._decoder.decode(records, store.progress.base)
+            decoded = self._decoder.decode(records, store.progress)
             decoded_s = time.perf_counter() - began
             steps.reached(1)
             await self._outbox.bury(self._topics.clicks, number, decoded.dead)
@@ -170,7 +170,7 @@ class Worker:
             return
         try:
             if number in self.tenure.speaking():
-                if store.erasures.untold():
+                if store.erasures.without_tombstone():
                     async with self.tenure.turn:
                         if self._partitions.stores.get(number) is not store:
                             return

@@ -113,7 +113,7 @@ class Recommender:
             said = baselines(sequences, self.rows(last), popular)
         names = self._named(ranked, popular[: k + most_hidden])
         now_ms = time.time_ns() // 1_000_000
-        base = store.read_progress().base
+        progress = store.read_progress()
         answers = []
         ids = store.user_ids(users)
         for row, (user, newest) in enumerate(unanswered.items()):
@@ -129,7 +129,7 @@ class Recommender:
                 event_ts=newest.ts if newest.ts >= 0 else None,
                 emitted_ts=now_ms,
                 partition=partition,
-                offset=newest.offset - base,
+                offset=progress.in_log(newest.offset),
             )
             shown = (ranked.items[row][ranked.items[row] != 0] if by and ranked else seen)[:10].tolist()
             compared = self._compared(by, shown, candidate, beside.items[row][:10].tolist() if beside else [])

@@ -39,7 +39,7 @@ events = st.builds(
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline, "LEAF_STEPS", 3)
-    monkeypatch.setattr("state.partition.EDGES_AT_HAND", 2)
+    monkeypatch.setattr("state.partition.HEAD_EDGES", 2)
 
 
 def tuples(records: np.ndarray) -> list[tuple[int, int, int]]:
@@ -111,7 +111,7 @@ in_time = st.builds(
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(in_time, min_size=1, max_size=60), st.integers(1, 9), st.booleans())
 def test_what_lies_behind_the_horizon_leaves_wholly(tmp_path_factory, monkeypatch, log, size, in_order):
-    monkeypatch.setattr("state.store.EXPIRED_AT_ONCE", 3)
+    monkeypatch.setattr("state.store.MIN_EXPIRED_EVENTS", 3)
     log = sorted(log, key=lambda e: e.ts) if in_order else log
     store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, TIDY), Oracle(TIDY)
     for start in range(0, len(log), size):

@@ -35,7 +35,7 @@ def clicks(count: int, first: int = 0) -> list[tuple[str, str, int]]:
 
 
 def contents(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
-    return {name: list(column.items()) for name, column in store._column.items()}
+    return {name: list(column.items()) for name, column in store.database.columns.items()}
 
 
 def test_what_comes_back_is_what_was_there(store, url, tmp_path):
@@ -47,7 +47,7 @@ def test_what_comes_back_is_what_was_there(store, url, tmp_path):
     [manifest] = CheckpointStore(url, LOG).usable()
     checkpoints.restore(manifest, tmp_path / "elsewhere" / "clicks-0")
     restored = Store(tmp_path / "elsewhere" / "clicks-0", LOG, SETTINGS)
-    assert (manifest.marks.next_offset, restored.progress.next_offset) == (500, 500)
+    assert (manifest.progress.next_offset, restored.progress.next_offset) == (500, 500)
     assert contents(restored) == before
     apply(restored, clicks(50, 500))
     assert contents(restored) == contents(store)
@@ -73,14 +73,14 @@ def test_a_checkpoint_taken_in_the_middle_of_writing_holds_whole_batches(store, 
     finally:
         stop.set()
         writer.join()
-    offsets = [m.marks.next_offset for m in manifests]
+    offsets = [m.progress.next_offset for m in manifests]
     assert offsets == sorted(set(offsets))
     for manifest in manifests:
-        path = tmp_path / f"at-{manifest.marks.next_offset}"
+        path = tmp_path / f"at-{manifest.progress.next_offset}"
         checkpoints.restore(manifest, path)
         restored = Store(path, LOG, SETTINGS)
-        oracle = Store(tmp_path / f"oracle-{manifest.marks.next_offset}", LOG, SETTINGS)
-        for first in range(0, manifest.marks.next_offset, 20):
+        oracle = Store(tmp_path / f"oracle-{manifest.progress.next_offset}", LOG, SETTINGS)
+        for first in range(0, manifest.progress.next_offset, 20):
             apply(oracle, clicks(20, first))
         assert contents(restored) == contents(oracle)
         restored.close()
@@ -141,7 +141,7 @@ def test_an_older_checkpoint_never_takes_a_newer_ones_place(store, tmp_path):
     apply(store, clicks(100, 100))
     publish(store, checkpoints, tmp_path)
     assert CheckpointStore(str(tmp_path / "artifacts"), LOG).upload(tmp_path / "of-the-zombie", SETTINGS) is None
-    assert [m.marks.next_offset for m in checkpoints.usable()] == [200]
+    assert [m.progress.next_offset for m in checkpoints.usable()] == [200]
 
 
 def test_pruned_to_a_number_the_newest_can_still_be_restored(store, url, tmp_path):
@@ -150,11 +150,11 @@ def test_pruned_to_a_number_the_newest_can_still_be_restored(store, url, tmp_pat
         apply(store, clicks(50, 50 * round_))
         publish(store, checkpoints, tmp_path)
     assert checkpoints.prune(2) == 2
-    assert [m.marks.next_offset for m in checkpoints.usable()] == [200, 150]
+    assert [m.progress.next_offset for m in checkpoints.usable()] == [200, 150]
     named = {f.sha256 for m in checkpoints.usable() for f in m.files}
     assert checkpoints._sizes().keys() == named
     for manifest in checkpoints.usable():
-        checkpoints.restore(manifest, tmp_path / f"at-{manifest.marks.next_offset}")
+        checkpoints.restore(manifest, tmp_path / f"at-{manifest.progress.next_offset}")
 
 
 def test_checkpoints_of_another_log_are_not_used_and_go_when_there_are_enough_of_this(store, tmp_path):
@@ -171,7 +171,7 @@ def test_checkpoints_of_another_log_are_not_used_and_go_when_there_are_enough_of
         apply(fresh, clicks(10, offset))
         publish(fresh, checkpoints, tmp_path)
         checkpoints.prune(2)
-    assert [m.marks.next_offset for m in checkpoints.usable()] == [20, 10]
+    assert [m.progress.next_offset for m in checkpoints.usable()] == [20, 10]
     assert CheckpointStore(url, old).usable() == []
     fresh.close()
 

@@ -10,11 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from state import timeline
-from state.erasure import CHUNKS_AT_ONCE, Erasure
+from state.erasure import MAX_CHUNKS_PER_SWEEP, Erasure
 from state.events import hash_id
 from state.identity import Identity
 from state.journal import DAY_MS
-from state.rocksdb import COLUMNS
 from state.settings import StateSettings
 from state.store import Store
 from tests.state.oracle import Event, Oracle, apply, hashed
@@ -28,21 +27,19 @@ ANN = hash_id("ann-who-leaves")
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline, "LEAF_STEPS", 3)
-    monkeypatch.setattr("state.partition.EDGES_AT_HAND", 2)
+    monkeypatch.setattr("state.partition.HEAD_EDGES", 2)
 
 
 def finish(store: Store) -> None:
     """What a worker does between batches."""
-    store.record_tombstones(store.erasures.untold())
+    store.record_tombstones(store.erasures.without_tombstone())
     while store.erasing:
         store.erasures.sweep()
 
 
 def everything(store: Store) -> bytes:
     """Every key and value, as they are before compression."""
-    parts = [b"".join(k + v for k, v in store._db.items())]
-    parts += [b"".join(k + v for k, v in store._column[name].items()) for name in COLUMNS]
-    return b"".join(parts)
+    return b"".join(k + v for family in store.database.families() for k, v in family.items())
 
 
 def lives(user: str, count: int) -> list[Event]:
@@ -55,7 +52,7 @@ def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
     store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.pending.claim(10)])
     assert store.recommended(ANN) == b"for ann-who-leaves"
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
-    assert [e.id for e in store.erasures.untold()] == ["ann-who-leaves"]
+    assert [e.id for e in store.erasures.without_tombstone()] == ["ann-who-leaves"]
     assert store.erasing
     finish(store)
     assert not store.erasing
@@ -85,8 +82,8 @@ def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_pa
     closed = []
     for delay_s in (0.0, 0.002, 0.005, 0.01):
         apply(store, *lives("ann-who-leaves", 2), Event("ann-who-leaves", "", FAR, "forget"))
-        store.record_tombstones(store.erasures.untold()[:1])
-        while store.erasures._compaction is None:
+        store.record_tombstones(store.erasures.without_tombstone()[:1])
+        while not store.erasures.compacting:
             store.erasures.sweep()
         time.sleep(delay_s)
         closed.append((store, store.erasures._compaction))  # as its thread may hold it a moment longer
@@ -178,10 +175,10 @@ def test_what_is_dropped_does_not_depend_on_the_batch_that_a_forget_came_in(tmp_
 
 def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    for _ in range(CHUNKS_AT_ONCE + 5):
+    for _ in range(MAX_CHUNKS_PER_SWEEP + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000), Event("bob", "milk", 1_600_000_000_000))
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
-    store.record_tombstones(store.erasures.untold()[:1])
+    store.record_tombstones(store.erasures.without_tombstone()[:1])
     store.erasures.sweep()
     assert ANN in store.journal(0, FAR)["user"]
     finish(store)
@@ -191,10 +188,10 @@ def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
 
 def test_who_is_forgotten_again_while_being_swept_is_swept_for_the_second_life_too(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    for _ in range(CHUNKS_AT_ONCE + 5):
+    for _ in range(MAX_CHUNKS_PER_SWEEP + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000))
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
-    store.record_tombstones(store.erasures.untold())
+    store.record_tombstones(store.erasures.without_tombstone())
     store.erasures.sweep()
     apply(store, Event("ann-who-leaves", "bread", 1_600_000_000_000 + 9 * DAY_MS))
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
@@ -208,13 +205,13 @@ def test_many_are_swept_at_once_and_a_store_opened_again_knows_who_is_left(tmp_p
     many = [f"user-{n}" for n in range(50)]
     apply(store, *(Event(user, f"item-{n % 7}", 1_600_000_000_000 + n * DAY_MS) for n, user in enumerate(many)))
     apply(store, *(Event(user, "", FAR, "forget") for user in many), Event("bob", "milk", FAR))
-    assert len(store.erasures.untold()) == 50
-    store.record_tombstones(store.erasures.untold()[:20])
+    assert len(store.erasures.without_tombstone()) == 50
+    store.record_tombstones(store.erasures.without_tombstone()[:20])
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
     assert store.erasing
-    assert {e.id for e in store.erasures.untold()} == set(many[20:])
-    store.record_tombstones(store.erasures.untold())
+    assert {e.id for e in store.erasures.without_tombstone()} == set(many[20:])
+    store.record_tombstones(store.erasures.without_tombstone())
     for _ in range(3):
         store.erasures.sweep()
     assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}
@@ -228,7 +225,7 @@ def test_what_an_earlier_version_had_still_to_do_is_done(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(store, *lives("ann-who-leaves", 5))
     days = sorted({e.ts // DAY_MS for e in lives("ann-who-leaves", 5)})
-    store._db.put(b"erasing", msgspec.json.encode([Erasure(ANN, "ann-who-leaves", 4, days)]))
+    store.database.put(b"erasing", msgspec.json.encode([Erasure(ANN, "ann-who-leaves", 4, days)]))
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
     assert store.erasing

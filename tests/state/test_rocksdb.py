@@ -3,7 +3,7 @@
 import pytest
 
 from state.errors import StoreBlocked, StoreInUse, StoreUnreadable
-from state.rocksdb import explained
+from state.rocksdb import state_error
 from state.store import Store
 from tests.state.test_store import LOG, SETTINGS, apply
 
@@ -19,8 +19,7 @@ def test_a_store_has_one_owner(tmp_path):
 def test_a_damaged_file_is_told_as_such(tmp_path, damage):
     store = Store(tmp_path / "clicks-0", LOG, SETTINGS)
     apply(store, [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
-    for name in store._column:
-        store._column[name].flush()
+    store.database.flush()
     store.close()
     for file in (tmp_path / "clicks-0").glob("*.sst"):
         content = bytearray(file.read_bytes())
@@ -43,10 +42,10 @@ def test_a_damaged_file_is_told_as_such(tmp_path, damage):
     ],
 )
 def test_a_machine_that_stands_in_the_way_is_not_taken_for_damage(tmp_path, said, mended_by):
-    error = explained("write", tmp_path, f"IO error: {said}")
+    error = state_error("write", tmp_path, f"IO error: {said}")
     assert isinstance(error, StoreBlocked)
     assert mended_by in str(error)
 
 
 def test_damage_is_not_taken_for_a_machine_in_the_way(tmp_path):
-    assert isinstance(explained("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)
+    assert isinstance(state_error("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)

@@ -34,7 +34,7 @@ def test_a_topic_made_anew_gets_checkpoints_of_its_own(config):
         add_events(store, count)
         asyncio.run(checkpoints._checkpoint(0))
         found = CheckpointStore(config.artifacts, store.identity).usable()
-        return [manifest.marks.next_offset for manifest in found]
+        return [manifest.progress.next_offset for manifest in found]
 
     assert checkpoint("first", 40) == [40]
     assert checkpoint("second", 10) == [10]

@@ -176,7 +176,7 @@ def test_a_checkpoint_beyond_the_logs_end_is_not_of_this_log(config):
     shared = with_checkpoints(config, [10, 5])
     assert opened(shared, end=12).progress.next_offset == 10
     left = CheckpointStore(shared.artifacts, IDENTITY).usable()
-    assert [manifest.marks.next_offset for manifest in left] == [10], "the other one is removed"
+    assert [manifest.progress.next_offset for manifest in left] == [10], "the other one is removed"
 
 
 def test_a_damaged_store_is_restored_from_its_checkpoint(config, caplog):

@@ -111,10 +111,10 @@ def shop(tmp_path):
 
 def test_to_who_comes_back_the_new_answer_takes_the_old_ones_place_and_there_is_no_tombstone(shop):
     shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
-    assert [e.id for e in shop.store.erasures.untold()] == ["ann"]
+    assert [e.id for e in shop.store.erasures.without_tombstone()] == ["ann"]
     [(user, answer)] = shop.answered()
     assert (user, json.loads(answer)["offset"]) == (b"ann", 2)
-    assert shop.store.erasures.untold() == []
+    assert shop.store.erasures.without_tombstone() == []
 
 
 def test_who_is_forgotten_and_stays_away_gets_a_tombstone(shop):
@@ -122,7 +122,7 @@ def test_who_is_forgotten_and_stays_away_gets_a_tombstone(shop):
     (gone, tombstone), (bob, answer) = shop.answered()
     assert (gone, tombstone, bob) == (b"ann", None, b"bob")
     assert answer
-    assert shop.store.erasures.untold() == []
+    assert shop.store.erasures.without_tombstone() == []
 
 
 def test_where_all_who_were_owed_are_forgotten_it_is_known_that_nobody_is(shop):
