@@ -35,9 +35,8 @@ def unpack(users: Ids, values: Sequence[bytes | None]) -> Sequences:
 def from_events(events: Records, limit: int | None = None) -> Sequences:
     """Sequences of all users in `events`, by event time; equal times keep the order of arrival.
 
-    >>> from state.events import EVENT
-    >>> events = np.array([(7, 1, 20, 0, 0), (7, 2, 10, 1, 0), (8, 1, 15, 2, 0)], EVENT)
-    >>> from_events(events).of(0)["item"].tolist()
+    >>> from state.events import make_events
+    >>> from_events(make_events([7, 7, 8], [1, 2, 1], ts=[20, 10, 15])).of(0)["item"].tolist()
     [2, 1]
     """
     order = np.lexsort((events["ts"], events["user"]))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.speed.synthetic import Synthetic
-from state.events import EVENT, EventBatch, hash_ids
+from state.events import EventBatch, make_batch
 from state.identity import Identity
 from state.kinds import code_of
 from state.settings import StateSettings
@@ -30,12 +30,13 @@ def bought(count: int, size: int) -> list[EventBatch]:
     """The first purchases of The Complete Journey as batches of a decoder."""
     clicks = purchases(count).clicks
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
-    events = np.zeros(len(clicks), EVENT)
-    events["user"], events["item"] = hash_ids(users), hash_ids(items)
-    events["ts"], events["offset"] = [c["ts"] for c in clicks], np.arange(len(clicks))
-    events["kind"] = code_of("purchase")
-    cuts = [slice(start, start + size) for start in range(0, len(clicks), size)]
-    return [EventBatch(events[cut], users[cut], items[cut], {}) for cut in cuts]
+    ts, kind = np.array([c["ts"] for c in clicks]), code_of("purchase")
+    rows = [np.arange(start, min(start + size, len(clicks))) for start in range(0, len(clicks), size)]
+    cuts = [slice(int(row[0]), int(row[-1]) + 1) for row in rows]
+    return [
+        make_batch(users[cut], items[cut], ts=ts[cut], offset=row, kind=kind)
+        for cut, row in zip(cuts, rows, strict=True)
+    ]
 
 
 def fold(batches: list[EventBatch], profile: cProfile.Profile | None) -> tuple[float, float, int]:

@@ -12,7 +12,7 @@ import torch
 from model.learning.cycle import learn
 from model.learning.training import moves_lazily
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -35,10 +35,10 @@ def main() -> None:
     parse.add_argument("--holdout-events", type=int, default=500)
     asked = parse.parse_args()
     draw = np.random.default_rng(0)
-    events = np.zeros(asked.users * STEPS, EVENT)
-    events["user"] = np.tile(np.arange(1, asked.users + 1), STEPS)
-    events["item"] = 1 + draw.permutation(len(events)) % asked.items  # every item is met
-    events["ts"] = 1_600_000_000_000 + np.arange(len(events)) * 1000
+    n = np.arange(asked.users * STEPS)
+    items = 1 + draw.permutation(len(n)) % asked.items  # every item is met
+    users = np.tile(np.arange(1, asked.users + 1), STEPS)
+    events = make_events(users, items, ts=1_600_000_000_000 + n * 1000)
     sequences = from_events(events)
     names = {item: str(item) for item in np.unique(events["item"]).tolist()}
     before = peak_bytes()

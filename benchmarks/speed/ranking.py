@@ -13,7 +13,7 @@ from model.encoders.vocabulary import Vocabulary
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -25,10 +25,9 @@ def main() -> None:
     """Print both rates and their ratio."""
     torch.set_num_threads(1)
     draw = np.random.default_rng(0)
-    events = np.zeros(USERS * STEPS, EVENT)
-    events["user"] = np.tile(np.arange(1, USERS + 1), STEPS)
-    events["item"] = np.minimum(draw.zipf(1.2, len(events)), ITEMS) + 1_000
-    events["ts"] = 1_600_000_000_000 + np.arange(len(events))
+    n = np.arange(USERS * STEPS)
+    items = np.minimum(draw.zipf(1.2, len(n)), ITEMS) + 1_000
+    events = make_events(np.tile(np.arange(1, USERS + 1), STEPS), items, ts=1_600_000_000_000 + n)
     graph = MemoryGraph(StateSettings())
     graph.apply(events)
     hashes = np.arange(1_001, 1_001 + ITEMS, dtype=np.uint64)

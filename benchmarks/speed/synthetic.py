@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from state.events import EVENT, EventBatch, hash_ids
+from state.events import EventBatch, make_batch
 
 BEGUN_MS = 1_600_000_000_000
 
@@ -20,9 +20,7 @@ class Synthetic:
         users = self._draw.integers(0, self._users // self._partitions, size) * self._partitions + partition
         items = (self._items * self._draw.random(size) ** 2).astype(np.int64)
         names = [[b"%s-%d" % (kind, n) for n in ids.tolist()] for kind, ids in ((b"u", users), (b"i", items))]
-        events = np.zeros(size, EVENT)
-        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
-        events["ts"] = BEGUN_MS + self._drawn + np.arange(size)
-        events["offset"] = offset + np.arange(size)
+        n = np.arange(size)
+        batch = make_batch(names[0], names[1], ts=BEGUN_MS + self._drawn + n, offset=offset + n)
         self._drawn += size
-        return EventBatch(events, names[0], names[1], {})
+        return batch

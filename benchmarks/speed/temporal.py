@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from state.events import EVENT, EventBatch, Ids
+from state.events import Ids, make_batch, make_events
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
@@ -31,14 +31,14 @@ def build(store: Store, edges: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     ids = [str(n).encode() for n in range(200_000)]
     for start in range(0, 2 * edges, BATCH):
-        events = np.zeros(BATCH, EVENT)
         number = start + np.arange(BATCH)
-        events["user"] = np.where(number % 2, NODE, draw.integers(2, 100_000, BATCH))
-        events["item"] = np.where(number % 2, draw.integers(2, 20_000, BATCH), NODE)
-        events["ts"] = BEGUN_MS + number * (YEAR_MS // (2 * edges)) - draw.integers(0, 60_000, BATCH)
-        events["offset"] = number
-        names = [[ids[n] for n in events[end].tolist()] for end in ("user", "item")]
-        store.apply(EventBatch(events, names[0], names[1], {}), start + BATCH)
+        user = np.where(number % 2, NODE, draw.integers(2, 100_000, BATCH))
+        item = np.where(number % 2, draw.integers(2, 20_000, BATCH), NODE)
+        ts = BEGUN_MS + number * (YEAR_MS // (2 * edges)) - draw.integers(0, 60_000, BATCH)
+        names = [[ids[n] for n in end.tolist()] for end in (user, item)]
+        batch = make_batch(names[0], names[1], ts=ts, offset=number)
+        # Node numbers in place of hashes: the questions below are about node number 1.
+        store.apply(batch._replace(events=make_events(user, item, ts=ts, offset=number)), start + BATCH)
 
 
 def timed(ask: Callable[[int], object], times: Ids) -> dict[str, float]:

@@ -16,8 +16,8 @@ def batches(arriving: Records, tests_ts: Ints, at_once: int) -> Iterator[tuple[s
     What arrives before a batch is strictly older than its first test: none of the events that the batch predicts, and
     nothing of the first one's moment.
 
-    >>> from state.events import EVENT
-    >>> arriving = np.array([(1, 1, ts, 0, 0) for ts in (10, 20, 20, 30)], EVENT)
+    >>> from state.events import make_events
+    >>> arriving = make_events([1] * 4, [1] * 4, ts=[10, 20, 20, 30])
     >>> [(b.start, b.stop, a["ts"].tolist()) for b, a in batches(arriving, np.array([20, 20, 30]), 1)]
     [(0, 1, [10]), (1, 2, []), (2, 3, [20, 20])]
     """

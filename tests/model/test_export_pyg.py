@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from model.export_pyg import hetero_data, temporal_data
-from state.events import EVENT
+from state.events import make_events
 
-EVENTS = np.array([(7, 100, 10, 0, 0), (9, 100, 20, 1, 3), (7, 2**63 + 5, 30, 2, 6)], EVENT)
+EVENTS = make_events([7, 9, 7], [100, 100, 2**63 + 5], ts=[10, 20, 30], offset=[0, 1, 2], kind=[0, 3, 6])
 
 
 def test_every_event_is_an_edge_at_its_time():

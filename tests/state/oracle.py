@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.events import EventBatch, hash_id, make_batch
 from state.kinds import code_of
 from state.settings import StateSettings
 from state.store import Applied, Store
@@ -21,14 +21,15 @@ class Event(NamedTuple):
 
 
 def batch(events: list[Event], first_offset: int) -> EventBatch:
-    """The decoder's columns of these events."""
-    made = np.zeros(len(events), EVENT)
-    users, items = [e.user.encode() for e in events], [e.item.encode() for e in events]
-    made["user"], made["item"] = hash_ids(users), hash_ids(items)
-    made["ts"] = [e.ts for e in events]
-    made["kind"] = [code_of(e.kind) for e in events]
-    made["offset"] = first_offset + np.arange(len(events))
-    return EventBatch(made, users, items, {row: e.id.encode() for row, e in enumerate(events) if e.id})
+    """The decoder's batch of these events."""
+    return make_batch(
+        [e.user.encode() for e in events],
+        [e.item.encode() for e in events],
+        ts=[e.ts for e in events],
+        offset=first_offset + np.arange(len(events)),
+        kind=[code_of(e.kind) for e in events],
+        ids={row: e.id.encode() for row, e in enumerate(events) if e.id},
+    )
 
 
 def apply(store: Store, *events: Event) -> Applied:

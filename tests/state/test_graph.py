@@ -1,11 +1,13 @@
 """The item-item graph: decay, full rows, and the same rows from memory and from several partitions."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph, combine
 from state.settings import StateSettings
 
@@ -17,8 +19,13 @@ SETTINGS = StateSettings(
 
 def graph(*clicks: tuple[int, int, int]) -> MemoryGraph:
     made = MemoryGraph(SETTINGS)
-    made.apply(np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT))
+    made.apply(events_of(clicks))
     return made
+
+
+def events_of(clicks: Iterable[tuple[int, int, int]]) -> np.ndarray:
+    users, items, ts = zip(*clicks, strict=True)
+    return make_events(users, items, ts=ts)
 
 
 def items(*hashes: int) -> np.ndarray:
@@ -54,7 +61,7 @@ def test_a_full_row_keeps_its_strong_neighbours_and_still_takes_a_new_one():
     made = graph(*clicks)
     before = made.rows(items(10)).nodes[0].tolist()
     assert 11 in before
-    made.apply(np.array([(999, 10, HOUR_MS, 0, 0), (999, 77, HOUR_MS, 0, 0)], EVENT))
+    made.apply(make_events([999, 999], [10, 77], ts=HOUR_MS))
     after = made.rows(items(10)).nodes[0].tolist()
     assert 77 in after
     assert 11 in after
@@ -70,7 +77,7 @@ def test_two_batches_in_time_order_make_the_same_graph_as_one(clicks, cut):
     whole = StateSettings(
         neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600
     )
-    events = np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT)
+    events = events_of(clicks)
     one, two = MemoryGraph(whole), MemoryGraph(whole)
     one.apply(events)
     two.apply(events[:cut])
@@ -93,7 +100,7 @@ def test_partitions_together_know_what_one_would(clicks):
     whole = StateSettings(
         neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600
     )
-    events = np.array([(user, item, ts, 0, 0) for user, item, ts in clicks], EVENT)
+    events = events_of(clicks)
     all_of_it, parts = MemoryGraph(whole), [MemoryGraph(whole), MemoryGraph(whole)]
     all_of_it.apply(events)
     for number, part in enumerate(parts):
@@ -113,7 +120,7 @@ def test_partitions_together_know_what_one_would(clicks):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(click, min_size=1, max_size=40), st.integers(0, 40))
 def test_a_fork_knows_what_the_graph_itself_would_and_leaves_it_as_it_is(clicks, cut):
-    events = np.array([(user, item, ts, 0, 0) for user, item, ts in sorted(clicks, key=lambda c: c[2])], EVENT)
+    events = events_of(sorted(clicks, key=lambda c: c[2]))
     known = np.unique(events["item"])
     graph = MemoryGraph(SETTINGS)
     graph.apply(events[:cut])

@@ -30,5 +30,7 @@ def test_a_topic_made_again_under_its_name_is_another_log(tmp_path):
     known = msgspec.structs.replace(LOG, topic_id="first")
     Store(tmp_path / "clicks-0", known, SETTINGS).close()  # a store that did not know its topic's id learns it
     Store(tmp_path / "clicks-0", LOG, SETTINGS).close()  # where the id cannot be had, it is not asked for
-    with pytest.raises(WrongLog, match=r"topic_id 'first', but this is topic_id 'second' \(the topic was deleted and created"):
+    with pytest.raises(
+        WrongLog, match=r"topic_id 'first', but this is topic_id 'second' \(the topic was deleted and created"
+    ):
         Store(tmp_path / "clicks-0", msgspec.structs.replace(LOG, topic_id="second"), SETTINGS)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.events import EventBatch, hash_id, make_batch
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
@@ -21,12 +21,9 @@ Click = tuple[str, str, int]
 
 
 def batch(clicks: list[Click], first_offset: int = 0, ids: dict[int, bytes] | None = None) -> EventBatch:
-    events = np.zeros(len(clicks), EVENT)
     users, items = [u.encode() for u, _, _ in clicks], [i.encode() for _, i, _ in clicks]
-    events["user"], events["item"] = hash_ids(users), hash_ids(items)
-    events["ts"] = [ts for _, _, ts in clicks]
-    events["offset"] = first_offset + np.arange(len(clicks))
-    return EventBatch(events, users, items, ids or {})
+    offset = first_offset + np.arange(len(clicks))
+    return make_batch(users, items, ts=[ts for _, _, ts in clicks], offset=offset, ids=ids)
 
 
 def apply(store: Store, clicks: list[Click]) -> None:

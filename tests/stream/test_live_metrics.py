@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -11,7 +11,8 @@ from stream.live_metrics import FALLBACK, LastRecommendation, LiveMetrics, Score
 
 
 def events(*clicks: tuple[int, int]) -> np.ndarray:
-    return np.array([(user, item, 1000 + n, n, 0) for n, (user, item) in enumerate(clicks)], EVENT)
+    n = np.arange(len(clicks))
+    return make_events([user for user, _ in clicks], [item for _, item in clicks], ts=1000 + n, offset=n)
 
 
 def test_an_event_tests_what_stood_for_its_user():

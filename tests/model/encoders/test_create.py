@@ -20,7 +20,7 @@ from model.learning.versions import list_versions, load, prune, publish
 from model.ranking.fusion import MODEL_ONLY, Fusion, with_set_weights
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph
 from state.sequences import Sequences, from_events
 from state.settings import StateSettings
@@ -33,13 +33,9 @@ QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
 
 def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
     """Every user goes through the items in a circle: what follows is certain."""
-    events = np.zeros(users * steps, EVENT)
     n = np.arange(users * steps)
-    events["user"] = n % users + 1
-    events["item"] = (n // users + n % users) % items + 100
-    events["ts"] = 1_000_000_000_000 + n * 1000
-    events["offset"] = n
-    return events
+    item = (n // users + n % users) % items + 100
+    return make_events(n % users + 1, item, ts=1_000_000_000_000 + n * 1000, offset=n)
 
 
 def learned(
@@ -173,7 +169,8 @@ def test_versions_live_in_any_store_and_the_serving_one_is_never_pruned():
 
 
 def one_user(*items: int) -> Sequences:
-    events = np.array([(1, item, 1_000_000_000_000 + n, n, 0) for n, item in enumerate(items)], EVENT)
+    n = np.arange(len(items))
+    events = make_events(np.ones(len(items)), items, ts=1_000_000_000_000 + n, offset=n)
     return from_events(events)
 
 
@@ -193,7 +190,7 @@ def test_the_graph_makes_an_unknown_item_recommendable_and_says_why():
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
-    graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
+    graph.apply(make_events([50, 50], [102, 999], ts=[2_000_000_000_000, 2_000_000_000_001], offset=[0, 1]))
     ranked = Ranker(trained.model, trained.vocabulary, Fusion(evidence=16.0), RankingSettings()).rank(
         one_user(100, 102), graph, 8
     )
@@ -259,7 +256,7 @@ def test_with_all_weights_set_to_0_items_no_version_knows_change_nothing_either(
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())
-    graph.apply(np.array([(50, 102, 2_000_000_000_000, 0, 0), (50, 999, 2_000_000_000_001, 1, 0)], EVENT))
+    graph.apply(make_events([50, 50], [102, 999], ts=[2_000_000_000_000, 2_000_000_000_001], offset=[0, 1]))
     settings = RankingSettings(because=because, evidence_weight=0.0, repeat_weight=0.0, popularity_weight=0.0)
     user = one_user(100, 999, 102)
     found = [

@@ -8,7 +8,7 @@ from model.learning import cycle as increment_module
 from model.learning.cycle import Trained, learn
 from model.ranking.fusion import Fusion
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.events import EVENT, Records
+from state.events import Records, make_events
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -147,9 +147,8 @@ def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch
 
 
 def test_what_came_late_is_no_history_of_what_was_before_it():
-    events = np.zeros(40, EVENT)
-    events["user"], events["item"] = np.arange(40) % 2 + 1, np.arange(40) % 9 + 100
-    events["ts"] = 1_000_000_000_000 + np.arange(40) * 1000
+    n = np.arange(40)
+    events = make_events(n % 2 + 1, n % 9 + 100, ts=1_000_000_000_000 + n * 1000)
     sequences = from_events(events)
     new = sequences.steps["ts"] % 3 == 0  # what the champion knows lies between what has come
     holdout = Holdout(*split_holdout(sequences, 5, new), STATE)

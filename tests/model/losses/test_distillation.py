@@ -15,7 +15,7 @@ from model.losses.distillation import Distillation, adaptive
 from model.metrics import ranks_of
 from model.ranking.fusion import INITIAL_FUSION
 from model.settings import RankingSettings, TrainingSettings
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from tests.model.encoders.test_create import SMALL, STATE, cycling
@@ -120,8 +120,7 @@ def test_exemplars_are_the_users_without_new_events_in_words_both_versions_know(
     """Item 103 is gone, its index is another's now; item 200 is new; user 3 alone has new events."""
     events = cycling(users=3, items=5, steps=6)
     champion = published(events)
-    arrived = np.zeros(1, EVENT)
-    arrived["user"], arrived["item"], arrived["ts"] = 3, 200, events["ts"].max() + 1000
+    arrived = make_events([3], [200], ts=events["ts"].max() + 1000)
     sequences, gone = from_events(np.concatenate([events, arrived])), np.array([103], np.uint64)
     distillation = distilled(champion, sequences, arrived, gone, 5, 1.0)
     index = champion.vocabulary.lookup(np.arange(100, 105, dtype=np.uint64))

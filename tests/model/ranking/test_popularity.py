@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.ranking.popularity import Popularity
-from state.events import EVENT
+from state.events import make_events
 from state.graph import MemoryGraph
 from state.settings import StateSettings
 
@@ -21,9 +21,8 @@ clicks = st.lists(st.tuples(st.sampled_from([10, 20, 30]), st.integers(0, 40_000
 
 @given(clicks, st.integers(0, 60))
 def test_clicks_that_arrive_count_as_those_read_from_the_graph(made, read):
-    events = np.zeros(len(made), EVENT)
-    events["item"], events["ts"] = np.array(made).T
-    events["ts"] += 1_600_000_000_000
+    items, ts = np.array(made).T
+    events = make_events(np.zeros(len(made)), items, ts=ts + 1_600_000_000_000)
     graph = MemoryGraph(StateSettings(popularity_half_life_s=HALF_LIFE_S))
     graph.apply(events[:read])
     some = Popularity(HALF_LIFE_S)

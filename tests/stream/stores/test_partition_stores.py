@@ -9,7 +9,7 @@ import pytest
 
 from state.checkpoint import CheckpointStore, take
 from state.errors import Repartitioned, StoreBlocked, WrongLayout
-from state.events import EVENT, EventBatch, hash_id
+from state.events import make_batch
 from state.identity import Identity
 from state.store import Store
 from stream.config import Config
@@ -30,10 +30,7 @@ def opened(config: Config, *, cluster="here", topic_id="", partitions=2, begin=0
 
 def with_ten_events(config: Config, cluster: str = "here", topic_id: str = "") -> None:
     store = opened(config, cluster=cluster, topic_id=topic_id)
-    events = np.zeros(10, EVENT)
-    events["user"], events["item"] = hash_id("ann"), hash_id("milk")
-    events["ts"], events["offset"] = 1_600_000_000_000 + np.arange(10), np.arange(10)
-    store.apply(EventBatch(events, [b"ann"] * 10, [b"milk"] * 10, {}), 10)
+    add_events(store, 10)
     store.close()
 
 
@@ -60,7 +57,7 @@ def test_another_layout_is_refused_by_the_settings_name(config):
     [
         ("elsewhere", "first", 10, "built from cluster 'here'"),
         ("here", "first", 3, "lies beyond the end of the log, 3"),
-        ("here", "second", 10, "the topic was deleted and made again"),
+        ("here", "second", 10, "the topic was deleted and created again"),
     ],
 )
 def test_another_log_begins_a_new_store_and_the_old_one_is_kept_aside(config, caplog, cluster, topic_id, end, said):
@@ -96,10 +93,9 @@ def test_an_embedded_brokers_new_log_goes_on_behind_the_old_one(config):
 
 def add_events(store: Store, count: int) -> None:
     """Clicks of one user in one batch, whatever is there already."""
-    events, first = np.zeros(count, EVENT), store.progress.next_offset
-    events["user"], events["item"] = hash_id("ann"), hash_id("milk")
-    events["ts"], events["offset"] = 1_600_000_000_000 + np.arange(count), first + np.arange(count)
-    store.apply(EventBatch(events, [b"ann"] * count, [b"milk"] * count, {}), first + count)
+    n, first = np.arange(count), store.progress.next_offset
+    batch = make_batch([b"ann"] * count, [b"milk"] * count, ts=1_600_000_000_000 + n, offset=first + n)
+    store.apply(batch, first + count)
 
 
 def with_checkpoints(config: Config, counts: list[int]) -> Config:

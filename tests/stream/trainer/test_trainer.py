@@ -13,7 +13,7 @@ from model.errors import ArtifactError
 from model.learning.gate import Verdict
 from model.learning.versions import list_versions
 from model.settings import GateSettings, ModelSettings, TrainingSettings
-from state.events import EVENT, EventBatch, Ids, hash_id, hash_ids
+from state.events import Ids, hash_id, hash_ids, make_batch
 from state.identity import Identity
 from state.sequences import Sequences
 from state.settings import StateSettings
@@ -81,12 +81,10 @@ class Shop:
     def click(self, users: list[str], items: list[str] | None = None) -> None:
         items = items or [f"item-{n}" for n in self.draw.integers(0, 30, len(users))]
         start = self.store.progress.next_offset
-        events = np.zeros(len(users), EVENT)
-        names = [u.encode() for u in users], [i.encode() for i in items]
-        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
-        events["offset"] = start + np.arange(len(users))
-        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"] + self.jumped_ms
-        self.store.apply(EventBatch(events, *names, {}), start + len(users))
+        offset = start + np.arange(len(users))
+        ts = 1_600_000_000_000 + 1000 * offset + self.jumped_ms
+        batch = make_batch([u.encode() for u in users], [i.encode() for i in items], ts=ts, offset=offset)
+        self.store.apply(batch, start + len(users))
 
     def crowd(self, count: int) -> None:
         self.click([f"user-{n}" for n in self.draw.integers(0, 80, count)])

@@ -8,7 +8,7 @@ from model.learning.cycle import Trained, learn
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.events import EVENT, EventBatch, hash_id, hash_ids
+from state.events import hash_id, hash_ids, make_batch, make_events
 from state.identity import Identity
 from state.kinds import code_of
 from state.pending import Unanswered
@@ -36,13 +36,9 @@ class Stall:
 
     def click(self, users: list[str], items: list[str], kind: str = "click") -> Applied:
         start = self.store.progress.next_offset
-        events = np.zeros(len(users), EVENT)
-        names = [u.encode() for u in users], [i.encode() for i in items]
-        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
-        events["offset"] = start + np.arange(len(users))
-        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
-        events["kind"] = code_of(kind)
-        return self.store.apply(EventBatch(events, *names, {}), start + len(users))
+        offset, names = start + np.arange(len(users)), ([u.encode() for u in users], [i.encode() for i in items])
+        batch = make_batch(*names, ts=1_600_000_000_000 + 1000 * offset, offset=offset, kind=code_of(kind))
+        return self.store.apply(batch, start + len(users))
 
     def ranker(self, **worker) -> Recommender:
         config = Config(state=STATE, worker=WorkerSettings(**worker), data=self.store.path.parent)
@@ -54,10 +50,8 @@ class Stall:
 
     def following(self) -> np.ndarray:
         """What everybody would click next, were the laps to go on."""
-        events = np.zeros(len(USERS), EVENT)
-        events["user"] = hash_ids([u.encode() for u in USERS])
-        events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
-        return events
+        items = [f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))]
+        return make_events(hash_ids([u.encode() for u in USERS]), hash_ids(items))
 
     def trained(self, seed: int) -> Trained:
         users = np.sort(hash_ids([u.encode() for u in USERS]))
@@ -121,9 +115,7 @@ def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_show
         message = msgspec.json.decode(answer.message, type=Recommendation)
         assert message.model == "000001"
         assert message.items == alone[message.user].items
-    tests = np.zeros(len(USERS), EVENT)
-    tests["user"] = hash_ids([u.encode() for u in USERS])
-    tests["item"] = hash_id("item-3")
+    tests = make_events(hash_ids([u.encode() for u in USERS]), hash_id("item-3"))
     prequential.test(tests, scores)
     champion, candidate = scores["000001 (shadow 000001/000002)"], scores["000002 (shadow 000001/000002)"]
     assert champion.events == candidate.events == len(USERS)
