@@ -81,7 +81,8 @@ class CheckpointStore:
         self._identity = identity
         self._url = url
         self._root = f"{root.rstrip('/')}/state/{identity.cluster}/{identity.topic}-{identity.partition}"
-        self._hashed: dict[tuple[str, int, int], str] = {}
+        self.hashed: dict[tuple[str, int, int], str] = {}
+        """The last upload's hashes by name, inode and time of change: unchanged files are not read again."""
 
     def upload(
         self, folder: Path, settings: StateSettings, *, may: Callable[[], bool] = lambda: True
@@ -93,7 +94,7 @@ class CheckpointStore:
         identity, progress = inside(folder, settings)
         if identity is None or self._newest_offset() >= progress.next_offset:
             return None
-        before, self._hashed = self._hashed, {}
+        before, self.hashed = self.hashed, {}
         files = [self._hash(f, before) for f in sorted(folder.iterdir()) if not f.name.startswith(NO_STATE_PREFIXES)]
         manifest = Manifest(identity, progress, time.time_ns() // 1_000_000, files)
         try:
@@ -208,7 +209,7 @@ class CheckpointStore:
         """A file with its hash. The inode tells a file that was hashed for the last checkpoint."""
         about = file.stat()
         key = file.name, about.st_ino, about.st_mtime_ns
-        known = self._hashed[key] = before.get(key) or _sha256(file)
+        known = self.hashed[key] = before.get(key) or _sha256(file)
         return CheckpointFile(file.name, about.st_size, known)
 
 

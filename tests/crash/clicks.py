@@ -1,6 +1,6 @@
-"""What a shop sends in earnest: clicks and other kinds, late ones, repeats, users to be forgotten, and no events.
+"""Realistic records for crash tests: all kinds of events, late ones, duplicates, forgets and records that are no event.
 
-A record is a function of the seed and its number, so that a repeat is the record that was sent before.
+A record is a function of the seed and its number, so a duplicate equals the record that was sent before.
 """
 
 import json
@@ -13,23 +13,23 @@ from state.settings import Kind
 from stream.config import Config
 
 USERS, ITEMS = 400, 60
-BAD, LATE, REPEATED, AT_ONCE = 0.01, 0.05, 0.03, 0.03
-BEGUN_MS = 1_700_000_000_000
+BAD_SHARE, LATE_SHARE, DUPLICATE_SHARE, EQUAL_TIME_SHARE = 0.01, 0.05, 0.03, 0.03
+FIRST_MS = 1_700_000_000_000
 EVERY_MS = 1000
-TOO_FAR_MS = 4_102_444_800_000
+FAR_FUTURE_MS = 4_102_444_800_000
 DEDUP_WINDOW_EVENTS = 500
-REPEATED_WITHIN = 10_000
-"""Records: of several partitions, so that some repeats lie within the window, some beyond twice of it."""
-OWN_KINDS = {"wishlist": Kind("positive", 0.7), "glance": Kind("positive", 0.0), "report": Kind("negative")}
-SHARES = {
+MAX_DUPLICATE_DISTANCE = 10_000
+"""Records over all partitions: some duplicates are within the window, some beyond twice of it."""
+CUSTOM_KINDS = {"wishlist": Kind("positive", 0.7), "glance": Kind("positive", 0.0), "report": Kind("negative")}
+KIND_SHARES = {
     "click": 62, "view": 8, "cart": 3, "purchase": 4, "like": 2, "hide": 4, "dislike": 2, "undo": 6,
     "wishlist": 4, "glance": 3, "report": 1.5, "forget": 0.1,
 }  # fmt: skip
 
 
 def eventful(config: Config, window_s: float = 0.0) -> Config:
-    """With kinds of its own, a window for repeats that a test can leave behind, and expiry perhaps."""
-    kinds = config.state.kinds | OWN_KINDS
+    """The configuration with custom kinds, a short de-duplication window, and expiry where `window_s` is given."""
+    kinds = config.state.kinds | CUSTOM_KINDS
     state = msgspec.structs.replace(
         config.state, kinds=kinds, dedup_window_events=DEDUP_WINDOW_EVENTS, window_s=window_s
     )
@@ -41,12 +41,12 @@ class Clicks:
 
     def __init__(self, config: Config, seed: int, every_ms: int = EVERY_MS) -> None:
         self._config, self._seed, self._every_ms = config, seed, every_ms
-        self._kinds = [kind for kind in SHARES if kind in config.state.kinds]
-        self._shares = [SHARES[kind] for kind in self._kinds]
+        self._kinds = [kind for kind in KIND_SHARES if kind in config.state.kinds]
+        self._shares = [KIND_SHARES[kind] for kind in self._kinds]
         self.published = 0
 
     def publish(self, producer: KafkaProducer, count: int) -> None:
-        """Send the next so many records, and wait until the broker has them."""
+        """Send the next `count` records, and wait until the broker has them."""
         for number in range(self.published, self.published + count):
             user, value = self.record(number)
             producer.send(self._config.topics.clicks, key=user.encode(), value=value)
@@ -54,7 +54,7 @@ class Clicks:
         self.published += count
 
     def settle(self, producer: KafkaProducer) -> None:
-        """One more click in each partition, so that what the newest time lets expire does expire."""
+        """Send one more click to each partition, so that everything behind the newest horizon expires."""
         for partition in range(self._config.topics.partitions):
             value = self._json(user=f"last-{partition}", item="item-1", ts=self._at(self.published))
             producer.send(
@@ -63,24 +63,24 @@ class Clicks:
         producer.flush()
 
     def record(self, number: int) -> tuple[str, bytes]:
-        """Key and value of the record with this number."""
+        """The key and value of the record with this number."""
         draw = random.Random(self._seed * 10**9 + number)
-        if number > 10 and draw.random() < REPEATED:
-            return self.record(number - draw.randrange(1, min(number, REPEATED_WITHIN)))
+        if number > 10 and draw.random() < DUPLICATE_SHARE:
+            return self.record(number - draw.randrange(1, min(number, MAX_DUPLICATE_DISTANCE)))
         user = f"user-{draw.randrange(USERS)}"
         ts = self._at(number)
-        if draw.random() < LATE:
-            # Most by a little, some by more than any window.
+        if draw.random() < LATE_SHARE:
+            # Most are a little late, some later than any window.
             ts -= draw.randrange(self._every_ms * (100 if draw.random() < 0.9 else 100_000))
-        elif draw.random() < AT_ONCE:
+        elif draw.random() < EQUAL_TIME_SHARE:
             ts = self._at(number - 1)
-        if draw.random() < BAD:
+        if draw.random() < BAD_SHARE:
             return user, draw.choice(
                 [
                     b"not json", b"[]", b'{"user": "',
                     self._json(user=user, ts=ts),
                     self._json(user=user, item="item-1", ts=ts, event="no such kind"),
-                    self._json(user=user, item="item-1", ts=TOO_FAR_MS),
+                    self._json(user=user, item="item-1", ts=FAR_FUTURE_MS),
                     self._json(user=user, item="item-1", ts=ts // 1000),
                 ]
             )  # fmt: skip
@@ -95,7 +95,7 @@ class Clicks:
         return user, self._json(**event)
 
     def _at(self, number: int) -> int:
-        return BEGUN_MS + self._every_ms * number
+        return FIRST_MS + self._every_ms * number
 
     def _json(self, **event: object) -> bytes:
         return json.dumps(event).encode()

@@ -152,7 +152,7 @@ def main() -> None:
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {report.seconds:,.0f} s")
     print(f"kills    {report.kills.total():,}: {', '.join(where)}")
-    print(f"events   {report.truth.told()}")
+    print(f"events   {report.truth.summary()}")
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
     print(f"differences in all, counts, roles, dead letters and last answers with them: {len(found.differences):,}")

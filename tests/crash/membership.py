@@ -106,7 +106,7 @@ def _as_far_as_it_came(home: Config, log: list) -> list[str]:  # type: ignore[ty
         ends = {number: p.read_progress().next_offset for number, p in view.partitions.items()}
     part = fold([r for r in log if r.offset < ends.get(r.partition, 0)], home)
     # What was said since, and what other workers buried, is not this store's.
-    return [f"{home.data.name}: {d}" for d in compare(home, part, said=False).differences]
+    return [f"{home.data.name}: {d}" for d in compare(home, part, sent=False).differences]
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers")
     print(f"moves    {report.moves.total()}: {', '.join(f'{n} {move}' for move, n in sorted(report.moves.items()))}")
-    print(f"events   {report.truth.told()}")
+    print(f"events   {report.truth.summary()}")
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
     print(f"differences in all, counts, roles, dead letters and last answers with them: {len(found.differences):,}")

@@ -1,7 +1,7 @@
-"""What the state must be: plain dicts, folded from the log itself, one record after the other.
+"""The expected state: plain dicts, folded from the log itself, one record after the other.
 
-Of the product nothing is used but its readers (`View`), which are what is asked, and the settings, which are what was
-told. What an event is, what it counts for, what is a repeat, what has expired and what is forgotten is said here anew.
+The oracle uses nothing of the product but its readers (`View`), which are under test, and its settings. It decides for
+itself what an event is, what it counts for, and which events are duplicates, expired or forgotten.
 """
 
 import json
@@ -20,12 +20,11 @@ from tests.e2e.conftest import read_all
 BUILT_IN = ("click", "view", "cart", "purchase", "like", "dislike", "hide", "undo", "forget")
 DAY_MS = 86_400_000
 SECONDS_BELOW = 100_000_000_000
-ALL = 10**9
-SHOWN_OF_EACH = 5
+ALL_EDGES = 10**9
 
 
 class Line(NamedTuple):
-    """An event that was applied."""
+    """An applied event."""
 
     user: str
     item: str
@@ -35,22 +34,23 @@ class Line(NamedTuple):
 
 
 class Log:
-    """One partition's log, folded."""
+    """The folded log of one partition."""
 
     def __init__(self, config: Config) -> None:
         self._state, self._max_future_ms = config.state, config.clicks.max_future_s * 1000
         self.lines: dict[str, list[Line]] = defaultdict(list)
-        """Of each user, as they arrived: all that was applied and not forgotten, expired or not."""
+        """Each user's applied events in order of arrival, also expired ones; not those of before a forget."""
         self.forgotten: dict[str, int] = {}
         """Offset of each user's last forget."""
         self.bad: set[int] = set()
+        """Offsets of records that are no event."""
         self.items: set[str] = set()
-        """All there ever were."""
+        """Every item that any event named."""
         self.applied = self.duplicate = self.too_old = self.newest_ts = self.end = 0
         self._seen: set[tuple[int, str]] = set()
 
     def add(self, record: ConsumerRecord) -> None:
-        """The next record."""
+        """Fold the next record."""
         self.end = record.offset + 1
         event = self._event(record)
         if event is None:
@@ -76,7 +76,7 @@ class Log:
         self.lines[user].append(Line(user, event["item"], ts, kind, record.offset))
 
     def _event(self, record: ConsumerRecord) -> dict[str, Any] | None:
-        """A record is an event when it is a JSON object with a user, an item and a time: nothing subtler is written."""
+        """The record's event, or None: `tests/crash/clicks.py` writes no bad records subtler than these checks."""
         try:
             event = json.loads(record.value)
             kind = self._state.kinds[event.get("event", "click")]
@@ -92,20 +92,20 @@ class Log:
 
     @property
     def horizon(self) -> int:
-        """No question is answered from before it."""
+        """Event time, ms, before which no query has an answer."""
         return self._horizon(self.newest_ts)
 
     @property
     def on_disk_from(self) -> int:
-        """Whole days leave."""
+        """Event time, ms, from which events are on disk: whole days are removed."""
         return self.horizon // DAY_MS * DAY_MS
 
     def steps(self, user: str, since: int) -> list[Line]:
-        """A user's events by time, equal times as they arrived."""
+        """A user's events in order of time, equal times in order of arrival."""
         return sorted((line for line in self.lines.get(user, ()) if line.ts >= since), key=lambda line: line.ts)
 
-    def standing(self, user: str) -> list[Line]:
-        """Those that were not undone: an undo takes back the newest of the item before it that still stands."""
+    def not_undone(self, user: str) -> list[Line]:
+        """A user's events without undone ones. An undo takes back the newest earlier event of its item that is left."""
         stacks: dict[str, list[Line]] = defaultdict(list)
         for line in self.steps(user, 0):
             if self._state.kinds[line.kind].role != "undo":
@@ -115,39 +115,39 @@ class Log:
         return [line for stack in stacks.values() for line in stack]
 
     def weight(self, line: Line) -> float:
-        """What a standing event counts for."""
+        """The weight of an event in popularity."""
         kind = self._state.kinds[line.kind]
         return kind.weight if kind.role == "positive" else 0.0
 
     def hidden(self, user: str) -> set[str]:
         """Items that a user does not want to see."""
-        kinds, standing = self._state.kinds, self.standing(user)
-        return {line.item for line in standing if line.ts >= self.horizon and kinds[line.kind].role == "negative"}
+        kinds, lines = self._state.kinds, self.not_undone(user)
+        return {line.item for line in lines if line.ts >= self.horizon and kinds[line.kind].role == "negative"}
 
 
 class Truth(NamedTuple):
-    """A log, folded."""
+    """A folded log."""
 
     logs: dict[int, Log]
     """By partition."""
 
     @property
     def bad(self) -> set[tuple[int, int]]:
-        """Partition and offset of what is no event."""
+        """Partition and offset of each record that is no event."""
         return {(number, offset) for number, log in self.logs.items() for offset in log.bad}
 
     @property
     def events(self) -> int:
-        """Those that were applied."""
+        """Applied events."""
         return sum(log.applied for log in self.logs.values())
 
-    def told(self) -> str:
-        """What there was in the log, in a line."""
+    def summary(self) -> str:
+        """The content of the log in one line."""
         logs = self.logs.values()
         kinds = Counter(line.kind for log in logs for lines in log.lines.values() for line in lines)
         expired = sum(line.ts < log.on_disk_from for log in logs for lines in log.lines.values() for line in lines)
         return (
-            f"{self.events:,} applied, {sum(log.duplicate for log in logs):,} repeats, "
+            f"{self.events:,} applied, {sum(log.duplicate for log in logs):,} duplicates, "
             f"{sum(log.too_old for log in logs):,} behind the horizon, {len(self.bad):,} no events, "
             f"{sum(len(log.forgotten) for log in logs):,} users forgotten, {expired:,} expired since; "
             + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
@@ -155,7 +155,7 @@ class Truth(NamedTuple):
 
 
 def fold(log: list[ConsumerRecord], config: Config) -> Truth:
-    """Records partition by partition, in the order of their offsets."""
+    """Fold records. Those of one partition must be in the order of their offsets."""
     truth = Truth({})
     for record in log:
         truth.logs.setdefault(record.partition, Log(config)).add(record)
@@ -163,24 +163,24 @@ def fold(log: list[ConsumerRecord], config: Config) -> Truth:
 
 
 class Found(NamedTuple):
-    """What the stores, the dead letters and the recommendations hold, beside the log."""
+    """The differences of stores, dead letters and recommendations from the log."""
 
     lost: int
-    """Events of the log that no edge stands for."""
+    """Events of the log without an edge."""
     doubled: int
-    """Edges that no event of the log stands behind."""
+    """Edges without an event of the log."""
     differences: list[str]
 
 
 def differences(config: Config, truth: Truth) -> list[str]:
-    """Where anything is not what the log says; empty is right."""
+    """All differences from the log, one a line; empty when everything is right."""
     return compare(config, truth).differences
 
 
-def compare(config: Config, truth: Truth, *, said: bool = True) -> Found:
-    """Every sequence, edge, role, count, dead letter and recommendation, beside the log's.
+def compare(config: Config, truth: Truth, *, sent: bool = True) -> Found:
+    """Compare every sequence, edge, count, dead letter and recommendation with the log.
 
-    `said`: also what was sent, to which all workers of a group have part.
+    `sent`: also dead letters and recommendations, which all workers of a group send together.
     """
     found: list[str] = []
     lost = doubled = 0
@@ -196,20 +196,20 @@ def compare(config: Config, truth: Truth, *, said: bool = True) -> Found:
             differing += [*_sequences(partition, log, config), *_rows(partition, log, config)]
             differing += [*_counts(partition, log), *_names(partition, log)]
             found += [f"partition {number}: {line}" for line in differing]
-    if not said:
+    if not sent:
         return Found(lost, doubled, found)
-    buried = {place(r) for r in read_all(config, config.topics.dead_letters)}
-    found += [f"dead letter {p}" for p in buried ^ truth.bad]
+    dead = {place(r) for r in read_all(config, config.topics.dead_letters)}
+    found += [f"dead letter {p}" for p in dead ^ truth.bad]
     found += _answers(read_all(config, config.topics.recommendations), truth)
     return Found(lost, doubled, found)
 
 
 def _edges(partition: Partition, log: Log) -> tuple[list[str], int, int]:
-    """The edges by item and the journal; where they differ, how many are missing and how many too many."""
+    """Compare the edges by item and the journal; return the differences, missing edges and superfluous ones."""
     lines = [line for user in log.lines for line in log.steps(user, log.horizon)]
     by_item: Counter[tuple[int, int, int, int]] = Counter()
     for item in log.items:
-        for edge in partition.edges(hashed(item), ALL):
+        for edge in partition.edges(hashed(item), ALL_EDGES):
             by_item[int(edge["user"]), hashed(item), int(edge["ts"]), int(edge["kind"])] += 1
     right = Counter((hashed(line.user), hashed(line.item), line.ts, code(line.kind)) for line in lines)
     found = [f"edge {e}: {by_item[e]}, not {right[e]}" for e in by_item.keys() | right.keys() if by_item[e] != right[e]]
@@ -229,7 +229,7 @@ def _edges(partition: Partition, log: Log) -> tuple[list[str], int, int]:
 
 
 def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
-    """Sequences, what of them counts, and what is hidden; a user who was forgotten has none."""
+    """Compare sequences, the steps that count and hidden items; a forgotten user has none."""
     found = []
     users = sorted(log.lines.keys() | log.forgotten.keys())
     hashes = np.array([hashed(user) for user in users], np.uint64)
@@ -240,20 +240,20 @@ def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
         steps = [(int(s["item"]), int(s["ts"]), int(s["kind"])) for s in sequences.of(row)]
         if steps != [(hashed(line.item), line.ts, code(line.kind)) for line in right]:
             found.append(f"sequence of {user}: {len(steps)} steps, not {len(right)}, or others")
-        counting = Counter((hashed(s.item), s.ts) for s in set(log.standing(user)) & set(right) if log.weight(s))
+        counting = Counter((hashed(s.item), s.ts) for s in set(log.not_undone(user)) & set(right) if log.weight(s))
         if Counter((int(s["item"]), int(s["ts"])) for s in positives.of(row)) != counting:
-            found.append(f"what counts of {user} is not what the log says")
+            found.append(f"steps of {user} that count: not those of the log")
         if set(hidden.tolist()) != {hashed(item) for item in log.hidden(user)}:
             found.append(f"hidden from {user}: {len(hidden)} items, not {len(log.hidden(user))}, or others")
     return found
 
 
 def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
-    """How often each item was clicked by what still counts, and how popular that makes it at the time of its row."""
+    """Compare each item's clicks that count, and its popularity at the time of its row."""
     found = []
     clicks: dict[str, list[Line]] = defaultdict(list)
     for user in log.lines:
-        for line in log.standing(user):
+        for line in log.not_undone(user):
             clicks[line.item].append(line)
     items = sorted(clicks)
     rows = partition.rows(np.array([hashed(item) for item in items], np.uint64))
@@ -269,42 +269,42 @@ def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
 
 
 def _counts(partition: Partition, log: Log) -> list[str]:
-    marks = partition.read_progress()
+    progress = partition.read_progress()
     on_disk = [line for user in log.lines for line in log.steps(user, log.on_disk_from)]
     counted = (
-        ("events applied", marks.applied, log.applied),
-        ("edges", marks.edges, len(on_disk)),
-        ("users", marks.users, len({line.user for line in on_disk})),
-        ("items", marks.items, len({line.item for line in on_disk})),
-        ("dead letters counted", marks.dead, len(log.bad)),
-        ("duplicates", marks.duplicate, log.duplicate),
-        ("behind the horizon", marks.too_old, log.too_old),
-        ("the newest event time", marks.newest_ts, log.newest_ts),
-        ("keys that disagree", marks.key_mismatch, 0),
-        ("lost to retention", marks.lost, 0),
+        ("events applied", progress.applied, log.applied),
+        ("edges", progress.edges, len(on_disk)),
+        ("users", progress.users, len({line.user for line in on_disk})),
+        ("items", progress.items, len({line.item for line in on_disk})),
+        ("dead letters counted", progress.dead, len(log.bad)),
+        ("duplicates", progress.duplicate, log.duplicate),
+        ("behind the horizon", progress.too_old, log.too_old),
+        ("the newest event time", progress.newest_ts, log.newest_ts),
+        ("keys that disagree", progress.key_mismatch, 0),
+        ("lost to retention", progress.lost, 0),
     )
-    return [f"{what}: {is_so}, not {right}" for what, is_so, right in counted if is_so != right]
+    return [f"{what}: {found}, not {right}" for what, found, right in counted if found != right]
 
 
 def _names(partition: Partition, log: Log) -> list[str]:
-    """Ids of whom and what there is, and of nobody else; no message kept for who was forgotten."""
+    """Compare the ids of users; a user without events has neither an id nor a recommendation."""
     found = []
     users = sorted(log.lines.keys() | log.forgotten.keys())
     ids = partition.user_ids(np.array([hashed(user) for user in users], np.uint64))
     for user, name in zip(users, ids, strict=True):
         there = bool(log.steps(user, log.on_disk_from))
         if name != (user.encode() if there else None):
-            found.append(f"the id of {user} is kept as {name!r}")
+            found.append(f"the id of {user} is stored as {name!r}")
         if not there and partition.recommended(hashed(user)) is not None:
-            found.append(f"a recommendation of {user}, of whom nothing is left, is kept")
+            found.append(f"a recommendation of {user} is stored, although no event is")
     return found
 
 
-def _answers(said: list[ConsumerRecord], truth: Truth) -> list[str]:
-    """The last word to each user reflects the newest event and names nothing hidden; to the forgotten: a tombstone."""
+def _answers(sent: list[ConsumerRecord], truth: Truth) -> list[str]:
+    """Check that the last answer to each user is for the newest event and hides what it must; or is a tombstone."""
     found = []
     last: dict[str, Any] = {}
-    for record in said:  # a user's answers lie in one partition: the last is the last that was said
+    for record in sent:  # a user's answers are in one partition, so the last record is the last one sent
         last[record.key.decode()] = json.loads(record.value) if record.value is not None else None
     for number, log in truth.logs.items():
         for user in log.lines.keys() | log.forgotten.keys():
@@ -312,34 +312,34 @@ def _answers(said: list[ConsumerRecord], truth: Truth) -> list[str]:
             there = log.steps(user, log.on_disk_from)
             if not lines:
                 if user not in last or answer is not None:
-                    found.append(f"{user} was forgotten at {number}/{log.forgotten[user]}; the last word is {answer}")
+                    found.append(f"{user} was forgotten at {number}/{log.forgotten[user]}; the last answer is {answer}")
                 continue
             if answer is None:
                 if there:
-                    found.append(f"{user} has events up to {number}/{lines[-1].offset}, the last word is {answer}")
+                    found.append(f"{user} has events up to {number}/{lines[-1].offset}, the last answer is {answer}")
                 continue
-            # Who is owed an answer is found in the journal after a crash: what has expired by then is owed no more.
+            # After a crash pending users are read from the journal: events that expired by then get no answer.
             oldest = max(line.offset for line in there) if there else -1
             if answer["partition"] != number or not oldest <= answer["offset"] <= lines[-1].offset:
                 at = answer["partition"], answer["offset"]
-                found.append(f"the last answer to {user} is of {at}, the newest event is {(number, lines[-1].offset)}")
+                found.append(f"the last answer to {user} is for {at}, the newest event is {(number, lines[-1].offset)}")
             elif shown := {item["item"] for item in answer["items"]} & log.hidden(user):
                 found.append(f"the last answer to {user} names {shown}, which are hidden")
     known = {user for log in truth.logs.values() for user in log.lines.keys() | log.forgotten.keys()}
-    return [*found, *(f"an answer to {user!r}, of whom the log knows nothing" for user in last.keys() - known)]
+    return [*found, *(f"an answer to {user!r}, who is not in the log" for user in last.keys() - known)]
 
 
 def hashed(name: str) -> int:
-    """What stands for an id on disk."""
+    """The hash of an id on disk."""
     return xxhash.xxh3_64_intdigest(name.encode()) or 1
 
 
 def code(kind: str) -> int:
-    """What stands for a kind on disk."""
+    """The code of a kind on disk."""
     return BUILT_IN.index(kind) if kind in BUILT_IN else 64 + xxhash.xxh3_64_intdigest(kind.encode()) % (2**16 - 64)
 
 
 def place(letter: ConsumerRecord) -> tuple[int, int]:
-    """Where a dead letter lay."""
-    told = dict(letter.headers)
-    return int(told["partition"]), int(told["offset"])
+    """Partition and offset of a dead letter's record."""
+    headers = dict(letter.headers)
+    return int(headers["partition"]), int(headers["offset"])

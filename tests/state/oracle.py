@@ -1,4 +1,4 @@
-"""What a store must say, from plain lists: one event after the other, nothing cut, nothing packed."""
+"""The expected content of a store, from plain lists: one event after the other, unbounded and unpacked."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def batch(events: list[Event], first_offset: int) -> EventBatch:
 
 
 def apply(store: Store, *events: Event) -> Applied:
-    """Fold events that follow what the store has read."""
+    """Fold events that follow the ones the store has read."""
     start = store.progress.next_offset
     return store.apply(batch(list(events), start), start + len(events))
 
@@ -50,7 +50,7 @@ class Oracle:
         self._offset = 0
 
     def add(self, event: Event) -> None:
-        """The next event of the log."""
+        """Fold the next event of the log."""
         offset, self._offset = self._offset, self._offset + 1
         kind = self._settings.kinds[event.kind]
         if kind.role == "forget":
@@ -71,7 +71,7 @@ class Oracle:
 
     @property
     def horizon(self) -> int:
-        """Event time before which all has expired."""
+        """Event time, ms, before which everything has expired."""
         return self._horizon(self.newest)
 
     def _horizon(self, newest: int) -> int:
@@ -79,18 +79,18 @@ class Oracle:
         return max(newest - window_ms, 0) if window_ms else 0
 
     def graph(self) -> list[Event]:
-        """What has not expired, by time, equal times as they arrived."""
+        """Events that have not expired, in order of time, equal times in order of arrival."""
         return sorted((e for e in self.events if e.ts >= self.horizon), key=lambda e: e.ts)
 
     def of_user(self, user: str) -> list[Event]:
-        """A user's events, by time."""
+        """A user's events in order of time."""
         return [e for e in self.graph() if e.user == user]
 
     def of_item(self, item: str) -> list[Event]:
-        """An item's events, by time."""
+        """An item's events in order of time."""
         return [e for e in self.graph() if e.item == item]
 
-    def standing(self, user: str) -> list[Event]:
+    def not_undone(self, user: str) -> list[Event]:
         """A user's events that were not undone."""
         stack: list[Event | None] = []
         for event in sorted((e for e in self.events if e.user == user), key=lambda e: e.ts):
@@ -104,18 +104,18 @@ class Oracle:
         return [e for e in stack if e is not None]
 
     def positives(self, user: str) -> list[Event]:
-        """A user's events to learn from."""
+        """A user's events that count."""
         kinds = self._settings.kinds
-        return [e for e in self.standing(user) if kinds[e.kind].role == "positive" and kinds[e.kind].weight > 0]
+        return [e for e in self.not_undone(user) if kinds[e.kind].role == "positive" and kinds[e.kind].weight > 0]
 
     def hidden(self, user: str) -> set[str]:
         """Items that the user does not want to see."""
         kinds = self._settings.kinds
-        alive = [e for e in self.standing(user) if e.ts >= self.horizon]
+        alive = [e for e in self.not_undone(user) if e.ts >= self.horizon]
         return {e.item for e in alive if kinds[e.kind].role == "negative"}
 
     def degree(self, item: str, since: int = 0) -> int:
-        """How many events of the item count, since a time."""
+        """Events of the item that count, from a time on."""
         users = {e.user for e in self.events}
         return sum(e.item == item and e.ts >= since for user in users for e in self.positives(user))
 

@@ -1,4 +1,4 @@
-"""Seen ids are forgotten a generation at a time, and the rows are removed once for each."""
+"""Seen ids are dropped a generation at a time, by one range for each generation."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ SETTINGS = StateSettings(sequence_events=4, neighbours_per_item=8, dedup_window_
 
 
 class Writes:
-    """Counts the ranges it deletes: each is gone through by every later read."""
+    """A WriteBatch that counts deleted ranges: every later read goes through each of them."""
 
     def __init__(self) -> None:
         self.ranges = 0
 
-    def put(self, *told: object) -> None:
+    def put(self, *arguments: object) -> None:
         pass
 
-    def delete_range(self, *told: object) -> None:
+    def delete_range(self, *arguments: object) -> None:
         self.ranges += 1
 
 

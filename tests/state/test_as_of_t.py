@@ -1,4 +1,4 @@
-"""The graph as of any t, against an oracle of plain lists: late, out-of-order, equal-time and repeated events."""
+"""The graph as of any time against an oracle of plain lists: late, out-of-order, equal-time and duplicate events."""
 
 from itertools import pairwise
 
@@ -22,6 +22,7 @@ SETTINGS = StateSettings(
 LOG = Identity("cluster", "clicks", 0, 1, 4, 8)
 USERS, ITEMS = ("ann", "bob"), ("milk", "bread", "salt")
 FAR = 10**15
+"""A time after every event."""
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 """A store is opened for every example: shrinking one would take minutes."""
 
@@ -48,7 +49,7 @@ def tuples(records: np.ndarray) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=60), st.lists(st.integers(1, 60), max_size=8), st.data())
-def test_every_question_about_time_has_the_oracles_answer(tmp_path_factory, log, cuts, data):
+def test_every_query_about_time_has_the_oracles_answer(tmp_path_factory, log, cuts, data):
     store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS), Oracle(SETTINGS)
     bounds = sorted({0, len(log), *(c for c in cuts if c < len(log))})
     for start, end in pairwise(bounds):
@@ -95,10 +96,10 @@ def test_every_question_about_time_has_the_oracles_answer(tmp_path_factory, log,
     store.close()
 
 
-TIDY = StateSettings(
+EXPIRING = StateSettings(
     sequence_events=4, neighbours_per_item=8, pair_window_events=2, kinds=KINDS, window_s=5 * DAY_MS / 1000
 )
-in_time = st.builds(
+timed_events = st.builds(
     Event,
     st.sampled_from((*USERS, "cid")),
     st.sampled_from((*ITEMS, "rye")),
@@ -109,16 +110,16 @@ in_time = st.builds(
 
 
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(in_time, min_size=1, max_size=60), st.integers(1, 9), st.booleans())
-def test_what_lies_behind_the_horizon_leaves_wholly(tmp_path_factory, monkeypatch, log, size, in_order):
+@given(st.lists(timed_events, min_size=1, max_size=60), st.integers(1, 9), st.booleans())
+def test_events_behind_the_horizon_are_removed_entirely(tmp_path_factory, monkeypatch, log, size, in_order):
     monkeypatch.setattr("state.store.MIN_EXPIRED_EVENTS", 3)
     log = sorted(log, key=lambda e: e.ts) if in_order else log
-    store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, TIDY), Oracle(TIDY)
+    store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, EXPIRING), Oracle(EXPIRING)
     for start in range(0, len(log), size):
         apply(store, *log[start : start + size])
     for event in log:
         oracle.add(event)
-    # A question never has an answer from behind the horizon, also where the walk through the journal is not there yet.
+    # No query returns events from behind the horizon, even where expiry has not reached them yet.
     for user in (*USERS, "cid"):
         assert tuples(store.steps(hash_id(user), 100)) == hashed(oracle.of_user(user), "item")
         assert set(store.hidden(np.array([hash_id(user)], np.uint64))[0].tolist()) == {
@@ -129,7 +130,7 @@ def test_what_lies_behind_the_horizon_leaves_wholly(tmp_path_factory, monkeypatc
     assert len(store.window(0, FAR)) == sum(e.ts > 0 for e in oracle.graph())
     assert store.progress.too_old == oracle.too_old
 
-    # Whole days behind it leave the disk, and with them users and items of whom nothing is left.
+    # Whole days behind it are removed from disk, and with them users and items without any event left.
     for _ in range(len(log)):
         apply(store)
     day = oracle.horizon // DAY_MS * DAY_MS

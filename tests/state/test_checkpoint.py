@@ -1,9 +1,10 @@
-"""A store is copied while it is written, checked when it comes back, and never replaced by an older one."""
+"""A store is copied while it is written, verified when it is restored, and never replaced by an older one."""
 
 import threading
 import uuid
 from pathlib import Path
 
+import fsspec
 import msgspec
 import pytest
 
@@ -38,7 +39,7 @@ def contents(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
     return {name: list(column.items()) for name, column in store.database.columns.items()}
 
 
-def test_what_comes_back_is_what_was_there(store, url, tmp_path):
+def test_a_restored_store_equals_the_copied_one(store, url, tmp_path):
     apply(store, clicks(500))
     checkpoints = CheckpointStore(url, LOG)
     publish(store, checkpoints, tmp_path)
@@ -92,19 +93,18 @@ def test_a_file_already_there_is_not_uploaded_again(store, tmp_path):
     apply(store, clicks(500))
     first = publish(store, checkpoints, tmp_path)
     apply(store, clicks(10, 500))
-    put: list[str] = []
-    upload = checkpoints._fs.put_file
-    checkpoints._fs.put_file = lambda local, remote: (put.append(Path(remote).name), upload(local, remote))
+    written = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "artifacts").rglob("files/*")}
     second = publish(store, checkpoints, tmp_path)
     tables = [{f.sha256 for f in m.files if f.name.endswith(".sst")} for m in (first, second)]
     assert tables[0] & tables[1]
-    assert not tables[0] & set(put)
-    assert len(checkpoints._hashed) == len(second.files), "hashes of files that are gone are not kept for ever"
+    for path in (tmp_path / "artifacts").rglob("files/*"):
+        assert path.stat().st_mtime_ns == written.get(path.name, path.stat().st_mtime_ns)
+    assert len(checkpoints.hashed) == len(second.files), "hashes of removed files are dropped"
     assert publish(store, checkpoints, tmp_path) is None, "nothing is new: no checkpoint"
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b[:-1], lambda b: b""])
-def test_a_damaged_checkpoint_is_refused_and_uploaded_anew_next_time(store, tmp_path, damage):
+def test_a_damaged_checkpoint_is_refused_and_uploaded_again_next_time(store, tmp_path, damage):
     checkpoints = CheckpointStore(str(tmp_path / "artifacts"), LOG)
     apply(store, clicks(200))
     manifest = publish(store, checkpoints, tmp_path)
@@ -130,11 +130,11 @@ def test_a_manifest_is_written_last(store, tmp_path):
 
     folder = tmp_path / "copy"
     take(store, folder)
-    assert checkpoints.upload(folder, SETTINGS, may=may) is None, "it lost its lease on the way"
+    assert checkpoints.upload(folder, SETTINGS, may=may) is None, "the lease was lost during the upload"
     assert checkpoints.usable() == []
 
 
-def test_an_older_checkpoint_never_takes_a_newer_ones_place(store, tmp_path):
+def test_an_older_checkpoint_never_replaces_a_newer_one(store, tmp_path):
     checkpoints = CheckpointStore(str(tmp_path / "artifacts"), LOG)
     apply(store, clicks(100))
     take(store, tmp_path / "of-the-zombie")
@@ -144,7 +144,7 @@ def test_an_older_checkpoint_never_takes_a_newer_ones_place(store, tmp_path):
     assert [m.progress.next_offset for m in checkpoints.usable()] == [200]
 
 
-def test_pruned_to_a_number_the_newest_can_still_be_restored(store, url, tmp_path):
+def test_after_pruning_the_newest_checkpoints_can_be_restored(store, url, tmp_path):
     checkpoints = CheckpointStore(url, LOG)
     for round_ in range(4):
         apply(store, clicks(50, 50 * round_))
@@ -152,12 +152,13 @@ def test_pruned_to_a_number_the_newest_can_still_be_restored(store, url, tmp_pat
     assert checkpoints.prune(2) == 2
     assert [m.progress.next_offset for m in checkpoints.usable()] == [200, 150]
     named = {f.sha256 for m in checkpoints.usable() for f in m.files}
-    assert checkpoints._sizes().keys() == named
+    fs, root = fsspec.core.url_to_fs(url)
+    assert {Path(file).name for file in fs.find(root) if "/files/" in file} == named
     for manifest in checkpoints.usable():
         checkpoints.restore(manifest, tmp_path / f"at-{manifest.progress.next_offset}")
 
 
-def test_checkpoints_of_another_log_are_not_used_and_go_when_there_are_enough_of_this(store, tmp_path):
+def test_checkpoints_of_another_log_are_not_used_and_removed_once_there_are_enough_of_this_log(store, tmp_path):
     url = str(tmp_path / "artifacts")
     old = msgspec.structs.replace(LOG, topic_id="old")
     before = Store(tmp_path / "before", old, SETTINGS)
@@ -182,8 +183,8 @@ def test_a_restored_store_answers_as_before(store, tmp_path):
     manifest = publish(store, checkpoints, tmp_path)
     checkpoints.restore(manifest, tmp_path / "elsewhere")
     restored = Store(tmp_path / "elsewhere", LOG, SETTINGS)
-    owed = restored.pending.claim(100)
-    assert owed == store.pending.claim(100)
-    assert len(owed) == 40
+    pending = restored.pending.claim(100)
+    assert pending == store.pending.claim(100)
+    assert len(pending) == 40
     assert restored.sequences(hashes("user3")).of(0).tolist() == store.sequences(hashes("user3")).of(0).tolist()
     restored.close()

@@ -1,4 +1,4 @@
-"""A user who asks to be forgotten: gone from everything, others untouched, and anew if they come back."""
+"""A forgotten user leaves nothing behind, other users are unchanged, and one who comes back starts from nothing."""
 
 import time
 from pathlib import Path
@@ -31,24 +31,26 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish(store: Store) -> None:
-    """What a worker does between batches."""
+    """Do the work that a worker does between batches."""
     store.record_tombstones(store.erasures.without_tombstone())
     while store.erasing:
         store.erasures.sweep()
 
 
 def everything(store: Store) -> bytes:
-    """Every key and value, as they are before compression."""
+    """Every key and value, uncompressed."""
     return b"".join(k + v for family in store.database.families() for k, v in family.items())
 
 
-def lives(user: str, count: int) -> list[Event]:
+def clicks_of(user: str, count: int) -> list[Event]:
     return [Event(user, f"item-{n % 7}", 1_600_000_000_000 + n * DAY_MS // 3) for n in range(count)]
 
 
 def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    apply(store, *lives("bob", 20), *lives("ann-who-leaves", 20), Event("ann-who-leaves", "item-1", FAR, "hide"))
+    apply(
+        store, *clicks_of("bob", 20), *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "item-1", FAR, "hide")
+    )
     store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.pending.claim(10)])
     assert store.recommended(ANN) == b"for ann-who-leaves"
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
@@ -65,11 +67,11 @@ def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
 
 def test_an_erasure_goes_on_after_a_restart(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    apply(store, *lives("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"))
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
     assert store.erasing
-    assert store.pending.claim(10) == {}, "nobody is owed anything"
+    assert store.pending.claim(10) == {}, "no user is pending"
     finish(store)
     assert ANN.to_bytes(8, "little") not in everything(store)
     store.close()
@@ -78,15 +80,15 @@ def test_an_erasure_goes_on_after_a_restart(tmp_path: Path):
 def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     for n in range(6):
-        apply(store, *lives(f"user-{n}", 2000))
+        apply(store, *clicks_of(f"user-{n}", 2000))
     closed = []
     for delay_s in (0.0, 0.002, 0.005, 0.01):
-        apply(store, *lives("ann-who-leaves", 2), Event("ann-who-leaves", "", FAR, "forget"))
+        apply(store, *clicks_of("ann-who-leaves", 2), Event("ann-who-leaves", "", FAR, "forget"))
         store.record_tombstones(store.erasures.without_tombstone()[:1])
         while not store.erasures.compacting:
             store.erasures.sweep()
         time.sleep(delay_s)
-        closed.append((store, store.erasures._compaction))  # as its thread may hold it a moment longer
+        closed.append((store, store.erasures._compaction))  # the thread may hold it a moment longer
         store.close()
         store = Store(tmp_path / "s", LOG, SETTINGS)
         assert store.erasing
@@ -94,10 +96,10 @@ def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_pa
     store.close()
 
 
-def test_who_comes_back_begins_anew(tmp_path: Path):
+def test_a_user_who_comes_back_starts_from_nothing(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     again = Event("ann-who-leaves", "item-9", FAR)
-    apply(store, *lives("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"), again)
+    apply(store, *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"), again)
     finish(store)
     assert tuples(store.steps(ANN, 10)) == hashed([again], "item")
     assert store.pending.claim(1).keys() == {ANN}
@@ -106,9 +108,9 @@ def test_who_comes_back_begins_anew(tmp_path: Path):
     store.close()
 
 
-def test_what_was_on_its_way_to_the_forgotten_is_not_recorded(tmp_path: Path):
+def test_an_answer_to_a_user_forgotten_meanwhile_is_not_recorded(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    apply(store, *lives("ann-who-leaves", 2))
+    apply(store, *clicks_of("ann-who-leaves", 2))
     assert store.pending.claim(1).keys() == {ANN}
     apply(store, Event("ann-who-leaves", "", FAR, "forget"))
     store.record_answers([(ANN, b"for ann")])
@@ -129,7 +131,7 @@ events = st.builds(
 
 @settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=50), st.integers(1, 20))
-def test_the_others_are_as_if_the_forgotten_had_never_been(tmp_path_factory, log, size):
+def test_other_users_are_as_if_the_forgotten_ones_had_never_clicked(tmp_path_factory, log, size):
     store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS), Oracle(SETTINGS)
     for start in range(0, len(log), size):
         apply(store, *log[start : start + size])
@@ -151,23 +153,27 @@ def test_the_others_are_as_if_the_forgotten_had_never_been(tmp_path_factory, log
     store.close()
 
 
-PARTICULAR = StateSettings(
+DROPPING = StateSettings(
     sequence_events=4, neighbours_per_item=8, pair_window_events=2, dedup_window_events=7, window_s=2 * DAY_MS / 1000
 )
-repeated = st.builds(lambda event, given: event._replace(id=given), events, st.sampled_from((None, "one", "two")))
+duplicated = st.builds(lambda event, given: event._replace(id=given), events, st.sampled_from((None, "one", "two")))
 
 
 @settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(repeated, min_size=1, max_size=50), st.integers(1, 20))
-def test_what_is_dropped_does_not_depend_on_the_batch_that_a_forget_came_in(tmp_path_factory, log, size):
-    store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, PARTICULAR), Oracle(PARTICULAR)
+@given(st.lists(duplicated, min_size=1, max_size=50), st.integers(1, 20))
+def test_dropped_events_do_not_depend_on_the_batch_of_a_forget(tmp_path_factory, log, size):
+    store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, DROPPING), Oracle(DROPPING)
     for start in range(0, len(log), size):
         apply(store, *log[start : start + size])
     for event in log:
         oracle.add(event)
-    marks = store.progress
-    assert (marks.applied, marks.duplicate, marks.too_old) == (oracle.applied, oracle.duplicate, oracle.too_old)
-    assert marks.newest_ts == oracle.newest
+    progress = store.progress
+    assert (progress.applied, progress.duplicate, progress.too_old) == (
+        oracle.applied,
+        oracle.duplicate,
+        oracle.too_old,
+    )
+    assert progress.newest_ts == oracle.newest
     for user in USERS:
         assert tuples(store.steps(hash_id(user), 100)) == hashed(oracle.of_user(user), "item")
     store.close()
@@ -186,7 +192,7 @@ def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     store.close()
 
 
-def test_who_is_forgotten_again_while_being_swept_is_swept_for_the_second_life_too(tmp_path: Path):
+def test_a_user_forgotten_again_during_the_sweep_is_swept_for_the_later_events_too(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     for _ in range(MAX_CHUNKS_PER_SWEEP + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000))
@@ -200,7 +206,7 @@ def test_who_is_forgotten_again_while_being_swept_is_swept_for_the_second_life_t
     store.close()
 
 
-def test_many_are_swept_at_once_and_a_store_opened_again_knows_who_is_left(tmp_path: Path):
+def test_many_users_are_swept_at_once_and_a_reopened_store_knows_the_rest(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     many = [f"user-{n}" for n in range(50)]
     apply(store, *(Event(user, f"item-{n % 7}", 1_600_000_000_000 + n * DAY_MS) for n, user in enumerate(many)))
@@ -221,10 +227,10 @@ def test_many_are_swept_at_once_and_a_store_opened_again_knows_who_is_left(tmp_p
     store.close()
 
 
-def test_what_an_earlier_version_had_still_to_do_is_done(tmp_path: Path):
+def test_the_erasing_list_of_an_earlier_version_is_finished(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    apply(store, *lives("ann-who-leaves", 5))
-    days = sorted({e.ts // DAY_MS for e in lives("ann-who-leaves", 5)})
+    apply(store, *clicks_of("ann-who-leaves", 5))
+    days = sorted({e.ts // DAY_MS for e in clicks_of("ann-who-leaves", 5)})
     store.database.put(b"erasing", msgspec.json.encode([Erasure(ANN, "ann-who-leaves", 4, days)]))
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)

@@ -96,19 +96,19 @@ def test_two_batches_in_time_order_make_the_same_graph_as_one(clicks, cut):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(click, min_size=2, max_size=40))
-def test_partitions_together_know_what_one_would(clicks):
+def test_combined_partitions_equal_one_partition(clicks):
     whole = StateSettings(
         neighbours_per_item=16, pair_window_events=2, pair_half_life_s=3600, popularity_half_life_s=3600
     )
     events = events_of(clicks)
-    all_of_it, parts = MemoryGraph(whole), [MemoryGraph(whole), MemoryGraph(whole)]
-    all_of_it.apply(events)
+    whole_graph, parts = MemoryGraph(whole), [MemoryGraph(whole), MemoryGraph(whole)]
+    whole_graph.apply(events)
     for number, part in enumerate(parts):
         own = events[events["user"] % 2 == number]
         if len(own):
             part.apply(own)
     known = np.unique(events["item"])
-    a, b = all_of_it.rows(known), combine([p.rows(known) for p in parts], whole)
+    a, b = whole_graph.rows(known), combine([p.rows(known) for p in parts], whole)
     assert a.degree.tolist() == b.degree.tolist()
     np.testing.assert_allclose(a.popularity, b.popularity, rtol=1e-4)
     for row in range(len(known)):
@@ -119,7 +119,7 @@ def test_partitions_together_know_what_one_would(clicks):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(click, min_size=1, max_size=40), st.integers(0, 40))
-def test_a_fork_knows_what_the_graph_itself_would_and_leaves_it_as_it_is(clicks, cut):
+def test_a_fork_equals_the_continued_graph_and_leaves_the_graph_unchanged(clicks, cut):
     events = events_of(sorted(clicks, key=lambda c: c[2]))
     known = np.unique(events["item"])
     graph = MemoryGraph(SETTINGS)

@@ -1,4 +1,4 @@
-"""A store is read only by who it was built for, and says what is another log or another layout."""
+"""A store of another log or another layout is refused, by the name of what differs."""
 
 import msgspec
 import pytest
@@ -25,11 +25,11 @@ def test_a_store_of_another_layout_is_refused_by_the_name_of_the_setting(tmp_pat
         Store(tmp_path / "s", Identity("cluster", "clicks", 0, 1, 6, 4), StateSettings(sequence_events=6))
 
 
-def test_a_topic_made_again_under_its_name_is_another_log(tmp_path):
+def test_a_topic_recreated_under_its_name_is_another_log(tmp_path):
     Store(tmp_path / "clicks-0", LOG, SETTINGS).close()
     known = msgspec.structs.replace(LOG, topic_id="first")
-    Store(tmp_path / "clicks-0", known, SETTINGS).close()  # a store that did not know its topic's id learns it
-    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()  # where the id cannot be had, it is not asked for
+    Store(tmp_path / "clicks-0", known, SETTINGS).close()  # a store without a topic id takes it over
+    Store(tmp_path / "clicks-0", LOG, SETTINGS).close()  # an unknown id is not compared
     with pytest.raises(
         WrongLog, match=r"topic_id 'first', but this is topic_id 'second' \(the topic was deleted and created"
     ):

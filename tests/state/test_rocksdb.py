@@ -1,4 +1,4 @@
-"""What RocksDB has to say, as errors that name what is wrong and what mends it."""
+"""RocksDB's errors name what is wrong and what mends it."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_a_store_has_one_owner(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_a_damaged_file_is_told_as_such(tmp_path, damage):
+def test_a_damaged_file_is_reported_as_damage(tmp_path, damage):
     store = Store(tmp_path / "clicks-0", LOG, SETTINGS)
     apply(store, [(f"user{n}", f"item{n}", n + 1) for n in range(500)])
     store.database.flush()
@@ -33,7 +33,7 @@ def test_a_damaged_file_is_told_as_such(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    ("said", "mended_by"),
+    ("message", "remedy"),
     [
         ("No space left on device: While appending to file: /data/clicks-0/000012.log", "make room"),
         ("While open a file for appending: /data/clicks-0/LOCK: Permission denied", "chown"),
@@ -41,11 +41,11 @@ def test_a_damaged_file_is_told_as_such(tmp_path, damage):
         ("While opening a file: /data/clicks-0/000012.log: Read-only file system", "mount the file system writable"),
     ],
 )
-def test_a_machine_that_stands_in_the_way_is_not_taken_for_damage(tmp_path, said, mended_by):
-    error = state_error("write", tmp_path, f"IO error: {said}")
+def test_a_problem_of_the_machine_is_not_reported_as_damage(tmp_path, message, remedy):
+    error = state_error("write", tmp_path, f"IO error: {message}")
     assert isinstance(error, StoreBlocked)
-    assert mended_by in str(error)
+    assert remedy in str(error)
 
 
-def test_damage_is_not_taken_for_a_machine_in_the_way(tmp_path):
+def test_damage_is_not_reported_as_a_problem_of_the_machine(tmp_path):
     assert isinstance(state_error("open", tmp_path, "Corruption: block checksum mismatch"), StoreUnreadable)

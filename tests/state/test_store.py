@@ -1,4 +1,4 @@
-"""One partition's store against an oracle of plain dicts folded from the same log."""
+"""One partition's store, against plain dicts folded from the same log."""
 
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -48,7 +48,7 @@ def test_a_sequence_holds_the_newest_events_oldest_first(store):
     assert items.tolist() == hashes(*(f"item{n}" for n in range(2, 7))).tolist()
 
 
-def test_a_late_event_lands_where_its_time_says(store):
+def test_a_late_event_is_inserted_by_its_time(store):
     apply(store, [("ann", "first", 1000), ("ann", "third", 3000)])
     apply(store, [("ann", "second", 2000)])
     assert store.sequences(hashes("ann")).of(0)["item"].tolist() == hashes("first", "second", "third").tolist()
@@ -75,7 +75,7 @@ def test_the_users_of_an_item_are_its_edges(store):
     assert store.edges(hash_id("bread"), 1)["user"].tolist() == hashes("bob").tolist()
 
 
-def test_the_most_popular_are_at_hand(store):
+def test_the_most_popular_items_come_first(store):
     apply(store, [("ann", "milk", 1000), ("bob", "milk", 1000), ("cid", "bread", 1000)])
     assert store.popular()["item"].tolist() == hashes("milk", "bread").tolist()
 
@@ -93,17 +93,17 @@ def test_an_id_seen_before_is_a_duplicate_also_after_reopening(tmp_path):
     store.close()
 
 
-def test_touched_users_stay_owed_until_answered_also_after_reopening(tmp_path):
+def test_touched_users_stay_pending_until_answered_also_after_reopening(tmp_path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(store, [("bob", "bread", 1000), ("ann", "milk", 1000)])
     assert list(store.pending.claim(1)) == [hash_id("ann")]
     store.record_answers([(hash_id("ann"), b"for ann")])
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    owed = store.pending.claim(10)
-    assert hash_id("bob") in owed
+    pending = store.pending.claim(10)
+    assert hash_id("bob") in pending
     assert store.recommended(hash_id("ann")) == b"for ann"
-    store.record_answers([(user, b"") for user in owed])
+    store.record_answers([(user, b"") for user in pending])
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
     assert store.pending.claim(10) == {}
@@ -111,7 +111,7 @@ def test_touched_users_stay_owed_until_answered_also_after_reopening(tmp_path):
     store.close()
 
 
-def test_that_nobody_is_owed_anything_is_recorded_where_no_answer_says_so(tmp_path):
+def test_that_all_events_are_answered_is_recorded_where_no_answer_does_it(tmp_path):
     path = tmp_path / "s"
     store = Store(path, LOG, SETTINGS)
     store.apply(batch([("ann", "milk", 1000), ("bob", "milk", 1000)], 0, {0: b"order-1"}), 2)
@@ -120,7 +120,7 @@ def test_that_nobody_is_owed_anything_is_recorded_where_no_answer_says_so(tmp_pa
     apply(store, [("ann", "bread", 2000), ("bob", "bread", 2000)])
     store.record_answers([(user, b"") for user in store.pending.claim(10)])
     store.record_all_answered()
-    assert store.answered() == 0, "who was touched before the store was opened is to be read back"
+    assert store.answered() == 0, "users touched before the store was opened are not read back yet"
     assert store.pending.claim(10) == {}
     store.record_all_answered()
     assert store.answered() == 4
@@ -128,14 +128,14 @@ def test_that_nobody_is_owed_anything_is_recorded_where_no_answer_says_so(tmp_pa
     store.record_all_answered()
     assert store.answered() == 5
     apply(store, [("ann", "milk", 3000)])
-    for _ in ("owed", "on its way"):
+    for _ in ("waiting", "claimed"):
         store.record_all_answered()
         assert store.answered() == 5
         store.pending.claim(1)
     store.close()
 
 
-def test_an_answer_on_its_way_does_not_clear_a_newer_event(store):
+def test_an_answer_being_sent_does_not_complete_a_newer_event(store):
     apply(store, [("ann", "milk", 1000)])
     assert store.pending.claim(1)[hash_id("ann")].offset == 0
     apply(store, [("ann", "bread", 2000)])
@@ -153,7 +153,7 @@ clicks = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(clicks, st.lists(st.integers(1, 30), max_size=4))
-def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_factory, log, cuts):
+def test_the_state_equals_the_oracle_for_every_cut_of_the_log_into_batches(tmp_path_factory, log, cuts):
     store = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS)
     bounds = sorted({0, len(log), *(c for c in cuts if c < len(log))})
     for start, end in pairwise(bounds):
@@ -164,7 +164,7 @@ def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_fa
         steps = sequences[user]
         steps.append((ts, item))
         steps.sort(key=lambda step: step[0])  # stable: equal times keep the order of arrival
-        # The oracle forgets at the end of a batch, as the store does; below it compares what both must know.
+        # The oracle keeps whole sequences: below, only short ones are compared in full.
     for user, steps in sequences.items():
         kept = store.sequences(hashes(user)).of(0)
         assert len(kept) == min(5, len(steps))
@@ -183,18 +183,18 @@ def test_however_the_log_is_cut_into_batches_state_equals_the_oracle(tmp_path_fa
     store.close()
 
 
-def test_what_retention_deleted_is_skipped_and_counted(store):
+def test_events_deleted_by_retention_are_skipped_and_counted(store):
     apply(store, [("ann", "milk", 1)])
     store.skip_to(10)
     assert (store.read_progress().next_offset, store.read_progress().lost, store.read_progress().applied) == (10, 9, 1)
 
 
-def test_answers_given_back_wait_again_behind_newer_events(store):
+def test_released_users_wait_again_behind_newer_events(store):
     apply(store, [("ann", "milk", 1), ("ben", "milk", 2)])
-    taken = store.pending.claim(2)
+    claimed = store.pending.claim(2)
     assert store.pending.waiting == 0
     apply(store, [("ann", "bread", 3), ("cat", "bread", 4)])
-    store.pending.release(taken)
+    store.pending.release(claimed)
     again = store.pending.claim(3)
     assert list(again) == [hash_id("cat"), hash_id("ann"), hash_id("ben")]
     assert (again[hash_id("ann")].first_offset, again[hash_id("ann")].offset) == (0, 2)

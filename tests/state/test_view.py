@@ -1,4 +1,4 @@
-"""Looking leaves nothing behind."""
+"""A view reads the stores that can be opened, and leaves nothing behind."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from tests.state.oracle import Event, apply
 
 
 def two_partitions(data: Path) -> Path:
-    """Two stores, and of the second one's files the one that RocksDB reads first."""
+    """Make two stores; return the file of the second one that RocksDB reads first."""
     for number in (0, 1):
         store = Store(data / f"clicks-{number}", Identity("cluster", "clicks", number, 2, 100, 32), StateSettings())
         apply(store, Event(f"user-{number}", "milk", 1_700_000_000_000))
@@ -26,7 +26,7 @@ def two_partitions(data: Path) -> Path:
     return data / "clicks-1" / "CURRENT"
 
 
-def test_a_store_that_cannot_be_opened_is_remembered_with_the_reason_and_the_others_are_read(tmp_path):
+def test_a_store_that_cannot_be_opened_is_listed_with_the_reason_and_the_others_are_read(tmp_path):
     current = two_partitions(tmp_path)
     sound = current.read_text()
     current.write_text("nonsense")
@@ -40,7 +40,7 @@ def test_a_store_that_cannot_be_opened_is_remembered_with_the_reason_and_the_oth
         view.need_all()
 
 
-def test_a_store_that_is_just_being_created_is_waited_for(tmp_path):
+def test_a_view_waits_for_a_store_that_is_being_created(tmp_path):
     current = two_partitions(tmp_path)
     sound = current.read_text()
     current.write_text("")
@@ -53,7 +53,7 @@ def test_a_store_that_is_just_being_created_is_waited_for(tmp_path):
         assert list(view.partitions) == [0, 1]
 
 
-def test_what_a_killed_view_left_in_tmp_is_swept_by_the_next(tmp_path, monkeypatch):
+def test_the_next_view_removes_the_folder_of_a_killed_one(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
