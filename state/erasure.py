@@ -17,6 +17,7 @@ from rocksdict import BottommostLevelCompaction, CompactOptions, Rdict, WriteBat
 
 from state.journal import Journal
 from state.partition import KEY
+from state.progress import PROGRESS_KEY
 from state.rocksdb import Database, state_errors
 
 MAX_CHUNKS_PER_SWEEP = 200
@@ -165,7 +166,7 @@ class Erasures:
             default = self._database.default
             default.delete(COMPACTING)
             default.flush()  # begins a new list of files, without the first and last keys of the deleted ones
-            default.put(b"marks", default.get(b"marks"))  # a secondary looks again only after a new write
+            default.put(PROGRESS_KEY, default.get(PROGRESS_KEY))  # a secondary looks again only after a new write
         self._compaction_due = False
 
     def _put(self, erasure: Erasure, write: WriteBatch) -> None:

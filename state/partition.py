@@ -15,7 +15,7 @@ Column families, users and items by their hash, all keys big-endian so that Rock
     seen               generation, id digest   -> nothing; de-duplication
     recommended        user                    -> the last recommendation message sent
 
-"marks" is the key of `Progress` (`state/progress.py`).
+"marks" is the progress (`state/progress.py`).
 """
 
 import struct
@@ -32,7 +32,7 @@ from state.graph import Rows, as_rows, row_dtype
 from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
 from state.kinds import kinds_of
-from state.progress import Progress
+from state.progress import PROGRESS_KEY, Progress
 from state.rocksdb import Database, state_errors
 from state.sequences import STEP, Sequences, positives, unpack, where
 from state.settings import StateSettings
@@ -82,7 +82,7 @@ class Partition:
 
     def read_progress(self) -> Progress:
         """How far the state has come."""
-        value = self.database.get(b"marks")
+        value = self.database.get(PROGRESS_KEY)
         return msgspec.json.decode(value, type=Progress) if value else Progress()
 
     def prequential(self) -> bytes:

@@ -11,6 +11,8 @@ import msgspec
 from state.events import Ints
 from state.settings import StateSettings
 
+PROGRESS_KEY = b"marks"
+"""The progress's key in the default column family of a store."""
 Offset = TypeVar("Offset", int, Ints)
 """One offset, or a column of them."""
 

@@ -22,7 +22,7 @@ from state.identity import Identity, check_identity
 from state.journal import DAY_MS, Journal
 from state.partition import KEY, Partition
 from state.pending import Pending
-from state.progress import Progress
+from state.progress import PROGRESS_KEY, Progress
 from state.removal import Removed, erase, expire
 from state.rocksdb import state_errors
 from state.sequences import STEP
@@ -224,12 +224,12 @@ class Store(Partition):
 
     def _write(self, write: WriteBatch, progress: Progress) -> None:
         """Write a batch together with the progress."""
-        write.put(b"marks", msgspec.json.encode(progress))
+        write.put(PROGRESS_KEY, msgspec.json.encode(progress))
         self.database.write(write)
         self.progress = progress
 
     def _put_progress(self, progress: Progress) -> None:
-        self.database.put(b"marks", msgspec.json.encode(progress))
+        self.database.put(PROGRESS_KEY, msgspec.json.encode(progress))
         self.progress = progress
 
 

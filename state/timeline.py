@@ -112,7 +112,8 @@ class Timelines:
         """How many steps have start <= time < end; reads only the first and the last leaf of them."""
         if end <= start:
             return 0
-        it = self._database.columns[self._leaves].iter()
+        leaves = self._database.columns[self._leaves]
+        it = leaves.iter()
         self._seek(it, node, start)
         name, keys = NODE_KEY.pack(node), []
         while it.valid() and (key := it.key())[:8] == name and LEAF_KEY.unpack(key)[1] < end:
@@ -121,9 +122,7 @@ class Timelines:
         it.status()
         total = sum(LEAF_KEY.unpack(key)[3] for key in keys[1:-1])
         for key in {*keys[:1], *keys[-1:]}:
-            total += self._count_within(
-                np.frombuffer(self._database.columns[self._leaves].get(key), self._step), start, end
-            )
+            total += self._count_within(np.frombuffer(leaves.get(key), self._step), start, end)
         return int(total) + self._count_within(self._head(node), start, end)
 
     def append(self, nodes: Ids, new: Records, starts: Ints, ends: Ints, write: WriteBatch, offset: int) -> Merged:
@@ -148,14 +147,23 @@ class Timelines:
         for row in late_rows:
             # A node with leaves has a head of at least `head_steps` steps.
             if before[row] >= self._head_steps and times[starts[row] : ends[row]].min() < self._first_ts(stored[row]):
-                into_leaves, into_head = self._split_late(int(nodes[row]), stored[row], packed[slice(*limits[row])])
-                self._insert_into_leaves(int(nodes[row]), into_leaves, write)
+                node, late_steps = int(nodes[row]), packed[slice(*limits[row])]
+                into_leaves, into_head = self._split_late(node, stored[row], late_steps)
+                self._insert_into_leaves(node, into_leaves, write)
                 heads[row] = (stored[row] or b"") + into_head.tobytes()
                 if len(into_leaves):
                     deep.add(row)
         late = self._sort_heads(heads, before, late_rows)
+        self._write_heads(keys, heads, lengths, write, offset)
+        return Merged(heads, before, late, deep)
+
+    def _write_heads(
+        self, keys: list[bytes], heads: list[bytes], lengths: Ints, write: WriteBatch, offset: int
+    ) -> None:
+        """Write the heads; the oldest steps of a full head become leaves. `lengths` are upper bounds, in bytes."""
+        width, put, kept = self._step.itemsize, write.put, list(heads)
         column, leaves = self._database.handles[self._heads], self._database.handles[self._leaves]
-        full, put, kept = (self._head_steps + LEAF_STEPS) * width, write.put, list(heads)
+        full = (self._head_steps + LEAF_STEPS) * width
         for row in np.flatnonzero(lengths >= full).tolist():
             leaf = 0
             while len(kept[row]) >= full:
@@ -165,7 +173,6 @@ class Timelines:
                 leaf += 1
         for key, head in zip(keys, kept, strict=True):
             put(key, head, column)
-        return Merged(heads, before, late, deep)
 
     def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], list[bool]]:
         """Remove steps before the horizon; return the removed steps of each node and whether none is left."""
