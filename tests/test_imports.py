@@ -73,7 +73,7 @@ FLOORS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "json_file", "live_metrics", "config"},
+        {"errors", "times", "json_file", "live_metrics", "config", "load_config"},
         {"kafka"},
         {"stores"},
         {"worker", "trainer"},

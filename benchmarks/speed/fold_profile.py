@@ -21,14 +21,14 @@ from state.identity import Identity
 from state.kinds import code_of
 from state.settings import StateSettings
 from state.store import Store
-from stream.local.demo import purchases
+from stream.local.demo import read_purchases
 
 SHOWN = 25
 
 
 def bought(count: int, size: int) -> list[EventBatch]:
     """The first purchases of The Complete Journey as batches of a decoder."""
-    clicks = purchases(count).clicks
+    clicks = read_purchases(count).clicks
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
     events = np.zeros(len(clicks), EVENT)
     events["user"], events["item"] = hash_ids(users), hash_ids(items)

@@ -1,4 +1,4 @@
-"""What is published with a shop's own field names is read back by them."""
+"""A click that is published with a shop's field names is read back by them."""
 
 import msgspec
 from hypothesis import given
@@ -13,18 +13,18 @@ MAPPED = ClickFields(user="customer.id", item="product.sku", ts="meta.at", event
 CLICK = {"user": "ann", "item": "milk", "ts": 1_700_000_000_000}
 
 
-def test_our_fields_go_where_the_mapping_has_them_and_others_stay():
+def test_our_fields_go_to_their_paths_and_other_fields_stay():
     message = map_fields(CLICK | {"price": 3}, MAPPED)
     assert message == {
         "customer": {"id": "ann"}, "product": {"sku": "milk"}, "meta": {"at": 1_700_000_000_000}, "price": 3,
     }  # fmt: skip
 
 
-def test_a_field_of_the_shop_does_not_stand_in_the_way():
+def test_a_field_of_the_shop_with_the_name_of_a_section_is_replaced():
     assert map_fields(CLICK | {"customer": "?"}, MAPPED)["customer"] == {"id": "ann"}
 
 
-def test_without_a_mapping_a_click_stays_as_it_is():
+def test_without_a_mapping_the_message_is_the_click():
     assert map_fields(CLICK, ClickFields()) == CLICK
 
 
@@ -33,7 +33,7 @@ paths = st.lists(names, min_size=1, max_size=3).map(".".join)
 
 
 @given(user=st.text("abc", min_size=1), item=st.text("abc", min_size=1), prefix=st.lists(paths, min_size=3, max_size=3))
-def test_whatever_the_mapping_the_decoder_reads_the_same_click(user, item, prefix):
+def test_the_decoder_reads_the_same_click_under_any_mapping(user, item, prefix):
     of_user, of_item, of_ts = (f"{field}.{path}" for field, path in zip("uit", prefix, strict=True))
     fields = ClickFields(user=of_user, item=of_item, ts=of_ts)
     value = msgspec.json.encode(map_fields(CLICK | {"user": user, "item": item}, fields))
