@@ -1,6 +1,6 @@
 """Errors that end a command with a message for a person.
 
-AnabranchError           exit 1: what was wrong, the value, why it matters, the command that mends it
+AnabranchError           exit 1: what was wrong, the value, why it matters, the command that fixes it
 ├── ConfigError          exit 2: a setting is unknown, mistyped or out of range
 ├── BrokerUnavailable    no Kafka broker answers
 │   └── BrokerRefused    a broker answers and refuses the connection: TLS, user, password or rights

@@ -24,7 +24,7 @@ def retrain(
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Tell the trainer to begin a cycle now. Ctrl-C while waiting does not stop it."""
+    """Begin a training cycle now. Ctrl-C while waiting does not stop it."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -112,13 +112,13 @@ def shadow(
 
 @command()
 def pause(*, settings: "Config", as_json: bool) -> None:
-    """Tell every worker to stop reading clicks; requests are still answered."""
+    """Stop every worker from reading clicks; requests are still answered."""
     command_workers(settings, "pause", as_json)
 
 
 @command()
 def resume(*, settings: "Config", as_json: bool) -> None:
-    """Tell every worker to go on reading clicks."""
+    """Let every worker read clicks again."""
     command_workers(settings, "resume", as_json)
 
 

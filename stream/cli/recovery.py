@@ -85,7 +85,7 @@ def replay(
         left_out = f"; events before offset {r.begin:,} are not in it" if r.begin else ""
         show(f"partition {r.partition}: {r.events:,} events from offset {r.begin:,} to {r.end:,}{left_out}")
     if swapped:
-        show(f"swapped in; the state before is kept in {settings.data}/aside-*: remove it when you need it no more")
+        show(f"swapped in; the state before is kept in {settings.data}/aside-*: remove it when you no longer need it")
     else:
         show("no worker replied: the one on this data directory swaps the state in at its next start")
 

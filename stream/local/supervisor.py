@@ -42,12 +42,9 @@ class RestartedChild:
                 file=sys.stderr, flush=True,
             )  # fmt: skip
         elif now >= self._restart_at:
+            self.child.stop()  # closes its pipe
             self.child = self._start()
             self._pause_s, self._restart_at = min(2 * self._pause_s, LONGEST_PAUSE_S), None
-
-    def stop(self) -> None:
-        """End it."""
-        self.child.stop()
 
 
 class Supervisor:
@@ -62,6 +59,11 @@ class Supervisor:
         child = RestartedChild(partial(Child, name, command, self.config.data / f"{name}.log"))
         self._children.append(child)
         return child
+
+    def stop(self) -> None:
+        """End the processes, the last one first."""
+        for restarted in reversed(self._children):
+            restarted.child.stop()
 
     def check(self) -> None:
         """Restart a process that was killed, and a trainer in any case.
@@ -97,12 +99,12 @@ def run_everything(config: Config, config_file: Path | None = None, port: int | 
             config = msgspec.structs.replace(config, broker=broker.address)
         ensure(config)
         supervisor = Supervisor(config)
+        stack.callback(supervisor.stop)
         flags = ["--data", str(config.data), "--broker", config.broker]
         if config_file is not None:
             flags += ["--config", str(config_file)]
         for name, more in (("trainer", ["--own-session"]), ("worker", ["--embedded"] if embedded else [])):
-            child = supervisor.start(name, [sys.executable, "-m", "stream.cli", name, *flags, *more])
-            stack.callback(child.stop)
+            supervisor.start(name, [sys.executable, "-m", "stream.cli", name, *flags, *more])
         yield supervisor
 
 

@@ -21,7 +21,7 @@ from tests.certificates import Authority
 from tests.certificates import missing as openssl_missing
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
-from tests.kafka import KafkaSettings as Broker
+from tests.kafka import Kafka as Broker
 from tests.kafka import broker_of_our_own
 from tests.kafka import missing as kafka_missing
 

@@ -31,7 +31,7 @@ def test_a_variable_can_name_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("brokr = 'x:1'", "unknown setting 'brokr'"),
         ("[trainer]\nevery = 3", "unknown setting 'trainer.every'"),
@@ -66,9 +66,9 @@ def test_a_variable_can_name_the_file(tmp_path):
         ("broker = 'a..b:1'", "setting 'broker': 'a..b:1' is no HOST:PORT"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, said):
+def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load(written(tmp_path, text), {})
 
 

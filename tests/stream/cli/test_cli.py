@@ -22,17 +22,17 @@ from tests.state.oracle import Event, apply
 ROOT = Path(__file__).parents[3]
 
 
-def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def anabranch(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     import os
 
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *words],
+        [sys.executable, "-m", "stream.cli", *arguments],
         capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **(env or {})},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("words", "env", "status", "message"),
+    ("arguments", "env", "status", "message"),
     [
         (["status", "--data", "/nonexistent"], {}, 1, "no state in /nonexistent"),
         (["init", "--broker", "127.0.0.1:1"], {}, 1, "no Kafka broker answers at 127.0.0.1:1"),
@@ -66,8 +66,8 @@ def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.Comp
         (["nonsense"], {}, 2, "No such command"),
     ],
 )
-def test_a_mistake_ends_with_a_message_and_an_exit_status(words, env, status, message):
-    found = anabranch(*words, env=env)
+def test_a_mistake_ends_with_a_message_and_an_exit_status(arguments, env, status, message):
+    found = anabranch(*arguments, env=env)
     assert message in found.stderr.replace("\n", " ")
     assert found.returncode == status
     assert "Traceback" not in found.stderr
@@ -107,7 +107,7 @@ def shop(data: Path, partition: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("arguments", "status", "message"),
     [
         (["user", "ann", "--at", "²"], 2, "'²' is no time"),
         (["item", "milk", "--at", "99999999999999999999999"], 2, "'99999999999999999999999' is no time"),
@@ -118,19 +118,19 @@ def shop(data: Path, partition: int = 0) -> None:
         (["recommend", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
     ],
 )
-def test_a_mistake_about_an_existing_state_ends_with_a_message(tmp_path, words, status, message):
+def test_a_mistake_about_an_existing_state_ends_with_a_message(tmp_path, arguments, status, message):
     shop(tmp_path)
-    found = anabranch(*words, "--data", str(tmp_path))
+    found = anabranch(*arguments, "--data", str(tmp_path))
     assert message in found.stderr.replace("\n", " ")
     assert (found.returncode, found.stdout) == (status, "")
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.parametrize("words", [["user", "ann"], ["item", "milk"], ["graph"], ["recommend", "ann"], ["status"]])
-def test_a_command_refuses_a_state_that_cannot_be_read(tmp_path, words):
+@pytest.mark.parametrize("arguments", [["user", "ann"], ["item", "milk"], ["graph"], ["recommend", "ann"], ["status"]])
+def test_a_command_refuses_a_state_that_cannot_be_read(tmp_path, arguments):
     shop(tmp_path)
     (tmp_path / "clicks-0" / "CURRENT").write_text("nonsense")
-    found = anabranch(*words, "--data", str(tmp_path))
+    found = anabranch(*arguments, "--data", str(tmp_path))
     assert f"anabranch: RocksDB cannot open {tmp_path}/clicks-0" in found.stderr
     assert "a worker started on this --data moves it aside" in found.stderr
     assert (found.returncode, found.stdout) == (1, "")

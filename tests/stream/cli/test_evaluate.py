@@ -29,8 +29,8 @@ def asked(tmp_path):
     lines = [f"u{draw_from.integers(9)},i{draw_from.integers(20)},{1_500_000_000 + n}" for n in range(200)]
     (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
     (tmp_path / "small.toml").write_text(SMALL)
-    words = ["evaluate", str(tmp_path / "clicks.csv"), "--protocol", "prequential", "--cycles", "2"]
-    return [*words, "--config", str(tmp_path / "small.toml")]
+    arguments = ["evaluate", str(tmp_path / "clicks.csv"), "--protocol", "prequential", "--cycles", "2"]
+    return [*arguments, "--config", str(tmp_path / "small.toml")]
 
 
 def test_the_prequential_protocol_prints_a_table_and_a_document(asked):
@@ -44,11 +44,11 @@ def test_the_prequential_protocol_prints_a_table_and_a_document(asked):
 
 
 def test_the_global_temporal_protocol_prints_scores_with_seen_items_and_without(asked):
-    words = [w if w != "prequential" else "global-temporal" for w in asked if w not in ("--cycles", "2")]
-    result = CliRunner().invoke(app, words)
+    arguments = [a if a != "prequential" else "global-temporal" for a in asked if a not in ("--cycles", "2")]
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     with_seen, _, without = result.stdout.partition("Seen items left out:")
-    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     for text, seen in ((with_seen, "unfiltered"), (without, "filtered")):
         [line] = [line for line in text.splitlines() if line.split()[:2] == ["create+graph", "successive"]]
         assert line.split()[2] == f"{100 * found['models']['create+graph']['successive'][seen]['ndcg@10']:.2f}%"
@@ -69,7 +69,7 @@ def test_a_file_without_a_testable_event_is_refused_with_the_reason(asked, tmp_p
     lines = [f"u{user},i{n % 5},{1_500_000_000 + after}" for n in range(120) for user, after in [clicks(n)]]
     (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
     with pytest.raises(NothingToTest, match=message):
-        CliRunner().invoke(app, [protocol if w == "prequential" else w for w in asked], catch_exceptions=False)
+        CliRunner().invoke(app, [protocol if a == "prequential" else a for a in asked], catch_exceptions=False)
 
 
 def test_an_impossible_picture_is_refused_before_training(asked, tmp_path, monkeypatch):

@@ -93,16 +93,16 @@ def test_the_password_is_in_no_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"ca_file": "none.pem"}, r"kafka.ca_file = '\S+none.pem' holds no certificate in PEM"),
         ({"cert_file": "none.pem", "key_file": "none.pem"}, r"kafka.cert_file = '\S+none.pem' with kafka.key_file"),
     ],
 )
-def test_an_invalid_pem_file_is_named_with_its_setting(tmp_path: Path, files, said):
+def test_an_invalid_pem_file_is_named_with_its_setting(tmp_path: Path, files, message):
     (tmp_path / "none.pem").write_text("no certificate")
     kafka = KafkaSettings(security="ssl", **{name: str(tmp_path / file) for name, file in files.items()})
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         connection(Config(broker="a:1", kafka=kafka))
 
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from stream.config import ClickFields, ClickSettings
 from stream.kafka.decode import Decoder
-from stream.kafka.field_mapping import map_fields
+from stream.kafka.field_mapping import map_fields, read_fields
+from stream.kafka.messages import Click
 from tests.stream.kafka.test_decode import Record
 
 MAPPED = ClickFields(user="customer.id", item="product.sku", ts="meta.at", event="type")
@@ -26,6 +27,16 @@ def test_a_field_of_the_shop_with_the_name_of_a_section_is_replaced():
 
 def test_without_a_mapping_the_message_is_the_click():
     assert map_fields(CLICK, ClickFields()) == CLICK
+
+
+def test_every_field_of_a_click_can_be_mapped():
+    assert ClickFields.__struct_fields__ == Click.__struct_fields__
+    assert ClickFields() == ClickFields(**{name: name for name in Click.__struct_fields__})
+
+
+def test_fields_are_read_from_where_they_were_mapped_to():
+    read = read_fields(map_fields(CLICK, MAPPED), MAPPED)
+    assert read == {**CLICK, "event": None, "id": None}
 
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1, max_size=6)

@@ -88,8 +88,8 @@ def test_a_cut_off_gz_file_is_read_up_to_its_end_and_then_refused(tmp_path):
     whole = gzip.compress(f"user,item\n{lines}".encode())
     file.write_bytes(whole[: len(whole) // 2])
     found: list[dict] = []
-    told = r"cannot read .*e\.csv\.gz beyond line [1-9]\d*: the compressed file is cut off"
-    with open_text(str(file)) as text, pytest.raises(AnabranchError, match=told):
+    message = r"cannot read .*e\.csv\.gz beyond line [1-9]\d*: the compressed file is cut off"
+    with open_text(str(file)) as text, pytest.raises(AnabranchError, match=message):
         found.extend(row for _, row in read_rows(text, ("user", "item"), lambda *_: None))
     assert found[1000] == {"user": "user-1000", "item": "item-1000000"}
 
