@@ -19,16 +19,20 @@ from state.events import EVENT, EventBatch, hash_ids
 from state.kinds import kinds_of
 from state.settings import StateSettings
 from stream.config import ClickFields, ClickSettings
-from stream.kafka.field_mapping import read_fields
+from stream.kafka.click_values import (
+    MAX_ID_BYTES,
+    MAX_TIME_MS,
+    MIN_TIME_MS,
+    Invalid,
+    read_identifier,
+    read_time,
+    show_value,
+    type_name,
+)
+from stream.kafka.field_mapping import paths_of, read_fields
 from stream.kafka.messages import Click
-from stream.times import iso_ms
 
-MAX_ID_BYTES = 512
 DEFAULT_KIND = "click"
-MIN_TIME_MS = 100_000_000_000
-"""A smaller time is in seconds: as ms it lies in 1973."""
-MAX_TIME_MS = 4_102_444_800_000
-"""The year 2100. A record's own timestamp above it is in micro- or nanoseconds."""
 CHUNK = 512
 """Records decoded together. An invalid record costs its own chunk the fast path, no other."""
 
@@ -60,10 +64,6 @@ class Decoded(NamedTuple):
     """Events whose record's key is not their user."""
 
 
-class Invalid(ValueError):
-    """A record is no event; the message is the dead letter's reason."""
-
-
 class Row(NamedTuple):
     """One event, and the offset and the key of its record."""
 
@@ -90,7 +90,7 @@ class Decoder:
         self._codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
         self._max_bytes = clicks.max_message_bytes
         self._max_future_ms = clicks.max_future_s * 1000
-        self._mapping = None if clicks.fields == ClickFields() else clicks.fields
+        self._paths = None if clicks.fields == ClickFields() else paths_of(clicks.fields)
 
     def decode(self, records: Sequence[Record], base: int = 0) -> Decoded:
         """Events and dead letters of records in log order; `base` is added to every offset."""
@@ -116,18 +116,18 @@ class Decoder:
         except RecursionError:
             raise Invalid("JSON that is nested too deeply") from None
         if not isinstance(fields, dict):
-            raise Invalid(f"not a JSON object but {_type_name(fields)}")
-        if self._mapping is not None:
-            fields = read_fields(fields, self._mapping)
+            raise Invalid(f"not a JSON object but {type_name(fields)}")
+        if self._paths is not None:
+            fields = read_fields(fields, self._paths)
         kind = self._kind(fields.get("event"))
         is_forget = kind in self._forgets
         given_id = fields.get("id")
         return Row(
-            user=_identifier(fields.get("user"), "user"),
-            item=b"" if is_forget else _identifier(fields.get("item"), "item"),
-            ts=self._time(fields.get("ts"), record.timestamp),
+            user=read_identifier(fields.get("user"), "user"),
+            item=b"" if is_forget else read_identifier(fields.get("item"), "item"),
+            ts=read_time(fields.get("ts"), record.timestamp, self._max_future_ms),
             kind=self._codes[kind],
-            id=None if given_id is None else _identifier(given_id, "id"),
+            id=None if given_id is None else read_identifier(given_id, "id"),
             offset=record.offset,
             key=record.key,
         )
@@ -178,7 +178,7 @@ class Decoder:
     def _clicks(self, records: Sequence[Record]) -> list[Click] | None:
         """The JSON of a chunk, decoded in one call; None unless each record holds one click."""
         values = [r.value for r in records]
-        if self._mapping is not None or None in values:
+        if self._paths is not None or None in values:
             return None
         try:
             if not all(v[0] == 123 and v[-1] == 125 for v in values):  # type: ignore[index]
@@ -195,39 +195,10 @@ class Decoder:
             return DEFAULT_KIND
         if not isinstance(event, str) or event not in self._codes:
             raise Invalid(
-                f"unknown event kind {_show(event)}: known are {', '.join(self._codes)}; "
+                f"unknown event kind {show_value(event)}: known are {', '.join(self._codes)}; "
                 f"a kind of your own needs a section [state.kinds.NAME]"
             )
         return event
-
-    def _time(self, ts: object, broker_ms: int) -> int:
-        if not MIN_TIME_MS <= broker_ms <= MAX_TIME_MS:
-            raise Invalid(
-                f"the record's own timestamp {broker_ms} is no time in milliseconds: its producer sets it wrongly"
-            )
-        if ts is None:
-            return broker_ms
-        if isinstance(ts, str):
-            try:
-                ms: float = iso_ms(ts)
-            except ValueError:
-                raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601") from None
-        elif isinstance(ts, bool) or not isinstance(ts, int | float) or ts != ts:
-            raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601")
-        else:
-            ms = ts
-        if ms < 0:
-            raise Invalid(f"ts {_show(ts)} is negative")
-        if ms < MIN_TIME_MS and not isinstance(ts, str):
-            raise Invalid(f"ts {_show(ts)} looks like seconds: milliseconds are expected")
-        if abs(ms) > 2**62:  # Python's integers are unbounded; a float() of a larger one raises
-            raise Invalid(f"ts {_show(ts)} is no time in milliseconds")
-        if ms > broker_ms + self._max_future_ms:
-            raise Invalid(
-                f"ts {_show(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "
-                f"clicks.max_future_s = {self._max_future_ms / 1000:.0f}"
-            )
-        return int(ms)
 
 
 def _decoded(columns: Columns, base: int, dead: list[DeadLetter]) -> Decoded:
@@ -242,30 +213,3 @@ def _decoded(columns: Columns, base: int, dead: list[DeadLetter]) -> Decoded:
     given = {} if without_ids else {row: i for row, i in enumerate(ids) if i is not None}
     with_key = len(keys) - keys.count(None)
     return Decoded(EventBatch(events, users, items, given), dead, with_key - sum(map(eq, keys, users)))
-
-
-def _identifier(value: object, name: str) -> bytes:
-    if value is None:
-        raise Invalid(f"{name} is missing or null")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Invalid(f"{name} {_show(value)} is neither text nor a whole number")
-    try:
-        identifier = str(value).encode()
-    except UnicodeEncodeError:
-        raise Invalid(f"{name} is not valid UTF-8") from None
-    if not identifier:
-        raise Invalid(f"{name} is empty")
-    if len(identifier) > MAX_ID_BYTES:
-        raise Invalid(f"{name} is {len(identifier)} bytes long, more than {MAX_ID_BYTES}")
-    return identifier
-
-
-def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _type_name(value: object) -> str:
-    return {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}.get(
-        type(value), "null"
-    )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stream.config import ClickFields, ClickSettings
 from stream.kafka.decode import Decoder
-from stream.kafka.field_mapping import map_fields, read_fields
+from stream.kafka.field_mapping import map_fields, paths_of, read_fields
 from stream.kafka.messages import Click
 from tests.stream.kafka.test_decode import Record
 
@@ -35,7 +35,7 @@ def test_every_field_of_a_click_can_be_mapped():
 
 
 def test_fields_are_read_from_where_they_were_mapped_to():
-    read = read_fields(map_fields(CLICK, MAPPED), MAPPED)
+    read = read_fields(map_fields(CLICK, MAPPED), paths_of(MAPPED))
     assert read == {**CLICK, "event": None, "id": None}
 
 
