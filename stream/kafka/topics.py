@@ -98,8 +98,8 @@ def ensure(config: Config) -> list[TopicState]:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
                 raise TopicMismatch(
-                    f"the broker at {config.broker} refused to create the topic {name!r} ({error.__name__}): create "
-                    f"it by hand as docs/messages.md describes, or give the user the right and repeat `anabranch init`"
+                    f"the broker at {config.broker} refused to create the topic {name!r} ({error.__name__}): "
+                    f"check topics.replication and the rights in docs/messages.md, and run `anabranch init` again"
                 )
         for _ in range(int(VISIBLE_WITHIN_S / POLL_S)):
             if made.keys() <= (await _partitions(admin)).keys():

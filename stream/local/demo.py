@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from state.events import hash_id
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
@@ -222,9 +223,10 @@ class Screen:
         for name in self._random.sample(sorted(recent), len(recent)):
             if shown == HOUSEHOLDS_SHOWN:
                 return
-            found = lookup.user(self._config, self._view, name)
-            if found.recommended is None:
+            if self._view.recommended(hash_id(name)) is None:
                 continue
+            found = lookup.user(self._config, self._view, name)
+            assert found.recommended is not None
             shown += 1
             bought = [self._title.get(step.item, step.item) for step in found.sequence[-3:]]
             offered = [item.title or item.item for item in found.recommended.items[:3]]
