@@ -71,7 +71,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return list((shown | {"sasl_password": "…" if self.sasl_password else ""}).items())
 
     def __repr__(self) -> str:
-        return f"Kafka({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+        return f"KafkaSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
 from stream.cli import recovery
+from stream.cli.app import app
 from stream.config import Config
 from stream.errors import AnabranchError, BrokerUnavailable
 from stream.kafka.messages import CommandReply
@@ -20,6 +22,7 @@ from stream.stores.rebuild import Since
 from tests.state.oracle import Event, apply
 
 ROOT = Path(__file__).parents[3]
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
 
 def anabranch(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,6 +32,18 @@ def anabranch(*arguments: str, env: dict[str, str] | None = None) -> subprocess.
         [sys.executable, "-m", "stream.cli", *arguments],
         capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **(env or {})},
     )  # fmt: skip
+
+
+def flags_of(name: str) -> list[str]:
+    return [flag for parameter in COMMANDS[name].params for flag in parameter.opts if flag.startswith("--")]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"demo"}))
+def test_every_command_but_the_demo_takes_the_shared_flags(name):
+    flags = flags_of(name)
+    begin = flags.index("--data")
+    assert flags[begin : begin + 3] == ["--data", "--broker", "--config"]
+    assert ("--json" in flags) == (name not in {"up", "worker", "trainer"})
 
 
 @pytest.mark.parametrize(
