@@ -1,16 +1,16 @@
-"""What stops a command, told to a person.
+"""Errors that end a command with a message for a person.
 
-AnabranchError           exit 1: what was wrong, the value, why it matters, what mends it
+AnabranchError           exit 1: what was wrong, the value, why it matters, the command that fixes it
 ├── ConfigError          exit 2: a setting is unknown, mistyped or out of range
 ├── BrokerUnavailable    no Kafka broker answers
-│   └── BrokerRefused    one answers, and will not have us: TLS, user or password are not what it wants
-├── TopicMismatch        a topic is missing or has another shape than the state was built for
+│   └── BrokerRefused    a broker answers and refuses the connection: TLS, user, password or rights
+├── TopicMismatch        a topic is missing or has the wrong number of partitions
 └── DataDirectoryError   the data directory cannot be used
 """
 
 
 class AnabranchError(Exception):
-    """A command cannot do what was asked; the message is for the person who asked."""
+    """A command failed; the message is for the person who ran it."""
 
 
 class ConfigError(AnabranchError):
@@ -22,12 +22,12 @@ class BrokerUnavailable(AnabranchError):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """A Kafka broker answers, and will not have us as we come; the message names the setting that mends it."""
+    """A Kafka broker answers and refuses the connection; the message names the setting to change."""
 
 
 class TopicMismatch(AnabranchError):
-    """A topic is missing, or its partitions differ from what the state or its sister topics need."""
+    """A topic is missing, or its number of partitions does not fit the state or another topic."""
 
 
 class DataDirectoryError(AnabranchError):
-    """The data directory is not writable, or another worker owns it."""
+    """The data directory is not writable, or another process uses it."""

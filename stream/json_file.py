@@ -1,4 +1,4 @@
-"""Small documents kept beside the state, each a JSON file that is there whole or not at all."""
+"""Small JSON documents beside the state. A file is replaced as a whole or not at all."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,15 +8,15 @@ import msgspec
 T = TypeVar("T")
 
 
-def keep(file: Path, document: Any) -> None:
-    """Put it in the file's place. Raises OSError."""
+def write(file: Path, document: Any) -> None:
+    """Replace the file by the document. Raises OSError."""
     temporary = file.with_name(f"{file.name}.new")
     temporary.write_bytes(msgspec.json.encode(document))
     temporary.rename(file)
 
 
-def kept(file: Path, of: type[T]) -> T | None:
-    """What was kept last; None where nothing was, or nothing that can be read."""
+def read(file: Path, of: type[T]) -> T | None:
+    """The document in the file; None if there is no file, or it holds no such document."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=of)
     except (OSError, msgspec.MsgspecError):

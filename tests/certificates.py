@@ -1,4 +1,4 @@
-"""Certificates for a test: an authority of its own, and what it signs for 127.0.0.1, in PEM."""
+"""Certificates for a test, in PEM: an authority, and the certificates that it signs for 127.0.0.1."""
 
 import shutil
 import subprocess
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def missing() -> str | None:
-    """What is missing here to make certificates; None when nothing."""
+    """Why no certificates can be made here; None if they can."""
     return None if shutil.which("openssl") else "no openssl on the PATH: no certificates can be made"
 
 
 class Authority:
-    """Signs certificates in a folder; `ca_file` is its own."""
+    """Signs certificates in a folder; `ca_file` is its own certificate."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
@@ -22,7 +22,7 @@ class Authority:
         )  # fmt: skip
 
     def sign(self, name: str) -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1 and its key, of who is called `name`."""
+        """A certificate for 127.0.0.1 with the common name `name`, and its key."""
         stem = self._folder / f"{name}-by-{self._name}"
         cert, key, request, wanted = (stem.with_suffix(s) for s in (".pem", ".key", ".csr", ".ext"))
         wanted.write_text(
@@ -39,6 +39,6 @@ class Authority:
         return cert, key
 
 
-def _openssl(*words: str | Path) -> None:
-    done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True)
+def _openssl(*arguments: str | Path) -> None:
+    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

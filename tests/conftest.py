@@ -51,12 +51,12 @@ def kafka_container() -> Iterator[str]:
 
 @pytest.fixture
 def config(broker: str, tmp_path: Path) -> Config:
-    """A configuration with topics and a data directory of the test's own; the topics exist."""
+    """A configuration with existing topics and a data directory that only this test uses."""
     return with_topics(broker, tmp_path / "data")
 
 
 def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Config:
-    """Fresh topics under names nobody else uses."""
+    """New topics with unique names."""
     tag = uuid.uuid4().hex[:8]
     names = {
         name: f"{name}-{tag}" for name in TopicSettings.__struct_fields__ if name not in ("partitions", "replication")

@@ -1,4 +1,4 @@
-"""An Apache Kafka of this machine's own, from an unpacked distribution."""
+"""An Apache Kafka on this machine, from an unpacked distribution."""
 
 import base64
 import contextlib
@@ -35,29 +35,29 @@ ONE_NODE = {
     "log.cleaner.dedupe.buffer.size": "16777216",
 }
 LOGGING = """
-appender.said.type=Console
-appender.said.name=said
-appender.said.layout.type=PatternLayout
-appender.said.layout.pattern=[%d{HH:mm:ss.SSS}] %p %m (%c{1})%n
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=[%d{HH:mm:ss.SSS}] %p %m (%c{1})%n
 rootLogger.level=warn
-rootLogger.appenderRef.said.ref=said
+rootLogger.appenderRef.console.ref=console
 logger.started.name=kafka.server.KafkaRaftServer
 logger.started.level=info
 """
 
 
 def missing() -> str | None:
-    """What a Kafka at KAFKA_HOME lacks to be started here; None when nothing."""
+    """Why the Kafka at KAFKA_HOME cannot be started here; None if it can."""
     if "KAFKA_HOME" not in os.environ:
         return "no KAFKA_HOME is set"
     if shutil.which("java") is None:
         return "no Java on the PATH: the Kafka at KAFKA_HOME cannot run"
     libraries = Path(os.environ["KAFKA_HOME"]) / "libs"
-    return None if any(libraries.glob("kafka-*.jar")) else f"there is no Kafka's jar in {libraries}"
+    return None if any(libraries.glob("kafka-*.jar")) else f"no kafka-*.jar in {libraries}"
 
 
 class Kafka:
-    """The Kafka at KAFKA_HOME as a process of ours; its log outlives it, until the folder goes."""
+    """The Kafka at KAFKA_HOME as a child process. Its log outlives it, as long as the folder exists."""
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
         self._folder = folder
@@ -73,28 +73,28 @@ class Kafka:
         (folder / "server.properties").write_text("".join(lines))
         (folder / "log4j2.properties").write_text(LOGGING)
 
-    def _java(self, main: str, *words: str) -> list[str]:
+    def _java(self, main: str, *arguments: str) -> list[str]:
         return [
             "java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties",
-            "-cp", f"{os.environ['KAFKA_HOME']}/libs/*", main, *words,
+            "-cp", f"{os.environ['KAFKA_HOME']}/libs/*", main, *arguments,
         ]  # fmt: skip
 
     def start(self) -> None:
-        """Start it, where it was before if it was, and wait until it says so. Raises RuntimeError."""
+        """Start it, with its old log if there is one, and wait until it is ready. Raises RuntimeError."""
         properties, log = f"{self._folder}/server.properties", self._folder / "kafka.log"
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             if not (self._folder / "log" / "meta.properties").exists():
                 made = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", properties)
-                subprocess.run(made, stdout=said, stderr=subprocess.STDOUT, timeout=READY_WITHIN_S, check=False)
+                subprocess.run(made, stdout=output, stderr=subprocess.STDOUT, timeout=READY_WITHIN_S, check=False)
             self._process = subprocess.Popen(
-                self._java("kafka.Kafka", properties), stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+                self._java("kafka.Kafka", properties), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         deadline = time.monotonic() + READY_WITHIN_S
-        while b"Kafka Server started" not in (words := log.read_bytes()):
+        while b"Kafka Server started" not in (lines := log.read_bytes()):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"Kafka did not start: {words[-2000:].decode(errors='replace')}")
+                raise RuntimeError(f"Kafka did not start: {lines[-2000:].decode(errors='replace')}")
             time.sleep(0.1)
 
     def signal(self, number: int) -> None:
@@ -102,20 +102,20 @@ class Kafka:
         os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as a power cut does."""
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGKILL)
         self._process.wait(30)
 
     def stop(self) -> None:
-        """End it as an operator would."""
+        """End it as an operator does."""
         self._process.terminate()
         self._process.wait(30)
 
 
 @contextmanager
 def kafka(**properties: str) -> Iterator[str]:
-    """Run the Kafka at KAFKA_HOME, with these broker properties on top; yields its address."""
+    """Run the Kafka at KAFKA_HOME with these additional broker properties; yields its address."""
     with broker_of_our_own(**properties) as started:
         yield started.address
 
@@ -133,5 +133,5 @@ def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
 
 
 def cluster_id() -> str:
-    """A new cluster's id, which must not look like an option."""
+    """A new cluster's id. Its first character is no dash: an option would begin with one."""
     return base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""The examples, run as the README has them."""
+"""The examples, run as in the README."""
 
 import json
 import subprocess
@@ -16,15 +16,15 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.broker
 def test_a_click_published_by_the_example_is_read_back_from_its_partition(broker, tmp_path):
     ensure(Config(broker=broker, data=tmp_path))
-    said = subprocess.run(
+    example = subprocess.run(
         [sys.executable, "-W", "ignore", str(ROOT / "examples/publish.py"), broker, "alice", "milk"],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert said.stdout.startswith("published to clicks, partition ")
+    assert example.stdout.startswith("published to clicks, partition ")
 
 
 @pytest.mark.broker
-def test_the_subscriber_prints_a_recommendation_as_it_comes(broker, tmp_path):
+def test_the_subscriber_prints_recommendations(broker, tmp_path):
     from kafka import KafkaProducer
 
     ensure(Config(broker=broker, data=tmp_path))
@@ -43,7 +43,7 @@ def test_the_subscriber_prints_a_recommendation_as_it_comes(broker, tmp_path):
 
 
 @pytest.mark.broker
-def test_the_request_waits_for_its_own_answer(broker, tmp_path):
+def test_the_request_example_waits_for_its_own_answer(broker, tmp_path):
     from kafka import KafkaConsumer, KafkaProducer
 
     ensure(Config(broker=broker, data=tmp_path))
@@ -60,7 +60,7 @@ def test_the_request_waits_for_its_own_answer(broker, tmp_path):
         for number, item in (("another", "tea"), (request["id"], "milk")):
             answer = {"user": "alice", "items": [{"item": item}], "model": "000001", "source": "model", "id": number}
             producer.send("replies", key=number.encode(), value=json.dumps(answer).encode()).get(timeout=10)
-        said, _ = example.communicate(timeout=60)
+        output, _ = example.communicate(timeout=60)
     asked.close()
     producer.close()
-    assert said.split() == ["milk", "(by", "000001)"]
+    assert output.split() == ["milk", "(by", "000001)"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.config import load
+from stream.load_config import load
 from tests.e2e.conftest import until
 
 ROOT = Path(__file__).parent.parent

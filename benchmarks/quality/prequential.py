@@ -78,9 +78,9 @@ RECOVERY_EVENTS = 500
 def load(name: str, folder: Path, count: int) -> Records:
     """The first events of a stream."""
     if name == "complete-journey":
-        from stream.local.demo import purchases
+        from stream.local.demo import read_purchases
 
-        clicks = purchases(count).clicks
+        clicks = read_purchases(count).clicks
         ts = np.array([c["ts"] for c in clicks])
         return as_events([c["user"] for c in clicks], [c["item"] for c in clicks], ts)[0]
     users, items, ts = read_interactions(str(folder / f"{name}.csv.gz"), lambda *_: None)

@@ -21,14 +21,14 @@ from state.identity import Identity
 from state.kinds import code_of
 from state.settings import StateSettings
 from state.store import Store
-from stream.local.demo import purchases
+from stream.local.demo import read_purchases
 
 SHOWN = 25
 
 
 def bought(count: int, size: int) -> list[EventBatch]:
     """The first purchases of The Complete Journey as batches of a decoder."""
-    clicks = purchases(count).clicks
+    clicks = read_purchases(count).clicks
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
     ts, kind = np.array([c["ts"] for c in clicks]), code_of("purchase")
     rows = [np.arange(start, min(start + size, len(clicks))) for start in range(0, len(clicks), size)]

@@ -33,7 +33,7 @@ from stream.config import ClickSettings, Config, TopicSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
-from stream.local.demo import purchases
+from stream.local.demo import read_purchases
 from stream.local.embedded_broker import EmbeddedBroker
 from stream.worker.poll_size import PollSize
 from tests.kafka import kafka, missing
@@ -128,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, topics=TopicSettings(partitions=1))
         ensure(config)
-        clicks = purchases(EVENTS).clicks
+        clicks = read_purchases(EVENTS).clicks
         asyncio.run(publish(config, "clicks", clicks, "user", Pace(None)))
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(RUNS):

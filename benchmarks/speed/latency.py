@@ -24,7 +24,7 @@ from stream.kafka.messages import Recommendation
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
 from stream.local.child_process import Child
-from stream.local.demo import purchases
+from stream.local.demo import read_purchases
 
 LEARNED_EVENTS = 30_000
 PER_S = 200
@@ -94,7 +94,7 @@ async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[floa
 
 def main() -> None:
     """Print p50 and p99 of both, and their ratios."""
-    clicks = purchases(LEARNED_EVENTS + RUNS * PER_S * SECONDS).clicks
+    clicks = read_purchases(LEARNED_EVENTS + RUNS * PER_S * SECONDS).clicks
     runs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=1))
@@ -111,7 +111,7 @@ def main() -> None:
         try:
             while "serving version" not in log.read_text():
                 if not all(child.running for child in children):
-                    raise RuntimeError("\n".join(child.last_words() for child in children))
+                    raise RuntimeError("\n".join(child.last_lines() for child in children))
                 time.sleep(0.5)
             for run in range(RUNS):
                 start = LEARNED_EVENTS + run * PER_S * SECONDS

@@ -27,7 +27,7 @@ from stream.config import ClickSettings, Config, TopicSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import Log, ensure
-from stream.local.demo import purchases
+from stream.local.demo import read_purchases
 from stream.stores.partition_stores import PartitionStores
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=1))
         ensure(config)
-        asyncio.run(publish(config, "clicks", purchases(asked.events).clicks, "user", Pace(None)))
+        asyncio.run(publish(config, "clicks", read_purchases(asked.events).clicks, "user", Pace(None)))
         log = Log("bench", "", 1, 0, asked.events)
         shared = msgspec.structs.replace(config, artifacts=str(Path(folder) / "artifacts"))
         store = PartitionStores(config).open(0, log)

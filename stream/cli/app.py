@@ -1,7 +1,13 @@
-"""What every subcommand shares. Heavy imports happen inside commands: `anabranch --help` answers at once."""
+"""The `anabranch` command, and the decorator that every subcommand is registered with.
 
+Heavy imports happen inside commands, so that `anabranch --help` answers at once.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,16 +30,52 @@ BrokerOption = Annotated[str | None, typer.Option("--broker", metavar="HOST:PORT
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (anabranch.toml).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
+Function = TypeVar("Function", bound=Callable[..., None])
 
-def configured(config: Path | None, data: Path | None, broker: str | None, **more: Any) -> "Config":
-    """The configuration with this command's flags on top."""
-    from stream.config import load
 
-    return load(config, data=data, broker=broker, **more)
+def command(*, broker_required: bool = True) -> Callable[[Function], Function]:
+    """Register a subcommand. Its keyword-only parameters are its flags, in the order of its help.
+
+    Two of them stand for flags that commands share: `settings` for --data, --broker and --config, from which the
+    configuration is loaded, and `as_json` for --json. A command that needs the path given with --config takes
+    `config_file`. With `broker_required` the command is refused without a broker.
+    """
+
+    def register(function: Function) -> Function:
+        own = inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def run(data: Path | None, broker: str | None, config: Path | None, **flags: Any) -> None:
+            from stream.load_config import load
+
+            settings = load(config, data=data, broker=broker)
+            if broker_required:
+                require_broker(settings)
+            if "config_file" in own:
+                flags["config_file"] = config
+            function(settings=settings, **flags)
+
+        parameters = [flag for parameter in own.values() for flag in _flags(parameter)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command()(run)
+        return function
+
+    return register
+
+
+def _flags(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    flag = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    if parameter.name == "settings":
+        shared = {"data": DataOption, "broker": BrokerOption, "config": ConfigOption}
+        return [flag(name, default=None, annotation=annotation) for name, annotation in shared.items()]
+    if parameter.name == "as_json":
+        return [flag("as_json", default=False, annotation=JsonOption)]
+    return [] if parameter.name == "config_file" else [parameter]
 
 
 def utf8(text: str | None) -> str | None:
-    """Refuse an argument that is not UTF-8, as the names in messages are."""
+    """Refuse an argument that is not UTF-8: messages and RocksDB hold UTF-8 only."""
     try:
         (text or "").encode()
     except UnicodeEncodeError:
@@ -41,8 +83,7 @@ def utf8(text: str | None) -> str | None:
     return text
 
 
-def need_broker(config: "Config") -> "Config":
-    """Refuse a command that cannot do without a broker."""
-    if not config.broker:
+def require_broker(settings: "Config") -> None:
+    """Raise ConfigError unless a broker is named."""
+    if not settings.broker:
         raise ConfigError("no broker: name one with --broker HOST:PORT, ANABRANCH_BROKER or `broker` in anabranch.toml")
-    return config

@@ -1,14 +1,21 @@
 """`demo`: three minutes of real purchases."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream.cli.app import app
 
-NEXT = """
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stream.config import Config
+    from stream.local.demo import Purchases
+
+NEXT_STEPS = """
 Where to look next: stream/worker/pipeline.py, the path of an event; model/encoders/create.py, the model
   {anabranch} status --data {data}
   {anabranch} user household-{user} --data {data}
@@ -21,58 +28,56 @@ Publish one event and watch the answer (the model just trained goes on serving a
 
 @app.command()
 def demo(
-    data: Annotated[Path, typer.Option("--data", help="Where its state goes; made anew each time.")] = Path(
+    data: Annotated[Path, typer.Option("--data", help="Where its state goes; emptied at each start.")] = Path(
         "anabranch-data/demo"
     ),
     events: Annotated[int, typer.Option("--events", help="Purchases to replay.")] = 85_000,
     seconds: Annotated[float, typer.Option("--seconds", help="How long the replay takes.")] = 165.0,
 ) -> None:
     """Three minutes of real grocery purchases through Kafka, learning as they come."""
-    import os
-
     from rich.console import Console
 
-    from stream.cli.run import check_children, running
-    from stream.config import load
-    from stream.local import demo as it
+    from stream.load_config import load
+    from stream.local.demo import SETTINGS, empty_directory, read_purchases
 
-    console = Console()
-    os.environ.update({key: value for key, value in it.SETTINGS.items() if key not in os.environ})
+    console = Console(highlight=False)
+    os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
     settings = load(data=data)
-    it.fresh_directory(data)
-    console.print("reading The Complete Journey: grocery purchases of 2,469 households …", highlight=False)
-    bought = it.purchases(events)
-    interrupted = False
-    screen = None
+    empty_directory(data)
+    console.print("reading The Complete Journey: grocery purchases of 2,469 households …")
+    purchases = read_purchases(events)
     try:
-        with running(settings) as settings:
-            replay = it.Replay(settings, bought, seconds)
-            screen = it.Screen(console, settings, replay, bought)
-            replay.start()
-            it.watch(console, settings, replay, screen, check_children, len(bought.clicks))
-            screen.refresh()
-            console.print(
-                f"{screen.applied:,} purchases went through Kafka into the state; {screen.line()}",
-                highlight=False,
-                soft_wrap=True,
-            )
-            console.print(screen.quality(rolling=False))
-            console.print(
-                f"{len(screen.versions)} model versions were published and swapped in: {', '.join(screen.versions)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+        play(console, settings, purchases, seconds)
     except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        if screen is not None:
-            screen.close()
-    if interrupted:
         console.print("stopped; nothing is left running")
         sys.exit(130)
-    example = bought.clicks[-1]
+    last = purchases.clicks[-1]
     command = os.path.relpath(sys.argv[0]) if sys.argv[0].endswith("anabranch") else "anabranch"
-    told = NEXT.format(
-        anabranch=command, data=data, user=example["user"].removeprefix("household-"), item=example["item"]
+    user = last["user"].removeprefix("household-")
+    console.print(
+        NEXT_STEPS.format(anabranch=command, data=data, user=user, item=last["item"]), markup=False, soft_wrap=True
     )
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def play(console: "Console", settings: "Config", purchases: "Purchases", seconds: float) -> None:
+    """Run everything, publish the purchases, and show what happens until all of them are applied."""
+    from stream.local.demo import Feed, Screen, watch
+    from stream.local.supervisor import run_everything
+
+    with run_everything(settings) as supervisor:
+        feed = Feed(supervisor.config, purchases, seconds)
+        screen = Screen(console, supervisor.config, feed, purchases)
+        try:
+            feed.start()
+            watch(console, supervisor.config, feed, screen, supervisor.check, len(purchases.clicks))
+            screen.refresh()
+            console.print(
+                f"{screen.applied:,} purchases went through Kafka into the state; {screen.line()}", soft_wrap=True
+            )
+            console.print(screen.quality_table(rolling=False))
+            versions = screen.versions
+            console.print(
+                f"{len(versions)} model versions were published and swapped in: {', '.join(versions)}", soft_wrap=True
+            )
+        finally:
+            screen.close()

@@ -1,6 +1,6 @@
-"""What `anabranch` runs, and how errors reach a person.
+"""The entry point of `anabranch`: it registers the commands, and turns errors into messages.
 
-Exit 0 done, 1 failed, 2 wrong use, 130 interrupted. Documents go to stdout, logs and progress to stderr.
+Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted. Documents go to stdout, logs and progress to stderr.
 """
 
 import logging
@@ -8,14 +8,18 @@ import sys
 
 from model.errors import ArtifactError, NothingToTest
 from state.errors import StateError
-from stream.cli import control, demo, evaluate, forget, inspect, publish, recovery, run, watch  # noqa: F401  each registers its own
+
+# Each module registers its commands; this is their order in `anabranch --help`.
+from stream.cli import (  # noqa: F401  # isort: skip
+    status, inspect, control, demo, evaluate, forget, publish, run, recovery, watch,
+)  # fmt: skip
 from stream.cli.app import app
 from stream.errors import AnabranchError, ConfigError
 
 
 def main() -> None:
-    """Run the command line; every error a person can cause is one message, never a traceback."""
-    # The Kafka clients retry and tell of each try; what it comes to is said once, by us.
+    """Run the command line. An error that a person can cause ends it with a message, not with a traceback."""
+    # The Kafka clients log every try to connect; we log the outcome once.
     for client in ("aiokafka", "kafka"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
@@ -30,7 +34,7 @@ def main() -> None:
         sys.exit(0)
 
 
-def fail(error: Exception, status: int) -> None:
-    """Say what went wrong on stderr and exit."""
+def fail(error: Exception, exit_status: int) -> None:
+    """Print the error on stderr and exit."""
     print(f"anabranch: {error}", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(exit_status)

@@ -2,16 +2,20 @@
 
 import asyncio
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker
+from stream.cli.app import command
+from stream.cli.output import show_json
 
-MOST_COMPLAINTS = 20
+if TYPE_CHECKING:
+    from stream.config import Config
+
+MAX_REPORTED_LINES = 20
 
 
-@app.command()
+@command()
 def publish(
     file: Annotated[
         str,
@@ -19,56 +23,56 @@ def publish(
             help="CSV with a header (user,item,ts) or JSON lines with the same fields; - for standard input."
         ),
     ],
+    *,
     topic: Annotated[Literal["clicks", "items"], typer.Option("--topic", help="Which topic.")] = "clicks",
     speed: Annotated[
         str | None,
         typer.Option("--speed", metavar="N|Nx", help="N events a second, or N times the events' own time."),
     ] = None,
-    data: DataOption = None,
-    broker: BrokerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
+    settings: "Config",
+    as_json: bool,
 ) -> None:
     """Publish a file's events (or items' titles) to Kafka."""
-    import msgspec
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from stream.kafka.field_mapping import map_fields
     from stream.kafka.publish import Pace
-    from stream.kafka.publish import publish as send
+    from stream.kafka.publish import publish as publish_rows
     from stream.kafka.topics import check
-    from stream.operate.event_files import opened, rows
+    from stream.operate.event_files import open_text, read_rows
 
-    settings = need_broker(configured(config, data, broker))
     try:
         pace = Pace(speed)
     except ValueError:
         raise typer.BadParameter(f"--speed {speed}: give events a second (500) or times event time (60x)") from None
     check(settings)
-    broken = 0
+    left_out = 0
 
-    def complain(line: int, reason: str) -> None:
-        nonlocal broken
-        broken += 1
-        if broken <= MOST_COMPLAINTS:
+    def on_broken_line(line: int, reason: str) -> None:
+        nonlocal left_out
+        left_out += 1
+        if left_out <= MAX_REPORTED_LINES:
             print(f"line {line} {reason}; left out", file=sys.stderr)
 
-    name = settings.topics.clicks if topic == "clicks" else settings.topics.items
-    needed = ("user", "item") if topic == "clicks" else ("item", "title")
     columns = (TextColumn("{task.completed:,.0f} events published"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar, opened(file) as text:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar, open_text(file) as text:
         task = bar.add_task("publish", total=None)
-        source = (row for _, row in rows(text, needed, complain))
-        key, layout = (
-            ("user", lambda row: map_fields(row, settings.clicks.fields)) if topic == "clicks" else ("item", dict)
-        )
-        count = asyncio.run(
-            send(settings, name, source, key, pace, lambda done: bar.update(task, completed=done), layout)
-        )
-    if broken > MOST_COMPLAINTS:
-        print(f"and {broken - MOST_COMPLAINTS} more lines left out", file=sys.stderr)
+
+        def on_progress(done: int) -> None:
+            bar.update(task, completed=done)
+
+        if topic == "clicks":
+            name, fields = settings.topics.clicks, settings.clicks.fields
+            rows = (row for _, row in read_rows(text, ("user", "item"), on_broken_line))
+            sending = publish_rows(settings, name, rows, "user", pace, on_progress, lambda row: map_fields(row, fields))
+        else:
+            name = settings.topics.items
+            rows = (row for _, row in read_rows(text, ("item", "title"), on_broken_line))
+            sending = publish_rows(settings, name, rows, "item", pace, on_progress)
+        count = asyncio.run(sending)
+    if left_out > MAX_REPORTED_LINES:
+        print(f"and {left_out - MAX_REPORTED_LINES} more lines left out", file=sys.stderr)
     if as_json:
-        print(msgspec.json.encode({"topic": name, "published": count, "left_out": broken}).decode())
-    else:
-        print(f"{count:,} events published to {name!r}" + (f", {broken} lines left out" if broken else ""))
+        return show_json({"topic": name, "published": count, "left_out": left_out})
+    print(f"{count:,} events published to {name!r}" + (f", {left_out} lines left out" if left_out else ""))

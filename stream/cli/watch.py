@@ -1,22 +1,28 @@
-"""`watch`: recommendations as they come."""
+"""`watch`: recommendations as they are sent."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.cli.app import BrokerOption, ConfigOption, DataOption, JsonOption, app, configured, need_broker, utf8
+from stream.cli.app import command, utf8
+from stream.cli.output import ranked_by
+
+if TYPE_CHECKING:
+    from stream.config import Config
+    from stream.kafka.messages import Recommendation
+
+ITEMS_SHOWN = 5
 
 
-@app.command()
+@command()
 def watch(
     user: Annotated[str | None, typer.Argument(help="Only this user's.", callback=utf8)] = None,
+    *,
     limit: Annotated[int | None, typer.Option("--limit", help="End after this many.")] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Also those already there.")] = False,
-    data: DataOption = None,
-    broker: BrokerOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
+    settings: "Config",
+    as_json: bool,
 ) -> None:
     """Show recommendations as they come; Ctrl-C ends it."""
     import msgspec
@@ -26,7 +32,6 @@ def watch(
     from stream.kafka.messages import Recommendation
     from stream.kafka.topics import check
 
-    settings = need_broker(configured(config, data, broker))
     check(settings)
     consumer = KafkaConsumer(
         settings.topics.recommendations,
@@ -36,12 +41,10 @@ def watch(
         group_id=None,
     )
     shown = 0
-    wanted = user.encode() if user is not None else None
+    key = user.encode() if user is not None else None
     try:
         for record in consumer:
-            if wanted is not None and record.key != wanted:
-                continue
-            if record.value is None:
+            if record.value is None or key not in (None, record.key):
                 continue
             if as_json:
                 print(record.value.decode(), flush=True)
@@ -56,11 +59,7 @@ def watch(
         consumer.close()
 
 
-def one_line(message: object) -> str:
+def one_line(message: "Recommendation") -> str:
     """A recommendation as a person reads it."""
-    from stream.kafka.messages import Recommendation
-
-    assert isinstance(message, Recommendation)
-    by = f"version {message.model}" if message.model else message.source
-    names = ", ".join(r.title or r.item for r in message.items[:5])
-    return f"{message.user} ({by}, after offset {message.partition}:{message.offset}): {names}"
+    names = ", ".join(item.title or item.item for item in message.items[:ITEMS_SHOWN])
+    return f"{message.user} ({ranked_by(message)}, after offset {message.partition}:{message.offset}): {names}"

@@ -1,6 +1,7 @@
-"""Commands as workers and trainers hear them: each once.
+"""Commands as workers and trainers receive them: each command once.
 
-A listener that is just starting may miss what is said, so who asks says it again until somebody answers.
+A process that is just starting can miss a message. So the sender repeats a command until a reply comes
+(`stream.operate.send_command`), and the receiver drops the repetitions.
 """
 
 import logging
@@ -12,24 +13,24 @@ from stream.kafka.messages import UNREADABLE, Command
 
 log = logging.getLogger("anabranch.commands")
 
-KEPT = 100
-"""Commands whose repetition is known as one."""
+MAX_ACCEPTED_IDS = 100
+"""Newest command ids whose repetitions are dropped."""
 
 
 class Commands:
-    """What was heard lately."""
+    """Drops the repetitions of commands that were accepted lately."""
 
     def __init__(self) -> None:
-        self._heard: deque[str] = deque(maxlen=KEPT)
+        self._accepted: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
 
-    def heard(self, value: bytes | None) -> Command | None:
-        """The command in a message; None where it is none, or was heard before."""
+    def accept(self, value: bytes | None) -> Command | None:
+        """The command in a message; None if the message holds none, or it was accepted before."""
         try:
             command = msgspec.json.decode(value or b"", type=Command)
         except UNREADABLE as error:
-            log.warning("commands topic: no command: %s", error)
+            log.warning("commands topic: a message is no command and is skipped: %s", error)
             return None
-        if command.id in self._heard:
+        if command.id in self._accepted:
             return None
-        self._heard.append(command.id)
+        self._accepted.append(command.id)
         return command

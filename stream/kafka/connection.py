@@ -1,7 +1,7 @@
-"""How our Kafka clients connect: the one place that makes `broker` and `[kafka]` what their constructors take.
+"""How our Kafka clients connect: the one place that turns `broker` and `[kafka]` into the arguments of a client.
 
-aiokafka and kafka-python take the same names. No client is made without them (`tests/test_imports.py`), so that none
-connects in the clear where the others do not.
+aiokafka and kafka-python take the same names. Every client is made with them (`tests/test_imports.py`), so that no
+client connects without TLS while the others use it.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from aiokafka.conn import collect_hosts
 from stream.config import Config, KafkaSettings
 from stream.errors import ConfigError
 
-REACHED_S = 3.0
+CONNECT_WITHIN_S = 3.0
 
 
 def connection(config: Config) -> dict[str, Any]:
-    """Keyword arguments for any client of aiokafka or kafka-python. Raises ConfigError where a PEM file is none."""
+    """Keyword arguments for any client of aiokafka or kafka-python. Raises ConfigError if a PEM file is invalid."""
     return {"bootstrap_servers": addresses(config)} | security(config.kafka)
 
 
@@ -29,16 +29,16 @@ def addresses(config: Config) -> list[str]:
 
 
 def reached(config: Config) -> bool:
-    """Whether any of them takes a connection."""
+    """Whether any of the addresses accepts a connection."""
     for host, port, _ in collect_hosts(addresses(config)):
         with contextlib.suppress(OSError):
-            socket.create_connection((host, port), REACHED_S).close()
+            socket.create_connection((host, port), CONNECT_WITHIN_S).close()
             return True
     return False
 
 
 def security(kafka: KafkaSettings) -> dict[str, Any]:
-    """Those of them that are the same for every address. Raises ConfigError."""
+    """The arguments for TLS and SASL. Raises ConfigError."""
     arguments: dict[str, Any] = {"security_protocol": kafka.security.upper()}
     if kafka.tls:
         arguments["ssl_context"] = tls_context(kafka.ca_file, kafka.cert_file, kafka.key_file)
@@ -50,17 +50,17 @@ def security(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 def faust_connection(config: Config) -> dict[str, Any]:
-    """The same as settings of a Faust app, whose URLs are kafka:// with TLS too. Raises ConfigError."""
-    from faust import SASLCredentials, SSLCredentials  # takes a second to import, and only a worker has an app
+    """The same as settings of a Faust app, whose URLs begin with kafka:// with TLS too. Raises ConfigError."""
+    from faust import SASLCredentials, SSLCredentials  # a second to import; only a worker needs it
 
-    told = security(config.kafka)
-    context = told.get("ssl_context")
+    arguments = security(config.kafka)
+    context = arguments.get("ssl_context")
     credentials: SASLCredentials | SSLCredentials | None = None
     if config.kafka.sasl:
         credentials = SASLCredentials(
-            username=told["sasl_plain_username"],
-            password=told["sasl_plain_password"],
-            mechanism=told["sasl_mechanism"],
+            username=arguments["sasl_plain_username"],
+            password=arguments["sasl_plain_password"],
+            mechanism=arguments["sasl_mechanism"],
             ssl_context=context,
         )
     elif context is not None:
@@ -73,9 +73,9 @@ def faust_connection(config: Config) -> dict[str, Any]:
 
 @functools.cache
 def tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    """What the broker has to prove, and our own certificate where it asks for one. Raises ConfigError.
+    """The certificates that we trust, and our own if one is configured. Raises ConfigError.
 
-    Made once: a process that goes on for months would otherwise meet a file that is just being replaced.
+    It is made once: a process that runs for months would otherwise read a file while it is being replaced.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
@@ -83,7 +83,7 @@ def tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
         raise ConfigError(f"kafka.ca_file = {ca_file!r} holds no certificate in PEM ({_reason(error)})") from None
     if cert_file:
         try:
-            # With a password none is asked for on the terminal; for a key that is not encrypted it means nothing.
+            # Without a password an encrypted key would ask for one on the terminal; other keys ignore it.
             context.load_cert_chain(cert_file, key_file or None, password="")
         except OSError as error:
             raise ConfigError(

@@ -1,8 +1,11 @@
-"""From Kafka records to events: whole batches at once, one at a time only where something is wrong.
+"""From Kafka records to events: a chunk at once where all its records are valid, else one record at a time.
 
-A batch of values is joined by newlines and decoded in one call. That cannot shift an event to another record: each
-value must begin with `{` and end with `}`, JSON strings cannot hold a raw newline, so no value can be completed by
-the next, and the count must agree.
+`Row` is the one list of the columns of an event. A field that joins the click joins `Click` (`stream.kafka.messages`),
+`ClickFields` (`stream.config`), `Row`, `Decoder.one`, `Decoder._valid_chunk` and `_decoded`.
+
+A chunk's values are joined by newlines and decoded in one call. No event can move to another record: each value begins
+with `{` and ends with `}`, a JSON string holds no raw newline, so no value completes the one before it, and the number
+of events must equal the number of records.
 """
 
 from collections.abc import Sequence
@@ -17,20 +20,26 @@ from state.kinds import kinds_of
 from state.progress import Progress
 from state.settings import StateSettings
 from stream.config import ClickFields, ClickSettings
-from stream.times import iso_ms
+from stream.kafka.click_values import (
+    MAX_ID_BYTES,
+    MAX_TIME_MS,
+    MIN_TIME_MS,
+    Invalid,
+    read_identifier,
+    read_time,
+    show_value,
+    type_name,
+)
+from stream.kafka.field_mapping import paths_of, read_fields
+from stream.kafka.messages import Click
 
-MAX_ID_BYTES = 512
 DEFAULT_KIND = "click"
-SECONDS_BELOW = 100_000_000_000
-"""A time below this is 1973 in ms and the year 5138 in s: somebody sent seconds."""
-YEAR_2100 = 4_102_444_800_000
-"""No record's own timestamp lies behind this, ms: it would be one in micro- or nanoseconds."""
 CHUNK = 512
-"""Records decoded together; a bad one costs its chunk the fast path, no more."""
+"""Records decoded together. An invalid record costs its own chunk the fast path, no other."""
 
 
 class Record(Protocol):
-    """What is read of a Kafka record."""
+    """The parts of a Kafka record that are read."""
 
     key: bytes | None
     value: bytes | None
@@ -41,144 +50,102 @@ class Record(Protocol):
 
 
 class DeadLetter(NamedTuple):
-    """A record that is no event, and why."""
+    """A record that is no event, and the reason."""
 
     record: Record
     reason: str
 
 
 class Decoded(NamedTuple):
-    """The events of a batch of records, and the rest."""
+    """The events of a batch of records, and the records that are none."""
 
     batch: EventBatch
     dead: list[DeadLetter]
     key_mismatch: int
-
-
-class Click(msgspec.Struct, gc=False):
-    """The default layout of a click; unknown fields are ignored."""
-
-    user: str | int
-    item: str | int
-    ts: int | float | str | None = None
-    event: str = "click"
-    id: str | int | None = None
-
-
-class Invalid(ValueError):
-    """A record is no event; the message is the dead letter's reason."""
+    """Events whose record's key is not their user."""
 
 
 class Row(NamedTuple):
-    """One event."""
+    """One event, and the offset and the key of its record."""
 
     user: bytes
     item: bytes
     ts: int
     kind: int
     id: bytes | None
+    offset: int
+    key: bytes | None
 
 
-class Columns(NamedTuple):
-    """Events, field by field."""
-
-    users: list[bytes]
-    items: list[bytes]
-    ts: list[int]
-    kinds: list[int]
-    ids: list[bytes | None]
-    offsets: list[int]
-    keys: list[bytes | None]
-    """Of the records they came in."""
-
+Columns = list[list[Any]]
+"""Many events: a list for each field of `Row`, in its order."""
 
 _lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
 
 
 class Decoder:
-    """Decodes clicks laid out as the configuration says."""
+    """Decodes the messages of the topic `clicks`."""
 
     def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
         kinds = kinds_of(state or StateSettings())
         self._codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
-        self._limit_bytes = clicks.max_message_bytes
+        self._max_bytes = clicks.max_message_bytes
         self._max_future_ms = clicks.max_future_s * 1000
-        self._paths = None if clicks.fields == ClickFields() else msgspec.structs.asdict(clicks.fields)
+        self._paths = None if clicks.fields == ClickFields() else paths_of(clicks.fields)
 
     def decode(self, records: Sequence[Record], progress: Progress | None = None) -> Decoded:
         """Events and dead letters of records in log order; the progress maps their offsets to logical ones."""
-        columns = Columns([], [], [], [], [], [], [])
+        columns: Columns = [[] for _ in Row._fields]
         dead: list[DeadLetter] = []
         for start in range(0, len(records), CHUNK):
             chunk = records[start : start + CHUNK]
-            for column, more in zip(columns, self._all_at_once(chunk) or self._one_by_one(chunk, dead), strict=True):
-                column.extend(more)  # type: ignore[attr-defined]
-        keyed = len(columns.keys) - columns.keys.count(None)
-        agreeing = sum(map(eq, columns.keys, columns.users))
-        return Decoded(_batch(columns, progress or Progress()), dead, keyed - agreeing)
+            for column, more in zip(columns, self._valid_chunk(chunk) or self._one_by_one(chunk, dead), strict=False):
+                column.extend(more)
+        return _decoded(columns, progress or Progress(), dead)
 
     def one(self, record: Record) -> Row:
         """One record as an event. Raises Invalid with the reason."""
         value = record.value
         if value is None:
             raise Invalid("no value: a tombstone is no event")
-        if len(value) > self._limit_bytes:
-            raise Invalid(f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._limit_bytes}")
+        if len(value) > self._max_bytes:
+            raise Invalid(f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._max_bytes}")
         try:
             fields = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"not JSON: {error}") from None
         except RecursionError:
-            raise Invalid("not JSON that we read: nested too deeply") from None
+            raise Invalid("JSON that is nested too deeply") from None
         if not isinstance(fields, dict):
-            raise Invalid(f"not a JSON object but {_type_name(fields)}")
-        if self._paths:
-            fields = {name: _at(fields, path) for name, path in self._paths.items()}
-        kind = fields.get("event") if fields.get("event") is not None else DEFAULT_KIND
-        if not isinstance(kind, str) or kind not in self._codes:
-            raise Invalid(
-                f"unknown event kind {_show(kind)}: known are {', '.join(self._codes)}; "
-                f"one of your own needs a section [state.kinds.NAME]"
-            )
+            raise Invalid(f"not a JSON object but {type_name(fields)}")
+        if self._paths is not None:
+            fields = read_fields(fields, self._paths)
+        kind = self._kind(fields.get("event"))
+        is_forget = kind in self._forgets
         given_id = fields.get("id")
         return Row(
-            _identifier(fields.get("user"), "user"),
-            b"" if kind in self._forgets else _identifier(fields.get("item"), "item"),
-            self._time(fields.get("ts"), record.timestamp),
-            self._codes[kind],
-            None if given_id is None else _identifier(given_id, "id"),
+            user=read_identifier(fields.get("user"), "user"),
+            item=b"" if is_forget else read_identifier(fields.get("item"), "item"),
+            ts=read_time(fields.get("ts"), record.timestamp, self._max_future_ms),
+            kind=self._codes[kind],
+            id=None if given_id is None else read_identifier(given_id, "id"),
+            offset=record.offset,
+            key=record.key,
         )
 
     def _one_by_one(self, records: Sequence[Record], dead: list[DeadLetter]) -> Columns:
-        columns = Columns([], [], [], [], [], [], [])
+        rows: list[Row] = []
         for record in records:
             try:
-                row = self.one(record)
+                rows.append(self.one(record))
             except Invalid as reason:
                 dead.append(DeadLetter(record, str(reason)))
-                continue
-            columns.users.append(row.user)
-            columns.items.append(row.item)
-            columns.ts.append(row.ts)
-            columns.kinds.append(row.kind)
-            columns.ids.append(row.id)
-            columns.offsets.append(record.offset)
-            columns.keys.append(record.key)
-        return columns
+        return [list(column) for column in zip(*rows, strict=True)]
 
-    def _all_at_once(self, records: Sequence[Record]) -> Columns | None:
-        """Flawless records in the default layout; None where any needs a closer look."""
-        values = [r.value for r in records]
-        if self._paths or None in values:
-            return None
-        try:
-            if not all(v[0] == 123 and v[-1] == 125 for v in values):  # type: ignore[index]
-                return None
-            joined = b"\n".join(values)  # type: ignore[arg-type]
-            clicks = _lines.decode_lines(joined)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
-            return None
-        if len(clicks) != len(records) or max(map(len, values)) > self._limit_bytes:  # type: ignore[arg-type]
+    def _valid_chunk(self, records: Sequence[Record]) -> Columns | None:
+        """Records that are all valid and have the default field names; None if any needs a closer look."""
+        clicks = self._clicks(records)
+        if clicks is None:
             return None
         users, items, times = [c.user for c in clicks], [c.item for c in clicks], [c.ts for c in clicks]
         if set(map(type, users)) != {str} or set(map(type, items)) != {str}:
@@ -188,9 +155,9 @@ class Decoder:
             times = stamps  # type: ignore[assignment]
         elif set(map(type, times)) != {int}:
             return None
-        if min(times) < SECONDS_BELOW or max(map(sub, times, stamps)) > self._max_future_ms:  # type: ignore
+        if min(times) < MIN_TIME_MS or max(map(sub, times, stamps)) > self._max_future_ms:  # type: ignore
             return None
-        if min(stamps) < SECONDS_BELOW or max(stamps) > YEAR_2100:
+        if min(stamps) < MIN_TIME_MS or max(stamps) > MAX_TIME_MS:
             return None
         try:
             codes = self._codes
@@ -207,75 +174,39 @@ class Decoder:
         ids = [None if i is None else i.encode() for i in given]  # type: ignore[union-attr]
         if any(i is not None and not 0 < len(i) <= MAX_ID_BYTES for i in ids):
             return None
-        offsets, keys = [r.offset for r in records], [r.key for r in records]
-        return Columns(user_ids, item_ids, times, kinds, ids, offsets, keys)  # type: ignore[arg-type]
+        return [user_ids, item_ids, times, kinds, ids, [r.offset for r in records], [r.key for r in records]]
 
-    def _time(self, ts: object, broker_ms: int) -> int:
-        if not SECONDS_BELOW <= broker_ms <= YEAR_2100:
+    def _clicks(self, records: Sequence[Record]) -> list[Click] | None:
+        """The JSON of a chunk, decoded in one call; None unless each record holds one click."""
+        values = [r.value for r in records]
+        if self._paths is not None or None in values:
+            return None
+        try:
+            if not all(v[0] == 123 and v[-1] == 125 for v in values):  # type: ignore[index]
+                return None
+            clicks = _lines.decode_lines(b"\n".join(values))  # type: ignore[arg-type]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
+            return None
+        if len(clicks) != len(records) or max(map(len, values)) > self._max_bytes:  # type: ignore[arg-type]
+            return None
+        return clicks
+
+    def _kind(self, event: object) -> str:
+        if event is None:
+            return DEFAULT_KIND
+        if not isinstance(event, str) or event not in self._codes:
             raise Invalid(
-                f"the record's own timestamp {broker_ms} is no time in milliseconds: its producer sets it wrongly"
+                f"unknown event kind {show_value(event)}: known are {', '.join(self._codes)}; "
+                f"a kind of your own needs a section [state.kinds.NAME]"
             )
-        if ts is None:
-            return broker_ms
-        if isinstance(ts, str):
-            try:
-                ms: float = iso_ms(ts)
-            except ValueError:
-                raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601") from None
-        elif isinstance(ts, bool) or not isinstance(ts, int | float) or ts != ts:
-            raise Invalid(f"ts {_show(ts)} is neither milliseconds nor ISO-8601")
-        else:
-            ms = ts
-        if ms < 0:
-            raise Invalid(f"ts {_show(ts)} is negative")
-        if ms < SECONDS_BELOW and not isinstance(ts, str):
-            raise Invalid(f"ts {_show(ts)} looks like seconds: milliseconds are expected")
-        if abs(ms) > 2**62:  # Python's whole numbers have no end, floats have
-            raise Invalid(f"ts {_show(ts)} is no time in milliseconds")
-        if ms > broker_ms + self._max_future_ms:
-            raise Invalid(
-                f"ts {_show(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "
-                f"clicks.max_future_s = {self._max_future_ms / 1000:.0f}"
-            )
-        return int(ms)
+        return event
 
 
-def _batch(columns: Columns, progress: Progress) -> EventBatch:
-    without = columns.ids.count(None) == len(columns.ids)
-    given = {} if without else {row: i for row, i in enumerate(columns.ids) if i is not None}
-    offset = progress.logical(np.array(columns.offsets, np.int64))
-    return make_batch(columns.users, columns.items, ts=columns.ts, offset=offset, kind=columns.kinds, ids=given)
-
-
-def _identifier(value: object, name: str) -> bytes:
-    if value is None:
-        raise Invalid(f"{name} is missing or null")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Invalid(f"{name} {_show(value)} is neither text nor a whole number")
-    try:
-        identifier = str(value).encode()
-    except UnicodeEncodeError:
-        raise Invalid(f"{name} is not valid UTF-8") from None
-    if not identifier:
-        raise Invalid(f"{name} is empty")
-    if len(identifier) > MAX_ID_BYTES:
-        raise Invalid(f"{name} is {len(identifier)} bytes long, more than {MAX_ID_BYTES}")
-    return identifier
-
-
-def _at(fields: dict[str, Any], path: str) -> Any:
-    found: Any = fields
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
-
-
-def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _type_name(value: object) -> str:
-    return {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}.get(
-        type(value), "null"
-    )
+def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter]) -> Decoded:
+    users, items, times, kinds, ids, offsets, keys = columns
+    without_ids = ids.count(None) == len(ids)
+    given = {} if without_ids else {row: i for row, i in enumerate(ids) if i is not None}
+    logical = progress.logical(np.array(offsets, np.int64))
+    batch = make_batch(users, items, ts=times, offset=logical, kind=kinds, ids=given)
+    with_key = len(keys) - keys.count(None)
+    return Decoded(batch, dead, with_key - sum(map(eq, keys, users)))

@@ -1,6 +1,6 @@
-"""Why a Kafka broker does not talk to us, told with the setting that mends it.
+"""Find out why a client cannot use a Kafka broker, and name the setting to change.
 
-The clients say no more than that they could not connect. So the broker is asked once more, by a connection of our own.
+The clients only report that they could not connect. So we connect once more ourselves and look at the error.
 """
 
 import ssl
@@ -18,17 +18,17 @@ from stream.config import Config, KafkaSettings
 from stream.errors import BrokerRefused, BrokerUnavailable
 from stream.kafka.connection import addresses, security
 
-ASKED_WITHIN_MS = 5_000
-"""For each step of a connection; a broker is asked at most twice."""
-RIGHTS = {29: "a topic", 30: "the consumer group", 31: "the cluster"}
-"""What a broker does not allow, by the number of the error, which is Kafka's and so the same in both libraries."""
-NO_MECHANISM = "NONE"
-"""A broker that wants a user refuses this by its name, before any user is sent."""
+STEP_TIMEOUT_MS = 5_000
+"""For each step of a connection. We connect to a broker at most twice."""
+DENIED_RIGHTS = {29: "a topic", 30: "the consumer group", 31: "the cluster"}
+"""What an authorization error is about, by Kafka's error code. Both client libraries use the same codes."""
+UNKNOWN_MECHANISM = "NONE"
+"""A broker that requires SASL refuses this mechanism before any user is sent."""
 
 
 async def unavailable(config: Config, error: Exception) -> BrokerUnavailable:
-    """What to raise where a client failed with `error`: BrokerRefused where a broker answers and says why."""
-    if (right := RIGHTS.get(getattr(error, "errno", 0))) is not None:
+    """The error to raise after a client failed with `error`: BrokerRefused if a broker answers with a reason."""
+    if (right := DENIED_RIGHTS.get(getattr(error, "errno", 0))) is not None:
         who = f"user {config.kafka.sasl_user!r}" if config.kafka.sasl else "us"
         return BrokerRefused(
             f"{config.broker} does not allow {who} to use {right} ({error}): "
@@ -38,20 +38,20 @@ async def unavailable(config: Config, error: Exception) -> BrokerUnavailable:
         if (reason := await _refusal(config.kafka, address)) is not None:
             return BrokerRefused(f"{address} {reason}")
     return BrokerUnavailable(
-        f"no Kafka broker answers at {config.broker}: is it running, is --broker right, does it want TLS or SASL? "
+        f"no Kafka broker answers at {config.broker}: is it running, is --broker right, does it require TLS or SASL? "
         f"See [kafka] in docs/configuration.md ({error})"
     )
 
 
 async def _refusal(kafka: KafkaSettings, address: str) -> str | None:
-    """Why this broker will not have us, as what is said of it; None where it does not say."""
+    """Why this broker refuses our connection, as a predicate of its address; None if the reason is unknown."""
     ours = security(kafka)
     error = await _refused(address, ours)
     if error is None:
-        if kafka.sasl or not await _wants_a_user(address, ours):
+        if kafka.sasl or not await _requires_sasl(address, ours):
             return None
         return (
-            f"wants a user and a password, but kafka.security is '{kafka.security}': set it to "
+            f"requires a user and a password, but kafka.security is '{kafka.security}': set it to "
             f"'sasl_{kafka.security}', with kafka.sasl_user and kafka.sasl_password"
         )
     if isinstance(error, SaslAuthenticationFailed):
@@ -60,53 +60,55 @@ async def _refusal(kafka: KafkaSettings, address: str) -> str | None:
             f"check kafka.sasl_user and kafka.sasl_password"
         )
     if isinstance(error, UnsupportedSaslMechanismError):
-        return f"does not know sasl_mechanism {kafka.sasl_mechanism}: set kafka.sasl_mechanism to one that it knows"
+        return (
+            f"does not support sasl_mechanism {kafka.sasl_mechanism}: set kafka.sasl_mechanism to one that it supports"
+        )
     if isinstance(error, IllegalSaslStateError):
         return (
-            f"wants no user, but kafka.security is '{kafka.security}': set it to "
-            f"'{kafka.security.removeprefix('sasl_')}', and leave kafka.sasl_user and kafka.sasl_password out"
+            f"accepts no user, but kafka.security is '{kafka.security}': set it to "
+            f"'{kafka.security.removeprefix('sasl_')}', and remove kafka.sasl_user and kafka.sasl_password"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
-        trusted = f"kafka.ca_file ({kafka.ca_file})" if kafka.ca_file else "kafka.ca_file, which is not set,"
+        trusted = f"kafka.ca_file ({kafka.ca_file})" if kafka.ca_file else "kafka.ca_file (not set)"
         return (
-            f"has a certificate that is not trusted ({error.verify_message}): check {trusted} and that --broker is "
-            f"the name it was made for"
+            f"has a certificate that is not trusted ({error.verify_message}): check {trusted}, and that --broker is "
+            f"the host name in the certificate"
         )
     if kafka.tls and (alert := _alert(error)) is not None:
         return (
-            f"ends the TLS handshake ({alert}): does it want a certificate of ours? "
+            f"ends the TLS handshake ({alert}): does it require a client certificate? "
             f"Check kafka.cert_file and kafka.key_file"
         )
     if kafka.tls and await _refused(address, {"security_protocol": "PLAINTEXT"}) is None:
         return (
-            f"does not speak TLS, but kafka.security is '{kafka.security}': name a port that does, or set it to "
+            f"does not speak TLS, but kafka.security is '{kafka.security}': use its TLS port, or set kafka.security to "
             f"'{'sasl_plaintext' if kafka.sasl else 'plaintext'}'"
         )
     if not kafka.tls and await _speaks_tls(address):
         return (
             f"speaks TLS, but kafka.security is '{kafka.security}': set it to 'sasl_ssl', with kafka.sasl_user and "
-            f"kafka.sasl_password, or to 'ssl' where it wants no user"
+            f"kafka.sasl_password, or to 'ssl' if it requires no user"
         )
     return None
 
 
-async def _wants_a_user(address: str, ours: dict[str, Any]) -> bool:
-    with_user = {"security_protocol": f"SASL_{ours['security_protocol']}", "sasl_mechanism": NO_MECHANISM}
+async def _requires_sasl(address: str, ours: dict[str, Any]) -> bool:
+    with_user = {"security_protocol": f"SASL_{ours['security_protocol']}", "sasl_mechanism": UNKNOWN_MECHANISM}
     return isinstance(await _refused(address, ours | with_user), UnsupportedSaslMechanismError)
 
 
 async def _speaks_tls(address: str) -> bool:
     unverified = ssl.create_default_context()
-    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE  # nothing is told to who answers
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE  # no secret is sent
     answer = await _refused(address, {"security_protocol": "SSL", "ssl_context": unverified})
     return answer is None or _alert(answer) is not None
 
 
 async def _refused(address: str, arguments: dict[str, Any]) -> Exception | None:
-    """Connect as a client does, and close again; what came in the way of it."""
+    """Connect as a client does and close again; the error, or None if it worked."""
     [(host, port, _)] = collect_hosts([address])
     try:
-        made = await create_conn(host, port, request_timeout_ms=ASKED_WITHIN_MS, **arguments)
+        made = await create_conn(host, port, request_timeout_ms=STEP_TIMEOUT_MS, **arguments)
     except (OSError, KafkaError) as error:
         return error
     await made.close()
@@ -114,7 +116,7 @@ async def _refused(address: str, arguments: dict[str, Any]) -> Exception | None:
 
 
 def _alert(error: BaseException | None) -> str | None:
-    """The word by which the other side ended a TLS connection, where it said one."""
+    """The TLS alert by which the other side closed the connection, if it sent one."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__
     return error.reason if error is not None and "ALERT" in (error.reason or "") else None

@@ -1,14 +1,14 @@
-"""Whether this worker may still speak for its partitions.
+"""Whether this worker may still answer for its partitions.
 
-The group gives a partition to another worker once it has not heard of the one before for the session timeout. A
-worker that was stopped for longer (a suspended machine, a paused process, a network that was cut) does not notice by
-itself: it wakes up with answers in hand that may be older than what the next owner has sent since.
+The group gives a partition to another worker when its owner sent no heartbeat for the session timeout. A worker that
+was stopped for longer (a suspended machine, a paused process, a network that was cut) does not notice by itself. It
+resumes with answers that may be older than what the next owner has sent.
 """
 
 import time
 
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Goes on while the machine is suspended, and does not jump when the clock on the wall is set."""
+"""It runs on while the machine is suspended, and does not jump when the wall clock is set."""
 
 
 class Lease:
@@ -24,12 +24,12 @@ class Lease:
         return time.clock_gettime(CLOCK)
 
     def confirmed(self, asked_at: float) -> None:
-        """The group has answered a question of ours, asked at `asked_at`, as a member's."""
+        """The group has answered a request that we sent at `asked_at` as a member."""
         self._until = max(self._until, asked_at + self._lasts_s)
 
     @property
     def was_held(self) -> bool:
-        """Whether it was ever confirmed."""
+        """Whether the group ever confirmed it."""
         return self._until > 0
 
     @property

@@ -1,8 +1,27 @@
-"""What the topics carry, as typed records: the JSON on the wire is theirs, field by field."""
+"""The messages of all topics, as typed records. Their JSON on the wire has the same fields.
+
+A click comes in, a recommendation goes out; docs/messages.md has an example of each.
+"""
 
 from typing import Literal
 
 import msgspec
+
+encode = msgspec.json.encode
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises on a message that is no such record."""
+
+
+class Click(msgspec.Struct, gc=False):
+    """Topic `clicks`: one event, with the default field names (`ClickFields`). Unknown fields are ignored."""
+
+    user: str | int
+    item: str | int
+    ts: int | float | str | None = None
+    """Time of the event, ms or ISO-8601; the record's own time if None."""
+    event: str = "click"
+    id: str | int | None = None
+    """Repetitions of an id are dropped."""
 
 
 class Recommended(msgspec.Struct, omit_defaults=True):
@@ -11,12 +30,12 @@ class Recommended(msgspec.Struct, omit_defaults=True):
     item: str
     score: float
     because: list[str] = []
-    """The one or two items of the user's own sequence that speak most for it."""
+    """The one or two items of the user's own sequence that contribute most to the score."""
     title: str | None = None
 
 
 class Recommendation(msgspec.Struct):
-    """An answer for one user, reflecting every event up to `offset` of `partition`."""
+    """Topic `recommendations`: the answer for one user after every event up to `offset` of `partition`."""
 
     user: str
     items: list[Recommended]
@@ -31,9 +50,25 @@ class Recommendation(msgspec.Struct):
     offset: int
 
 
+class Request(msgspec.Struct, frozen=True):
+    """Topic `requests`: recommend for this user now."""
+
+    user: str | int
+    id: str | int = ""
+
+
+class ItemTitle(msgspec.Struct, frozen=True):
+    """Topic `items`: a readable name for an item."""
+
+    item: str | int
+    title: str
+
+
 class Pointer(msgspec.Struct, frozen=True):
-    """Which version every worker serves, or scores beside it. The newest `moved_ts` wins, but see
-    `stream.kafka.pointers`."""
+    """Topic `models`: the version that every worker serves (champion) or scores beside it (candidate).
+
+    The newest `moved_ts` wins; `stream.kafka.pointers` has the exception.
+    """
 
     name: str
     version: str
@@ -48,7 +83,7 @@ class Pointer(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """An operator's word to trainers and workers."""
+    """Topic `commands`: an operator's command to the trainer or to the workers."""
 
     command: str
     id: str
@@ -58,32 +93,14 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class CommandReply(msgspec.Struct, frozen=True):
-    """What a command came to: `waiting`, `started`, `progress`, `done`, `kept` or `failed`, with a sentence."""
+    """Topic `command-replies`: the state of a command, with a sentence for the operator.
+
+    `status` is `waiting`, `started`, `progress`, `done`, `kept` or `failed`.
+    """
 
     id: str
     status: str
     message: str
     version: str | None = None
     share: float | None = None
-    """How much of a cycle is done, with `progress`."""
-
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding a message raises where somebody sent something else."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """Recommend for this user now."""
-
-    user: str | int
-    id: str | int = ""
-
-
-class ItemTitle(msgspec.Struct, frozen=True):
-    """A readable name for an item."""
-
-    item: str | int
-    title: str
-
-
-encode = msgspec.json.encode
+    """Share of the cycle that is done, with `progress`."""

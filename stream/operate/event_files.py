@@ -1,6 +1,6 @@
 """Events from files: CSV with a header, or JSON lines; plain or .gz, or standard input.
 
-A broken line, also one that is not UTF-8, is told by its number and the rest goes on. `timestamp` holds seconds, as in
+A broken line, also one that is not UTF-8, is reported by its number and left out. `timestamp` holds seconds, as in
 public data sets; `ts` holds milliseconds or ISO-8601, as in clicks.
 """
 
@@ -21,18 +21,16 @@ import numpy as np
 
 from state.events import Ints
 from stream.errors import AnabranchError
-from stream.times import iso_ms
+from stream.times import MAX_MS, iso_ms
 
 Row = dict[str, Any]
-Complain = Callable[[int, str], None]
-
-TIMES_END = 2**63
-"""A time in ms is less; the state has eight bytes for it."""
+OnBrokenLine = Callable[[int, str], None]
+"""Gets the number of a broken line and what is wrong with it."""
 
 
 @contextlib.contextmanager
-def opened(file: str) -> Iterator[IO[str]]:
-    """The text of a file, a .gz file or "-"; a byte-order mark is passed over. Raises AnabranchError."""
+def open_text(file: str) -> Iterator[IO[str]]:
+    """The text of a file, a .gz file or "-", without its byte-order mark. Raises AnabranchError."""
     if file == "-":
         if sys.stdin is None:
             raise AnabranchError("cannot read -: standard input is closed")
@@ -46,24 +44,23 @@ def opened(file: str) -> Iterator[IO[str]]:
         yield text
 
 
-def rows(text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator[tuple[int, Row]]:
-    """Rows of a file that have the `needed` fields, with the number of their line; `timestamp` has become `ts`.
+def read_rows(text: IO[str], needed: tuple[str, ...], on_broken_line: OnBrokenLine) -> Iterator[tuple[int, Row]]:
+    """Rows of a file that have the `needed` fields, each with its line number. `timestamp` becomes `ts`.
 
-    Broken lines go to `complain` with their number and reason. Raises AnabranchError when a CSV lacks a needed column,
-    or the file cannot be read on.
+    Raises AnabranchError if a CSV lacks a needed column, or the file cannot be read to its end.
     """
     lines = _lines(text)
     first = next(lines, "")
     read = _json_rows if first.lstrip().startswith("{") else _csv_rows
-    for number, row in read(first, lines, needed, complain) if first.strip() else ():
+    for number, row in read(first, lines, needed, on_broken_line) if first.strip() else ():
         if not _is_utf8(row):
-            complain(number, "is not UTF-8")
+            on_broken_line(number, "is not UTF-8")
             continue
         if empty := next((n for n in needed if row.get(n) in (None, "")), None):
-            complain(number, f"has no {empty}")
+            on_broken_line(number, f"has no {empty}")
             continue
         if wrong := _set_time(row):
-            complain(number, wrong)
+            on_broken_line(number, wrong)
             continue
         yield number, row
 
@@ -71,7 +68,7 @@ def rows(text: IO[str], needed: tuple[str, ...], complain: Complain) -> Iterator
 def _lines(text: IO[str]) -> Iterator[str]:
     number = 0
     try:
-        for number, line in enumerate(text, 1):  # noqa: B007  told where it breaks off
+        for number, line in enumerate(text, 1):  # noqa: B007  named where reading fails
             yield line
     except (OSError, EOFError, zlib.error) as error:
         beyond = f" beyond line {number}" if number else ""
@@ -80,23 +77,23 @@ def _lines(text: IO[str]) -> Iterator[str]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, EOFError):
-        return "the compressed file is cut off: copy or compress it anew"
+        return "the compressed file is cut off: copy or compress it again"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return f"it is no sound gzip file, though its name ends in .gz: {error}"
+        return f"it is no valid gzip file, though its name ends in .gz: {error}"
     return str(error.strerror if isinstance(error, OSError) else error)
 
 
-def _is_utf8(what: Row | list[str]) -> bool:
-    """Whether all text in it can be sent: bytes that were not UTF-8, and half a surrogate pair of JSON, cannot."""
+def _is_utf8(value: Row | list[str]) -> bool:
+    """Whether all text in it can be sent. Bytes that were not UTF-8 and half a surrogate pair of JSON cannot."""
     try:
-        msgspec.json.encode(what)
+        msgspec.json.encode(value)
     except UnicodeEncodeError:
         return False
     return True
 
 
 def _set_time(row: Row) -> str | None:
-    """Make `timestamp`, or a `ts` of digits, a `ts` in ms; what is wrong with it where it cannot be one."""
+    """Turn `timestamp`, or a `ts` of digits, into a `ts` in ms. Return what is wrong with it, or None."""
     if "timestamp" in row and "ts" not in row:
         try:
             row["ts"] = int(float(row["timestamp"]) * 1000)
@@ -104,16 +101,16 @@ def _set_time(row: Row) -> str | None:
             return f"timestamp {row['timestamp']!r} is not a number of seconds"
         del row["timestamp"]
     elif isinstance(ts := row.get("ts"), str) and ts.isdecimal():
-        if len(ts) > len(str(TIMES_END)):
+        if len(ts) > len(str(MAX_MS)):
             return f"has a ts of {len(ts)} digits, which is no time in ms"
         row["ts"] = int(ts)
-    if isinstance(ts := row.get("ts"), int | float) and not abs(ts) < TIMES_END:
+    if isinstance(ts := row.get("ts"), int | float) and not abs(ts) <= MAX_MS:
         return f"ts {ts} is no time in ms"
     return None
 
 
 def _json_rows(
-    first: str, lines: Iterator[str], needed: tuple[str, ...], complain: Complain
+    first: str, lines: Iterator[str], needed: tuple[str, ...], on_broken_line: OnBrokenLine
 ) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(itertools.chain([first], lines), 1):
         if not line.strip():
@@ -125,11 +122,11 @@ def _json_rows(
         if isinstance(row, dict):
             yield number, row
         else:
-            complain(number, "is not a JSON object")
+            on_broken_line(number, "is not a JSON object")
 
 
 def _csv_rows(
-    first: str, lines: Iterator[str], needed: tuple[str, ...], complain: Complain
+    first: str, lines: Iterator[str], needed: tuple[str, ...], on_broken_line: OnBrokenLine
 ) -> Iterator[tuple[int, Row]]:
     try:
         header = [name.strip() for name in next(csv.reader([first]))]
@@ -150,28 +147,28 @@ def _csv_rows(
         except StopIteration:
             return
         except csv.Error as error:
-            complain(reader.line_num + 1, str(error))
+            on_broken_line(reader.line_num + 1, str(error))
             continue
         number = reader.line_num + 1
         if not values:
             continue
         row: Row = dict(zip(header, values, strict=False))
         if len(values) != len(header):
-            complain(number, f"has {len(values)} fields, the header has {len(header)}")
+            on_broken_line(number, f"has {len(values)} fields, the header has {len(header)}")
         else:
             yield number, row
 
 
-def read_interactions(file: str, complain: Complain) -> tuple[list[str], list[str], Ints]:
+def read_interactions(file: str, on_broken_line: OnBrokenLine) -> tuple[list[str], list[str], Ints]:
     """Users, items and times in ms of a whole file, sorted by time (equal times keep their order)."""
     users, items, times = [], [], []
-    with opened(file) as text:
-        for number, row in rows(text, ("user", "item"), complain):
+    with open_text(file) as text:
+        for number, row in read_rows(text, ("user", "item"), on_broken_line):
             ts = row.get("ts")
             try:
                 ms = iso_ms(ts) if isinstance(ts, str) else int(ts)  # type: ignore[arg-type]
             except (TypeError, ValueError, OverflowError):
-                complain(number, f"has no ts in ms or ISO-8601, nor a timestamp in seconds, but {ts!r}")
+                on_broken_line(number, f"has no ts in ms or ISO-8601, nor a timestamp in seconds, but {ts!r}")
                 continue
             users.append(str(row["user"]))
             items.append(str(row["item"]))

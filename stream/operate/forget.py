@@ -1,9 +1,9 @@
-"""Forgetting a user on request: the event in the log, the wait until the stores have followed, and the proof."""
+"""Forget a user: send the event, wait until the stores have applied it, and search for what is left."""
 
 import asyncio
 import time
-from typing import Any
 
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -18,16 +18,42 @@ from stream.kafka.diagnosis import unavailable
 from stream.kafka.field_mapping import map_fields
 from stream.kafka.messages import encode
 
-LOOK_EVERY_S = 0.5
-FORGET = "forget"
+POLL_S = 0.5
+FORGET_EVENT = "forget"
 
 
-def forget(config: Config, user: str, within_s: float) -> dict[str, Any]:
-    """Publish a forget event, wait until it is done, and search what is left. Raises AnabranchError, or
-    StateError before anything is published.
+class PublishedEvent(msgspec.Struct):
+    """Where the forget event lies in the log."""
 
-    The event goes where the user's key leads, and to every partition whose store here knows the user: a shop that keys
-    its clicks otherwise has them elsewhere.
+    partition: int
+    offset: int
+
+
+class Searched(msgspec.Struct):
+    """How much was searched."""
+
+    files: int
+    bytes: int
+    records: int
+
+
+class ForgetReport(msgspec.Struct):
+    """The document of `anabranch forget`."""
+
+    user: str
+    published: list[PublishedEvent]
+    not_here: list[int]
+    """Partitions that got the event and whose state is not in this data directory."""
+    searched: Searched
+    found: list[str]
+    """Places that still name the user."""
+
+
+def forget(config: Config, user: str, within_s: float) -> ForgetReport:
+    """Publish a forget event, wait until it is applied, and search the data directory for the user.
+
+    The event goes to the partition of the user's key, and to every other partition whose store here knows the user: a
+    shop with other keys has the user's clicks there. Raises AnabranchError, or before anything is published StateError.
     """
     with View(config.data, config.topics.clicks, config.state) as view:
         view.need_all()
@@ -35,18 +61,18 @@ def forget(config: Config, user: str, within_s: float) -> dict[str, Any]:
         known = [n for n, partition in view.partitions.items() if len(partition.sequences(key).steps)]
         offsets = asyncio.run(_publish(config, user, known))
         here = {number: offset for number, offset in offsets.items() if number in view.partitions}
-        _wait(view, here, within_s, config)
+        _wait_until_applied(view, here, within_s, config)
     found = search(config.data, user)
-    return {
-        "user": user,
-        "published": [{"partition": n, "offset": o} for n, o in offsets.items()],
-        "not_here": sorted(offsets.keys() - here.keys()),
-        "searched": {"files": found.files, "bytes": found.bytes, "records": found.records},
-        "found": found.places,
-    }
+    return ForgetReport(
+        user=user,
+        published=[PublishedEvent(partition, offset) for partition, offset in offsets.items()],
+        not_here=sorted(offsets.keys() - here.keys()),
+        searched=Searched(found.files, found.bytes, found.records),
+        found=found.places,
+    )
 
 
-def _wait(view: View, offsets: dict[int, int], within_s: float, config: Config) -> None:
+def _wait_until_applied(view: View, offsets: dict[int, int], within_s: float, config: Config) -> None:
     until = time.monotonic() + within_s
     while True:
         view.refresh()
@@ -61,19 +87,20 @@ def _wait(view: View, offsets: dict[int, int], within_s: float, config: Config) 
             return
         if time.monotonic() > until:
             raise AnabranchError(
-                f"the forget event is in the log, but partitions {left} in {config.data} have not followed within "
-                f"{within_s:.0f} s: does a worker run? It will follow when it does; call this again for the proof"
+                f"the forget event is in the log, but partitions {left} in {config.data} have not applied it within "
+                f"{within_s:.0f} s: does a worker run? It applies the event when it does; run this command again for "
+                f"the proof"
             )
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_S)
 
 
 async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int]:
-    """The offset of the event in each partition it went to."""
+    """The offset of the event in each partition that it was sent to."""
     producer = AIOKafkaProducer(**connection(config), acks="all")
     topic, key = config.topics.clicks, user.encode()
     try:
         await producer.start()
-        value = encode(map_fields({"user": user, "event": FORGET}, config.clicks.fields))
+        value = encode(map_fields({"user": user, "event": FORGET_EVENT}, config.clicks.fields))
         sent = [await producer.send_and_wait(topic, value, key=key)]
         sent += [
             await producer.send_and_wait(topic, value, key=key, partition=number)

@@ -1,4 +1,4 @@
-"""The picture of a prequential evaluation: rolling Hit@10 of every row over the events."""
+"""The picture of a prequential evaluation: rolling Hit@10 of every model over the events."""
 
 import importlib.util
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 from stream.errors import AnabranchError
 
-BOLD = {"create": "#c1121f", "frozen": "#003049", "full retrain": "#2a9d8f"}
-KINDS = (".png", ".svg", ".pdf")
+BOLD_COLOURS = {"create": "#c1121f", "frozen": "#003049", "full retrain": "#2a9d8f"}
+SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def require(file: Path) -> None:
-    """Refuse, before hours of work, what could not be drawn in the end. Raises AnabranchError."""
-    if file.suffix not in KINDS:
-        raise AnabranchError(f"--plot {file}: a picture ends in {', '.join(KINDS)}")
+    """Raise AnabranchError if a picture cannot be written to this file, before hours of work are spent on it."""
+    if file.suffix not in SUFFIXES:
+        raise AnabranchError(f"--plot {file}: a picture ends in {', '.join(SUFFIXES)}")
     if not file.absolute().parent.is_dir():
         raise AnabranchError(f"--plot {file}: there is no directory {file.absolute().parent}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -28,18 +28,18 @@ def draw(found: dict[str, Any], file: Path, title: str) -> None:
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.add_subplot()
     curves = found["curves"]
-    # By name, not by place: the same row has the same colour in every picture of the same rows.
+    # By name, not by rank: a model has the same colour in every picture of the same models.
     colour = dict(zip(sorted(curves["rolling_hit@10"]), colormaps["tab20"](range(20)), strict=False))
     names = sorted(curves["rolling_hit@10"], key=lambda name: -curves["rolling_hit@10"][name][-1])
     for name in names:
         values = [100 * value for value in curves["rolling_hit@10"][name]]
         thin: dict[str, Any] = {"lw": 1.0, "alpha": 0.8, "color": colour.get(name)}
-        style = {"lw": 2.2, "color": BOLD[name]} if name in BOLD else thin
+        style = {"lw": 2.2, "color": BOLD_COLOURS[name]} if name in BOLD_COLOURS else thin
         axes.plot(curves["event"], values, label=f"{name}  {values[-1]:.1f}%", **style)
     for cycle in found["versions"].get("create", [])[1:]:
         axes.axvline(cycle["at"], color="#999999", lw=0.6, ls="-" if cycle["promoted"] else ":", zorder=0)
     axes.set_title(f"{title}: each event is first a test", loc="left")
-    axes.set_xlabel("event of the stream; thin lines: a version was learned (dotted: the champion was kept)")
+    axes.set_xlabel("event of the stream; thin lines: a version was trained (dotted: the champion was kept)")
     axes.set_ylabel("Hit@10 of the newest 2,000 tests, %")
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)

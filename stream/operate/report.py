@@ -1,272 +1,259 @@
-"""What the state and the models look like now, as plain documents: the same for `--json`, tables and the demo."""
+"""What runs and how well: the documents of `anabranch status` and `anabranch models`.
+
+The fields of a document, in their order, are the keys of `--json`. The tables and the demo read the same fields.
+"""
 
 import time
-from typing import Any
+from collections.abc import Collection
+from typing import Literal
 
 import msgspec
-import numpy as np
 
 from model.errors import ArtifactError
 from model.learning.versions import list_versions
-from state.errors import StateError
-from state.events import Records, hash_id
-from state.kinds import kinds_of
-from state.titles import Titles
+from model.ranking.fusion import Fusion
+from state.progress import Progress
 from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import Score, Scores, compared_as, decode_scores, total
-from stream.trainer import status_file as health
-from stream.worker import online_weights as weights
-
-Document = dict[str, Any]
-
-LAST_USERS = 10
-TRANSITIONS_OF = 200
-"""Newest edges of an item that say what followed it at a time."""
+from stream.trainer import status_file
+from stream.trainer.status_file import TrainerStatus
+from stream.worker import online_weights
 
 
-def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers: Pointers) -> Document:
-    """Partitions, counts, the serving version and its prequential quality; `log_ends` None where no broker answers."""
-    champion = pointers.champion.version if pointers.champion else None
-    marks = {number: p.read_progress() for number, p in view.partitions.items()}
+class PartitionStatus(msgspec.Struct):
+    """How far one partition of `clicks` has been applied."""
+
+    partition: int
+    next_offset: int
+    log_end: int | None
+    """None if no broker answers."""
+    lag: int | None
+
+
+class EventCounts(msgspec.Struct):
+    """What became of the events, all partitions together."""
+
+    applied: int
+    dead: int
+    duplicate: int
+    too_old: int
+    expired: int
+    erased: int
+    key_mismatch: int
+    lost: int
+
+
+class LearnedWeights(msgspec.Struct):
+    """Fusion weights that one worker has learned from clicks."""
+
+    clicks: int
+    """Clicks that they were learned from."""
+    chosen: Fusion
+    """The version's own weights."""
+    now: Fusion
+
+
+class ModelStatus(msgspec.Struct):
+    """The version that serves."""
+
+    version: str | None
+    age_s: float | None
+    pinned: bool
+    artifacts: str | None
+    """Why the artifact store cannot be read; None if it can."""
+    online_weights: dict[str, LearnedWeights]
+    """By the name of the worker's instance."""
+
+
+class Quality(msgspec.Struct):
+    """How well a version or baseline predicted: each event is tested before it is learned."""
+
+    events: int
+    hit: float = msgspec.field(name="hit@10")
+    ndcg: float = msgspec.field(name="ndcg@10")
+    rolling_hit: float = msgspec.field(name="rolling_hit@10")
+    rolling_ndcg: float = msgspec.field(name="rolling_ndcg@10")
+
+
+class ComparedVersion(msgspec.Struct):
+    """Champion or candidate in their comparison. The JSON has the scores only after the first tested event."""
+
+    version: str
+    events: int | msgspec.UnsetType = msgspec.UNSET
+    hit: float | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="hit@10")
+    ndcg: float | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="ndcg@10")
+    rolling_hit: float | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="rolling_hit@10")
+    rolling_ndcg: float | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="rolling_ndcg@10")
+
+
+class Comparison(msgspec.Struct):
+    """Champion and candidate on live events."""
+
+    mode: Literal["ab", "shadow"]
+    """`shadow`: the same events, the candidate is not served; `ab`: each on the events of its own users."""
+    share: float
+    """Share of the users who get the candidate."""
+    champion: ComparedVersion
+    candidate: ComparedVersion
+
+
+class Status(msgspec.Struct):
+    """The document of `anabranch status`."""
+
+    partitions: list[PartitionStatus]
+    events: EventCounts
+    users: int
+    items: int
+    edges: int
+    model: ModelStatus
+    trainer: TrainerStatus | None
+    comparison: Comparison | None
+    prequential: dict[str, Quality]
+    """By version or baseline."""
+
+
+class VersionReport(msgspec.Struct):
+    """One published version."""
+
+    version: str
+    serving: bool
+    parent: str | None
+    created_ts: int
+    trained_offsets: dict[str, int]
+    metrics: dict[str, float]
+    fusion: Fusion
+    promoted: bool
+    reason: str
+
+
+class Models(msgspec.Struct):
+    """The document of `anabranch models`: the published versions, newest last."""
+
+    serving: str | None
+    pinned: bool
+    candidate: str | None
+    versions: list[VersionReport]
+
+
+def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers: Pointers) -> Status:
+    """Progress, counts, the serving version and its quality on live events.
+
+    `log_ends` are the next offsets of the partitions in Kafka; None if no broker answers.
+    """
+    progress = {number: p.read_progress() for number, p in view.partitions.items()}
     scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
-    partitions = []
-    for number, m in marks.items():
-        offset = m.log_offset
-        end = log_ends.get(number) if log_ends is not None else None
-        lag = None if end is None else max(end - offset, 0)
-        partitions.append({"partition": number, "next_offset": offset, "log_end": end, "lag": lag})
+    return Status(
+        partitions=[partition_status(number, p.log_offset, log_ends) for number, p in progress.items()],
+        events=event_counts(progress.values()),
+        users=sum(p.users for p in progress.values()),
+        items=count_items(view),
+        edges=sum(p.edges for p in progress.values()),
+        model=model_status(config, pointers),
+        trainer=status_file.read(config.data),
+        comparison=comparison(config, pointers, scores),
+        # The names of compared scores have a bracket; `comparison` reports those.
+        prequential=qualities({name: score for name, score in scores.items() if "(" not in name}),
+    )
+
+
+def partition_status(number: int, next_offset: int, log_ends: dict[int, int] | None) -> PartitionStatus:
+    """One partition's progress against the end of its log."""
+    end = log_ends.get(number) if log_ends is not None else None
+    return PartitionStatus(number, next_offset, end, None if end is None else max(end - next_offset, 0))
+
+
+def event_counts(progress: Collection[Progress]) -> EventCounts:
+    """The sum of each count over the partitions."""
+    return EventCounts(**{name: sum(getattr(p, name) for p in progress) for name in EventCounts.__struct_fields__})
+
+
+def model_status(config: Config, pointers: Pointers) -> ModelStatus:
+    """The champion; its age is unknown if the artifact store cannot be read."""
+    champion = pointers.champion.version if pointers.champion else None
+    created_ts, problem = None, None
     try:
-        manifest = next(
-            (m for m in reversed(list_versions(config.artifacts_url, MODEL_NAME)) if m.version == champion), None
-        )
-        artifacts = None
+        versions = reversed(list_versions(config.artifacts_url, MODEL_NAME))
+        created_ts = next((m.created_ts for m in versions if m.version == champion), None)
     except ArtifactError as error:
-        manifest, artifacts = None, str(error)
-    age_s = round(time.time() - manifest.created_ts / 1000, 1) if manifest else None
+        problem = str(error)
+    return ModelStatus(
+        version=champion,
+        age_s=None if created_ts is None else round(time.time() - created_ts / 1000, 1),
+        pinned=bool(pointers.champion and pointers.champion.pinned),
+        artifacts=problem,
+        online_weights=learned_weights(config, champion),
+    )
+
+
+def learned_weights(config: Config, champion: str | None) -> dict[str, LearnedWeights]:
+    """By worker of this data directory: the champion's fusion weights, and those that clicks have led to since."""
     return {
-        "partitions": partitions,
-        "events": {
-            "applied": sum(m.applied for m in marks.values()),
-            "dead": sum(m.dead for m in marks.values()),
-            "duplicate": sum(m.duplicate for m in marks.values()),
-            "too_old": sum(m.too_old for m in marks.values()),
-            "expired": sum(m.expired for m in marks.values()),
-            "erased": sum(m.erased for m in marks.values()),
-            "key_mismatch": sum(m.key_mismatch for m in marks.values()),
-            "lost": sum(m.lost for m in marks.values()),
-        },
-        "users": sum(m.users for m in marks.values()),
-        "items": count_items(view),
-        "edges": sum(m.edges for m in marks.values()),
-        "model": {
-            "version": champion,
-            "age_s": age_s,
-            "pinned": bool(pointers.champion and pointers.champion.pinned),
-            "artifacts": artifacts,
-            "online_weights": online_weights(config, champion),
-        },
-        "trainer": msgspec.to_builtins(health.read(config.data)),
-        "comparison": comparison(config, pointers, scores),
-        "prequential": prequential({n: s for n, s in scores.items() if "(" not in n}),
+        instance: LearnedWeights(saved.learned.clicks, saved.learned.chosen, saved.learned.fusion)
+        for instance, saved in online_weights.read(config.data).items()
+        if config.ranking.online_clicks and saved.version == champion
     }
 
 
-def online_weights(config: Config, champion: str | None) -> dict[str, Document]:
-    """By worker of this data directory: the version's fusion weights, and where clicks have moved them since."""
-    return {
-        instance: {
-            "clicks": kept.learned.clicks,
-            "chosen": msgspec.to_builtins(kept.learned.chosen),
-            "now": msgspec.to_builtins(kept.learned.fusion),
-        }
-        for instance, kept in weights.read(config.data).items()
-        if config.ranking.online_clicks and kept.version == champion
-    }
-
-
-def comparison(config: Config, pointers: Pointers, scores: Scores) -> Document | None:
-    """Champion and candidate on live events: the same ones where the candidate is only scored, else each its users'."""
+def comparison(config: Config, pointers: Pointers, scores: Scores) -> Comparison | None:
+    """Champion and candidate on live events; None without a candidate."""
     champion, candidate = pointers.champion, pointers.scored
     if champion is None or candidate is None:
         return None
-    mode, pair = "ab" if config.worker.ab else "shadow", (champion.version, candidate.version)
-    found = prequential({v: scores.get(compared_as(v, *pair, mode), Score()) for v in pair})
-    return {
-        "mode": mode,
-        "share": config.worker.ab,
-        "champion": {"version": pair[0], **found.get(pair[0], {})},
-        "candidate": {"version": pair[1], **found.get(pair[1], {})},
-    }
+    mode: Literal["ab", "shadow"] = "ab" if config.worker.ab else "shadow"
+
+    def compared(version: str) -> ComparedVersion:
+        score = scores.get(compared_as(version, champion.version, candidate.version, mode), Score())
+        if not score.events:
+            return ComparedVersion(version)
+        return ComparedVersion(version, *msgspec.structs.astuple(quality(score)))
+
+    return Comparison(mode, config.worker.ab, compared(champion.version), compared(candidate.version))
 
 
-def prequential(scores: Scores) -> dict[str, Document]:
-    """Scores by version or baseline, whole and rolling."""
-    return {
-        name: {
-            "events": s.events,
-            "hit@10": round(s.hits / s.events, 5),
-            "ndcg@10": round(s.ndcg / s.events, 5),
-            "rolling_hit@10": round(s.rolling_hit, 5),
-            "rolling_ndcg@10": round(s.rolling_ndcg, 5),
-        }
-        for name, s in sorted(scores.items())
-        if s.events
-    }
+def qualities(scores: Scores) -> dict[str, Quality]:
+    """By version or baseline, those that were tested."""
+    return {name: quality(score) for name, score in sorted(scores.items()) if score.events}
+
+
+def quality(score: Score) -> Quality:
+    """Counts as means; at least one event was tested."""
+    return Quality(
+        score.events,
+        round(score.hits / score.events, 5),
+        round(score.ndcg / score.events, 5),
+        round(score.rolling_hit, 5),
+        round(score.rolling_ndcg, 5),
+    )
 
 
 def count_items(view: View) -> int:
-    """Items in the graph; one known to several partitions counts once."""
+    """Items in the graph; an item in several partitions counts once."""
     if len(view.partitions) == 1:
         return next(iter(view.partitions.values())).read_progress().items
     return len(view.all_items())
 
 
-def user(config: Config, view: View, name: str) -> Document:
-    """A user's sequence and the last recommendation sent."""
-    key = hash_id(name)
-    steps = view.sequences(np.array([key], np.uint64)).of(0)
-    ids, kinds = names(view, steps["item"]), kinds_of(config.state)
-    message = view.recommended(key)
-    return {
-        "user": name,
-        "sequence": [
-            {"item": item, "ts": int(ts), "event": kinds.name(kind)}
-            for item, ts, kind in zip(ids, steps["ts"].tolist(), steps["kind"].tolist(), strict=True)
-        ],
-        "recommended": msgspec.json.decode(message) if message else None,
-    }
-
-
-def user_at(config: Config, view: View, name: str, t: int) -> Document:
-    """A user's sequence as it was at t."""
-    steps, kinds = view.steps(hash_id(name), config.state.sequence_events, t), kinds_of(config.state)
-    return {
-        "user": name,
-        "at": t,
-        "sequence": [
-            {"item": item, "ts": int(step["ts"]), "event": kinds.name(int(step["kind"]))}
-            for item, step in zip(names(view, steps["item"]), steps, strict=True)
-        ],
-    }
-
-
-def item_at(config: Config, view: View, name: str, t: int) -> Document:
-    """An item's place in the graph as it was at t, and its last users then."""
-    key, kinds = hash_id(name), kinds_of(config.state)
-    edges = view.edges(key, LAST_USERS, t)
-    said = sorted(view.transitions(key, t, TRANSITIONS_OF).items(), key=lambda entry: -entry[1])[:10]
-    followers = np.array([item for item, _ in said], np.uint64)
-    return {
-        "item": name,
-        "at": t,
-        "degree": view.degree(key, t),
-        "popularity": round(view.popularity(key, t), 4),
-        "next": [
-            {"item": follower, "weight": round(weight, 4)}
-            for follower, (_, weight) in zip(names(view, followers), said, strict=True)
-        ],
-        "last_users": [
-            {"user": user, "ts": int(edge["ts"]), "event": kinds.name(int(edge["kind"]))}
-            for user, edge in zip(user_names(view, edges["user"]), edges, strict=True)
-        ],
-    }
-
-
-def window(view: View, start: int, end: int) -> tuple[Document, Records]:
-    """The events with start < time <= end in numbers, and they themselves."""
-    events = view.window(start, end)
-    return {
-        "from": start,
-        "to": end,
-        "edges": len(events),
-        "users": len(np.unique(events["user"])),
-        "items": len(np.unique(events["item"])),
-    }, events
-
-
-def item(config: Config, view: View, name: str, champion_items: set[str] | None) -> Document:
-    """An item's place in the graph: how often, how popular, what follows it."""
-    key = np.array([hash_id(name)], np.uint64)
-    rows = view.rows(key)
-    order = np.argsort(-rows.after[0], kind="stable")[:10]
-    order = order[rows.after[0][order] > 0]
-    return {
-        "item": name,
-        "title": titles(config, key)[0],
-        "degree": int(rows.degree[0]),
-        "popularity": round(float(rows.popularity[0]), 4),
-        "next": [
-            {"item": follower, "title": title, "weight": round(weight, 4)}
-            for follower, title, weight in zip(
-                names(view, rows.nodes[0][order]),
-                titles(config, rows.nodes[0][order]),
-                rows.after[0][order].tolist(),
-                strict=True,
-            )
-        ],
-        "known_to_model": None if champion_items is None else name in champion_items,
-    }
-
-
-def graph(config: Config, view: View) -> Document:
-    """The temporal graph in numbers."""
-    marks = [p.read_progress() for p in view.partitions.values()]
-    items = view.all_items()
-    degrees = view.rows(items).degree if len(items) else np.zeros(1)
-    kept = [m for m in marks if m.applied]
-    return {
-        "users": sum(m.users for m in marks),
-        "items": len(items),
-        "edges": sum(m.edges for m in marks),
-        "oldest_ts": min((m.oldest_ts for m in kept), default=None),
-        "newest_ts": max((m.newest_ts for m in kept), default=None),
-        "item_degree": {f"p{q}": int(np.percentile(degrees, q)) for q in (50, 90, 99, 100)},
-    }
-
-
-def models(config: Config, pointers: Pointers) -> Document:
-    """Published versions, newest last, and which one serves."""
+def models(config: Config, pointers: Pointers) -> Models:
+    """Published versions, newest last, and which one serves. Raises ArtifactError."""
     champion = pointers.champion.version if pointers.champion else None
-    return {
-        "serving": champion,
-        "pinned": bool(pointers.champion and pointers.champion.pinned),
-        "candidate": pointers.scored.version if pointers.scored else None,
-        "versions": [
-            {
-                "version": m.version,
-                "serving": m.version == champion,
-                "parent": m.parent,
-                "created_ts": m.created_ts,
-                "trained_offsets": {str(k): v for k, v in m.offsets.items()},
-                "metrics": m.metrics,
-                "fusion": msgspec.to_builtins(m.fusion),
-                "promoted": m.verdict.promoted,
-                "reason": m.verdict.reason,
-            }
+    return Models(
+        serving=champion,
+        pinned=bool(pointers.champion and pointers.champion.pinned),
+        candidate=pointers.scored.version if pointers.scored else None,
+        versions=[
+            VersionReport(
+                version=m.version,
+                serving=m.version == champion,
+                parent=m.parent,
+                created_ts=m.created_ts,
+                trained_offsets={str(partition): offset for partition, offset in m.offsets.items()},
+                metrics=m.metrics,
+                fusion=m.fusion,
+                promoted=m.verdict.promoted,
+                reason=m.verdict.reason,
+            )
             for m in list_versions(config.artifacts_url, MODEL_NAME)
         ],
-    }
-
-
-def names(view: View, items: np.ndarray) -> list[str]:
-    """Ids of the items; a hash where the id is not known here."""
-    return [i.decode() if i else f"#{h:016x}" for i, h in zip(view.item_ids(items), items.tolist(), strict=True)]
-
-
-def user_names(view: View, users: np.ndarray) -> list[str]:
-    """Ids of the users; a hash where the id is not known here."""
-    return [u.decode() if u else f"#{h:016x}" for u, h in zip(view.user_ids(users), users.tolist(), strict=True)]
-
-
-def titles(config: Config, items: np.ndarray) -> list[str | None]:
-    """Readable names, where the items topic gave any."""
-    try:
-        store = Titles(config.data, read_only=True)
-    except StateError:
-        return [None] * len(items)
-    try:
-        return store.get(items)
-    finally:
-        store.close()
+    )

@@ -21,7 +21,7 @@ from state.view import partition_path
 from stream.config import Config
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.kafka.messages import Pointer
-from stream.kafka.pointers import MODEL_NAME, Pointers, remember
+from stream.kafka.pointers import MODEL_NAME, Pointers, write_last_pointers
 
 MANIFEST = "backup.json"
 
@@ -118,7 +118,7 @@ def restore(config: Config, url: str, backup: Backup) -> None:
             checkpoints.restore(manifest, partition_path(partial, kept.identity.topic, kept.identity.partition))
         _copy_versions(url, config.artifacts or str(partial / "models"))
         if backup.champion is not None:
-            remember(partial, Pointers(msgspec.structs.replace(backup.champion, url=config.artifacts_url)))
+            write_last_pointers(partial, Pointers(msgspec.structs.replace(backup.champion, url=config.artifacts_url)))
         if config.data.exists():
             config.data.rmdir()
         partial.rename(config.data)

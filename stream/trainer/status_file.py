@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.json_file import keep, kept
+from stream import json_file
 
 FILE = "trainer.json"
 
@@ -37,12 +37,12 @@ class TrainerStatus(msgspec.Struct):
 def write(data: Path, health: TrainerStatus) -> None:
     """Keep it; a disk that is full does not stop the trainer."""
     with contextlib.suppress(OSError):
-        keep(data / FILE, health)
+        json_file.write(data / FILE, health)
 
 
 def read(data: Path) -> TrainerStatus | None:
     """As the trainer last kept it, `not running` where none holds the directory; None where none ever did."""
-    health = kept(data / FILE, TrainerStatus)
+    health = json_file.read(data / FILE, TrainerStatus)
     if health is not None and not _held(data / "trainer.lock"):
         health.doing = "not running"
     return health

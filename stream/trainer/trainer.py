@@ -28,9 +28,9 @@ from stream.kafka.messages import Command, CommandReply, Pointer, encode
 from stream.kafka.pointers import (
     MODEL_NAME,
     Pointers,
+    apply_pointer,
     consumer_partitions,
     decode_pointer,
-    heard,
     key_of,
     pointer_to,
     read_pointers,
@@ -107,7 +107,7 @@ class Trainer:
                         await self._hear(record.value)
 
     async def _hear(self, value: bytes | None) -> None:
-        command = self._commands.heard(value)
+        command = self._commands.accept(value)
         if command is None or command.command != "retrain":
             return
         self._waiting.append(command)
@@ -122,7 +122,7 @@ class Trainer:
         if arrived is None:
             return
         before = self._pointers.champion
-        await self._follow(heard(self._pointers, arrived))
+        await self._follow(apply_pointer(self._pointers, arrived))
         if arrived.role != "champion":
             return
         self._heard_ts = max(self._heard_ts, arrived.moved_ts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from model.ranking.fusion import Learned
-from stream.json_file import keep, kept
+from stream import json_file
 
 PREFIX = "weights-"
 
@@ -25,11 +25,11 @@ class Kept(msgspec.Struct, frozen=True):
 def write(data: Path, instance: str, version: str, learned: Learned) -> None:
     """Keep them; a disk that is full does not stop the worker."""
     with contextlib.suppress(OSError):
-        keep(data / f"{PREFIX}{instance}.json", Kept(version, learned))
+        json_file.write(data / f"{PREFIX}{instance}.json", Kept(version, learned))
 
 
 def read(data: Path) -> dict[str, Kept]:
     """By instance; a file that cannot be read is as good as none."""
     files = {file.stem.removeprefix(PREFIX): file for file in sorted(data.glob(f"{PREFIX}*.json"))}
-    found = {instance: kept(file, Kept) for instance, file in files.items()}
+    found = {instance: json_file.read(file, Kept) for instance, file in files.items()}
     return {instance: weights for instance, weights in found.items() if weights is not None}

@@ -33,7 +33,7 @@ from stream.kafka.connection import connection, faust_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.lease import Lease
 from stream.kafka.messages import Command, CommandReply, Pointer, encode
-from stream.kafka.pointers import Pointers, decode_pointer, heard, read_pointers, remember
+from stream.kafka.pointers import Pointers, apply_pointer, decode_pointer, read_pointers, write_last_pointers
 from stream.kafka.topics import cluster_id, topic_id
 from stream.stores.checkpoints import COPIES, Checkpoints
 from stream.stores.partition_stores import EMBEDDED, PartitionStores, move_aside
@@ -123,7 +123,7 @@ class Firehose(Service):
 
     async def hear(self, arrived: Pointer | None) -> None:
         """Follow a pointer that has come."""
-        pointers = heard(self.pointers, arrived)
+        pointers = apply_pointer(self.pointers, arrived)
         if pointers != self.pointers:
             await self.follow(pointers)
 
@@ -145,7 +145,7 @@ class Firehose(Service):
                 self._again_at, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, 300.0)
             else:
                 self._pause_s = FETCH_AGAIN_S
-            remember(self._config.data, pointers)
+            write_last_pointers(self._config.data, pointers)
 
     def _wanted(self) -> list[tuple[Pointer | None, ServedVersion | None]]:
         return [
@@ -324,7 +324,7 @@ def build(config: Config, *, embedded: bool = False) -> Process:
     @app.agent(app.topic(config.topics.commands, value_type=bytes, value_serializer="raw", internal=False))
     async def commands(stream: Any) -> None:
         async for value in stream:
-            command = once.heard(value)
+            command = once.accept(value)
             if command is not None and (reply := await firehose.obey(command)) is not None:
                 await firehose._producer.send(config.topics.command_replies, encode(reply), key=command.id.encode())
 

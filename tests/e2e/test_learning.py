@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from state.view import View
-from stream.kafka.pointers import remembered
+from stream.kafka.pointers import read_last_pointers
 from stream.operate import report
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
 
@@ -34,9 +34,9 @@ def test_learning_rolling_back_and_watching(config, producer):
         assert found.returncode == 0, found.stderr
         return json.loads(found.stdout)
 
-    def status() -> dict:
+    def status() -> report.Status:
         with View(config.data, config.topics.clicks, config.state) as view:
-            return report.status(config, view, None, remembered(config.data))
+            return report.status(config, view, None, read_last_pointers(config.data))
 
     def click(count: int) -> None:
         for n in range(count):
@@ -48,26 +48,26 @@ def test_learning_rolling_back_and_watching(config, producer):
     with anabranch(config, "worker"), anabranch(config, "trainer", env=QUICK):
         click(300)
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
-        until(lambda: status()["events"]["applied"] == 300)
+        until(lambda: status().events.applied == 300)
         following = subprocess.Popen(typed("retrain", "--wait"), env=env, stderr=subprocess.DEVNULL)
         until(lambda: read_all(config, config.topics.command_replies))
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 130
-        until(lambda: status()["model"]["version"] == "000001")
+        until(lambda: status().model.version == "000001")
 
         click(200)
         shadow = told("retrain", "--wait", "--shadow")
         assert shadow["status"] == "kept"
         assert "scored beside the champion, not served" in shadow["message"]
         until(lambda: "scoring version 000002" in (config.data / "worker.log").read_text())
-        compared = until(lambda: click(20) or ((c := status()["comparison"])["candidate"].get("events") and c))
-        assert compared["mode"] == "shadow"
-        assert compared["champion"]["events"] == compared["candidate"]["events"]
+        compared = until(lambda: click(20) or ((c := status().comparison).candidate.events and c))
+        assert compared.mode == "shadow"
+        assert compared.champion.events == compared.candidate.events
 
         assert told("rollback", "000002")["pinned"]
-        until(lambda: status()["model"]["version"] == "000002")
+        until(lambda: status().model.version == "000002")
         assert "000002 is pinned until `anabranch rollback --unpin`" in told("retrain", "--wait")["message"]
         assert not told("rollback", "--unpin")["pinned"]
-        until(lambda: not status()["model"]["pinned"])
-        assert status()["trainer"]["doing"] == "waiting"
-    assert status()["trainer"]["doing"] == "not running"
+        until(lambda: not status().model.pinned)
+        assert status().trainer.doing == "waiting"
+    assert status().trainer.doing == "not running"

@@ -52,13 +52,13 @@ def test_a_backup_taken_while_the_worker_runs_goes_on_elsewhere_with_nothing_los
     clicks.publish(producer, 300)
     worker = lives.start(worker_of(config))
     until(lambda: read(config) == 300)
-    recovery.backup(str(tmp_path / "kept"), data=config.data)
+    recovery.backup(str(tmp_path / "kept"), settings=config, as_json=False)
     clicks.publish(producer, 200)
     until(lambda: read(config) == 500)
     lives.tell(worker, signal.SIGKILL)
 
     elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere")
-    recovery.restore(str(tmp_path / "kept"), data=elsewhere.data)
+    recovery.restore(str(tmp_path / "kept"), settings=elsewhere, as_json=False)
     assert read(elsewhere) == 300
     settle(lives, elsewhere)
     assert differences(elsewhere, log_of(config)) == []
@@ -68,18 +68,18 @@ def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, li
     Clicks(config, seed=2).publish(producer, 100)
     settle(lives, config)
     truth = log_of(config)
-    recovery.backup(str(tmp_path / "kept"), data=config.data)
+    recovery.backup(str(tmp_path / "kept"), settings=config, as_json=False)
     with pytest.raises(AnabranchError, match="is not empty: give each backup a place of its own"):
-        recovery.backup(str(tmp_path / "kept"), data=config.data)
+        recovery.backup(str(tmp_path / "kept"), settings=config, as_json=False)
     with pytest.raises(DataDirectoryError, match=r"is not empty: a restore replaces nothing\. Move it away \(mv "):
-        recovery.restore(str(tmp_path / "kept"), data=config.data)
+        recovery.restore(str(tmp_path / "kept"), settings=config, as_json=False)
     shutil.rmtree(config.data)
-    recovery.restore(str(tmp_path / "kept"), data=config.data)
+    recovery.restore(str(tmp_path / "kept"), settings=config, as_json=False)
     assert differences(config, truth) == []
     worker = lives.start(worker_of(config))
     until(lambda: (config.data / "worker.lock").exists() and (config.data / "worker.lock").read_text())
     with pytest.raises(DataDirectoryError, match=rf"in use by a worker \(process {worker}\)"):
-        recovery.restore(str(tmp_path / "kept"), data=config.data)
+        recovery.restore(str(tmp_path / "kept"), settings=config, as_json=False)
     lives.tell(worker, signal.SIGTERM)
 
 
@@ -95,7 +95,7 @@ def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives,
             )
         )
     said = len(read_all(config, config.topics.recommendations))
-    recovery.replay("earliest", data=config.data)
+    recovery.replay(since="earliest", settings=config, as_json=False)
     assert "swapped in; the state before is kept in" in capsys.readouterr().out
     until(lambda: len(list(config.data.glob("aside-*"))) == 2)
     until(lambda: read(config) == 300)
@@ -110,12 +110,12 @@ def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives,
 def test_a_replay_from_an_offset_leaves_out_what_came_before(config, lives, producer, capsys):
     Clicks(config, seed=4).publish(producer, 100)
     settle(lives, config)
-    recovery.replay("20", data=config.data)
-    assert "what the log had before offset 20 is not in it" in capsys.readouterr().out
+    recovery.replay(since="20", settings=config, as_json=False)
+    assert "events before offset 20 are not in it" in capsys.readouterr().out
     records = [r for r in read_all(config, config.topics.clicks) if r.offset >= 20]
     truth = fold(records, config)
     with View(config.data, config.topics.clicks, config.state) as view:
         assert sum(p.read_progress().applied for p in view.partitions.values()) == truth.events
         assert {p.read_progress().lost for p in view.partitions.values()} == {20}
     with pytest.raises(AnabranchError, match="offset 100000 lies beyond the end of partition 0"):
-        recovery.replay("100000", data=config.data)
+        recovery.replay(since="100000", settings=config, as_json=False)

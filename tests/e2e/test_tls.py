@@ -21,7 +21,7 @@ from tests.certificates import Authority
 from tests.certificates import missing as openssl_missing
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
-from tests.kafka import KafkaSettings as Broker
+from tests.kafka import Kafka as Broker
 from tests.kafka import broker_of_our_own
 from tests.kafka import missing as kafka_missing
 
@@ -167,7 +167,7 @@ WRONG = {
     ),
     "unknown mechanism": (
         lambda b: (b.sasl_ssl, b.user(sasl_mechanism="scram-sha-256")),
-        "does not know sasl_mechanism scram-sha-256: set kafka.sasl_mechanism to one that it knows",
+        "does not support sasl_mechanism scram-sha-256: set kafka.sasl_mechanism to one that it supports",
     ),
     "wrong CA": (
         lambda b: (b.sasl_ssl, b.user(ca_file=b.other_ca_file)),
@@ -175,7 +175,7 @@ WRONG = {
     ),
     "the system's CAs": (
         lambda b: (b.sasl_ssl, b.user(ca_file="")),
-        "has a certificate that is not trusted (unable to get local issuer certificate): check kafka.ca_file, which",
+        "has a certificate that is not trusted (unable to get local issuer certificate): check kafka.ca_file (not",
     ),
     "another name": (
         lambda b: (b.sasl_ssl.replace("127.0.0.1", "localhost"), b.user()),
@@ -199,19 +199,19 @@ WRONG = {
     ),
     "TLS not spoken": (
         lambda b: (b.sasl_plaintext, b.user()),
-        "does not speak TLS, but kafka.security is 'sasl_ssl': name a port that does, or set it to 'sasl_plaintext'",
+        "does not speak TLS, but kafka.security is 'sasl_ssl': use its TLS port, or set kafka.security to 'sasl",
     ),
     "a user not sent": (
         lambda b: (b.sasl_plaintext, KafkaSettings()),
-        "wants a user and a password, but kafka.security is 'plaintext': set it to 'sasl_plaintext', with kafka.sasl",
+        "requires a user and a password, but kafka.security is 'plaintext': set it to 'sasl_plaintext', with",
     ),
     "a user not sent over TLS": (
         lambda b: (b.sasl_ssl, KafkaSettings(security="ssl", ca_file=b.ca_file)),
-        "wants a user and a password, but kafka.security is 'ssl': set it to 'sasl_ssl', with kafka.sasl_user and",
+        "requires a user and a password, but kafka.security is 'ssl': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
     "a user not wanted": (
         lambda b: (b.plaintext, b.user("sasl_plaintext", ca_file="")),
-        "wants no user, but kafka.security is 'sasl_plaintext': set it to 'plaintext', and leave kafka.sasl_user and",
+        "accepts no user, but kafka.security is 'sasl_plaintext': set it to 'plaintext', and remove kafka.sasl_user",
     ),
 }
 """Settings that do not fit, and what is said of HOST:PORT then."""

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from state.settings import Kind
-from stream.config import Config, load
+from stream.config import Config
 from stream.errors import ConfigError
+from stream.load_config import load
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -17,20 +18,20 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_a_flag_is_stronger_than_the_environment_and_that_than_the_file(tmp_path):
+def test_a_flag_overrides_the_environment_which_overrides_the_file(tmp_path):
     file = written(tmp_path, 'broker = "file:1"\n[trainer]\nevery_s = 60\nevery_events = 7\n')
     env = {"ANABRANCH_BROKER": "env:1", "ANABRANCH_TRAINER__EVERY_S": "30"}
     config = load(file, env, broker="flag:1")
     assert (config.broker, config.trainer.every_s, config.trainer.every_events) == ("flag:1", 30.0, 7)
 
 
-def test_the_file_may_be_named_by_a_variable(tmp_path):
+def test_a_variable_can_name_the_file(tmp_path):
     file = written(tmp_path, 'group = "shop"')
     assert load(None, {"ANABRANCH_CONFIG": str(file)}).group == "shop"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("brokr = 'x:1'", "unknown setting 'brokr'"),
         ("[trainer]\nevery = 3", "unknown setting 'trainer.every'"),
@@ -65,28 +66,28 @@ def test_the_file_may_be_named_by_a_variable(tmp_path):
         ("broker = 'a..b:1'", "setting 'broker': 'a..b:1' is no HOST:PORT"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, said):
+def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load(written(tmp_path, text), {})
 
 
 @pytest.mark.parametrize("broker", ["", "kafka", "a:9092, b:9093", "[::1]:9092", "[::1]"])
-def test_what_the_kafka_clients_take_for_an_address_is_taken(broker):
+def test_an_address_that_the_kafka_clients_accept_is_accepted(broker):
     assert load(None, {}, broker=broker).broker == broker
 
 
-def test_a_directory_is_no_configuration_file(tmp_path):
+def test_a_directory_is_refused_as_a_configuration_file(tmp_path):
     with pytest.raises(ConfigError, match=r"the configuration file '.*' cannot be read: Is a directory"):
         load(tmp_path, {})
 
 
-def test_a_value_that_is_not_utf8_is_refused_by_its_name():
+def test_a_value_that_is_not_utf8_is_refused_by_the_name_of_its_flag():
     with pytest.raises(ConfigError, match=r"--data: 'caf\\udce9' is not UTF-8"):
         load(None, {}, data=Path("caf\udce9"))
 
 
-def test_a_wrong_variable_is_named_as_it_was_set():
+def test_an_unknown_variable_is_refused_by_its_name():
     with pytest.raises(ConfigError, match="environment variable ANABRANCH_PORT: unknown setting 'port'"):
         load(None, {"ANABRANCH_PORT": "tcp://10.0.0.1:80"})
 
@@ -98,7 +99,7 @@ def test_the_sample_shows_every_setting_with_its_default(tmp_path):
     assert load(ROOT / "deploy/anabranch.toml", {}) == Config()
 
 
-def test_what_is_said_of_a_built_in_kind_changes_that_alone(tmp_path):
+def test_a_built_in_kind_is_configured_on_top_of_its_defaults(tmp_path):
     text = "[state.kinds.view]\nweight = 0.1\n[state.kinds.wishlist]\nrole = 'positive'"
     kinds = load(written(tmp_path, text), {"ANABRANCH_STATE__KINDS__CART__WEIGHT": "2"}).state.kinds
     assert kinds["view"] == Kind("positive", 0.1)

@@ -1,4 +1,4 @@
-"""What a person sees who types the wrong thing."""
+"""What commands print, and how they end."""
 
 import json
 import subprocess
@@ -6,32 +6,48 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
-from stream.cli import control, recovery
-from stream.cli.run import owned
+from stream.cli import recovery
+from stream.cli.app import app
 from stream.config import Config
 from stream.errors import AnabranchError, BrokerUnavailable
 from stream.kafka.messages import CommandReply
+from stream.local.data_directory import data_directory_lock
+from stream.operate import send_command
 from stream.stores.rebuild import Since
 from tests.state.oracle import Event, apply
 
 ROOT = Path(__file__).parents[3]
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 
 
-def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def anabranch(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     import os
 
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *words],
+        [sys.executable, "-m", "stream.cli", *arguments],
         capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **(env or {})},
     )  # fmt: skip
 
 
+def flags_of(name: str) -> list[str]:
+    return [flag for parameter in COMMANDS[name].params for flag in parameter.opts if flag.startswith("--")]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"demo"}))
+def test_every_command_but_the_demo_takes_the_shared_flags(name):
+    flags = flags_of(name)
+    begin = flags.index("--data")
+    assert flags[begin : begin + 3] == ["--data", "--broker", "--config"]
+    assert ("--json" in flags) == (name not in {"up", "worker", "trainer"})
+
+
 @pytest.mark.parametrize(
-    ("words", "env", "status", "said"),
+    ("arguments", "env", "status", "message"),
     [
         (["status", "--data", "/nonexistent"], {}, 1, "no state in /nonexistent"),
         (["init", "--broker", "127.0.0.1:1"], {}, 1, "no Kafka broker answers at 127.0.0.1:1"),
@@ -53,7 +69,7 @@ def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.Comp
             ["up", "--data", "/nonexistent"],
             {"ANABRANCH_KAFKA__SECURITY": "ssl"},
             2,
-            "kafka.security is 'ssl', but no broker is named, and the embedded one speaks plaintext only",
+            "kafka.security is 'ssl', but no broker is named, and the embedded one supports plaintext only",
         ),
         (["status", "--broker", "localhost:abc"], {}, 2, "setting 'broker': 'localhost:abc' is no HOST:PORT"),
         (["status", "--config", "/"], {}, 2, "the configuration file '/' cannot be read: Is a directory"),
@@ -65,15 +81,15 @@ def anabranch(*words: str, env: dict[str, str] | None = None) -> subprocess.Comp
         (["nonsense"], {}, 2, "No such command"),
     ],
 )
-def test_a_mistake_is_told_in_words_and_by_the_exit_status(words, env, status, said):
-    found = anabranch(*words, env=env)
-    assert said in found.stderr.replace("\n", " ")
+def test_a_mistake_ends_with_a_message_and_an_exit_status(arguments, env, status, message):
+    found = anabranch(*arguments, env=env)
+    assert message in found.stderr.replace("\n", " ")
     assert found.returncode == status
     assert "Traceback" not in found.stderr
     assert found.stdout == ""
 
 
-def test_a_port_in_use_is_named(tmp_path):
+def test_up_names_a_port_that_is_in_use(tmp_path):
     import socket
 
     with socket.socket() as taken:
@@ -106,7 +122,7 @@ def shop(data: Path, partition: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["user", "ann", "--at", "²"], 2, "'²' is no time"),
         (["item", "milk", "--at", "99999999999999999999999"], 2, "'99999999999999999999999' is no time"),
@@ -117,26 +133,26 @@ def shop(data: Path, partition: int = 0) -> None:
         (["recommend", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
     ],
 )
-def test_a_mistake_about_a_state_that_is_there_is_told_in_words(tmp_path, words, status, said):
+def test_a_mistake_about_an_existing_state_ends_with_a_message(tmp_path, arguments, status, message):
     shop(tmp_path)
-    found = anabranch(*words, "--data", str(tmp_path))
-    assert said in found.stderr.replace("\n", " ")
+    found = anabranch(*arguments, "--data", str(tmp_path))
+    assert message in found.stderr.replace("\n", " ")
     assert (found.returncode, found.stdout) == (status, "")
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.parametrize("words", [["user", "ann"], ["item", "milk"], ["graph"], ["recommend", "ann"], ["status"]])
-def test_nothing_is_answered_from_a_state_that_cannot_be_read(tmp_path, words):
+@pytest.mark.parametrize("arguments", [["user", "ann"], ["item", "milk"], ["graph"], ["recommend", "ann"], ["status"]])
+def test_a_command_refuses_a_state_that_cannot_be_read(tmp_path, arguments):
     shop(tmp_path)
     (tmp_path / "clicks-0" / "CURRENT").write_text("nonsense")
-    found = anabranch(*words, "--data", str(tmp_path))
+    found = anabranch(*arguments, "--data", str(tmp_path))
     assert f"anabranch: RocksDB cannot open {tmp_path}/clicks-0" in found.stderr
     assert "a worker started on this --data moves it aside" in found.stderr
     assert (found.returncode, found.stdout) == (1, "")
     assert "Traceback" not in found.stderr
 
 
-def test_status_tells_of_what_can_be_read_and_names_what_cannot(tmp_path):
+def test_status_shows_the_readable_partitions_and_names_the_others(tmp_path):
     shop(tmp_path, 0)
     shop(tmp_path, 1)
     (tmp_path / "clicks-1" / "CURRENT").write_text("nonsense")
@@ -146,23 +162,23 @@ def test_status_tells_of_what_can_be_read_and_names_what_cannot(tmp_path):
     assert found.returncode == 0
 
 
-def test_a_worker_that_could_not_swap_a_rebuild_in_is_not_said_to_have_done_so(tmp_path, monkeypatch):
+def test_replay_reports_whether_a_worker_swapped_the_rebuilt_state_in(tmp_path, monkeypatch):
     async def failed(*_: object) -> CommandReply:
         return CommandReply("1", "failed", "worker 0: the disk is full")
 
-    async def nobody(*_: object) -> CommandReply:
-        raise BrokerUnavailable("nobody answers")
+    async def no_reply(*_: object) -> CommandReply:
+        raise BrokerUnavailable("no Kafka broker answers")
 
     config = Config(data=tmp_path, broker="x:1")
-    with owned(config, "worker"):
-        monkeypatch.setattr(control, "ask", failed)
+    with data_directory_lock(config.data, "worker"):
+        monkeypatch.setattr(send_command, "send_command", failed)
         with pytest.raises(AnabranchError, match="the rebuilt state was not swapped in: worker 0: the disk is full"):
-            recovery.swap_now(config, [0])
-        monkeypatch.setattr(control, "ask", nobody)
-        assert recovery.swap_now(config, [0]) is False
+            recovery.swap_rebuilt(config, [0])
+        monkeypatch.setattr(send_command, "send_command", no_reply)
+        assert recovery.swap_rebuilt(config, [0]) is False
 
 
-def test_a_users_sequence_is_shown_as_it_was_then(tmp_path):
+def test_a_users_sequence_is_shown_as_it_was_at_a_time(tmp_path):
     shop(tmp_path)
 
     def items(*more: str) -> list[str]:
@@ -174,17 +190,19 @@ def test_a_users_sequence_is_shown_as_it_was_then(tmp_path):
     assert items("--at", "2023-11-14T22:13:30Z") == ["milk"]
 
 
-def test_a_trainer_started_by_hand_leaves_its_terminals_session_as_it_is():
+def test_a_trainer_started_by_hand_does_not_slow_its_terminals_session():
     weight = Path("/proc/self/autogroup")
     if not weight.exists():
-        pytest.skip("no /proc/self/autogroup: this kernel weighs no sessions")
+        pytest.skip("no /proc/self/autogroup: this kernel does not schedule by session")
     before = weight.read_text()
-    subprocess.run([sys.executable, "-c", "from stream.cli.run import give_way; give_way(False)"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from stream.cli.run import lower_priority; lower_priority(False)"], check=True
+    )
     assert weight.read_text() == before
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "since"),
     [
         ("earliest", Since()),
         ("12", Since(offset=12)),
@@ -192,5 +210,5 @@ def test_a_trainer_started_by_hand_leaves_its_terminals_session_as_it_is():
         ("1960-01-01", Since(ts_ms=0)),  # Kafka knows no time before 1970
     ],
 )
-def test_a_log_is_read_anew_from_where_it_is_said(said, meant):
-    assert recovery.parse_since(said) == meant
+def test_replay_begins_at_the_earliest_offset_an_offset_or_a_time(text, since):
+    assert recovery.parse_since(text) == since

@@ -29,11 +29,11 @@ def asked(tmp_path):
     lines = [f"u{draw_from.integers(9)},i{draw_from.integers(20)},{1_500_000_000 + n}" for n in range(200)]
     (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
     (tmp_path / "small.toml").write_text(SMALL)
-    words = ["evaluate", str(tmp_path / "clicks.csv"), "--protocol", "prequential", "--cycles", "2"]
-    return [*words, "--config", str(tmp_path / "small.toml")]
+    arguments = ["evaluate", str(tmp_path / "clicks.csv"), "--protocol", "prequential", "--cycles", "2"]
+    return [*arguments, "--config", str(tmp_path / "small.toml")]
 
 
-def test_a_table_and_a_document_of_what_was_tested(asked):
+def test_the_prequential_protocol_prints_a_table_and_a_document(asked):
     table = CliRunner().invoke(app, asked)
     assert table.exit_code == 0, table.output
     for name in ("create", "frozen", "session-kNN", "2 versions learned"):
@@ -43,48 +43,48 @@ def test_a_table_and_a_document_of_what_was_tested(asked):
     assert found["events"]["tested"] == 160
 
 
-def test_a_split_in_time_is_told_with_seen_items_and_without(asked):
-    words = [w if w != "prequential" else "global-temporal" for w in asked if w not in ("--cycles", "2")]
-    told = CliRunner().invoke(app, words)
-    assert told.exit_code == 0, told.output
-    with_seen, _, without = told.stdout.partition("Seen items left out:")
-    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+def test_the_global_temporal_protocol_prints_scores_with_seen_items_and_without(asked):
+    arguments = [a if a != "prequential" else "global-temporal" for a in asked if a not in ("--cycles", "2")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    with_seen, _, without = result.stdout.partition("Seen items left out:")
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     for text, seen in ((with_seen, "unfiltered"), (without, "filtered")):
         [line] = [line for line in text.splitlines() if line.split()[:2] == ["create+graph", "successive"]]
         assert line.split()[2] == f"{100 * found['models']['create+graph']['successive'][seen]['ndcg@10']:.2f}%"
         assert "create over sasrec, last: NDCG@10" in text
-    assert "create: 1 epochs of the graph and 2 joint ones; sasrec: 3, which take about as long." in told.stdout
+    assert "create: 1 epochs of the graph and 2 joint ones; sasrec: 3, which take about as long." in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("protocol", "clicks", "said"),
+    ("protocol", "clicks", "message"),
     [
         ("global-temporal", lambda n: (n % 9, 0), "no event comes after the 0.9 quantile of time"),
         ("global-temporal", lambda n: (n if n > 90 else n % 9, n), "can be tested: 0 are of items never met before it"),
         ("prequential", lambda n: (n, n), "each is the first of its user"),
     ],
-    ids=["all at one time", "who comes last is new", "nobody comes back"],
+    ids=["all events at one time", "the last users are new", "no user has two events"],
 )
-def test_a_file_of_which_no_event_can_be_tested_is_told_why(asked, tmp_path, protocol, clicks, said):
+def test_a_file_without_a_testable_event_is_refused_with_the_reason(asked, tmp_path, protocol, clicks, message):
     lines = [f"u{user},i{n % 5},{1_500_000_000 + after}" for n in range(120) for user, after in [clicks(n)]]
     (tmp_path / "clicks.csv").write_text("\n".join(["user,item,timestamp", *lines]))
-    with pytest.raises(NothingToTest, match=said):
-        CliRunner().invoke(app, [protocol if w == "prequential" else w for w in asked], catch_exceptions=False)
+    with pytest.raises(NothingToTest, match=message):
+        CliRunner().invoke(app, [protocol if a == "prequential" else a for a in asked], catch_exceptions=False)
 
 
-def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "tested_as_it_arrives", lambda *_: pytest.fail("it has begun to learn"))
+def test_an_impossible_picture_is_refused_before_training(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "run_prequential", lambda *_: pytest.fail("training has begun"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    for file, said in (
+    for file, message in (
         (tmp_path / "out.png", "pip install 'anabranch\\[plot\\]'"),
         (tmp_path / "out.jpg", "a picture ends in .png"),
         (tmp_path / "none" / "out.png", "there is no directory"),
     ):
-        with pytest.raises(AnabranchError, match=said):
+        with pytest.raises(AnabranchError, match=message):
             CliRunner().invoke(app, [*asked, "--plot", str(file)], catch_exceptions=False)
 
 
-def test_a_picture_is_drawn(tmp_path):
+def test_draw_writes_the_picture(tmp_path):
     pytest.importorskip("matplotlib", reason="pip install 'anabranch[plot]'")
     require(tmp_path / "out.png")
     found = {

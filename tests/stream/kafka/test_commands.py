@@ -1,26 +1,26 @@
-"""A command counts once, however often it is said."""
+"""A command is accepted once, however often it is sent."""
 
-from stream.kafka.commands import KEPT, Commands
+from stream.kafka.commands import MAX_ACCEPTED_IDS, Commands
 from stream.kafka.messages import Command, encode
 
 
-def test_a_command_said_again_is_not_obeyed_again():
-    commands, said = Commands(), encode(Command("pause", "1"))
-    assert commands.heard(said) == Command("pause", "1")
-    assert commands.heard(said) is None
-    assert commands.heard(encode(Command("pause", "2"))) == Command("pause", "2")
+def test_a_repeated_command_is_accepted_once():
+    commands, message = Commands(), encode(Command("pause", "1"))
+    assert commands.accept(message) == Command("pause", "1")
+    assert commands.accept(message) is None
+    assert commands.accept(encode(Command("pause", "2"))) == Command("pause", "2")
 
 
-def test_what_is_no_command_is_passed_over():
+def test_a_message_that_is_no_command_is_skipped():
     commands = Commands()
-    assert commands.heard(None) is None
+    assert commands.accept(None) is None
     for junk in (b"not json", b"[" * 5000, b'{"command": "caf\xe9"}'):
-        assert commands.heard(junk) is None
+        assert commands.accept(junk) is None
 
 
-def test_what_is_remembered_is_bounded():
+def test_the_number_of_remembered_ids_is_bounded():
     commands = Commands()
-    for number in range(KEPT + 1):
-        commands.heard(encode(Command("pause", str(number))))
-    assert commands.heard(encode(Command("pause", "0"))) is not None
-    assert commands.heard(encode(Command("pause", str(KEPT)))) is None
+    for number in range(MAX_ACCEPTED_IDS + 1):
+        commands.accept(encode(Command("pause", str(number))))
+    assert commands.accept(encode(Command("pause", "0"))) is not None
+    assert commands.accept(encode(Command("pause", str(MAX_ACCEPTED_IDS)))) is None

@@ -1,4 +1,4 @@
-"""What becomes of each thing that somebody may send to the clicks topic."""
+"""Every message in the clicks topic becomes an event or a dead letter."""
 
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ def test_a_plain_click_takes_the_brokers_time():
         (click(note="x" * 5_000_000), "more than clicks.max_message_bytes"),
     ],
 )
-def test_what_is_no_event_goes_to_the_dead_letters_with_its_reason(value, reason):
+def test_an_invalid_message_goes_to_the_dead_letters_with_its_reason(value, reason):
     decoded = decode(click(), value, click(user="bob"))
     assert [d.record.offset for d in decoded.dead] == [1]
     assert reason in decoded.dead[0].reason
@@ -107,24 +107,24 @@ def test_what_is_no_event_goes_to_the_dead_letters_with_its_reason(value, reason
         (click(unknown={"deep": [1]}), b"ann", BROKER_TIME),
     ],
 )
-def test_what_is_an_event_is_taken_as_meant(value, user, ts):
+def test_a_valid_message_becomes_the_event_that_it_describes(value, user, ts):
     decoded = decode(value)
     assert decoded.dead == []
     assert decoded.batch.users == [user]
     assert decoded.batch.events["ts"].tolist() == [ts]
 
 
-def test_the_kind_is_kept():
+def test_the_kind_of_the_event_is_decoded():
     assert decode(click(event="purchase")).batch.events["kind"].tolist() == [code_of("purchase")]
 
 
-def test_a_key_that_disagrees_with_the_user_is_counted_and_the_value_wins():
+def test_a_key_that_is_not_the_user_is_counted_and_the_value_wins():
     decoded = Decoder(ClickSettings()).decode([Record(click(), key=b"someone else"), Record(click(), 1, key=b"ann")])
     assert decoded.key_mismatch == 1
     assert decoded.batch.users == [b"ann", b"ann"]
 
 
-def test_values_cannot_complete_or_shift_one_another():
+def test_values_cannot_complete_or_shift_each_other():
     pieces = [b'{"user":"a","item":"b","x":[{}', b"{}]}", b'{"user":"c","item":"d"},{"user":"e","item":"f"}']
     decoded = decode(*pieces, click())
     assert [d.record.offset for d in decoded.dead] == [0, 1, 2]
@@ -136,7 +136,7 @@ def test_two_objects_in_one_value_are_one_dead_letter():
     assert [d.record.offset for d in decoded.dead] == [0]
 
 
-def test_a_shops_own_field_names_are_found_by_their_dotted_paths():
+def test_a_shops_field_names_are_found_by_their_dotted_paths():
     fields = ClickFields(user="customer.id", item="sku", ts="meta.at", event="what", id="uuid")
     value = msgspec.json.encode(
         {
@@ -178,7 +178,7 @@ def test_a_forget_needs_no_item_and_other_events_do():
     assert decoded.dead[0].reason == "item is missing or null"
 
 
-def test_a_kind_of_ones_own_is_known_by_its_name():
+def test_a_configured_kind_is_known_by_its_name():
     state = StateSettings(kinds=KINDS | {"wishlist": Kind("positive", 0.7)})
     decoded = Decoder(ClickSettings(), state).decode([Record(click(event="wishlist"))])
     assert decoded.batch.events["kind"].tolist() == [code_of("wishlist")]
@@ -188,7 +188,7 @@ def test_a_kind_of_ones_own_is_known_by_its_name():
 @pytest.mark.parametrize("given", [{}, {"ts": BROKER_TIME}], ids=["time left out", "time given"])
 @pytest.mark.parametrize("stamp", [-1, 0, 1_700_000_000, BROKER_TIME * 1000, BROKER_TIME * 10**6])
 @pytest.mark.parametrize("beside", [0, 3])
-def test_a_record_whose_own_timestamp_is_none_is_no_event_alone_or_beside_others(stamp, beside, given):
+def test_a_record_with_an_impossible_timestamp_is_no_event_alone_or_among_others(stamp, beside, given):
     others = [Record(click(ts=BROKER_TIME), n) for n in range(beside)]
     wrong = Record(click(**given), beside, timestamp=stamp)
     last = Record(click(ts=BROKER_TIME), beside + 1)
@@ -198,7 +198,7 @@ def test_a_record_whose_own_timestamp_is_none_is_no_event_alone_or_beside_others
     assert len(decoded.batch.events) == beside + 1
 
 
-def test_each_time_is_compared_with_its_own_records():
+def test_each_time_is_compared_with_the_time_of_its_record():
     early = Record(click(ts=BROKER_TIME + 2 * DAY_MS), 0, timestamp=BROKER_TIME)
     late = Record(click(ts=BROKER_TIME + 2 * DAY_MS), 1, timestamp=BROKER_TIME + 2 * DAY_MS)
     decoded = Decoder(ClickSettings()).decode([early, late])

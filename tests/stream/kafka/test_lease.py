@@ -1,6 +1,7 @@
-"""A worker speaks for its partitions only while no other can own them."""
+"""A worker answers for its partitions only while no other worker can own them."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,20 +19,21 @@ def test_a_lease_is_held_from_the_first_confirmation_for_a_session_timeout(monke
     assert lease.held
     clock[0] = 104.9
     assert lease.held
-    clock[0] = 105.1  # the session began when the question was asked, not when it was answered
+    clock[0] = 105.1  # the session began with the request, not with the answer
     assert not lease.held
-    lease.confirmed(asked_at=90.0)  # an answer that was long under way confirms nothing
+    lease.confirmed(asked_at=90.0)  # a late answer to an old request confirms nothing
     assert not lease.held
 
 
-def test_what_a_worker_without_a_lease_has_to_say_is_not_sent():
+def test_a_worker_without_a_lease_sends_nothing():
     sent: list[object] = []
 
     class Producer:
-        async def send_and_wait(self, *said: object, **more: object) -> None:
-            sent.append(said)
+        async def send(self, *message: object, **more: object) -> None:
+            sent.append(message)
 
     outbox = Outbox(TopicSettings(), Producer(), Lease(6_000))
+    answer = SimpleNamespace(message=b"{}", user_id=b"ann")
     with pytest.raises(LeaseLost):
-        asyncio.run(outbox._insist("a reply", lambda: Producer().send_and_wait("replies", b"{}")))
+        asyncio.run(outbox.recommend([answer]))
     assert sent == []

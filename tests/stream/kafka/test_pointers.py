@@ -1,4 +1,4 @@
-"""Which version is the champion: the newest word counts, whatever order words arrive in, and a pin holds."""
+"""Which version is the champion: the newest pointer wins, in any order of arrival, and a pin holds."""
 
 import asyncio
 from functools import reduce
@@ -14,7 +14,16 @@ from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka import pointers
 from stream.kafka.messages import Pointer
-from stream.kafka.pointers import Pointers, decode_pointer, heard, key_of, pointer_to, remember, remembered, roll_back
+from stream.kafka.pointers import (
+    Pointers,
+    apply_pointer,
+    decode_pointer,
+    key_of,
+    pointer_to,
+    read_last_pointers,
+    roll_back,
+    write_last_pointers,
+)
 from tests.model.encoders.test_create import cycling, learned
 
 
@@ -23,7 +32,7 @@ def pointer(moved_ts: int, version: str = "000001", **more) -> Pointer:
 
 
 def followed(*arrived: Pointer | None) -> Pointers:
-    return reduce(heard, arrived, Pointers())
+    return reduce(apply_pointer, arrived, Pointers())
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True))
@@ -31,14 +40,14 @@ def test_the_newest_pointer_is_followed_in_whatever_order_they_come(times):
     assert followed(*map(pointer, [*times, *times])).champion == pointer(max(times))
 
 
-def test_what_is_no_pointer_changes_nothing():
+def test_a_message_that_is_no_pointer_changes_nothing():
     assert decode_pointer(None) is None
     for junk in (b"junk", b"[" * 5000, b'{"name": "caf\xe9"}'):
         assert decode_pointer(junk) is None
     assert followed(pointer(3), None).champion == pointer(3)
 
 
-def test_a_pinned_champion_gives_way_to_an_operator_and_to_nobody_else():
+def test_only_an_operator_replaces_a_pinned_champion():
     pinned = pointer(3, "000002", pinned=True, by="operator")
     assert followed(pinned, pointer(4, "000003")).champion == pinned
     moved = pointer(5, "000001", pinned=True, by="operator")
@@ -47,7 +56,7 @@ def test_a_pinned_champion_gives_way_to_an_operator_and_to_nobody_else():
     assert followed(pinned, moved, unpinned, pointer(7, "000004")).champion.version == "000004"
 
 
-def test_a_candidate_is_scored_until_it_serves_or_is_taken_away():
+def test_a_candidate_is_scored_until_it_serves_or_is_removed():
     served, candidate = pointer(1), pointer(2, "000002", role="candidate")
     assert followed(served, candidate).scored == candidate
     assert followed(candidate, served).scored == candidate
@@ -56,43 +65,43 @@ def test_a_candidate_is_scored_until_it_serves_or_is_taken_away():
     assert key_of(served) != key_of(candidate)
 
 
-def test_pointers_are_remembered_beside_the_state(tmp_path):
-    assert remembered(tmp_path) == Pointers()
+def test_the_last_pointers_are_read_back_from_beside_the_state(tmp_path):
+    assert read_last_pointers(tmp_path) == Pointers()
     both = followed(pointer(3), pointer(4, "000002", role="candidate"))
-    remember(tmp_path, both)
-    assert remembered(tmp_path) == both
+    write_last_pointers(tmp_path, both)
+    assert read_last_pointers(tmp_path) == both
     assert decode_pointer(msgspec.json.encode(pointer(3))) == pointer(3)
 
 
-def test_a_clock_that_jumps_back_does_not_hold_an_operator_up(tmp_path):
+def test_an_operators_pointer_wins_after_the_clock_went_back(tmp_path):
     ahead = pointer(2**50)
     made = pointer_to(Config(data=tmp_path), "", ahead)
-    assert heard(Pointers(ahead), made).champion == made
+    assert apply_pointer(Pointers(ahead), made).champion == made
     with pytest.raises(ArtifactError, match="has no manifest"):
         pointer_to(Config(data=tmp_path), "000009", ahead)
 
 
-def test_back_is_to_the_version_that_the_champion_was_learned_from_and_pinned(tmp_path, monkeypatch):
+def test_roll_back_pins_the_version_that_the_champion_was_trained_from(tmp_path, monkeypatch):
     config = Config(data=tmp_path)
     first = learned(cycling())
     publish(config.artifacts_url, "create", first, {0: 1})
     for _ in range(2):  # both learned from the first one
         publish(config.artifacts_url, "create", learned(cycling(items=8), first), {0: 2})
-    said = []
+    published = []
 
     async def publish_pointer(_config: Config, moved: Pointer) -> Pointer:
-        said.append(moved)
+        published.append(moved)
         return moved
 
     monkeypatch.setattr(pointers, "publish_pointer", publish_pointer)
     served = pointer_to(config, "000003", None)
     back = asyncio.run(roll_back(config, served, None))
     assert (back.version, back.pinned, back.by) == ("000001", True, "operator")
-    assert said == [back]
-    assert heard(Pointers(served), back).champion == back
+    assert published == [back]
+    assert apply_pointer(Pointers(served), back).champion == back
     assert asyncio.run(roll_back(config, served, "000002")).version == "000002"
     with pytest.raises(AnabranchError, match="there is no version before the serving one"):
         asyncio.run(roll_back(config, back, None))
     with pytest.raises(AnabranchError, match="there is no version '000009' to serve"):
         asyncio.run(roll_back(config, back, "000009"))
-    assert len(said) == 2
+    assert len(published) == 2

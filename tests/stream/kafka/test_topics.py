@@ -1,4 +1,4 @@
-"""Topics made once, changed never."""
+"""`ensure` creates missing topics and changes no existing one."""
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from stream.kafka.topics import check, ensure, log_ends
 pytestmark = pytest.mark.broker
 
 
-def test_init_makes_what_is_missing_and_then_finds_it(config):
+def test_ensure_creates_missing_topics_and_then_finds_them(config):
     found = ensure(config)
     assert not any(topic.created for topic in found)
     assert {t.name: t.partitions for t in found}[config.topics.clicks] == 2
@@ -18,7 +18,7 @@ def test_init_makes_what_is_missing_and_then_finds_it(config):
     assert log_ends(config, config.topics.clicks) == {0: 0, 1: 0}
 
 
-def test_topics_that_are_asked_for_their_newest_word_are_compacted(config, monkeypatch):
+def test_topics_of_which_the_newest_message_counts_are_compacted(config, monkeypatch):
     made = {}
 
     async def create(admin, topics, *rest, real=AIOKafkaAdminClient.create_topics):
@@ -27,22 +27,22 @@ def test_topics_that_are_asked_for_their_newest_word_are_compacted(config, monke
 
     monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", create)
     topics = msgspec.structs.asdict(config.topics)
-    names = {key: f"{name}-anew" for key, name in topics.items() if isinstance(name, str)}
-    anew = msgspec.structs.replace(config, topics=msgspec.structs.replace(config.topics, **names))
-    ensure(anew)
+    names = {key: f"{name}-again" for key, name in topics.items() if isinstance(name, str)}
+    again = msgspec.structs.replace(config, topics=msgspec.structs.replace(config.topics, **names))
+    ensure(again)
     compacted = {name for name, settings in made.items() if settings.get("cleanup.policy") == "compact"}
-    assert compacted == {anew.topics.recommendations, anew.topics.items, anew.topics.models}
+    assert compacted == {again.topics.recommendations, again.topics.items, again.topics.models}
     assert compacted < made.keys()
-    assert made[anew.topics.clicks] == {"message.timestamp.type": "LogAppendTime"}
+    assert made[again.topics.clicks] == {"message.timestamp.type": "LogAppendTime"}
 
 
-def test_a_missing_topic_is_named_with_the_command_that_makes_it(config):
+def test_a_missing_topic_is_named_with_the_command_that_creates_it(config):
     elsewhere = msgspec.structs.replace(config, topics=msgspec.structs.replace(config.topics, items="nowhere"))
     with pytest.raises(TopicMismatch, match="'nowhere': run `anabranch init`"):
         check(elsewhere)
 
 
-def test_requests_with_other_partitions_than_clicks_are_refused(config):
+def test_requests_with_a_different_number_of_partitions_than_clicks_are_refused(config):
     mixed = msgspec.structs.replace(config.topics, requests=config.topics.items)
     with pytest.raises(TopicMismatch, match="has 2 partitions"):
         check(msgspec.structs.replace(config, topics=mixed))

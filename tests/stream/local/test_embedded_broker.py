@@ -10,24 +10,24 @@ from pathlib import Path
 import pytest
 
 from stream.errors import BrokerUnavailable
-from stream.local.embedded_broker import EmbeddedBroker, _answers
+from stream.local.embedded_broker import EmbeddedBroker, answers
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_it_answers_until_it_is_stopped(tmp_path):
+def test_the_broker_answers_until_it_is_stopped(tmp_path):
     with EmbeddedBroker(tmp_path) as broker:
-        assert _answers(broker.port)
-    assert not _answers(broker.port)
+        assert answers(broker.port)
+    assert not answers(broker.port)
     assert (tmp_path / "broker.log").exists()
 
 
-def test_a_taken_port_is_refused_by_its_number(tmp_path):
+def test_a_port_in_use_is_refused_by_its_number(tmp_path):
     with EmbeddedBroker(tmp_path) as broker, pytest.raises(BrokerUnavailable, match=str(broker.port)):
         EmbeddedBroker(tmp_path, broker.port).start()
 
 
-def test_it_ends_with_a_parent_that_is_killed(tmp_path):
+def test_the_broker_ends_when_its_parent_is_killed(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from stream.local.embedded_broker import EmbeddedBroker; "
         "b = EmbeddedBroker(Path(sys.argv[1])); b.start(); print(b.port, flush=True); time.sleep(60)"
@@ -37,9 +37,9 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path):
     ) as parent:
         assert parent.stdout is not None
         port = int(parent.stdout.readline())
-        assert _answers(port)
+        assert answers(port)
         os.kill(parent.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while _answers(port):
+    while answers(port):
         assert time.monotonic() < deadline, "the broker outlived its parent"
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Files as people have them: marks at the front, broken lines, missing columns."""
+"""Event files: byte-order marks, broken lines, missing columns, damaged archives."""
 
 import gzip
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from stream.errors import AnabranchError
-from stream.operate.event_files import opened, read_interactions, rows
+from stream.operate.event_files import open_text, read_interactions, read_rows
 
 
 def read(path: Path, needed: tuple[str, ...] = ("user", "item")) -> tuple[list[dict], list[tuple[int, str]]]:
     broken: list[tuple[int, str]] = []
-    with opened(str(path)) as text:
-        return [row for _, row in rows(text, needed, lambda line, why: broken.append((line, why)))], broken
+    with open_text(str(path)) as text:
+        return [row for _, row in read_rows(text, needed, lambda line, why: broken.append((line, why)))], broken
 
 
-def test_a_broken_line_is_told_by_its_number_and_the_rest_goes_on(tmp_path):
+def test_a_broken_line_is_reported_by_its_number_and_left_out(tmp_path):
     file = tmp_path / "e.csv"
     file.write_bytes(b"\xef\xbb\xbfuser,item,timestamp\nann,milk,10\nbob\ncid,bread,20\n,tea,30\nann,tea,soon\n")
     found, broken = read(file)
@@ -23,7 +23,7 @@ def test_a_broken_line_is_told_by_its_number_and_the_rest_goes_on(tmp_path):
     assert [line for line, _ in broken] == [3, 5, 6]
 
 
-def test_a_line_that_is_not_utf8_is_told_and_the_rest_goes_on(tmp_path):
+def test_a_line_that_is_not_utf8_is_reported_and_left_out(tmp_path):
     file = tmp_path / "e.csv"
     file.write_bytes(b"user,item\nann,milk\nren\xe9,tea\nbob,bread\n")
     found, broken = read(file)
@@ -31,7 +31,7 @@ def test_a_line_that_is_not_utf8_is_told_and_the_rest_goes_on(tmp_path):
     assert broken == [(3, "is not UTF-8")]
 
 
-def test_half_a_surrogate_pair_breaks_its_line_of_json_and_no_other(tmp_path):
+def test_half_a_surrogate_pair_breaks_only_its_line(tmp_path):
     file = tmp_path / "e.jsonl"
     file.write_bytes(
         b'{"user": "\\ud83d", "item": "milk"}\n{"user": "a", "item": "b", "more": ["\\udc00"]}\n'
@@ -42,21 +42,21 @@ def test_half_a_surrogate_pair_breaks_its_line_of_json_and_no_other(tmp_path):
     assert [line for line, _ in broken] == [1, 2, 3]
 
 
-def test_a_header_that_is_not_utf8_is_told_once(tmp_path):
+def test_a_header_that_is_not_utf8_is_refused(tmp_path):
     file = tmp_path / "e.csv"
     file.write_bytes("user,item,prénom\nann,milk,x\n".encode("latin-1"))
     with pytest.raises(AnabranchError, match="the CSV is not UTF-8"):
         read(file)
 
 
-def test_a_header_that_is_too_long_is_told(tmp_path):
+def test_a_header_that_is_too_long_is_refused(tmp_path):
     file = tmp_path / "e.csv"
     file.write_text("x" * 200_000)
     with pytest.raises(AnabranchError, match="does not name its columns: field larger than field limit"):
         read(file)
 
 
-def test_json_that_is_nested_too_deeply_breaks_its_line_alone(tmp_path):
+def test_json_that_is_nested_too_deeply_breaks_only_its_line(tmp_path):
     file = tmp_path / "e.jsonl"
     deep = '{"user": ' + "[" * 100_000 + "]" * 100_000 + "}"
     file.write_text('{"user": "ann", "item": "milk"}\n' + deep + '\n{"user": "bob", "item": "tea"}\n')
@@ -66,7 +66,7 @@ def test_json_that_is_nested_too_deeply_breaks_its_line_alone(tmp_path):
 
 
 @pytest.mark.parametrize("time", ['"ts": "' + "9" * 5000 + '"', '"ts": 1' + "0" * 400, '"ts": 1e300', '"ts": Infinity'])
-def test_a_time_that_no_clock_shows_breaks_its_line(tmp_path, time):
+def test_an_impossible_time_breaks_only_its_line(tmp_path, time):
     file = tmp_path / "e.jsonl"
     file.write_text('{"user": "a", "item": "x", ' + time + '}\n{"user": "b", "item": "y", "ts": 7}\n')
     broken: list[tuple[int, str]] = []
@@ -75,33 +75,33 @@ def test_a_time_that_no_clock_shows_breaks_its_line(tmp_path, time):
     assert [line for line, _ in broken] == [1]
 
 
-def test_a_gz_file_that_is_none_is_told_by_its_name(tmp_path):
+def test_a_gz_file_that_is_no_archive_is_refused_by_its_name(tmp_path):
     file = tmp_path / "e.csv.gz"
     file.write_text("user,item\nann,milk\n")
-    with pytest.raises(AnabranchError, match=r"cannot read .*e\.csv\.gz: it is no sound gzip file"):
+    with pytest.raises(AnabranchError, match=r"cannot read .*e\.csv\.gz: it is no valid gzip file"):
         read(file)
 
 
-def test_what_stands_before_the_end_of_a_cut_off_gz_file_is_read_and_the_end_is_told(tmp_path):
+def test_a_cut_off_gz_file_is_read_up_to_its_end_and_then_refused(tmp_path):
     file = tmp_path / "e.csv.gz"
     lines = "".join(f"user-{n},item-{n * n}\n" for n in range(20_000))
     whole = gzip.compress(f"user,item\n{lines}".encode())
     file.write_bytes(whole[: len(whole) // 2])
     found: list[dict] = []
-    told = r"cannot read .*e\.csv\.gz beyond line [1-9]\d*: the compressed file is cut off"
-    with opened(str(file)) as text, pytest.raises(AnabranchError, match=told):
-        found.extend(row for _, row in rows(text, ("user", "item"), lambda *_: None))
+    message = r"cannot read .*e\.csv\.gz beyond line [1-9]\d*: the compressed file is cut off"
+    with open_text(str(file)) as text, pytest.raises(AnabranchError, match=message):
+        found.extend(row for _, row in read_rows(text, ("user", "item"), lambda *_: None))
     assert found[1000] == {"user": "user-1000", "item": "item-1000000"}
 
 
-def test_damage_within_a_gz_file_is_told(tmp_path):
+def test_a_damaged_gz_file_is_refused(tmp_path):
     file = tmp_path / "e.csv.gz"
     file.write_bytes(gzip.compress(b"user,item\nann,milk\n")[:10] + b"\xff" * 30)
-    with pytest.raises(AnabranchError, match="it is no sound gzip file"):
+    with pytest.raises(AnabranchError, match="it is no valid gzip file"):
         read(file)
 
 
-def test_json_lines_are_read_as_well(tmp_path):
+def test_json_lines_are_read(tmp_path):
     file = tmp_path / "e.jsonl"
     file.write_text('{"user": "ann", "item": "milk"}\nnonsense\n[1]\n{"user": "bob"}\n{"user": 7, "item": "tea"}\n')
     found, broken = read(file)
@@ -109,7 +109,7 @@ def test_json_lines_are_read_as_well(tmp_path):
     assert [line for line, _ in broken] == [2, 3, 4]
 
 
-def test_seconds_and_milliseconds_are_told_apart_in_json_lines_too(tmp_path):
+def test_json_lines_have_a_timestamp_in_seconds_or_a_ts_in_milliseconds(tmp_path):
     file = tmp_path / "e.jsonl"
     file.write_text(
         '{"user": "a", "item": "x", "timestamp": 20}\n{"user": "a", "item": "y", "ts": "30000"}\n'
@@ -120,7 +120,7 @@ def test_seconds_and_milliseconds_are_told_apart_in_json_lines_too(tmp_path):
     assert broken == [(3, "timestamp 'soon' is not a number of seconds")]
 
 
-def test_interactions_may_have_their_time_as_iso_and_a_missing_one_is_told_by_its_line(tmp_path):
+def test_interactions_accept_iso_times_and_report_a_missing_one_by_its_line(tmp_path):
     file = tmp_path / "e.csv"
     file.write_text("user,item,ts\n,x,1\na,y,1970-01-01T00:01:00Z\na,z,\n")
     broken: list[tuple[int, str]] = []
@@ -129,18 +129,18 @@ def test_interactions_may_have_their_time_as_iso_and_a_missing_one_is_told_by_it
     assert [line for line, _ in broken] == [2, 4]
 
 
-def test_a_missing_column_is_named_with_those_there_are(tmp_path):
+def test_a_missing_column_is_named_with_the_columns_of_the_file(tmp_path):
     file = tmp_path / "e.csv"
     file.write_text("customer,item\nann,milk\n")
     with pytest.raises(AnabranchError, match=r"no column 'user'.*'customer', 'item'"):
         read(file)
 
 
-def test_interactions_come_in_time_order_and_ties_keep_theirs(tmp_path):
+def test_interactions_are_sorted_by_time_and_ties_keep_their_order(tmp_path):
     file = tmp_path / "e.csv.gz"
     lines = [
         (f"user-{n % 7}", f"item-{n}", (30, 10, 20)[n % 3]) for n in range(90)
-    ]  # few lines any sort leaves in order
+    ]  # so many that an unstable sort would mix ties
     with gzip.open(file, "wt") as text:
         text.write("user,item,timestamp,rating\n" + "".join(f"{u},{i},{s},1\n" for u, i, s in lines))
     found = read_interactions(str(file), lambda *_: None)

@@ -10,7 +10,7 @@ from state.identity import Identity
 from state.store import Store
 from state.view import View
 from stream.config import Config
-from stream.kafka.pointers import MODEL_NAME, pointer_to, remembered
+from stream.kafka.pointers import MODEL_NAME, pointer_to, read_last_pointers
 from stream.stores import backup
 from tests.model.encoders.test_create import cycling, learned
 from tests.state.oracle import Event, apply
@@ -39,7 +39,7 @@ def test_state_versions_and_champion_come_back_elsewhere(tmp_path, trained, shar
     elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere", artifacts=artifacts)
     backup.restore(elsewhere, url, backup.read(url))
     assert [v.version for v in list_versions(elsewhere.artifacts_url, MODEL_NAME)] == ["000001", "000002"]
-    served = remembered(elsewhere.data).champion
+    served = read_last_pointers(elsewhere.data).champion
     assert served == msgspec.structs.replace(champion, url=elsewhere.artifacts_url)
     back = load(served.url, MODEL_NAME, served.version, served.sha256)
     assert back.trained.vocabulary.ids == trained.vocabulary.ids

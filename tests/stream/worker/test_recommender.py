@@ -18,7 +18,7 @@ from state.titles import Titles
 from stream.config import Config, WorkerSettings
 from stream.kafka.messages import Recommendation
 from stream.live_metrics import LiveMetrics, Scores
-from stream.operate.report import online_weights
+from stream.operate.report import learned_weights
 from stream.worker import online_weights as weights
 from stream.worker.recommender import Recommender, ServedVersion, in_candidates_arm
 
@@ -221,11 +221,11 @@ def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tm
     for _ in range(4):
         ranker.learn(stall.store, stall.following())
     config = Config(data=tmp_path, ranking=RankingSettings(online_clicks=50))
-    shown = online_weights(config, "000001")["0"]
-    assert shown["clicks"] == 64
-    assert shown["chosen"]["evidence"] == 1.0 != shown["now"]["evidence"]
+    shown = learned_weights(config, "000001")["0"]
+    assert shown.clicks == 64
+    assert shown.chosen.evidence == 1.0 != shown.now.evidence
     off = Config(data=tmp_path, ranking=RankingSettings(online_clicks=0))
-    assert online_weights(config, "000002") == online_weights(off, "000001") == {}
+    assert learned_weights(config, "000002") == learned_weights(off, "000001") == {}
 
 
 def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, tmp_path):

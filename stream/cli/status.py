@@ -1,0 +1,157 @@
+"""`status`, `models`: what runs and how well, whether workers run or not."""
+
+import time
+from typing import TYPE_CHECKING
+
+from stream.cli.app import command
+from stream.cli.output import UNKNOWN, note, number, percent, show, show_json
+from stream.cli.state_access import explain_unreadable, pointers_of, view_of
+from stream.errors import AnabranchError
+
+if TYPE_CHECKING:
+    from stream.config import Config
+    from stream.operate.report import Comparison, LearnedWeights, Models, Quality, Status, VersionReport
+    from stream.trainer.status_file import TrainerStatus
+
+SIGNALS = ("model", "evidence", "repeat", "popularity")
+
+
+@command(broker_required=False)
+def status(*, settings: "Config", as_json: bool) -> None:
+    """How far, how much, which version, and how good it has been."""
+    from stream.errors import BrokerUnavailable
+    from stream.kafka.topics import log_ends
+    from stream.operate import report
+
+    ends = None
+    if settings.broker:
+        try:
+            ends = log_ends(settings, settings.topics.clicks)
+        except BrokerUnavailable as error:
+            note(str(error))
+    pointers = pointers_of(settings)
+    with view_of(settings, whole=False) as view:
+        found = report.status(settings, view, ends, pointers)
+        for unreadable in view.unreadable.values():
+            note(explain_unreadable(unreadable))
+    if as_json:
+        return show_json(found)
+    show_status(found)
+
+
+def show_status(found: "Status") -> None:
+    """Print a status: partitions, counts, the model, the trainer, and the quality."""
+    from rich.table import Table
+
+    table = Table("partition", "next offset", "log end", "lag", box=None)
+    for p in found.partitions:
+        table.add_row(*map(number, (p.partition, p.next_offset, p.log_end, p.lag)))
+    show(table)
+    events, model = found.events, found.model
+    mismatched = f", {events.key_mismatch:,} with a key that is not their user" if events.key_mismatch else ""
+    show(
+        f"events   {events.applied:,} applied, {events.dead:,} dead letters, {events.duplicate:,} duplicates, "
+        f"{events.too_old:,} too old, {events.lost:,} lost to retention{mismatched}"
+    )
+    show(
+        f"graph    {found.users:,} users, {found.items:,} items, {found.edges:,} edges; "
+        f"{events.expired:,} expired, {events.erased:,} erased"
+    )
+    age = f", {model.age_s:.0f} s old" if model.age_s is not None else ""
+    pinned = ", pinned: the trainer does not replace it" if model.pinned else ""
+    show(f"model    {model.version or 'none yet'}{age}{pinned}")
+    for instance, weights in model.online_weights.items():
+        show(f"weights  {changes_of(weights)} (worker {instance}, from {weights.clicks:,} clicks)")
+    if model.artifacts:
+        note(model.artifacts)
+    for line in trainer_lines(found.trainer):
+        show(f"trainer  {line}")
+    show_qualities(found.prequential)
+    if found.comparison:
+        show_comparison(found.comparison)
+
+
+def changes_of(weights: "LearnedWeights") -> str:
+    """Each signal's weight as the version chose it, and as it is now."""
+    pairs = ((signal, getattr(weights.chosen, signal), getattr(weights.now, signal)) for signal in SIGNALS)
+    return ", ".join(f"{signal} {chosen:.2f} → {now:.2f}" for signal, chosen, now in pairs)
+
+
+def trainer_lines(trainer: "TrainerStatus | None") -> list[str]:
+    """What the trainer does, and the outcome of its last cycle."""
+    if trainer is None:
+        return ["none has run here"]
+    now = time.time()
+    lines = [
+        {
+            "waiting": f"waiting, {trainer.events:,} new events since the last cycle",
+            "learning": f"learning for {now - trainer.since_ts / 1000:.0f} s, {trainer.share:.0%}: {trainer.what}",
+            "not running": "not running: the champion goes on serving, nothing is learned",
+        }[trainer.doing]
+    ]
+    if trainer.last:
+        lines.append(f"{now - trainer.last_ts / 1000:.0f} s ago: {trainer.last}")
+    if trainer.failure:
+        lines.append(f"{trainer.failures} failed since: {trainer.failure}")
+    if trainer.drifts:
+        lines.append(f"drift was found {trainer.drifts} times since it started")
+    return lines
+
+
+def show_qualities(qualities: "dict[str, Quality]") -> None:
+    """Print a line for each version and baseline."""
+    from rich.table import Table
+
+    table = Table("prequential", "events", "Hit@10", "NDCG@10", "rolling Hit@10", "rolling NDCG@10", box=None)
+    for name, q in qualities.items():
+        table.add_row(name, number(q.events), *map(percent, (q.hit, q.ndcg, q.rolling_hit, q.rolling_ndcg)))
+    show(table)
+
+
+def show_comparison(found: "Comparison") -> None:
+    """Print champion and candidate side by side."""
+    from rich.table import Table
+
+    tested_on = f"A/B, {found.share:.0%} of users" if found.mode == "ab" else "the same events, candidate not served"
+    table = Table(tested_on, "version", "events", "Hit@10", "NDCG@10", box=None)
+    for role, compared in (("champion", found.champion), ("candidate", found.candidate)):
+        table.add_row(
+            role, compared.version, number(compared.events or 0), percent(compared.hit), percent(compared.ndcg)
+        )
+    show(table)
+
+
+@command(broker_required=False)
+def models(*, settings: "Config", as_json: bool) -> None:
+    """Published versions, and which one serves."""
+    from rich.table import Table
+
+    from stream.operate import report
+
+    found = report.models(settings, pointers_of(settings))
+    if as_json:
+        return show_json(found)
+    if not found.versions:
+        raise AnabranchError(f"no version in {settings.artifacts_url} yet: the trainer publishes the first one")
+    table = Table("version", "", "age", "parent", "held-out NDCG@10", "champion's then", box=None)
+    for v in found.versions:
+        table.add_row(
+            v.version,
+            version_status(v, found),
+            f"{time.time() - v.created_ts / 1000:.0f} s",
+            v.parent or UNKNOWN,
+            *(percent(v.metrics.get(metric)) for metric in ("ndcg@10", "champion_ndcg@10")),
+        )
+    show(table)
+    for v in found.versions:
+        if v.reason:
+            show(f"{v.version}  {v.reason}")
+
+
+def version_status(version: "VersionReport", found: "Models") -> str:
+    """What a version is used for now."""
+    if version.version == found.serving:
+        return "serving, pinned" if found.pinned else "serving"
+    if version.version == found.candidate:
+        return "candidate"
+    return "" if version.promoted else "not promoted"
