@@ -1,10 +1,11 @@
-"""Examples that the model's tests share: a stream whose next item is certain, and a version learned from it."""
+"""Examples that the model's tests share: a stream whose next item is certain, a version learned from it, a holdout."""
 
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from model.fusion_weights.holdout import Holdout, split_holdout
 from model.learning.cycle import Trained, learn
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT
@@ -42,3 +43,8 @@ def learned(
         champion, parent, from_events(events), names, graph.rows,
         model=model, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
     )  # fmt: skip
+
+
+def holdout_of(events: np.ndarray, count: int) -> Holdout:
+    """The newest `count` events as tests."""
+    return Holdout(*split_holdout(from_events(events), count), STATE)

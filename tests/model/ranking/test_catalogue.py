@@ -45,12 +45,12 @@ def test_an_item_has_the_row_of_the_known_ones_it_stands_beside(past):
 def test_one_that_stands_beside_nothing_known_is_as_good_as_the_mean_until_it_does(past):
     click(past, "ann new")
     catalogue = Catalogue(VOCABULARY, TABLE, 10)
-    assert catalogue.touched(ids("new"), past.graph.rows).tolist() == [5]
+    assert catalogue.update(ids("new"), past.graph.rows).tolist() == [5]
     assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0))
     click(past, "ann c")
     assert catalogue.columns(ids("new"), past.graph.rows).tolist() == [5]
     assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0)), "nobody touched it"
-    assert catalogue.touched(ids("new", "c"), past.graph.rows).tolist() == [5, 3]
+    assert catalogue.update(ids("new", "c"), past.graph.rows).tolist() == [5, 3]
     assert torch.allclose(catalogue.table[5], TABLE[3])
     assert torch.equal(catalogue.table[:5], TABLE)
 
@@ -58,10 +58,10 @@ def test_one_that_stands_beside_nothing_known_is_as_good_as_the_mean_until_it_do
 def test_no_more_items_are_taken_in_than_there_is_room_for(past):
     click(past, "ann x", "ann y", "ann z")
     catalogue = Catalogue(VOCABULARY, TABLE, 2)
-    columns = catalogue.touched(ids("x", "y", "z", "a"), past.graph.rows)
+    columns = catalogue.update(ids("x", "y", "z", "a"), past.graph.rows)
     assert sorted(columns.tolist()) == [0, 1, 5, 6]
     assert len(catalogue.table) == len(catalogue.hashes) == 7
-    assert Catalogue(VOCABULARY, TABLE, 0).touched(ids("x", "a"), past.graph.rows).tolist() == [0, 1]
+    assert Catalogue(VOCABULARY, TABLE, 0).update(ids("x", "a"), past.graph.rows).tolist() == [0, 1]
 
 
 def test_who_comes_back_to_an_item_nobody_else_knows_is_answered_with_it(past):
@@ -74,5 +74,5 @@ def test_where_rows_have_one_length_a_fresh_items_has_it_too(past):
     click(past, "ann a", "ann beside", "bob alone")
     model = Create(4, ModelSettings(dim=3, heads=1, row_length=0.7))
     catalogue = Catalogue(VOCABULARY, model.table().detach(), 10, model.as_scored)
-    columns = catalogue.touched(ids("beside", "alone"), past.graph.rows)
+    columns = catalogue.update(ids("beside", "alone"), past.graph.rows)
     assert catalogue.table[torch.from_numpy(columns)].norm(dim=1).tolist() == pytest.approx([0.7, 0.7])
