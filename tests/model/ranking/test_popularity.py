@@ -1,4 +1,4 @@
-"""How often items were clicked, by column: the same whether counted click by click or read from the graph."""
+"""Clicks by column are the same, counted click by click or read from the graph."""
 
 import sys
 import threading
@@ -20,7 +20,7 @@ clicks = st.lists(st.tuples(st.sampled_from([10, 20, 30]), st.integers(0, 40_000
 
 
 @given(clicks, st.integers(0, 60))
-def test_clicks_that_arrive_count_as_those_read_from_the_graph(made, read):
+def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
     events = np.zeros(len(made), EVENT)
     events["item"], events["ts"] = np.array(made).T
     events["ts"] += 1_600_000_000_000
@@ -34,11 +34,11 @@ def test_clicks_that_arrive_count_as_those_read_from_the_graph(made, read):
     whole = Popularity(HALF_LIFE_S)
     whole.extend(ITEMS, graph.rows)
     assert some.damping == pytest.approx(whole.damping)
-    # Event time moves on by a hundredth of a half-life before what was not clicked is faded.
+    # Items that were not clicked fade after a hundredth of a half-life only.
     assert some.signal.numpy() == pytest.approx(whole.signal.numpy(), abs=0.02)
 
 
-def test_an_item_clicked_twice_as_long_ago_as_a_half_life_counts_a_quarter():
+def test_a_click_two_half_lives_ago_counts_a_quarter():
     popularity = Popularity(HALF_LIFE_S)
     popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
     popularity.update(np.array([1] * 4), np.array([1_600_000_000_000] * 4), np.ones(4))
@@ -47,7 +47,7 @@ def test_an_item_clicked_twice_as_long_ago_as_a_half_life_counts_a_quarter():
     assert popularity.damping.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
 
 
-def test_what_is_removed_counts_as_if_it_had_never_been():
+def test_removed_clicks_count_as_if_they_had_never_been_made():
     one, other = Popularity(HALF_LIFE_S), Popularity(HALF_LIFE_S)
     for popularity in (one, other):
         popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
@@ -59,7 +59,7 @@ def test_what_is_removed_counts_as_if_it_had_never_been():
     assert one.unclicked().tolist() == [0, 3]
 
 
-def test_clicks_counted_while_another_thread_adds_columns_take_none_of_them_away(monkeypatch):
+def test_no_column_is_lost_when_another_thread_counts_clicks_meanwhile(monkeypatch):
     monkeypatch.setattr("model.ranking.popularity.FADE_ALL_AFTER", 0.0)  # every click fades all others
     popularity, graph, stop = Popularity(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
 
