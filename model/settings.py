@@ -11,7 +11,7 @@ GRAPH_ENCODERS = {"ultragcn": "model.encoders.ultragcn:UltraGCN", "lightgcn": "m
 """An encoder is its file and its entry here. It is imported where it is first asked for: PyG takes seconds."""
 MOST_EVENTS = 200
 """The longest history that is packed."""
-FEW = 50
+MIN_FUSION_EVENTS = 50
 """Fewer events than this choose no fusion weights."""
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Items no version knows that are ranked by a provisional embedding, at most this many."""
 
     def __post_init__(self) -> None:
-        if 0 < self.online_clicks < FEW:
+        if 0 < self.online_clicks < MIN_FUSION_EVENTS:
             raise ValueError(
-                f"online_clicks = {self.online_clicks}: weights are chosen on {FEW} clicks at least; 0 leaves them as "
-                "they are in the version"
+                f"online_clicks = {self.online_clicks}: weights are chosen on {MIN_FUSION_EVENTS} clicks at least; "
+                "0 leaves them as they are in the version"
             )

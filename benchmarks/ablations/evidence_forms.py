@@ -20,10 +20,12 @@ import torch
 from benchmarks.ablations.fusion_forms import beside
 from benchmarks.quality.global_temporal import DAY_S, SERVED, WORD_BY_WORD, learned, load, settled
 from model.evaluation.global_temporal import OfModel, ranked_tests
-from model.fusion_weights.holdout import BEFORE, Holdout, choice_sets, fit_fusion, split_holdout
+from model.fusion_weights.choice_sets import BEFORE_SHARES, build_choice_sets
+from model.fusion_weights.fit_weights import fit_fusion
+from model.fusion_weights.holdout import Holdout, split_holdout
 from model.metrics import Ranks, gains
 from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY
-from model.ranking.graph_evidence import SHARPNESS
+from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
 from model.ranking.popularity import Popularity
 from model.settings import RankingSettings
 from state.events import Floats, Ints
@@ -37,8 +39,8 @@ class Form(NamedTuple):
 
     state: StateSettings = StateSettings()
     ranking: RankingSettings = RankingSettings()
-    before: tuple[float, ...] = BEFORE
-    sharpness: float = SHARPNESS
+    before: tuple[float, ...] = BEFORE_SHARES
+    sharpness: float = EVIDENCE_SHARPNESS
     damped: bool = True
 
 
@@ -69,14 +71,14 @@ FORMS = {
 @contextmanager
 def spoken(form: Form) -> Iterator[None]:
     """The evidence as this form has it."""
-    said = Popularity._say
+    refresh = Popularity._refresh
 
-    def undamped(self: Popularity, columns: Ints, word: torch.Tensor, damping: Floats) -> None:
-        said(self, columns, word, damping)
+    def undamped(self: Popularity, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:
+        refresh(self, columns, signal, damping)
         damping[columns] = columns > 0
 
-    damping = nullcontext() if form.damped else mock.patch.object(Popularity, "_say", undamped)
-    with mock.patch("model.ranking.ranker.SHARPNESS", form.sharpness), damping:
+    damping = nullcontext() if form.damped else mock.patch.object(Popularity, "_refresh", undamped)
+    with mock.patch("model.ranking.ranker.EVIDENCE_SHARPNESS", form.sharpness), damping:
         yield
 
 
@@ -101,7 +103,7 @@ def main() -> None:
             with spoken(form):
                 split = load(path, form.state, validation=True)
                 tests = Holdout(*split_holdout(split.past, training.holdout_events), form.state)
-                known = choice_sets(tests, trained.model, trained.vocabulary, form.ranking)
+                known = build_choice_sets(tests, trained.model, trained.vocabulary, form.ranking)
                 fusion = fit_fusion(known, form.before, form.ranking, INITIAL_FUSION)
                 found = ranked_tests(split, OfModel(split, trained, fusion, form.ranking))
             ranks = {where: of_tests.ranks for where, of_tests in found.items()}

@@ -31,21 +31,15 @@ from torch import Tensor
 from benchmarks.quality.global_temporal import SERVED, WORD_BY_WORD, learned, load, settled
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import SEEN, Split, ranked_batch
+from model.fusion_weights.choice_sets import eligible_items, sample_alternatives
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
-from model.fusion_weights.holdout import (
-    REPEAT,
-    Holdout,
-    eligible_items,
-    sample_alternatives,
-    slice_sequences,
-    split_holdout,
-)
+from model.fusion_weights.holdout import Holdout, slice_sequences, split_holdout
 from model.fusion_weights.ndcg_search import best_weight
-from model.fusion_weights.timed_batches import AT_ONCE, batches
+from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
 from model.learning.cycle import Trained
 from model.metrics import Ranks, gains, lead
-from model.ranking.fusion import INITIAL_FUSION
-from model.ranking.graph_evidence import SHARPNESS
+from model.ranking.fusion import INITIAL_FUSION, Signal
+from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
 from model.ranking.ranker import Ranker
 from model.settings import RankingSettings
 from state.events import Ids
@@ -110,15 +104,15 @@ class Speaker:
         words = self.ranking.signals(part, graph)
         days = np.maximum(now - self._first, 0) / 86_400_000
         return Said(
-            torch.cat([words, self._two_hop(words[3], graph)[None]]),
+            torch.cat([words, self._two_hop(words[Signal.EVIDENCE], graph)[None]]),
             torch.from_numpy(np.log1p(np.diff(part.indptr))).float() - 1.5,
             torch.from_numpy(np.log1p(days)).float() / 3.0 - 2.0,
-            torch.softmax(words[0], 1).amax(1).log() / 3.0 + 1.0,
+            torch.softmax(words[Signal.MODEL], 1).amax(1).log() / 3.0 + 1.0,
         )
 
     def _two_hop(self, evidence: Tensor, graph: MemoryGraph) -> Tensor:
         """[B, n + 1] log(1 + 50 Σ_k t_k c(k, j) / √n_j), k the items of the first hop, t_k what is said for them."""
-        loud, at = (torch.expm1(evidence) / SHARPNESS).topk(FIRST_HOP, dim=1)
+        loud, at = (torch.expm1(evidence) / EVIDENCE_SHARPNESS).topk(FIRST_HOP, dim=1)
         known, inverse = np.unique(at.numpy(), return_inverse=True)
         hashes = np.concatenate([np.zeros(1, np.uint64), self._trained.vocabulary.hashes])
         rows = graph.rows(hashes[known])
@@ -132,7 +126,7 @@ class Speaker:
             said = torch.from_numpy(scaled[inverse[:, hop]]) * loud[:, hop : hop + 1]
             found.scatter_add_(1, torch.from_numpy(nodes[inverse[:, hop]]), said)
         found[:, 0] = 0.0
-        return torch.log1p(SHARPNESS * found * torch.from_numpy(degree).rsqrt())
+        return torch.log1p(EVIDENCE_SHARPNESS * found * torch.from_numpy(degree).rsqrt())
 
 
 def choice_sets(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[str, ChoiceSets]:
@@ -161,7 +155,6 @@ def choice_sets(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[st
 
 def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
     """Each form's weights; what the product's words weighed before is known of the first four."""
-    prior = [INITIAL_FUSION.model, INITIAL_FUSION.repeat, INITIAL_FUSION.popularity, INITIAL_FUSION.evidence]
     found = {}
     for name, of_form in known.items():
         if name == ALONE:
@@ -169,9 +162,9 @@ def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
             continue
         features = of_form.signals.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
-        before[:WORDS] = torch.tensor(prior)
+        before[:WORDS] = INITIAL_FUSION.as_tensor()
         likeliest, reached = fit(of_form, free, before)
-        found[name] = best_weight(of_form, likeliest, REPEAT, INITIAL_FUSION.repeat)
+        found[name] = best_weight(of_form, likeliest, Signal.REPEAT, INITIAL_FUSION.repeat)
         print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 
@@ -180,7 +173,7 @@ def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str
     """Ranks of every test by form, with and without seen items."""
     graph = cut.graph.fork()
     found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN} for name in weights}
-    for at, arrived in batches(cut.future, cut.ts, AT_ONCE):
+    for at, arrived in batches(cut.future, cut.ts, TESTS_PER_BATCH):
         graph.apply(arrived)
         speaker.ranking.update(arrived)
         part, targets = slice_sequences(cut.tests, at.start, at.stop), cut.targets[at]

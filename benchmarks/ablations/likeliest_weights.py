@@ -13,7 +13,7 @@ from torch import Tensor
 def likeliest() -> Iterator[None]:
     """Within it no weight is moved to where it places best, neither a version's nor between versions."""
     with (
-        mock.patch("model.fusion_weights.holdout.best_weight", _unmoved),
+        mock.patch("model.fusion_weights.fit_weights.best_weight", _unmoved),
         mock.patch("model.fusion_weights.online.best_weight", _unmoved),
     ):
         yield

@@ -3,7 +3,7 @@
 
 The protocol is `anabranch evaluate --protocol global-temporal`: everything up to the 0.9 quantile of time is for
 learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back
-(model/fusion_weights/holdout.py).
+(model/fusion_weights/fit_weights.py).
 Every trained variant gets the same settings but those its name says; they were chosen on validation data.
 Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
 """
@@ -41,12 +41,13 @@ from model.evaluation.global_temporal import (
 )
 from model.fusion_weights import conditional_logit
 from model.fusion_weights.conditional_logit import FLOOR, RIDGE
-from model.fusion_weights.holdout import Holdout, choose_fusion
+from model.fusion_weights.fit_weights import choose_fusion
+from model.fusion_weights.holdout import Holdout
 from model.fusion_weights.holdout import split_holdout as cut_holdout
 from model.learning.cycle import Trained, learn
 from model.learning.training import mean_rows, train
 from model.metrics import Ranks, summary
-from model.ranking.fusion import MODEL_ONLY, Fusion
+from model.ranking.fusion import MODEL_ONLY, Fusion, Signal
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.settings import StateSettings
 from stream.operate.event_files import read_interactions
@@ -238,14 +239,15 @@ def served(
     """Rows of a version as it is served: fusion weights, and whether the graph is live."""
 
     def chosen(
-        without: str = "", floor: float = FLOOR, ridge: float = RIDGE, *, placing: bool = True
+        *without: Signal, floor: float = FLOOR, ridge: float = RIDGE, placing: bool = True
     ) -> tuple[Fusion, bool]:
         unplaced = nullcontext() if placing else likeliest()
         with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), unplaced:
-            return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=[without]), True
+            return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=without), True
 
     if variant == WORD_BY_WORD:
-        rows = {f"CREATE + live graph, no {word}": chosen(word) for word in ("evidence", "popularity", "repeat")}
+        without = (Signal.EVIDENCE, Signal.POPULARITY, Signal.REPEAT)
+        rows = {f"CREATE + live graph, no {signal.name.lower()}": chosen(signal) for signal in without}
         rows["CREATE + live graph, newest events not learned"] = (trained.fusion, True)
         rows["CREATE + live graph, weights not placed"] = chosen(placing=False)
         rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0, placing=False)
@@ -258,7 +260,7 @@ def served(
         f"{name} + graph as at the split": (trained.fusion, False),
     }
     if name == "SASRec":
-        rows["live graph alone"] = chosen("model")
+        rows["live graph alone"] = chosen(Signal.MODEL)
     return rows
 
 

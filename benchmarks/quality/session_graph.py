@@ -1,7 +1,7 @@
 """What the live graph says of every item, counted over millions of sessions at once, and what that is worth.
 
 The product's words (model/ranking/graph_evidence.py, model/ranking/popularity.py) and its choice of their weights
-(model/fusion_weights/holdout.py). The
+(model/fusion_weights/fit_weights.py). The
 graph of the product takes one event after the other in; here scipy counts whole periods, and an age is whole periods.
 """
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from model.encoders.histories import Histories
+from model.fusion_weights.choice_sets import BEFORE_SHARES, SAMPLED_NEGATIVES, TOP_PER_SIGNAL, sample_alternatives
 from model.fusion_weights.conditional_logit import ChoiceSets
-from model.fusion_weights.holdout import BEFORE, MOST, SAMPLED_NEGATIVES, fit_fusion, sample_alternatives
+from model.fusion_weights.fit_weights import fit_fusion
 from model.ranking.fusion import Fusion
-from model.ranking.graph_evidence import SHARPNESS
-from model.ranking.popularity import SHARPNESS as POPULAR
+from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
+from model.ranking.popularity import POPULARITY_SHARPNESS
 from model.settings import RankingSettings, TrainingSettings
 from state.settings import StateSettings
 
@@ -59,7 +60,7 @@ class SessionGraph(NamedTuple):
 
     def popularity(self) -> Tensor:
         """p of all items, [1, n + 1]."""
-        return torch.from_numpy(np.log1p(POPULAR * self.lately))[None]
+        return torch.from_numpy(np.log1p(POPULARITY_SHARPNESS * self.lately))[None]
 
     def repeats(self, before: Histories) -> Tensor:
         """r of all items, [B, n + 1]."""
@@ -89,7 +90,7 @@ def aged(before: Histories, decay: float, columns: int) -> sp.csr_matrix:
 def evidence(before: Histories, spoken: sp.csr_matrix) -> Tensor:
     """t of all items, [B, n + 1]."""
     said = aged(before.newest(SETTINGS.history_items), SETTINGS.age_decay, spoken.shape[0]) @ spoken
-    said.data = np.log1p(SHARPNESS * said.data)
+    said.data = np.log1p(EVIDENCE_SHARPNESS * said.data)
     return torch.from_numpy(said.toarray())
 
 
@@ -119,11 +120,11 @@ def chosen(
     `encoded` [T, d] are the tests' h_u and `table` [d, n + 1] the item rows. Weights stay near `prior`.
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(targets))[:CHOSEN_ON])
-    spoken, popularity = [graph.spoken(b) for b in BEFORE], graph.popularity()[0]
+    spoken, popularity = [graph.spoken(b) for b in BEFORE_SHARES], graph.popularity()[0]
     draw, possible = torch.Generator().manual_seed(0), torch.ones(table.shape[1], dtype=torch.bool)
     possible[0] = False
-    most = 1 + sum(MOST) + SAMPLED_NEGATIVES
-    words, corrections = torch.zeros(len(rows), most, 3 + len(BEFORE)), torch.full((len(rows), most), -torch.inf)
+    most = 1 + sum(TOP_PER_SIGNAL) + SAMPLED_NEGATIVES
+    words, corrections = torch.zeros(len(rows), most, 3 + len(BEFORE_SHARES)), torch.full((len(rows), most), -torch.inf)
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
         asked = before.take(part)
@@ -134,4 +135,4 @@ def chosen(
             items, correction = sample_alternatives(torch.tensor(target), possible, told, draw)
             words[start + row, : len(items)] = torch.stack([word[items] for word in told], 1)
             corrections[start + row, : len(items)] = correction
-    return fit_fusion(ChoiceSets(words, corrections), BEFORE, SETTINGS, prior)
+    return fit_fusion(ChoiceSets(words, corrections), BEFORE_SHARES, SETTINGS, prior)

@@ -1,11 +1,11 @@
-"""BERT4Rec: a Transformer that sees both sides fills in masked items (Sun et al., 2019, arXiv 1904.06690).
+"""BERT4Rec: a Transformer that sees both sides predicts masked items (Sun et al., 2019, arXiv 1904.06690).
 
     x_t = (E[i_t], or the mask's row m) + P[T - t]  blocks of model/encoders/transformer.py, not causal
     h_t = LN(x_t)                                   scores of the item under the mask at t = E h_t
-    h_u = h at a mask put behind the newest item
+    h_u = h at a mask behind the newest item
 
-Positions count back from the newest. In training each item is masked with probability `mask_share`, in half of the
-histories the newest one alone, which is what serving asks for.
+Positions count back from the newest. In training each item is masked with probability `mask_share`; in half of the
+histories only the newest is, as in serving.
 """
 
 import numpy as np
@@ -20,13 +20,13 @@ from model.settings import ModelSettings
 
 
 class BERT4Rec(SequenceEncoder):
-    """Encodes packed histories in which index 0 stands for a masked item; rows come from outside, as for SASRec.
+    """Encodes packed histories in which index 0 is a masked item; every token sees all of its user's.
 
     >>> from model.encoders.histories import pack
     >>> encoder = BERT4Rec(ModelSettings(dim=4, sequence_encoder="bert4rec")).eval()
-    >>> encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50).items.tolist()
+    >>> encoder.serving_inputs(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50).items.tolist()
     [5, 6, 7, 0]
-    >>> packed = pack(encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50))
+    >>> packed = pack(encoder.serving_inputs(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50))
     >>> encoder(torch.zeros(len(packed.items), 4), packed)[packed.last].shape
     torch.Size([1, 4])
     """
@@ -41,7 +41,7 @@ class BERT4Rec(SequenceEncoder):
         self.norm = nn.LayerNorm(settings.dim)
 
     def forward(self, rows: Tensor, packed: Packed) -> Tensor:
-        """Item rows [T, d] of packed tokens -> encodings [T, d]; every token has seen every other of its user."""
+        """Item rows [T, d] of packed tokens -> encodings [T, d]."""
         rows = torch.where((packed.items == 0)[:, None], self.mask, rows)
         x = F.dropout(rows + self.ages(packed.ages), self.dropout, self.training)
         for block in self.blocks:
@@ -49,15 +49,15 @@ class BERT4Rec(SequenceEncoder):
         encoded: Tensor = self.norm(x)
         return encoded
 
-    def asked(self, histories: Histories, limit: int) -> Histories:
-        """What is encoded to ask for the next item: the newest items with a mask behind them."""
+    def serving_inputs(self, histories: Histories, limit: int) -> Histories:
+        """The newest items with a mask behind them."""
         histories = histories.newest(limit - 1)
         return Histories(
             histories.indptr + np.arange(len(histories) + 1), np.insert(histories.items, histories.indptr[1:], 0)
         )
 
     def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
-        """Masked items are to be predicted; at least one a history."""
+        """Masked items are predicted, at least one in each history."""
         histories = histories.newest(limit)
         masked = draw.random(len(histories.items)) < self.mask_share
         newest_alone = np.repeat(draw.random(len(histories)) < 0.5, histories.lengths)

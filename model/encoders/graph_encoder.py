@@ -1,4 +1,9 @@
-"""What training asks of a graph encoder; `model.settings` names those there are."""
+"""The interface of a graph encoder: it learns from the bipartite graph of users and items, in training only.
+
+To add one, write its class in a file of its own and name the class in `GRAPH_ENCODERS` of `model/settings.py`.
+
+Sizes: U users, B of them in a batch, M edges of the batch, n items, d is `dim`.
+"""
 
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Protocol
@@ -12,58 +17,61 @@ from model.settings import GRAPH_ENCODERS, TrainingSettings
 
 
 class UserRows(Protocol):
-    """Rows of users, [U, d], with an optimiser of their own; they exist in training only."""
+    """Rows of users, [U, d], with an optimizer of their own; they exist in training only."""
 
     def scale(self, factor: Tensor) -> None:
         """Multiply all rows."""
 
     def begin(self, learning_rate: float) -> None:
-        """Begin the optimiser anew."""
+        """Start the optimizer from scratch."""
 
 
 class GraphEncoder(Protocol):
-    """Learns from the bipartite graph of users' histories, on the item table it shares with the sequence encoder."""
+    """Learns from the bipartite graph of users' histories, on the item table that the sequence encoder uses too."""
 
     touches_every_row: ClassVar[bool]
-    """Whether a step moves every row of the table, and not only those of its batch."""
+    """Whether a step updates every row of the item table, and not only the rows of its batch."""
 
     def __init__(
         self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
     ) -> None:
-        """Of U users' histories, the item table [n + 1, d], which the caller moves, and first rows of users [U, d]."""
+        """From U users' histories, the item table [n + 1, d], which the caller updates, and first user rows [U, d]."""
 
     @property
     def users(self) -> UserRows:
         """The user rows."""
 
     def draw(self, users: Indices, generator: torch.Generator) -> Any:
-        """A batch: the edges of these users; its `wanted` lists the item indices whose rows the loss needs."""
+        """A batch: the edges of these users. Its `wanted` lists the item indices whose rows `loss` needs."""
 
     def loss(self, edges: Any, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's loss against negatives `drawn` [K] and their rows [K, d]; and the users' global view [B, d]."""
+        """The loss of a batch, a scalar, and the global view of its users, [B, d].
+
+        `rows` are the item rows that the batch wanted, [M, d] each; `negatives` [K, d] those of the items `drawn` [K].
+        """
 
     def view(self, users: Indices) -> Tensor:
-        """The users' global view alone, [B, d]."""
+        """The global view of users [B], [B, d]."""
 
     def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
         """The global view of items [N], [N, d]."""
 
     def item_rows(self) -> Tensor:
-        """What the warm-up made of the items, [n + 1, d], padding first: the sequence encoder begins from it."""
+        """Item rows [n + 1, d] after the warm-up, padding first: the sequence encoder starts from them."""
 
     def step(self) -> None:
-        """Move the user rows."""
+        """Update the user rows from their gradients."""
 
 
 def graph_encoder(
     histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
 ) -> GraphEncoder:
-    """The encoder the settings name."""
+    """The encoder that the settings name."""
     return _kind(settings)(histories, table, user_rows, settings)
 
 
 def touches_every_row(settings: TrainingSettings) -> bool:
-    """Whether a step of that encoder moves every row of the item table."""
+    """Whether a step of that encoder updates every row of the item table."""
     return _kind(settings).touches_every_row
 
 

@@ -1,4 +1,4 @@
-"""Users' histories as the encoders read them: item indices, ragged, packed so that little time goes to padding."""
+"""Users' histories as encoders read them: ragged item indices, packed so that little time goes to padding."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from state.events import Floats, Ints
 from state.sequences import Sequences
 
 LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MOST_EVENTS])
-"""Padded lengths: one attention call each, about 7% of it padding."""
+"""Padded lengths. Each takes one attention call; about 7% of the tokens are padding."""
 
 
 class Histories(NamedTuple):
@@ -21,7 +21,7 @@ class Histories(NamedTuple):
     indptr: Indices
     items: Indices
     ts: Ints | None = None
-    """When each was clicked, ms, where that is known."""
+    """[items] when each was clicked, ms, or None if that is not known."""
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -33,26 +33,26 @@ class Histories(NamedTuple):
 
     @property
     def users(self) -> Indices:
-        """[items] which user owns each."""
+        """[items] user of each."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     @property
     def ages(self) -> Indices:
-        """[items] steps each lies back from its user's newest, which has 0."""
+        """[items] age of each in steps; the newest item of a user has 0."""
         return np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
 
     def fading(self, half_life_s: float) -> Floats:
-        """[items] what each counts: half of what a click a half-life later does, 1 on the mean; at 0 all alike."""
+        """[items] weight of each: halved by each half-life that it is older, with a mean of 1. All 1 at half-life 0."""
         if not half_life_s or not len(self.items):
             return np.ones(len(self.items), np.float32)
         if self.ts is None:
-            raise ValueError("histories without times cannot fade")
+            raise ValueError("these histories have no times, so their items have no age to fade by")
         weight = np.exp2((self.ts - self.ts.max()) / 1000.0 / half_life_s)
         fading: Floats = (weight / weight.mean()).astype(np.float32)
         return fading
 
     def places(self, rows: Indices) -> Indices:
-        """Where the items of these users lie, user after user."""
+        """Positions in `items` of these users' items, user after user."""
         lengths = self._lengths_of(rows)
         return np.arange(lengths.sum()) + np.repeat(self.indptr[rows] - np.cumsum(lengths) + lengths, lengths)
 
@@ -66,7 +66,7 @@ class Histories(NamedTuple):
         return self._at(lengths, np.arange(lengths.sum()) + np.repeat(self.indptr[1:] - np.cumsum(lengths), lengths))
 
     def _lengths_of(self, rows: Indices) -> Indices:
-        return self.indptr[rows + 1] - self.indptr[rows]  # not all users' lengths: this is done for every batch
+        return self.indptr[rows + 1] - self.indptr[rows]  # of these users only: called for every batch
 
     def _at(self, lengths: Indices, places: Indices) -> "Histories":
         ts = None if self.ts is None else self.ts[places]
@@ -74,7 +74,7 @@ class Histories(NamedTuple):
 
 
 def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
-    """Sequences as indices; items the vocabulary does not know are left out."""
+    """Sequences as item indices. Items that the vocabulary does not know are left out."""
     items = vocabulary.lookup(sequences.steps["item"])
     known = items > 0
     kept = np.concatenate([[0], np.cumsum(known)])
@@ -82,32 +82,32 @@ def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
 
 
 class Examples(NamedTuple):
-    """What a sequence encoder is trained on: inputs, and which of their items it is to predict."""
+    """What a sequence encoder is trained on: inputs, and the items that it has to predict."""
 
     inputs: Histories
     predicted: Indices
-    """[N] positions in `inputs.items` whose encodings predict."""
+    """[N] positions in `inputs.items` whose encodings make the predictions."""
     targets: Indices
-    """[N] the items to be predicted."""
+    """[N] the items they have to predict."""
 
 
 class Packed(NamedTuple):
-    """A batch on one token axis, users of equal padded length side by side."""
+    """A batch of B users on one token axis, users of equal padded length side by side."""
 
     items: Tensor
     """[T] item index, 0 = padding or a masked item."""
     positions: Tensor
-    """[T] position counted from the oldest item read, which is 0."""
+    """[T] position from the oldest token, which is 0."""
     ages: Tensor
-    """[T] position counted back from the newest, which is 0."""
+    """[T] position back from the newest token, which is 0."""
     groups: list[tuple[int, int]]
     """(users, padded length) in the order of the token axis."""
     real: Tensor
-    """[T] whether it is a token of a history, masked or not; False for padding."""
+    """[T] bool: False for padding, True for tokens of a history, masked ones too."""
     tokens: Tensor
-    """[E] where each item of the batch lies on the token axis, history after history."""
+    """[E] position on the token axis of each item of the histories, in their order."""
     last: Tensor
-    """[B] where each user's newest item lies."""
+    """[B] position on the token axis of each user's last token."""
 
 
 def pack(histories: Histories) -> Packed:

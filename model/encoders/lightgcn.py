@@ -1,10 +1,10 @@
-"""LightGCN: users and items are what their neighbours are, a few hops away (He et al., 2020, arXiv 2002.02126).
+"""LightGCN: a row is a mean of its neighbours' rows, over a few hops (He et al., 2020, arXiv 2002.02126).
 
     x⁰ = [user rows; E]        xᵏ⁺¹ = D^-½ A D^-½ xᵏ        x = mean of x⁰ … xᴸ
     BPR: Σ_(u,i) -log σ(x_u·x_i - x_u·x_j)                  j among the batch's shared negatives
 
-A is the bipartite graph; an edge halves with every `graph_half_life_s` that it is older than the newest of all. Every
-step sends messages over all of it: several times UltraGCN's cost (`benchmarks/speed/epoch_profile.py`).
+A is the bipartite graph. An edge halves for each `graph_half_life_s` that it is older than the newest of all. A step
+passes messages over the whole graph, at several times the cost of UltraGCN (`benchmarks/speed/epoch_profile.py`).
 """
 
 import warnings
@@ -33,7 +33,7 @@ class Edges(NamedTuple):
     item: Tensor
     """[M] its item."""
     against: Tensor
-    """[M] which of the batch's negatives it is set against."""
+    """[M] the negative of the edge, modulo the number of negatives."""
 
 
 class LightGCN:
@@ -60,14 +60,14 @@ class LightGCN:
         self.users = DenseRows(user_rows, settings.graph_learning_rate)
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
-        """The edges of these users, each set against one negative."""
+        """The edges of these users, with one negative drawn for each."""
         batch = self._histories.take(users)
         against = torch.randint(2**31, (len(batch.items),), generator=generator)
         user = torch.from_numpy(batch.users)
         return Edges(users, [], user, torch.from_numpy(batch.items), against)
 
     def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss an edge against x_j of the shared negatives `drawn` [K]; and the view x_u [B, d]."""
+        """Mean loss of an edge, with the shared negatives `drawn` [K], and the view x_u [B, d]."""
         x = self._propagated()
         own = x[torch.from_numpy(edges.users)]
         if not len(edges.user):
@@ -86,7 +86,7 @@ class LightGCN:
         return self._propagated()[len(self.users.rows) + items]
 
     def item_rows(self) -> Tensor:
-        """x_i of all items: E itself was learned to be good only after the messages."""
+        """x_i of all items: E was trained for use after message passing only."""
         return self._propagated()[len(self.users.rows) :]
 
     def _propagated(self) -> Tensor:
@@ -98,12 +98,12 @@ class LightGCN:
         return summed / (self._settings.lightgcn_layers + 1)
 
     def step(self) -> None:
-        """Move the users' rows; the table is the caller's."""
+        """Update the user rows; the caller updates the item table."""
         self.users.step()
 
 
 class Messages(torch.autograd.Function):
-    """One layer, x ↦ A x, whose gradient is A g: A is symmetric, and to transpose it would double a step's cost."""
+    """One layer, x ↦ A x, whose gradient is A g: A is symmetric, and transposing it would double the cost of a step."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, conv: LGConv, adjacency: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class Messages(torch.autograd.Function):
 
 
 class DenseRows:
-    """User rows under Adam, all of them touched by every step."""
+    """User rows under Adam; every step updates all of them."""
 
     def __init__(self, rows: Tensor, learning_rate: float) -> None:
         self.rows = nn.Parameter(rows)
@@ -131,13 +131,13 @@ class DenseRows:
         self.rows.mul_(factor)
 
     def begin(self, learning_rate: float) -> None:
-        """Begin the moments anew."""
-        self._optimiser = torch.optim.Adam([self.rows], learning_rate, fused=True)
+        """Start the moments from zero."""
+        self._optimizer = torch.optim.Adam([self.rows], learning_rate, fused=True)
 
     def step(self) -> None:
         """One Adam step."""
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
 
 def normalised(histories: Histories, items: int, half_life_s: float) -> Tensor:
@@ -148,7 +148,7 @@ def normalised(histories: Histories, items: int, half_life_s: float) -> Tensor:
     scale = 1.0 / np.sqrt(np.maximum(np.asarray(both.sum(1)).ravel(), 1e-9))
     both = sp.diags(scale) @ both @ sp.diags(scale)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # said in every trainer's log
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # else in every trainer's log
         return torch.sparse_csr_tensor(
             torch.from_numpy(both.indptr.astype(np.int64)),
             torch.from_numpy(both.indices.astype(np.int64)),

@@ -4,8 +4,8 @@
     h_t = LN(x_t)              scores of item t + 1 = E h_t
     h_u = h_T
 
-Items are drawn wide (std 0.1), which is worth 4% of NDCG@10 on Amazon Beauty and 17% on Sports over the common 0.02
-(benchmarks/results/quality/report.md), and blocks start as the identity.
+Item rows start with std 0.1 (`[model] init_std`). Over the common 0.02 that gains 4% of NDCG@10 on Amazon Beauty and
+17% on Sports (benchmarks/results/quality/report.md). Blocks start as the identity.
 """
 
 import numpy as np
@@ -19,12 +19,12 @@ from model.settings import ModelSettings
 
 
 class SASRec(SequenceEncoder):
-    """Encodes packed histories; item rows come from outside, the table being shared with the graph encoder.
+    """Encodes packed histories; token t sees the tokens up to t.
 
     >>> from model.encoders.histories import pack
     >>> import torch
     >>> encoder = SASRec(ModelSettings(dim=4)).eval()
-    >>> packed = pack(encoder.asked(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50))
+    >>> packed = pack(encoder.serving_inputs(Histories(np.array([0, 3]), np.array([5, 6, 7])), 50))
     >>> encoder(torch.zeros(len(packed.items), 4), packed)[packed.last].shape
     torch.Size([1, 4])
     """
@@ -38,19 +38,19 @@ class SASRec(SequenceEncoder):
         self.norm = nn.LayerNorm(settings.dim)
 
     def forward(self, rows: Tensor, packed: Packed) -> Tensor:
-        """Item rows [T, d] of packed tokens -> encodings [T, d]; token t has seen only what came before."""
+        """Item rows [T, d] of packed tokens -> encodings [T, d]."""
         x = F.dropout(rows + self.positions(packed.positions), self.dropout, self.training)
         for block in self.blocks:
             x = block(x, packed)
         encoded: Tensor = self.norm(x)
         return encoded
 
-    def asked(self, histories: Histories, limit: int) -> Histories:
-        """What is encoded to ask for the next item: the newest `limit`."""
+    def serving_inputs(self, histories: Histories, limit: int) -> Histories:
+        """The newest `limit` items."""
         return histories.newest(limit)
 
     def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
-        """Every item but the first is to be predicted from those before it."""
+        """Every item but the first is predicted from those before it."""
         histories = histories.newest(limit + 1)
         lengths = histories.lengths - 1
         indptr = np.concatenate([[0], np.cumsum(lengths)])

@@ -1,4 +1,22 @@
-"""What CREATE asks of a sequence encoder; `model.settings` names those there are."""
+"""The interface of a sequence encoder: a user's newest items in, a vector h_u out. The score of item j is E_j · h_u.
+
+To add an encoder, write its class in a file of its own and name the class in `SEQUENCE_ENCODERS` of
+`model/settings.py`: `[model] sequence_encoder` then takes that name. `sasrec.py` is a short example. Fields of
+`[model]` that the encoder does not use mean nothing to it; one whose value it cannot use it refuses with ValueError.
+
+Sizes: U users in a batch, T tokens of them with padding (`model.encoders.histories.pack`), N tokens that predict, d is
+`settings.dim`. CREATE and training call an encoder like this:
+
+    serving    packed  = pack(encoder.serving_inputs(histories, settings.sequence_events))
+               h       = encoder(table(packed.items), packed)[packed.last]                      [U, d]
+    training   inputs, predicted, targets = encoder.examples(histories, settings.sequence_events, draw)
+               packed  = pack(inputs)
+               encoded = encoder(table(packed.items), packed)                                   [T, d]
+               loss    = softmax over items of encoded[packed.tokens[predicted]], [N, d], against targets [N]
+
+All parameters belong to the module: they are trained, published and loaded with it. The item table does not: it is
+shared with the graph encoder, and its rows are passed in.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -10,21 +28,30 @@ from model.settings import ModelSettings
 
 
 class SequenceEncoder(nn.Module, ABC):
-    """Encodes packed histories; item rows come from outside, the table being shared with the graph encoder."""
+    """Encodes packed histories."""
 
     @abstractmethod
     def __init__(self, settings: ModelSettings) -> None:
-        """Made from `[model]` alone; the catalogue's size is none of its business."""
+        """From `[model]` alone: it must not depend on the size of the catalogue, which grows."""
         super().__init__()
 
     @abstractmethod
     def forward(self, rows: Tensor, packed: Packed) -> Tensor:
-        """Item rows [T, d] of packed tokens -> encodings [T, d]."""
+        """Item rows [T, d] of packed tokens -> encodings [T, d].
+
+        A user's encodings depend on that user's tokens only, and not on padding (`packed.real` is False there).
+        """
 
     @abstractmethod
-    def asked(self, histories: Histories, limit: int) -> Histories:
-        """What is encoded to ask for the next item: the encoding of its last token is h_u. At most `limit` tokens."""
+    def serving_inputs(self, histories: Histories, limit: int) -> Histories:
+        """Inputs of 1 to `limit` tokens a user, such that the encoding of the last token is h_u.
+
+        No history is empty. Index 0 in the result is a token without an item of its own: BERT4Rec's mask.
+        """
 
     @abstractmethod
     def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
-        """What is learned from these histories, of 2 items and more, at most `limit` tokens each."""
+        """What the encoder learns from these histories of 2 items or more: inputs of 1 to `limit` tokens a user.
+
+        Randomness comes from `draw` alone, so that the same seed gives the same weights.
+        """

@@ -3,8 +3,8 @@
     x = x + W_o [softmax(Q_h K_hᵀ / √(d/H)) V_h]_h        Q_h, K_h, V_h of LN(x), [t, d/H] each; H heads
     x = x + W_2 relu(W_1 LN(x))                           all W are [d, d]
 
-The norms come before, not after (Xiong et al., 2020, arXiv 2002.04745). Output projections are zero at first, so that a
-block starts as the identity.
+The norms come first, not last (Xiong et al., 2020, arXiv 2002.04745). Output projections start at zero, so that a block
+starts as the identity.
 """
 
 import torch
@@ -16,7 +16,7 @@ from model.settings import ModelSettings
 
 
 class Block(nn.Module):
-    """One block on packed tokens, [T, d] -> [T, d].
+    """One block on packed tokens, [T, d] -> [T, d]. Raises ValueError if `heads` does not divide `dim`.
 
     >>> from model.encoders.histories import Histories, pack
     >>> packed = pack(Histories([0, 2, 5], [3, 1, 1, 2, 3]))
@@ -28,6 +28,11 @@ class Block(nn.Module):
     def __init__(self, settings: ModelSettings, *, causal: bool) -> None:
         super().__init__()
         d = settings.dim
+        if d % settings.heads:
+            raise ValueError(
+                f"model.heads = {settings.heads} does not divide model.dim = {d}: each attention head reads "
+                f"dim / heads numbers of a row; set model.heads to a divisor of {d}"
+            )
         self.causal, self.heads, self.dropout = causal, settings.heads, settings.dropout
         self.norm_attention, self.norm_forward = nn.LayerNorm(d), nn.LayerNorm(d)
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
@@ -50,7 +55,7 @@ class Block(nn.Module):
                 t.view(users, length, self.heads, d // self.heads).transpose(1, 2)
                 for t in torch.split(part.view(users, length, 3 * d), d, 2)
             )
-            if self.causal:  # padding lies behind the last item, where nothing looks
+            if self.causal:  # padding lies behind the last item, which no token sees
                 mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             else:
                 mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real.view(users, 1, 1, length))

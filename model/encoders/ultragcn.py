@@ -7,9 +7,9 @@ Mao et al., 2021, arXiv 2110.15114.
                β_ui = sqrt((d_u + 1) / (d_i + 1)) / d_u
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
 
-G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
-is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui halves with every
-`graph_half_life_s` that the edge is older than the newest of all, and is 1 on the mean of all edges.
+G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. In place of all neighbours of
+an item, one is drawn in proportion to ω and weighted with Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui
+halves for each `graph_half_life_s` that the edge is older than the newest of all; the mean of all edges is 1.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Edges(NamedTuple):
     users: Indices
     """[B] rows of the users."""
     wanted: list[Tensor]
-    """Item indices whose rows the loss needs: [M] the edges' items, [M] one neighbour of each, drawn by ω."""
+    """Item indices whose rows the loss needs: [M] items of the edges, [M] one neighbour of each, drawn by ω."""
     user: Tensor
     """[M] position of the edge's user in the batch."""
     link: Tensor
@@ -89,7 +89,7 @@ class UltraGCN:
         return self._nodes[items].gather(1, slot)[:, 0]
 
     def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss an edge, from rows of what was wanted and of shared negatives [K, d]; and the view e_u [B, d]."""
+        """Mean loss of an edge, from the wanted rows and those of shared negatives [K, d], and the view e_u [B, d]."""
         settings = self._settings
         own = self.view(edges.users)
         if not len(edges.user):
@@ -97,7 +97,7 @@ class UltraGCN:
         items, neighbours = rows
         mine = own[edges.user]
         links = (edges.link * F.softplus(-(mine * items).sum(1))).sum()
-        # One row of negatives a user serves all of the user's edges.
+        # The negatives of a user are the same for all of the user's edges.
         users = torch.from_numpy(edges.users)
         beta = torch.outer(self._of_user[users], self._of_item[drawn])
         repelled = (settings.ultragcn_w3 + settings.ultragcn_w4 * beta) * F.softplus(own @ negatives.T)
@@ -111,17 +111,17 @@ class UltraGCN:
         return self.users.leaf(torch.from_numpy(users))
 
     def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """What the items' neighbours are, one drawn for each, [N, d]; an item without any is its own."""
+        """Rows [N, d] of one neighbour of each item, drawn by ω; an item without neighbours gets its own row."""
         neighbours = self._neighbour(items, generator)
         rows: Tensor = self._table(torch.where(neighbours > 0, neighbours, items))
         return rows
 
     def item_rows(self) -> Tensor:
-        """E itself: no messages are sent."""
+        """E itself: there is no message passing."""
         return self._table.weight
 
     def step(self) -> None:
-        """Move the users' rows; the table is the caller's."""
+        """Update the user rows; the caller updates the item table."""
         self.users.step()
 
 
@@ -149,7 +149,7 @@ def co_occurring(histories: Histories, items: int, count: int) -> tuple[Indices,
 
 
 class LazyRows:
-    """User rows under Adam that touches only a batch's rows."""
+    """User rows under Adam; a step updates only the rows of its batch."""
 
     def __init__(self, rows: Tensor, learning_rate: float) -> None:
         self.rows = rows
@@ -161,20 +161,20 @@ class LazyRows:
         self.rows *= factor
 
     def begin(self, learning_rate: float) -> None:
-        """Begin the moments anew."""
+        """Start the moments from zero."""
         self._learning_rate = learning_rate
         self._mean, self._square = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
         self._step = 0
         self._leaf: Tensor | None = None
 
     def leaf(self, at: Tensor) -> Tensor:
-        """The rows `at` as a leaf of the graph of autograd; `step` moves them."""
+        """The rows `at` as a leaf for autograd; `step` updates them."""
         self._at, leaf = at, self.rows[at].requires_grad_()
         self._leaf = leaf
         return leaf
 
     def step(self) -> None:
-        """One Adam step of the rows taken since the last one, if any were."""
+        """One Adam step of the rows taken since the last step, if there are any."""
         leaf, self._leaf = self._leaf, None
         if leaf is None or leaf.grad is None:
             return

@@ -1,6 +1,6 @@
-"""Items by index: row 0 is padding, an item keeps its index in every later version.
+"""Items by index. Index 0 is padding; an item keeps its index in every later version.
 
-An item that is gone gives its index up; a later new item may take it.
+The index of an item that is in no graph any more is free: a later new item may take it.
 """
 
 import numpy as np
@@ -38,16 +38,16 @@ class Vocabulary:
         return np.where(self._sorted[place] == hashes, self._order[place] + 1, 0)
 
     def grow(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
-        """With new items behind the old ones."""
+        """A vocabulary with new items behind the old ones."""
         return Vocabulary(np.concatenate([self.hashes, hashes]), self.ids + ids)
 
     @property
     def free(self) -> Indices:
-        """Indices that no item has."""
+        """Indices without an item."""
         return np.flatnonzero(self.hashes == 0) + 1
 
     def release(self, gone: Ids) -> "Vocabulary":
-        """Without the items that are gone: their indices are free."""
+        """A vocabulary without the items `gone`, whose indices are free."""
         found = self.lookup(gone)
         at = found[found > 0] - 1
         hashes, ids = self.hashes.copy(), list(self.ids)
@@ -57,7 +57,7 @@ class Vocabulary:
         return Vocabulary(hashes, ids)
 
     def settle(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
-        """With new items at free indices first, the rest behind the old ones.
+        """A vocabulary with new items, at free indices first, then behind the old ones.
 
         >>> first = Vocabulary(np.array([30, 10], np.uint64), ["c", "a"])
         >>> first.release(np.array([30], np.uint64)).settle(np.array([7, 8], np.uint64), ["x", "y"]).ids

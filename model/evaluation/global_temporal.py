@@ -25,7 +25,7 @@ from model.errors import NothingToTest
 from model.evaluation.recorded_stream import successive
 from model.evaluation.rivals import item_knn, popularity, transitions
 from model.fusion_weights.holdout import slice_sequences
-from model.fusion_weights.timed_batches import AT_ONCE, batches
+from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
 from model.learning.cycle import Trained, learn
 from model.metrics import CUTOFF, Ranks, lead, ranks_of, summary
 from model.ranking.fusion import MODEL_ONLY, Fusion
@@ -182,7 +182,7 @@ def ranked_tests(cut: Split, scorer: Scorer) -> dict[str, Ranked]:
     first = min(CUTOFF, len(cut.vocabulary))
     # Made beforehand: small arrays that stay, taken between large ones that go, would leave the heap in pieces.
     found = {seen: Ranked(np.empty(tests, np.int64), np.empty((tests, first), np.int64)) for seen in SEEN}
-    for chosen, arrived in batches(cut.future, cut.ts, AT_ONCE):
+    for chosen, arrived in batches(cut.future, cut.ts, TESTS_PER_BATCH):
         if len(arrived):
             scorer.arrived(arrived)
         part = slice_sequences(cut.tests, chosen.start, chosen.stop)

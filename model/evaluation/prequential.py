@@ -1,8 +1,8 @@
 """Prequential evaluation of a recorded stream: each event is first a test, then learned from.
 
-Events come in the order of the file, AT_ONCE at a time. Every row ranks for the users of a batch; then the batch is
-told to all of them, and those that learn may learn. Rows see nothing but the `Past`, so nothing can be read ahead. The
-versions, the gate, the graph and the ranking are those of production; a cycle begins after so many events.
+Events come in the order of the file, TESTS_PER_BATCH at a time. Every row ranks for the users of a batch; then the
+batch is told to all of them, and those that learn may learn. Rows see nothing but the `Past`, so nothing can be read
+ahead. The versions, the gate, the graph and the ranking are those of production; a cycle begins after so many events.
 
 Whole lists are not compared: a target further down than DEPTH counts as not found.
 """
@@ -18,7 +18,7 @@ from model.errors import NothingToTest
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.recorded_stream import RecordedStream, Tests
 from model.fusion_weights.online import OnlineFusion
-from model.fusion_weights.timed_batches import AT_ONCE
+from model.fusion_weights.timed_batches import TESTS_PER_BATCH
 from model.learning.cycle import Trained, learn
 from model.metrics import CUTOFF, Ranks, summary
 from model.ranking.fusion import Fusion
@@ -265,7 +265,7 @@ def run(
     new: list[np.ndarray] = []
     while past.count < len(events):
         progress((past.count - start) / (len(events) - start), f"event {past.count:,} of {len(events):,}")
-        batch = events[past.count : past.count + AT_ONCE]
+        batch = events[past.count : past.count + TESTS_PER_BATCH]
         tests = past.tests(batch)
         if len(tests.targets):
             for name, row in rows.items():

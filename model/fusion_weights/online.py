@@ -1,153 +1,125 @@
-"""Fusion weights chosen anew between versions, on the newest clicks, as `model.fusion_weights.holdout` chose the
-version's.
+"""Fusion weights that move on between two versions, on the newest clicks.
 
-x is what each word says before the click is taken in, θ_0 are the version's own weights, and loss, ridge and placing
-are the same: what is served stays as near what passed the gate as that is near the version before it.
+They are chosen as `model.fusion_weights.fit_weights` chooses those of a version, with the same loss, ridge and search.
+The prior θ_0 is the version's own weights: what is served stays as near those that passed the gate as those are to the
+version before. The signals of a click are those before the graph has applied it.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.fusion_weights.conditional_logit import ChoiceSets, fit
-from model.fusion_weights.holdout import EVIDENCE, MODEL, POPULARITY, REPEAT, eligible_items, sample_alternatives
+from model.fusion_weights.choice_sets import build_choices
+from model.fusion_weights.conditional_logit import Choice, ChoiceSets, fit
 from model.fusion_weights.ndcg_search import best_weight
-from model.ranking.fusion import Fusion, Learned
+from model.ranking.fusion import Fusion, Learned, Signal
 from model.ranking.ranker import LiveGraph, Ranker
-from model.settings import FEW, RankingSettings
+from model.settings import MIN_FUSION_EVENTS, RankingSettings
 from state.events import Ids
 from state.sequences import Sequences, of_users
 
-AT_MOST = 16
-"""Clicks learned from at once."""
-MAX_SCORES_PER_BATCH = 1 << 19
-"""Scores made for that, at most: of a large catalogue fewer clicks are learned from."""
-OFTEN = 5
-"""Weights are chosen anew so often while the clicks that they are chosen on are replaced once."""
+MAX_CLICKS_PER_UPDATE = 16
+MAX_SCORES_PER_UPDATE = 1 << 19
+"""Cells of a signal that an update may compute: with a large catalogue it takes fewer clicks."""
+FITS_PER_WINDOW = 5
+"""Fits while the window of newest clicks is replaced once."""
+NOT_NEGATIVE = (Signal.MODEL, Signal.POPULARITY, Signal.EVIDENCE)
 
 
 class OnlineFusion:
-    """One version's weights as they go on."""
+    """The weights of one version as they move on."""
 
     def __init__(self, chosen: Fusion, settings: RankingSettings, seed: int = 0) -> None:
+        """`chosen` are the version's own weights, with those that an operator has set in their place."""
         self._chosen, self._settings = chosen, settings
-        self._begin = torch.tensor(_as_words(chosen))
-        self._free = torch.tensor(_free(chosen, settings))
-        self._newest: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.online_clicks)
-        """Words [C, 4] and correction [C] of each click's candidates."""
-        self._since = 0
-        self._enough = FEW
-        self._draw = torch.Generator().manual_seed(seed)
-        self._choose = np.random.default_rng(seed)
+        self._prior = chosen.as_tensor()
+        self._free = free_signals(chosen, settings)
+        self._window: deque[Choice] = deque(maxlen=settings.online_clicks)
+        self._since_fit = 0
+        self._clicks_for_fit = MIN_FUSION_EVENTS
+        self._alternatives_draw = torch.Generator().manual_seed(seed)
+        self._clicks_draw = np.random.default_rng(seed)
         self.clicks = 0
+        """Clicks learned from."""
         self.fusion = chosen
+        """The weights now."""
 
-    def update(self, ranking: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
-        """Take some of these clicks in, each with its user's history before it; the graph knows none of them."""
-        known = np.flatnonzero(ranking.vocabulary.lookup(targets) > 0)
-        most = max(1, min(AT_MOST, MAX_SCORES_PER_BATCH // (len(ranking.vocabulary) + 1)))
-        chosen = np.zeros(len(targets), bool)
-        chosen[self._choose.permutation(known)[:most]] = True
-        if chosen.any():
-            self._take(asked(ranking, of_users(before, chosen), targets[chosen], graph, self._settings, self._draw))
+    def update(self, ranker: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
+        """Learn from a sample of these clicks on items that the version knows.
+
+        `before` are the users' histories until then. The graph must not have applied the clicks yet.
+        """
+        known = np.flatnonzero(ranker.vocabulary.lookup(targets) > 0)
+        most = max(1, min(MAX_CLICKS_PER_UPDATE, MAX_SCORES_PER_UPDATE // (len(ranker.vocabulary) + 1)))
+        sampled = np.zeros(len(targets), bool)
+        sampled[self._clicks_draw.permutation(known)[:most]] = True
+        if sampled.any():
+            histories = of_users(before, sampled)
+            self.update_with(
+                build_choices(ranker, histories, targets[sampled], graph, self._settings, self._alternatives_draw)
+            )
+
+    def update_with(self, choices: Sequence[Choice]) -> None:
+        """Learn from these choices, [C, 4] signals each. Fits the weights again when enough of the window is new."""
+        self._window.extend(choices)
+        self.clicks += len(choices)
+        self._since_fit += len(choices)
+        enough = len(self._window) >= self._clicks_for_fit
+        if enough and self._since_fit * FITS_PER_WINDOW >= self._settings.online_clicks:
+            self._since_fit = 0
+            self._fit(ChoiceSets.pad(self._window))
 
     @property
     def learned(self) -> Learned:
-        """Where the weights stand, to be kept."""
+        """The weights now, as they are kept for a restart."""
         return Learned(self._chosen, self.fusion, self.clicks)
 
     def resume(self, learned: Learned) -> None:
-        """Go on from there; what was learned of other weights is not heeded.
+        """Go on from weights that were kept; those of another version's weights are ignored.
 
-        They stay until as many clicks are there again as they were chosen on.
+        They stay until there are as many clicks again as they were chosen on.
         """
         if learned.chosen == self._chosen:
-            self._go_on(learned.clicks, torch.tensor(_as_words(learned.fusion)))
+            self._continue(learned.clicks, learned.fusion.as_tensor())
 
     def carry_over(self, learned: Learned) -> None:
-        """Begin as far from these weights as those of another version had come from its own."""
+        """Start as far from this version's own weights as another version's had moved from its own."""
         if learned.clicks:
-            moved = torch.tensor(_as_words(learned.fusion)) - torch.tensor(_as_words(learned.chosen))
-            self._go_on(learned.clicks, self._begin + moved)
+            moved = learned.fusion.as_tensor() - learned.chosen.as_tensor()
+            self._continue(learned.clicks, self._prior + moved)
 
-    def keep_clicks_of(self, before: "OnlineFusion") -> None:
-        """Choose on the newest clicks of the version before too, until there are enough of this one's."""
-        self._newest.extend(before._newest)
+    def keep_clicks_of(self, other: "OnlineFusion") -> None:
+        """Fit on the newest clicks of the version before too, until this one has enough of its own."""
+        self._window.extend(other._window)
 
-    def _go_on(self, clicks: int, theta: Tensor) -> None:
-        self.clicks, self._enough = clicks, max(FEW, min(clicks, self._settings.online_clicks))
-        self._set(theta)
+    def _continue(self, clicks: int, weights: Tensor) -> None:
+        self.clicks = clicks
+        self._clicks_for_fit = max(MIN_FUSION_EVENTS, min(clicks, self._settings.online_clicks))
+        self._set(weights)
 
-    def _set(self, theta: Tensor) -> None:
-        theta = torch.where(torch.tensor(_may_be_negative()), theta, theta.clamp(min=0.0))
-        said = torch.where(self._free, theta, self._begin).tolist()
-        self.fusion = Fusion(said[MODEL], said[EVIDENCE], said[REPEAT], said[POPULARITY], self._chosen.before)
+    def _set(self, weights: Tensor) -> None:
+        weights = weights.clone()
+        weights[list(NOT_NEGATIVE)] = weights[list(NOT_NEGATIVE)].clamp(min=0.0)
+        self.fusion = Fusion.from_tensor(torch.where(self._free, weights, self._prior), self._chosen.before)
 
-    def _take(self, clicks: list[tuple[Tensor, Tensor]]) -> None:
-        self._newest.extend(clicks)
-        self.clicks += len(clicks)
-        self._since += len(clicks)
-        if len(self._newest) >= self._enough and self._since * OFTEN >= self._settings.online_clicks:
-            self._since = 0
-            self._choose_anew(padded(list(self._newest)))
-
-    def _choose_anew(self, choices: ChoiceSets) -> None:
-        stays = torch.where(self._free, 0.0, self._begin)
-        with_it = ChoiceSets(choices.signals, choices.correction + choices.signals @ stays)
-        found = fit(with_it, self._free, self._begin, (MODEL, POPULARITY, EVIDENCE))[0] + stays
-        if self._free[REPEAT]:
-            found = best_weight(choices, found, REPEAT, self._chosen.repeat)
-        self._set(found)
+    def _fit(self, choices: ChoiceSets) -> None:
+        fixed = torch.where(self._free, 0.0, self._prior)
+        # Signals of fixed weight become part of the correction.
+        with_fixed = ChoiceSets(choices.signals, choices.correction + choices.signals @ fixed)
+        weights = fit(with_fixed, self._free, self._prior, NOT_NEGATIVE)[0] + fixed
+        if self._free[Signal.REPEAT]:
+            weights = best_weight(choices, weights, Signal.REPEAT, self._chosen.repeat)
+        self._set(weights)
 
 
-def asked(
-    ranking: Ranker,
-    before: Sequences,
-    targets: Ids,
-    graph: LiveGraph,
-    settings: RankingSettings,
-    draw: torch.Generator,
-) -> list[tuple[Tensor, Tensor]]:
-    """What each word says of each target and of the items that could have come instead; what each of them counts."""
-    said = ranking.signals(before, graph)
-    found = torch.from_numpy(ranking.vocabulary.lookup(targets))
-    possible = eligible_items(before, ranking.vocabulary, settings)
-    clicks = []
-    for row in range(len(targets)):
-        items, correction = sample_alternatives(found[row], possible[row], list(said[:, row]), draw)
-        clicks.append((said[:, row, items].T, correction))
-    return clicks
-
-
-def padded(clicks: list[tuple[Tensor, Tensor]]) -> ChoiceSets:
-    """All of them side by side."""
-    most = max(len(correction) for _, correction in clicks)
-    words = torch.zeros(len(clicks), most, clicks[0][0].shape[1])
-    corrections = torch.full((len(clicks), most), -torch.inf)
-    for row, (word, correction) in enumerate(clicks):
-        words[row, : len(word)], corrections[row, : len(word)] = word, correction
-    return ChoiceSets(words, corrections)
-
-
-def _as_words(fusion: Fusion) -> list[float]:
-    weights = [0.0] * 4
-    weights[MODEL], weights[REPEAT] = fusion.model, fusion.repeat
-    weights[POPULARITY], weights[EVIDENCE] = fusion.popularity, fusion.evidence
-    return weights
-
-
-def _free(chosen: Fusion, settings: RankingSettings) -> list[bool]:
-    """What an operator has set stays, and so does what the version gives no weight."""
-    free = [weight != 0.0 for weight in _as_words(chosen)]
-    set_by_hand = {
-        REPEAT: settings.repeat_weight,
-        POPULARITY: settings.popularity_weight,
-        EVIDENCE: settings.evidence_weight,
+def free_signals(chosen: Fusion, settings: RankingSettings) -> Tensor:
+    """Which weights may move, [4] bool: not those that an operator has set, nor those that are 0 in the version."""
+    set_by_operator = {
+        Signal.REPEAT: settings.repeat_weight,
+        Signal.POPULARITY: settings.popularity_weight,
+        Signal.EVIDENCE: settings.evidence_weight,
     }
-    return [may and set_by_hand.get(word) is None for word, may in enumerate(free)]
-
-
-def _may_be_negative() -> list[bool]:
-    return [word == REPEAT for word in range(4)]
+    return torch.tensor([chosen.weight_of(s) != 0.0 and set_by_operator.get(s) is None for s in Signal])

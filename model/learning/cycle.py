@@ -16,7 +16,8 @@ import torch
 from model.encoders.create import Create
 from model.encoders.histories import Histories, to_histories
 from model.encoders.vocabulary import Vocabulary
-from model.fusion_weights.holdout import Answers, Holdout, cross_fit_fusion, mask_of, split_holdout
+from model.fusion_weights.fit_weights import cross_fit_fusion
+from model.fusion_weights.holdout import Holdout, HoldoutAnswers, mask_of, split_holdout
 from model.learning.gate import Compared, Measured, Verdict, judge
 from model.learning.training import train
 from model.losses.distillation import Distillation, adaptive
@@ -173,7 +174,7 @@ def weigh(
     """
     crossed = cross_fit_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
     candidates = [tests.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
-    answers = Answers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
+    answers = HoldoutAnswers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
     metrics = answers.scores()
     alone = tests.scores(net, vocabulary, MODEL_ONLY, ranking)
     metrics |= {f"model_{name}": value for name, value in alone.items()}

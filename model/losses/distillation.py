@@ -58,7 +58,7 @@ class Distillation:
         if not count or not self.weight:
             return 0.0
         at = draw.integers(0, len(self.exemplars), count)
-        packed = pack(model.sequence.asked(self.exemplars.take(at), model.settings.sequence_events))
+        packed = pack(model.sequence.serving_inputs(self.exemplars.take(at), model.settings.sequence_events))
         encoded = model.sequence(model.rows(packed.items), packed)[packed.last]
         first = torch.einsum("bd,bkd->bk", encoded, model.rows(self._first[at]))
         others = encoded @ model.rows(negatives).T

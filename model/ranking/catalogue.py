@@ -1,4 +1,8 @@
-"""The items that can be ranked now: a version's, and fresh ones that no version knows yet."""
+"""The items that can be ranked: those of a version, and fresh ones that no version knows yet.
+
+A fresh item gets a column when it first appears in a user's history or beside an item of it in the live graph. Its
+provisional row is the mean of its known neighbours' rows; the next version learns it like any other item.
+"""
 
 from collections.abc import Callable
 
@@ -10,6 +14,9 @@ from state.events import Ids
 from state.graph import Rows
 
 RowsOf = Callable[[Ids], Rows]
+"""Rows of the live graph."""
+ColumnsOf = Callable[[Ids], Indices]
+"""Columns of items; 0 for an item without one."""
 
 
 def neighbourhood(
@@ -17,7 +24,7 @@ def neighbourhood(
 ) -> tuple[torch.Tensor, np.ndarray]:
     """A row for each unknown item: the mean of its known neighbours' rows, weighted by co-occurrence.
 
-    Returns rows [m, d] and which of them have a known neighbour at all; the others are 0.
+    Returns rows [m, d] and which of them have a known neighbour, [m] bool. The other rows are 0.
     """
     index = vocabulary.lookup(rows.nodes)
     weight = np.where(index > 0, rows.after + rows.before, 0.0).astype(np.float32)
@@ -28,7 +35,10 @@ def neighbourhood(
 
 
 class Catalogue:
-    """Columns of the score matrix: column 0 is padding, then the vocabulary, then fresh items as they are met."""
+    """Columns of the score matrix: 0 is padding, then the version's items by index, then fresh items as they appear.
+
+    At most `fresh_items` fresh items get a column. `as_scored` brings rows to the form in which they are scored.
+    """
 
     def __init__(
         self,
@@ -38,18 +48,21 @@ class Catalogue:
         as_scored: Callable[[torch.Tensor], torch.Tensor] = lambda rows: rows,
     ) -> None:
         self.vocabulary = vocabulary
+        """The version's items, and the fresh ones behind them."""
         self.table = self._rows = table
+        """[columns, d]."""
+        self._version = vocabulary
         self._known = len(vocabulary)
-        self._base = vocabulary
-        self._mean = table[1:].mean(0) if self._known else torch.zeros(table.shape[1])
+        self._mean = table[1:].mean(0) if self._known and fresh_items else torch.zeros(table.shape[1])
         self._room = fresh_items
         self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
+        """[columns] item of each."""
         self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
-        """Columns of nothing: padding, and indices that are free."""
+        """Columns without an item: padding, and free indices."""
 
     def columns(self, items: Ids, rows_of: RowsOf) -> Indices:
-        """Columns of the items, any shape; an item met for the first time gets one, if there is room, else 0."""
+        """Columns of the items, any shape. An item met for the first time gets one; 0 if there is no room left."""
         columns = self.vocabulary.lookup(items)
         if self._room <= 0:
             return columns
@@ -68,17 +81,17 @@ class Catalogue:
         self.hashes = np.concatenate([self.hashes, missing])
         return self.vocabulary.lookup(items)
 
-    def touched(self, items: Ids, rows_of: RowsOf) -> Indices:
-        """Columns of items just clicked; fresh ones among them get rows of the neighbours they have by now."""
-        met = len(self.table)
+    def update(self, items: Ids, rows_of: RowsOf) -> Indices:
+        """Columns of items just clicked. Fresh ones among them get new rows, from the neighbours they have by now."""
+        first_new = len(self.table)
         columns = self.columns(items, rows_of)
-        again = np.unique(columns[(columns > self._known) & (columns < met)])
+        again = np.unique(columns[(columns > self._known) & (columns < first_new)])
         if len(again):
             self._rows[torch.from_numpy(again)] = self._provisional(self.hashes[again], rows_of)
         return columns
 
     def _provisional(self, items: Ids, rows_of: RowsOf) -> torch.Tensor:
-        """Rows of fresh items; that of one without a known neighbour is the mean of all: neither liked nor disliked."""
-        made, placed = neighbourhood(items, rows_of(items), self._base, self.table[: self._known + 1])
-        made[torch.from_numpy(~placed)] = self._mean
+        """Rows of fresh items. One without a known neighbour gets the mean of all rows: a neutral one."""
+        made, has_neighbour = neighbourhood(items, rows_of(items), self._version, self.table[: self._known + 1])
+        made[torch.from_numpy(~has_neighbour)] = self._mean
         return self._as_scored(made)

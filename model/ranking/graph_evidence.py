@@ -1,39 +1,58 @@
-"""What the live graph says of every item, given a user's newest items; the same code online and offline.
+"""What the live graph adds to the score of every item, given a user's newest items; the same code online and offline.
 
-Item-item evidence of item j for a user whose item of age a (0 = newest) is i_a:
+Evidence for item j, of a user whose item of age a (0 = newest) is i_a:
 
-    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j))        c(i, j) = g_ij / sqrt(n_j · Σ_j g_ij)
-                                                           g_ij = after_ij + β · before_ij,  n_j = clicks of j
+    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j) / √n_j)        c(i, j) = g_ij / √(Σ_j g_ij)
+                                                                  g_ij = after_ij + β · before_ij,  n_j = clicks of j
 
-Whether direction matters differs between streams: β is chosen with the weights (`model.fusion_weights.holdout`). 1 /
-√n_j is the
-ranking's to add (`model.ranking.popularity`): it knows n_j of every column. Repeat evidence is the user's own:
-r_j = log(1 + Σ repeat_decay^a) over the ages a at which the user had j.
+Streams differ in whether direction matters: β is chosen with the weights (`model.fusion_weights.fit_weights`).
+1 / √n_j comes from `model.ranking.popularity`, which knows n_j of every column.
+
+Repeats of the user's own item j, over the ages a at which the user had it:
+
+    r_j = log(1 + Σ_a repeat_decay^a)
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from model.encoders.vocabulary import Indices
+from model.ranking.catalogue import ColumnsOf, RowsOf
 from state.events import Floats, Ids
-from state.graph import Rows
 from state.sequences import Sequences
 
-SHARPNESS = 50.0
+EVIDENCE_SHARPNESS = 50.0
+REPEAT_SHARPNESS = 1.0
+MIN_WEIGHT = 1e-6
+"""Entries of less weight are left out."""
 
 
-class Spoken(NamedTuple):
-    """The slots that speak for a batch of users: one entry a (user, item of the user, neighbour of that item)."""
+class Entries(NamedTuple):
+    """Evidence before the sum: one entry for a user, an item of the user's and a neighbour of that item."""
 
-    user: npt.NDArray[np.int64]
+    user: Indices
     """[M] row of the user."""
     source: Ids
-    """[M] the user's item that speaks."""
-    item: Ids
-    """[M] the item it speaks for."""
+    """[M] the user's item."""
+    column: Indices
+    """[M] column of the neighbour, 0 where it has none."""
     weight: Floats
-    """[M] age_decay^a · c(i_a, j), without n_j at first."""
+    """[M] age_decay^a · c(i_a, j), to be divided by √n_j."""
+
+
+class Repeats(NamedTuple):
+    """Repeats before the sum: one entry for a step of a user's sequence."""
+
+    user: Indices
+    """[M] row of the user."""
+    column: Indices
+    """[M] column of the item, 0 where it has none."""
+    weight: Floats
+    """[M] repeat_decay^a."""
+
+
+NO_ENTRIES = Entries(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 def newest_items(sequences: Sequences, count: int) -> Ids:
@@ -46,21 +65,26 @@ def newest_items(sequences: Sequences, count: int) -> Ids:
     return items
 
 
-def speak(history: Ids, known: Ids, rows: Rows, age_decay: float, before: float) -> Spoken:
-    """Item-item evidence of users' newest items [B, H], newest first; `rows` are the rows of `known`, sorted."""
+def evidence_of(history: Ids, rows_of: RowsOf, columns_of: ColumnsOf, age_decay: float, before: float) -> Entries:
+    """The entries of users' newest items [B, H], newest first. Reads the graph once, a row for each item."""
+    sources = np.unique(history)
+    sources = sources[sources != 0]
+    if not len(sources):
+        return NO_ENTRIES
+    rows = rows_of(sources)
     counts = rows.after + np.float32(before) * rows.before if before else rows.after
     scaled = counts / np.sqrt(np.maximum(counts.sum(1), 1e-9))[:, None]
     user, age = np.nonzero(history)
-    row = np.searchsorted(known, history[user, age])
+    row = np.searchsorted(sources, history[user, age])
     weight = scaled[row] * (age_decay**age).astype(np.float32)[:, None]
-    nodes = rows.nodes[row]
-    entry, slot = np.nonzero(weight > 1e-6)
-    return Spoken(user[entry], history[user, age][entry], nodes[entry, slot], weight[entry, slot])
+    entry, slot = np.nonzero(weight > MIN_WEIGHT)
+    neighbours = rows.nodes[row][entry, slot]
+    return Entries(user[entry], history[user, age][entry], columns_of(neighbours), weight[entry, slot])
 
 
-def repeats(sequences: Sequences, decay: float) -> tuple[npt.NDArray[np.int64], Ids, Floats]:
-    """Repeat evidence before the logarithm, one entry a step: user row, item, weight."""
+def repeats_of(sequences: Sequences, columns_of: ColumnsOf, decay: float) -> Repeats:
+    """The entries of all steps of the users' sequences."""
     lengths = np.diff(sequences.indptr)
     user = np.repeat(np.arange(len(lengths)), lengths)
     age = np.repeat(sequences.indptr[1:], lengths) - 1 - np.arange(len(sequences.steps))
-    return user, sequences.steps["item"], (decay**age).astype(np.float32)
+    return Repeats(user, columns_of(sequences.steps["item"]), (decay**age).astype(np.float32))

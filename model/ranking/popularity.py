@@ -1,9 +1,10 @@
-"""How often each item was clicked, in all and lately: numbers of the live graph's rows, kept by column for ranking.
+"""How often each item was clicked, in all and recently: numbers of the live graph's rows, kept by column for ranking.
 
-    n_j   clicks in all                    evidence for j counts 1 / √n_j: what goes with everything says little
+    n_j   clicks in all                    the evidence for j is divided by √n_j: neighbours of everything say little
     p_j   log(1 + 10 · a_j)                a_j = clicks, halved every half-life of event time
 
-Rows hold the same numbers; reading a row for every item that could be recommended would cost more than ranking does.
+The graph's rows hold the same numbers. To read a row for every item that can be recommended would cost more than all
+the rest of a ranking.
 """
 
 import threading
@@ -14,10 +15,10 @@ import torch
 from model.ranking.catalogue import RowsOf
 from state.events import Floats, Ids, Ints
 
-SHARPNESS = 10.0
-AGED = 0.01
-"""Half-lives by which event time moves on before what was not clicked is faded too."""
-ROWS_AT_ONCE = 4096
+POPULARITY_SHARPNESS = 10.0
+FADE_ALL_AFTER = 0.01
+"""Half-lives by which event time moves on before the signal of items that were not clicked is brought up to date."""
+ROWS_PER_READ = 4096
 
 
 class Popularity:
@@ -26,35 +27,35 @@ class Popularity:
     def __init__(self, half_life_s: float) -> None:
         self._half_life_ms = half_life_s * 1000.0
         self._clicks = np.zeros(1, np.float32)
-        self._lately = np.zeros(1, np.float32)
+        self._recent = np.zeros(1, np.float32)
         self._ts = np.zeros(1, np.int64)
         self._now = 0
-        # The event loop counts clicks while a thread ranks and adds columns: neither may put back what it read before.
+        # The event loop counts clicks while a thread ranks and adds columns: neither may overwrite the other's change.
         self._changing = threading.Lock()
-        self.word = torch.zeros(1)
+        self.signal = torch.zeros(1)
         """p_j, [columns]."""
         self.damping = np.zeros(1, np.float32)
         """1 / √n_j, [columns]; 0 for padding."""
 
     def __len__(self) -> int:
-        """Columns that are counted: what is assigned last says it, for whoever counts meanwhile."""
+        """Columns that are counted. `damping` is assigned last: a thread that reads meanwhile finds all the others."""
         return len(self.damping)
 
     def extend(self, items: Ids, rows_of: RowsOf) -> None:
-        """Columns for further items, counted as their rows say."""
-        read = [rows_of(items[start : start + ROWS_AT_ONCE]) for start in range(0, len(items), ROWS_AT_ONCE)]
+        """Add columns for these items, with the counts of their rows."""
+        read = [rows_of(items[start : start + ROWS_PER_READ]) for start in range(0, len(items), ROWS_PER_READ)]
         with self._changing:  # not while rows are read: that may take seconds
             self._clicks = np.concatenate([self._clicks, *(rows.degree.astype(np.float32) for rows in read)])
-            self._lately = np.concatenate([self._lately, *(rows.popularity.astype(np.float32) for rows in read)])
+            self._recent = np.concatenate([self._recent, *(rows.popularity.astype(np.float32) for rows in read)])
             self._ts = np.concatenate([self._ts, *(rows.ts for rows in read)])
             self._now = max(self._now, int(self._ts.max()))
-            self._say_all()
+            self._refresh_all()
 
-    def add(self, columns: Ints, ts: Ints, weight: Floats) -> None:
-        """Count clicks at these event times, ms, each for its weight; what falls on column 0 is nobody's.
+    def update(self, columns: Ints, ts: Ints, weight: Floats) -> None:
+        """Count clicks at these event times, ms, each with its weight. Column 0 counts nothing.
 
-        May be called while another thread ranks: a column that is only just being added is not counted here, because
-        the row that it is read from has the click.
+        May be called while another thread ranks. A column that is being added just now is left out: the row that it is
+        read from has the click.
         """
         if not len(columns):
             return
@@ -63,39 +64,39 @@ class Popularity:
             touched, place = np.unique(columns, return_inverse=True)
             newest = self._ts[touched]
             np.maximum.at(newest, place, ts)
-            lately = self._lately[touched] * np.exp2((self._ts[touched] - newest) / self._half_life_ms)
-            lately += np.bincount(place, weight * np.exp2((ts - newest[place]) / self._half_life_ms))
-            self._lately[touched], self._ts[touched] = lately, newest
+            recent = self._recent[touched] * np.exp2((self._ts[touched] - newest) / self._half_life_ms)
+            recent += np.bincount(place, weight * np.exp2((ts - newest[place]) / self._half_life_ms))
+            self._recent[touched], self._ts[touched] = recent, newest
             self._clicks[touched] += np.bincount(place)
-            self._lately[0] = self._clicks[0] = 0.0
-            if newest.max() - self._now > AGED * self._half_life_ms:
+            self._recent[0] = self._clicks[0] = 0.0
+            if newest.max() - self._now > FADE_ALL_AFTER * self._half_life_ms:
                 self._now = int(newest.max())
-                self._say_all()
+                self._refresh_all()
             else:
-                self._say(touched, self.word, self.damping)
+                self._refresh(touched, self.signal, self.damping)
 
     def remove(self, columns: Ints, ts: Ints, weight: Floats) -> None:
-        """Count clicks no longer that were counted before: undone, expired or erased."""
+        """Take back clicks that were counted before: undone, expired or erased."""
         with self._changing:
             columns = np.where(columns < len(self), columns, 0)
             touched, place = np.unique(columns, return_inverse=True)
-            lately = weight * np.exp2(np.minimum(ts - self._ts[columns], 0) / self._half_life_ms)
+            recent = weight * np.exp2(np.minimum(ts - self._ts[columns], 0) / self._half_life_ms)
             self._clicks[touched] = np.maximum(self._clicks[touched] - np.bincount(place), 0.0)
-            left = np.maximum(self._lately[touched] - np.bincount(place, lately), 0.0)
-            self._lately[touched] = np.where(self._clicks[touched] > 0, left, 0.0)
-            self._say(touched, self.word, self.damping)
+            left = np.maximum(self._recent[touched] - np.bincount(place, recent), 0.0)
+            self._recent[touched] = np.where(self._clicks[touched] > 0, left, 0.0)
+            self._refresh(touched, self.signal, self.damping)
 
     def unclicked(self) -> torch.Tensor:
-        """Columns without a click, padding among them."""
+        """Columns without a click left, padding among them."""
         return torch.from_numpy(np.flatnonzero(self._clicks[: len(self)] <= 0))
 
-    def _say_all(self) -> None:
+    def _refresh_all(self) -> None:
         columns = len(self._ts)
-        word, damping = torch.zeros(columns), np.zeros(columns, np.float32)
-        self._say(np.arange(1, columns), word, damping)
-        self.word, self.damping = word, damping
+        signal, damping = torch.zeros(columns), np.zeros(columns, np.float32)
+        self._refresh(np.arange(1, columns), signal, damping)
+        self.signal, self.damping = signal, damping
 
-    def _say(self, columns: Ints, word: torch.Tensor, damping: Floats) -> None:
-        lately = self._lately[columns] * np.exp2((self._ts[columns] - self._now) / self._half_life_ms)
-        word[torch.from_numpy(columns)] = torch.from_numpy(np.log1p(SHARPNESS * lately).astype(np.float32))
+    def _refresh(self, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:
+        recent = self._recent[columns] * np.exp2((self._ts[columns] - self._now) / self._half_life_ms)
+        signal[torch.from_numpy(columns)] = torch.from_numpy(np.log1p(POPULARITY_SHARPNESS * recent).astype(np.float32))
         damping[columns] = np.where(columns > 0, 1.0 / np.sqrt(np.maximum(self._clicks[columns], 1.0)), 0.0)

@@ -1,26 +1,36 @@
-"""The top k for a batch of users: s = w_m · E h_u + w_t · t + w_r · r + w_p · p.
+"""The k best items for a batch of users, with one version's model and the live graph.
 
-The model's word, and the live graph's: item-item evidence t and the user's own repeats r
-(`model.ranking.graph_evidence`), and what
-is clicked now, p (`model.ranking.popularity`).
+    history → signals → fuse → filters → top k → reasons
 
-`because`: for each recommended item the one or two of the user's newest items that speak most for it in the graph's
-evidence; where the graph is silent, those whose embeddings point most in the item's direction.
+`Ranker.rank` has a line for each stage; the files beside this one have the stages. The worker, the holdout and the
+evaluations all rank with it.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.encoders.create import Create
-from model.encoders.histories import Histories, to_histories
-from model.encoders.vocabulary import Vocabulary
-from model.ranking.catalogue import Catalogue, RowsOf
-from model.ranking.fusion import Fusion, is_model_only
-from model.ranking.graph_evidence import SHARPNESS, Spoken, newest_items, repeats, speak
+from model.encoders.histories import to_histories
+from model.encoders.vocabulary import Indices, Vocabulary
+from model.ranking import filters
+from model.ranking.catalogue import Catalogue
+from model.ranking.fusion import Fusion, Signal, is_model_only
+from model.ranking.graph_evidence import (
+    EVIDENCE_SHARPNESS,
+    NO_ENTRIES,
+    REPEAT_SHARPNESS,
+    evidence_of,
+    newest_items,
+    repeats_of,
+)
 from model.ranking.popularity import Popularity
+from model.ranking.reasons import reasons
+from model.ranking.signals import NO_CELLS, CellSums, Signals
 from model.settings import RankingSettings
 from state.events import Floats, Ids, Records
 from state.graph import Rows
@@ -29,7 +39,7 @@ from state.sequences import Sequences
 
 
 class LiveGraph(Protocol):
-    """What the ranking asks of the state, online and offline."""
+    """What ranking reads of the state, online and offline."""
 
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph."""
@@ -44,11 +54,11 @@ class LiveGraph(Protocol):
 
     @property
     def forgets(self) -> bool:
-        """Whether an item without a click has expired, and is not to be recommended."""
+        """Whether events expire: an item without a click left is not recommended then."""
 
 
 class Ranked(NamedTuple):
-    """The answer for B users."""
+    """Recommendations for B users."""
 
     items: Ids
     """[B, k] best first, 0 = none."""
@@ -58,21 +68,6 @@ class Ranked(NamedTuple):
     """[B, k, 2] items of the user's own, 0 = none."""
 
 
-class Scored(NamedTuple):
-    """Scores of a batch, and what went into them."""
-
-    scores: torch.Tensor
-    """[B, columns of the catalogue]."""
-    history: Ids
-    """[B, H] newest items, newest first."""
-    spoken: Spoken | None
-    columns: np.ndarray
-    """Columns of what was spoken for."""
-    user: np.ndarray
-    own: np.ndarray
-    """Rows and columns of the users' own items."""
-
-
 class Ranker:
     """Ranks with one version's model and the live graph."""
 
@@ -80,228 +75,147 @@ class Ranker:
         self._model = model.eval()
         self._settings = settings
         self.fusion = fusion
-        """The weights now; they may be replaced between two rankings."""
+        """The weights now. They may be replaced between two rankings."""
         self.vocabulary = vocabulary
-        # An item the version does not know has its row from the graph: none where the graph is to say nothing.
+        table = model.items.weight.detach()
+        # An item that the version does not know gets its row from the graph: none where the graph has no weight.
         fresh_items = 0 if is_model_only(settings) else settings.fresh_items
-        self._catalogue = Catalogue(vocabulary, model.items.weight.detach(), fresh_items, model.as_scored)
+        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored)
+        self._version_items = Catalogue(vocabulary, table, 0)
         self._popularity: Popularity | None = None
         self._kinds: Kinds | None = None
-        self._scratch = torch.zeros(0)
+        self._sums = CellSums()
+
+    @torch.no_grad()
+    def rank(self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = ()) -> Ranked:
+        """The k best items for each user. A user without a history gets none (all 0).
+
+        `sequences` hold the steps that count for each user, `hidden` the items that each does not want to see.
+        """
+        fusion, catalogue, settings = self.fusion, self._catalogue, self._settings
+        history = newest_items(sequences, settings.history_items)
+        signals = self._signals(sequences, history, graph, fusion, catalogue, self._sums)
+        scores = signals.fuse(fusion)
+        filters.drop_columns(scores, catalogue.empty)
+        filters.drop_hidden(scores, hidden, lambda items: catalogue.columns(items, graph.rows))
+        if graph.forgets:
+            filters.drop_columns(scores, self._counted(graph, catalogue).unclicked())
+        if settings.filter_seen:
+            filters.drop_seen(scores, signals.own.user, signals.own.column)
+        best, columns = top_k(scores, k, history[:, 0] != 0)
+        because = np.zeros((*columns.shape, 2), np.uint64)
+        if settings.because:
+            because = reasons(history, signals.entries, columns, signals.table, self.vocabulary)
+        return Ranked(catalogue.hashes[columns], best, because)
+
+    @torch.no_grad()
+    def scores(self, sequences: Sequences, graph: LiveGraph) -> Tensor:
+        """Scores of every item of the version, [B, n + 1], without filters; -inf for padding and free indices."""
+        fusion, catalogue = self.fusion, self._catalogue
+        history = newest_items(sequences, self._settings.history_items)
+        scores = self._signals(sequences, history, graph, fusion, catalogue, self._sums).fuse(fusion)
+        filters.drop_columns(scores, catalogue.empty)
+        return scores[:, : len(self.vocabulary) + 1]
+
+    @torch.no_grad()
+    def signals(self, sequences: Sequences, graph: LiveGraph, before_shares: Sequence[float] = ()) -> Tensor:
+        """The signals of every item of the version, unweighted, [4, B, n + 1] in the order of `Signal`.
+
+        With `before_shares` the evidence stands there once for each of them, [3 + len(before_shares), B, n + 1], and
+        not for the share of `fusion`. May be called while another thread ranks: no fresh item gets a column.
+        """
+        history = newest_items(sequences, self._settings.history_items)
+        first, *others = before_shares or (self.fusion.before,)
+        found = torch.zeros(len(Signal) + len(others), len(history), len(self.vocabulary) + 1)
+        every, evidence_alone, sums = Fusion(1.0, 1.0, 1.0, 1.0, first), Fusion(0.0, 1.0, 0.0, 0.0), CellSums()
+        self._signals(sequences, history, graph, every, self._version_items, sums).write(found[: len(Signal)])
+        for before, dense in zip(others, found[len(Signal) :], strict=True):
+            form = msgspec.structs.replace(evidence_alone, before=before)
+            self._signals(sequences, history, graph, form, self._version_items, sums).evidence.write(dense)
+        return found
+
+    def _signals(
+        self, sequences: Sequences, history: Ids, graph: LiveGraph, fusion: Fusion, catalogue: Catalogue, sums: CellSums
+    ) -> Signals:
+        """The signals that have a weight in `fusion`, for every column of the catalogue: fresh items get one here.
+
+        The entries of the evidence are there too if only the reasons need them.
+        """
+        settings, rows_of = self._settings, graph.rows
+        entries = NO_ENTRIES
+        if fusion.evidence or settings.because:
+            # A neighbour that no version knows gets a column if it can be recommended for the evidence.
+            items = catalogue if fusion.evidence else self._version_items
+            entries = evidence_of(
+                history, rows_of, lambda found: items.columns(found, rows_of), settings.age_decay, fusion.before
+            )
+        own = repeats_of(sequences, lambda found: catalogue.update(found, rows_of), settings.repeat_decay)
+        popularity = self._counted(graph, catalogue) if fusion.popularity or len(entries.user) else None
+        shape = torch.Size((len(history), len(catalogue.table)))
+        evidence = repeat = NO_CELLS
+        if popularity is not None and len(entries.user):
+            entries = entries._replace(weight=entries.weight * popularity.damping[entries.column])
+            if fusion.evidence:
+                evidence = sums.add_log1p(entries.user, entries.column, entries.weight, EVIDENCE_SHARPNESS, shape)
+        if fusion.repeat and len(own.user):
+            repeat = sums.add_log1p(own.user, own.column, own.weight, REPEAT_SHARPNESS, shape)
+        return Signals(
+            shape=shape,
+            encoded=self._model.encode(to_histories(sequences, self.vocabulary)) if fusion.model else None,
+            table=catalogue.table,
+            popularity=popularity.signal[: shape[1]] if popularity is not None and fusion.popularity else None,
+            repeat=repeat,
+            evidence=evidence,
+            own=own,
+            entries=entries,
+        )
 
     def update(self, events: Records) -> None:
-        """Take in events that the graph has just taken in."""
-        if self._popularity is not None and self._kinds is not None:  # else counted with the rest, at first ranking
+        """Count events that the graph has just applied."""
+        if self._popularity is not None and self._kinds is not None:  # else the first ranking counts them with the rest
             events = events[self._kinds.counts[events["kind"]]]
             columns = self._catalogue.vocabulary.lookup(events["item"])
-            self._popularity.add(columns, events["ts"], self._kinds.weight[events["kind"]])
+            self._popularity.update(columns, events["ts"], self._kinds.weight[events["kind"]])
 
     def remove(self, steps: Records) -> None:
-        """Count no longer what the graph has lost: steps that counted before."""
+        """Take back what the graph has lost: steps that were counted before."""
         if self._popularity is not None and self._kinds is not None and len(steps):
             columns = self._catalogue.vocabulary.lookup(steps["item"])
             self._popularity.remove(columns, steps["ts"], self._kinds.weight[steps["kind"]])
 
     def count_clicks(self, graph: LiveGraph) -> None:
-        """Read from the graph how often each item was clicked; the first ranking would."""
-        self._counted(graph)
+        """Read from the graph how often each item was clicked, so that the first ranking need not."""
+        self._counted(graph, self._catalogue)
 
     @property
     def clicks_counted(self) -> bool:
-        """Whether clicks have been counted, so that `words` need not."""
+        """Whether the clicks of every item of the version are counted."""
         return self._popularity is not None and len(self._popularity) > len(self.vocabulary)
 
     def reset_clicks(self) -> None:
-        """Count clicks anew at the next ranking: the graph is another, or speaks for other partitions."""
+        """Count clicks from scratch at the next ranking: the graph is another, or is of other partitions."""
         self._popularity = None
 
-    @torch.no_grad()
-    def rank(self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = ()) -> Ranked:
-        """The k best items for each user; a user nothing speaks for gets none (all 0).
-
-        `sequences` hold what counts for the user, `hidden` what each does not want to see.
-        """
-        scored = self._scored(sequences, graph)
-        for row, items in enumerate(hidden):
-            if len(items):
-                columns = self._catalogue.columns(items, graph.rows)
-                scored.scores[row, torch.from_numpy(columns[columns < scored.scores.shape[1]])] = -torch.inf
-        if graph.forgets:
-            unclicked = self._counted(graph).unclicked()
-            scored.scores[:, unclicked[unclicked < scored.scores.shape[1]]] = -torch.inf
-        if self._settings.filter_seen:
-            scored.scores[torch.from_numpy(scored.user), torch.from_numpy(scored.own)] = -torch.inf
-        best, found = torch.topk(scored.scores, min(k, scored.scores.shape[1]), dim=1)
-        return self._ranked(scored.history, scored.spoken, scored.columns, best, found, k)
-
-    @torch.no_grad()
-    def scores(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
-        """Scores of every item, [B, n + 1], by index of the vocabulary; -inf for padding. Seen items are scored too."""
-        return self._scored(sequences, graph).scores[:, : len(self.vocabulary) + 1]
-
-    @torch.no_grad()
-    def signals(self, sequences: Sequences, graph: LiveGraph) -> torch.Tensor:
-        """What each word says of every item of the vocabulary, unweighted: model, repeat, popularity, evidence.
-
-        [4, B, n + 1]. May be called while another thread ranks: no fresh item gets a column, nothing is kept.
-        """
-        columns = len(self.vocabulary) + 1
+    def _counted(self, graph: LiveGraph, catalogue: Catalogue) -> Popularity:
+        """Clicks of every column of the catalogue; those of new columns are read from the graph."""
         popularity = self._popularity
-        if popularity is None or not self.clicks_counted:
-            popularity = self._counted(graph)
-        said = torch.zeros(4, len(sequences.users), columns)
-        said[0] = self._model.encode(to_histories(sequences, self.vocabulary)) @ self._catalogue.table[:columns].T
-        said[2] = popularity.word[:columns]
-        users, own, weights = repeats(sequences, self._settings.repeat_decay)
-        _hear(said[1], users, self.vocabulary.lookup(own), weights, 1.0)
-        history = newest_items(sequences, self._settings.history_items)
-        known = np.unique(history)
-        known = known[known != 0]
-        if len(known):
-            spoken = speak(history, known, graph.rows(known), self._settings.age_decay, self.fusion.before)
-            at = self.vocabulary.lookup(spoken.item)
-            _hear(said[3], spoken.user, at, spoken.weight * popularity.damping[at], SHARPNESS)
-        said[:, :, 0] = 0.0
-        return said
-
-    def _scored(self, sequences: Sequences, graph: LiveGraph) -> Scored:
-        fusion, catalogue, rows_of = self.fusion, self._catalogue, graph.rows
-        histories = to_histories(sequences, self.vocabulary)
-        history = newest_items(sequences, self._settings.history_items)
-        spoken, columns = self._spoken(history, rows_of)
-        users, own, weights = repeats(sequences, self._settings.repeat_decay)
-        own_columns = catalogue.touched(own, rows_of) if len(own) else np.zeros(0, np.int64)
-        popularity = self._counted(graph) if spoken is not None or fusion.popularity else None
-        scores = self._begun(histories, popularity)
-        if spoken is not None and popularity is not None:
-            spoken = spoken._replace(weight=spoken.weight * popularity.damping[columns])
-            self._add(scores, spoken.user, columns, spoken.weight, SHARPNESS, fusion.evidence)
-        if fusion.repeat:
-            self._add(scores, users, own_columns, weights, 1.0, fusion.repeat)
-        scores.index_fill_(1, catalogue.empty, -torch.inf)
-        return Scored(scores, history, spoken, columns, users, own_columns)
-
-    def _begun(self, histories: Histories, popularity: Popularity | None) -> torch.Tensor:
-        """What the model and popularity say of every column: one matrix product."""
-        fusion, table = self.fusion, self._catalogue.table
-        said = fusion.popularity * popularity.word if popularity is not None and fusion.popularity else None
-        if not fusion.model:
-            said = torch.zeros(len(table)) if said is None else said
-            return said.repeat(len(histories), 1)
-        h = self._model.encode(histories) * fusion.model
-        return h @ table.T if said is None else torch.addmm(said, h, table.T)
-
-    def _counted(self, graph: LiveGraph) -> Popularity:
-        """Clicks of every column; those met since the last ranking are read from the graph."""
-        if self._popularity is None:
-            self._popularity, self._kinds = Popularity(graph.popularity_half_life_s), graph.kinds
-        popularity, hashes = self._popularity, self._catalogue.hashes
-        if len(popularity) < len(hashes):
-            popularity.extend(hashes[len(popularity) :], graph.rows)
+        if popularity is None:
+            popularity, self._kinds = Popularity(graph.popularity_half_life_s), graph.kinds
+            self._popularity = popularity
+        if len(popularity) < len(catalogue.hashes):
+            popularity.extend(catalogue.hashes[len(popularity) :], graph.rows)
         return popularity
 
-    def _spoken(self, history: Ids, rows_of: RowsOf) -> tuple[Spoken | None, np.ndarray]:
-        nothing = np.zeros(0, np.int64)
-        if not self.fusion.evidence and not self._settings.because:
-            return None, nothing
-        known = np.unique(history)
-        known = known[known != 0]
-        if not len(known):
-            return None, nothing
-        rows = rows_of(known)
-        spoken = speak(history, known, rows, self._settings.age_decay, self.fusion.before)
-        columns = (
-            self._catalogue.columns(spoken.item, rows_of)
-            if self.fusion.evidence
-            else (self.vocabulary.lookup(spoken.item))
-        )
-        return spoken, columns
 
-    def _add(
-        self,
-        scores: torch.Tensor,
-        users: np.ndarray,
-        columns: np.ndarray,
-        weights: Floats,
-        sharp: float,
-        weight: float,
-    ) -> None:
-        """scores += weight · log(1 + sharp · Σ weights), touching only the cells that have any."""
-        if not weight or not len(columns):
-            return
-        if self._scratch.numel() < scores.numel():
-            self._scratch = torch.zeros(scores.numel())
-        cells = torch.from_numpy(users * scores.shape[1] + columns)
-        self._scratch.index_add_(0, cells, torch.from_numpy(weights))
-        heard = self._scratch[cells]
-        # A cell met twice is set twice to the same value.
-        flat = scores.view(-1)
-        flat[cells] = flat[cells] + weight * torch.log1p(sharp * heard)
-        self._scratch[cells] = 0.0
+def top_k(scores: Tensor, k: int, answerable: np.ndarray) -> tuple[Floats, Indices]:
+    """Scores and columns of the k best, both [B, k], best first; column 0 where there are fewer.
 
-    def _ranked(
-        self,
-        history: Ids,
-        spoken: Spoken | None,
-        columns: np.ndarray,
-        best: torch.Tensor,
-        found: torch.Tensor,
-        k: int,
-    ) -> Ranked:
-        items = np.zeros((len(history), k), np.uint64)
-        scores = np.zeros((len(history), k), np.float32)
-        width = found.shape[1]
-        real = torch.isfinite(best).numpy() & (history[:, :1] != 0)
-        items[:, :width] = np.where(real, self._catalogue.hashes[found.numpy()], 0)
-        scores[:, :width] = np.where(real, best.numpy(), 0.0)
-        because = np.zeros((len(history), k, 2), np.uint64)
-        if self._settings.because:
-            because[:, :width] = self._because(history, spoken, columns, found.numpy())
-            because[items == 0] = 0
-        return Ranked(items, scores, because)
-
-    def _because(self, history: Ids, spoken: Spoken | None, columns: np.ndarray, found: np.ndarray) -> np.ndarray:
-        users, width = found.shape
-        steps = history.shape[1]
-        voice = np.zeros((users, width, steps), np.float32)
-        if spoken is not None and len(columns):
-            # Only slots that speak for a recommended item matter: find them by (user, column).
-            stride = len(self._catalogue.hashes)
-            keys = (np.arange(users)[:, None] * stride + found).ravel()
-            order = np.argsort(keys)
-            wanted = spoken.user * stride + columns
-            place = order[np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)]
-            hit = np.flatnonzero((keys[place] == wanted) & (columns > 0))
-            user, slot = place[hit] // width, place[hit] % width
-            step = (history[user] == spoken.source[hit][:, None]).argmax(1)
-            np.add.at(voice, (user, slot, step), spoken.weight[hit])
-        silent = np.flatnonzero(~np.all(np.any(voice, 2), 1))
-        if len(silent):
-            # Where the graph says nothing, embeddings speak, quietly (below 1e-3).
-            own, table = self.vocabulary.lookup(history[silent]), self._catalogue.table
-            rows = _unit(table[torch.from_numpy(found[silent])]), _unit(table[torch.from_numpy(own)])
-            voice[silent] += 1e-3 * torch.einsum("bkd,bhd->bkh", *rows).numpy()
-        voice[np.broadcast_to(history[:, None, :] == 0, voice.shape)] = -1.0
-        # An item that stands twice in the history speaks once.
-        for later in range(1, steps):
-            repeated = (history[:, :later] == history[:, later : later + 1]).any(1)
-            voice[repeated, :, later] = -1.0
-        order = np.argsort(-voice, axis=2)[:, :, :2]
-        if steps < 2:
-            order = np.concatenate([order, order], 2)[:, :, :2]
-        said = np.take_along_axis(voice, order, 2)
-        chosen = np.take_along_axis(np.broadcast_to(history[:, None, :], voice.shape), order, 2).copy()
-        chosen[:, :, 0][said[:, :, 0] < 0] = 0
-        # A second reason is given only where it is worth half the first.
-        chosen[:, :, 1][(said[:, :, 1] < 0.5 * said[:, :, 0]) | (said[:, :, 1] <= 0) | (steps < 2)] = 0
-        return chosen
-
-
-def _hear(word: torch.Tensor, users: np.ndarray, columns: np.ndarray, weights: Floats, sharp: float) -> None:
-    """word [B, columns] = log(1 + sharp · Σ weights)."""
-    word.view(-1).index_add_(0, torch.from_numpy(users * word.shape[1] + columns), torch.from_numpy(weights))
-    word.mul_(sharp).log1p_()
-
-
-def _unit(x: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(x, dim=-1)
+    Users that are not `answerable` [B] (bool) get none.
+    """
+    best, columns = np.zeros((len(scores), k), np.float32), np.zeros((len(scores), k), np.int64)
+    width = min(k, scores.shape[1])
+    values, found = torch.topk(scores, width, dim=1)
+    real = torch.isfinite(values).numpy() & answerable[:, None]
+    best[:, :width] = np.where(real, values.numpy(), 0.0)
+    columns[:, :width] = np.where(real, found.numpy(), 0)
+    return best, columns

@@ -1,4 +1,4 @@
-"""Every encoder, loss and transfer learns, sees what it may see, and nothing else."""
+"""Every encoder, loss and transfer learns, and sees what it may see only."""
 
 import itertools
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -30,7 +31,7 @@ SETTINGS = TrainingSettings()
 
 
 def circles(users: int = 24, steps: int = 8) -> Histories:
-    """Every user goes round a circle of items: what follows is certain."""
+    """Every user clicks the items in the same circle: the next one is certain."""
     items = (np.arange(steps)[None, :] + np.arange(users)[:, None]) % ITEMS + 1
     return Histories(np.arange(0, users * steps + 1, steps), items.ravel(), np.tile(np.arange(steps) * 1000, users))
 
@@ -58,24 +59,24 @@ def next_of(histories: Histories) -> list[int]:
     ],
     ids=str,
 )
-def test_what_is_certain_is_learned_by_heart(sequence, changed):
+def test_a_certain_next_item_is_learned(sequence, changed):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
     training = msgspec.structs.replace(TrainingSettings(), **changed)
     epochs = 60 if sequence == "sasrec" else 500
     train(model, circles(), training, warm_up_epochs=5, epochs=epochs, learning_rate=5e-3, seed=1, fresh=True)
-    asked = circles().newest(7)  # BERT4Rec has met no longer one: it learns with one of the eight under the mask
-    scores = model.encode(asked) @ model.items.weight.T
+    inputs = circles().newest(7)  # BERT4Rec was trained on no longer one: one of the eight is masked
+    scores = model.encode(inputs) @ model.items.weight.T
     scores[:, 0] = -torch.inf
     found = scores.argmax(1).tolist()
-    assert sum(a == b for a, b in zip(found, next_of(asked), strict=True)) >= 22
+    assert sum(a == b for a, b in zip(found, next_of(inputs), strict=True)) >= 22
 
 
-def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
+def test_lightgcn_compares_and_returns_rows_after_message_passing():
     model, histories = Create(ITEMS, SMALL), circles(users=5, steps=3)
     users = torch.randn(len(histories), 16)
     settings = TrainingSettings(graph_encoder="lightgcn", graph_half_life_s=2.0)
     graph = graph_encoder(histories, model.items, users, settings)
-    fading = torch.tensor([0.25, 0.5, 1.0]).sqrt()  # clicked one after the other, a second apart
+    fading = torch.tensor([0.25, 0.5, 1.0]).sqrt()  # clicked a second apart
     adjacency = torch.zeros(5 + ITEMS + 1, 5 + ITEMS + 1)
     for user in range(5):
         clicked = 5 + torch.from_numpy(histories.items[3 * user : 3 * user + 3])
@@ -101,13 +102,33 @@ def test_lightgcn_compares_and_hands_on_what_the_messages_made_of_the_rows():
     torch.testing.assert_close(torch.cat([graph.users.rows.grad, model.items.weight.grad]), first.grad)
 
 
+def test_packing_loses_nothing_and_sasrec_sees_no_later_item():
+    histories = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 4]))
+    packed = pack(histories)
+    assert packed.items[packed.tokens].tolist() == [1, 2, 3, 4]
+    assert packed.items[packed.last].tolist() == [3, 4]
+    model = Create(5, SMALL).eval()
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity and sees nothing
+    changed = Histories(histories.indptr, np.array([1, 2, 5, 4]))
+    first, second = (model.sequence(model.items(p.items), p) for p in (packed, pack(changed)))
+    before_last, last = packed.tokens[1], packed.tokens[2]
+    assert torch.equal(first[before_last], second[before_last])
+    assert not torch.equal(first[last], second[last])
+
+
+def test_heads_that_do_not_divide_the_dimension_are_refused_with_the_remedy():
+    settings = SimpleNamespace(dim=16, heads=3, dropout=0.0)
+    with pytest.raises(ValueError, match=r"model.heads = 3 does not divide model.dim = 16.* to a divisor of 16"):
+        Block(settings, causal=True)
+
+
 def encoded(model: Create, histories: Histories) -> torch.Tensor:
     packed = pack(histories)
     return model.eval().sequence(model.items(packed.items), packed)[packed.tokens]
 
 
 @pytest.mark.parametrize(("name", "place"), [("sasrec", [0, 1, 2, 0]), ("bert4rec", [2, 1, 0, 0])])
-def test_an_item_is_read_with_its_place_from_the_oldest_or_from_the_newest(name, place):
+def test_an_item_has_its_position_from_the_oldest_or_from_the_newest(name, place):
     encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name)).sequence
     packed, rows = pack(Histories(np.array([0, 3, 4]), np.arange(1, 5))), torch.randn(4, 16)
     places = (encoder.positions if name == "sasrec" else encoder.ages)(torch.tensor(place))
@@ -116,7 +137,7 @@ def test_an_item_is_read_with_its_place_from_the_oldest_or_from_the_newest(name,
 
 
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
-def test_what_is_read_and_what_a_block_adds_is_dropped_in_training_only(name):
+def test_dropout_of_inputs_and_blocks_is_for_training_only(name):
     encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name, dropout=1.0)).sequence
     packed = pack(Histories(np.array([0, 3]), np.arange(1, 4)))
     rows = torch.randn(len(packed.items), 16)
@@ -139,7 +160,7 @@ def test_only_the_masked_encoder_sees_what_comes_later(sequence, sees_later):
 
 
 @pytest.mark.parametrize("sequence", ["sasrec", "bert4rec"])
-def test_a_user_is_encoded_alike_alone_and_beside_others(sequence):
+def test_a_user_has_the_same_encoding_alone_and_in_a_batch(sequence):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
     torch.nn.init.normal_(model.sequence.blocks[0].out.weight)
     lengths = [1, 3, 9, 11, 2]
@@ -150,7 +171,7 @@ def test_a_user_is_encoded_alike_alone_and_beside_others(sequence):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_block_is_attention_by_heads_then_two_layers_of_a_network(causal):
+def test_a_block_is_multi_head_attention_then_two_linear_layers(causal):
     block, packed = (
         Block(ModelSettings(dim=6, heads=2), causal=causal).eval(),
         pack(Histories(np.array([0, 4]), np.arange(1, 5))),
@@ -168,7 +189,7 @@ def test_a_block_is_attention_by_heads_then_two_layers_of_a_network(causal):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_padding_is_seen_by_no_item(causal):
+def test_no_item_sees_padding(causal):
     block, packed = Block(SMALL, causal=causal), pack(Histories(np.array([0, 9]), np.arange(1, 10)))
     torch.nn.init.normal_(block.out.weight)
     x = torch.randn(len(packed.items), 16)
@@ -178,10 +199,10 @@ def test_padding_is_seen_by_no_item(causal):
 
 
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
-def test_no_more_than_the_newest_are_read(name):
+def test_only_the_newest_items_up_to_the_limit_are_read(name):
     encoder = Create(ITEMS, ModelSettings(sequence_encoder=name)).sequence
     long = Histories(np.array([0, 8]), np.arange(1, 9))
-    assert encoder.asked(long, 4).items.tolist() == ([5, 6, 7, 8] if name == "sasrec" else [6, 7, 8, 0])
+    assert encoder.serving_inputs(long, 4).items.tolist() == ([5, 6, 7, 8] if name == "sasrec" else [6, 7, 8, 0])
     examples = encoder.examples(long, 4, np.random.default_rng(0))
     assert examples.inputs.lengths.tolist() == [4]
     assert examples.targets[-1] == 8
@@ -190,7 +211,7 @@ def test_no_more_than_the_newest_are_read(name):
 
 
 @pytest.mark.parametrize(("mask_share", "masked"), [(0.0, 1.0), (1.0, 4.5)])
-def test_bert4rec_masks_its_share_of_every_second_history_and_of_the_others_the_newest(mask_share, masked):
+def test_bert4rec_masks_its_share_of_half_the_histories_and_the_newest_item_of_the_others(mask_share, masked):
     histories = circles(users=1000)
     encoder = Create(ITEMS, ModelSettings(sequence_encoder="bert4rec", mask_share=mask_share)).sequence
     examples = encoder.examples(histories, 50, np.random.default_rng(0))
@@ -205,7 +226,7 @@ def test_bert4rec_masks_its_share_of_every_second_history_and_of_the_others_the_
     [{"graph_encoder": "ultragcn"}, {"ultragcn_w2": 0.5, "ultragcn_w4": 0.5}, {"graph_encoder": "lightgcn"}],
     ids=str,
 )
-def test_the_graph_losses_gradient_is_the_slope_in_every_item_and_user_row(chosen):
+def test_the_gradient_of_a_graph_loss_is_its_slope_in_every_item_and_user_row(chosen):
     torch.manual_seed(0)
     table, drawn = torch.nn.Embedding(ITEMS + 1, 4), torch.tensor([2, 5])
     graph = graph_encoder(circles(), table, torch.randn(24, 4), TrainingSettings(**chosen))
@@ -230,7 +251,7 @@ def test_the_graph_losses_gradient_is_the_slope_in_every_item_and_user_row(chose
         torch.testing.assert_close(gradient, slopes.view_as(rows), rtol=5e-3, atol=1e-3 * largest)  # single precision
 
 
-def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
+def test_barlow_twins_compares_the_correlations_with_the_identity():
     a, b = torch.randn(6, 3), torch.randn(6, 3)
     c = np.corrcoef(a.numpy(), b.numpy(), rowvar=False)[:3, 3:]
     expected = sum((1 - c[i, i]) ** 2 for i in range(3))
@@ -238,7 +259,7 @@ def test_barlow_twins_wants_ones_on_the_diagonal_and_zeros_beside_it():
     assert barlow_twins(a, b, 0.1).item() == pytest.approx(expected / 3, rel=1e-3)
 
 
-def test_infonce_wants_each_view_to_find_the_other_of_its_user():
+def test_infonce_classifies_each_view_by_the_other_of_its_user():
     a, b = torch.randn(6, 3), torch.randn(6, 3)
     alike = torch.cosine_similarity(a[:, None], b[None], dim=2) / 0.2
     expected = -(alike.log_softmax(1) + alike.log_softmax(0)).diagonal().mean() / 2
@@ -285,14 +306,14 @@ def rows(*shape: int) -> torch.Tensor:
     ],
     ids=["barlow_twins", "infonce", "sampled_softmax"],
 )
-def test_a_losss_gradient_is_the_slope(loss, shapes):
+def test_the_gradient_of_a_loss_is_its_slope(loss, shapes):
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(loss, [rows(*shape) for shape in shapes])
 
 
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
-def test_a_sequence_encoders_gradient_is_the_slope(name):
-    """Of what it reads and of every parameter, its output projections not being zero any more."""
+def test_the_gradient_of_a_sequence_encoder_is_its_slope(name):
+    """In its inputs and in every parameter; output projections are not zero here."""
     torch.manual_seed(0)
     settings = ModelSettings(dim=4, layers=2, dropout=0.0, sequence_events=4, sequence_encoder=name)
     encoder = Create(ITEMS, settings).sequence.double().eval()
@@ -315,7 +336,7 @@ def test_the_transfer_loss_does_not_move_the_side_it_stops_at(stops_at, still, n
     assert [n for n, view in enumerate(views) if view.grad is None] == ([] if still is None else [still])
 
 
-def test_an_item_without_neighbours_is_its_own_graph_view_and_padding_is_nobodys():
+def test_the_graph_view_of_an_item_without_neighbours_is_its_own_row():
     table = torch.nn.Embedding(4, 4)
     graph = graph_encoder(Histories(np.array([0, 2, 3]), np.array([1, 2, 3])), table, torch.zeros(2, 4), SETTINGS)
     view = graph.item_view(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
@@ -332,7 +353,7 @@ def test_a_user_is_joined_to_its_newest_items_only(name):
 
 
 @pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
-def test_users_rows_move_as_adam_moves_them(name):
+def test_user_rows_are_updated_as_adam_does(name):
     first, wanted = torch.randn(24, 4), torch.randn(24, 4)
     settings = TrainingSettings(graph_encoder=name)
     graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), first.clone(), settings)
@@ -348,7 +369,7 @@ def test_users_rows_move_as_adam_moves_them(name):
         torch.testing.assert_close(graph.users.rows, reference, rtol=1e-5, atol=1e-6)
 
 
-def test_items_are_aligned_without_a_warm_up_and_users_who_were_not_read_stay():
+def test_items_are_aligned_without_a_warm_up_and_rows_of_other_users_stay():
     settings = TrainingSettings(transfer_view="item", w_global=0.0)
     model = Create(ITEMS, SMALL)
     train(model, circles(), settings, warm_up_epochs=0, epochs=1, learning_rate=1e-3, seed=1, fresh=True)
@@ -384,7 +405,7 @@ print(type(model.sequence).__name__, spent.epochs)
 """
 
 
-def test_another_encoder_is_its_file_and_its_entry(tmp_path):
+def test_another_encoder_takes_its_file_and_one_line_in_the_settings(tmp_path):
     for package in ("state", "model"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "model" / "another.py").write_text(ANOTHER)
@@ -400,7 +421,7 @@ def test_another_encoder_is_its_file_and_its_entry(tmp_path):
 
 
 @pytest.mark.parametrize(("epochs", "max_train_s", "done"), [(3, 600.0, 3), (0, 600.0, 0), (3, 1e-9, 0)])
-def test_only_epochs_that_were_done_are_counted(epochs, max_train_s, done):
+def test_only_finished_epochs_are_counted(epochs, max_train_s, done):
     settings = TrainingSettings(max_train_s=max_train_s)
     model = Create(ITEMS, SMALL)
     spent = train(model, circles(), settings, warm_up_epochs=0, epochs=epochs, learning_rate=1e-3, seed=1, fresh=True)
@@ -417,7 +438,7 @@ def test_fewer_replayed_users_than_epochs_leave_epochs_empty():
     assert np.isfinite(spent.loss)
 
 
-def test_degree_weights_are_the_papers():
+def test_degree_weights_are_those_of_the_paper():
     settings = TrainingSettings(ultragcn_w1=0.0, ultragcn_w2=1.0, ultragcn_w3=0.0, item_item_weight=0.0)
     table = torch.nn.Embedding(3, 4)
     torch.nn.init.zeros_(table.weight)
@@ -438,7 +459,7 @@ def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
 
 
 def in_buckets(hidden: torch.Tensor, table: torch.Tensor, targets: list[int], own: list, near: list) -> torch.Tensor:
-    """Scalable cross-entropy, written out for buckets that are known."""
+    """Scalable cross-entropy, written out for given buckets."""
     losses: dict[int, list[torch.Tensor]] = {}
     for outputs, items in zip(own, near, strict=True):
         for output in outputs:
@@ -471,7 +492,7 @@ def test_scalable_cross_entropy_and_its_gradient_are_those_of_the_softmaxes_with
     assert torch.autograd.gradcheck(loss, both)
 
 
-def test_training_is_the_same_for_the_same_seed_whatever_is_trained():
+def test_the_same_seed_gives_the_same_weights_with_every_pair_of_encoders():
     for sequence, graph in itertools.product(SEQUENCE_ENCODERS, GRAPH_ENCODERS):
         models = []
         for _ in range(2):

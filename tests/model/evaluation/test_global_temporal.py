@@ -100,7 +100,7 @@ class Watching:
 
 
 def test_what_watches_knows_what_came_before_a_test_and_nothing_of_its_moment(monkeypatch):
-    monkeypatch.setattr(evaluation, "AT_ONCE", 1)
+    monkeypatch.setattr(evaluation, "TESTS_PER_BATCH", 1)
     cut = split(*as_events(*stream()), 0.5, StateSettings())
     watching = Watching(cut)
     ranked_tests(cut, watching)

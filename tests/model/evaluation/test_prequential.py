@@ -141,7 +141,7 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     rows["without"] = Served(past, versions["create"], RankingSettings(fresh_items=0))
     rows["alone"] = Served(past, versions["create"], RankingSettings(), fusion=MODEL_ONLY)
     tested = run(events, past, versions, rows)
-    assert tested.new.sum() == 200 - protocol.AT_ONCE
+    assert tested.new.sum() == 200 - protocol.TESTS_PER_BATCH
     assert (tested.ranks["create"][tested.new] < 10).mean() > 0.9
     assert (tested.ranks["without"] == NOT_FOUND).all()
 

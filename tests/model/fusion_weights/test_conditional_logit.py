@@ -1,4 +1,4 @@
-"""Weights are found from choices made with known ones."""
+"""Weights are recovered from choices that were made with them."""
 
 import pytest
 import torch
@@ -6,30 +6,30 @@ import torch
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
 
 TRUE = torch.tensor([1.5, -1.0, 0.0])
-NOTHING = torch.zeros(3)
+NO_PRIOR = torch.zeros(3)
 
 
-def chosen_by(weights: torch.Tensor, people: int = 4000, candidates: int = 20) -> ChoiceSets:
+def chosen_by(weights: torch.Tensor, count: int = 4000, alternatives: int = 20) -> ChoiceSets:
     generator = torch.Generator().manual_seed(0)
-    words = torch.randn(people, candidates, len(weights), generator=generator)
-    picked = torch.multinomial(torch.softmax(words @ weights, 1), 1, generator=generator)[:, 0]
-    at = torch.arange(people)
-    first = words[:, 0].clone()
-    words[:, 0] = words[at, picked]
-    words[at, picked] = torch.where((picked == 0)[:, None], words[:, 0], first)
-    return ChoiceSets(words, torch.zeros(people, candidates))
+    signals = torch.randn(count, alternatives, len(weights), generator=generator)
+    picked = torch.multinomial(torch.softmax(signals @ weights, 1), 1, generator=generator)[:, 0]
+    at = torch.arange(count)
+    first = signals[:, 0].clone()
+    signals[:, 0] = signals[at, picked]
+    signals[at, picked] = torch.where((picked == 0)[:, None], signals[:, 0], first)
+    return ChoiceSets(signals, torch.zeros(count, alternatives))
 
 
 def test_the_weights_that_made_the_choices_are_found():
-    found, _ = fit(chosen_by(TRUE), torch.tensor([True] * 3), NOTHING)
+    found, _ = fit(chosen_by(TRUE), torch.tensor([True] * 3), NO_PRIOR)
     # The floor sharpens them; their proportions stay.
     assert (found / found[0]).tolist() == pytest.approx((TRUE / TRUE[0]).tolist(), abs=0.1)
 
 
-def test_no_weight_nearby_says_more_than_those_that_were_found():
-    """What is made least is L with its floor, in words of unit spread, written out again."""
-    choices, prior = chosen_by(TRUE, people=400), torch.tensor([0.5, 0.5, 0.5])
-    choices.signals[:40, 0] = -choices.signals[:40, 0]  # choices that nothing foretells
+def test_no_weights_nearby_reach_a_lower_loss():
+    """The loss is L with its floor, on signals of unit spread, written out again."""
+    choices, prior = chosen_by(TRUE, count=400), torch.tensor([0.5, 0.5, 0.5])
+    choices.signals[:40, 0] = -choices.signals[:40, 0]  # choices that no signal predicts
     found, reached = fit(choices, torch.tensor([True] * 3), prior)
     spread = choices.signals.flatten(0, 1).std(0)
 
@@ -42,41 +42,41 @@ def test_no_weight_nearby_says_more_than_those_that_were_found():
         assert loss(found + step) > loss(found)
 
 
-def test_a_word_that_is_not_free_weighs_nothing():
-    found, worse = fit(chosen_by(TRUE), torch.tensor([True, False, True]), NOTHING)
-    _, better = fit(chosen_by(TRUE), torch.tensor([True] * 3), NOTHING)
+def test_a_signal_that_is_not_free_gets_no_weight():
+    found, worse = fit(chosen_by(TRUE), torch.tensor([True, False, True]), NO_PRIOR)
+    _, better = fit(chosen_by(TRUE), torch.tensor([True] * 3), NO_PRIOR)
     assert found[1] == 0
     assert worse > better
 
 
-def test_candidates_that_are_none_and_candidates_drawn_for_many_change_nothing():
+def test_padding_and_alternatives_that_stand_for_many_leave_the_weights_as_they_are():
     whole = chosen_by(TRUE)
-    found, _ = fit(whole, torch.tensor([True] * 3), NOTHING)
+    found, _ = fit(whole, torch.tensor([True] * 3), NO_PRIOR)
     padded = ChoiceSets(
         torch.cat([whole.signals, torch.full((4000, 5, 3), 9.0)], 1),
         torch.cat([whole.correction, torch.full((4000, 5), -torch.inf)], 1),
     )
-    assert fit(padded, torch.tensor([True] * 3), NOTHING)[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
-    # Half of the others, each standing for two.
+    assert fit(padded, torch.tensor([True] * 3), NO_PRIOR)[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
+    # Half of the others, each in place of two.
     kept = [0, *range(1, 20, 2)]
     correction = torch.tensor([0.0] + [float(torch.tensor(1.9).log())] * 10).expand(4000, -1)
-    drawn, _ = fit(ChoiceSets(whole.signals[:, kept], correction), torch.tensor([True] * 3), NOTHING)
+    drawn, _ = fit(ChoiceSets(whole.signals[:, kept], correction), torch.tensor([True] * 3), NO_PRIOR)
     assert (drawn / drawn[0]).tolist() == pytest.approx((found / found[0]).tolist(), abs=0.1)
 
 
-def test_few_choices_leave_the_weights_near_those_known_before():
-    few, many = chosen_by(-TRUE, people=60), chosen_by(-TRUE)
+def test_few_choices_leave_the_weights_near_the_prior():
+    few, many = chosen_by(-TRUE, count=60), chosen_by(-TRUE)
     free = torch.tensor([True] * 3)
     for choices in (few, many):
-        nothing_known, _ = fit(choices, free, NOTHING)
+        nothing_known, _ = fit(choices, free, NO_PRIOR)
         known, _ = fit(choices, free, TRUE)
         assert torch.linalg.norm(known - TRUE) < torch.linalg.norm(nothing_known - TRUE)
     assert torch.linalg.norm(fit(many, free, TRUE)[0] + TRUE) < torch.linalg.norm(TRUE)
 
 
-def test_a_word_that_may_not_count_against_weighs_nothing_where_it_would():
+def test_a_signal_that_must_not_be_negative_gets_0_where_it_would_be():
     choices = chosen_by(TRUE)
-    found, _ = fit(choices, torch.tensor([True] * 3), NOTHING, positive=(0, 1))
-    without, _ = fit(choices, torch.tensor([True, False, True]), NOTHING)
+    found, _ = fit(choices, torch.tensor([True] * 3), NO_PRIOR, not_negative=(0, 1))
+    without, _ = fit(choices, torch.tensor([True, False, True]), NO_PRIOR)
     assert found.tolist() == without.tolist()
-    assert fit(choices, torch.tensor([True] * 3), NOTHING, positive=(0,))[0][1] < 0
+    assert fit(choices, torch.tensor([True] * 3), NO_PRIOR, not_negative=(0,))[0][1] < 0

@@ -1,4 +1,4 @@
-"""Fusion weights that go on between versions: where they go, and how far."""
+"""Fusion weights move on between versions: in which direction, and how far."""
 
 import msgspec
 import numpy as np
@@ -9,10 +9,10 @@ from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import RecordedStream
-from model.fusion_weights.conditional_logit import ChoiceSets, fit
-from model.fusion_weights.holdout import fit_fusion
+from model.fusion_weights.conditional_logit import Choice, ChoiceSets, fit
+from model.fusion_weights.fit_weights import evidence_place, fit_fusion
 from model.fusion_weights.online import OnlineFusion
-from model.ranking.fusion import Fusion, Learned
+from model.ranking.fusion import Fusion, Learned, Signal
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
 from state.settings import StateSettings
@@ -24,7 +24,7 @@ ITEMS = "abcdefghijkl"
 
 
 def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, RecordedStream]:
-    """Everybody clicks a to l over and over; the model knows nothing."""
+    """Every user clicks a to l again and again; the model is untrained."""
     names = [f"user-{n % users}" for n in range(users * 24)]
     items = [ITEMS[(n // users) % 12] for n in range(users * 24)]
     past = RecordedStream(StateSettings())
@@ -41,76 +41,82 @@ def clicked(past: RecordedStream, item: str, users: int = 16):
     return tests.before, tests.targets
 
 
-def test_the_word_that_foretells_the_clicks_gains():
-    ranking, past = served()
+def test_the_signal_that_predicts_the_clicks_gains_weight():
+    ranker, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
     for _ in range(5):
-        online.update(ranking, *clicked(past, "a"), past.graph)  # a comes after l
+        online.update(ranker, *clicked(past, "a"), past.graph)  # a comes after l
     assert online.fusion.evidence > CHOSEN.evidence
     assert online.clicks == 80
     assert online.fusion.before == CHOSEN.before
 
 
-def test_words_are_those_the_ranking_adds_up():
-    ranking, past = served(Fusion(0.7, 2.0, -0.4, 0.3, 0.5))
-    asked = past.sequences(past.users[:6])
-    weights = torch.tensor([0.7, -0.4, 0.3, 2.0])
-    summed = torch.einsum("f,fbn->bn", weights, ranking.signals(asked, past.graph))
-    assert torch.allclose(summed[:, 1:], ranking.scores(asked, past.graph)[:, 1:], atol=1e-5)
+def test_the_signals_are_those_that_ranking_adds_up():
+    ranker, past = served(Fusion(0.7, 2.0, -0.4, 0.3, 0.5))
+    sequences = past.sequences(past.users[:6])
+    summed = torch.einsum("f,fbn->bn", ranker.fusion.as_tensor(), ranker.signals(sequences, past.graph))
+    assert torch.allclose(summed[:, 1:], ranker.scores(sequences, past.graph)[:, 1:], atol=1e-5)
 
 
-def drawn(clicks: int, seed: int = 0, candidates: int = 20) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Clicks on what the second and the fourth word speak for; the first says the contrary."""
+def drawn(clicks: int, seed: int = 0, alternatives: int = 20) -> list[Choice]:
+    """Clicks on items of which repeats and evidence are high, and what the model predicts is low."""
     generator = torch.Generator().manual_seed(seed)
+    target = torch.zeros(4)
+    target[Signal.MODEL], target[Signal.REPEAT], target[Signal.EVIDENCE] = -0.5, 1.0, 1.0
     made = []
     for _ in range(clicks):
-        words = torch.randn(candidates, 4, generator=generator)
-        words[0] += torch.tensor([-0.5, 1.0, 0.0, 1.0])
-        made.append((words, torch.zeros(candidates)))
+        signals = torch.randn(alternatives, 4, generator=generator)
+        signals[0] += target
+        made.append(Choice(signals, torch.zeros(alternatives)))
     return made
 
 
-def test_weights_are_those_a_version_would_get_from_the_same_clicks():
-    """The words of a holdout have three forms of the evidence, of which one is free."""
+def as_holdout(signals: torch.Tensor, before: float) -> torch.Tensor:
+    """Signals [T, C, 4] as those of a holdout, [T, C, 6], whose evidence has three forms: all 0 but one."""
+    wider = torch.zeros(*signals.shape[:2], 6)
+    wider[:, :, : Signal.EVIDENCE] = signals[:, :, : Signal.EVIDENCE]
+    wider[:, :, evidence_place(before)] = signals[:, :, Signal.EVIDENCE]
+    return wider
+
+
+def test_the_weights_are_those_that_a_version_would_get_from_the_same_clicks():
     chosen = Fusion(0.8, 1.5, 0.5, 0.4, 0.5)
     online = OnlineFusion(chosen, SETTINGS)
     clicks = drawn(50)
-    online._take(clicks)
-    nothing = torch.zeros(20, 1)
-    wider = [torch.cat([words[:, :3], nothing, words[:, 3:], nothing], 1) for words, _ in clicks]
-    known = ChoiceSets(torch.stack(wider), torch.zeros(50, 20))
-    expected = fit_fusion(known, (0.5,), SETTINGS, chosen)
+    online.update_with(clicks)
+    signals, correction = ChoiceSets.pad(clicks)
+    expected = fit_fusion(ChoiceSets(as_holdout(signals, 0.5), correction), (0.5,), SETTINGS, chosen)
     assert msgspec.structs.astuple(online.fusion) == pytest.approx(msgspec.structs.astuple(expected), abs=1e-3)
     assert online.fusion.repeat > chosen.repeat
     assert online.fusion.evidence > chosen.evidence
     assert online.fusion.model < chosen.model
 
 
-def test_own_items_are_placed_as_a_versions_are():
+def test_the_weight_of_repeats_is_searched_as_that_of_a_version():
     chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), people(200, come_back=0.33)
-    words = torch.zeros(200, 200, 6)
-    words[:, :, :2] = found.signals
+    signals = torch.zeros(200, 200, 4)
+    signals[:, :, [Signal.MODEL, Signal.REPEAT]] = found.signals
     online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=200))
-    online._take(list(zip(words[:, :, :4], found.correction, strict=True)))
-    placed = fit_fusion(
-        ChoiceSets(words, found.correction), (0.0,), SETTINGS, chosen, without=["evidence", "popularity"]
-    )
-    assert online.fusion.repeat == pytest.approx(placed.repeat, rel=1e-3)
-    likeliest, _ = fit(ChoiceSets(words, found.correction), torch.arange(6) < 2, torch.tensor([0.3, 0.1, 0, 0, 0, 0]))
-    assert abs(online.fusion.repeat - likeliest[1]) > 0.1
+    online.update_with([Choice(*choice) for choice in zip(signals, found.correction, strict=True)])
+    choices = ChoiceSets(as_holdout(signals, 0.0), found.correction)
+    searched = fit_fusion(choices, (0.0,), SETTINGS, chosen, without=[Signal.EVIDENCE, Signal.POPULARITY])
+    assert online.fusion.repeat == pytest.approx(searched.repeat, rel=1e-3)
+    free = torch.tensor([signal in (Signal.MODEL, Signal.REPEAT) for signal in Signal])
+    likeliest, _ = fit(ChoiceSets(signals, found.correction), free, chosen.as_tensor())
+    assert abs(online.fusion.repeat - likeliest[Signal.REPEAT]) > 0.1
 
 
-def test_weights_learned_of_another_version_are_not_gone_on_with():
+def test_weights_learned_for_another_version_are_ignored():
     other, online = (
         OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS),
         OnlineFusion(CHOSEN, SETTINGS),
     )
-    other._take(drawn(50))
+    other.update_with(drawn(50))
     online.resume(other.learned)
     assert (online.fusion, online.clicks) == (CHOSEN, 0)
 
 
-def test_what_is_carried_on_takes_no_word_but_repeats_below_nothing():
+def test_only_the_weight_of_repeats_may_be_carried_over_below_0():
     high, low = Fusion(2.0, 2.0, 0.5, 2.0, 0.0), Fusion(0.1, 0.1, -1.0, 0.1, 0.0)
     online = OnlineFusion(Fusion(1.0, 1.0, 0.5, 1.0, 0.0), SETTINGS)
     online.carry_over(Learned(high, low, 100))
@@ -119,63 +125,63 @@ def test_what_is_carried_on_takes_no_word_but_repeats_below_nothing():
 
 def test_only_the_newest_clicks_count():
     one, other = OnlineFusion(CHOSEN, SETTINGS), OnlineFusion(CHOSEN, SETTINGS)
-    one._take(drawn(40, seed=1))
-    one._take(drawn(50, seed=2))
-    other._take(drawn(50, seed=2))
+    one.update_with(drawn(40, seed=1))
+    one.update_with(drawn(50, seed=2))
+    other.update_with(drawn(50, seed=2))
     assert one.fusion == other.fusion != CHOSEN
 
 
-def test_weights_are_chosen_anew_when_a_fifth_of_the_clicks_are_new():
+def test_weights_are_fitted_again_when_a_fifth_of_the_clicks_are_new():
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online._take(drawn(50))
+    online.update_with(drawn(50))
     before = online.fusion
-    online._take(drawn(9, seed=1))
+    online.update_with(drawn(9, seed=1))
     assert online.fusion == before
-    online._take(drawn(1, seed=2))
+    online.update_with(drawn(1, seed=2))
     assert online.fusion != before
 
 
-def test_what_an_operator_has_set_stays_and_the_others_are_chosen_beside_it():
+def test_a_weight_that_an_operator_has_set_stays_and_the_others_are_fitted_to_it():
     chosen = Fusion(1.0, 3.0, 0.0, 1.0, 0.0)
     online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, evidence_weight=3.0))
     without = OnlineFusion(msgspec.structs.replace(chosen, evidence=0.0), SETTINGS)
     for each in (online, without):
-        each._take(drawn(50))
+        each.update_with(drawn(50))
     assert online.fusion.evidence == 3.0
     assert online.fusion.model != pytest.approx(without.fusion.model, abs=0.01)
 
 
-def test_after_a_restart_weights_stay_until_as_many_clicks_are_there_as_they_were_chosen_on():
+def test_after_a_restart_weights_stay_until_there_are_as_many_clicks_as_they_were_fitted_to():
     settings = msgspec.structs.replace(SETTINGS, online_clicks=100)
     online = OnlineFusion(CHOSEN, settings)
-    online._take(drawn(120))
+    online.update_with(drawn(120))
     again = OnlineFusion(CHOSEN, settings)
     again.resume(online.learned)
-    again._take(drawn(99, seed=1))
+    again.update_with(drawn(99, seed=1))
     assert again.fusion == online.fusion != CHOSEN
-    again._take(drawn(1, seed=2))
+    again.update_with(drawn(1, seed=2))
     assert again.fusion != online.fusion
 
 
-def test_the_next_version_begins_as_far_from_its_own_weights_and_counts_the_clicks_there_were():
+def test_the_next_version_starts_as_far_from_its_own_weights_and_keeps_the_clicks():
     first = OnlineFusion(CHOSEN, SETTINGS)
-    first._take(drawn(50))
+    first.update_with(drawn(50))
     following = OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS)
     following.carry_over(first.learned)
     following.keep_clicks_of(first)
     assert following.fusion.evidence == pytest.approx(first.fusion.evidence + 1.0)
-    following._take(drawn(10, seed=1))
+    following.update_with(drawn(10, seed=1))
     assert following.fusion.evidence != pytest.approx(first.fusion.evidence + 1.0), "ten new ones and forty of before"
 
 
-def test_a_word_the_version_gives_no_weight_gets_none():
+def test_a_signal_without_a_weight_in_the_version_gets_none():
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online._take(drawn(50))
+    online.update_with(drawn(50))
     assert online.fusion.repeat == 0.0
 
 
-def test_clicks_on_items_the_version_does_not_know_teach_nothing():
-    ranking, past = served()
+def test_clicks_on_items_that_the_version_does_not_know_are_left_out():
+    ranker, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online.update(ranking, *clicked(past, "unknown"), past.graph)
+    online.update(ranker, *clicked(past, "unknown"), past.graph)
     assert (online.clicks, online.fusion) == (0, CHOSEN)

@@ -1,4 +1,4 @@
-"""Items that no version knows: which row they have, and how many there can be."""
+"""Items that no version knows: the row of each, and how many there can be."""
 
 import numpy as np
 import pytest
@@ -35,44 +35,44 @@ def ids(*items: str) -> np.ndarray:
     return np.array([hash_id(i) for i in items], np.uint64)
 
 
-def test_an_item_has_the_row_of_the_known_ones_it_stands_beside(past):
+def test_a_fresh_item_has_the_mean_row_of_its_known_neighbours(past):
     click(past, "ann a", "ann new", "bob b", "bob new", "cid b", "cid new")
     catalogue = Catalogue(VOCABULARY, TABLE, 10)
     assert catalogue.columns(ids("a", "new"), past.graph.rows).tolist() == [1, 5]
     assert torch.allclose(catalogue.table[5], (TABLE[1] + 2 * TABLE[2]) / 3)
 
 
-def test_one_that_stands_beside_nothing_known_is_as_good_as_the_mean_until_it_does(past):
+def test_a_fresh_item_without_known_neighbours_has_the_mean_row_until_it_has_one(past):
     click(past, "ann new")
     catalogue = Catalogue(VOCABULARY, TABLE, 10)
-    assert catalogue.touched(ids("new"), past.graph.rows).tolist() == [5]
+    assert catalogue.update(ids("new"), past.graph.rows).tolist() == [5]
     assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0))
     click(past, "ann c")
     assert catalogue.columns(ids("new"), past.graph.rows).tolist() == [5]
-    assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0)), "nobody touched it"
-    assert catalogue.touched(ids("new", "c"), past.graph.rows).tolist() == [5, 3]
+    assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0)), "it was not clicked"
+    assert catalogue.update(ids("new", "c"), past.graph.rows).tolist() == [5, 3]
     assert torch.allclose(catalogue.table[5], TABLE[3])
     assert torch.equal(catalogue.table[:5], TABLE)
 
 
-def test_no_more_items_are_taken_in_than_there_is_room_for(past):
+def test_only_as_many_fresh_items_as_there_is_room_for_get_a_column(past):
     click(past, "ann x", "ann y", "ann z")
     catalogue = Catalogue(VOCABULARY, TABLE, 2)
-    columns = catalogue.touched(ids("x", "y", "z", "a"), past.graph.rows)
+    columns = catalogue.update(ids("x", "y", "z", "a"), past.graph.rows)
     assert sorted(columns.tolist()) == [0, 1, 5, 6]
     assert len(catalogue.table) == len(catalogue.hashes) == 7
-    assert Catalogue(VOCABULARY, TABLE, 0).touched(ids("x", "a"), past.graph.rows).tolist() == [0, 1]
+    assert Catalogue(VOCABULARY, TABLE, 0).update(ids("x", "a"), past.graph.rows).tolist() == [0, 1]
 
 
-def test_who_comes_back_to_an_item_nobody_else_knows_is_answered_with_it(past):
+def test_a_fresh_item_that_one_user_repeats_is_recommended_to_that_user(past):
     click(past, "ann a", "ann b", "bob c", "bob d", "cid new")
-    ranking = Ranker(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
-    assert ranking.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
+    ranker = Ranker(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
+    assert ranker.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
 
 
-def test_where_rows_have_one_length_a_fresh_items_has_it_too(past):
+def test_the_row_of_a_fresh_item_has_the_row_length_that_is_set(past):
     click(past, "ann a", "ann beside", "bob alone")
     model = Create(4, ModelSettings(dim=3, heads=1, row_length=0.7))
     catalogue = Catalogue(VOCABULARY, model.table().detach(), 10, model.as_scored)
-    columns = catalogue.touched(ids("beside", "alone"), past.graph.rows)
+    columns = catalogue.update(ids("beside", "alone"), past.graph.rows)
     assert catalogue.table[torch.from_numpy(columns)].norm(dim=1).tolist() == pytest.approx([0.7, 0.7])

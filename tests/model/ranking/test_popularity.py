@@ -1,4 +1,4 @@
-"""How often items were clicked, by column: the same whether counted click by click or read from the graph."""
+"""Clicks by column are the same, counted click by click or read from the graph."""
 
 import sys
 import threading
@@ -20,53 +20,53 @@ clicks = st.lists(st.tuples(st.sampled_from([10, 20, 30]), st.integers(0, 40_000
 
 
 @given(clicks, st.integers(0, 60))
-def test_clicks_that_arrive_count_as_those_read_from_the_graph(made, read):
+def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
     items, ts = np.array(made).T
     events = make_events(np.zeros(len(made)), items, ts=ts + 1_600_000_000_000)
     graph = MemoryGraph(StateSettings(popularity_half_life_s=HALF_LIFE_S))
     graph.apply(events[:read])
     some = Popularity(HALF_LIFE_S)
     some.extend(ITEMS, graph.rows)
-    some.add(np.searchsorted(ITEMS, events["item"][read:]) + 1, events["ts"][read:], np.ones(len(events[read:])))
+    some.update(np.searchsorted(ITEMS, events["item"][read:]) + 1, events["ts"][read:], np.ones(len(events[read:])))
 
     graph.apply(events[read:])
     whole = Popularity(HALF_LIFE_S)
     whole.extend(ITEMS, graph.rows)
     assert some.damping == pytest.approx(whole.damping)
-    # Event time moves on by a hundredth of a half-life before what was not clicked is faded.
-    assert some.word.numpy() == pytest.approx(whole.word.numpy(), abs=0.02)
+    # Items that were not clicked fade after a hundredth of a half-life only.
+    assert some.signal.numpy() == pytest.approx(whole.signal.numpy(), abs=0.02)
 
 
-def test_an_item_clicked_twice_as_long_ago_as_a_half_life_counts_a_quarter():
+def test_a_click_two_half_lives_ago_counts_a_quarter():
     popularity = Popularity(HALF_LIFE_S)
     popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
-    popularity.add(np.array([1] * 4), np.array([1_600_000_000_000] * 4), np.ones(4))
-    popularity.add(np.array([2]), np.array([1_600_000_000_000 + 2 * 3_600_000]), np.ones(1))
-    assert popularity.word[1].item() == pytest.approx(popularity.word[2].item(), abs=1e-5)
+    popularity.update(np.array([1] * 4), np.array([1_600_000_000_000] * 4), np.ones(4))
+    popularity.update(np.array([2]), np.array([1_600_000_000_000 + 2 * 3_600_000]), np.ones(1))
+    assert popularity.signal[1].item() == pytest.approx(popularity.signal[2].item(), abs=1e-5)
     assert popularity.damping.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
 
 
-def test_what_is_removed_counts_as_if_it_had_never_been():
+def test_removed_clicks_count_as_if_they_had_never_been_made():
     one, other = Popularity(HALF_LIFE_S), Popularity(HALF_LIFE_S)
     for popularity in (one, other):
         popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
-        popularity.add(np.array([1, 2]), np.array([1_600_000_000_000] * 2), np.ones(2))
-    one.add(np.array([1, 3]), np.array([1_600_000_001_000] * 2), np.array([0.5, 1.0]))
+        popularity.update(np.array([1, 2]), np.array([1_600_000_000_000] * 2), np.ones(2))
+    one.update(np.array([1, 3]), np.array([1_600_000_001_000] * 2), np.array([0.5, 1.0]))
     one.remove(np.array([1, 3]), np.array([1_600_000_001_000] * 2), np.array([0.5, 1.0]))
-    assert one.word.numpy() == pytest.approx(other.word.numpy(), abs=1e-4)
+    assert one.signal.numpy() == pytest.approx(other.signal.numpy(), abs=1e-4)
     assert one.damping.tolist() == other.damping.tolist()
     assert one.unclicked().tolist() == [0, 3]
 
 
-def test_clicks_counted_while_another_thread_adds_columns_take_none_of_them_away(monkeypatch):
-    monkeypatch.setattr("model.ranking.popularity.AGED", 0.0)  # every click fades all others
+def test_no_column_is_lost_when_another_thread_counts_clicks_meanwhile(monkeypatch):
+    monkeypatch.setattr("model.ranking.popularity.FADE_ALL_AFTER", 0.0)  # every click fades all others
     popularity, graph, stop = Popularity(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
 
     def click() -> None:
         ts = 1_600_000_000_000
         while not stop.is_set():
             ts += 1000
-            popularity.add(np.array([1, 2]), np.array([ts, ts]), np.ones(2))
+            popularity.update(np.array([1, 2]), np.array([ts, ts]), np.ones(2))
 
     popularity.extend(ITEMS, graph.rows)
     before, clicking = sys.getswitchinterval(), threading.Thread(target=click)

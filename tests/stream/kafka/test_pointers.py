@@ -24,7 +24,7 @@ from stream.kafka.pointers import (
     roll_back,
     write_last_pointers,
 )
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 
 
 def pointer(moved_ts: int, version: str = "000001", **more) -> Pointer:

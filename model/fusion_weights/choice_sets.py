@@ -1,0 +1,103 @@
+"""Choices: an item that came next, beside alternatives that could have come instead, with the signals of all of them.
+
+The weights are fitted to such choices (`model.fusion_weights.conditional_logit`), a version's to those of its holdout
+and a worker's to the newest clicks. To take every item of a large catalogue as an alternative would cost too much:
+those with the highest signals are taken as they are, and the rest are sampled, each in place of many.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.encoders.create import Create
+from model.encoders.histories import to_histories
+from model.encoders.vocabulary import Vocabulary
+from model.fusion_weights.conditional_logit import Choice, ChoiceSets
+from model.fusion_weights.holdout import Holdout, slice_sequences
+from model.ranking.fusion import INITIAL_FUSION, Signal
+from model.ranking.ranker import LiveGraph, Ranker
+from model.settings import RankingSettings
+from state.events import Ids
+from state.sequences import Sequences
+
+BEFORE_SHARES = (0.0, 0.5, 1.0)
+"""Values of `Fusion.before` that are tried. A choice set holds the evidence once for each, from EVIDENCE on."""
+TOP_PER_SIGNAL = (150, 100, 50, 60, 60, 60)
+"""Alternatives that are taken for each signal of a choice set: those where it is highest, if it is above 0."""
+SAMPLED_NEGATIVES = 100
+"""Alternatives that are sampled from all other items."""
+
+
+def build_choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> ChoiceSets:
+    """The choices of the held-out events whose item the version knows, F = 3 + len(BEFORE_SHARES) signals each."""
+    ranker = Ranker(model, vocabulary, INITIAL_FUSION, msgspec.structs.replace(settings, because=False, fresh_items=0))
+    draw = torch.Generator().manual_seed(0)
+    # Made beforehand: small tensors that stay, between large ones that go, would fragment the heap.
+    width = 1 + sum(TOP_PER_SIGNAL) + SAMPLED_NEGATIVES
+    choices = ChoiceSets.empty(len(holdout.targets), width, len(TOP_PER_SIGNAL))
+    count = 0
+    for tests, applied, graph in holdout.batches(len(vocabulary)):
+        ranker.update(applied)
+        part = slice_sequences(holdout.sequences, tests.start, tests.stop)
+        signals = ranker.signals(part, graph, BEFORE_SHARES)
+        targets = torch.from_numpy(vocabulary.lookup(holdout.targets[tests]))
+        for choice in _choices(signals, targets, eligible_items(part, vocabulary, settings), draw):
+            choices.put(count, choice)
+            count += 1
+    return ChoiceSets(choices.signals[:count], choices.correction[:count])
+
+
+def build_choices(
+    ranker: Ranker, before: Sequences, targets: Ids, graph: LiveGraph, settings: RankingSettings, draw: torch.Generator
+) -> list[Choice]:
+    """The choices of clicks that the graph does not know yet, F = 4 signals each.
+
+    `before` are the users' histories until then, `targets` the items they clicked; an item that the version does not
+    know gives no choice.
+    """
+    possible = eligible_items(before, ranker.vocabulary, settings)
+    indices = torch.from_numpy(ranker.vocabulary.lookup(targets))
+    return list(_choices(ranker.signals(before, graph), indices, possible, draw))
+
+
+def _choices(signals: Tensor, targets: Tensor, possible: Tensor, draw: torch.Generator) -> Iterator[Choice]:
+    for row in (targets > 0).nonzero()[:, 0].tolist():
+        items, correction = sample_alternatives(targets[row], possible[row], list(signals[:, row]), draw)
+        yield Choice(signals[:, row, items].T, correction)
+
+
+def eligible_items(sequences: Sequences, vocabulary: Vocabulary, settings: RankingSettings) -> Tensor:
+    """Which items could have come next, [B, n + 1] bool: all of the version, without seen ones if they are filtered."""
+    possible = torch.ones(len(sequences.users), len(vocabulary) + 1, dtype=torch.bool)
+    possible[:, 0] = False
+    possible[:, torch.from_numpy(vocabulary.free)] = False
+    if settings.filter_seen:
+        seen = to_histories(sequences, vocabulary)
+        possible[torch.from_numpy(seen.users), torch.from_numpy(seen.items)] = False
+    return possible
+
+
+def sample_alternatives(
+    target: Tensor, possible: Tensor, signals: Sequence[Tensor], draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Items [C] of one choice, and the log of how many items each stands for, [C].
+
+    The target comes first, then the items where a signal is highest, then sampled ones. `possible` [n + 1] says which
+    items could have come, `signals` [n + 1] each are the first ones of a choice set.
+    """
+    chosen = torch.zeros_like(possible)
+    for number, (signal, count) in enumerate(zip(signals, TOP_PER_SIGNAL, strict=False)):
+        top = signal.masked_fill(~possible, -torch.inf).topk(min(count, len(signal)))
+        counts = torch.isfinite(top.values) if number == Signal.MODEL else top.values > 0
+        chosen[top.indices[counts]] = True
+    chosen[target] = False
+    highest = chosen.nonzero()[:, 0]
+    sampled = torch.unique(torch.randint(1, len(possible), (SAMPLED_NEGATIVES,), generator=draw))
+    sampled = sampled[possible[sampled] & ~chosen[sampled] & (sampled != target)]
+    rest = max(int(possible.sum()) - len(highest) - 1, 1)
+    correction = torch.zeros(1 + len(highest) + len(sampled))
+    correction[1 + len(highest) :] = float(np.log(rest / max(len(sampled), 1)))
+    return torch.cat([target[None], highest, sampled]), correction

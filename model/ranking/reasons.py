@@ -1,0 +1,80 @@
+"""Why an item is recommended: the one or two of the user's newest items that count most for it.
+
+The strength of an own item for a recommended one is the evidence between the two. Where the live graph has none for a
+recommended item, the cosine of the two item rows, scaled below all evidence, takes its place.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.encoders.vocabulary import Indices, Vocabulary
+from model.ranking.graph_evidence import Entries
+from state.events import Floats, Ids
+
+COSINE_SCALE = 1e-3
+SECOND_REASON_SHARE = 0.5
+"""A second reason is given from this share of the first one's strength on."""
+
+
+def reasons(history: Ids, entries: Entries, recommended: Indices, table: Tensor, vocabulary: Vocabulary) -> Ids:
+    """Own items [B, k, 2] for the recommended columns [B, k], the stronger first, 0 = none.
+
+    `history` [B, H] are the users' newest items, `table` [C, d] the item rows.
+    """
+    strengths = evidence_strengths(history, entries, recommended, len(table))
+    unexplained = np.flatnonzero(~np.all(np.any(strengths, 2), 1))
+    if len(unexplained):
+        own = vocabulary.lookup(history[unexplained])
+        strengths[unexplained] += COSINE_SCALE * cosines(table, recommended[unexplained], own)
+    exclude_repeated(strengths, history)
+    because = two_strongest(strengths, history)
+    because[recommended == 0] = 0
+    return because
+
+
+def evidence_strengths(history: Ids, entries: Entries, recommended: Indices, columns: int) -> Floats:
+    """[B, k, H]: the weight of the entries between each recommended column and each item of the history."""
+    users, width = recommended.shape
+    strengths = np.zeros((users, width, history.shape[1]), np.float32)
+    if not len(entries.user):
+        return strengths
+    # Few entries are of a recommended item: they are found by (user, column).
+    keys = (np.arange(users)[:, None] * columns + recommended).ravel()
+    order = np.argsort(keys)
+    wanted = entries.user * columns + entries.column
+    place = order[np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)]
+    hit = np.flatnonzero((keys[place] == wanted) & (entries.column > 0))
+    user, slot = place[hit] // width, place[hit] % width
+    step = (history[user] == entries.source[hit][:, None]).argmax(1)
+    np.add.at(strengths, (user, slot, step), entries.weight[hit])
+    return strengths
+
+
+def cosines(table: Tensor, recommended: Indices, own: Indices) -> Floats:
+    """[B, k, H]: cosines of the rows of recommended columns [B, k] and own ones [B, H]; 0 for padding."""
+    rows = (torch.nn.functional.normalize(table[torch.from_numpy(columns)], dim=-1) for columns in (recommended, own))
+    found: Floats = torch.einsum("bkd,bhd->bkh", *rows).numpy()
+    return found
+
+
+def exclude_repeated(strengths: Floats, history: Ids) -> None:
+    """Set strengths [B, k, H] to -1 where the history has no item, and for an item's older places in it."""
+    strengths[np.broadcast_to(history[:, None, :] == 0, strengths.shape)] = -1.0
+    for later in range(1, history.shape[1]):
+        repeated = (history[:, :later] == history[:, later : later + 1]).any(1)
+        strengths[repeated, :, later] = -1.0
+
+
+def two_strongest(strengths: Floats, history: Ids) -> Ids:
+    """[B, k, 2] items of the history by strength [B, k, H]; the second only where it is strong enough."""
+    steps = history.shape[1]
+    order = np.argsort(-strengths, axis=2)[:, :, :2]
+    if steps < 2:
+        order = np.concatenate([order, order], 2)[:, :, :2]
+    found = np.take_along_axis(strengths, order, 2)
+    chosen = np.take_along_axis(np.broadcast_to(history[:, None, :], strengths.shape), order, 2).copy()
+    first, second = found[:, :, 0], found[:, :, 1]
+    chosen[:, :, 0][first < 0] = 0
+    chosen[:, :, 1][(second < SECOND_REASON_SHARE * first) | (second <= 0) | (steps < 2)] = 0
+    return chosen
