@@ -87,7 +87,7 @@ SETTINGS = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "configuration.md").read
 SECTIONS = {name.rpartition(".")[0] for name in SETTINGS}
 STATUS_KEYS = {"trainer.doing", "trainer.failure", "trainer.failures", "model.age_s"}
 """Keys of `anabranch status --json` that look like settings."""
-REMOVED = set(re.findall(r"^\| `([\w.]+)` \|", (ROOT / "CHANGELOG.md").read_text(), re.M))
+REMOVED = set(re.findall(r"^\| `([\w.]+)` \| remove", (ROOT / "CHANGELOG.md").read_text(), re.M))
 """Settings that the changelog lists as removed."""
 
 
@@ -158,8 +158,8 @@ def sentences(text: str) -> list[str]:
 
 
 PLACEHOLDERS = re.compile(
-    r"…|^the (?:worker|trainer)(?= ended)|worker(?= \(process)|topic_id|cluster|sequence_events|No space left on device|Corruption"
-    r"|HOST:PORT|'x'|'plaintext'|'clicks'|\b[A-Z]\b|[\d.]+(?: s\b)?"
+    r"…|^the (?:worker|trainer)(?= ended)|worker(?= \(process)|topic_id|cluster|sequence_events"
+    r"|No space left on device|Corruption|HOST:PORT|'x'|'plaintext'|'clicks'|\b[A-Z]\b|[\d.]+(?: s\b)?"
 )
 """What stands in a line of docs/faults.md for a value, or comes from RocksDB or the system."""
 

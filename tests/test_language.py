@@ -75,9 +75,13 @@ FILES = sorted({f for f in files() if f != Path(__file__)})
 
 
 def text_of(file: Path) -> str:
-    """A file's text; of the changelog only its newest section, because the others are history."""
+    """A file's text. Of the changelog only the newest section: the others are history, and so is its list of moved
+    modules, which has to name them."""
     text = file.read_text()
-    return text if file.name != "CHANGELOG.md" else "\n## ".join(text.split("\n## ")[:2])
+    if file.name != "CHANGELOG.md":
+        return text
+    newest = "\n## ".join(text.split("\n## ")[:2])
+    return newest.split("\n### Module paths")[0]
 
 
 def words_of(text: str) -> str:
