@@ -87,7 +87,7 @@ SETTINGS = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "configuration.md").read
 SECTIONS = {name.rpartition(".")[0] for name in SETTINGS}
 STATUS_KEYS = {"trainer.doing", "trainer.failure", "trainer.failures", "model.age_s"}
 """Keys of `anabranch status --json` that look like settings."""
-REMOVED = set(re.findall(r"^\| `([\w.]+)` \| remove", (ROOT / "CHANGELOG.md").read_text(), re.M))
+REMOVED = set(re.findall(r"^\| `([\w.]+)` \| removed\b", (ROOT / "CHANGELOG.md").read_text(), re.M))
 """Settings that the changelog lists as removed."""
 
 
