@@ -9,8 +9,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from stream.kafka.decode import Click
+from stream.kafka.messages import Recommendation
 from stream.load_config import load
 from tests.e2e.conftest import until
 
@@ -23,6 +26,7 @@ def section(title: str) -> str:
 
 
 def commands(text: str) -> list[str]:
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     return [line.strip() for line in re.findall(r"^    (\S.*)$", text, re.M)]
 
 
@@ -31,10 +35,34 @@ def test_the_first_screen_has_exactly_two_commands():
     assert [c.split("#")[0].strip() for c in first] == ["make demo", "make test"]
 
 
+ONE_CLICK = "One click in, one recommendation out"
+
+
 def test_make_alone_lists_the_targets():
-    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "test", "test-kafka", "lint", "types", "bench", "docs-check", "clean"):
-        assert re.search(rf"^{target} +\S", said, re.M), target
+        assert re.search(rf"^{target} +\S", listed, re.M), target
+
+
+def test_the_click_shown_is_one():
+    click, _ = re.findall(r"^```json\n(.*?)^```", section(ONE_CLICK), re.M | re.S)
+    shown = msgspec.json.decode(click, type=Click)
+    assert json.loads(click).keys() <= set(Click.__struct_fields__), "a reader takes every field for one of ours"
+    assert shown.user
+    assert shown.item
+
+
+def test_the_recommendation_shown_is_what_a_worker_sends():
+    click, message = (json.loads(j) for j in re.findall(r"^```json\n(.*?)^```", section(ONE_CLICK), re.M | re.S))
+    sent = msgspec.json.decode(json.dumps(message), type=Recommendation)
+    assert json.loads(msgspec.json.encode(sent)) == message, "no field is missing and none is of another time"
+    assert list(message) == list(Recommendation.__struct_fields__)
+    assert sent.user == click["user"]
+    assert [item.score for item in sent.items] == sorted((item.score for item in sent.items), reverse=True)
+    waited = re.search(r"^(\d+) ms later", section(ONE_CLICK), re.M)
+    assert waited is not None
+    assert sent.event_ts is not None
+    assert sent.emitted_ts - sent.event_ts == int(waited[1])
 
 
 @pytest.mark.broker
@@ -54,24 +82,24 @@ def test_your_own_clicks_as_the_readme_has_it(broker, tmp_path):
             if "kcat" in command and shutil.which("kcat") is None:
                 continue
             if endless.search(command):
-                with (tmp_path / f"said-{len(started)}").open("wb") as said:
+                with (tmp_path / f"output-{len(started)}").open("wb") as output:
                     started[command] = subprocess.Popen(
-                        f"exec {command}", shell=True, cwd=ROOT, env=env, stdout=said, stderr=said
+                        f"exec {command}", shell=True, cwd=ROOT, env=env, stdout=output, stderr=output
                     )
                 continue
             subprocess.run(command, shell=True, cwd=ROOT, env=env, check=True, capture_output=True, timeout=60)
-        place = next(n for n, command in enumerate(started) if "subscribe.py" in command)
-        until(lambda: "alice: milk" in (tmp_path / f"said-{place}").read_text())
+        subscriber = next(n for n, command in enumerate(started) if "subscribe.py" in command)
+        until(lambda: "alice: milk" in (tmp_path / f"output-{subscriber}").read_text())
         until(lambda: list((tmp_path / "data").glob("clicks-*/CURRENT")))
 
-        shown = commands(section("Looking and operating"))
+        shown = commands(section("Commands"))
         for words in ("status", "graph", "user ID", "item ID", "recommend USER", "pause", "resume"):
             assert any(words in line for line in shown), words
             line = f"anabranch {words} --json --broker {broker}".replace("ID", "alice").replace("USER", "alice")
             line = line.replace("item alice", "item milk")
-            said = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-            assert said.returncode == 0, said.stderr
-            json.loads(said.stdout)
+            done = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            json.loads(done.stdout)
     finally:
         for process in started.values():
             process.terminate()

@@ -1,0 +1,124 @@
+"""Retired words stay out of the code, the pages and the tests: one word for one idea, the field's word."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CODE = ("state", "model", "stream", "benchmarks", "examples", "tests", "docs")
+
+RETIRED = {
+    r"tenures?": "assignment",
+    r"owe[ds]?|debts?": "pending",
+    r"strides?": "poll size",
+    r"at hand": "in memory",
+    r"put off|puts off": "deferred",
+    r"gives? back|gave back|given back": "release",
+    r"takes? in|taken in|taking in": "apply (state), update (counters)",
+    r"heed(s|ed)?": "follow, apply",
+    r"obey(s|ed)?": "on_command, follow",
+    r"told|untold": "report, publish, log",
+    r"hear|hears|heard": "receive",
+    r"spoken|speaks? for": "entries, evidence",
+    r"voices?": "signal",
+    r"foretell(s|ing)?|foretold": "predict",
+    r"anew": "again, from scratch",
+    r"bur(y|ies|ied)": "send_dead_letters",
+    r"insist(s|ed|ing)?": "retry until acknowledged",
+    r"mend(s|ed|ing)?": "fix, repair, reopen",
+    r"at (its|their) begin": "at the start",
+    r"movers?": "optimizers",
+    r"placing": "ndcg_search",
+    r"la(y|ys|id) out": "map, mapped",
+    r"(keep|keeps|kept) back": "hold out, held out",
+    r"besides": "also",
+    r"whoever": "the process, the user, the caller",
+    r"whence|thereof|hitherto|lest|wherefore": "plain words",
+    r"will not have (us|it|them|him|her)": "rejects, refuses",
+    r"(is|are) none of": "is not",
+    r"of which": "a second sentence",
+    r"by heart": "what it was trained on",
+    r"what is \w+ that": "a sentence with a subject",
+}
+"""A regex of whole words, in text whose identifiers are taken apart, and the words to use instead."""
+
+CONSTANTS = [
+    "MOST",
+    "DRAWN",
+    "FEW",
+    "FIRST",
+    "KEPT",
+    "NOTHING",
+    "NOBODY",
+    "AT_ONCE",
+    "AT_MOST",
+    "OFTEN",
+    "CELLS",
+    "PREFIX",
+]
+"""Constants that do not say of what. A name says it: MAX_…, EMPTY_IDS, SAMPLED_NEGATIVES."""
+
+
+def files() -> Iterator[Path]:
+    """Code, tests, pages, samples; not recorded results, nor what pip or a test run leaves."""
+    for folder in CODE:
+        yield from (ROOT / folder).rglob("*.py")
+    yield from ROOT.glob("*.md")
+    yield from (ROOT / "docs").rglob("*.md")
+    yield from (ROOT / "benchmarks").glob("*.md")
+    yield from (ROOT / "deploy").glob("*")
+    yield from (ROOT / "Makefile", ROOT / "pyproject.toml")
+
+
+FILES = sorted({f for f in files() if f != Path(__file__)})
+
+
+def text_of(file: Path) -> str:
+    """A file's text. Of the changelog only the newest section: the others are history, and so is its list of moved
+    modules, which has to name them."""
+    text = file.read_text()
+    if file.name != "CHANGELOG.md":
+        return text
+    newest = "\n## ".join(text.split("\n## ")[:2])
+    return newest.split("\n### Module paths")[0]
+
+
+def words_of(text: str) -> str:
+    """The text in lower case with identifiers taken apart.
+
+    >>> words_of("self._toldOf = OnlineFusion()")
+    'self. told of = online fusion()'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text).replace("_", " ").lower()
+
+
+def whole_words(pattern: str) -> str:
+    """The pattern between word boundaries; a space in it may be the end of a line."""
+    return rf"(?<!\w)(?:{pattern})(?!\w)".replace(" ", r"\s+")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_no_file_uses_a_retired_word(file):
+    words = words_of(text_of(file))
+    found = [
+        f"{file.relative_to(ROOT)}:{1 + words[: match.start()].count(chr(10))}: {match[0]!r}, use: {instead}"
+        for retired, instead in RETIRED.items()
+        for match in re.finditer(whole_words(retired), words)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.suffix == ".py"], ids=lambda f: str(f.relative_to(ROOT)))
+def test_every_constant_says_of_what(file):
+    found = re.findall(rf"^({'|'.join(CONSTANTS)})\b[^=\n]*=", file.read_text(), re.M)
+    assert not found, f"{file.relative_to(ROOT)}: {found}"
+
+
+def test_the_words_of_an_identifier_are_found():
+    pattern = whole_words("|".join(RETIRED))
+    for text in ("self._told", "readHeardPointers()", "the users owed an answer", "DEBTS"):
+        assert re.search(pattern, words_of(text)), text
+    for text in ("allowed", "buryl", "folded", "a pending user"):
+        assert not re.search(pattern, words_of(text)), text
