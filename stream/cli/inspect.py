@@ -252,13 +252,18 @@ def recommend(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What would be recommended to a user now, from the state and the serving version at hand."""
+    """What the worker of this data directory would recommend to a user now.
+
+    Version, learned weights, filters and A/B arm are the worker's. It counts clicks in memory, and this command reads
+    them from its state: a score can differ in its last digits, and so can the place of an item that the version does
+    not know yet.
+    """
     from stream.operate.recommend import answer_now
 
     settings = configured(config, data, broker)
-    champion = serving(settings)
+    pointers = pointers_of(settings)
     with view_of(settings) as view:
-        found = answer_now(settings, view, champion, name)
+        found = answer_now(settings, view, pointers, name)
     if as_json:
         return show_json(found)
     show_recommendation(found)

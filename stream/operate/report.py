@@ -15,7 +15,7 @@ from state.titles import Titles
 from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, Pointers
-from stream.live_metrics import Score, Scores, compared_as, decode_scores, total
+from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
 from stream.trainer import status_file as health
 from stream.worker import online_weights as weights
 
@@ -69,7 +69,7 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
         },
         "trainer": msgspec.to_builtins(health.read(config.data)),
         "comparison": comparison(config, pointers, scores),
-        "prequential": prequential({n: s for n, s in scores.items() if "(" not in n}),
+        "prequential": prequential({key: s for key, s in scores.items() if key.pair is None}),
     }
 
 
@@ -91,8 +91,9 @@ def comparison(config: Config, pointers: Pointers, scores: Scores) -> Document |
     champion, candidate = pointers.champion, pointers.scored
     if champion is None or candidate is None:
         return None
-    mode, pair = "ab" if config.worker.ab else "shadow", (champion.version, candidate.version)
-    found = prequential({v: scores.get(compared_as(v, *pair, mode), Score()) for v in pair})
+    mode: Mode = "ab" if config.worker.ab else "shadow"
+    pair = champion.version, candidate.version
+    found = prequential({ScoreKey(v): scores.get(ScoreKey(v, mode, pair), Score()) for v in pair})
     return {
         "mode": mode,
         "share": config.worker.ab,
@@ -104,14 +105,14 @@ def comparison(config: Config, pointers: Pointers, scores: Scores) -> Document |
 def prequential(scores: Scores) -> dict[str, Document]:
     """Scores by version or baseline, whole and rolling."""
     return {
-        name: {
+        str(key): {
             "events": s.events,
             "hit@10": round(s.hits / s.events, 5),
             "ndcg@10": round(s.ndcg / s.events, 5),
             "rolling_hit@10": round(s.rolling_hit, 5),
             "rolling_ndcg@10": round(s.rolling_ndcg, 5),
         }
-        for name, s in sorted(scores.items())
+        for key, s in sorted(scores.items(), key=lambda entry: str(entry[0]))
         if s.events
     }
 

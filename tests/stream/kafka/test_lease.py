@@ -1,12 +1,6 @@
 """A worker speaks for its partitions only while no other can own them."""
 
-import asyncio
-
-import pytest
-
-from stream.config import TopicSettings
 from stream.kafka.lease import Lease
-from stream.worker.outbox import LeaseLost, Outbox
 
 
 def test_a_lease_is_held_from_the_first_confirmation_for_a_session_timeout(monkeypatch):
@@ -22,16 +16,3 @@ def test_a_lease_is_held_from_the_first_confirmation_for_a_session_timeout(monke
     assert not lease.held
     lease.confirmed(asked_at=90.0)  # an answer that was long under way confirms nothing
     assert not lease.held
-
-
-def test_what_a_worker_without_a_lease_has_to_say_is_not_sent():
-    sent: list[object] = []
-
-    class Producer:
-        async def send_and_wait(self, *said: object, **more: object) -> None:
-            sent.append(said)
-
-    outbox = Outbox(TopicSettings(), Producer(), Lease(6_000))
-    with pytest.raises(LeaseLost):
-        asyncio.run(outbox._insist("a reply", lambda: Producer().send_and_wait("replies", b"{}")))
-    assert sent == []
