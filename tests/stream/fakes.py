@@ -118,6 +118,7 @@ class Owner:
             return dict.fromkeys(partitions, self.log)
 
         monkeypatch.setattr("stream.stores.opener.read_logs", read_logs)
+        monkeypatch.setattr("stream.stores.assignment.OPEN_AGAIN_S", 0.05)
 
     def start(self, coroutine) -> asyncio.Task:
         """Run beside the test, until it ends."""

@@ -1,4 +1,4 @@
-"""Answers from a store: by the champion, beside or instead of it by a candidate, with items that no version knows."""
+"""Recommendations from a store: by the champion, by a candidate beside it or instead of it, with unknown items."""
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ USERS = [f"user-{n}" for n in range(60)]
 
 
 class Stall:
-    """A store, a ranker over it, and versions for it."""
+    """A store, recommenders over it, and versions for it."""
 
     def __init__(self, folder) -> None:
         self.store = Store(folder / "clicks-0", Identity("cluster", "clicks", 0, 1, 20, 8), STATE)
@@ -54,7 +54,7 @@ class Stall:
         return Recommender(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
 
     def following(self) -> np.ndarray:
-        """What everybody would click next, were the laps to go on."""
+        """What every user clicks next if the laps go on."""
         events = np.zeros(len(USERS), EVENT)
         events["user"] = hash_ids([u.encode() for u in USERS])
         events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
@@ -134,7 +134,7 @@ def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_show
     assert all(not a.last_recommendation.compared for a in recommender.recommend(0, stall.pending(*USERS)))
 
 
-def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(stall, versions):
+def test_an_item_that_a_user_hides_is_recommended_to_others_only_by_every_version(stall, versions):
     recommender = stall.recommender()
     recommender.versions.serve(serving("000001", versions[0]))
     recommender.versions.score(serving("000002", versions[1]))
@@ -178,7 +178,7 @@ def test_in_an_a_b_test_a_share_of_users_gets_the_candidate_and_always_the_same_
     assert len(by) == len(USERS)
 
 
-def test_the_candidates_arm_is_as_large_as_it_says_and_grows_with_its_share():
+def test_the_candidates_arm_has_its_share_of_users_and_grows_with_it():
     users = [hash_id(f"user-{n}") for n in range(4000)]
     small, large = ({u for u in users if in_candidates_arm(u, share)} for share in (0.1, 0.5))
     assert 0.08 < len(small) / len(users) < 0.12
@@ -207,7 +207,7 @@ def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_g
     assert again.versions.champion.ranker.fusion.evidence == pytest.approx(moved.evidence + 1.0)
 
 
-def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_come_from_its(
+def test_a_candidates_weights_are_as_far_from_its_own_as_the_champions_are_from_theirs(
     stall, versions, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("stream.worker.served_versions.LEARN_EVERY_S", 0.0)
@@ -239,7 +239,7 @@ def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tm
     assert online_weights(config, "000002") == online_weights(off, "000001") == {}
 
 
-def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, tmp_path):
+def test_between_two_steps_of_the_weights_some_time_passes(stall, versions, tmp_path):
     recommender = stall.learning_recommender(tmp_path)
     recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(3):
@@ -247,7 +247,7 @@ def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, 
     assert weights.read(tmp_path)["0"].learned.clicks == 16
 
 
-def test_with_no_clicks_to_choose_on_weights_stay(stall, versions, tmp_path):
+def test_without_clicks_to_choose_on_the_weights_stay(stall, versions, tmp_path):
     config = Config(state=STATE, ranking=RankingSettings(online_clicks=0), data=tmp_path)
     recommender = Recommender(config, {0: stall.store}, None)
     recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
