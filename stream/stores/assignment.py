@@ -27,10 +27,10 @@
 
 An operator's pause is a flag beside the phases: clicks are not read, answers go on.
 
-A store closes only when nobody uses it. Whoever uses a store does it in a `hold`. A revocation, a reopening and the
-stop of the worker let no new hold begin, wait for the holds that have begun, and close the store then. So an answer
-whose sending has begun is sent and recorded before the partition goes to the next owner. A hold ends in bounded time:
-what it sends is given up when the lease runs out.
+A store is used inside a `hold` only, and closes only when there is none (`stream/stores/holds.py`). A revocation, a
+reopening and the stop of the worker do the same three things: they let no new hold begin, wait for the holds that have
+begun, and close the store. So an answer whose sending has begun is sent and recorded before the next owner gets the
+partition. A hold ends in bounded time: what it sends is given up when the lease runs out.
 """
 
 import asyncio
@@ -49,6 +49,7 @@ from state.store import Store
 from stream.config import Config
 from stream.errors import BrokerUnavailable
 from stream.kafka.lease import Lease, LeaseLost
+from stream.stores.holds import Holds
 from stream.stores.opener import OPEN_AGAIN_S, Opener, read_topic_id
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 
@@ -108,13 +109,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """Called after a store was opened or closed."""
         self._paused = False
         self._to_open = asyncio.Event()
-        self._holds = 0
-        self._unheld, self._holds_may_begin = asyncio.Event(), asyncio.Event()
-        self._unheld.set()
-        self._holds_may_begin.set()
-        self._closing = asyncio.Lock()
+        self._holds = Holds()
 
-    # Who uses a store, and when it may close
+    # Use of the stores
 
     @contextlib.asynccontextmanager
     async def hold(self, number: int) -> AsyncIterator[Store | None]:
@@ -123,42 +120,26 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         None where the partition has no usable store here, or the lease has run out. A fault of a store ends the block:
         its partition is FAULTED then. A lease that runs out in the block (LeaseLost) ends it too.
         """
-        async with self.keep_open():
+        async with self._holds.held():
             owned = self._owned.get(number)
             usable = owned is not None and owned.phase in (Phase.CATCHING_UP, Phase.ANSWERING) and self._lease.held
             with self._ending_the_block():
                 yield owned.store if owned is not None and usable else None
 
     def go_on_holding(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Start work on the store that the caller holds; it stays open until the work has ended too."""
+        """Inside a hold: start work on the held store. The store stays open until the work has ended too."""
 
         async def held() -> None:
             with self._ending_the_block():
                 await work
 
-        self._begin_hold()
         task = asyncio.create_task(held())
-        task.add_done_callback(lambda _: self._end_hold())
+        self._holds.go_on_for(task)
         return task
 
-    @contextlib.asynccontextmanager
-    async def keep_open(self) -> AsyncIterator[None]:
-        """Keep all stores open for the time of a block, whatever their phase. Never inside another hold."""
-        await self._holds_may_begin.wait()
-        self._begin_hold()
-        try:
-            yield
-        finally:
-            self._end_hold()
-
-    def _begin_hold(self) -> None:
-        self._holds += 1
-        self._unheld.clear()
-
-    def _end_hold(self) -> None:
-        self._holds -= 1
-        if not self._holds:
-            self._unheld.set()
+    def keep_open(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Keep all stores open for the time of a block, with or without the lease. Never inside another hold."""
+        return self._holds.held()
 
     @contextlib.contextmanager
     def _ending_the_block(self) -> Iterator[None]:
@@ -171,22 +152,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             if owned is None:
                 raise
             owned.phase, owned.fault = Phase.FAULTED, fault
-
-    async def _close(self, numbers: list[int]) -> bool:
-        """Give up these partitions once nobody uses a store: a ranking reads all of them. Whether one was owned."""
-        owned = False
-        async with self._closing:
-            self._holds_may_begin.clear()
-            try:
-                await self._unheld.wait()
-                for number in numbers:
-                    owned = self._owned.pop(number, None) is not None or owned
-                    if (store := self._stores.pop(number, None)) is not None:
-                        store.close()
-            finally:
-                self._holds_may_begin.set()
-        self.on_change()
-        return owned
 
     # Assigned -> OPENING -> CATCHING_UP -> ANSWERING
 
@@ -202,7 +167,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self._to_open.set()
 
     async def open_assigned(self) -> None:
-        """Open the stores of OPENING partitions, forever. One can take as long as a download.
+        """Open the stores of OPENING partitions, forever. It can take as long as a download.
 
         Raises StateError where a store cannot be used and waiting would not change that.
         """
@@ -274,23 +239,34 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                         self.reopen_soon(number, f"the topic {self._topic!r} was deleted and created again")
 
     async def _reopen(self, number: int, fault: StoreFault | None) -> None:
-        still_owned = await self._close([number])
+        still_owned = await self._give_up([number])
         if isinstance(fault, StoreUnreadable):
             self._partition_stores.move_aside(number, str(fault))
         if still_owned and TopicPartition(self._topic, number) in self._consumer.assignment():
             self._begin_opening(number)
 
-    # Revoked
+    # -> gone
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Close the stores of these once nobody uses them. The Kafka client waits, and so does the next owner."""
-        await self._close([p.partition for p in revoked if p.topic == self._topic])
+        """Close the stores of these. The Kafka client waits for it, and the next owner gets them only then."""
+        await self._give_up([p.partition for p in revoked if p.topic == self._topic])
 
     async def close_all(self) -> None:
         """Close every store and own nothing: the worker stops."""
-        await self._close(list(self._owned))
+        await self._give_up(list(self._owned))
 
-    # What is read of it
+    async def _give_up(self, numbers: list[int]) -> bool:
+        """Wait until no store is in use, close these and own them no more. Whether one of them was owned then."""
+        owned = False
+        async with self._holds.none_held():
+            for number in numbers:
+                owned = self._owned.pop(number, None) is not None or owned
+                if (store := self._stores.pop(number, None)) is not None:
+                    store.close()
+        self.on_change()
+        return owned
+
+    # Questions, and the pause
 
     def _in(self, phase: Phase) -> list[OwnedPartition]:
         return [p for p in self._owned.values() if p.phase is phase]

@@ -1,8 +1,8 @@
 """A backup is an artifact store of its own: checkpoints of the partitions, the versions, and a manifest.
 
 DIR/backup.json      the champion, the partitions and the offset of each; written last
-    state/…          checkpoints, laid out by `state/checkpoint.py`
-    create/…         versions, laid out by `model/learning/versions.py`
+    state/…          checkpoints: see `state/checkpoint.py`
+    create/…         versions: see `model/learning/versions.py`
 """
 
 import shutil

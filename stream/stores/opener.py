@@ -42,7 +42,7 @@ class Opener:
         self._config, self._partition_stores, self._cluster = config, partition_stores, cluster
 
     async def open(self, numbers: Sequence[int]) -> AsyncIterator[Opened]:
-        """The stores that can be opened now, each as soon as it is open; the log says why another one cannot.
+        """The stores that can be opened now, each as soon as it is open; the others are logged with the reason.
 
         Raises StateError where a store cannot be used and waiting would not change that.
         """

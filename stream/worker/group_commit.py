@@ -1,4 +1,4 @@
-"""Step 7: the group's offsets. They tell lag monitors how far the worker has come, and they renew the lease.
+"""Step 7: the group's offsets. Lag monitors read them, and they renew the lease.
 
 On assignment the store's own offset is sought, whatever the group has. An accepted commit proves that the partitions
 are still this worker's.

@@ -32,8 +32,8 @@ from stream.kafka.decode import Decoded, Decoder, Record
 from stream.kafka.lease import Lease, LeaseLost
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment
-from stream.stores.partition_stores import skip_deleted, warn_of_producer_clocks
 from stream.worker.group_commit import GroupCommit
+from stream.worker.log_position import LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll_size import PollSize
 from stream.worker.recommendation import Answer
@@ -41,12 +41,6 @@ from stream.worker.recommender import Recommender
 from stream.worker.requests import Requests
 from stream.worker.sends_in_flight import SendsInFlight
 from stream.worker.tombstones import Tombstones
-
-WITHOUT_LEASE_S = 0.1
-"""Between two looks at whether the group confirms this worker again."""
-MAX_BROKER_OFFSETS = 1
-"""Offsets in a row without an event that are normal: the end of a transaction takes one. Where more are missing, the
-log is asked where it begins."""
 
 
 class Pipeline:
@@ -63,9 +57,10 @@ class Pipeline:
         *,
         cluster: str,
     ) -> None:
-        self._config, self._topics, self._cluster = config, config.topics, cluster
+        self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
         self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
+        self._log_position = LogPosition(config, consumer, assignment, cluster)
         self._decoder = Decoder(config.clicks, config.state)
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
@@ -76,11 +71,10 @@ class Pipeline:
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
         self._behind = False
-        """Whether the log holds more than the last poll took: applying events goes before answering then."""
-        self._clocks_checked = False
+        """Whether the log holds more than the last poll took. Events are applied before users are answered then."""
 
     async def consume(self) -> None:
-        """Poll and apply, forever. Raises StateError where a store cannot be used."""
+        """Poll and apply, forever: steps 1 to 3, and 7. Raises StateError where a store cannot be used."""
         self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self._assignment)
         while True:
             limit = self._poll_size.events
@@ -89,32 +83,40 @@ class Pipeline:
             except ConsumerStoppedError:
                 return
             self._in_flight.raise_failure()
-            lease_is_back = await self._group_commit.commit_if_due()  # 7 Commit the group
+            await self._commit_the_group()
             was_behind, self._behind = self._behind, sum(map(len, polled.values())) >= limit
             for partition, records in polled.items():
                 if partition.topic == self._topics.clicks:
-                    await self.apply(partition, records)
+                    await self._apply(partition, records)
                 else:
                     await self._requests.answer(partition.partition, records)
             await self._assignment.reopen_faulted()
-            if await self._assignment.catch_up() or lease_is_back or (was_behind and not self._behind):
+            if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
             for number in list(self._assignment.stores):
                 await self._tombstones.tend(number)
             await asyncio.sleep(0)
 
-    async def apply(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        """Steps 1 to 3 for the records of one partition. A fault or a lapsed lease has them read again."""
-        number = partition.partition
-        async with self._assignment.hold(number) as store:
+    async def answer(self) -> None:
+        """Answer the pending users, newest first, forever: steps 4 to 6."""
+        while True:
+            await self._users_may_wait.wait()
+            self._users_may_wait.clear()
+            while not self._behind and self._lease.held and (number := self._most_pending()) is not None:
+                if not await self._rank(number):
+                    break
+                await self._in_flight.wait_for_room()
+
+    async def _apply(self, partition: TopicPartition, records: Sequence[Record]) -> None:
+        async with self._assignment.hold(partition.partition) as store:
             if store is None:
-                return await self._read_again(partition)
+                return await self._log_position.read_again(partition)
             try:
-                if not await self._follow_the_store(store, partition, records):
+                if not await self._log_position.follows(store, partition, records):
                     return
-                decoded, decode_s = await self._decode(store, number, records)
+                decoded, decode_s = await self._decode(store, partition.partition, records)
             except (LeaseLost, KafkaError):
-                return await self._read_again(partition)
+                return await self._log_position.read_again(partition)
             began = time.perf_counter()
             applied = self._write(store, records, decoded)
             self._poll_size.took(len(records), decode_s + time.perf_counter() - began)
@@ -134,7 +136,8 @@ class Pipeline:
             raise LeaseLost
         return decoded, decode_s
 
-    # 2 Apply in memory, 3 Write: one call, one WriteBatch; the crash points are the store's
+    # 2 Apply in memory
+    # 3 Write: one call of the store, one WriteBatch; both crash points are in it (`state/store.py`)
 
     def _write(self, store: Store, records: Sequence[Record], decoded: Decoded) -> Applied:
         scores, events = decode_scores(store.prequential()), decoded.batch.events
@@ -149,20 +152,10 @@ class Pipeline:
             prequential=encode_scores(scores) if tested else None,
         )
 
-    async def answer(self) -> None:
-        """Answer the pending users, newest first, forever."""
-        while True:
-            await self._users_may_wait.wait()
-            self._users_may_wait.clear()
-            while not self._behind and self._lease.held and (number := self._most_pending()) is not None:
-                if not await self._answer_batch(number):
-                    break
-                await self._in_flight.wait_for_room()
-
     # 4 Rank
 
-    async def _answer_batch(self, number: int) -> bool:
-        """Rank some users of a partition and begin to send; False where there is nothing more to do for now."""
+    async def _rank(self, number: int) -> bool:
+        """Rank some users of a partition and begin to send; False where nothing is left to rank for now."""
         more = False  # stays False where a fault, or a lease that runs out, ends the hold
         async with self._assignment.hold(number) as store:
             if store is None:
@@ -204,31 +197,14 @@ class Pipeline:
         store.record_answers([(answer.user, answer.message) for answer in answers])
         crash_points.reached(6)
 
+    # 7 Commit the group
+
+    async def _commit_the_group(self) -> None:
+        if await self._group_commit.commit_if_due():  # the lease is held again
+            self._users_may_wait.set()
+
     def _most_pending(self) -> int | None:
         """The partition with the most users that wait for an answer."""
         waiting = {number: store.pending.waiting for number, store in self._assignment.answering().items()}
         number = max(waiting, key=waiting.__getitem__, default=None)
         return number if number is not None and waiting[number] else None
-
-    async def _follow_the_store(self, store: Store, partition: TopicPartition, records: Sequence[Record]) -> bool:
-        """Whether the records follow what the store has; else their partition is opened again. Raises KafkaError."""
-        number, first = partition.partition, records[0]
-        if not self._clocks_checked:
-            self._clocks_checked = True
-            warn_of_producer_clocks(first, self._config, self._cluster)
-        offset = store.progress.logical(first.offset)
-        if offset < store.progress.next_offset:
-            self._assignment.reopen_soon(number, f"the log went back to offset {first.offset}")
-            return False
-        if offset > store.progress.next_offset + MAX_BROKER_OFFSETS:
-            begin = (await self._consumer.beginning_offsets([partition]))[partition]
-            if store.progress.logical(begin) > store.progress.next_offset:
-                skip_deleted(store, number, first.offset, self._config)
-        return True
-
-    async def _read_again(self, partition: TopicPartition) -> None:
-        """Poll these records again, after a moment. Where the store is opened again, it is sought then too."""
-        store = self._assignment.stores.get(partition.partition)
-        if store is not None and partition in self._consumer.assignment():
-            self._consumer.seek(partition, store.progress.log_offset)
-        await asyncio.sleep(WITHOUT_LEASE_S)

@@ -51,7 +51,7 @@ class Arm(NamedTuple):
     """None: there is no version yet."""
     users: Mapping[int, Unanswered]
     scored: ServedVersion | None
-    """Ranks for the same users, is measured by their next events, and shown to nobody."""
+    """Ranks for the same users, is measured by their next events, and never shown."""
     mode: Mode | None
     """`ab` where the candidate answers some users, `shadow` where it is only scored."""
     pair: tuple[str, str] | None
