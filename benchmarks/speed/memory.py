@@ -120,7 +120,7 @@ def answered(folder: Path, partitions: int, user: int) -> None:
     """What a restarted worker does until its first recommendation."""
     stores = opened(folder, partitions)
     unanswered = Unanswered(0, stores[0].progress.next_offset - 1, -1)
-    [answer] = Recommender(Config(), stores, None).answer(0, {user: unanswered})
+    [answer] = Recommender(Config(), stores, None).recommend(0, {user: unanswered})
     assert answer.user_id
     closed(stores)
 

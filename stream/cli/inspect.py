@@ -7,7 +7,7 @@ import typer
 
 from stream.cli.app import command, utf8
 from stream.cli.output import show, show_json, show_recommendation, time_argument
-from stream.cli.state_access import serving, view_of
+from stream.cli.state_access import pointers_of, serving, view_of
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -150,15 +150,20 @@ def show_window(settings: "Config", start: int, end: int, out: Path | None, as_j
 def recommend(
     name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)], *, settings: "Config", as_json: bool
 ) -> None:
-    """What would be recommended to a user now, from this state and the serving version."""
+    """What the worker of this data directory would recommend to a user now.
+
+    Version, learned weights, filters and A/B arm are the worker's. It counts clicks in memory, and this command reads
+    them from its state: a score can differ in its last digits, and so can the place of an item that the version does
+    not know yet.
+    """
     import msgspec
 
     from stream.kafka.messages import Recommendation
     from stream.operate.recommend import answer_now
 
-    champion = serving(settings)
+    pointers = pointers_of(settings)
     with view_of(settings) as view:
-        found = answer_now(settings, view, champion, name)
+        found = answer_now(settings, view, pointers, name)
     if as_json:
         return show_json(found)
     show_recommendation(msgspec.convert(found, Recommendation))

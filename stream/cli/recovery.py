@@ -56,7 +56,7 @@ def show_backup(backup: "Backup", place: str) -> None:
     """Print what a backup or a data directory holds."""
     for stored in backup.partitions:
         topic, number = stored.identity.topic, stored.identity.partition
-        show(f"{place} holds partition {number} of {topic} up to offset {stored.next_offset - stored.base:,}")
+        show(f"{place} holds partition {number} of {topic} up to offset {stored.log_offset:,}")
     champion = backup.champion
     show(f"and version {champion.version}, which was serving" if champion else "and no model version was serving yet")
 

@@ -36,3 +36,7 @@ class Lease:
     def held(self) -> bool:
         """Whether no other worker can own our partitions yet."""
         return self.now() < self._until
+
+
+class LeaseLost(Exception):
+    """The lease has run out: another worker may own the partition, and its answers may be newer."""

@@ -1,4 +1,4 @@
-"""One answer outside the worker: the same ranker over a read-only view."""
+"""One answer outside the worker: its recommender, versions and weights, over a read-only view of its stores."""
 
 import time
 from typing import Any
@@ -7,42 +7,68 @@ import msgspec
 import numpy as np
 
 from model.errors import ArtifactError
+from state.errors import StateError
 from state.events import hash_id
 from state.pending import Unanswered
+from state.titles import Titles
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.messages import Pointer
+from stream.kafka.pointers import Pointers
+from stream.worker import online_weights
 from stream.worker.recommender import Recommender
-from stream.worker.served_versions import load_serving
+from stream.worker.served_versions import load_version
 
 
-def answer_now(config: Config, view: View, champion: Pointer | None, user: str) -> dict[str, Any]:
-    """A recommendation message for one user, as the worker would send it now. Raises AnabranchError."""
-    from state.errors import StateError
-    from state.titles import Titles
+def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> dict[str, Any]:
+    """The recommendation message for one user, as the worker would send it now. Raises AnabranchError.
 
+    The worker counts clicks in memory, this reads them from its state. So a score can differ in its last digits, and
+    so can the place of an item that the version does not know yet.
+    """
+    if not view.partitions:
+        raise AnabranchError(f"no state in {config.data}: has a worker run with this --data yet?")
     try:
         titles = Titles(config.data, read_only=True)
     except StateError:
         titles = None
-    ranker = Recommender(config, view.partitions, titles)
     try:
-        if champion is not None:
-            ranker.serving = load_serving(champion, config)
+        recommender = Recommender(_as_the_worker(config), view.partitions, titles)
+        _install_versions(recommender, config, pointers)
+        return _answer(recommender, view, user)
+    finally:
+        if titles is not None:
+            titles.close()
+
+
+def _as_the_worker(config: Config) -> Config:
+    """The configuration under the name of the worker whose learned weights are the newest here."""
+    instance = online_weights.newest_instance(config.data) or config.worker.instance
+    return msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, instance=instance))
+
+
+def _install_versions(recommender: Recommender, config: Config, pointers: Pointers) -> None:
+    """Serve the champion, and in an A/B test the candidate, with the weights that the worker has learned."""
+    if pointers.champion is None:
+        return
+    try:
+        recommender.versions.serve(load_version(pointers.champion, config))
     except ArtifactError as error:
         raise AnabranchError(str(error)) from None
+    if config.worker.ab and pointers.scored is not None:
+        try:
+            recommender.versions.score(load_version(pointers.scored, config))
+        except ArtifactError:
+            return  # a worker that cannot load the candidate answers everybody with the champion
+
+
+def _answer(recommender: Recommender, view: View, user: str) -> dict[str, Any]:
     key = hash_id(user)
     one = np.array([key], np.uint64)
-    if not view.partitions:
-        raise AnabranchError(f"no state in {config.data}: has a worker run with this --data yet?")
     number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
-    steps = view.partitions[number].sequences(one).steps
+    partition = view.partitions[number]
+    steps = partition.sequences(one).steps
     ts = int(steps["ts"][-1]) if len(steps) else -1
-    marks = view.partitions[number].read_progress()
-    unanswered = Unanswered(0, marks.next_offset - 1, ts)
-    answers = ranker.answer(number, {key: unanswered})
-    if titles is not None:
-        titles.close()
-    message: dict[str, Any] = msgspec.json.decode(answers[0].message)
+    [answer] = recommender.recommend(number, {key: Unanswered(0, partition.read_progress().next_offset - 1, ts)})
+    message: dict[str, Any] = msgspec.json.decode(answer.message)
     return message | {"user": user, "emitted_ts": time.time_ns() // 1_000_000}

@@ -5,7 +5,6 @@ The fields of a document, in their order, are the keys of `--json`. The tables a
 
 import time
 from collections.abc import Collection
-from typing import Literal
 
 import msgspec
 
@@ -16,7 +15,7 @@ from state.progress import Progress
 from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, Pointers
-from stream.live_metrics import Score, Scores, compared_as, decode_scores, total
+from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
 from stream.trainer import status_file
 from stream.trainer.status_file import TrainerStatus
 from stream.worker import online_weights
@@ -91,7 +90,7 @@ class ComparedVersion(msgspec.Struct):
 class Comparison(msgspec.Struct):
     """Champion and candidate on live events."""
 
-    mode: Literal["ab", "shadow"]
+    mode: Mode
     """`shadow`: the same events, the candidate is not served; `ab`: each on the events of its own users."""
     share: float
     """Share of the users who get the candidate."""
@@ -153,8 +152,7 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
         model=model_status(config, pointers),
         trainer=status_file.read(config.data),
         comparison=comparison(config, pointers, scores),
-        # The names of compared scores have a bracket; `comparison` reports those.
-        prequential=qualities({name: score for name, score in scores.items() if "(" not in name}),
+        prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
     )
 
 
@@ -201,10 +199,11 @@ def comparison(config: Config, pointers: Pointers, scores: Scores) -> Comparison
     champion, candidate = pointers.champion, pointers.scored
     if champion is None or candidate is None:
         return None
-    mode: Literal["ab", "shadow"] = "ab" if config.worker.ab else "shadow"
+    mode: Mode = "ab" if config.worker.ab else "shadow"
+    pair = champion.version, candidate.version
 
     def compared(version: str) -> ComparedVersion:
-        score = scores.get(compared_as(version, champion.version, candidate.version, mode), Score())
+        score = scores.get(ScoreKey(version, mode, pair), Score())
         if not score.events:
             return ComparedVersion(version)
         return ComparedVersion(version, *msgspec.structs.astuple(quality(score)))
@@ -214,7 +213,8 @@ def comparison(config: Config, pointers: Pointers, scores: Scores) -> Comparison
 
 def qualities(scores: Scores) -> dict[str, Quality]:
     """By version or baseline, those that were tested."""
-    return {name: quality(score) for name, score in sorted(scores.items()) if score.events}
+    named = {str(key): score for key, score in scores.items() if score.events}
+    return {name: quality(named[name]) for name in sorted(named)}
 
 
 def quality(score: Score) -> Quality:

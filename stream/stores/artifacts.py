@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def fetch_version(pointer: Pointer, config: Config) -> "Version":
     """Load and verify the version a pointer names. Raises ArtifactError.
 
-    Where the pointer's artifact store is no more (a restore on another machine), the version may lie in ours: its hash
-    says that it is the same.
+    If the pointer's artifact store is gone (after a restore on another machine), the version is looked up in the
+    configured one. Its hash proves that it is the same.
     """
     from model.learning.versions import load
 

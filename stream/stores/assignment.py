@@ -1,11 +1,45 @@
-"""The partitions this worker owns, from assignment to revocation: stores opened, opened anew after a fault, closed.
+"""The partitions this worker owns: one state machine, from assignment to revocation.
 
-A store closes only between two answers (`turn`) and once those on their way are settled.
+                      the group assigns the partition: its log is paused
+                                          |
+                                          v
+        +---------------------------> OPENING --------------------------------+
+        |                                 |                                   |
+        |        its store is open: sought to its own offset, resumed         |
+        |                                 v                                   |
+        |                            CATCHING_UP -----------------------------+
+        |                                 |                                   |  the group revokes
+        |        read up to what the log held when it was opened              |  the partition
+        |                                 v                                   |
+        |                             ANSWERING ------------------------------+
+        |                                 |                                   |
+        |        a StoreFault, or the log is not the store's any more         |
+        |        (also from CATCHING_UP)  v                                   v
+        +---- the store is closed --- FAULTED ----------------------------> gone: the store
+              (a damaged one is moved aside)                                is closed
+
+| phase       | store | clicks are applied | users are answered          | requests |
+|-------------|-------|--------------------|-----------------------------|----------|
+| OPENING     | no    | no, log is paused  | no                          | no       |
+| CATCHING_UP | open  | yes                | no: see `Phase.CATCHING_UP` | yes      |
+| ANSWERING   | open  | yes                | yes                         | yes      |
+| FAULTED     | open  | no                 | no                          | no       |
+
+An operator's pause is a flag beside the phases: clicks are not read, answers go on.
+
+A store is used inside a `hold` only, and closes only when there is none (`stream/stores/holds.py`). A revocation, a
+reopening and the stop of the worker do the same three things: they let no new hold begin, wait for the holds that have
+begun, and close the store. So an answer whose sending has begun is sent and recorded before the next owner gets the
+partition. A hold ends in bounded time: what it sends is given up when the lease runs out.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import enum
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
@@ -14,127 +48,243 @@ from state.errors import StoreFault, StoreUnreadable
 from state.store import Store
 from stream.config import Config
 from stream.errors import BrokerUnavailable
-from stream.stores.opener import Opener, known_topic_id
+from stream.kafka.lease import Lease, LeaseLost
+from stream.stores.holds import Holds
+from stream.stores.opener import OPEN_AGAIN_S, Opener, read_topic_id
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 
+log = logging.getLogger("anabranch.worker")
+
 WATCH_EVERY_S = 10.0
+"""Between two looks at the id of the clicks topic."""
+
+
+class Phase(enum.Enum):
+    """What may be done with a partition now."""
+
+    OPENING = enum.auto()
+    """Its store is not open yet."""
+    CATCHING_UP = enum.auto()
+    """Its store applies clicks. The owner before may have answered events that this store has not read yet: an older
+    answer would replace that owner's newer one in the topic."""
+    ANSWERING = enum.auto()
+    """Its store has read all that the log held when it was opened."""
+    FAULTED = enum.auto()
+    """Its store is opened again before anything else is done with it."""
+
+
+@dataclass
+class OwnedPartition:
+    """One partition and its phase."""
+
+    number: int
+    store: Store | None = None
+    """None while OPENING."""
+    phase: Phase = Phase.OPENING
+    log_end: int = 0
+    """The end of the log when the store was opened."""
+    fault: StoreFault | None = None
+    """Why it is FAULTED; None where the log is not the store's any more."""
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Which stores are open, and why one is not."""
+    """The owned partitions; the only writer of their phases."""
 
     def __init__(
         self,
         config: Config,
         consumer: AIOKafkaConsumer,
-        partitions: PartitionStores,
+        partition_stores: PartitionStores,
+        lease: Lease,
         cluster: str,
-        *,
-        settled: Callable[[], Awaitable[None]],
-        changed: Callable[[], None],
     ) -> None:
-        """`settled` waits for the answers on their way; `changed` is told when stores were opened or closed."""
-        self._config, self._topic = config, config.topics.clicks
-        self._consumer, self._partitions, self._cluster = consumer, partitions, cluster
-        self._settled, self._changed = settled, changed
-        self._opening = Opener(config, consumer, partitions, cluster, changed)
-        self._faults: dict[int, StoreFault] = {}
-        self.turn = asyncio.Lock()
-        """Held while users of a store are being answered: it must not close then."""
+        self._config, self._topic, self._cluster = config, config.topics.clicks, cluster
+        self._consumer, self._lease, self._partition_stores = consumer, lease, partition_stores
+        self._opener = Opener(config, partition_stores, cluster)
+        self._owned: dict[int, OwnedPartition] = {}
+        self._stores: dict[int, Store] = {}
+        self.stores: Mapping[int, Store] = MappingProxyType(self._stores)
+        """The open stores by partition, FAULTED ones among them. Read-only, and live."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after a store was opened or closed."""
+        self._paused = False
+        self._to_open = asyncio.Event()
+        self._holds = Holds()
 
-    def store(self, number: int) -> Store | None:
-        """The partition's store; None where it was revoked or is to be opened anew: then its log is read again."""
-        return None if number in self._faults else self._partitions.stores.get(number)
+    # Use of the stores
 
-    def stores(self) -> dict[int, Store]:
-        """All that are open and sound, by partition."""
-        return {n: store for n, store in self._partitions.stores.items() if n not in self._faults}
+    @contextlib.asynccontextmanager
+    async def hold(self, number: int) -> AsyncIterator[Store | None]:
+        """The store of a partition for the time of a block, in which it is not closed. Never inside another hold.
 
-    def speaking(self) -> dict[int, Store]:
-        """Those that hold all that the log held when they were assigned: no owner before can have said more."""
-        return {number: store for number, store in self.stores().items() if number not in self._opening.behind}
-
-    async def catch_up(self) -> bool:
-        """Look which have come so far, all that was polled being folded; whether one has."""
-        behind, came = self._opening.behind, False
-        for number, end in list(behind.items()):
-            partition = TopicPartition(self._topic, number)
-            if number not in self.stores() or partition not in self._consumer.assignment():
-                continue
-            # Not the store's offset: the end of a transaction takes one in the log that is never folded.
-            if await self._consumer.position(partition) >= end:
-                came = behind.pop(number, None) is not None or came
-        return came
-
-    def fault(self, fault: StoreFault) -> None:
-        """Have the store of a fault opened anew before anything else is folded into it."""
-        number = next((n for n, s in self._partitions.stores.items() if s.path == fault.path), None)
-        if number is None:
-            raise fault
-        self._faults[number] = fault
-
-    async def mend(self) -> None:
-        """Open anew what has a fault."""
-        for number, fault in list(self._faults.items()):
-            await self.reopen(number, fault)
-
-    async def open_assigned(self) -> None:
-        """Open the stores of assigned partitions as they come, for ever: that can take a download.
-
-        Raises StateError where a store cannot be used.
+        None where the partition has no usable store here, or the lease has run out. A fault of a store ends the block:
+        its partition is FAULTED then. A lease that runs out in the block (LeaseLost) ends it too.
         """
-        await self._opening.run()
+        async with self._holds.held():
+            owned = self._owned.get(number)
+            usable = owned is not None and owned.phase in (Phase.CATCHING_UP, Phase.ANSWERING) and self._lease.held
+            with self._ending_the_block():
+                yield owned.store if owned is not None and usable else None
+
+    def go_on_holding(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Inside a hold: start work on the held store. The store stays open until the work has ended too."""
+
+        async def held() -> None:
+            with self._ending_the_block():
+                await work
+
+        task = asyncio.create_task(held())
+        self._holds.go_on_for(task)
+        return task
+
+    def keep_open(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Keep all stores open for the time of a block, with or without the lease. Never inside another hold."""
+        return self._holds.held()
+
+    @contextlib.contextmanager
+    def _ending_the_block(self) -> Iterator[None]:
+        try:
+            yield
+        except LeaseLost:
+            return
+        except StoreFault as fault:
+            owned = next((p for p in self._owned.values() if p.store and p.store.path == fault.path), None)
+            if owned is None:
+                raise
+            owned.phase, owned.fault = Phase.FAULTED, fault
+
+    # Assigned -> OPENING -> CATCHING_UP -> ANSWERING
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        """Have the stores opened; until each is, nothing of its partition is read."""
-        self._opening.add(p for p in assigned if p.topic == self._topic)
+        """Own these: nothing is read of them until their stores are open. Called by the Kafka client."""
+        for partition in assigned:
+            if partition.topic == self._topic:
+                self._begin_opening(partition.partition)
+
+    def _begin_opening(self, number: int) -> None:
+        self._owned[number] = OwnedPartition(number)
+        self._consumer.pause(TopicPartition(self._topic, number))
+        self._to_open.set()
+
+    async def open_assigned(self) -> None:
+        """Open the stores of OPENING partitions, forever. It can take as long as a download.
+
+        Raises StateError where a store cannot be used and waiting would not change that.
+        """
+        while True:
+            await self._to_open.wait()
+            self._to_open.clear()
+            while opening := self._in(Phase.OPENING):
+                async for number, store, log_end in self._opener.open([p.number for p in opening]):
+                    self._opened(number, store, log_end)
+                if any(p.phase is Phase.OPENING and self._owned.get(p.number) is p for p in opening):
+                    await asyncio.sleep(OPEN_AGAIN_S)
+
+    def _opened(self, number: int, store: Store, log_end: int) -> None:
+        owned, partition = self._owned.get(number), TopicPartition(self._topic, number)
+        if owned is None or partition not in self._consumer.assignment():  # it was revoked in the meantime
+            self._owned.pop(number, None)
+            store.close()
+            return
+        owned.store, owned.log_end, owned.phase = store, log_end, Phase.CATCHING_UP
+        self._stores[number] = store
+        self._consumer.seek(partition, store.progress.log_offset)
+        if not self._paused:
+            self._consumer.resume(partition)
+        self.on_change()
+
+    async def catch_up(self) -> bool:
+        """Let partitions answer that have caught up; whether there is one. Called when all that was polled is applied.
+
+        The consumer's position decides: the end of a transaction takes an offset, and no event comes of it.
+        """
+        caught_up = False
+        for owned in self._in(Phase.CATCHING_UP):
+            partition = TopicPartition(self._topic, owned.number)
+            if partition not in self._consumer.assignment():
+                continue
+            at_the_end = await self._consumer.position(partition) >= owned.log_end
+            if at_the_end and owned.phase is Phase.CATCHING_UP:
+                owned.phase, caught_up = Phase.ANSWERING, True
+        return caught_up
+
+    # -> FAULTED -> OPENING
+
+    def reopen_soon(self, number: int, reason: str) -> None:
+        """The log is not the store's any more: open the store again before anything else is applied."""
+        log.error("partition %d: %s; its store is opened again", number, reason)
+        self._owned[number].phase = Phase.FAULTED
+
+    async def reopen_faulted(self) -> None:
+        """Open FAULTED stores again. Called between two polls."""
+        for owned in self._in(Phase.FAULTED):
+            await self._reopen(owned.number, owned.fault)
+
+    async def swap(self) -> int:
+        """Replace the open stores by their completed rebuilds; return how many."""
+        rebuilt = [p for p in self._owned.values() if p.store is not None and rebuilt_path(p.store.path).exists()]
+        for owned in rebuilt:
+            await self._reopen(owned.number, None)
+        return len(rebuilt)
+
+    async def watch_topic(self) -> None:
+        """Open all stores again when the clicks topic was deleted and created again; look forever."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            with contextlib.suppress(KafkaError, BrokerUnavailable):
+                now = await read_topic_id(self._config, self._cluster)
+                for number, store in list(self._stores.items()):
+                    built_from = store.identity.topic_id if store.identity is not None else ""
+                    if built_from and now not in ("", built_from):
+                        self.reopen_soon(number, f"the topic {self._topic!r} was deleted and created again")
+
+    async def _reopen(self, number: int, fault: StoreFault | None) -> None:
+        still_owned = await self._give_up([number])
+        if isinstance(fault, StoreUnreadable):
+            self._partition_stores.move_aside(number, str(fault))
+        if still_owned and TopicPartition(self._topic, number) in self._consumer.assignment():
+            self._begin_opening(number)
+
+    # -> gone
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Let the answers under way finish, then close the stores."""
-        clicks = [p for p in revoked if p.topic == self._topic]
-        self._opening.discard(clicks)
-        await self._close([p.partition for p in clicks])
+        """Close the stores of these. The Kafka client waits for it, and the next owner gets them only then."""
+        await self._give_up([p.partition for p in revoked if p.topic == self._topic])
+
+    async def close_all(self) -> None:
+        """Close every store and own nothing: the worker stops."""
+        await self._give_up(list(self._owned))
+
+    async def _give_up(self, numbers: list[int]) -> bool:
+        """Wait until no store is in use, close these and own them no more. Whether one of them was owned then."""
+        owned = False
+        async with self._holds.none_held():
+            for number in numbers:
+                owned = self._owned.pop(number, None) is not None or owned
+                if (store := self._stores.pop(number, None)) is not None:
+                    store.close()
+        self.on_change()
+        return owned
+
+    # Questions, and the pause
+
+    def _in(self, phase: Phase) -> list[OwnedPartition]:
+        return [p for p in self._owned.values() if p.phase is phase]
+
+    def phase(self, number: int) -> Phase | None:
+        """The phase of a partition; None where it is not owned."""
+        owned = self._owned.get(number)
+        return owned.phase if owned is not None else None
+
+    def answering(self) -> dict[int, Store]:
+        """The stores of the ANSWERING partitions."""
+        return {p.number: p.store for p in self._in(Phase.ANSWERING) if p.store is not None}
 
     def pause(self, paused: bool) -> None:
-        """Stop or go on reading clicks; answers and requests are not affected."""
-        self._opening.paused = paused
-        clicks = [TopicPartition(self._topic, number) for number in self._partitions.stores]
+        """Stop or go on reading clicks."""
+        self._paused = paused
+        clicks = [TopicPartition(self._topic, number) for number in self._stores]
         if paused:
             self._consumer.pause(*clicks)
         else:
             self._consumer.resume(*clicks)
-
-    async def swap(self) -> int:
-        """Put completed rebuilds in the place of the stores being served; return how many."""
-        waiting = [n for n, store in self._partitions.stores.items() if rebuilt_path(store.path).exists()]
-        for number in waiting:
-            await self.reopen(number)
-        return len(waiting)
-
-    async def watch_log(self) -> None:
-        """Notice a topic that is deleted and made again while it is read, for ever."""
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            with contextlib.suppress(KafkaError, BrokerUnavailable):
-                now = await known_topic_id(self._config, self._cluster)
-                identities = {number: store.identity for number, store in self._partitions.stores.items()}
-                for number, identity in identities.items():
-                    if identity is not None and identity.topic_id and now not in ("", identity.topic_id):
-                        await self.reopen(number)
-
-    async def reopen(self, number: int, fault: StoreFault | None = None) -> None:
-        """Close a store and open what is right for its partition now: one that is damaged is moved aside before."""
-        await self._close([number])
-        partition = TopicPartition(self._topic, number)
-        if isinstance(fault, StoreUnreadable):
-            self._partitions.move_aside(number, str(fault))
-        if partition in self._consumer.assignment():
-            self._opening.add([partition])
-
-    async def _close(self, numbers: list[int]) -> None:
-        async with self.turn, self._partitions.reading:
-            await self._settled()
-            for number in numbers:
-                self._partitions.close(number)
-                self._faults.pop(number, None)
-            self._changed()

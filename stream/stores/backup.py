@@ -1,8 +1,8 @@
-"""A backup is an artifact store of its own: checkpoints of the partitions, the versions, and what names them all.
+"""A backup is an artifact store of its own: checkpoints of the partitions, the versions, and a manifest.
 
-DIR/backup.json      the champion, the partitions and how far each had come; written last
-    state/…          as `state/checkpoint.py` has it
-    create/…         the versions, as `model/learning/versions.py` has them
+DIR/backup.json      the champion, the partitions and the offset of each; written last
+    state/…          checkpoints: see `state/checkpoint.py`
+    create/…         versions: see `model/learning/versions.py`
 """
 
 import shutil
@@ -26,7 +26,7 @@ from stream.kafka.pointers import MODEL_NAME, Pointers, write_last_pointers
 MANIFEST = "backup.json"
 
 
-class Kept(msgspec.Struct, frozen=True):
+class BackedUp(msgspec.Struct, frozen=True):
     """One partition in a backup."""
 
     identity: Identity
@@ -40,23 +40,23 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """What a backup holds."""
+    """The manifest of a backup."""
 
     created_ts: int
     champion: Pointer | None
-    partitions: list[Kept]
+    partitions: list[BackedUp]
 
 
 def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | None) -> Backup:
-    """Write copies of the stores, and all versions, to an empty place. Raises AnabranchError or StateError."""
+    """Write copies of the stores and all versions to an empty folder. Raises AnabranchError or StateError."""
     fs, root = _place(url)
     partitions = []
     for folder in sorted(copies):
-        identity, marks = inside(folder, config.state)
-        if identity is None:  # assigned, and nothing read yet
+        identity, progress = inside(folder, config.state)
+        if identity is None:  # nothing was read yet
             continue
         CheckpointStore(url, identity).upload(folder, config.state)
-        partitions.append(Kept(identity, marks.next_offset, marks.base))
+        partitions.append(BackedUp(identity, progress.next_offset, progress.base))
     _copy_versions(config.artifacts_url, url)
     backup = Backup(time.time_ns() // 1_000_000, champion, partitions)
     fs.makedirs(root, exist_ok=True)
@@ -65,57 +65,58 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
 
 
 def need_empty(url: str) -> None:
-    """Raise AnabranchError unless nothing lies there: a backup is one moment, not a mixture of two."""
+    """Raise AnabranchError unless the folder is empty: a backup is of one moment."""
     fs, root = _place(url)
     try:
         found = fs.ls(root, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return
     if found:
-        raise AnabranchError(f"{url} is not empty: give each backup a place of its own, for example {url}/$(date +%F)")
+        raise AnabranchError(f"{url} is not empty: give each backup a folder of its own, for example {url}/$(date +%F)")
 
 
 def read(url: str) -> Backup:
-    """What a backup holds. Raises AnabranchError where there is none."""
+    """The manifest of a backup. Raises AnabranchError if there is none."""
     fs, root = _place(url)
     try:
         return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST}"), type=Backup)
     except FileNotFoundError:
         raise AnabranchError(
-            f"{url} has no {MANIFEST}: it is no backup, or one that was cut off; `anabranch backup DIR` writes one"
+            f"{url} has no {MANIFEST}: it is no backup, or an incomplete one; `anabranch backup DIR` writes one"
         ) from None
     except (OSError, msgspec.MsgspecError) as error:
         raise AnabranchError(f"{url}/{MANIFEST} cannot be read: {error}") from None
 
 
 def restore(config: Config, url: str, backup: Backup) -> None:
-    """Make a data directory, which does not exist or is empty, what it was when the backup was written.
+    """Restore the backup into a data directory that does not exist or is empty.
 
-    Every file is verified by its hash; nothing appears in the data directory before all are. Raises AnabranchError or
+    Every file is verified by its hash before anything appears in the data directory. Raises AnabranchError or
     StateError.
     """
-    for kept in backup.partitions:
-        if kept.identity.topic != config.topics.clicks:
+    for backed_up in backup.partitions:
+        if backed_up.identity.topic != config.topics.clicks:
             raise ConfigError(
-                f"the backup is of the topic {kept.identity.topic!r}, the configuration reads "
-                f"{config.topics.clicks!r}: set topics.clicks to {kept.identity.topic!r}"
+                f"the backup is of the topic {backed_up.identity.topic!r}, the configuration reads "
+                f"{config.topics.clicks!r}: set topics.clicks to {backed_up.identity.topic!r}"
             )
     if config.data.exists() and any(config.data.iterdir()):
         raise DataDirectoryError(
             f"the data directory {config.data} is not empty: a restore replaces nothing. Move it away "
             f"(mv {config.data} {config.data}.before), or name another with --data DIR"
         )
-    # Beside the data directory, in it its own versions: all of it appears at once.
+    # It is written beside the data directory and renamed, so that all of it appears at once.
     partial = config.data.with_name(f"{config.data.name}.restoring")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        for kept in backup.partitions:
-            checkpoints = CheckpointStore(url, kept.identity)
-            manifest = next((m for m in checkpoints.usable() if m.progress.next_offset == kept.next_offset), None)
+        for backed_up in backup.partitions:
+            identity = backed_up.identity
+            checkpoints = CheckpointStore(url, identity)
+            manifest = next((m for m in checkpoints.usable() if m.progress.next_offset == backed_up.next_offset), None)
             if manifest is None:
-                raise AnabranchError(f"{url} lacks partition {kept.identity.partition} of {kept.identity.topic!r}")
-            checkpoints.restore(manifest, partition_path(partial, kept.identity.topic, kept.identity.partition))
+                raise AnabranchError(f"{url} lacks partition {identity.partition} of {identity.topic!r}")
+            checkpoints.restore(manifest, partition_path(partial, identity.topic, identity.partition))
         _copy_versions(url, config.artifacts or str(partial / "models"))
         if backup.champion is not None:
             write_last_pointers(partial, Pointers(msgspec.structs.replace(backup.champion, url=config.artifacts_url)))
@@ -129,7 +130,7 @@ def restore(config: Config, url: str, backup: Backup) -> None:
 
 
 def _copy_versions(source: str, target: str) -> None:
-    """Copy versions that are not there yet; a version's manifest comes last, so that a version is whole or none."""
+    """Copy the versions that are missing. The manifest of each comes last: without it there is no version."""
     from_fs, from_root = _place(source)
     to_fs, to_root = _place(target)
     try:
@@ -142,7 +143,7 @@ def _copy_versions(source: str, target: str) -> None:
             continue
         try:
             content = from_fs.cat_file(file)
-        except FileNotFoundError:  # pruned at this moment
+        except FileNotFoundError:  # pruned in the meantime
             continue
         to_fs.makedirs(there.rsplit("/", 1)[0], exist_ok=True)
         to_fs.pipe_file(there, content)

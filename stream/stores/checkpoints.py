@@ -10,7 +10,7 @@ from state.checkpoint import CheckpointStore, take
 from state.identity import Identity
 from stream.config import Config
 from stream.kafka.lease import Lease
-from stream.stores.partition_stores import PartitionStores
+from stream.stores.assignment import Assignment
 
 log = logging.getLogger("anabranch.checkpoints")
 
@@ -21,47 +21,28 @@ COPIES = "copies"
 class Checkpoints:
     """Takes, uploads and prunes the checkpoints of one worker's stores."""
 
-    def __init__(self, config: Config, partitions: PartitionStores, lease: Lease) -> None:
-        self._config, self._partitions, self._lease = config, partitions, lease
-        self._stores: dict[int, tuple[Identity, CheckpointStore]] = {}
+    def __init__(self, config: Config, assignment: Assignment, lease: Lease) -> None:
+        self._config, self._assignment, self._lease = config, assignment, lease
+        self._uploads: dict[int, tuple[Identity, CheckpointStore]] = {}
+        self._copying = asyncio.Lock()
 
     async def run(self) -> None:
-        """Every `checkpoints.every_s`, for ever; at once returns where no artifact store is set."""
+        """Take checkpoints every `checkpoints.every_s`, forever. Returns at once where no artifact store is set."""
         if not self._config.artifacts:
-            log.info("no checkpoints: `artifacts` names no store that would outlive this machine")
+            log.info("no checkpoints: `artifacts` is not set, and a copy on this machine would be lost with it")
             return
         while True:
             await asyncio.sleep(self._config.checkpoints.every_s)
-            for number in list(self._partitions.stores):
+            for number in list(self._assignment.stores):
                 try:
-                    await self._checkpoint(number)
-                except Exception as error:  # an object store raises what it likes; the next turn tries again
+                    await self.checkpoint(number)
+                except Exception as error:  # any error of an object store: the next round tries again
                     log.error("partition %d: no checkpoint this time: %s", number, error)
 
-    async def copy(self, number: int, folder: Path) -> bool:
-        """Copy a store into `folder` without stopping the worker; False where it is not open."""
-        async with self._partitions.reading:
-            store = self._partitions.stores.get(number)
-            if store is None:
-                return False
-            taking = asyncio.create_task(asyncio.to_thread(take, store, folder))
-            try:
-                await asyncio.shield(taking)
-            finally:
-                if not taking.done():  # told to stop: the store cannot be closed before the thread has let go of it
-                    await asyncio.wait([taking])
-            return True
-
-    async def copy_all(self, folder: Path) -> int:
-        """Copy every open store into a folder of its own below `folder`; return how many."""
-        copied = 0
-        for number, store in list(self._partitions.stores.items()):
-            copied += await self.copy(number, folder / store.path.name)
-        return copied
-
-    async def _checkpoint(self, number: int) -> None:
+    async def checkpoint(self, number: int) -> None:
+        """Take and upload a checkpoint of one partition's store, if it is open."""
         started = time.monotonic()
-        store = self._partitions.stores.get(number)
+        store = self._assignment.stores.get(number)
         identity = store.identity if store is not None else None
         if identity is None:
             return
@@ -70,12 +51,33 @@ class Checkpoints:
         folder.parent.mkdir(exist_ok=True)
         try:
             if await self.copy(number, folder):
-                known = self._stores.get(number)
-                if known is None or known[0] != identity:  # another topic of the same name, made meanwhile
-                    known = self._stores[number] = identity, CheckpointStore(self._config.artifacts, identity)
+                known = self._uploads.get(number)
+                if known is None or known[0] != identity:  # the topic was created again under the same name
+                    known = self._uploads[number] = identity, CheckpointStore(self._config.artifacts, identity)
                 await asyncio.to_thread(self._upload, known[1], folder, number, started)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    async def copy(self, number: int, folder: Path) -> bool:
+        """Copy a store into `folder` without stopping the worker; False where it is not open."""
+        async with self._copying, self._assignment.keep_open():
+            store = self._assignment.stores.get(number)
+            if store is None:
+                return False
+            taking = asyncio.create_task(asyncio.to_thread(take, store, folder))
+            try:
+                await asyncio.shield(taking)
+            finally:
+                if not taking.done():  # cancelled: the store must not close before the thread has ended
+                    await asyncio.wait([taking])
+            return True
+
+    async def copy_all(self, folder: Path) -> int:
+        """Copy every open store into a folder of its own below `folder`; return how many."""
+        copied = 0
+        for number, store in list(self._assignment.stores.items()):
+            copied += await self.copy(number, folder / store.path.name)
+        return copied
 
     def _upload(self, checkpoints: CheckpointStore, folder: Path, number: int, started: float) -> None:
         uploaded = checkpoints.upload(folder, self._config.state, may=lambda: self._lease.held)

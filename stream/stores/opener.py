@@ -1,17 +1,19 @@
-"""Assigned partitions whose store is not open yet, and how it comes to be.
+"""Opens the stores of assigned partitions, off the event loop's thread.
 
-Opening can take long (a checkpoint to download) or be put off (a full disk), and the Kafka client would lose its place
-in the group if it waited for that. So a partition is paused when it is assigned, and read once its store is there.
+That can take as long as a download, or has to wait for room on a disk. The Kafka client would lose its place in the
+group if it waited too, so the log of a partition is paused until its store is open (`stream/stores/assignment.py`).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from state.errors import StoreBlocked
+from state.store import Store
 from stream.config import Config
 from stream.errors import BrokerUnavailable
 from stream.kafka.connection import connection
@@ -20,104 +22,69 @@ from stream.stores.partition_stores import EMBEDDED, PartitionStores
 
 log = logging.getLogger("anabranch.worker")
 
-TRY_AGAIN_S = 5.0
-ASKED_TIMES, ASKED_FOR_MS = 20, 100
+OPEN_AGAIN_S = 5.0
+"""Between two tries to open a store."""
+MAX_HIGHWATER_POLLS, HIGHWATER_POLL_MS = 20, 100
+
+
+class Opened(NamedTuple):
+    """A partition's store, opened against its log."""
+
+    partition: int
+    store: Store
+    log_end: int
 
 
 class Opener:
-    """Opens stores one after the other, off the event loop's thread, and seeks to the offset each has come to."""
+    """Opens one store after the other."""
 
-    def __init__(
-        self,
-        config: Config,
-        consumer: AIOKafkaConsumer,
-        partitions: PartitionStores,
-        cluster: str,
-        opened: Callable[[], None],
-    ) -> None:
-        self._config, self._consumer, self._partitions = config, consumer, partitions
-        self._cluster, self._opened = cluster, opened
-        self._waiting: dict[TopicPartition, None] = {}
-        self._added = asyncio.Event()
-        self.behind: dict[int, int] = {}
-        """Partitions, and what the end of their log was when they were assigned, until it is reached."""
-        self.paused = False
-        """By an operator: what is opened meanwhile is not read yet."""
+    def __init__(self, config: Config, partition_stores: PartitionStores, cluster: str) -> None:
+        self._config, self._partition_stores, self._cluster = config, partition_stores, cluster
 
-    def add(self, partitions: Iterable[TopicPartition]) -> None:
-        """Stop reading these until their stores are open."""
-        added = dict.fromkeys(partitions)
-        self._consumer.pause(*added)
-        self._waiting |= added
-        self._added.set()
+    async def open(self, numbers: Sequence[int]) -> AsyncIterator[Opened]:
+        """The stores that can be opened now, each as soon as it is open; the others are logged with the reason.
 
-    def discard(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are another worker's now."""
-        for partition in partitions:
-            self._waiting.pop(partition, None)
-            self.behind.pop(partition.partition, None)
-
-    async def run(self) -> None:
-        """Open what waits, for ever. Raises StateError where a store cannot be used and waiting would not mend it."""
-        while True:
-            await self._added.wait()
-            self._added.clear()
-            while self._waiting:
-                asked = list(self._waiting)
-                try:
-                    held = await look_at(self._config, self._cluster, asked)
-                except (BrokerUnavailable, KafkaError) as error:
-                    log.error("no partition is opened for now: %s. Trying again in %.0f s", error, TRY_AGAIN_S)
-                    held = {}
-                for partition, its_log in held.items():
-                    try:
-                        await self._open(partition, its_log)
-                    except StoreBlocked as reason:
-                        log.error(
-                            "partition %d is not read for now: %s. Trying again in %.0f s",
-                            partition.partition, reason, TRY_AGAIN_S,
-                        )  # fmt: skip
-                if self._waiting.keys() & asked:
-                    await asyncio.sleep(TRY_AGAIN_S)
-
-    async def _open(self, partition: TopicPartition, held: Log) -> None:
-        store = await asyncio.to_thread(self._partitions.open, partition.partition, held)
-        waited = partition in self._waiting
-        self._waiting.pop(partition, None)
-        if not waited or partition not in self._consumer.assignment():  # it was revoked meanwhile
-            store.close()
+        Raises StateError where a store cannot be used and waiting would not change that.
+        """
+        partitions = [TopicPartition(self._config.topics.clicks, number) for number in numbers]
+        try:
+            logs = await read_logs(self._config, self._cluster, partitions)
+        except (BrokerUnavailable, KafkaError) as error:
+            log.error("no partition is opened for now: %s. Trying again in %.0f s", error, OPEN_AGAIN_S)
             return
-        self.behind[partition.partition] = held.end
-        self._partitions.stores[partition.partition] = store
-        self._consumer.seek(partition, store.progress.log_offset)
-        if not self.paused:
-            self._consumer.resume(partition)
-        self._opened()
+        for partition, its_log in logs.items():
+            number = partition.partition
+            try:
+                store = await asyncio.to_thread(self._partition_stores.open, number, its_log)
+            except StoreBlocked as reason:
+                log.error("partition %d is not read for now: %s. Trying again in %.0f s", number, reason, OPEN_AGAIN_S)
+                continue
+            yield Opened(number, store, its_log.end)
 
 
-async def look_at(config: Config, cluster: str, partitions: list[TopicPartition]) -> dict[TopicPartition, Log]:
+async def read_logs(config: Config, cluster: str, partitions: list[TopicPartition]) -> dict[TopicPartition, Log]:
     """The logs of partitions as the cluster has them now. Raises KafkaError or BrokerUnavailable."""
-    known = await known_topic_id(config, cluster)
-    look = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
-    await look.start()
+    known_id = await read_topic_id(config, cluster)
+    reader = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
+    await reader.start()
     try:
-        look.assign(partitions)
-        begins = await look.beginning_offsets(partitions)
-        ends = await look.end_offsets(partitions)
-        # The embedded broker answers that question with the begin of its last batch; what it says to a reader is right.
-        # A store is thrown away over this number, so a reader is asked everywhere.
+        reader.assign(partitions)
+        begins = await reader.beginning_offsets(partitions)
+        ends = await reader.end_offsets(partitions)
+        # The embedded broker answers the question for the end with the beginning of its last batch; what it reports to
+        # a reader is right. A store is thrown away over this number, so a reader is asked everywhere.
         for partition in partitions:
-            look.seek(partition, ends[partition])
-        for _ in range(ASKED_TIMES):
-            await look.getmany(timeout_ms=ASKED_FOR_MS, max_records=1)
-            if all(look.highwater(p) is not None for p in partitions):
+            reader.seek(partition, ends[partition])
+        for _ in range(MAX_HIGHWATER_POLLS):
+            await reader.getmany(timeout_ms=HIGHWATER_POLL_MS, max_records=1)
+            if all(reader.highwater(p) is not None for p in partitions):
                 break
-        count = len(look.partitions_for_topic(partitions[0].topic) or ())
-        return {p: Log(cluster, known, count, begins[p], max(ends[p], look.highwater(p) or 0)) for p in partitions}
+        count = len(reader.partitions_for_topic(partitions[0].topic) or ())
+        return {p: Log(cluster, known_id, count, begins[p], max(ends[p], reader.highwater(p) or 0)) for p in partitions}
     finally:
-        await look.stop()
+        await reader.stop()
 
 
-async def known_topic_id(config: Config, cluster: str) -> str:
-    """What the cluster calls the clicks topic now; empty where that cannot be known, or means nothing."""
+async def read_topic_id(config: Config, cluster: str) -> str:
+    """The id of the clicks topic now; empty where the cluster has none, or it means nothing."""
     return "" if cluster == EMBEDDED else await asyncio.to_thread(topic_id, config, config.topics.clicks)

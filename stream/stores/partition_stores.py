@@ -1,6 +1,8 @@
-"""The stores of the partitions a worker owns: opened against the log they were built from, restored, or moved aside."""
+"""Which store a partition begins with: the local one, one restored from a checkpoint, or an empty one.
 
-import asyncio
+A store belongs to one log. One that was built from another log, or cannot be read, is moved aside, never deleted.
+"""
+
 import logging
 import shutil
 import time
@@ -22,69 +24,56 @@ LOG_APPEND_TIME = 1
 EMBEDDED = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
 WORTH_A_RESTORE_EVENTS = 200_000
-"""A store that is behind a checkpoint by less than this reads on from the log: that takes a few seconds."""
+"""A store that is behind a checkpoint by fewer events than this reads on from the log, which takes a few seconds."""
 
 
 class PartitionStores:
-    """Stores by partition number; a store is open while its partition is assigned."""
+    """Opens a partition's store: the local one, one from a checkpoint, or an empty one."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.stores: dict[int, Store] = {}
-        self.reading = asyncio.Lock()
-        """Held while stores are copied or counted in a thread: none must close then."""
         self._begun: set[int] = set()
+        """Partitions whose new log of the embedded broker has been begun by this process."""
 
-    def open(self, number: int, held: Log) -> Store:
-        """Open a partition's store for a log; it is not yet among `stores`.
+    def open(self, number: int, its_log: Log) -> Store:
+        """Open a partition's store for a log.
 
-        The state goes on where it stopped, from a checkpoint where that is further, or anew where there is neither.
-        Raises StateError where it cannot be used and a rebuild would not mend it.
+        The state goes on where it stopped, from a checkpoint if one is further, or from scratch. Raises StateError
+        where the store cannot be used and a rebuild would not change that.
         """
         path = partition_path(self._config.data, self._config.topics.clicks, number)
-        identity = identity_of(self._config, number, held)
+        identity = identity_of(self._config, number, its_log)
         swap(path)
-        store = self._open_local(path, identity, held)
-        store = self._from_checkpoint(path, identity, held, store) or store or self._store(path, identity)
+        store = self._open_local(path, identity, its_log)
+        store = self._from_checkpoint(path, identity, its_log, store) or store or self._store(path, identity)
         offset = store.progress.log_offset
-        if held.cluster == EMBEDDED and number not in self._begun:
+        if its_log.cluster == EMBEDDED and number not in self._begun:
             self._begun.add(number)
             if offset:
                 log.warning(
                     "partition %d: the embedded broker keeps its log in memory and began a new one; "
-                    "the state is kept, and goes on from offset 0",
+                    "the state is kept and goes on from offset 0",
                     number,
                 )
                 store.begin_new_log()
-        elif offset < held.begin and not offset:
-            store.skip_to(store.progress.logical(held.begin))
+        elif offset < its_log.begin and not offset:
+            store.skip_to(store.progress.logical(its_log.begin))
             log.warning(
-                "partition %d: the log begins at offset %d; what came before is not in the state", number, held.begin
+                "partition %d: the log begins at offset %d; earlier events are not in the state", number, its_log.begin
             )
-        elif offset < held.begin:
-            skip(store, number, held.begin, self._config)
+        elif offset < its_log.begin:
+            skip_deleted(store, number, its_log.begin, self._config)
         return store
 
-    def close(self, number: int) -> None:
-        """Close a partition's store, if open."""
-        store = self.stores.pop(number, None)
-        if store is not None:
-            store.close()
-
-    def close_all(self) -> None:
-        """Close every store."""
-        for number in list(self.stores):
-            self.close(number)
-
     def move_aside(self, number: int, reason: str) -> None:
-        """Put a partition's store, which is not open, out of the way."""
+        """Move a partition's store, which is not open, out of the way."""
         move_aside(partition_path(self._config.data, self._config.topics.clicks, number), reason)
 
     def _store(self, path: Path, identity: Identity) -> Store:
         return Store(path, identity, self._config.state)
 
-    def _open_local(self, path: Path, identity: Identity, held: Log) -> Store | None:
-        """The store at hand, where it is of this log; another one is moved aside."""
+    def _open_local(self, path: Path, identity: Identity, its_log: Log) -> Store | None:
+        """The store on this disk, if it was built from this log; any other one is moved aside."""
         if not (path / "CURRENT").exists():
             if any(path.glob("*.sst")):
                 move_aside(path, f"{path} has lost its file CURRENT")
@@ -95,36 +84,38 @@ class PartitionStores:
             move_aside(path, str(reason))
             return None
         offset = store.progress.log_offset
-        if offset > held.end and not (held.cluster == EMBEDDED and identity.partition not in self._begun):
-            marks = store.progress
+        if offset > its_log.end and not (its_log.cluster == EMBEDDED and identity.partition not in self._begun):
+            progress = store.progress
             store.close()
             move_aside(
                 path,
-                f"its offset {offset} lies beyond the end of the log, {held.end}: another log, or one that lost its "
-                f"end. {marks.applied:,} events of {marks.users:,} users were in it",
+                f"its offset {offset} lies beyond the end of the log, {its_log.end}: another log, or one that lost its "
+                f"end. {progress.applied:,} events of {progress.users:,} users were in it",
             )
             return None
         return store
 
-    def _from_checkpoint(self, path: Path, identity: Identity, held: Log, store: Store | None) -> Store | None:
-        """The store restored from the newest checkpoint of this log, where that is worth it."""
+    def _from_checkpoint(self, path: Path, identity: Identity, its_log: Log, store: Store | None) -> Store | None:
+        """The store restored from the newest checkpoint of this log, if that is far enough ahead; else None."""
         if not self._config.artifacts:
             return None
         local = store.progress.next_offset if store is not None else -1
-        wanted = local if store is None or store.progress.log_offset < held.begin else local + WORTH_A_RESTORE_EVENTS
+        wanted = local if store is None or store.progress.log_offset < its_log.begin else local + WORTH_A_RESTORE_EVENTS
         try:
             checkpoints = CheckpointStore(self._config.artifacts, identity)
             manifests = checkpoints.usable()
         except CheckpointError as error:
-            log.warning("partition %d: %s; going on without", identity.partition, error)
+            log.warning("partition %d: %s; going on without a checkpoint", identity.partition, error)
             return None
         for manifest in manifests:
-            marks = manifest.progress
-            if marks.log_offset > held.end and held.cluster != EMBEDDED:
-                log.warning("partition %d: a checkpoint lies beyond the log's end and is removed", identity.partition)
+            progress = manifest.progress
+            if progress.log_offset > its_log.end and its_log.cluster != EMBEDDED:
+                log.warning(
+                    "partition %d: a checkpoint lies beyond the end of the log and is removed", identity.partition
+                )
                 checkpoints.remove(manifest)
                 continue
-            if marks.next_offset <= wanted:
+            if progress.next_offset <= wanted:
                 break
             try:
                 started = time.monotonic()
@@ -140,15 +131,15 @@ class PartitionStores:
             restored.rename(path)
             log.info(
                 "partition %d: restored from the checkpoint at offset %d in %.1f s; %d events follow in the log",
-                identity.partition, marks.log_offset, time.monotonic() - started,
-                max(held.end - marks.log_offset, 0),
+                identity.partition, progress.log_offset, time.monotonic() - started,
+                max(its_log.end - progress.log_offset, 0),
             )  # fmt: skip
             return self._store(path, identity)
         return None
 
 
-def look_at_clocks(record: Record, config: Config, cluster: str) -> None:
-    """Say so where the times of records are not the broker's: one client's clock is then believed for all."""
+def warn_of_producer_clocks(record: Record, config: Config, cluster: str) -> None:
+    """Warn where the times of records are the producers': one wrong clock then counts for all users."""
     if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED:
         return
     log.warning(
@@ -159,8 +150,8 @@ def look_at_clocks(record: Record, config: Config, cluster: str) -> None:
     )  # fmt: skip
 
 
-def skip(store: Store, number: int, begin: int, config: Config) -> None:
-    """Go on at `begin` of the log, and say what the store had not read before it was deleted."""
+def skip_deleted(store: Store, number: int, begin: int, config: Config) -> None:
+    """Go on at `begin` of the log, and log which events were deleted before the store had read them."""
     lost_from = store.progress.log_offset
     store.skip_to(store.progress.logical(begin))
     log.warning(
@@ -172,43 +163,43 @@ def skip(store: Store, number: int, begin: int, config: Config) -> None:
     )  # fmt: skip
 
 
-def identity_of(config: Config, number: int, held: Log) -> Identity:
-    """What a store of this log says of itself."""
+def identity_of(config: Config, number: int, its_log: Log) -> Identity:
+    """The identity of a store of this log."""
     return Identity(
-        held.cluster,
+        its_log.cluster,
         config.topics.clicks,
         number,
-        held.partitions,
+        its_log.partitions,
         config.state.sequence_events,
         config.state.neighbours_per_item,
-        held.topic_id,
+        its_log.topic_id,
     )
 
 
 def rebuilt_path(path: Path) -> Path:
-    """Where a store that `anabranch replay` has completed waits to take the place of the one at `path`."""
+    """Where the rebuild that `anabranch replay` completed lies until it replaces the store at `path`."""
     return path.with_name(f"rebuilt-{path.name}")
 
 
 def swap(path: Path) -> bool:
-    """Put a completed rebuild, where one waits, in the place of the store at `path`, which is not open.
+    """Replace the store at `path`, which is not open, by its completed rebuild; False if there is none.
 
-    The old one is kept aside. A crash in between leaves the rebuild waiting for the next call.
+    The old store is kept aside. After a crash between the two renames, the next call completes the swap.
     """
     rebuilt = rebuilt_path(path)
     if not rebuilt.exists():
         return False
     if path.exists():
-        move_aside(path, f"{path} gives way to its rebuild")
+        move_aside(path, f"{path} is replaced by its rebuild")
     rebuilt.rename(path)
     return True
 
 
 def move_aside(path: Path, reason: str) -> None:
-    """Put a store that is not open out of the way, and say why. Raises StateError."""
+    """Move a store that is not open out of the way, and log the reason. Raises StateError."""
     aside = path.with_name(f"aside-{path.name}-{time.time_ns() // 1_000_000}")
     try:
         path.rename(aside)
     except OSError as error:
         raise StateError(f"cannot move {path} aside: {error.strerror}") from None
-    log.error("%s: moved to %s, and read again from the log or a checkpoint", reason, aside)
+    log.error("%s: moved to %s; the partition is read again from the log or a checkpoint", reason, aside)

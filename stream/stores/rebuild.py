@@ -1,4 +1,4 @@
-"""Rebuild stores from the log on purpose, beside the ones being served, to take their place (`partitions.swap`)."""
+"""Rebuild stores from the log on command, beside the serving ones, which they replace (`partition_stores.swap`)."""
 
 import shutil
 from collections.abc import Callable
@@ -13,35 +13,35 @@ from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.decode import Decoder
 from stream.kafka.topics import Log
-from stream.stores.opener import look_at
+from stream.stores.opener import read_logs
 from stream.stores.partition_stores import EMBEDDED, identity_of, rebuilt_path
 
 POLL_MS = 1_000
 
 
 class Since(NamedTuple):
-    """Where a rebuild begins: at an offset of every partition, or at the first record that is not older than a time."""
+    """Where a rebuild begins: at an offset of every partition, or at the first record from a time on."""
 
     offset: int | None = None
-    """None, and no time: the earliest that the log holds."""
+    """None, and no time: the earliest offset of the log."""
     ts_ms: int | None = None
 
 
 class Rebuilt(NamedTuple):
-    """A partition's rebuild, complete and waiting to be swapped in."""
+    """A completed rebuild of a partition, not swapped in yet."""
 
     partition: int
     begin: int
-    """Offsets before it are not in the rebuilt state."""
+    """Events before this offset are not in the rebuilt state."""
     end: int
     events: int
 
 
-async def rebuild(config: Config, cluster: str, since: Since, told: Callable[[str], None]) -> list[Rebuilt]:
-    """Fold the log, as far as it reaches now, into a new store for every partition in the data directory.
+async def rebuild(config: Config, cluster: str, since: Since, report: Callable[[str], None]) -> list[Rebuilt]:
+    """Apply the log, up to its end now, to a new store for every partition in the data directory.
 
-    Dead letters are counted, not sent again; who was answered is not answered again. Raises AnabranchError, StateError
-    or KafkaError; the stores being served are not touched.
+    Dead letters are counted, not sent again. Users who were answered are not answered again. The serving stores are not
+    touched. Raises AnabranchError, StateError or KafkaError.
     """
     topic, numbers = config.topics.clicks, partitions_in(config.data, config.topics.clicks)
     if not numbers:
@@ -55,40 +55,41 @@ async def rebuild(config: Config, cluster: str, since: Since, told: Callable[[st
     await consumer.start()
     try:
         done = []
-        for partition, held in (await look_at(config, cluster, [TopicPartition(topic, n) for n in numbers])).items():
+        logs = await read_logs(config, cluster, [TopicPartition(topic, number) for number in numbers])
+        for partition, its_log in logs.items():
             consumer.assign([partition])
-            begin = await _begin(consumer, partition, since, held)
-            done.append(await _rebuild_one(config, consumer, partition, held, begin, told))
+            begin = await _begin(consumer, partition, since, its_log)
+            done.append(await _rebuild_one(config, consumer, partition, its_log, begin, report))
     finally:
         await consumer.stop()
-    for rebuilt in done:  # all of them or none
+    for rebuilt in done:  # all or none
         path = partition_path(config.data, topic, rebuilt.partition)
         shutil.rmtree(rebuilt_path(path), ignore_errors=True)
         path.with_name(f"rebuilding-{path.name}").rename(rebuilt_path(path))
     return done
 
 
-async def _begin(consumer: AIOKafkaConsumer, partition: TopicPartition, since: Since, held: Log) -> int:
+async def _begin(consumer: AIOKafkaConsumer, partition: TopicPartition, since: Since, its_log: Log) -> int:
     if since.ts_ms is not None:
         found = (await consumer.offsets_for_times({partition: since.ts_ms})).get(partition)
-        return int(found.offset) if found is not None else held.end
+        return int(found.offset) if found is not None else its_log.end
     if since.offset is None:
-        return held.begin
-    if since.offset > held.end:
+        return its_log.begin
+    if since.offset > its_log.end:
         raise AnabranchError(
-            f"offset {since.offset} lies beyond the end of partition {partition.partition}, {held.end}: "
+            f"offset {since.offset} lies beyond the end of partition {partition.partition}, {its_log.end}: "
             f"nothing would be read. `anabranch status` shows how far each partition reaches"
         )
-    return max(since.offset, held.begin)
+    return max(since.offset, its_log.begin)
 
 
 async def _rebuild_one(
     config: Config,
     consumer: AIOKafkaConsumer,
     partition: TopicPartition,
-    held: Log,
+    its_log: Log,
     begin: int,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Rebuilt:
     number, decoder = partition.partition, Decoder(config.clicks, config.state)
     path = partition_path(config.data, partition.topic, number)
@@ -98,20 +99,20 @@ async def _rebuild_one(
         served = view.partitions.get(number)
         if served is not None and served.identity is not None and served.identity.cluster == EMBEDDED:
             raise AnabranchError(
-                f"{path} was built from an embedded broker, which keeps its log in memory since it was started: "
-                f"a rebuild would lose what came before. It works with a Kafka of your own (--broker HOST:PORT)"
+                f"{path} was built from an embedded broker, whose log holds only what came since it was started: "
+                f"a rebuild would lose all earlier events. It works with a Kafka of your own (--broker HOST:PORT)"
             )
         answered = served.answered() if served is not None else 0
         prequential = served.prequential() if served is not None else b""
-    store = Store(beside, identity_of(config, number, held), config.state)
+    store = Store(beside, identity_of(config, number, its_log), config.state)
     try:
         store.skip_to(begin)
         consumer.seek(partition, begin)
-        while store.progress.next_offset < held.end:
+        while store.progress.next_offset < its_log.end:
             polled = await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=config.worker.poll_max_events)
             records = polled.get(partition, [])
-            if not records and await consumer.position(partition) >= held.end:
-                break  # what is left are the broker's own records
+            if not records and await consumer.position(partition) >= its_log.end:
+                break  # the offsets left are the broker's own records
             if not records:
                 continue
             decoded = decoder.decode(records)
@@ -121,7 +122,7 @@ async def _rebuild_one(
                 dead=len(decoded.dead),
                 key_mismatch=decoded.key_mismatch,
             )
-            told(f"partition {number}: {store.progress.next_offset:,} of {held.end:,}")
+            report(f"partition {number}: {store.progress.next_offset:,} of {its_log.end:,}")
         store.take_over(answered, prequential)
         return Rebuilt(number, begin, store.progress.next_offset, store.progress.applied)
     finally:

@@ -1,4 +1,4 @@
-"""Ids and titles of items as messages have them, looked up once and kept at hand."""
+"""Ids and titles of items for the messages, looked up once and cached."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -13,27 +13,27 @@ from state.titles import Titles
 
 log = logging.getLogger("anabranch.names")
 
-KEPT = 500_000
+MAX_CACHED_NAMES = 500_000
 
 
 class Name(NamedTuple):
-    """What an item is called."""
+    """An item's id and title."""
 
     id: str
     title: str | None
 
 
 class ItemNames:
-    """Names by item hash. Asked by the thread that ranks, while the event loop may forget some of them."""
+    """Names by item hash. The thread that ranks looks them up while the event loop may forget some of them."""
 
     def __init__(self, stores: Mapping[int, Partition], titles: Titles | None) -> None:
         self._stores, self._titles = stores, titles
-        self._kept: dict[int, Name] = {}
+        self._cached: dict[int, Name] = {}
         self._forgotten = 0
 
     def of(self, items: set[int]) -> dict[int, Name]:
         """Names of these items, by hash."""
-        found = {item: name for item in items if (name := self._kept.get(item)) is not None}
+        found = {item: name for item in items if (name := self._cached.get(item)) is not None}
         missing = np.array(sorted(items - found.keys()), np.uint64)
         if not len(missing):
             return found
@@ -42,15 +42,15 @@ class ItemNames:
         ids: list[bytes | None] = [None] * len(missing)
         for store in list(self._stores.values()):
             ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]
-        # An item only a version trained elsewhere knows has no id here; its hash still tells it apart.
+        # An item that only a version trained elsewhere knows has no id here: its hash stands for it.
         new = {
             item: Name(identifier.decode() if identifier else f"#{item:016x}", title)
             for item, identifier, title in zip(missing.tolist(), ids, titles, strict=True)
         }
-        if before == self._forgotten:  # else some of it may be what was to be forgotten
-            if len(self._kept) > KEPT:
-                self._kept.clear()
-            self._kept.update(new)
+        if before == self._forgotten:  # else some of these names were forgotten in the meantime
+            if len(self._cached) > MAX_CACHED_NAMES:
+                self._cached.clear()
+            self._cached.update(new)
         return found | new
 
     def _titles_of(self, items: Ids) -> list[str | None]:
@@ -59,11 +59,11 @@ class ItemNames:
                 return self._titles.get(items)
         except StateError as error:  # a message without titles is better than none
             log.warning("no titles for now: %s", error)
-            self.forget([])  # so that what is found now is not kept
+            self.forget([])  # so that names without titles are not cached
         return [None] * len(items)
 
     def forget(self, items: Iterable[int]) -> None:
-        """These are called something else from now on, or are gone."""
+        """Look these up again: they have other names now, or are gone."""
         self._forgotten += 1
         for item in items:
-            self._kept.pop(item, None)
+            self._cached.pop(item, None)

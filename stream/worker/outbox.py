@@ -1,6 +1,6 @@
-"""What the worker sends. Each call returns once the broker has it: a broker that is away is waited for, with a line.
+"""Messages on their way to Kafka. Each call returns once the broker has acknowledged them, however long it is away.
 
-A worker whose lease has run out sends nothing more: the partition may be another's by now, and its answers newer.
+Without the lease nothing is sent: another worker may own the partition, and its answers may be newer.
 """
 
 import asyncio
@@ -13,25 +13,21 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 
 from stream.config import TopicSettings
 from stream.kafka.decode import DeadLetter
-from stream.kafka.lease import Lease
+from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.messages import Request
-from stream.worker.recommender import Answer
+from stream.worker.recommendation import Answer
 
 log = logging.getLogger("anabranch.outbox")
 
-TRY_AGAIN_S = 1.0
-KEPT_BYTES = 1000
-"""Of a dead letter that is larger than its topic takes."""
-
-
-class LeaseLost(Exception):
-    """Another worker may own the partition: what was to be said is that worker's to say."""
+SEND_AGAIN_S = 1.0
+TRUNCATED_BYTES = 1000
+"""Bytes left of a dead letter that is larger than its topic takes."""
 
 
 class Outbox:
-    """Recommendations, replies and dead letters on their way to Kafka; a repeat is possible, a loss is not.
+    """Sends recommendations, replies, tombstones and dead letters. A message can be repeated, never lost.
 
-    Every call raises LeaseLost where the lease is no longer held.
+    Every call raises LeaseLost when the lease is not held, or runs out before the broker acknowledges.
     """
 
     def __init__(self, topics: TopicSettings, producer: AIOKafkaProducer, lease: Lease) -> None:
@@ -39,64 +35,68 @@ class Outbox:
         self._producer = producer
         self._lease = lease
 
-    async def recommend(self, answers: Sequence[Answer]) -> None:
-        """Send recommendations."""
+    async def send_recommendations(self, answers: Sequence[Answer]) -> None:
+        """Send recommendations, keyed by user."""
 
         async def send() -> None:
             topic = self._topics.recommendations
             await asyncio.gather(*[await self._producer.send(topic, a.message, key=a.user_id) for a in answers])
 
-        await self._insist("recommendations", send)
+        await self._retry_until_acknowledged("recommendations", send)
 
-    async def reply(self, request: Request, answer: Answer) -> None:
+    async def send_reply(self, request: Request, answer: Answer) -> None:
         """Send the answer to a request."""
         message = msgspec.json.decode(answer.message)
-        message |= {"user": str(request.user), "id": request.id}  # a user without events has no id in the dictionary
+        message |= {"user": str(request.user), "id": request.id}  # a user without events has no id in the state
         value, key = msgspec.json.encode(message), str(request.id).encode() or None
-        await self._insist("a reply", lambda: self._producer.send_and_wait(self._topics.replies, value, key=key))
 
-    async def forget(self, users: Sequence[str]) -> None:
-        """Send tombstones in place of these users' recommendations."""
+        async def send() -> None:
+            await self._producer.send_and_wait(self._topics.replies, value, key=key)
+
+        await self._retry_until_acknowledged("a reply", send)
+
+    async def send_tombstones(self, users: Sequence[str]) -> None:
+        """Replace these users' recommendations by tombstones."""
 
         async def send() -> None:
             topic = self._topics.recommendations
             await asyncio.gather(*[await self._producer.send(topic, None, key=user.encode()) for user in users])
 
-        await self._insist("tombstones", send)
+        await self._retry_until_acknowledged("tombstones", send)
 
-    async def bury(self, topic: str, partition: int, dead: Sequence[DeadLetter]) -> None:
-        """Send dead letters as they came, with their reason and where they lay in headers."""
+    async def send_dead_letters(self, topic: str, partition: int, dead: Sequence[DeadLetter]) -> None:
+        """Send records unchanged, with the reason and their topic, partition and offset in headers."""
 
         async def send() -> None:
-            await asyncio.gather(*(self._bury_one(topic, partition, letter) for letter in dead))
+            await asyncio.gather(*(self._send_dead_letter(topic, partition, letter) for letter in dead))
 
         if dead:
-            await self._insist("dead letters", send)
+            await self._retry_until_acknowledged("dead letters", send)
 
-    async def _bury_one(self, topic: str, partition: int, letter: DeadLetter) -> None:
+    async def _send_dead_letter(self, topic: str, partition: int, letter: DeadLetter) -> None:
         record = letter.record
-        told = {"reason": letter.reason, "topic": topic, "partition": str(partition), "offset": str(record.offset)}
-        headers = [(name, text.encode()) for name, text in told.items()]
+        about = {"reason": letter.reason, "topic": topic, "partition": str(partition), "offset": str(record.offset)}
+        headers = [(name, text.encode()) for name, text in about.items()]
         to, value = self._topics.dead_letters, record.value
         try:
             await self._producer.send_and_wait(to, value, key=record.key, headers=headers)
         except MessageSizeTooLargeError:
             value, key = value or b"", record.key
             headers.append(("truncated", str(len(value)).encode()))
-            if key and len(key) > KEPT_BYTES:
+            if key and len(key) > TRUNCATED_BYTES:
                 headers.append(("truncated_key", str(len(key)).encode()))
-                key = key[:KEPT_BYTES]
-            await self._producer.send_and_wait(to, value[:KEPT_BYTES], key=key, headers=headers)
+                key = key[:TRUNCATED_BYTES]
+            await self._producer.send_and_wait(to, value[:TRUNCATED_BYTES], key=key, headers=headers)
 
-    async def _insist(self, what: str, send: Callable[[], Awaitable[object]]) -> None:
+    async def _retry_until_acknowledged(self, what: str, send: Callable[[], Awaitable[None]]) -> None:
         while True:
             if not self._lease.held:
                 raise LeaseLost
             try:
                 await send()
                 return
-            except ProducerClosed:  # we are stopping; whom it concerned is still owed it
+            except ProducerClosed:  # the worker stops; the next owner sends it
                 raise LeaseLost from None
             except KafkaError as error:
-                log.warning("the broker did not take %s (%s); trying again in %.0f s", what, error, TRY_AGAIN_S)
-                await asyncio.sleep(TRY_AGAIN_S)
+                log.warning("the broker did not take %s (%s); trying again in %.0f s", what, error, SEND_AGAIN_S)
+                await asyncio.sleep(SEND_AGAIN_S)

@@ -1,326 +1,210 @@
-"""The path of an event, from the clicks topic to the recommendations topic.
+"""The path of an event, from the clicks topic to the recommendations topic, in seven numbered steps.
 
-The commit order, and what a crash after each step does (`tests/crash` dies there):
+The commit order, and what a crash after each step does (`tests/crash` kills the process there):
 
-    1 decode            nothing is changed; the batch is read again
+    1 decode            nothing is changed; the batch is read again. Dead letters were acknowledged before, so a crash
+                        can repeat one, never lose one
     2 apply in memory   lost with the process; the batch is read again
-    3 write             state, journal and next offset are in RocksDB or none of them is. Dead letters were
-                        acknowledged before, so a crash between can repeat one, never lose one
-    4 rank the owed     the users are still owed: the journal past the `answered` mark says so. Before it has folded
-                        all that the log held when the partition became ours, which the owner before may have answered,
-                        nothing is said: a word taken back would stand where we die and that owner comes back
-    5 produce           the message may be sent again after a restart, with the same partition and offset
-    6 record answers    the message was sent and is known as sent; where nobody is owed anything, that is known too
-    7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it says that
-                        the partitions are still ours: without that for a session timeout, 3 and 5 are not done
+    3 write             state, journal and next offset are in RocksDB, or none of them is
+    4 rank              the users are still pending: the journal past the `answered` offset says so
+    5 send              the message may be sent again after a restart, with the same partition and offset
+    6 record answers    the message was sent and is known as sent
+    7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it renews the
+                        lease: without that for a session timeout, steps 3 and 5 are not done
+
+Two loops run side by side. `consume` does steps 1 to 3 and 7, `answer` does steps 4 to 6. Each uses a store in a
+`hold`, in which the store is not closed (`stream/stores/assignment.py`): a partition that is revoked while its answers
+are being sent is given up after step 6. Within a hold, `answering_lock` lets one ranking run at a time.
 """
 
 import asyncio
-import contextlib
-import logging
 import time
 from collections.abc import Sequence
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
-from state import crash_points as steps
+from state import crash_points
 from state.errors import StoreFault
-from state.events import hash_id
-from state.pending import Unanswered
-from state.store import Store
+from state.store import Applied, Store
 from stream.config import Config
-from stream.kafka.decode import DeadLetter, Decoder, Record
-from stream.kafka.lease import Lease
-from stream.kafka.messages import UNREADABLE, Request
-from stream.live_metrics import LiveMetrics, decode_scores
+from stream.kafka.decode import Decoded, Decoder, Record
+from stream.kafka.lease import Lease, LeaseLost
+from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment
-from stream.stores.partition_stores import PartitionStores, look_at_clocks, skip
-from stream.worker.outbox import LeaseLost, Outbox
+from stream.worker.group_commit import GroupCommit
+from stream.worker.log_position import LogPosition
+from stream.worker.outbox import Outbox
 from stream.worker.poll_size import PollSize
-from stream.worker.recommender import Answer, Recommender
-
-COMMIT_EVERY_S = 1.0
-RANKED_HERE_USERS = 8
-LAPSED_FOR_S = 0.1
-"""Between looks at whether the group confirms us again."""
-BROKERS_OWN = 1
-"""Offsets in a row that hold no event: a transaction's end takes one. Where more are missing, the log is asked."""
-SENDING_BATCHES = 4
-"""Batches of answers on their way to the broker while the next is ranked."""
+from stream.worker.recommendation import Answer
+from stream.worker.recommender import Recommender
+from stream.worker.requests import Requests
+from stream.worker.sends_in_flight import SendsInFlight
+from stream.worker.tombstones import Tombstones
 
 
-log = logging.getLogger("anabranch.worker")
-
-
-class Worker:
-    """Folds clicks into state and answers every touched user; one event loop, one thread for torch."""
+class Pipeline:
+    """Applies clicks to the state and answers every user they touch; one event loop, one thread for torch."""
 
     def __init__(
         self,
         config: Config,
         consumer: AIOKafkaConsumer,
         producer: AIOKafkaProducer,
-        partitions: PartitionStores,
-        ranker: Recommender,
+        assignment: Assignment,
+        recommender: Recommender,
         lease: Lease,
         *,
         cluster: str,
     ) -> None:
         self._config, self._topics = config, config.topics
-        self._consumer, self._outbox = consumer, Outbox(config.topics, producer, lease)
-        self._partitions, self._ranker, self._lease = partitions, ranker, lease
-        self.tenure = Assignment(config, consumer, partitions, cluster, settled=self._settled, changed=self._changed)
+        self._consumer, self._assignment, self._lease = consumer, assignment, lease
+        self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
+        self._log_position = LogPosition(config, consumer, assignment, cluster)
         self._decoder = Decoder(config.clicks, config.state)
-        self._prequential = LiveMetrics(config.worker.standing_users)
-        self._stride = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
-        self._touched = asyncio.Event()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
+        self._metrics = LiveMetrics(config.worker.standing_users)
+        self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
+        self._tombstones = Tombstones(assignment, self._outbox, self._in_flight, self._answering_lock)
+        self._requests = Requests(config.topics.requests, assignment, recommender, self._outbox, self._answering_lock)
+        self._group_commit = GroupCommit(config, consumer, assignment, lease)
+        self._users_may_wait = asyncio.Event()
+        """Set where the `answer` loop may have work."""
         self._behind = False
-        self._committed_at = 0.0
-        self._told_of_lapse = False
-        self._cluster, self._clocks_seen = cluster, False
-        self._failure: BaseException | None = None
+        """Whether the log holds more than the last poll took. Events are applied before users are answered then."""
 
     async def consume(self) -> None:
-        """Poll, fold, for ever. Raises StateError where a store cannot be used."""
-        self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self.tenure)
-        wait = self._config.worker.poll_wait_ms
+        """Poll and apply, forever: steps 1 to 3, and 7. Raises StateError where a store cannot be used."""
+        self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self._assignment)
         while True:
-            limit = self._stride.events
+            limit = self._poll_size.events
             try:
-                polled = await self._consumer.getmany(timeout_ms=wait, max_records=limit)
+                polled = await self._consumer.getmany(timeout_ms=self._config.worker.poll_wait_ms, max_records=limit)
             except ConsumerStoppedError:
                 return
-            if self._failure is not None:
-                raise self._failure
-            await self._commit_group()
-            behind, self._behind = self._behind, sum(map(len, polled.values())) >= limit
-            if behind and not self._behind:
-                self._touched.set()
+            self._in_flight.raise_failure()
+            await self._commit_the_group()
+            was_behind, self._behind = self._behind, sum(map(len, polled.values())) >= limit
             for partition, records in polled.items():
                 if partition.topic == self._topics.clicks:
-                    await self._fold(partition, records)
+                    await self._apply(partition, records)
                 else:
-                    await self._reply(partition.partition, records)
-            await self.tenure.mend()
-            if await self.tenure.catch_up():
-                self._touched.set()
-            for number in self.tenure.stores():
-                await self._tend(number)
+                    await self._requests.answer(partition.partition, records)
+            await self._assignment.reopen_faulted()
+            if await self._assignment.catch_up() or (was_behind and not self._behind):
+                self._users_may_wait.set()
+            for number in list(self._assignment.stores):
+                await self._tombstones.tend(number)
             await asyncio.sleep(0)
 
-    async def _fold(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        number = partition.partition
-        store = self.tenure.store(number)
-        if store is None:
-            return
-        if not self._clocks_seen:
-            self._clocks_seen = True
-            look_at_clocks(records[0], self._config, self._cluster)
-        if store.progress.logical(records[0].offset) < store.progress.next_offset:
-            log.error("partition %d: the log went back to offset %d", number, records[0].offset)
-            return await self.tenure.reopen(number)
-        try:
-            if store.progress.logical(records[0].offset) > store.progress.next_offset + BROKERS_OWN:
-                begin = (await self._consumer.beginning_offsets([partition]))[partition]
-                if self.tenure.store(number) is not store:
-                    return
-                if store.progress.logical(begin) > store.progress.next_offset:
-                    skip(store, number, records[0].offset, self._config)
-            began = time.perf_counter()
-            decoded = self._decoder.decode(records, store.progress)
-            decoded_s = time.perf_counter() - began
-            steps.reached(1)
-            await self._outbox.bury(self._topics.clicks, number, decoded.dead)
-            if not self._lease.held:
-                raise LeaseLost
-            if self.tenure.store(number) is not store:  # it was another's while the dead letters were on their way
-                return
-            scores, events = decode_scores(store.prequential()), decoded.batch.events
-            counted = events[store.kinds.counts[events["kind"]]]
-            tested = self._prequential.test(counted, scores)
-            self._ranker.learn(store, counted)
-            began = time.perf_counter()
-            applied = store.apply(  # steps 2 and 3
-                decoded.batch,
-                store.progress.logical(records[-1].offset + 1),
-                dead=len(decoded.dead),
-                key_mismatch=decoded.key_mismatch,
-                prequential=msgspec.json.encode(scores) if tested else None,
-            )
-        except StoreFault as fault:
-            self.tenure.fault(fault)
-        except (LeaseLost, KafkaError):
-            if partition in self._consumer.assignment():
-                self._consumer.seek(partition, store.progress.log_offset)
-            await asyncio.sleep(LAPSED_FOR_S)
-        else:
-            self._stride.took(len(records), decoded_s + time.perf_counter() - began)
-            self._ranker.take_in(applied)
-            self._prequential.forget(applied.forgotten.tolist())
-            await self._tend(number)
-            self._touched.set()
-
-    async def _tend(self, number: int) -> None:
-        """Do a little of what is left to do for users who are to be forgotten; say where nobody is owed anything."""
-        store = self.tenure.store(number)
-        if store is None or not self._lease.held:
-            return
-        try:
-            if number in self.tenure.speaking():
-                if store.erasures.without_tombstone():
-                    async with self.tenure.turn:
-                        if self._partitions.stores.get(number) is not store:
-                            return
-                        await self._tell(store)
-                store.record_all_answered()
-            store.erasures.sweep()
-        except StoreFault as fault:
-            self.tenure.fault(fault)
-        except LeaseLost:
-            return
-
-    async def _tell(self, store: Store) -> None:
-        """Send tombstones to the forgotten, behind what is on its way to them. The caller has the turn."""
-        if not store.tombstones():
-            return
-        if self._sending:
-            await asyncio.wait(self._sending)
-        gone = store.tombstones()
-        await self._outbox.forget([erasure.id for erasure in gone])
-        store.record_tombstones(gone)
-
     async def answer(self) -> None:
-        """Work the owed users off, newest first, for ever; ingest that is behind goes before."""
+        """Answer the pending users, newest first, forever: steps 4 to 6."""
         while True:
-            await self._touched.wait()
-            self._touched.clear()
-            while not self._behind and self._lease.held and (owed := self._most_owed()) is not None:
-                async with self.tenure.turn:
-                    number, store = owed
-                    if self._partitions.stores.get(number) is not store:
-                        continue
-                    try:
-                        await self._tell(store)
-                        unanswered = store.pending.claim(self._config.worker.rank_batch_users)
-                    except LeaseLost:
-                        break
-                    except StoreFault as fault:
-                        self.tenure.fault(fault)
-                        break
-                    if not unanswered and store.pending.in_memory:  # all of them have an older answer on its way
-                        break
-                    if not unanswered:
-                        await asyncio.sleep(0)
-                        continue
-                    try:
-                        answers = await self._rank(number, unanswered)
-                    except StoreFault as fault:
-                        store.pending.release(unanswered)
-                        self.tenure.fault(fault)
-                        break
-                    steps.reached(4)
-                    for answer in answers:
-                        self._prequential.remember(answer.user, answer.standing)
-                    sending = asyncio.create_task(self._send(store, answers))
-                    self._sending.add(sending)
-                    sending.add_done_callback(self._sent)
-                while len(self._sending) >= SENDING_BATCHES:
-                    await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+            await self._users_may_wait.wait()
+            self._users_may_wait.clear()
+            while not self._behind and self._lease.held and (number := self._most_pending()) is not None:
+                if not await self._rank(number):
+                    break
+                await self._in_flight.wait_for_room()
+
+    async def _apply(self, partition: TopicPartition, records: Sequence[Record]) -> None:
+        async with self._assignment.hold(partition.partition) as store:
+            if store is None:
+                return await self._log_position.read_again(partition)
+            try:
+                if not await self._log_position.follows(store, partition, records):
+                    return
+                decoded, decode_s = await self._decode(store, partition.partition, records)
+            except (LeaseLost, KafkaError):
+                return await self._log_position.read_again(partition)
+            began = time.perf_counter()
+            applied = self._write(store, records, decoded)
+            self._poll_size.took(len(records), decode_s + time.perf_counter() - began)
+            self._recommender.update(applied)
+            self._metrics.forget(applied.forgotten.tolist())
+        self._users_may_wait.set()
+
+    # 1 Decode
+
+    async def _decode(self, store: Store, number: int, records: Sequence[Record]) -> tuple[Decoded, float]:
+        began = time.perf_counter()
+        decoded = self._decoder.decode(records, store.progress)
+        decode_s = time.perf_counter() - began
+        crash_points.reached(1)
+        await self._outbox.send_dead_letters(self._topics.clicks, number, decoded.dead)
+        if not self._lease.held:
+            raise LeaseLost
+        return decoded, decode_s
+
+    # 2 Apply in memory
+    # 3 Write: one call of the store, one WriteBatch; both crash points are in it (`state/store.py`)
+
+    def _write(self, store: Store, records: Sequence[Record], decoded: Decoded) -> Applied:
+        scores, events = decode_scores(store.prequential()), decoded.batch.events
+        counted = events[store.kinds.counts[events["kind"]]]
+        tested = self._metrics.test(counted, scores)  # against what was recommended before these events
+        self._recommender.learn(store, counted)
+        return store.apply(
+            decoded.batch,
+            store.progress.logical(records[-1].offset + 1),
+            dead=len(decoded.dead),
+            key_mismatch=decoded.key_mismatch,
+            prequential=encode_scores(scores) if tested else None,
+        )
+
+    # 4 Rank
+
+    async def _rank(self, number: int) -> bool:
+        """Rank some users of a partition and begin to send; False where nothing is left to rank for now."""
+        more = False  # stays False where a fault, or a lease that runs out, ends the hold
+        async with self._assignment.hold(number) as store:
+            if store is None:
+                return True  # another partition may have users
+            async with self._answering_lock:
+                await self._tombstones.send(store)
+                users = store.pending.claim(self._config.worker.rank_batch_users)
+                if not users:  # a part of the journal had none; or all of them have an older answer in flight
+                    await asyncio.sleep(0)
+                    return not store.pending.in_memory
+                try:
+                    answers = await self._recommender.recommend_off_loop(number, users)
+                except StoreFault:  # perhaps of another partition's store: ranking reads all of them
+                    store.pending.release(users)
+                    raise
+                crash_points.reached(4)
+                for answer in answers:
+                    self._metrics.remember(answer.user, answer.last_recommendation)
+                self._in_flight.add(self._assignment.go_on_holding(self._send(store, answers)))
+                more = True
+        return more
+
+    # 5 Send
 
     async def _send(self, store: Store, answers: list[Answer]) -> None:
-        """Send while the next users are ranked: the broker's word takes as long as the ranking."""
         try:
-            # Who was forgotten while being ranked has no id any more; the tombstone comes behind this.
-            await self._outbox.recommend([a for a in answers if a.user_id])
-            steps.reached(5)
-            store.record_answers([(a.user, a.message) for a in answers])
-            steps.reached(6)
+            # A user who was forgotten while being ranked has no id any more; the tombstone follows.
+            await self._outbox.send_recommendations([answer for answer in answers if answer.user_id])
         except LeaseLost:
-            store.pending.release(a.user for a in answers)
-        except StoreFault as fault:
-            self.tenure.fault(fault)
-        self._touched.set()  # a user whose answer was on its way may be owed another
+            store.pending.release(answer.user for answer in answers)
+        else:
+            crash_points.reached(5)
+            self._record(store, answers)
+        self._users_may_wait.set()  # users may have become pending again while their answers were in flight
 
-    def _sent(self, sending: asyncio.Task[None]) -> None:
-        self._sending.discard(sending)
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            self._failure = error
+    # 6 Record the answers
 
-    async def _rank(self, number: int, unanswered: dict[int, Unanswered]) -> list[Answer]:
-        # A few users are ranked sooner than a thread is woken; many would keep heartbeats and polls waiting.
-        if len(unanswered) <= RANKED_HERE_USERS:
-            return self._ranker.answer(number, unanswered)
-        return await asyncio.to_thread(self._ranker.answer, number, unanswered)
+    def _record(self, store: Store, answers: list[Answer]) -> None:
+        store.record_answers([(answer.user, answer.message) for answer in answers])
+        crash_points.reached(6)
 
-    async def _reply(self, number: int, records: Sequence[Record]) -> None:
-        """Answer "recommend for this user now" from the store of the user's partition."""
-        store = self._partitions.stores.get(number)
-        if store is None:
-            return
-        for record in records:
-            try:
-                try:
-                    request = msgspec.json.decode(record.value or b"", type=Request)
-                    user = hash_id(str(request.user))
-                except (*UNREADABLE, UnicodeEncodeError) as error:
-                    await self._outbox.bury(self._topics.requests, number, [DeadLetter(record, f"no request: {error}")])
-                    continue
-                async with self.tenure.turn:
-                    if self._partitions.stores.get(number) is not store:
-                        return
-                    unanswered = {user: Unanswered(store.progress.next_offset, store.progress.next_offset - 1, -1)}
-                    answers = await self._rank(number, unanswered)
-                await self._outbox.reply(request, answers[0])
-            except LeaseLost:
-                return
-            except StoreFault as fault:
-                return self.tenure.fault(fault)
+    # 7 Commit the group
 
-    async def _commit_group(self) -> None:
-        if self._lease.held and time.monotonic() - self._committed_at < COMMIT_EVERY_S:
-            return
-        self._committed_at = time.monotonic()
-        offsets = {
-            TopicPartition(self._topics.clicks, number): store.progress.log_offset
-            for number, store in self._partitions.stores.items()
-        }
-        if not offsets:
-            return
-        asked_at = self._lease.now()
-        # While a rebalance is under way it fails; the store's own offsets decide.
-        with contextlib.suppress(KafkaError, TimeoutError):
-            for partition in self._consumer.assignment():
-                if partition.topic == self._topics.requests:
-                    offsets[partition] = await self._consumer.position(partition)
-            await asyncio.wait_for(self._consumer.commit(offsets), self._config.worker.session_timeout_ms / 1000)
-            lapsed = not self._lease.held
-            self._lease.confirmed(asked_at)
-            steps.reached(7)
-            if lapsed:
-                self._touched.set()
-            if self._told_of_lapse:
-                log.info("the group confirms this worker again: it goes on")
-                self._told_of_lapse = False
-        if not self._lease.held and not self._told_of_lapse and self._lease.was_held:
-            self._told_of_lapse = True
-            log.warning(
-                "the group has not confirmed this worker for %.1f s (the broker at %s is away or slow, or this process "
-                "was stopped): nothing is folded or sent until it does",
-                self._config.worker.session_timeout_ms / 1000, self._config.broker,
-            )  # fmt: skip
+    async def _commit_the_group(self) -> None:
+        if await self._group_commit.commit_if_due():  # the lease is held again
+            self._users_may_wait.set()
 
-    def _most_owed(self) -> tuple[int, Store] | None:
-        number, store = max(
-            self.tenure.speaking().items(), key=lambda entry: entry[1].pending.waiting, default=(0, None)
-        )
-        return (number, store) if store is not None and store.pending.waiting else None
-
-    async def _settled(self) -> None:
-        await asyncio.gather(*self._sending, return_exceptions=True)
-
-    def _changed(self) -> None:
-        self._ranker.reset_clicks()
-        self._touched.set()
+    def _most_pending(self) -> int | None:
+        """The partition with the most users that wait for an answer."""
+        waiting = {number: store.pending.waiting for number, store in self._assignment.answering().items()}
+        number = max(waiting, key=waiting.__getitem__, default=None)
+        return number if number is not None and waiting[number] else None

@@ -1,27 +1,27 @@
-"""How many events are polled at once: as many as are folded while the event loop is held for a moment.
+"""How many events are polled at once: as many as are applied while the event loop is held for a moment.
 
-The larger a batch, the cheaper an event, because what is written for a user or an item is written once a batch. But
-heartbeats and the answers to requests wait meanwhile.
+The larger a batch, the cheaper an event: what is written for a user or an item is written once a batch. But heartbeats
+and the answers to requests wait for the batch.
 """
 
-FIRST, FEWEST = 10_000, 500
+FIRST_EVENTS, MIN_EVENTS = 10_000, 500
 
 
 class PollSize:
-    """The next poll's size, from how long the last folds took."""
+    """The size of the next poll, from how long the last batches took."""
 
-    def __init__(self, most: int, hold_s: float) -> None:
-        self._most, self._hold_s = most, hold_s
-        self.events = min(FIRST, most)
+    def __init__(self, max_events: int, hold_s: float) -> None:
+        self._max_events, self._hold_s = max_events, hold_s
+        self.events = min(FIRST_EVENTS, max_events)
 
     def took(self, events: int, seconds: float) -> None:
-        """So many were folded in so long. A small batch says nothing: most of its time is not the events'.
+        """Adapt to a batch of so many events that took so long. A small batch is no measure: most of it is overhead.
 
-        >>> stride = Stride(50_000, 0.5)
-        >>> stride.took(10_000, 0.1)
-        >>> stride.events
+        >>> size = PollSize(50_000, 0.5)
+        >>> size.took(10_000, 0.1)
+        >>> size.events
         30000
         """
-        if events >= min(FEWEST, self._most):
+        if events >= min(MIN_EVENTS, self._max_events):
             wanted = (self.events + self._hold_s * events / max(seconds, 1e-6)) / 2
-            self.events = int(min(max(wanted, FEWEST), self._most))
+            self.events = int(min(max(wanted, MIN_EVENTS), self._max_events))

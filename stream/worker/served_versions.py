@@ -1,16 +1,65 @@
-"""From a pointer to a version ready to serve: fetched, verified, warmed up.
+"""The versions that a worker ranks with: the champion, the candidate beside it, and the fusion weights of both.
 
-Here a worker meets torch, some 190 MB of memory: one that has no version to serve yet never imports it.
+A version's own weights were chosen on a few hundred events. The champion's go on with the clicks of this worker
+(`model.fusion_weights.online`), and the candidate's go as far from its own weights. `anabranch recommend` installs
+versions through the same functions, so it ranks with the same weights.
+
+Loading a version imports torch, some 190 MB of memory: a worker without a version never does.
 """
 
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from state.events import Records
+from state.partition import Partition
+from state.pending import Unanswered
+from state.sequences import of_users
+from state.store import Applied
 from stream.config import Config
 from stream.kafka.messages import Pointer
+from stream.live_metrics import Mode
 from stream.stores.artifacts import fetch_version
-from stream.worker.recommender import ServedVersion
+from stream.worker import online_weights
+from stream.worker.live_graph import StoresGraph
+
+if TYPE_CHECKING:
+    from model.fusion_weights.online import OnlineFusion
+    from model.ranking.ranker import Ranker
+
+LEARN_EVERY_S = 5.0
+"""Between two steps of the fusion weights. Each holds the event loop for some 30 ms: more of them would show in the
+99th percentile of latencies."""
+LEARN_USERS = 64
+"""Users whose clicks a step learns from, at most."""
 
 
-def load_serving(pointer: Pointer, config: Config) -> ServedVersion:
-    """The version a pointer names, ready to rank. Raises ArtifactError."""
+class ServedVersion(NamedTuple):
+    """A version, ready to rank."""
+
+    version: str
+    created_ts: int
+    ranker: "Ranker"
+
+
+class Arm(NamedTuple):
+    """Users who are answered by one version."""
+
+    version: ServedVersion | None
+    """None: there is no version yet."""
+    users: Mapping[int, Unanswered]
+    scored: ServedVersion | None
+    """Ranks for the same users, is measured by their next events, and never shown."""
+    mode: Mode | None
+    """`ab` where the candidate answers some users, `shadow` where it is only scored."""
+    pair: tuple[str, str] | None
+    """Champion and candidate that are compared."""
+
+
+def load_version(pointer: Pointer, config: Config) -> ServedVersion:
+    """The version a pointer names: fetched, verified, ready to rank. Raises ArtifactError."""
     import torch
 
     from model.ranking.fusion import with_set_weights
@@ -18,8 +67,110 @@ def load_serving(pointer: Pointer, config: Config) -> ServedVersion:
 
     torch.set_num_threads(config.worker.rank_threads)
     version = fetch_version(pointer, config)
-    trained = version.trained
-    ranking = Ranker(
-        trained.model, trained.vocabulary, with_set_weights(trained.fusion, config.ranking), config.ranking
-    )
-    return ServedVersion(pointer.version, version.manifest.created_ts, ranking)
+    trained, settings = version.trained, config.ranking
+    ranker = Ranker(trained.model, trained.vocabulary, with_set_weights(trained.fusion, settings), settings)
+    return ServedVersion(pointer.version, version.manifest.created_ts, ranker)
+
+
+def in_candidates_arm(user: int, share: float) -> bool:
+    """Whether this user, a hash, gets the candidate: the same users for as long as the share is the same."""
+    return (user * 0x9E3779B97F4A7C15 % 2**64) / 2.0**64 < share
+
+
+class ServedVersions:
+    """The champion and the candidate of one worker."""
+
+    def __init__(self, config: Config, graph: StoresGraph) -> None:
+        self._config, self._graph = config, graph
+        self.champion: ServedVersion | None = None
+        self.candidate: ServedVersion | None = None
+        self._champions_weights: OnlineFusion | None = None
+        self._candidates_weights: OnlineFusion | None = None
+        self._learn_at = 0.0
+
+    def arms(self, users: Mapping[int, Unanswered]) -> list[Arm]:
+        """Which version answers which users."""
+        champion, candidate, share = self.champion, self.candidate, self._config.worker.ab
+        if champion is None or candidate is None:
+            return [Arm(champion, users, None, None, None)]
+        pair = champion.version, candidate.version
+        if not share:
+            return [Arm(champion, users, candidate, "shadow", pair)]
+        chosen = {user for user in users if in_candidates_arm(user, share)}
+        arms = [
+            Arm(champion, {u: p for u, p in users.items() if u not in chosen}, None, "ab", pair),
+            Arm(candidate, {u: p for u, p in users.items() if u in chosen}, None, "ab", pair),
+        ]
+        return [arm for arm in arms if arm.users]
+
+    def serve(self, champion: ServedVersion) -> None:
+        """Answer with this version. Its items are counted first: with a million of them that takes seconds."""
+        if not self._graph.empty:
+            champion.ranker.count_clicks(self._graph)
+        weights = self._own_weights(champion)
+        if weights is not None:
+            stored = online_weights.read(self._config.data).get(self._config.worker.instance)
+            if stored is not None and stored.version == champion.version:
+                weights.resume(stored.learned)
+            elif stored is not None:
+                weights.carry_over(stored.learned)
+            if self._champions_weights is not None:
+                weights.keep_clicks_of(self._champions_weights)
+            champion.ranker.fusion = weights.fusion
+        self._champions_weights = weights
+        self.champion = champion
+        self._follow_champions_weights()
+
+    def score(self, candidate: ServedVersion | None) -> None:
+        """Rank with this version beside the champion; None: with none."""
+        if candidate is not None and not self._graph.empty:
+            candidate.ranker.count_clicks(self._graph)
+        self._candidates_weights = self._own_weights(candidate) if candidate is not None else None
+        self.candidate = candidate
+        self._follow_champions_weights()
+
+    def learn(self, store: Partition, events: Records) -> None:
+        """Move the champion's weights by these clicks, which the store has not applied yet.
+
+        Called by the event loop while another thread may rank: it reads only numbers that are there already.
+        """
+        champion, weights, now = self.champion, self._champions_weights, time.monotonic()
+        if champion is None or weights is None or now < self._learn_at or not champion.ranker.clicks_counted:
+            return
+        self._learn_at = now + LEARN_EVERY_S
+        users, first = np.unique(events["user"], return_index=True)
+        users, first = users[:LEARN_USERS], first[:LEARN_USERS]  # in the order of a hash: a random sample
+        before = store.positives(users)
+        known = np.diff(before.indptr) > 0
+        weights.update(champion.ranker, of_users(before, known), events["item"][first[known]], self._graph)
+        champion.ranker.fusion = weights.fusion
+        self._follow_champions_weights()
+        online_weights.write(self._config.data, self._config.worker.instance, champion.version, weights.learned)
+
+    def update(self, applied: Applied) -> None:
+        """Count the clicks that a store has just applied, and those that have left it."""
+        for version in (self.champion, self.candidate):
+            if version is not None:
+                version.ranker.update(applied.gained)
+                version.ranker.remove(applied.lost)
+
+    def reset_clicks(self) -> None:
+        """Count all clicks again: a store was opened or closed."""
+        for version in (self.champion, self.candidate):
+            if version is not None:
+                version.ranker.reset_clicks()
+
+    def _own_weights(self, version: ServedVersion) -> "OnlineFusion | None":
+        """The weights that the version's own training chose, to be moved; None where they stay."""
+        if not self._config.ranking.online_clicks:
+            return None
+        from model.fusion_weights.online import OnlineFusion
+
+        return OnlineFusion(version.ranker.fusion, self._config.ranking)
+
+    def _follow_champions_weights(self) -> None:
+        """Move the candidate's weights as far from its own as the champion's have come from theirs."""
+        if self.candidate is None or self._candidates_weights is None or self._champions_weights is None:
+            return
+        self._candidates_weights.carry_over(self._champions_weights.learned)
+        self.candidate.ranker.fusion = self._candidates_weights.fusion

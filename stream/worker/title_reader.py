@@ -1,4 +1,4 @@
-"""Titles of items as they come: the items topic, read into a store of its own beside the partitions."""
+"""Reads the items topic into the store of titles, which lies beside the partitions' stores."""
 
 import asyncio
 import contextlib
@@ -18,15 +18,15 @@ from stream.worker.item_names import ItemNames
 
 log = logging.getLogger("anabranch.titles")
 
-TRY_AGAIN_S = 5.0
+APPLY_AGAIN_S = 5.0
 
 
 async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: ItemNames) -> None:
-    """Follow the topic from where it was left, or from its beginning where it was made anew, until the reader stops."""
+    """Follow the topic from where the titles end, or from its beginning if it was created again."""
     assigned: set[int] = set()
     known = set(await consumer_partitions(reader, topic))
     while True:
-        if known > assigned:  # the topic can be given more partitions while it is followed
+        if known > assigned:  # the topic can get more partitions while it is followed
             reader.assign([TopicPartition(topic, number) for number in sorted(known)])
             stored, assigned = titles.offsets(topic_id), known
             for number in known:
@@ -42,16 +42,16 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
                     titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1})
                     break
                 except StateError as error:
-                    log.error("no title is read for now: %s. Trying again in %.0f s", error, TRY_AGAIN_S)
-                    await asyncio.sleep(TRY_AGAIN_S)
-                    with contextlib.suppress(StateError):  # then the next try says why not
+                    log.error("no title is read for now: %s. Trying again in %.0f s", error, APPLY_AGAIN_S)
+                    await asyncio.sleep(APPLY_AGAIN_S)
+                    with contextlib.suppress(StateError):  # the next try logs why not
                         titles.reopen()
             names.forget(found)
         known = set(reader.partitions_for_topic(topic) or assigned)
 
 
 def title_of(record: Any) -> tuple[int, str | None] | None:
-    """The item, a hash, and its title, None where that is taken away; None for a message that is no title."""
+    """The item, a hash, and its title (None: it has none any more); None for a message that is no title."""
     try:
         item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
         key = str(item.item).encode() if item else record.key

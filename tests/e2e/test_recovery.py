@@ -69,7 +69,7 @@ def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, li
     settle(lives, config)
     truth = log_of(config)
     recovery.backup(str(tmp_path / "kept"), settings=config, as_json=False)
-    with pytest.raises(AnabranchError, match="is not empty: give each backup a place of its own"):
+    with pytest.raises(AnabranchError, match="is not empty: give each backup a folder of its own"):
         recovery.backup(str(tmp_path / "kept"), settings=config, as_json=False)
     with pytest.raises(DataDirectoryError, match=r"is not empty: a restore replaces nothing\. Move it away \(mv "):
         recovery.restore(str(tmp_path / "kept"), settings=config, as_json=False)

@@ -1,13 +1,6 @@
 """A worker answers for its partitions only while no other worker can own them."""
 
-import asyncio
-from types import SimpleNamespace
-
-import pytest
-
-from stream.config import TopicSettings
 from stream.kafka.lease import Lease
-from stream.worker.outbox import LeaseLost, Outbox
 
 
 def test_a_lease_is_held_from_the_first_confirmation_for_a_session_timeout(monkeypatch):
@@ -23,17 +16,3 @@ def test_a_lease_is_held_from_the_first_confirmation_for_a_session_timeout(monke
     assert not lease.held
     lease.confirmed(asked_at=90.0)  # a late answer to an old request confirms nothing
     assert not lease.held
-
-
-def test_a_worker_without_a_lease_sends_nothing():
-    sent: list[object] = []
-
-    class Producer:
-        async def send(self, *message: object, **more: object) -> None:
-            sent.append(message)
-
-    outbox = Outbox(TopicSettings(), Producer(), Lease(6_000))
-    answer = SimpleNamespace(message=b"{}", user_id=b"ann")
-    with pytest.raises(LeaseLost):
-        asyncio.run(outbox.recommend([answer]))
-    assert sent == []

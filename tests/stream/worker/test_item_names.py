@@ -1,4 +1,4 @@
-"""Names while others forget them."""
+"""Names of items, looked up by one thread while another forgets some of them."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Titles(dict[int, str]):
         return [super(Titles, self).get(item) for item in items.tolist()]
 
 
-def test_a_name_is_looked_up_once_and_again_when_it_was_forgotten():
+def test_a_name_is_looked_up_once_and_again_after_it_was_forgotten():
     store, titles = Store(), Titles({MILK: "Milk"})
     names = ItemNames({0: store}, titles)
     assert names.of({MILK, BREAD}) == {MILK: Name("milk", "Milk"), BREAD: Name(f"#{BREAD:016x}", None)}
@@ -40,7 +40,7 @@ def test_a_name_is_looked_up_once_and_again_when_it_was_forgotten():
     assert store.asked == [sorted([MILK, BREAD]), [MILK]]
 
 
-def test_what_is_forgotten_while_it_is_looked_up_is_not_kept():
+def test_a_name_that_is_forgotten_while_it_is_looked_up_is_not_cached():
     store, titles = Store(), Titles({MILK: "Milk"})
     names = ItemNames({0: store}, titles)
     store.meanwhile = lambda: (titles.update({MILK: "Whole milk"}), names.forget([MILK]))
@@ -49,7 +49,7 @@ def test_what_is_forgotten_while_it_is_looked_up_is_not_kept():
     assert names.of({MILK})[MILK].title == "Whole milk"
 
 
-def test_without_titles_for_now_names_come_without_and_are_not_kept_so():
+def test_while_titles_cannot_be_read_names_come_without_them_and_are_not_cached():
     class Away(Titles):
         def get(self, items: np.ndarray) -> list[str | None]:
             raise StoreBlocked("No space left on device", Path("titles"))

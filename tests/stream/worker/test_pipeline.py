@@ -1,198 +1,310 @@
-"""What may happen to a worker between two of its steps: users are forgotten, partitions are given back."""
+"""The path of an event, without Kafka: partitions are revoked and the lease runs out between its steps."""
 
 import asyncio
-import contextlib
 import json
+import time
 
 import pytest
-from aiokafka import TopicPartition
 
 from state.events import hash_id
 from stream.config import Config
 from stream.kafka.decode import Decoder
-from stream.kafka.lease import Lease
-from stream.kafka.topics import Log
+from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores
-from stream.worker.pipeline import Worker
+from stream.worker.pipeline import Pipeline
 from stream.worker.recommender import Recommender
+from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, until
 from tests.stream.kafka.test_decode import Record
 
-LOG = Log("here", "", 1, 0, 10)
 TS = 1_600_000_000_000
 
 
-class Producer:
-    """A broker that acknowledges at once; `before` is called with every topic that something is sent to."""
+class Shop(Owner):
+    """A worker that owns one partition."""
 
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes | None, bytes | None]] = []
-        self.before = lambda topic: None
+    def __init__(self, config: Config, monkeypatch) -> None:
+        super().__init__(config, monkeypatch)
+        self.producer = FakeProducer()
+        self.recommender = Recommender(config, self.assignment.stores, None)
+        self.pipeline = Pipeline(
+            config, self.consumer, self.producer, self.assignment, self.recommender, self.lease, cluster="here"
+        )
 
-    async def send(self, topic, value, key=None, headers=None):
-        self.before(topic)
-        self.sent.append((topic, key, value))
-        acknowledged = asyncio.get_running_loop().create_future()
-        acknowledged.set_result(None)
-        return acknowledged
+    @property
+    def store(self):
+        return self.assignment.stores[0]
 
-    async def send_and_wait(self, topic, value, key=None, headers=None):
-        await self.send(topic, value, key)
+    def apply(self, *events: dict) -> None:
+        """Apply events as if they had been polled before."""
+        records = self.records(*events)
+        self.store.apply(Decoder(self.config.clicks, self.config.state).decode(records).batch, records[-1].offset + 1)
+        self.consumer.positions[CLICKS] = records[-1].offset + 1
 
-
-class Consumer:
-    """One that has been assigned nothing yet, and remembers what it is told."""
-
-    def __init__(self):
-        self.assigned: set[TopicPartition] = set()
-        self.sought: list[tuple[TopicPartition, int]] = []
-        self.committed: dict[TopicPartition, int] = {}
-        self.paused: set[TopicPartition] = set()
-
-    def assignment(self):
-        return self.assigned
-
-    def seek(self, partition, offset):
-        self.sought.append((partition, offset))
-
-    def pause(self, *partitions):
-        self.paused |= set(partitions)
-
-    def resume(self, *partitions):
-        self.paused -= set(partitions)
-
-    async def commit(self, offsets):
-        self.committed = offsets
-
-
-class Shop:
-    """A worker with one partition, and no Kafka."""
-
-    def __init__(self, config: Config) -> None:
-        self.config, self.producer, self.partitions = config, Producer(), PartitionStores(config)
-        self.store = self.partitions.stores[0] = self.partitions.open(0, LOG)
-        self.ranker = Recommender(config, self.partitions.stores, None)
-        lease = Lease(60_000)
-        lease.confirmed(lease.now())
-        self.worker = Worker(config, Consumer(), self.producer, self.partitions, self.ranker, lease, cluster="here")
-
-    def fold(self, *events: dict) -> None:
-        records = self.records(*(json.dumps({"item": "milk", "ts": TS} | e).encode() for e in events))
-        decoded = Decoder(self.config.clicks, self.config.state).decode(records)
-        self.store.apply(decoded.batch, records[-1].offset + 1)
-
-    def records(self, *values: bytes) -> list[Record]:
+    def records(self, *events: dict | bytes) -> list[Record]:
         first = self.store.progress.next_offset
+        values = [e if isinstance(e, bytes) else json.dumps({"item": "milk", "ts": TS} | e).encode() for e in events]
         return [Record(value, first + at) for at, value in enumerate(values)]
 
-    def answered(self) -> list[tuple[bytes | None, bytes | None]]:
-        """What was said to whom, until nobody is owed anything."""
+    async def poll(self, *polls: dict) -> None:
+        """Let the worker poll these, and all that it does between two polls; `{}` polls nothing."""
+        self.consumer.polls.extend(polls)
+        await self.pipeline.consume()
 
-        async def answers() -> None:
-            answering = asyncio.create_task(self.worker.answer())
-            self.worker._changed()
-            for _ in range(1000):
-                await asyncio.sleep(0.01)
-                if self.store.answered() == self.store.progress.next_offset:
-                    break
-            answering.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await answering
+    async def answered(self) -> list[tuple[bytes | None, bytes | None]]:
+        """What was sent to whom, until no user is pending any more."""
+        answering = self.start(self.pipeline.answer())
+        await self.poll({})
+        await until(lambda: answering.done() or self.store.answered() == self.store.progress.next_offset)
+        return self.recommendations()
 
-        asyncio.run(answers())
-        return [(key, value) for topic, key, value in self.producer.sent if topic == self.config.topics.recommendations]
+    def recommendations(self) -> list[tuple[bytes | None, bytes | None]]:
+        return self.producer.to(self.config.topics.recommendations)
 
-
-@pytest.fixture
-def shop(tmp_path):
-    made = Shop(Config(data=tmp_path))
-    yield made
-    made.partitions.close_all()
+    def reopened(self):
+        """The store as its next owner finds it."""
+        return PartitionStores(self.config).open(0, self.log._replace(end=100))
 
 
-def test_to_who_comes_back_the_new_answer_takes_the_old_ones_place_and_there_is_no_tombstone(shop):
-    shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
-    assert [e.id for e in shop.store.erasures.without_tombstone()] == ["ann"]
-    [(user, answer)] = shop.answered()
-    assert (user, json.loads(answer)["offset"]) == (b"ann", 2)
-    assert shop.store.erasures.without_tombstone() == []
+def in_a_shop(scenario):
+    """A test of what happens in a shop."""
+
+    def test(tmp_path, monkeypatch):
+        async def run() -> None:
+            shop = Shop(Config(data=tmp_path), monkeypatch)
+            await shop.assign()
+            try:
+                await scenario(shop)
+            finally:
+                await shop.close()
+
+        asyncio.run(run())
+
+    test.__name__ = scenario.__name__
+    return test
 
 
-def test_who_is_forgotten_and_stays_away_gets_a_tombstone(shop):
-    shop.fold({"user": "ann"}, {"user": "bob"}, {"user": "ann", "event": "forget"})
-    (gone, tombstone), (bob, answer) = shop.answered()
-    assert (gone, tombstone, bob) == (b"ann", None, b"bob")
+@in_a_shop
+async def test_a_click_is_applied_and_its_user_answered(shop):
+    answering = shop.start(shop.pipeline.answer())
+    await shop.poll({CLICKS: shop.records({"user": "ann"})})
+    await until(lambda: answering.done() or shop.store.answered() == 1)
+    [(user, message)] = shop.recommendations()
+    assert (user, json.loads(message)["offset"]) == (b"ann", 0)
+
+
+@in_a_shop
+async def test_a_user_who_comes_back_gets_a_new_answer_in_place_of_the_old_one_and_no_tombstone(shop):
+    shop.apply({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
+    [(user, message)] = await shop.answered()
+    assert (user, json.loads(message)["offset"]) == (b"ann", 2)
+
+
+@in_a_shop
+async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
+    shop.apply({"user": "ann"}, {"user": "bob"}, {"user": "ann", "event": "forget"})
+    (ann, tombstone), (bob, answer) = await shop.answered()
+    assert (ann, tombstone, bob) == (b"ann", None, b"bob")
     assert answer
-    assert shop.store.erasures.without_tombstone() == []
 
 
-def test_where_all_who_were_owed_are_forgotten_it_is_known_that_nobody_is(shop):
-    shop.fold({"user": "ann"}, {"user": "ann", "event": "forget"})
-    assert shop.store.answered() == 0
-    asyncio.run(shop.worker._tend(0))
+@in_a_shop
+async def test_where_all_pending_users_are_forgotten_it_is_recorded_that_none_is_left(shop):
+    shop.log = shop.log._replace(end=2)
+    await shop.revoke()
+    await shop.assign()
+    shop.apply({"user": "ann"})
+    await shop.poll({})
+    assert shop.assignment.phase(0) is Phase.CATCHING_UP
+    assert shop.store.answered() == 0, "the owner before may have answered what is not read yet"
+    shop.apply({"user": "ann", "event": "forget"})
+    await shop.poll({})
     assert shop.store.answered() == shop.store.progress.next_offset == 2
-    shop.worker.tenure._opening.behind[0] = 9  # what the log held when the partition was assigned is not read yet
-    shop.fold({"user": "ann", "event": "forget"})
-    asyncio.run(shop.worker._tend(0))
-    assert shop.store.answered() == 2
 
 
-def test_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_gets_it_instead(shop, monkeypatch):
-    shop.fold({"user": "ann"}, {"user": "bob"})
-    real = shop.ranker.answer
+@in_a_shop
+async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_else_gets_it(shop):
+    shop.apply({"user": "ann"}, {"user": "bob"})
+    real = shop.recommender.recommend
 
-    def slow(number, unanswered):
-        monkeypatch.undo()
-        shop.fold({"user": "ann", "event": "forget"})
-        return real(number, unanswered)
+    def slow(number, users):
+        shop.recommender.recommend = real
+        shop.apply({"user": "ann", "event": "forget"})
+        return real(number, users)
 
-    monkeypatch.setattr(shop.ranker, "answer", slow)
-    assert [key for key, _ in shop.answered()] == [b"bob"]
+    shop.recommender.recommend = slow
+    assert [user for user, _ in await shop.answered()] == [b"bob"]
     assert shop.store.recommended(hash_id("ann")) is None
     assert shop.store.answered() == 3
 
 
-def test_a_partition_given_back_while_its_dead_letters_are_sent_is_left_alone(shop):
-    shop.producer.before = lambda topic: shop.partitions.close(0)
-    asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event")))
-    assert [topic for topic, *_ in shop.producer.sent] == [shop.config.topics.dead_letters]
-    assert shop.partitions.open(0, LOG).progress.next_offset == 0, "its next owner reads the batch again"
+@in_a_shop
+async def test_a_partition_that_is_revoked_while_its_answers_are_sent_is_given_up_when_they_are_recorded(shop):
+    shop.apply({"user": "ann"})
+    shop.producer.acknowledges.clear()
+    shop.start(shop.pipeline.answer())
+    await shop.poll({})
+    await until(shop.recommendations)
+    revoking = shop.start(shop.revoke())
+    await asyncio.sleep(0.05)
+    assert not revoking.done(), "the next owner would send an older answer after this one"
+    shop.producer.acknowledges.set()
+    await revoking
+    store = shop.reopened()
+    assert store.answered() == 1
+    assert store.recommended(hash_id("ann"))
+    store.close()
 
 
-def test_a_worker_that_lost_its_lease_as_dead_letters_were_sent_folds_nothing_and_reads_again(shop):
-    consumer = shop.worker._consumer
-    consumer.assigned = {TopicPartition("clicks", 0)}
-    shop.producer.before = lambda topic: setattr(shop.worker._lease, "_until", 0.0)
-    click = json.dumps({"user": "ann", "item": "milk", "ts": TS}).encode()
-    asyncio.run(shop.worker._fold(TopicPartition("clicks", 0), shop.records(b"no event", click)))
+@in_a_shop
+async def test_a_partition_that_is_revoked_while_a_reply_is_sent_is_given_up_when_it_is_acknowledged(shop):
+    shop.apply({"user": "ann"})
+    shop.producer.acknowledges.clear()
+    replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
+    await until(lambda: shop.producer.to(shop.config.topics.replies))
+    revoking = shop.start(shop.revoke())
+    await asyncio.sleep(0.05)
+    assert not revoking.done()
+    assert 0 in shop.assignment.stores
+    shop.producer.acknowledges.set()
+    await revoking
+    await replying
+    assert 0 not in shop.assignment.stores
+    [(_, reply)] = shop.producer.to(shop.config.topics.replies)
+    assert json.loads(reply)["id"] == 7
+
+
+@in_a_shop
+async def test_a_partition_that_is_revoked_while_many_users_are_ranked_is_given_up_when_they_are_answered(shop):
+    shop.apply(*({"user": f"user-{n}"} for n in range(20)))
+    real, ranking = shop.recommender.recommend, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(number, users):
+        loop.call_soon_threadsafe(ranking.set)
+        time.sleep(0.1)
+        return real(number, users)
+
+    shop.recommender.recommend = slow
+    shop.start(shop.pipeline.answer())
+    await shop.poll({})
+    await ranking.wait()
+    await shop.revoke()
+    assert len(shop.recommendations()) == 20
+    store = shop.reopened()
+    assert store.answered() == 20
+    store.close()
+
+
+@in_a_shop
+async def test_answers_that_are_sent_when_the_lease_runs_out_are_left_to_the_next_owner(shop):
+    shop.apply({"user": "ann"})
+    shop.producer.away = True
+    shop.producer.on_send = lambda topic: setattr(shop.lease, "held", False)
+    answering = shop.start(shop.pipeline.answer())
+    await shop.poll({})
+    await shop.revoke()  # the broker is away: the send is given up at its next try
+    assert not answering.done()
+    assert shop.recommendations() == []
+    store = shop.reopened()
+    assert (store.answered(), store.pending.waiting) == (0, 1)
+    store.close()
+
+
+@in_a_shop
+async def test_a_partition_that_is_revoked_while_its_dead_letters_are_sent_is_given_up_when_the_batch_is_applied(shop):
+    shop.producer.acknowledges.clear()
+    applying = shop.start(shop.poll({CLICKS: shop.records(b"no event", {"user": "ann"})}))
+    await until(lambda: shop.producer.to(shop.config.topics.dead_letters))
+    revoking = shop.start(shop.revoke())
+    await asyncio.sleep(0.05)
+    assert not revoking.done()
+    shop.producer.acknowledges.set()
+    await revoking
+    await applying
+    store = shop.reopened()
+    assert (store.progress.next_offset, store.progress.dead) == (2, 1)
+    store.close()
+
+
+@in_a_shop
+async def test_a_batch_whose_lease_runs_out_while_its_dead_letters_are_sent_is_read_again(shop):
+    records = shop.records(b"no event", {"user": "ann"})
+    shop.producer.on_send = lambda topic: setattr(shop.lease, "held", False)
+    shop.consumer.sought.clear()
+    await shop.poll({CLICKS: records})
     assert shop.store.progress.next_offset == 0
-    assert consumer.sought == [(TopicPartition("clicks", 0), 0)]
+    assert shop.consumer.sought == [0]
 
 
-def test_a_request_that_is_none_is_buried_and_the_next_one_answered(shop):
-    shop.fold({"user": "ann"})
+@in_a_shop
+async def test_a_log_that_went_back_has_its_store_opened_again(shop):
+    shop.apply({"user": "ann"}, {"user": "bob"})
+    await shop.poll({CLICKS: [Record(b'{"user": "ann", "item": "milk"}', 0)]})
+    assert shop.assignment.phase(0) is Phase.OPENING
+    assert shop.consumer.paused == {CLICKS}
+    await until(lambda: shop.assignment.phase(0) is Phase.CATCHING_UP)
+    assert shop.store.progress.next_offset == 0, "its log ends before the offset of the old store"
+
+
+@in_a_shop
+async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
+    shop.apply({"user": "ann"})
+    shop.consumer.begin = 5
+    await shop.poll({CLICKS: [Record(b'{"user": "ann", "item": "milk"}', 5)]})
+    assert (shop.store.progress.next_offset, shop.store.progress.lost) == (6, 4)
+
+
+@in_a_shop
+async def test_what_is_no_request_goes_to_the_dead_letters_and_the_next_request_is_answered(shop):
+    shop.apply({"user": "ann"})
     bad = [b"no request", b"[" * 5000, '{"user": "José"}'.encode("latin-1"), b'{"user": "\\ud800"}', None]
-    asyncio.run(shop.worker._reply(0, [Record(value, n) for n, value in enumerate([*bad, b'{"user": "ann"}'])]))
-    to = [topic for topic, *_ in shop.producer.sent]
-    assert to == [shop.config.topics.dead_letters] * len(bad) + [shop.config.topics.replies]
+    await shop.poll({REQUESTS: [Record(value, n) for n, value in enumerate([*bad, b'{"user": "ann"}'])]})
+    assert [topic for topic, *_ in shop.producer.sent] == [
+        *[shop.config.topics.dead_letters] * len(bad),
+        shop.config.topics.replies,
+    ]
 
 
-def test_a_bad_request_that_cannot_be_buried_in_time_is_read_again_by_who_has_the_partition_then(shop):
-    shop.fold({"user": "ann"})
-    shop.worker._lease._until = 0.0
-    asyncio.run(shop.worker._reply(0, [Record(b"no request", 0)]))
+@in_a_shop
+async def test_without_the_lease_nothing_is_sent(shop):
+    shop.apply({"user": "ann"}, {"user": "bob", "event": "forget"})
+    shop.lease.held = False
+
+    async def refused(offsets):
+        raise TimeoutError
+
+    shop.consumer.commit = refused
+    shop.start(shop.pipeline.answer())
+    await shop.poll({REQUESTS: [Record(b"no request", 0), Record(b'{"user": "ann"}', 1)]}, {})
     assert shop.producer.sent == []
 
 
-def test_the_group_is_told_the_next_offset_of_each_partition_in_its_own_log(shop):
-    shop.fold({"user": "ann"}, {"user": "bob"})
-    shop.store.progress.base = 1  # the log began anew once, after one event
-    asyncio.run(shop.worker._commit_group())
-    assert shop.worker._consumer.committed == {TopicPartition("clicks", 0): 1}
+@in_a_shop
+async def test_the_group_gets_the_next_offset_of_each_partition_in_its_own_log(shop):
+    shop.apply({"user": "ann"}, {"user": "bob"})
+    shop.store.progress.base = 1  # an embedded broker began a new log after one event
+    await shop.poll({})
+    assert shop.consumer.committed[CLICKS] == 1
 
 
-def test_a_pause_stops_reading_clicks_until_it_ends(shop):
-    clicks = TopicPartition("clicks", 0)
-    shop.worker.tenure.pause(True)
-    assert shop.worker._consumer.paused == {clicks}
-    shop.worker.tenure.pause(False)
-    assert shop.worker._consumer.paused == set()
+@pytest.mark.parametrize("held", [True, False])
+def test_a_lapse_of_the_lease_is_logged_once_and_its_end_too(tmp_path, monkeypatch, caplog, held):
+    async def run() -> None:
+        shop = Shop(Config(data=tmp_path), monkeypatch)
+        await shop.assign()
+        shop.lease.held = held
+        real = shop.consumer.commit
+
+        async def refused(offsets):
+            raise TimeoutError
+
+        shop.consumer.commit = refused
+        await shop.poll({}, {})
+        shop.consumer.commit = real
+        await shop.poll({})
+        await shop.close()
+
+    with caplog.at_level("INFO", "anabranch.worker"):
+        asyncio.run(run())
+    assert caplog.text.count("the group has not confirmed this worker") == (not held)
+    assert caplog.text.count("it goes on") == (not held)

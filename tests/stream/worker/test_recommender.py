@@ -1,4 +1,4 @@
-"""Answers from a store: by the champion, beside or instead of it by a candidate, with items that no version knows."""
+"""Recommendations from a store: by the champion, by a candidate beside it or instead of it, with unknown items."""
 
 import msgspec
 import numpy as np
@@ -8,7 +8,7 @@ from model.learning.cycle import Trained, learn
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.events import hash_id, hash_ids, make_batch, make_events
+from state.events import EVENT, EventBatch, hash_id, hash_ids
 from state.identity import Identity
 from state.kinds import code_of
 from state.pending import Unanswered
@@ -17,17 +17,18 @@ from state.store import Applied, Store
 from state.titles import Titles
 from stream.config import Config, WorkerSettings
 from stream.kafka.messages import Recommendation
-from stream.live_metrics import LiveMetrics, Scores
+from stream.live_metrics import LiveMetrics, ScoreKey, Scores
 from stream.operate.report import learned_weights
 from stream.worker import online_weights as weights
-from stream.worker.recommender import Recommender, ServedVersion, in_candidates_arm
+from stream.worker.recommender import Recommender
+from stream.worker.served_versions import ServedVersion, in_candidates_arm
 
 STATE = StateSettings(neighbours_per_item=8, sequence_events=20)
 USERS = [f"user-{n}" for n in range(60)]
 
 
 class Stall:
-    """A store, a ranker over it, and versions for it."""
+    """A store, recommenders over it, and versions for it."""
 
     def __init__(self, folder) -> None:
         self.store = Store(folder / "clicks-0", Identity("cluster", "clicks", 0, 1, 20, 8), STATE)
@@ -36,22 +37,28 @@ class Stall:
 
     def click(self, users: list[str], items: list[str], kind: str = "click") -> Applied:
         start = self.store.progress.next_offset
-        offset, names = start + np.arange(len(users)), ([u.encode() for u in users], [i.encode() for i in items])
-        batch = make_batch(*names, ts=1_600_000_000_000 + 1000 * offset, offset=offset, kind=code_of(kind))
-        return self.store.apply(batch, start + len(users))
+        events = np.zeros(len(users), EVENT)
+        names = [u.encode() for u in users], [i.encode() for i in items]
+        events["user"], events["item"] = hash_ids(names[0]), hash_ids(names[1])
+        events["offset"] = start + np.arange(len(users))
+        events["ts"] = 1_600_000_000_000 + 1000 * events["offset"]
+        events["kind"] = code_of(kind)
+        return self.store.apply(EventBatch(events, *names, {}), start + len(users))
 
-    def ranker(self, **worker) -> Recommender:
+    def recommender(self, **worker) -> Recommender:
         config = Config(state=STATE, worker=WorkerSettings(**worker), data=self.store.path.parent)
         return Recommender(config, {0: self.store}, None)
 
-    def learning_ranker(self, data) -> Recommender:
+    def learning_recommender(self, data) -> Recommender:
         ranking = RankingSettings(online_clicks=50, popularity_weight=1.0)
         return Recommender(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
 
     def following(self) -> np.ndarray:
-        """What everybody would click next, were the laps to go on."""
-        items = [f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))]
-        return make_events(hash_ids([u.encode() for u in USERS]), hash_ids(items))
+        """What every user clicks next if the laps go on."""
+        events = np.zeros(len(USERS), EVENT)
+        events["user"] = hash_ids([u.encode() for u in USERS])
+        events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
+        return events
 
     def trained(self, seed: int) -> Trained:
         users = np.sort(hash_ids([u.encode() for u in USERS]))
@@ -63,7 +70,7 @@ class Stall:
             ranking=RankingSettings(),
         )  # fmt: skip
 
-    def unanswered(self, *users: str) -> dict[int, Unanswered]:
+    def pending(self, *users: str) -> dict[int, Unanswered]:
         return {hash_id(u): Unanswered(0, self.store.progress.next_offset - 1, 0) for u in users}
 
 
@@ -84,60 +91,62 @@ def serving(version: str, trained: Trained, fusion: Fusion | None = None) -> Ser
     return ServedVersion(version, 0, Ranker(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
 
 
-def answered(ranker: Recommender, stall: Stall, *users: str) -> dict[str, Recommendation]:
-    answers = ranker.answer(0, stall.unanswered(*users))
+def answered(recommender: Recommender, stall: Stall, *users: str) -> dict[str, Recommendation]:
+    answers = recommender.recommend(0, stall.pending(*users))
     return {a.user_id.decode(): msgspec.json.decode(a.message, type=Recommendation) for a in answers}
 
 
 def test_an_item_that_no_version_knows_is_recommended_to_others_within_one_batch(stall, versions):
-    ranker = stall.ranker()
-    ranker.serve(serving("000001", versions[0]))
-    before = answered(ranker, stall, "user-3")["user-3"]
+    recommender = stall.recommender()
+    recommender.versions.serve(serving("000001", versions[0]))
+    before = answered(recommender, stall, "user-3")["user-3"]
     assert "never-seen" not in {i.item for i in before.items}
     last = stall.store.sequences(np.array([hash_id("user-3")], np.uint64)).of(0)["item"][-1]
     name = stall.store.item_ids(np.array([last], np.uint64))[0].decode()
     passers_by = [f"passer-by-{n}" for n in range(20)]
-    ranker.take_in(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
-    after = answered(ranker, stall, "user-3")["user-3"]
+    recommender.update(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
+    after = answered(recommender, stall, "user-3")["user-3"]
     found = {i.item: i.because for i in after.items}
     assert "never-seen" in found
     assert found["never-seen"][0] == name
 
 
 def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_shown_to_nobody(stall, versions):
-    ranker = stall.ranker()
-    ranker.serve(serving("000001", versions[0]))
-    alone = answered(ranker, stall, *USERS)
-    ranker.score(serving("000002", versions[1], Fusion(0.0, 0.0, -9.0, -1.0)))
-    prequential, scores = LiveMetrics(100), Scores()
-    for answer in ranker.answer(0, stall.unanswered(*USERS)):
-        prequential.remember(answer.user, answer.standing)
+    recommender = stall.recommender()
+    recommender.versions.serve(serving("000001", versions[0]))
+    alone = answered(recommender, stall, *USERS)
+    recommender.versions.score(serving("000002", versions[1], Fusion(0.0, 0.0, -9.0, -1.0)))
+    metrics, scores = LiveMetrics(100), Scores()
+    for answer in recommender.recommend(0, stall.pending(*USERS)):
+        metrics.remember(answer.user, answer.last_recommendation)
         message = msgspec.json.decode(answer.message, type=Recommendation)
         assert message.model == "000001"
         assert message.items == alone[message.user].items
-    tests = make_events(hash_ids([u.encode() for u in USERS]), hash_id("item-3"))
-    prequential.test(tests, scores)
-    champion, candidate = scores["000001 (shadow 000001/000002)"], scores["000002 (shadow 000001/000002)"]
+    tests = np.zeros(len(USERS), EVENT)
+    tests["user"] = hash_ids([u.encode() for u in USERS])
+    tests["item"] = hash_id("item-3")
+    metrics.test(tests, scores)
+    champion, candidate = (scores[ScoreKey(v, "shadow", ("000001", "000002"))] for v in ("000001", "000002"))
     assert champion.events == candidate.events == len(USERS)
     assert champion.ndcg != candidate.ndcg
-    assert "000002" not in scores
-    ranker.score(None)
-    assert all(not a.standing.compared for a in ranker.answer(0, stall.unanswered(*USERS)))
+    assert ScoreKey("000002") not in scores
+    recommender.versions.score(None)
+    assert all(not a.last_recommendation.compared for a in recommender.recommend(0, stall.pending(*USERS)))
 
 
-def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(stall, versions):
-    ranker = stall.ranker()
-    ranker.serve(serving("000001", versions[0]))
-    ranker.score(serving("000002", versions[1]))
-    first = answered(ranker, stall, "user-5")["user-5"].items[0].item
-    ranker.take_in(stall.click(["user-5"], [first], "hide"))
-    after = answered(ranker, stall, "user-5", "user-6")
+def test_an_item_that_a_user_hides_is_recommended_to_others_only_by_every_version(stall, versions):
+    recommender = stall.recommender()
+    recommender.versions.serve(serving("000001", versions[0]))
+    recommender.versions.score(serving("000002", versions[1]))
+    first = answered(recommender, stall, "user-5")["user-5"].items[0].item
+    recommender.update(stall.click(["user-5"], [first], "hide"))
+    after = answered(recommender, stall, "user-5", "user-6")
     assert after["user-5"].source == "model"
     assert first not in {i.item for i in after["user-5"].items}
     assert first in {i.item for i in after["user-6"].items}
-    [answer] = ranker.answer(0, stall.unanswered("user-5"))
-    assert all(hash_id(first) not in shown for shown in answer.standing.compared.values())
-    fallen_back = answered(stall.ranker(), stall, "user-5")["user-5"]
+    [answer] = recommender.recommend(0, stall.pending("user-5"))
+    assert all(hash_id(first) not in shown for shown in answer.last_recommendation.compared.values())
+    fallen_back = answered(stall.recommender(), stall, "user-5")["user-5"]
     assert fallen_back.source == "popularity"
     assert first not in {i.item for i in fallen_back.items}
 
@@ -145,23 +154,23 @@ def test_what_a_user_has_hidden_is_recommended_to_others_only_whoever_answers(st
 def test_a_title_comes_with_its_item_and_changes_with_it(stall, versions, tmp_path):
     titles = Titles(tmp_path)
     titles.apply({hash_id("item-4"): "Milk, 1 l"}, "id", {0: 1})
-    ranker = Recommender(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
-    ranker.serve(serving("000001", versions[0]))
-    found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
+    recommender = Recommender(Config(state=STATE, data=stall.store.path.parent), {0: stall.store}, titles)
+    recommender.versions.serve(serving("000001", versions[0]))
+    found = {i.item: i.title for i in answered(recommender, stall, "user-3")["user-3"].items}
     assert found.pop("item-4") == "Milk, 1 l"
     assert set(found.values()) == {None}
     titles.apply({hash_id("item-4"): "Milk, 2 l"}, "id", {0: 2})
-    ranker.names.forget([hash_id("item-4")])
-    found = {i.item: i.title for i in answered(ranker, stall, "user-3")["user-3"].items}
+    recommender.names.forget([hash_id("item-4")])
+    found = {i.item: i.title for i in answered(recommender, stall, "user-3")["user-3"].items}
     assert found["item-4"] == "Milk, 2 l"
     titles.close()
 
 
 def test_in_an_a_b_test_a_share_of_users_gets_the_candidate_and_always_the_same_ones(stall, versions):
-    ranker = stall.ranker(ab=0.3)
-    ranker.serve(serving("000001", versions[0]))
-    ranker.score(serving("000002", versions[1]))
-    first, again = (answered(ranker, stall, *USERS) for _ in range(2))
+    recommender = stall.recommender(ab=0.3)
+    recommender.versions.serve(serving("000001", versions[0]))
+    recommender.versions.score(serving("000002", versions[1]))
+    first, again = (answered(recommender, stall, *USERS) for _ in range(2))
     by = {user: message.model for user, message in first.items()}
     assert by == {user: message.model for user, message in again.items()}
     assert {u for u, v in by.items() if v == "000002"} == {u for u in USERS if in_candidates_arm(hash_id(u), 0.3)}
@@ -169,7 +178,7 @@ def test_in_an_a_b_test_a_share_of_users_gets_the_candidate_and_always_the_same_
     assert len(by) == len(USERS)
 
 
-def test_the_candidates_arm_is_as_large_as_it_says_and_grows_with_its_share():
+def test_the_candidates_arm_has_its_share_of_users_and_grows_with_it():
     users = [hash_id(f"user-{n}") for n in range(4000)]
     small, large = ({u for u in users if in_candidates_arm(u, share)} for share in (0.1, 0.5))
     assert 0.08 < len(small) / len(users) < 0.12
@@ -183,43 +192,45 @@ WEIGHTS = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_go_on_from_there(
     stall, versions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("stream.worker.recommender.LEARN_EVERY_S", 0.0)
-    ranker = stall.learning_ranker(tmp_path)
-    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    monkeypatch.setattr("stream.worker.served_versions.LEARN_EVERY_S", 0.0)
+    recommender = stall.learning_recommender(tmp_path)
+    recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(5):
-        ranker.learn(stall.store, stall.following())
-    moved = ranker.serving.ranking.fusion
+        recommender.learn(stall.store, stall.following())
+    moved = recommender.versions.champion.ranker.fusion
     assert moved.evidence > WEIGHTS.evidence
     assert (moved.repeat, moved.popularity, moved.before) == (0.0, 1.0, 0.0)  # no weight, set by hand, not learned
-    again = stall.learning_ranker(tmp_path)
-    again.serve(serving("000001", versions[0], WEIGHTS))
-    assert again.serving.ranking.fusion == moved
-    again.serve(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
-    assert again.serving.ranking.fusion.evidence == pytest.approx(moved.evidence + 1.0)
+    again = stall.learning_recommender(tmp_path)
+    again.versions.serve(serving("000001", versions[0], WEIGHTS))
+    assert again.versions.champion.ranker.fusion == moved
+    again.versions.serve(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
+    assert again.versions.champion.ranker.fusion.evidence == pytest.approx(moved.evidence + 1.0)
 
 
-def test_a_candidate_is_weighed_as_far_from_its_own_weights_as_the_champion_has_come_from_its(
+def test_a_candidates_weights_are_as_far_from_its_own_as_the_champions_are_from_theirs(
     stall, versions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("stream.worker.recommender.LEARN_EVERY_S", 0.0)
-    ranker = stall.learning_ranker(tmp_path)
-    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    monkeypatch.setattr("stream.worker.served_versions.LEARN_EVERY_S", 0.0)
+    recommender = stall.learning_recommender(tmp_path)
+    recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(4):
-        ranker.learn(stall.store, stall.following())
-    ranker.score(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
+        recommender.learn(stall.store, stall.following())
+    recommender.versions.score(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
     for _ in range(3):
-        champions, candidates = (v.ranking.fusion.evidence for v in (ranker.serving, ranker.candidate))
+        champions, candidates = (
+            v.ranker.fusion.evidence for v in (recommender.versions.champion, recommender.versions.candidate)
+        )
         assert champions > WEIGHTS.evidence
         assert candidates == pytest.approx(champions + 1.0)
-        ranker.learn(stall.store, stall.following())
+        recommender.learn(stall.store, stall.following())
 
 
 def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tmp_path, monkeypatch):
-    monkeypatch.setattr("stream.worker.recommender.LEARN_EVERY_S", 0.0)
-    ranker = stall.learning_ranker(tmp_path)
-    ranker.serve(serving("000001", versions[0], WEIGHTS))
+    monkeypatch.setattr("stream.worker.served_versions.LEARN_EVERY_S", 0.0)
+    recommender = stall.learning_recommender(tmp_path)
+    recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(4):
-        ranker.learn(stall.store, stall.following())
+        recommender.learn(stall.store, stall.following())
     config = Config(data=tmp_path, ranking=RankingSettings(online_clicks=50))
     shown = learned_weights(config, "000001")["0"]
     assert shown.clicks == 64
@@ -228,17 +239,17 @@ def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tm
     assert learned_weights(config, "000002") == learned_weights(off, "000001") == {}
 
 
-def test_between_clicks_that_are_learned_from_some_time_passes(stall, versions, tmp_path):
-    ranker = stall.learning_ranker(tmp_path)
-    ranker.serve(serving("000001", versions[0], WEIGHTS))
+def test_between_two_steps_of_the_weights_some_time_passes(stall, versions, tmp_path):
+    recommender = stall.learning_recommender(tmp_path)
+    recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(3):
-        ranker.learn(stall.store, stall.following())
+        recommender.learn(stall.store, stall.following())
     assert weights.read(tmp_path)["0"].learned.clicks == 16
 
 
-def test_with_no_clicks_to_choose_on_weights_stay(stall, versions, tmp_path):
+def test_without_clicks_to_choose_on_the_weights_stay(stall, versions, tmp_path):
     config = Config(state=STATE, ranking=RankingSettings(online_clicks=0), data=tmp_path)
-    ranker = Recommender(config, {0: stall.store}, None)
-    ranker.serve(serving("000001", versions[0], WEIGHTS))
-    ranker.learn(stall.store, stall.following())
-    assert ranker.serving.ranking.fusion == WEIGHTS
+    recommender = Recommender(config, {0: stall.store}, None)
+    recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
+    recommender.learn(stall.store, stall.following())
+    assert recommender.versions.champion.ranker.fusion == WEIGHTS

@@ -1,4 +1,4 @@
-"""Titles as they come, whatever comes."""
+"""Titles from the items topic, whatever is sent to it."""
 
 import asyncio
 from collections import deque
@@ -33,13 +33,13 @@ def record(value: bytes | None, offset: int = 0, key: bytes | None = None) -> Si
         (b"[" * 5000, None, None),
     ],
 )
-def test_what_is_no_title_is_passed_by(value, key, found):
+def test_what_is_no_title_is_skipped(value, key, found):
     expected = (hash_id(found[0]), found[1]) if found else None
     assert title_of(record(value, key=key)) == expected
 
 
 class Reader:
-    """A consumer whose batches are at hand, all of partition 0; its topic has another partition once they are read."""
+    """A consumer with batches of partition 0; with `more`, its topic has another partition once they are read."""
 
     def __init__(self, *batches: list[SimpleNamespace], more: bool = False) -> None:
         self.batches, self.sought, self.more = deque(batches), {}, more
@@ -67,18 +67,18 @@ def read(reader: Reader, titles: Titles, topic_id: str = "first") -> None:
     asyncio.run(read_titles(reader, "items", topic_id, titles, ItemNames({}, titles)))
 
 
-def test_reading_goes_on_where_it_stopped_and_begins_anew_with_another_topic(tmp_path):
+def test_reading_goes_on_where_it_stopped_and_begins_again_with_another_topic(tmp_path):
     titles = Titles(tmp_path)
     read(Reader([record(b'{"item": "milk", "title": "Milk"}', 4)]), titles)
-    again, anew = Reader(), Reader()
-    read(again, titles)
-    read(anew, titles, "second")
-    assert (again.sought, anew.sought) == ({0: 5}, {0: 0})
+    same, other = Reader(), Reader()
+    read(same, titles)
+    read(other, titles, "second")
+    assert (same.sought, other.sought) == ({0: 5}, {0: 0})
     assert titles.get(hash_ids([b"milk"])) == ["Milk"]
     titles.close()
 
 
-def test_a_partition_that_the_topic_is_given_later_is_read_from_its_beginning(tmp_path):
+def test_a_partition_that_the_topic_gets_later_is_read_from_its_beginning(tmp_path):
     titles = Titles(tmp_path)
     reader = Reader([record(b'{"item": "milk", "title": "Milk"}', 4)], more=True)
     read(reader, titles)
@@ -89,14 +89,14 @@ def test_a_partition_that_the_topic_is_given_later_is_read_from_its_beginning(tm
 def test_a_disk_that_is_full_is_waited_for_and_nothing_is_left_out(tmp_path, monkeypatch):
     titles, real, tries = Titles(tmp_path), Titles.apply, []
 
-    def apply(self, *told):
-        tries.append(told)
+    def apply(self, *titles):
+        tries.append(titles)
         if len(tries) < 3:
             raise StoreBlocked("No space left on device", tmp_path)
-        real(self, *told)
+        real(self, *titles)
 
     monkeypatch.setattr(Titles, "apply", apply)
-    monkeypatch.setattr(titles_module, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(titles_module, "APPLY_AGAIN_S", 0.0)
     read(Reader([record(b'{"item": "milk", "title": "Milk"}', 0)]), titles)
     assert len(tries) == 3
     assert titles.get(hash_ids([b"milk"])) == ["Milk"]

@@ -1,0 +1,51 @@
+"""Who uses stores now. A store closes only when nobody does: every ranking reads all of them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Holds:
+    """Holds that have begun and not ended. Many can be held at once; while a store closes, there is none."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none_is_held, self._may_begin = asyncio.Event(), asyncio.Event()
+        self._none_is_held.set()
+        self._may_begin.set()
+        self._closing = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """No store closes in this block. It begins after a closing that waits: never inside another hold."""
+        await self._may_begin.wait()
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def go_on_for(self, task: asyncio.Task[None]) -> None:
+        """Inside a hold: no store closes before this task has ended either."""
+        self._begin()
+        task.add_done_callback(lambda _: self._end())
+
+    @contextlib.asynccontextmanager
+    async def none_held(self) -> AsyncIterator[None]:
+        """Stores may close in this block. New holds wait for its end, and it waits for the holds that have begun."""
+        async with self._closing:
+            self._may_begin.clear()
+            try:
+                await self._none_is_held.wait()
+                yield
+            finally:
+                self._may_begin.set()
+
+    def _begin(self) -> None:
+        self._count += 1
+        self._none_is_held.clear()
+
+    def _end(self) -> None:
+        self._count -= 1
+        if not self._count:
+            self._none_is_held.set()

@@ -1,0 +1,68 @@
+"""Step 7: the group's offsets. Lag monitors read them, and they renew the lease.
+
+On assignment the store's own offset is sought, whatever the group has. An accepted commit proves that the partitions
+are still this worker's.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from state import crash_points
+from stream.config import Config
+from stream.kafka.lease import Lease
+from stream.stores.assignment import Assignment
+
+log = logging.getLogger("anabranch.worker")
+
+COMMIT_EVERY_S = 1.0
+
+
+class GroupCommit:
+    """Commits the offsets of the open stores, once a second."""
+
+    def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment, lease: Lease) -> None:
+        self._config, self._consumer, self._assignment, self._lease = config, consumer, assignment, lease
+        self._committed_at = 0.0
+        self._lapse_logged = False
+
+    async def commit_if_due(self) -> bool:
+        """Commit, if it is time or the lease has run out. Whether the lease is held again."""
+        if self._lease.held and time.monotonic() - self._committed_at < COMMIT_EVERY_S:
+            return False
+        self._committed_at = time.monotonic()
+        topics = self._config.topics
+        offsets = {
+            TopicPartition(topics.clicks, number): store.progress.log_offset
+            for number, store in self._assignment.stores.items()
+        }
+        if not offsets:
+            return False
+        lapsed, asked_at = False, self._lease.now()
+        # It fails while the group rebalances; the stores' own offsets decide.
+        with contextlib.suppress(KafkaError, TimeoutError):
+            for partition in self._consumer.assignment():
+                if partition.topic == topics.requests:
+                    offsets[partition] = await self._consumer.position(partition)
+            await asyncio.wait_for(self._consumer.commit(offsets), self._config.worker.session_timeout_ms / 1000)
+            lapsed = not self._lease.held
+            self._lease.confirmed(asked_at)
+            crash_points.reached(7)
+        self._log_lapse()
+        return lapsed and self._lease.held
+
+    def _log_lapse(self) -> None:
+        if self._lease.held and self._lapse_logged:
+            self._lapse_logged = False
+            log.info("the group confirms this worker again: it goes on")
+        elif not self._lease.held and not self._lapse_logged and self._lease.was_held:
+            self._lapse_logged = True
+            log.warning(
+                "the group has not confirmed this worker for %.1f s (the broker at %s is away or slow, or this process "
+                "was stopped): nothing is applied or sent until it does",
+                self._config.worker.session_timeout_ms / 1000, self._config.broker,
+            )  # fmt: skip

@@ -1,0 +1,61 @@
+"""The item-item graph and the most popular items over all stores of one worker: what ranking reads of the state."""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from state.events import Ids
+from state.graph import Rows, combine
+from state.kinds import Kinds, kinds_of
+from state.partition import Partition
+from state.settings import StateSettings
+from state.view import most_popular
+
+POPULAR_FOR_S = 1.0
+"""How long a list of popular items is used before it is read again."""
+
+
+class StoresGraph:
+    """The stores' graphs together: a `model.ranking.ranker.LiveGraph`."""
+
+    def __init__(self, stores: Mapping[int, Partition], settings: StateSettings) -> None:
+        self._stores, self._settings = stores, settings
+        self._popular: Ids = np.empty(0, np.uint64)
+        self._popular_until = 0.0
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of events, and what each counts."""
+        return kinds_of(self._settings)
+
+    @property
+    def forgets(self) -> bool:
+        """True: an item without a click in these stores has expired, or its name is not known here."""
+        return True
+
+    @property
+    def popularity_half_life_s(self) -> float:
+        """Event time after which a click counts half in the popularity of the rows."""
+        return self._settings.popularity_half_life_s
+
+    @property
+    def empty(self) -> bool:
+        """Whether no store is open."""
+        return not self._stores
+
+    def rows(self, items: Ids) -> Rows:
+        """The rows of these items, the stores' counts added up."""
+        return combine([store.rows(items) for store in list(self._stores.values())], self._settings)
+
+    def popular(self, count: int) -> Ids:
+        """The most popular items, best first."""
+        if time.monotonic() > self._popular_until:
+            lists = [store.popular() for store in list(self._stores.values())]
+            self._popular = most_popular(lists, self._settings.popular_items)
+            self._popular_until = time.monotonic() + POPULAR_FOR_S
+        return self._popular[:count]
+
+    def reset_popular(self) -> None:
+        """Read the popular items again: some of them are gone."""
+        self._popular_until = 0.0

@@ -1,0 +1,40 @@
+"""Commands of an operator to the workers: pause, resume, copy (for a backup) and swap (after a replay)."""
+
+from state.errors import StateError
+from stream.config import Config
+from stream.kafka.commands import Commands
+from stream.kafka.messages import Command, CommandReply
+from stream.stores.assignment import Assignment
+from stream.stores.checkpoints import COPIES, Checkpoints
+
+
+class OperatorCommands:
+    """Carries out the commands that are for this worker, each once."""
+
+    def __init__(self, config: Config, assignment: Assignment, checkpoints: Checkpoints) -> None:
+        self._config, self._assignment, self._checkpoints = config, assignment, checkpoints
+        self._received = Commands()
+
+    async def on_command(self, value: bytes | None) -> CommandReply | None:
+        """Carry out a command, and return its outcome; None where it is not for this worker, or a repetition."""
+        command = self._received.accept(value)
+        if command is None:
+            return None
+        worker = f"worker {self._config.worker.instance}"
+        try:
+            done = await self._carry_out(command)
+        except StateError as error:
+            return CommandReply(command.id, "failed", f"{worker}: {error}")
+        return CommandReply(command.id, "done", f"{worker}: {done}") if done else None
+
+    async def _carry_out(self, command: Command) -> str | None:
+        if command.command in ("pause", "resume"):
+            self._assignment.pause(command.command == "pause")
+            return f"{command.command}d"
+        if command.command == "copy":
+            folder = self._config.data / COPIES / command.id
+            if folder.exists():  # the command line made it on the data directory that it means
+                return f"copied {await self._checkpoints.copy_all(folder)} partitions"
+        if command.command == "swap" and (swapped := await self._assignment.swap()):
+            return f"swapped {swapped} partitions"
+        return None

@@ -1,0 +1,83 @@
+"""The recommendation message of one user, and what is remembered of it until the user's next event."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from state.events import Ids
+from state.pending import Unanswered
+from stream.kafka.messages import Recommendation, Recommended, encode
+from stream.live_metrics import LastRecommendation
+from stream.worker.item_names import Name
+
+if TYPE_CHECKING:
+    from model.ranking.ranker import Ranked
+    from stream.worker.served_versions import ServedVersion
+
+
+class Answer(NamedTuple):
+    """One user's recommendation, ready to send."""
+
+    user: int
+    user_id: bytes
+    """Empty where the state has no id of the user: one without events, or forgotten in the meantime."""
+    message: bytes
+    last_recommendation: LastRecommendation
+
+
+class ItemList(NamedTuple):
+    """The items for one user, best first."""
+
+    items: list[int]
+    scores: list[float]
+    because: list[list[int]]
+    """For each item the user's own items that are the reason, 0 = none."""
+
+
+def ranked_list(ranked: "Ranked | None", row: int) -> ItemList | None:
+    """What a version ranked for the user of a row; None where no version ranked anything for this user."""
+    if ranked is None or not ranked.items[row].any():
+        return None
+    columns = (ranked.items[row].tolist(), ranked.scores[row].tolist(), ranked.because[row].tolist())
+    entries = [(item, score, because) for item, score, because in zip(*columns, strict=True) if item]
+    return ItemList(*(list(column) for column in zip(*entries, strict=True)))
+
+
+def popular_list(popular: Ids, hidden: Ids, k: int) -> ItemList:
+    """The k most popular items that the user does not hide. The score is the place: 1 for the first, then less."""
+    items = popular[~np.isin(popular, hidden)][:k] if len(hidden) else popular[:k]
+    places = np.arange(len(items), 0, -1) / max(len(items), 1)
+    return ItemList(items.tolist(), places.tolist(), [[]] * len(items))
+
+
+def message_of(
+    user_id: bytes,
+    shown: ItemList,
+    version: "ServedVersion | None",
+    newest: Unanswered,
+    names: dict[int, Name],
+    now_ms: int,
+    partition: int,
+    offset: int,
+) -> bytes:
+    """The message. `version` is None where popular items are shown; `offset` is that of the newest event in the log."""
+    message = Recommendation(
+        user=user_id.decode(),
+        items=[
+            Recommended(
+                item=names[item].id,
+                score=round(float(score), 4),
+                because=[names[own].id for own in because if own],
+                title=names[item].title,
+            )
+            for item, score, because in zip(*shown, strict=True)
+        ],
+        model=version.version if version else None,
+        model_age_s=round((now_ms - version.created_ts) / 1000, 1) if version else None,
+        source="model" if version else "popularity",
+        event_ts=newest.ts if newest.ts >= 0 else None,
+        emitted_ts=now_ms,
+        partition=partition,
+        offset=offset,
+    )
+    return encode(message)

@@ -1,0 +1,45 @@
+"""Users who were forgotten: tombstones replace their recommendations, and the rest of their bytes is removed."""
+
+import asyncio
+
+from state.store import Store
+from stream.stores.assignment import Assignment, Phase
+from stream.worker.outbox import Outbox
+from stream.worker.sends_in_flight import SendsInFlight
+
+
+class Tombstones:
+    """Sends tombstones behind the answers in flight, so that no older answer follows one."""
+
+    def __init__(
+        self, assignment: Assignment, outbox: Outbox, in_flight: SendsInFlight, answering_lock: asyncio.Lock
+    ) -> None:
+        self._assignment, self._outbox, self._in_flight = assignment, outbox, in_flight
+        self._answering_lock = answering_lock
+
+    async def send(self, store: Store) -> None:
+        """Send the tombstones that the store waits for. The caller holds the store and `answering_lock`.
+
+        Raises LeaseLost or StoreFault.
+        """
+        if not store.tombstones():
+            return
+        await self._in_flight.wait_for_all()
+        forgotten = store.tombstones()
+        await self._outbox.send_tombstones([erasure.id for erasure in forgotten])
+        store.record_tombstones(forgotten)
+
+    async def tend(self, number: int) -> None:
+        """Do a part of what is left to do for forgotten users. Called between two polls.
+
+        Where all pending users were forgotten, no answer comes that would record that none is left: it is done here.
+        """
+        async with self._assignment.hold(number) as store:
+            if store is None:
+                return
+            if self._assignment.phase(number) is Phase.ANSWERING:
+                if store.erasures.without_tombstone():
+                    async with self._answering_lock:
+                        await self.send(store)
+                store.record_all_answered()
+            store.erasures.sweep()

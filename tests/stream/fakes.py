@@ -1,0 +1,155 @@
+"""Stand-ins for Kafka: a consumer, a producer and a lease that do what a test tells them."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+
+from stream.config import Config
+from stream.kafka.topics import Log
+from stream.stores.assignment import Assignment, Phase
+from stream.stores.partition_stores import PartitionStores
+
+CLICKS, REQUESTS = TopicPartition("clicks", 0), TopicPartition("requests", 0)
+
+
+@dataclass
+class FakeLease:
+    """Held until a test says otherwise."""
+
+    held: bool = True
+    was_held: bool = True
+
+    def now(self) -> float:
+        return 0.0
+
+    def confirmed(self, asked_at: float) -> None:
+        self.held = True
+
+
+class FakeProducer:
+    """A broker that acknowledges while `acknowledges` is set; `on_send` is called before each message is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes | None, bytes | None]] = []
+        self.acknowledges = asyncio.Event()
+        self.acknowledges.set()
+        self.away = False
+        self.on_send = lambda topic: None
+
+    async def send(self, topic, value, key=None, headers=None):
+        self.on_send(topic)
+        if self.away:
+            raise KafkaError
+        self.sent.append((topic, key, value))
+
+        async def acknowledged() -> None:
+            await self.acknowledges.wait()
+
+        return asyncio.ensure_future(acknowledged())
+
+    async def send_and_wait(self, topic, value, key=None, headers=None):
+        await (await self.send(topic, value, key))
+
+    def to(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+        """Keys and values of the messages sent to a topic."""
+        return [(key, value) for sent_to, key, value in self.sent if sent_to == topic]
+
+
+class FakeConsumer:
+    """Polls what a test puts into `polls`, then stops."""
+
+    def __init__(self) -> None:
+        self.assigned: set[TopicPartition] = set()
+        self.paused: set[TopicPartition] = set()
+        self.positions: dict[TopicPartition, int] = {}
+        self.sought: list[int] = []
+        self.committed: dict[TopicPartition, int] = {}
+        self.begin = 0
+        self.polls: deque[dict[TopicPartition, list]] = deque()
+
+    def subscribe(self, topics, listener):
+        pass
+
+    def assignment(self):
+        return self.assigned
+
+    def seek(self, partition, offset):
+        self.sought.append(offset)
+        self.positions[partition] = offset
+
+    def pause(self, *partitions):
+        self.paused |= set(partitions)
+
+    def resume(self, *partitions):
+        self.paused -= set(partitions)
+
+    async def position(self, partition):
+        return self.positions.get(partition, 0)
+
+    async def beginning_offsets(self, partitions):
+        return dict.fromkeys(partitions, self.begin)
+
+    async def commit(self, offsets):
+        self.committed = offsets
+
+    async def getmany(self, timeout_ms, max_records):
+        await asyncio.sleep(0)
+        if not self.polls:
+            raise ConsumerStoppedError
+        polled = self.polls.popleft()
+        for partition, records in polled.items():
+            self.positions[partition] = records[-1].offset + 1
+        return polled
+
+
+class Owner:
+    """An assignment over a log of no Kafka, `log`, with partition 0 to be assigned."""
+
+    def __init__(self, config: Config, monkeypatch) -> None:
+        self.config, self.log = config, Log("here", "", 1, 0, 0)
+        self.consumer, self.lease = FakeConsumer(), FakeLease()
+        self.assignment = Assignment(config, self.consumer, PartitionStores(config), self.lease, "here")
+        self.tasks: list[asyncio.Task] = []
+
+        async def read_logs(config, cluster, partitions):
+            return dict.fromkeys(partitions, self.log)
+
+        monkeypatch.setattr("stream.stores.opener.read_logs", read_logs)
+        monkeypatch.setattr("stream.stores.assignment.OPEN_AGAIN_S", 0.05)
+
+    def start(self, coroutine) -> asyncio.Task:
+        """Run beside the test, until it ends."""
+        self.tasks.append(asyncio.create_task(coroutine))
+        return self.tasks[-1]
+
+    async def assign(self) -> None:
+        """Assign the partition, and wait until its store is open."""
+        if not self.tasks:
+            self.start(self.assignment.open_assigned())
+        self.consumer.assigned |= {CLICKS, REQUESTS}
+        await self.assignment.on_partitions_assigned([CLICKS, REQUESTS])
+        await until(lambda: self.assignment.phase(0) is Phase.CATCHING_UP)
+
+    async def revoke(self) -> None:
+        """Revoke the partition; returns when the assignment has given it up."""
+        await self.assignment.on_partitions_revoked([CLICKS, REQUESTS])
+        self.consumer.assigned.clear()
+
+    async def close(self) -> None:
+        """End what runs, and close the stores."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.assignment.close_all()
+
+
+async def until(true) -> None:
+    """Wait for something; fail the test when it does not come."""
+    for _ in range(1000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come in time")

@@ -1,0 +1,242 @@
+"""A partition from its assignment to its revocation, whatever happens to its store in between."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from state.errors import StoreBlocked, StoreFault, StoreUnreadable
+from stream.config import Config
+from stream.kafka.lease import LeaseLost
+from stream.stores.assignment import Phase
+from stream.stores.partition_stores import PartitionStores, rebuilt_path
+from tests.stream.fakes import CLICKS, Owner, until
+from tests.stream.stores.test_partition_stores import add_events
+
+
+def of_an_owner(scenario):
+    """A test of what happens to the partitions of a worker."""
+
+    def test(tmp_path, monkeypatch):
+        async def run() -> None:
+            owner = Owner(Config(data=tmp_path), monkeypatch)
+            owner.log = owner.log._replace(end=10)
+            try:
+                await scenario(owner)
+            finally:
+                await owner.close()
+
+        asyncio.run(run())
+
+    test.__name__ = scenario.__name__
+    return test
+
+
+async def answering(owner: Owner) -> None:
+    """Assign the partition, and read its log to the end."""
+    await owner.assign()
+    owner.consumer.positions[CLICKS] = owner.log.end
+    assert await owner.assignment.catch_up()
+
+
+@of_an_owner
+async def test_an_assigned_partition_is_paused_until_its_store_is_open_and_answers_when_it_has_caught_up(owner):
+    await owner.assignment.on_partitions_assigned([CLICKS])
+    assert owner.assignment.phase(0) is Phase.OPENING
+    assert owner.consumer.paused == {CLICKS}
+    await owner.assign()
+    assert owner.assignment.phase(0) is Phase.CATCHING_UP
+    assert (owner.consumer.paused, owner.consumer.sought) == (set(), [0])
+    owner.consumer.positions[CLICKS] = 9
+    assert not await owner.assignment.catch_up()
+    assert owner.assignment.answering() == {}
+    owner.consumer.positions[CLICKS] = 10
+    assert await owner.assignment.catch_up()
+    assert owner.assignment.answering().keys() == {0}
+
+
+@of_an_owner
+async def test_a_revoked_partition_is_gone_and_its_store_closed(owner):
+    await answering(owner)
+    await owner.revoke()
+    assert owner.assignment.phase(0) is None
+    assert owner.assignment.stores == {}
+    PartitionStores(owner.config).open(0, owner.log).close()  # nobody has it open
+
+
+@of_an_owner
+async def test_a_store_closes_when_the_hold_has_ended_and_a_later_hold_gets_none(owner):
+    await answering(owner)
+    order = []
+
+    async def hold_later() -> None:
+        async with owner.assignment.hold(0) as store:
+            order.append(store)
+
+    async def revoke() -> None:
+        await owner.revoke()
+        order.append("revoked")
+
+    async with owner.assignment.hold(0) as store:
+        revoking = asyncio.create_task(revoke())
+        await asyncio.sleep(0)
+        later = asyncio.create_task(hold_later())
+        await asyncio.sleep(0.02)
+        assert order == []
+        assert store.progress.next_offset == 0
+        order.append("held")
+    await asyncio.gather(revoking, later)
+    assert order == ["held", "revoked", None]
+
+
+@of_an_owner
+async def test_work_that_goes_on_holding_keeps_the_store_open(owner):
+    await answering(owner)
+    sent = asyncio.Event()
+
+    async def send() -> None:
+        await sent.wait()
+
+    async with owner.assignment.hold(0):
+        sending = owner.assignment.go_on_holding(send())
+    revoking = asyncio.create_task(owner.revoke())
+    await asyncio.sleep(0.02)
+    assert not revoking.done()
+    sent.set()
+    await revoking
+    assert sending.done()
+
+
+@of_an_owner
+async def test_without_the_lease_or_a_store_a_hold_gets_none(owner):
+    async with owner.assignment.hold(0) as store:
+        assert store is None
+    await owner.assignment.on_partitions_assigned([CLICKS])
+    async with owner.assignment.hold(0) as store:
+        assert store is None
+    await owner.assign()
+    owner.lease.held = False
+    async with owner.assignment.hold(0) as store:
+        assert store is None
+
+
+@of_an_owner
+async def test_a_lease_that_runs_out_ends_the_hold_and_no_more(owner):
+    await answering(owner)
+    async with owner.assignment.hold(0):
+        raise LeaseLost
+    assert owner.assignment.phase(0) is Phase.ANSWERING
+
+
+@of_an_owner
+async def test_a_fault_ends_the_hold_and_the_store_is_opened_again_before_it_is_used(owner):
+    await answering(owner)
+    add_events(owner.assignment.stores[0], 5)
+    async with owner.assignment.hold(0) as store:
+        raise StoreBlocked("No space left on device", store.path)
+    assert owner.assignment.phase(0) is Phase.FAULTED
+    async with owner.assignment.hold(0) as store:
+        assert store is None
+    await owner.assignment.reopen_faulted()
+    await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
+    assert owner.assignment.stores[0].progress.next_offset == 5
+    assert owner.consumer.sought[-1] == 5
+
+
+@of_an_owner
+async def test_a_damaged_store_is_moved_aside(owner):
+    await answering(owner)
+    add_events(owner.assignment.stores[0], 5)
+    async with owner.assignment.hold(0) as store:
+        raise StoreUnreadable("Corruption", store.path)
+    await owner.assignment.reopen_faulted()
+    await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
+    assert owner.assignment.stores[0].progress.next_offset == 0
+    assert len(list(owner.config.data.glob("aside-clicks-0-*"))) == 1
+
+
+@of_an_owner
+async def test_a_fault_of_something_that_is_no_partition_is_raised(owner):
+    await answering(owner)
+    with pytest.raises(StoreFault):
+        async with owner.assignment.hold(0):
+            raise StoreBlocked("No space left on device", Path("titles"))
+    assert owner.assignment.phase(0) is Phase.ANSWERING
+
+
+@of_an_owner
+async def test_a_store_that_cannot_be_opened_yet_is_tried_again(owner):
+    owner.config.data.joinpath("clicks-0").write_text("in the way")
+    opening = owner.start(owner.assignment.open_assigned())
+    owner.consumer.assigned = {CLICKS}
+    await owner.assignment.on_partitions_assigned([CLICKS])
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    assert owner.assignment.phase(0) is Phase.OPENING
+    owner.config.data.joinpath("clicks-0").unlink()
+    await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
+
+
+@of_an_owner
+async def test_a_partition_that_is_revoked_while_its_store_opens_is_not_owned(owner):
+    owner.start(owner.assignment.open_assigned())
+    owner.consumer.assigned = {CLICKS}
+    await owner.assignment.on_partitions_assigned([CLICKS])
+    await asyncio.sleep(0)
+    await owner.revoke()
+    await asyncio.sleep(0.3)
+    assert owner.assignment.stores == {}
+    PartitionStores(owner.config).open(0, owner.log).close()
+
+
+@of_an_owner
+async def test_a_partition_that_is_revoked_before_its_faulted_store_closes_is_not_opened_again(owner):
+    await answering(owner)
+    async with owner.assignment.hold(0):
+        owner.assignment.reopen_soon(0, "another log")
+        revoking = asyncio.create_task(owner.revoke())
+        await asyncio.sleep(0)
+        reopening = asyncio.create_task(owner.assignment.reopen_faulted())
+        await asyncio.sleep(0.02)
+    await asyncio.gather(revoking, reopening)
+    assert owner.assignment.phase(0) is None
+
+
+@of_an_owner
+async def test_a_pause_stops_reading_clicks_until_it_ends_also_of_a_store_that_opens_meanwhile(owner):
+    await answering(owner)
+    owner.assignment.pause(True)
+    assert owner.consumer.paused == {CLICKS}
+    owner.assignment.reopen_soon(0, "another log")
+    await owner.assignment.reopen_faulted()
+    await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
+    assert owner.consumer.paused == {CLICKS}
+    owner.assignment.pause(False)
+    assert owner.consumer.paused == set()
+
+
+@of_an_owner
+async def test_a_completed_rebuild_replaces_the_open_store(owner):
+    rebuilt = PartitionStores(owner.config).open(0, owner.log)
+    add_events(rebuilt, 7)
+    path = rebuilt.path
+    rebuilt.close()
+    shutil.move(path, rebuilt_path(path))
+    await answering(owner)
+    assert await owner.assignment.swap() == 0
+    assert owner.assignment.stores[0].progress.next_offset == 7, "it was waiting when the store was opened"
+    shutil.copytree(path, rebuilt_path(path), ignore=shutil.ignore_patterns("LOCK"))
+    add_events(owner.assignment.stores[0], 2)
+    assert await owner.assignment.swap() == 1
+    await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
+    assert owner.assignment.stores[0].progress.next_offset == 7
+
+
+@of_an_owner
+async def test_whoever_counts_clicks_is_called_when_a_store_was_opened_or_closed(owner):
+    calls = []
+    owner.assignment.on_change = lambda: calls.append(len(owner.assignment.stores))
+    await owner.assign()
+    await owner.revoke()
+    assert calls == [1, 0]
