@@ -1,4 +1,4 @@
-"""A window of the graph as PyTorch Geometric has graphs."""
+"""A window of the graph as a graph of PyTorch Geometric."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from state.events import EVENT
 EVENTS = np.array([(7, 100, 10, 0, 0), (9, 100, 20, 1, 3), (7, 2**63 + 5, 30, 2, 6)], EVENT)
 
 
-def test_every_event_is_an_edge_at_its_time():
+def test_every_event_is_an_edge_with_its_time():
     data = temporal_data(EVENTS)
     assert data.src.tolist() == [0, 1, 0]
     assert data.dst.tolist() == [2, 2, 3], "items are numbered behind the users"
