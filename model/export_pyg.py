@@ -1,6 +1,6 @@
-"""A window of the temporal graph as PyTorch Geometric has graphs, for training and studies of one's own.
+"""A window of the temporal graph as a graph of PyTorch Geometric, for training or analysis outside Anabranch.
 
-`View.window(start, end)` reads the events; users and items are numbered in the order of their hashes.
+`View.window(start, end)` reads the events. Users and items are numbered in the order of their hashes.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,7 @@ class Window(NamedTuple):
     """Events as columns, by time."""
 
     users: Ids
-    """Hashes of the users there are, ascending: user number n is `users[n]`."""
+    """Hashes of the users, ascending: user number n is `users[n]`."""
     items: Ids
     user: Ints
     """[N] number of each event's user."""
@@ -36,7 +36,7 @@ def columns(events: Records) -> Window:
 
 
 def temporal_data(events: Records) -> "TemporalData":
-    """One edge an event, by time: `src` users, `dst` items numbered behind the users, `t` ms, `msg` [N, 1] kinds."""
+    """An edge for each event, by time: `src` users, `dst` items numbered after users, `t` ms, `msg` [N, 1] kinds."""
     from torch_geometric.data import TemporalData
 
     window = columns(events)

@@ -1,7 +1,7 @@
 """Metrics from ranks, kept event by event so that comparisons are paired.
 
-A target's rank is the number of items scored at least as high: a tie counts against it, so that scores which say
-nothing find nothing.
+The rank of a target is the number of other items that score at least as high. A tie counts against it: a model that
+scores all items alike gets no hits.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ def ranks_of(scores: "Tensor", targets: "Tensor") -> Ranks:
 
 
 def gains(ranks: Ranks, k: int = CUTOFF) -> npt.NDArray[np.float64]:
-    """Each event's part of NDCG@k."""
+    """NDCG@k of each event: one item is relevant."""
     return np.where(ranks < k, 1.0 / np.log2(ranks + 2.0), 0.0)
 
 
@@ -45,10 +45,10 @@ def summary(ranks: Ranks) -> dict[str, float]:
 def lead(
     ranks: Ranks, over: Ranks, users: npt.NDArray[np.uint64], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """How far NDCG@10 of `ranks` lies above `over`, relatively, with a 95% interval from a bootstrap.
+    """The relative lead of NDCG@10 of `ranks` over that of `over`, and its 95% interval from a bootstrap.
 
-    Both are ranks of the same events, [T], or [S, T] from trainings with S seeds. Users are drawn, all their events
-    together, because they are not independent; and seeds, where there are several.
+    Both are ranks of the same events, [T], or [S, T] from trainings with S seeds. Users are resampled with all their
+    events, which are not independent, and so are seeds, if there are several.
     """
     _, user = np.unique(users, return_inverse=True)
     sums = np.stack([[np.bincount(user, gained) for gained in gains(np.atleast_2d(r))] for r in (ranks, over)])

@@ -56,8 +56,8 @@ def make_events(
 ) -> Records:
     """EVENT records from columns; a single number fills its column. `user` must be a column.
 
-    >>> make_events([7, 7], [1, 2], ts=10, offset=[0, 1]).tolist()
-    [(7, 1, 10, 0, 0), (7, 2, 10, 1, 0)]
+    >>> make_events([7, 7], [1, 2], ts=10)[["item", "ts"]].tolist()
+    [(1, 10), (2, 10)]
     """
     events = np.zeros(len(user), EVENT)  # type: ignore[arg-type]
     events["user"], events["item"] = user, item

@@ -126,10 +126,10 @@ class Holdout:
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
         """Tests to score together over this many items, the events applied before them, and the graph with those."""
         graph = self._graph.fork()
-        for tests, arrived in batches(self._arriving, self.times, tests_per_batch(items)):
-            if len(arrived):
-                graph.apply(arrived)
-            yield tests, arrived, graph
+        for tests, applied in batches(self._arriving, self.times, tests_per_batch(items)):
+            if len(applied):
+                graph.apply(applied)
+            yield tests, applied, graph
 
     def answers(
         self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings
@@ -137,8 +137,8 @@ class Holdout:
         """Recommendations at each test with these fusion weights, as the worker would make them."""
         ranker = Ranker(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
         items = np.zeros((len(self.targets), CUTOFF), np.uint64)
-        for tests, arrived, graph in self.batches(len(vocabulary)):
-            ranker.update(arrived)
+        for tests, applied, graph in self.batches(len(vocabulary)):
+            ranker.update(applied)
             part = slice_sequences(self.sequences, tests.start, tests.stop)
             items[tests] = ranker.rank(part, graph, CUTOFF).items
         match = items == self.targets[:, None]

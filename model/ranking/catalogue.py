@@ -37,7 +37,8 @@ def neighbourhood(
 class Catalogue:
     """Columns of the score matrix: 0 is padding, then the version's items by index, then fresh items as they appear.
 
-    At most `fresh_items` fresh items get a column. `as_scored` brings rows to the form in which they are scored.
+    At most `fresh_items` fresh items get a column, each above `len(vocabulary)` of the version. `as_scored` brings rows
+    to the form in which they are scored.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """What must not be recommended. Each filter sets scores [B, C] to -inf, in place.
 
-A column beyond C is of an item that was met after the scores were made; it is passed over.
+To add a filter, write a function here and call it in `Ranker.rank`. Columns are those of `model.ranking.catalogue`. A
+column beyond C is of an item that got it after the scores were computed, and is skipped.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
     s = model · E h_u + repeat · r + popularity · p + evidence · t
 
-`model.ranking.signals` says what each signal is. A version's weights are chosen on held-out events
+`model.ranking.signals` lists the signals. A version's weights are chosen on held-out events
 (`model.fusion_weights`) and published with it.
 """
 

@@ -1,6 +1,6 @@
 """How often each item was clicked, in all and recently: numbers of the live graph's rows, kept by column for ranking.
 
-    n_j   clicks in all                    the evidence for j is divided by √n_j: neighbours of everything say little
+    n_j   clicks in all                    the evidence for j is divided by √n_j: popular items are neighbours of all
     p_j   log(1 + 10 · a_j)                a_j = clicks, halved every half-life of event time
 
 The graph's rows hold the same numbers. To read a row for every item that can be recommended would cost more than all

@@ -1,4 +1,4 @@
-"""A window of the graph as PyTorch Geometric has graphs."""
+"""A window of the graph as a graph of PyTorch Geometric."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from state.events import make_events
 EVENTS = make_events([7, 9, 7], [100, 100, 2**63 + 5], ts=[10, 20, 30], offset=[0, 1, 2], kind=[0, 3, 6])
 
 
-def test_every_event_is_an_edge_at_its_time():
+def test_every_event_is_an_edge_with_its_time():
     data = temporal_data(EVENTS)
     assert data.src.tolist() == [0, 1, 0]
     assert data.dst.tolist() == [2, 2, 3], "items are numbered behind the users"

@@ -108,7 +108,7 @@ def test_packing_loses_nothing_and_sasrec_sees_no_later_item():
     assert packed.items[packed.tokens].tolist() == [1, 2, 3, 4]
     assert packed.items[packed.last].tolist() == [3, 4]
     model = Create(5, SMALL).eval()
-    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity and sees nothing
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity, without attention
     changed = Histories(histories.indptr, np.array([1, 2, 5, 4]))
     first, second = (model.sequence(model.items(p.items), p) for p in (packed, pack(changed)))
     before_last, last = packed.tokens[1], packed.tokens[2]
@@ -153,7 +153,7 @@ def test_dropout_of_inputs_and_blocks_is_for_training_only(name):
 @pytest.mark.parametrize(("sequence", "sees_later"), [("sasrec", False), ("bert4rec", True)])
 def test_only_the_masked_encoder_sees_what_comes_later(sequence, sees_later):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
-    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity and sees nothing
+    torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity, without attention
     one = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 4])))
     other = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 9])))
     assert torch.equal(one[:3], other[:3]) != sees_later

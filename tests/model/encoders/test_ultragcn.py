@@ -34,7 +34,7 @@ def omegas() -> dict[tuple[int, int], float]:
     }
 
 
-def test_neighbours_are_the_strongest_of_those_clicked_together():
+def test_neighbours_are_those_with_the_largest_omega():
     expected = omegas()
     nodes, weights = co_occurring(histories(), ITEMS, count=4)
     for item in range(1, ITEMS + 1):
@@ -47,7 +47,7 @@ def test_neighbours_are_the_strongest_of_those_clicked_together():
     assert not weights[0].any()
 
 
-def test_the_loss_has_all_four_weights_the_negatives_and_the_neighbour():
+def test_the_loss_has_the_four_weights_the_negatives_and_the_neighbours():
     torch.manual_seed(0)
     table = torch.nn.Embedding(ITEMS + 1, 4)
     users = torch.randn(len(CLICKS), 4)

@@ -49,8 +49,8 @@ def test_seen_items_can_be_filtered_and_a_user_without_events_gets_no_items():
     graph.apply(cycling())
     ranker = Ranker(trained.model, trained.vocabulary, trained.fusion, RankingSettings(filter_seen=True))
     assert not {100, 101} & set(ranker.rank(one_user(100, 101), graph, 7).items[0].tolist())
-    nobody = Sequences(np.array([9], np.uint64), np.array([0, 0]), one_user(100).steps[:0])
-    assert not ranker.rank(nobody, graph, 5).items.any()
+    without_events = Sequences(np.array([9], np.uint64), np.array([0, 0]), one_user(100).steps[:0])
+    assert not ranker.rank(without_events, graph, 5).items.any()
 
 
 def test_a_hidden_item_is_not_recommended_to_the_user_who_hid_it():
