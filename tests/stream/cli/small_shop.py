@@ -16,7 +16,7 @@ from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, pointer_to, write_last_pointers
 from stream.trainer import status_file
 from stream.worker import online_weights
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 from tests.state.oracle import Event, batch
 
 T = 1_700_000_000_000
