@@ -5,7 +5,8 @@ The protocol is `anabranch evaluate --protocol global-temporal`: everything up t
 learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back
 (model/fusion_weights/holdout.py).
 Every trained variant gets the same settings but those its name says; they were chosen on validation data.
-Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
+Each (data set, variant, seed) is a job on one thread. Its figures and ranks go to --out. `python -m
+benchmarks.quality.pack` moves them into `benchmarks/results/quality`.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablations.likeliest_weights import likeliest
+from benchmarks.quality.rank_archive import write_loose
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import (
@@ -133,8 +135,6 @@ SERVED: dict[str, Settings] = {
 WORD_BY_WORD = "CREATE + live graph, word by word"
 SERVED[WORD_BY_WORD] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
 """A model that had learned the held-out events would be given too much weight on them: these rows do without them."""
-RANKS_KEPT = 20
-"""Ranks from here on are kept as this: no figure of the tables asks further down."""
 SHORT_EVENTS = 5
 """A history of at most so many events is short."""
 
@@ -294,7 +294,7 @@ def main() -> None:
     parse.add_argument("--seeds", type=int, default=SEEDS)
     parse.add_argument("--first-seed", type=int, default=0)
     parse.add_argument("--validation", action="store_true", help="test on the last tenth of what is for learning")
-    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
+    parse.add_argument("--out", type=Path, default=Path("build/quality"))
     parse.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parse.parse_args()
     if unknown := set(asked.variants) - VARIANTS.keys() - SERVED.keys() - GRAPH_ALONE.keys():
@@ -312,19 +312,14 @@ def main() -> None:
     with ProcessPoolExecutor(asked.processes) as pool:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
             try:
-                keep(future.result(), asked.out)
+                record(future.result(), asked.out)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
 
-def ranks_file(folder: Path, dataset: str, variant: str, seed: int) -> Path:
-    """Where the ranks of one run are kept."""
-    return folder / "ranks" / f"{dataset}.{variant.replace(' ', '_')}.{seed}.npz"
-
-
-def keep(outcome: Outcome, folder: Path) -> None:
-    """Write a job's figures as a line, its ranks beside them."""
+def record(outcome: Outcome, folder: Path) -> None:
+    """Append a job's figures to FOLDER/DATASET.jsonl and write its ranks (benchmarks/quality/rank_archive.py)."""
     name = dataset_of(outcome.job.path)
     cut = load(outcome.job.path, validation=outcome.job.validation)
     with (folder / f"{name}.jsonl").open("a") as lines:
@@ -336,10 +331,7 @@ def keep(outcome: Outcome, folder: Path) -> None:
             lines.write(json.dumps(line) + "\n")
             said = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
             print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {said}", flush=True)
-            few = {k: np.minimum(v, RANKS_KEPT).astype(np.uint8) for k, v in ranks.items()}
-            file = ranks_file(folder, name, variant, outcome.job.seed)
-            file.parent.mkdir(exist_ok=True)
-            np.savez_compressed(file, filtered=few["filtered"], unfiltered=few["unfiltered"])
+            write_loose(folder, name, (variant, outcome.job.seed), ranks)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from benchmarks.quality.global_temporal import (
     SHORT_EVENTS,
     VARIANTS,
     load,
-    ranks_file,
 )
+from benchmarks.quality.rank_archive import RankArchive
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -89,7 +89,8 @@ class Measured:
     """What was measured on one data set."""
 
     def __init__(self, folder: Path, data: Path, dataset: str, *, validation: bool) -> None:
-        self._folder, self.dataset, self._validation = folder, dataset, validation
+        self.dataset, self._validation = dataset, validation
+        self._archive = RankArchive(folder, dataset)
         newest = {}
         for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
             found = json.loads(line)
@@ -104,8 +105,7 @@ class Measured:
         target, seen = place.split(", ")
         chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
         own = [seed if self.trained(variant) else 0 for seed in seeds]
-        files = (ranks_file(self._folder, self.dataset, variant, seed) for seed in own)
-        return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
+        return [self._archive.ranks((variant, seed), seen).astype(np.int64)[chosen] for seed in own]
 
     def trained(self, variant: str) -> bool:
         """Whether its figures depend on a seed."""

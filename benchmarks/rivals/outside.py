@@ -129,7 +129,7 @@ def main() -> None:
     parse.add_argument("--session-events", type=int, default=50, help="newest events of a user that RecTools reads")
     parse.add_argument("--without-als", action="store_true")
     parse.add_argument("--threads", type=int, default=1)
-    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/outside"))
+    parse.add_argument("--out", type=Path, default=Path("build/outside"))
     asked = parse.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)

@@ -23,7 +23,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setitem(quality.VARIANTS, "CREATE", ({"dim": 8}, SHORT | {"warm_up_epochs": 1}))
     (tmp_path / "found").mkdir()
     for job in [(None, 0), ("SASRec", 0), ("SASRec", 1), ("CREATE", 0), ("CREATE", 1)]:
-        quality.keep(quality.run(quality.Job(str(tmp_path / "mine.csv.gz"), *job, False)), tmp_path / "found")
+        quality.record(quality.run(quality.Job(str(tmp_path / "mine.csv.gz"), *job, False)), tmp_path / "found")
     return tmp_path
 
 
