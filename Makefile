@@ -13,8 +13,8 @@ demo: .venv/installed  ## three minutes of real purchases through Kafka; the mod
 test: .venv/installed  ## the default suite, on the embedded broker (minutes)
 	@$(BIN)/python -m pytest
 
-test-fast: .venv/installed  ## unit and property tests only: no broker, no training (under a minute)
-	@$(BIN)/python -m pytest -q -m 'not broker and not slow and not faults and not learning'
+test-fast: .venv/installed  ## unit and property tests only: no broker, no training, no processes (under a minute)
+	@$(BIN)/python -m pytest -q -m 'not broker and not slow and not faults and not medium'
 
 test-kafka: .venv/installed  ## the broker tests on Apache Kafka, slow ones included: KAFKA_HOME=dir, or Docker
 	@$(BIN)/python -m pytest -m 'broker and not faults' --broker kafka
