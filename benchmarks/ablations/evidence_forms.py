@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 
 from benchmarks.ablations.fusion_forms import beside
-from benchmarks.quality.global_temporal import DAY_S, SERVED, WORD_BY_WORD, learned, load, settled
+from benchmarks.quality.global_temporal import DAY_S, SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
 from model.evaluation.global_temporal import OfModel, ranked_tests
 from model.fusion_weights.holdout import BEFORE, Holdout, choice_sets, fit_fusion, split_holdout
 from model.metrics import Ranks, gains
@@ -88,7 +88,7 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    training = settled(SERVED[WORD_BY_WORD])
+    training = settled(SERVED[SIGNAL_BY_SIGNAL])
     for name in asked.datasets:
         path = str(asked.data / f"{name}.csv.gz")
         split = load(path, validation=True)

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.quality.global_temporal import SERVED, WORD_BY_WORD, learned, load, settled
+from benchmarks.quality.global_temporal import SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import SEEN, Split, ranked_batch
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
@@ -210,7 +210,7 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[WORD_BY_WORD])
+    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[SIGNAL_BY_SIGNAL])
     for name in asked.datasets:
         split = load(str(asked.data / f"{name}.csv.gz"), validation=True)
         trained = learned(split, {}, training, asked.seed)

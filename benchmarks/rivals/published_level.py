@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.quality.global_temporal import VARIANTS, complain, learned, settled
+from benchmarks.quality.global_temporal import VARIANTS, learned, report_bad_line, settled
 from model.evaluation.global_temporal import SPLIT, OfModel, Split, as_events, ranked_tests, split
 from model.metrics import gains
 from model.ranking.fusion import MODEL_ONLY
@@ -77,7 +77,7 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    interactions = read_interactions(str(asked.data / f"{asked.dataset}.csv.gz"), complain)
+    interactions = read_interactions(str(asked.data / f"{asked.dataset}.csv.gz"), report_bad_line)
     events, names = as_events(*interactions)
     state = StateSettings()
     for order in asked.orders:
