@@ -29,7 +29,11 @@ def stream_tables(line: dict[str, Any]) -> list[str]:
     page = [
         f"\n## {line['stream']}, {line['events']:,} events, seed {line['seed']}{', ' * bool(variant)}{variant}\n",
         f"{tested['tested']:,} tests"
-        + (f", {new:,} of them of items that the version did not know though they had been met.\n" if new else ".\n"),
+        + (
+            f", {new:,} of them of new items, which occurred before but which the version did not know.\n"
+            if new
+            else ".\n"
+        ),
         "| row | Hit@10 | NDCG@10 | MRR | last quarter, Hit@10 | new items, Hit@10 | Hit@10 over create, points |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -42,9 +46,9 @@ def stream_tables(line: dict[str, Any]) -> list[str]:
     end, still = (models[n]["last_quarter_hit@10"] for n in ("create", "frozen"))
     page.append(
         f"\nIn the last quarter create has {end / still:.2f} times the Hit@10 of the frozen model with a live graph, "
-        f"{end / models['frozen, graph too']['last_quarter_hit@10']:.2f} times that of the one that stands still "
-        f"altogether. {len(cycles)} versions, {sum(c['promoted'] for c in cycles)} promoted; increments took "
-        f"{trained_s(line):.0f} s of processor"
+        f"{end / models['frozen, graph too']['last_quarter_hit@10']:.2f} times that of the frozen model with a "
+        f"frozen graph. {len(cycles)} versions, {sum(c['promoted'] for c in cycles)} promoted; increments took "
+        f"{trained_s(line):.0f} s of CPU"
         + (f", full retrains {trained_s(line, 'full retrain'):.0f} s." if "full retrain" in line["versions"] else ".")
     )
     return page
@@ -53,7 +57,7 @@ def stream_tables(line: dict[str, Any]) -> list[str]:
 def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
     """All variants, beside the full model on the same events."""
     page = [
-        "\n## One thing of the training otherwise\n",
+        "\n## Ablations: one change to the training\n",
         "| stream | events | seed | training | Hit@10 | last quarter | model alone | last quarter | increments, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -64,7 +68,7 @@ def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
             create, alone = run["models"]["create"], run["models"]["create, no fusion"]
             cells = [create["hit@10"], create["last_quarter_hit@10"], alone["hit@10"], alone["last_quarter_hit@10"]]
             row = (
-                f"| {run['stream']} | {run['events']:,} | {run['seed']} | {run['variant'] or 'whole'} | "
+                f"| {run['stream']} | {run['events']:,} | {run['seed']} | {run['variant'] or 'default'} | "
                 f"{' | '.join(map(percent, cells))} | {trained_s(run):.0f} |"
             )
             if row not in page:
@@ -105,9 +109,7 @@ def seeds_table(lines: list[dict[str, Any]]) -> list[str]:
 
 def drift_tables(line: dict[str, Any]) -> list[str]:
     """How long each row took to recover from a change."""
-    what = (
-        "Half of the catalogue changes places with the other" if line["part"] == "drift" else "What is clicked changes"
-    )
+    what = "Half of the catalogue swaps places" if line["part"] == "drift" else "Largest natural change"
     page = [
         f"\n## {what}: {line['stream']}, {line['events']:,} events, seed {line['seed']}\n",
         f"The change is at test {line['changed_at_test']:,}; drift was found at tests {line['found_at_test']}.\n",
