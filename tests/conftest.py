@@ -67,7 +67,7 @@ def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Co
     return msgspec.structs.replace(made)
 
 
-MEDIUM_FOLDERS = ("benchmarks", "model/evaluation", "model/learning", "stream/cli", "stream/trainer")
+MEDIUM_FOLDERS = ("benchmarks", "model/encoders", "model/evaluation", "model/learning", "stream/cli", "stream/trainer")
 """Tests that train models or start processes. Single tests elsewhere carry `@pytest.mark.medium` themselves."""
 
 
