@@ -2,8 +2,8 @@
 
 The protocol is that of `anabranch evaluate --protocol global-temporal`. Everything up to the 0.9 quantile of time is
 for learning. The whole catalogue is ranked. Fusion weights are chosen on the newest events, which training does not see
-(model/fusion_weights/holdout.py). All trained variants share the settings chosen on validation data, except those that
-their name tells.
+(model/fusion_weights/holdout.py). All trained variants share the settings chosen on validation data, except those in
+their name.
 Each (data set, variant, seed) is a job on one thread. Its figures and ranks go to --out. `python -m
 benchmarks.quality.pack` moves them into `benchmarks/results/quality`.
 """

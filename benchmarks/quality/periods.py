@@ -75,8 +75,8 @@ def add_new_items(model: Create, items: int, new: Histories) -> Create:
     share = sp.diags(1 / np.maximum(np.asarray(beside.sum(1)).ravel(), 1e-9)) @ beside
     made = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
     drawn = torch.randn(count, model.settings.dim) * model.settings.init_std
-    placed = torch.from_numpy(np.diff(beside.indptr) > 0)
-    return model.grown(torch.where(placed[:, None], made, drawn))
+    has_neighbours = torch.from_numpy(np.diff(beside.indptr) > 0)
+    return model.grown(torch.where(has_neighbours[:, None], made, drawn))
 
 
 def average_with_previous(model: Create, before: Create) -> None:

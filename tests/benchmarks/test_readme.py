@@ -69,20 +69,20 @@ def test_every_option_of_a_command_exists(module, monkeypatch, capsys):
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     for command in COMMANDS:
         if command[0] == module:
-            assert {word for word in command if word.startswith("--")} <= options, command
+            assert {argument for argument in command if argument.startswith("--")} <= options, command
 
 
 def test_every_variant_of_the_quality_benchmark_exists():
     known = {*VARIANTS, *SERVED, *GRAPH_ALONE}
     measured = [command for command in COMMANDS if command[0] == "benchmarks.quality.global_temporal"]
-    named = [word for command in measured if "--variants" in command for word in variants_of(command)]
+    named = [argument for command in measured if "--variants" in command for argument in variants_of(command)]
     assert len(named) > 50
     assert set(named) <= known
 
 
 def variants_of(command: list[str]) -> list[str]:
     rest = command[command.index("--variants") + 1 :]
-    return rest[: next((n for n, word in enumerate(rest) if word.startswith("--")), len(rest))]
+    return rest[: next((n for n, argument in enumerate(rest) if argument.startswith("--")), len(rest))]
 
 
 def test_every_benchmark_is_on_the_page():

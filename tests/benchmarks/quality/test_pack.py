@@ -1,4 +1,4 @@
-"""Packed results say the same as the loose files they were made of."""
+"""Packed results hold the same figures and ranks as the loose files they come from."""
 
 import json
 
