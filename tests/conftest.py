@@ -65,3 +65,16 @@ def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Co
     made = Config(broker=broker, data=data, group=f"group-{tag}", topics=topics, **more)
     ensure(made)
     return msgspec.structs.replace(made)
+
+
+MEDIUM_FOLDERS = ("benchmarks", "model/encoders", "model/evaluation", "model/learning", "stream/cli", "stream/trainer")
+"""Tests that train models or start processes. Single tests elsewhere carry `@pytest.mark.medium` themselves."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of these folders as `medium`: `make test-fast` leaves them out."""
+    folders = [Path(__file__).parent / folder for folder in MEDIUM_FOLDERS]
+    for item in items:
+        if any(folder in item.path.parents for folder in folders):
+            item.add_marker(pytest.mark.medium)

@@ -1,10 +1,9 @@
 """Forms of the live graph's evidence, on validation data: `python -m benchmarks.ablations.evidence_forms`.
 
-One CREATE, that has not learned the events the fusion weights are chosen on, beside live graphs that count in different
-ways and speak in different ways, each weighed anew. Prints NDCG@10 in percent of every event of the validation data
-(what is for learning is split once more; the tests of `benchmarks.quality.global_temporal` are not there), and each
-form's lead over
-the one that is served, with a 95% interval from a bootstrap over users.
+One CREATE that has not learned the events its fusion weights are chosen on, with live graphs that count and score in
+different ways. The weights are chosen for each form. Prints NDCG@10 in percent of every event of the validation data
+(`benchmarks.quality.global_temporal --validation`), and each form's lead over the served one, with a 95% interval from
+a bootstrap over users.
 """
 
 import argparse
@@ -17,8 +16,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.ablations.fusion_forms import beside
-from benchmarks.quality.global_temporal import DAY_S, SERVED, WORD_BY_WORD, learned, load, settled
+from benchmarks.ablations.fusion_forms import with_lead
+from benchmarks.quality.global_temporal import DAY_S, SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
 from model.evaluation.global_temporal import OfModel, ranked_tests
 from model.fusion_weights.choice_sets import BEFORE_SHARES, build_choice_sets
 from model.fusion_weights.fit_weights import fit_fusion
@@ -31,11 +30,11 @@ from model.settings import RankingSettings
 from state.events import Floats, Ints
 from state.settings import StateSettings
 
-PLACES = ("filtered", "unfiltered")
+SEEN_ITEMS = ("filtered", "unfiltered")
 
 
 class Form(NamedTuple):
-    """What is different from what is served."""
+    """What differs from the served form."""
 
     state: StateSettings = StateSettings()
     ranking: RankingSettings = RankingSettings()
@@ -58,8 +57,8 @@ FORMS = {
     "pairs never less": Form(state=StateSettings(pair_half_life_s=100 * 365 * DAY_S)),
     "popularity half in a day": Form(state=StateSettings(popularity_half_life_s=DAY_S)),
     "popularity half in 30 days": Form(state=StateSettings(popularity_half_life_s=30 * DAY_S)),
-    "newest 3 items speak": Form(ranking=RankingSettings(history_items=3)),
-    "newest 30 items speak": Form(ranking=RankingSettings(history_items=30)),
+    "newest 3 items count": Form(ranking=RankingSettings(history_items=3)),
+    "newest 30 items count": Form(ranking=RankingSettings(history_items=30)),
     "an older item counts 0.6 a step": Form(ranking=RankingSettings(age_decay=0.6)),
     "an older item counts 0.9 a step": Form(ranking=RankingSettings(age_decay=0.9)),
     "no correction for popularity": Form(damped=False),
@@ -69,8 +68,8 @@ FORMS = {
 
 
 @contextmanager
-def spoken(form: Form) -> Iterator[None]:
-    """The evidence as this form has it."""
+def evidence_of(form: Form) -> Iterator[None]:
+    """Compute evidence in this form inside this context."""
     refresh = Popularity._refresh
 
     def undamped(self: Popularity, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:
@@ -83,24 +82,24 @@ def spoken(form: Form) -> Iterator[None]:
 
 
 def main() -> None:
-    """Train, then for each form count, weigh, test, print."""
+    """Train once, then count, choose weights, test and print for each form."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    training = settled(SERVED[WORD_BY_WORD])
+    training = settled(SERVED[SIGNAL_BY_SIGNAL])
     for name in asked.datasets:
         path = str(asked.data / f"{name}.csv.gz")
         split = load(path, validation=True)
         trained = learned(split, {}, training, asked.seed)
         alone = ranked_tests(split, OfModel(split, trained, MODEL_ONLY, RankingSettings(), live=False))
         print(f"\n{name}, seed {asked.seed}: {len(split.targets):,} tests")
-        print(f"{'no evidence: w = 0':34}", *(f"{w} {100 * gains(alone[w].ranks).mean():.2f}" for w in PLACES))
+        print(f"{'no evidence: w = 0':34}", *(f"{w} {100 * gains(alone[w].ranks).mean():.2f}" for w in SEEN_ITEMS))
         served: dict[str, Ranks] = {}
         for form_name, form in FORMS.items():
-            with spoken(form):
+            with evidence_of(form):
                 split = load(path, form.state, validation=True)
                 tests = Holdout(*split_holdout(split.past, training.holdout_events), form.state)
                 known = build_choice_sets(tests, trained.model, trained.vocabulary, form.ranking)
@@ -108,7 +107,7 @@ def main() -> None:
                 found = ranked_tests(split, OfModel(split, trained, fusion, form.ranking))
             ranks = {where: of_tests.ranks for where, of_tests in found.items()}
             served = served or ranks
-            print(f"{form_name:34} {beside(ranks, served, split.tests.users)}   before {fusion.before}", flush=True)
+            print(f"{form_name:34} {with_lead(ranks, served, split.tests.users)}   before {fusion.before}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""Other forms of the live graph's word, and of its weights: `python -m benchmarks.ablations.fusion_forms`.
+"""Other forms of fusion: `python -m benchmarks.ablations.fusion_forms`.
 
-Of one model, that has not learned the events the weights are chosen on, and one live graph, on validation data (what
-is for learning is split once more; the tests of `benchmarks.quality.global_temporal` are not there). Every form is a
-conditional logit
-over more words than the product's four, the user's own repetitions placed as the product places them:
+One model that has not learned the events its weights are chosen on, and one live graph, on validation data
+(`benchmarks.quality.global_temporal --validation`). Each form is a conditional logit over more signals than the
+product's four. The weight of the user's own items is searched as in the product.
 
     the model alone       w = 0
-    two-hop               what goes with what goes with the user's newest items, a word of its own
-    by length of history  each word's weight is linear in the log of the history's length
-    by age of item        ... in the log of the item's age, the time since its first click
-    by the model's word   ... in how sure the model is, its largest share in a softmax
-    gate                  ... in all three
-    everything            the gate, and two-hop with it
+    two-hop               a fifth signal: neighbours of the neighbours of the user's newest items
+    by length of history  each weight is linear in the log of the history's length
+    by age of item        each weight is linear in the log of the time since the item's first click
+    by confidence         each weight is linear in the model's largest softmax share
+    gate                  linear in all three
+    everything            the gate, with two-hop
 
-The graph knows what came before each test and nothing of it. Prints NDCG@10 in percent of every later event, and each
-form's lead over one number a word, with a 95% interval from a bootstrap over users.
+The graph holds what came before each test. Prints NDCG@10 in percent of every later event, and each form's lead over
+one number a signal, with a 95% interval from a bootstrap over users.
 """
 
 import argparse
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.quality.global_temporal import SERVED, WORD_BY_WORD, learned, load, settled
+from benchmarks.quality.global_temporal import SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import SEEN, Split, ranked_batch
 from model.fusion_weights.choice_sets import eligible_items, sample_alternatives
@@ -48,13 +47,13 @@ from state.sequences import Sequences
 from state.settings import StateSettings
 
 FIRST_HOP = 20
-"""Items of the first hop that speak on, those that are spoken for most."""
-WORDS = 4
-"""Model, repeat, popularity, evidence; the two-hop word comes fifth."""
+"""The second hop starts at this many items, those with the most evidence."""
+SIGNALS = 4
+"""Model, repeat, popularity, evidence. Two-hop evidence is the fifth."""
 
 
-class Said(NamedTuple):
-    """What every word says, and what its weight may depend on, of a batch of users."""
+class FormInputs(NamedTuple):
+    """The signals for a batch of users, and what their weights may depend on."""
 
     signals: Tensor
     """[5, B, n + 1]."""
@@ -63,32 +62,32 @@ class Said(NamedTuple):
     age: Tensor
     """[n + 1] log of the item's age in days."""
     sure: Tensor
-    """[B] the model's largest share in a softmax."""
+    """[B] log of the model's largest softmax share, scaled."""
 
 
-Form = Callable[[Said], Tensor]
+Form = Callable[[FormInputs], Tensor]
 ALONE = "the model alone"
 
 
-def times(words: Tensor, *by: Tensor) -> Tensor:
-    """The words, and the words times each of these, [F, B, n + 1]."""
-    return torch.cat([words, *(words * part for part in by)])
+def interactions(signals: Tensor, *factors: Tensor) -> Tensor:
+    """The signals, and the signals times each factor, [F, B, n + 1]."""
+    return torch.cat([signals, *(signals * factor for factor in factors)])
 
 
 FORMS: dict[str, Form] = {
-    "one number a word": lambda said: said.signals[:WORDS],
-    ALONE: lambda said: said.signals[:1],
-    "two-hop": lambda said: said.signals,
-    "by length of history": lambda said: times(said.signals[:WORDS], said.length[:, None]),
-    "by age of item": lambda said: times(said.signals[:WORDS], said.age),
-    "by the model's word": lambda said: times(said.signals[:WORDS], said.sure[:, None]),
-    "gate": lambda said: times(said.signals[:WORDS], said.length[:, None], said.age, said.sure[:, None]),
-    "everything": lambda said: times(said.signals, said.length[:, None], said.age, said.sure[:, None]),
+    "one number a signal": lambda s: s.signals[:SIGNALS],
+    ALONE: lambda s: s.signals[:1],
+    "two-hop": lambda s: s.signals,
+    "by length of history": lambda s: interactions(s.signals[:SIGNALS], s.length[:, None]),
+    "by age of item": lambda s: interactions(s.signals[:SIGNALS], s.age),
+    "by confidence": lambda s: interactions(s.signals[:SIGNALS], s.sure[:, None]),
+    "gate": lambda s: interactions(s.signals[:SIGNALS], s.length[:, None], s.age, s.sure[:, None]),
+    "everything": lambda s: interactions(s.signals, s.length[:, None], s.age, s.sure[:, None]),
 }
 
 
-class Speaker:
-    """Asks one model and one graph."""
+class SignalSource:
+    """Computes the signals of one model and one graph."""
 
     def __init__(self, trained: Trained, past: Sequences, ranking: RankingSettings) -> None:
         self._trained = trained
@@ -99,20 +98,20 @@ class Speaker:
         np.minimum.at(self._first, trained.vocabulary.lookup(past.steps["item"]), past.steps["ts"])
 
     @torch.no_grad()
-    def said(self, part: Sequences, graph: MemoryGraph, now: int) -> Said:
-        """What is said to these users at this time, ms."""
-        words = self.ranking.signals(part, graph)
+    def signals(self, part: Sequences, graph: MemoryGraph, now: int) -> FormInputs:
+        """The signals for these users at this time, ms."""
+        signals = self.ranking.signals(part, graph)
         days = np.maximum(now - self._first, 0) / 86_400_000
-        return Said(
-            torch.cat([words, self._two_hop(words[Signal.EVIDENCE], graph)[None]]),
+        return FormInputs(
+            torch.cat([signals, self._two_hop(signals[Signal.EVIDENCE], graph)[None]]),
             torch.from_numpy(np.log1p(np.diff(part.indptr))).float() - 1.5,
             torch.from_numpy(np.log1p(days)).float() / 3.0 - 2.0,
-            torch.softmax(words[Signal.MODEL], 1).amax(1).log() / 3.0 + 1.0,
+            torch.softmax(signals[Signal.MODEL], 1).amax(1).log() / 3.0 + 1.0,
         )
 
     def _two_hop(self, evidence: Tensor, graph: MemoryGraph) -> Tensor:
-        """[B, n + 1] log(1 + 50 Σ_k t_k c(k, j) / √n_j), k the items of the first hop, t_k what is said for them."""
-        loud, at = (torch.expm1(evidence) / EVIDENCE_SHARPNESS).topk(FIRST_HOP, dim=1)
+        """[B, n + 1] log(1 + 50 Σ_k t_k c(k, j) / √n_j), k the items of the first hop, t_k their evidence."""
+        first_hop_evidence, at = (torch.expm1(evidence) / EVIDENCE_SHARPNESS).topk(FIRST_HOP, dim=1)
         known, inverse = np.unique(at.numpy(), return_inverse=True)
         hashes = np.concatenate([np.zeros(1, np.uint64), self._trained.vocabulary.hashes])
         rows = graph.rows(hashes[known])
@@ -123,38 +122,38 @@ class Speaker:
         found = torch.zeros(len(evidence), len(hashes))
         inverse = inverse.reshape(at.shape)
         for hop in range(FIRST_HOP):
-            said = torch.from_numpy(scaled[inverse[:, hop]]) * loud[:, hop : hop + 1]
-            found.scatter_add_(1, torch.from_numpy(nodes[inverse[:, hop]]), said)
+            evidence_here = torch.from_numpy(scaled[inverse[:, hop]]) * first_hop_evidence[:, hop : hop + 1]
+            found.scatter_add_(1, torch.from_numpy(nodes[inverse[:, hop]]), evidence_here)
         found[:, 0] = 0.0
         return torch.log1p(EVIDENCE_SHARPNESS * found * torch.from_numpy(degree).rsqrt())
 
 
-def choice_sets(speaker: Speaker, holdout: Holdout, trained: Trained) -> dict[str, ChoiceSets]:
-    """What each form's words say of held-out events' targets and of what could have come instead."""
+def choice_sets(source: SignalSource, holdout: Holdout, trained: Trained) -> dict[str, ChoiceSets]:
+    """Each form's signals for the targets of held-out events and for their alternatives."""
     draw = torch.Generator().manual_seed(0)
-    words: dict[str, list[Tensor]] = {name: [] for name in FORMS}
+    by_form: dict[str, list[Tensor]] = {name: [] for name in FORMS}
     corrections = []
     for tests, arrived, graph in holdout.batches(len(trained.vocabulary)):
-        speaker.ranking.update(arrived)
+        source.ranking.update(arrived)
         part = slice_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets[tests]))
-        said = speaker.said(part, graph, int(holdout.times[tests.start]))
+        inputs = source.signals(part, graph, int(holdout.times[tests.start]))
         possible = eligible_items(part, trained.vocabulary, RankingSettings())
-        of_forms = {name: form(said) for name, form in FORMS.items()}
+        of_forms = {name: form(inputs) for name, form in FORMS.items()}
         for at in (targets > 0).nonzero()[:, 0].tolist():
-            items, correction = sample_alternatives(targets[at], possible[at], list(said.signals[:WORDS, at]), draw)
+            items, correction = sample_alternatives(targets[at], possible[at], list(inputs.signals[:SIGNALS, at]), draw)
             corrections.append(correction)
             for name, of_form in of_forms.items():
-                words[name].append(of_form[:, at, items].T)
+                by_form[name].append(of_form[:, at, items].T)
     padded = torch.nn.utils.rnn.pad_sequence(corrections, batch_first=True, padding_value=-torch.inf)
     return {
         name: ChoiceSets(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), padded)
-        for name, parts in words.items()
+        for name, parts in by_form.items()
     }
 
 
 def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
-    """Each form's weights; what the product's words weighed before is known of the first four."""
+    """Each form's weights. The first four stay near the product's initial ones."""
     found = {}
     for name, of_form in known.items():
         if name == ALONE:
@@ -162,62 +161,60 @@ def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
             continue
         features = of_form.signals.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
-        before[:WORDS] = INITIAL_FUSION.as_tensor()
+        before[:SIGNALS] = INITIAL_FUSION.as_tensor()
         likeliest, reached = fit(of_form, free, before)
         found[name] = best_weight(of_form, likeliest, Signal.REPEAT, INITIAL_FUSION.repeat)
         print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 
 
-def tested(speaker: Speaker, cut: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
-    """Ranks of every test by form, with and without seen items."""
+def tested(source: SignalSource, cut: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
+    """Ranks of every test by form, filtered and unfiltered."""
     graph = cut.graph.fork()
     found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN} for name in weights}
     for at, arrived in batches(cut.future, cut.ts, TESTS_PER_BATCH):
         graph.apply(arrived)
-        speaker.ranking.update(arrived)
+        source.ranking.update(arrived)
         part, targets = slice_sequences(cut.tests, at.start, at.stop), cut.targets[at]
-        said = speaker.said(part, graph, int(cut.ts[at.start]))
+        inputs = source.signals(part, graph, int(cut.ts[at.start]))
         seen = to_histories(part, cut.vocabulary)
         for name, weight in weights.items():
-            scores = torch.einsum("f,fbn->bn", weight, FORMS[name](said))
+            scores = torch.einsum("f,fbn->bn", weight, FORMS[name](inputs))
             for where, tests in ranked_batch(scores, targets, seen).items():
                 found[name][where].append(tests.ranks)
     return {name: {where: np.concatenate(parts) for where, parts in ranks.items()} for name, ranks in found.items()}
 
 
-def beside(found: dict[str, Ranks], base: dict[str, Ranks], users: Ids) -> str:
-    """NDCG@10 of these ranks in percent, and their lead over others, with and without seen items."""
-    said = []
+def with_lead(found: dict[str, Ranks], base: dict[str, Ranks], users: Ids) -> str:
+    """NDCG@10 of these ranks in percent and their lead over `base`, filtered and unfiltered."""
+    texts = []
     for where in ("filtered", "unfiltered"):
         middle, low, high = (100 * part for part in lead(found[where], base[where], users))
-        said.append(f"{where} {100 * gains(found[where]).mean():.2f} ({middle:+.1f}% [{low:+.1f}, {high:+.1f}])")
-    return "   ".join(said)
+        texts.append(f"{where} {100 * gains(found[where]).mean():.2f} ({middle:+.1f}% [{low:+.1f}, {high:+.1f}])")
+    return "   ".join(texts)
 
 
 def main() -> None:
-    """Train, choose, test, print."""
+    """Train once, then choose weights, test and print for each form."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[WORD_BY_WORD])
+    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[SIGNAL_BY_SIGNAL])
     for name in asked.datasets:
         split = load(str(asked.data / f"{name}.csv.gz"), validation=True)
         trained = learned(split, {}, training, asked.seed)
         order = trained.vocabulary.lookup(split.vocabulary.hashes)
-        assert (order == np.arange(1, len(order) + 1)).all(), "the split's items have the model's indices"
+        assert (order == np.arange(1, len(order) + 1)).all(), "the split and the model number the items differently"
         holdout = Holdout(*split_holdout(split.past, training.holdout_events), state)
-        known = choice_sets(Speaker(trained, split.past, ranking), holdout, trained)
-        ranks = tested(Speaker(trained, split.past, ranking), split, chosen(known))
-        base = ranks["one number a word"]
-        print(
-            f"\n{name}, seed {asked.seed}: NDCG@10 of {len(split.targets):,} tests, and the lead over one number a word"
-        )
+        known = choice_sets(SignalSource(trained, split.past, ranking), holdout, trained)
+        ranks = tested(SignalSource(trained, split.past, ranking), split, chosen(known))
+        base = ranks["one number a signal"]
+        print(f"\n{name}, seed {asked.seed}: NDCG@10 of {len(split.targets):,} tests, lead over one number a signal")
         for form, found in ranks.items():
-            print(f"{form:22} {beside(found, base, split.tests.users)}", flush=True)
+            print(f"{form:22} {with_lead(found, base, split.tests.users)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Where the full softmax over items begins to cost more than it is worth: `python -m benchmarks.ablations.item_losses`.
+"""Where the full softmax over items costs more than it is worth: `python -m benchmarks.ablations.item_losses`.
 
-Processor seconds of an epoch over the same events with catalogues of several sizes, for each loss, and what each learns
-of a stream that can be learned: held-out NDCG@10 after the same number of epochs, and of the sampled softmax after as
-many as take as long as the full one.
+Trains each loss on the same events, with catalogues of several sizes. Prints processor seconds of an epoch and NDCG@10
+on held-out events after the same number of epochs, and after as long as the full softmax took for the sampled one.
 """
 
 import argparse
@@ -26,11 +25,11 @@ from state.settings import StateSettings
 
 LOSSES = ("full", "sampled", "scalable")
 NEAR, NEARNESS = 4, 0.8
-"""An item is followed by one of this many, drawn anew for each catalogue, in so many of all steps."""
+"""An item has this many followers, drawn for each catalogue. This share of all steps goes to one of them."""
 
 
 def walks(items: int, users: int, steps: int) -> Records:
-    """Users walking over the catalogue: most steps go to a near item, the others anywhere."""
+    """Random walks over the catalogue: most steps go to a follower, the others anywhere."""
     draw = np.random.default_rng(0)
     near = draw.integers(0, items, (items, NEAR))
     at = draw.integers(0, items, users)
@@ -64,12 +63,12 @@ class Catalogue:
         )  # fmt: skip
         seconds = (time.process_time() - started) / epochs
         found = self._holdout.scores(model, self._vocabulary, MODEL_ONLY, RankingSettings())
-        told = {"items": self._items, "loss": loss, "epochs": epochs, "epoch_s": round(seconds, 2)}
-        return told | {"ndcg@10": round(found["ndcg@10"], 4)}
+        line = {"items": self._items, "loss": loss, "epochs": epochs, "epoch_s": round(seconds, 2)}
+        return line | {"ndcg@10": round(found["ndcg@10"], 4)}
 
 
 def main() -> None:
-    """A line for each catalogue and loss."""
+    """Print a line for each catalogue and loss."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--items", type=int, nargs="+", default=[500, 1_500, 5_000])
     parse.add_argument("--users", type=int, default=10_000)
@@ -77,7 +76,7 @@ def main() -> None:
     parse.add_argument("--epochs", type=int, default=6)
     parse.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
     asked = parse.parse_args()
-    Catalogue(50, 200, asked.steps).learned("full", 1)  # what is first used is loaded first
+    Catalogue(50, 200, asked.steps).learned("full", 1)  # the first training pays for imports
     for items in asked.items:
         catalogue, epoch_s = Catalogue(items, asked.users, asked.steps), {}
         for loss in asked.losses:

@@ -1,4 +1,4 @@
-"""Fusion weights as the likelihood has them, of own items too: what placing is measured against
+"""Likeliest fusion weights, without the NDCG search for the weight of own items
 (model/fusion_weights/ndcg_search.py)."""
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @contextmanager
 def likeliest() -> Iterator[None]:
-    """Within it no weight is moved to where it places best, neither a version's nor between versions."""
+    """Turn the NDCG search off inside this context, for a version's weights and for those between versions."""
     with (
-        mock.patch("model.fusion_weights.fit_weights.best_weight", _unmoved),
-        mock.patch("model.fusion_weights.online.best_weight", _unmoved),
+        mock.patch("model.fusion_weights.fit_weights.best_weight", _unchanged),
+        mock.patch("model.fusion_weights.online.best_weight", _unchanged),
     ):
         yield
 
 
-def _unmoved(_choices: Any, weights: Tensor, *_: Any) -> Tensor:
+def _unchanged(_choices: Any, weights: Tensor, *_: Any) -> Tensor:
     return weights

@@ -1,11 +1,11 @@
-"""CREATE beside rivals given the same care, on recorded interactions: `python -m benchmarks.quality.global_temporal
---help`.
+"""CREATE and its rivals on recorded interactions: `python -m benchmarks.quality.global_temporal --help`.
 
-The protocol is `anabranch evaluate --protocol global-temporal`: everything up to the 0.9 quantile of time is for
-learning, the whole catalogue is ranked, fusion weights are chosen on newest events held back
-(model/fusion_weights/fit_weights.py).
-Every trained variant gets the same settings but those its name says; they were chosen on validation data.
-Each (data set, variant, seed) is a job on one thread; its ranks are kept so that comparisons are paired.
+The protocol is that of `anabranch evaluate --protocol global-temporal`. Everything up to the 0.9 quantile of time is
+for learning. The whole catalogue is ranked. Fusion weights are chosen on the newest events, which training does not see
+(model/fusion_weights/fit_weights.py). All trained variants share the settings chosen on validation data, except those
+in their name.
+Each (data set, variant, seed) is a job on one thread. Its figures and ranks go to --out. `python -m
+benchmarks.quality.pack` moves them into `benchmarks/results/quality`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablations.likeliest_weights import likeliest
+from benchmarks.quality.rank_archive import write_loose
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import (
@@ -63,10 +64,10 @@ TOGETHER: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
 TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
 DEGREE_WEIGHTS: Settings = {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
-"""Epochs of SASRec, and of CREATE's warm-up and joint training, that take about so long on Beauty."""
+"""Epochs of SASRec, and of CREATE's warm-up and joint training, that take about this many seconds on Beauty."""
 
 RETUNED = "dropout 0.5, rate 0.003"
-"""What three seeds of validation data choose for CREATE (`results/quality/tuning.txt`); SASRec has it to compare."""
+"""CREATE's best on three seeds of validation data (`benchmarks/results/quality/tuning.txt`); SASRec for comparison."""
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, ALONE),
     "BERT4Rec": (
@@ -124,35 +125,33 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
         if (w, n) != (TOGETHER["warm_up_epochs"], TOGETHER["epochs"])
     },
 }
-"""Trained on all that was before the split: no fusion is chosen, the model ranks alone."""
+"""Trained on everything before the split. No fusion weights are chosen: the model ranks alone."""
 
 SERVED: dict[str, Settings] = {
     "SASRec + live graph": ALONE | {"holdout_events": 2000, "epochs": 20, "last_epochs": 40},
     "CREATE + live graph": TOGETHER | {"holdout_events": 2000, "epochs": 10, "last_epochs": 23},
 }
-"""Trained as a version is that will be served: newest events held back until the fusion weights are chosen."""
-WORD_BY_WORD = "CREATE + live graph, word by word"
-SERVED[WORD_BY_WORD] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
-"""A model that had learned the held-out events would be given too much weight on them: these rows do without them."""
-RANKS_KEPT = 20
-"""Ranks from here on are kept as this: no figure of the tables asks further down."""
+"""Trained like a version that is served: the newest events are held out until the fusion weights are chosen."""
+SIGNAL_BY_SIGNAL = "CREATE + live graph, signal by signal"
+SERVED[SIGNAL_BY_SIGNAL] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
+"""These rows never learn the held-out events. A model that had would get too much weight on them."""
 SHORT_EVENTS = 5
-"""A history of at most so many events is short."""
+"""A history of at most this many events is short."""
 
 GRAPH_ALONE: dict[str, Settings] = {
     "UltraGCN": TOGETHER | {"warm_up_epochs": 50, "graph_half_life_s": 180 * DAY_S},
     "LightGCN": TOGETHER | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
 }
-"""The graph encoders by themselves: a user is the mean of their items' rows, so that new users are served alike."""
+"""The graph encoders alone. A user is the mean of the rows of their items, so new users are ranked for too."""
 
 COUNTED: dict[str, dict[str, float]] = {
     "amazon-sports": {"recent_s": 30 * DAY_S, "transitions_age_decay": 0.7, "knn_age_decay": 0.9},
 }
-"""What validation data choose for the rivals that need no training, where it is not what the product has."""
+"""Settings of the untrained rivals where validation data choose other ones than the product has."""
 
 
 class Job(NamedTuple):
-    """One training, or all that needs none (variant None)."""
+    """One training, or all untrained rivals together (variant None)."""
 
     path: str
     variant: str | None
@@ -161,26 +160,26 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a job came to: tests by name and by what is done with seen items."""
+    """The result of a job: tests by row name and by `filtered` or `unfiltered`, and facts about the training."""
 
     job: Job
     tested: dict[str, dict[str, Ranked]]
     facts: dict[str, Any]
 
 
-def complain(line: int, reason: str) -> None:
-    """Say which line of a data set is left out."""
+def report_bad_line(line: int, reason: str) -> None:
+    """Print which line of a data set is left out, and why."""
     print(f"line {line} {reason}", file=sys.stderr)
 
 
 def dataset_of(path: str) -> str:
-    """The name of a data set: its file's."""
+    """The name of a data set: that of its file."""
     return Path(path).name.removesuffix(".csv.gz")
 
 
 def load(path: str, state: StateSettings | None = None, *, validation: bool = False) -> Split:
-    """The split of one data set; for validation what is for learning is split once more, and the rest is not there."""
-    users, items, ts = read_interactions(path, complain)
+    """The split of one data set. For validation the learning part is split again, and the rest is dropped."""
+    users, items, ts = read_interactions(path, report_bad_line)
     events, names = as_events(users, items, ts)
     if validation:
         events = events[events["ts"] <= np.quantile(events["ts"], SPLIT)]
@@ -188,7 +187,7 @@ def load(path: str, state: StateSettings | None = None, *, validation: bool = Fa
 
 
 def run(job: Job) -> Outcome:
-    """Do one job."""
+    """Run one job, on one thread."""
     torch.set_num_threads(1)
     cut = load(job.path, validation=job.validation)
     if job.variant is None:
@@ -220,12 +219,12 @@ def run(job: Job) -> Outcome:
 
 
 def settled(of_training: Settings) -> TrainingSettings:
-    """The settings of a training that ends by its epochs, never by the clock."""
+    """Settings of a training that ends after its epochs, never by the clock."""
     return msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
 
 
 def learned(cut: Split, of_model: Settings, training: TrainingSettings, seed: int) -> Trained:
-    """A model of what was before the split."""
+    """A model trained on what was before the split."""
     return learn(
         None, None, cut.past, cut.names, cut.graph.rows,
         model=msgspec.convert(MODEL | of_model, ModelSettings), training=training, ranking=RankingSettings(),
@@ -236,21 +235,21 @@ def learned(cut: Split, of_model: Settings, training: TrainingSettings, seed: in
 def served(
     variant: str, trained: Trained, holdout: Holdout, ranking: RankingSettings
 ) -> dict[str, tuple[Fusion, bool]]:
-    """Rows of a version as it is served: fusion weights, and whether the graph is live."""
+    """The rows of a served version: fusion weights, and whether the graph is live."""
 
     def chosen(
-        *without: Signal, floor: float = FLOOR, ridge: float = RIDGE, placing: bool = True
+        *without: Signal, floor: float = FLOOR, ridge: float = RIDGE, search: bool = True
     ) -> tuple[Fusion, bool]:
-        unplaced = nullcontext() if placing else likeliest()
-        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), unplaced:
+        likeliest_or_searched = nullcontext() if search else likeliest()
+        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), likeliest_or_searched:
             return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=without), True
 
-    if variant == WORD_BY_WORD:
+    if variant == SIGNAL_BY_SIGNAL:
         without = (Signal.EVIDENCE, Signal.POPULARITY, Signal.REPEAT)
         rows = {f"CREATE + live graph, no {signal.name.lower()}": chosen(signal) for signal in without}
         rows["CREATE + live graph, newest events not learned"] = (trained.fusion, True)
-        rows["CREATE + live graph, weights not placed"] = chosen(placing=False)
-        rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0, placing=False)
+        rows["CREATE + live graph, weights not placed"] = chosen(search=False)
+        rows["CREATE + live graph, likeliest weights"] = chosen(floor=0.0, search=False)
         rows["CREATE + live graph, nothing known before"] = chosen(ridge=0.2)
         return rows
     name = variant.removesuffix(" + live graph")
@@ -265,7 +264,7 @@ def served(
 
 
 def graph_alone(cut: Split, of_training: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
-    """Tests and facts of a graph encoder by itself."""
+    """Tests and facts of a graph encoder alone."""
     training = settled(of_training)
     torch.manual_seed(seed)
     net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
@@ -279,7 +278,7 @@ def graph_alone(cut: Split, of_training: Settings, seed: int) -> tuple[dict[str,
 
 
 def scores(ranks: dict[str, Ranks], last: np.ndarray) -> dict[str, dict[str, float]]:
-    """The four tables' figures: which targets, seen items or not."""
+    """Metrics for last and successive targets, with seen items filtered and unfiltered."""
     return {
         f"{target}, {seen}": summary(found[last] if target == "last" else found)
         for target in ("last", "successive")
@@ -288,24 +287,24 @@ def scores(ranks: dict[str, Ranks], last: np.ndarray) -> dict[str, dict[str, flo
 
 
 def main() -> None:
-    """Run the jobs, write each as it ends, print the table."""
+    """Run the jobs and write each result when it is ready."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parse.add_argument("--variants", nargs="+", default=[*VARIANTS, *SERVED, *GRAPH_ALONE])
     parse.add_argument("--seeds", type=int, default=SEEDS)
     parse.add_argument("--first-seed", type=int, default=0)
-    parse.add_argument("--validation", action="store_true", help="test on the last tenth of what is for learning")
-    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
+    parse.add_argument("--validation", action="store_true", help="test on the last tenth of the learning part")
+    parse.add_argument("--out", type=Path, default=Path("build/quality"))
     parse.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parse.parse_args()
     if unknown := set(asked.variants) - VARIANTS.keys() - SERVED.keys() - GRAPH_ALONE.keys():
-        sys.exit(f"no variant {sorted(unknown)}; there are {', '.join([*VARIANTS, *SERVED, *GRAPH_ALONE])}")
+        sys.exit(f"unknown variant {sorted(unknown)}; known are {', '.join([*VARIANTS, *SERVED, *GRAPH_ALONE])}")
     asked.out.mkdir(parents=True, exist_ok=True)
     paths = {name: str(asked.data / f"{name}.csv.gz") for name in asked.datasets}
     missing = [path for path in paths.values() if not Path(path).exists()]
     if missing:
-        sys.exit(f"no {missing[0]}: name the folder of the data sets with --data or ANABRANCH_DATASETS")
+        sys.exit(f"data set {missing[0]} not found: set --data or ANABRANCH_DATASETS to the folder of the data sets")
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
     jobs = [Job(path, None, 0, asked.validation) for path in paths.values()]
     jobs += [
@@ -314,19 +313,14 @@ def main() -> None:
     with ProcessPoolExecutor(asked.processes) as pool:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
             try:
-                keep(future.result(), asked.out)
+                record(future.result(), asked.out)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
 
-def ranks_file(folder: Path, dataset: str, variant: str, seed: int) -> Path:
-    """Where the ranks of one run are kept."""
-    return folder / "ranks" / f"{dataset}.{variant.replace(' ', '_')}.{seed}.npz"
-
-
-def keep(outcome: Outcome, folder: Path) -> None:
-    """Write a job's figures as a line, its ranks beside them."""
+def record(outcome: Outcome, folder: Path) -> None:
+    """Append a job's figures to FOLDER/DATASET.jsonl and write its ranks (benchmarks/quality/rank_archive.py)."""
     name = dataset_of(outcome.job.path)
     cut = load(outcome.job.path, validation=outcome.job.validation)
     with (folder / f"{name}.jsonl").open("a") as lines:
@@ -336,12 +330,9 @@ def keep(outcome: Outcome, folder: Path) -> None:
             line = {"variant": variant, "seed": outcome.job.seed, "scores": found} | outcome.facts
             line["breadth"] = {seen: breadth(cut, ranked.shown) for seen, ranked in tested.items()}
             lines.write(json.dumps(line) + "\n")
-            said = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
-            print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {said}", flush=True)
-            few = {k: np.minimum(v, RANKS_KEPT).astype(np.uint8) for k, v in ranks.items()}
-            file = ranks_file(folder, name, variant, outcome.job.seed)
-            file.parent.mkdir(exist_ok=True)
-            np.savez_compressed(file, filtered=few["filtered"], unfiltered=few["unfiltered"])
+            figures_text = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
+            print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {figures_text}", flush=True)
+            write_loose(folder, name, (variant, outcome.job.seed), ranks)
 
 
 if __name__ == "__main__":

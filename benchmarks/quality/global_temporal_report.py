@@ -1,8 +1,8 @@
-"""Tables from what `benchmarks.quality.global_temporal` measured: `python -m
-benchmarks.quality.global_temporal_report [FOLDER] [DATA] [--validation]`.
+"""Tables of what `benchmarks.quality.global_temporal` measured: `python -m benchmarks.quality.global_temporal_report
+[FOLDER] [DATA] [--validation]`.
 
-Mean ± standard deviation over seeds of NDCG@10 in percent; leads with a 95% interval from a bootstrap over users and
-seeds.
+NDCG@10 in percent, mean ± standard deviation over seeds. Leads have a 95% interval from a bootstrap over users and
+seeds. The ranks of FOLDER and the data sets in DATA are needed for the intervals.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from benchmarks.quality.global_temporal import (
     SHORT_EVENTS,
     VARIANTS,
     load,
-    ranks_file,
 )
+from benchmarks.quality.rank_archive import RankArchive
 from model.metrics import gains, lead
 
 PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
@@ -49,9 +49,9 @@ PUBLISHED = {
         'SASRec in "Time to Split" (RecSys \'25)': ("2.18", "3.01"),
     },
 }
-"""Last and successive events, under protocols of their own."""
+"""NDCG@10 of last and of successive events, each under its paper's own protocol."""
 OUTSIDE = Path("benchmarks/results/outside")
-"""What `benchmarks.rivals.outside` measured."""
+"""Results of `benchmarks.rivals.outside`."""
 
 
 def row(cells: list[str]) -> str:
@@ -60,7 +60,7 @@ def row(cells: list[str]) -> str:
 
 
 def headed(head: list[str]) -> list[str]:
-    """The first two rows."""
+    """The first two rows of a Markdown table."""
     return [row(head), "|" + "---|" * len(head)]
 
 
@@ -71,8 +71,7 @@ def mean_of_seeds(values: Collection[float]) -> str:
 
 
 def epochs(variant: str) -> tuple[int, int]:
-    """Epochs of the graph and of the sequence encoder; seconds of one are what `benchmarks.speed.epoch_profile`
-    prints."""
+    """Epochs of the warm-up and of joint training. `benchmarks.speed.epoch_profile` prints the seconds of one."""
     name = variant.replace(" as served", LIVE).replace(" + graph as at the split", LIVE).split(LIVE)
     known = {**{n: training for n, (_, training) in VARIANTS.items()}, **SERVED, **GRAPH_ALONE}
     training = known[name[0] if len(name) == 1 else name[0] + LIVE]
@@ -81,15 +80,16 @@ def epochs(variant: str) -> tuple[int, int]:
 
 
 def trained_for(name: str, seconds: int) -> str:
-    """The variant that was trained for about so long; it may be the one that is trained to its end."""
+    """The variant trained for about this long. Where none is named so, the default variant takes about this long."""
     return variant if (variant := f"{name}, {seconds} s") in VARIANTS else name
 
 
 class Measured:
-    """What was measured on one data set."""
+    """The results on one data set."""
 
     def __init__(self, folder: Path, data: Path, dataset: str, *, validation: bool) -> None:
-        self._folder, self.dataset, self._validation = folder, dataset, validation
+        self.dataset, self._validation = dataset, validation
+        self._archive = RankArchive(folder, dataset)
         newest = {}
         for line in (folder / f"{dataset}.jsonl").read_text().splitlines():
             found = json.loads(line)
@@ -100,23 +100,22 @@ class Measured:
         self.cut = load(str(data / f"{dataset}.csv.gz"), validation=validation)
 
     def ranks(self, variant: str, place: str, seeds: Iterable[int]) -> list[np.ndarray]:
-        """Ranks of these seeds; what is counted has the same for each."""
+        """The ranks of these seeds. Untrained variants have the same ranks for every seed."""
         target, seen = place.split(", ")
         chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
         own = [seed if self.trained(variant) else 0 for seed in seeds]
-        files = (ranks_file(self._folder, self.dataset, variant, seed) for seed in own)
-        return [np.load(file)[seen].astype(np.int64)[chosen] for file in files]
+        return [self._archive.ranks((variant, seed), seen).astype(np.int64)[chosen] for seed in own]
 
     def trained(self, variant: str) -> bool:
-        """Whether its figures depend on a seed."""
+        """Whether its figures depend on the seed."""
         return "train_s" in self.runs[variant][0]
 
     def seeds(self, variant: str) -> set[int]:
         """The seeds it was run with."""
         return {run["seed"] for run in self.runs[variant]}
 
-    def against(self, variant: str, over: str, place: str, among: np.ndarray | None = None) -> str:
-        """The lead over another variant and its interval, of the seeds both have; `among` some of the tests."""
+    def against(self, variant: str, over: str, place: str, mask: np.ndarray | None = None) -> str:
+        """The lead over another variant and its interval: the seeds both have, the tests where `mask` is true."""
         if variant not in self.runs or over not in self.runs or variant == over:
             return ""
         seeds = sorted(self.seeds(over) & self.seeds(variant) if self.trained(variant) else self.seeds(over))
@@ -125,8 +124,8 @@ class Measured:
         users = self.cut.tests.users
         who = users[self.cut.last] if place.startswith("last") else users
         mine, theirs = (np.stack(self.ranks(name, place, seeds)) for name in (variant, over))
-        if among is not None:
-            who, mine, theirs = who[among], mine[:, among], theirs[:, among]
+        if mask is not None:
+            who, mine, theirs = who[mask], mine[:, mask], theirs[:, mask]
         middle, low, high = lead(mine, theirs, who)
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
@@ -134,8 +133,8 @@ class Measured:
         """A metric in percent, mean ± sd over seeds."""
         return mean_of_seeds([100 * run["scores"][place][metric] for run in self.runs[variant]])
 
-    def whole(self) -> Iterator[str]:
-        """Every variant but those for the table of equal times."""
+    def variants(self) -> Iterator[str]:
+        """All variants, except those of the table of equal times."""
         tests, last, cold = len(self.cut.last), int(self.cut.last.sum()), self.cut.cold
         yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
         over = [f"over {o}, {BEST}" for o in OVER]
@@ -163,7 +162,7 @@ class Measured:
             yield from self.others()
 
     def others(self) -> Iterator[str]:
-        """Rows of outside implementations, the best of their settings on the tests themselves; published figures."""
+        """Rows of other implementations, at their best settings on the tests, and published figures."""
         if (measured := OUTSIDE / f"{self.dataset}.jsonl").exists():
             found = [json.loads(line) for line in measured.read_text().splitlines()]
             for name in ("RecTools SASRec", "implicit ALS"):
@@ -180,7 +179,7 @@ class Measured:
             yield row([f"{name}, a protocol of its own", last, successive, *[""] * 13])
 
     def leads(self) -> Iterator[str]:
-        """CREATE's leads for every target, with and without seen items."""
+        """Leads for last and successive targets, with seen items filtered and unfiltered."""
         pairs = (
             ("CREATE", "SASRec"),
             ("CREATE, 160 s", "SASRec, 160 s"),
@@ -213,14 +212,14 @@ class Measured:
                 yield row([f"{variant} over {over}", *(self.against(variant, over, place) for place in PLACES)])
 
     def parts(self) -> Iterator[str]:
-        """NDCG@10 of tests by their user's history and their item's popularity and age, where there are such tests."""
+        """NDCG@10 of tests by the user's history and the item's popularity and age. Empty groups are left out."""
         cut = self.cut
         length = np.diff(cut.tests.indptr)
         item, steps = cut.targets.numpy(), cut.past.steps
-        met = cut.vocabulary.lookup(steps["item"])
-        clicks = np.bincount(met, minlength=len(cut.vocabulary) + 1)[item]
+        known = cut.vocabulary.lookup(steps["item"])
+        clicks = np.bincount(known, minlength=len(cut.vocabulary) + 1)[item]
         first = np.full(len(cut.vocabulary) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(first, met, steps["ts"])
+        np.minimum.at(first, known, steps["ts"])
         age_days = (cut.ts - first[item]) / 86_400_000
         waited_days = (cut.ts - cut.tests.steps["ts"][cut.tests.indptr[1:] - 1]) / 86_400_000
         parts = {
@@ -239,11 +238,11 @@ class Measured:
                 yield row([variant, *map(mean_of_seeds, cells)])
         for variant, over in (("CREATE", "SASRec"), ("CREATE" + LIVE, "SASRec" + LIVE)):
             if variant in self.runs and over in self.runs:
-                told = (self.against(variant, over, BEST, at) for at in parts.values())
-                yield row([f"{variant} over {over}", *told])
+                by_part = (self.against(variant, over, BEST, at) for at in parts.values())
+                yield row([f"{variant} over {over}", *by_part])
 
     def equal_times(self) -> Iterator[str]:
-        """NDCG@10 after about as many seconds of training."""
+        """NDCG@10 after about the same seconds of training."""
         if f"SASRec, {min(FOR_SECONDS)} s" not in self.runs:
             return
         yield from headed([f"{BEST}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
@@ -265,17 +264,17 @@ def main() -> None:
     parse.add_argument(
         "data", nargs="?", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data"))
     )
-    parse.add_argument("--validation", action="store_true", help="what was measured with --validation")
+    parse.add_argument("--validation", action="store_true", help="the folder was measured with --validation")
     asked = parse.parse_args()
     files = sorted(asked.folder.glob("*.jsonl"))
     if not files:
         sys.exit(
-            f"nothing measured in {asked.folder}: "
+            f"no results in {asked.folder}: "
             f"`python -m benchmarks.quality.global_temporal --out {asked.folder}` writes there"
         )
     for file in files:
         measured = Measured(asked.folder, asked.data, file.stem, validation=asked.validation)
-        for table in (measured.whole, measured.leads, measured.parts, measured.equal_times):
+        for table in (measured.variants, measured.leads, measured.parts, measured.equal_times):
             print("\n".join(table()) + "\n")
 
 

@@ -1,19 +1,18 @@
-"""Learning on arriving streams, beside all that does not: `python -m benchmarks.quality.prequential --help`.
+"""Learning from arriving streams, beside rivals that do not learn: `python -m benchmarks.quality.prequential --help`.
 
-Each event is first a test, then learned from (`model/evaluation/prequential.py`). Parts:
+Each event is first a test and is then learned from (`model/evaluation/prequential.py`). Parts:
 
-    streams     the model, the same frozen, learned anew at each cycle, and rivals; on the same versions also without
-                fusion, without provisional items, and with the fusion weights as they were published
-    ablation    the same increments without the graph's warm-up, without transfer, shorter and longer; with the fusion
-                weights that are likeliest, not moved to where they place best (model/fusion_weights/ndcg_search.py);
-                and with half and
-                twice the clicks that weights are chosen on between versions
-    drift       two halves of the catalogue are swapped halfway: events until Hit@10 is again what it was, with the
-                drift trigger, by the timer alone, and without learning
-    break       the same where what is clicked changes most by itself
+    streams     the model, the same one frozen, one retrained in each cycle, and rivals; also the same versions without
+                fusion, without provisional items, and with the fusion weights as published
+    ablation    the same increments without the graph's warm-up, without transfer, half and twice as long; with the
+                likeliest fusion weights, without the NDCG search (model/fusion_weights/ndcg_search.py); and with half
+                and twice the clicks that weights are chosen on between versions
+    drift       two halves of the catalogue swap places: events until Hit@10 recovers, with the drift trigger, with the
+                timer alone, and without learning
+    break       the same at the point where clicks change most by themselves
 
-Every run is a line in OUT/runs.jsonl, its ranks in OUT/*.npz, its curves in OUT/*.png; `python -m
-benchmarks.quality.prequential_report OUT` prints the tables.
+Each run adds a line to OUT/runs.jsonl and writes its ranks to OUT/*.npz and its curves to OUT/*.png. `python -m
+benchmarks.quality.prequential_report OUT` prints the tables. `python -m benchmarks.quality.pack OUT` keeps the lines.
 """
 
 import argparse
@@ -64,14 +63,14 @@ ABLATION: dict[str, dict[str, Any]] = {
     "twice the increment": {"increment_epochs": 8, "increment_last_epochs": 8},
     "likeliest weights": {},
 }
-WEIGHED_ON = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
-"""`ranking.online_clicks` in place of the default."""
+ONLINE_CLICKS = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
+"""Values of `ranking.online_clicks` instead of the default."""
 DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
-"""`model.dropout`; the default is among them, as what the others are compared with."""
-VARIANTS = (*ABLATION, *WEIGHED_ON, *DROPOUT)
+"""Values of `model.dropout`. The default is among them, for comparison."""
+VARIANTS = (*ABLATION, *ONLINE_CLICKS, *DROPOUT)
 SWAPPED_AT = 0.6
 RECOVERED = 0.9
-"""Of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
+"""A row has recovered at this share of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
 RECOVERY_EVENTS = 500
 
 
@@ -96,18 +95,18 @@ def production(seed: int, state: StateSettings | None = None, **training: Any) -
     )  # fmt: skip
 
 
-def begun(events: Records, settings: Settings) -> RecordedStream:
-    """A past that has the warm-up."""
+def warm_up(events: Records, settings: Settings) -> RecordedStream:
+    """A recorded stream with the warm-up events applied."""
     past = RecordedStream(settings.state)
     past.append(events[: int(len(events) * WARM_UP)])
     return past
 
 
-def of_stream(
+def run_stream(
     events: Records, settings: Settings, *, retrain: bool, rivals: bool
 ) -> tuple[Tested, dict[str, Versions]]:
-    """Every row that tells something on the same versions."""
-    past = begun(events, settings)
+    """Run all rows of part `streams` on the same versions."""
+    past = warm_up(events, settings)
     every = Every(-(-(len(events) - past.count) // CYCLES))
     versions = {"create": Versions(settings, every), "frozen": Versions(settings, Never())}
     if retrain:
@@ -130,15 +129,15 @@ def of_stream(
     return run(events, past, versions, rows), versions
 
 
-def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
-    """One variant of the training, or of what the weights are chosen on between versions."""
+def run_ablation(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
+    """Run one variant of the training, or of the clicks that weights are chosen on between versions."""
     settings = production(seed, **ABLATION.get(variant, {}))
-    if variant in WEIGHED_ON:
-        ranking = msgspec.structs.replace(settings.ranking, online_clicks=WEIGHED_ON[variant])
+    if variant in ONLINE_CLICKS:
+        ranking = msgspec.structs.replace(settings.ranking, online_clicks=ONLINE_CLICKS[variant])
         settings = settings._replace(ranking=ranking)
     if variant in DROPOUT:
         settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
-    past = begun(events, settings)
+    past = warm_up(events, settings)
     versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
     rows: dict[str, Row] = {
@@ -151,7 +150,7 @@ def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str,
 
 
 class OnDrift:
-    """A cycle by the timer, and at once where ADWIN finds a rise, as `stream.trainer.trigger` has it."""
+    """A cycle by the timer, and at once when ADWIN finds a rise in misses, as in `stream.trainer.trigger`."""
 
     def __init__(self, every: int, fewest: int) -> None:
         trainer = Config().trainer
@@ -160,7 +159,7 @@ class OnDrift:
         self.found: list[int] = []
 
     def due(self, arrived: int, tested: int, hits: int) -> bool:
-        """`trainer.drift_quiet_s` is taken for as many tested events: a stream on file has no wall clock."""
+        """Whether a cycle is due. `trainer.drift_quiet_s` counts tested events: a recorded stream has no wall clock."""
         if self._drift.look(tested, hits, float(tested)) is not None:
             self._due = True
             self.found.append(tested)
@@ -171,7 +170,7 @@ class OnDrift:
 
 
 def swapped(events: Records) -> Records:
-    """From SWAPPED_AT on every item of one half of the catalogue stands for one of the other, by popularity."""
+    """From SWAPPED_AT on, each item of one random half of the catalogue trades places with one of the other half."""
     changed, at = events.copy(), int(len(events) * SWAPPED_AT)
     items, counts = np.unique(events["item"], return_counts=True)
     by_count = items[np.argsort(-counts, kind="stable")]
@@ -183,9 +182,9 @@ def swapped(events: Records) -> Records:
 
 
 def natural_break(events: Records) -> int:
-    """Where a tenth of the stream differs most from the tenth before it: half the sum of what items' shares differ by.
+    """The event where a tenth of the stream differs most from the tenth before it, by total variation of item shares.
 
-    Looked for where enough comes before it to have learned from, and enough after it to recover in.
+    The search leaves enough events before it to learn from, and enough after it to recover in.
     """
     _, item = np.unique(events["item"], return_inverse=True)
     width = len(events) // 10
@@ -197,10 +196,10 @@ def natural_break(events: Records) -> int:
     return max(places, key=lambda at: float(np.abs(shares(at) - shares(at - width)).sum()))
 
 
-def of_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
-    """A stream that changes at an event, learned from in three ways, every one of which has the live graph."""
+def run_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
+    """A stream that changes at an event, learned from in three ways. All three have the live graph."""
     settings = production(seed)
-    past = begun(events, settings)
+    past = warm_up(events, settings)
     every = -(-(len(events) - past.count) // 4)
     trigger = OnDrift(every, Config().trainer.min_events)
     triggers: dict[str, Trigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
@@ -218,7 +217,7 @@ def of_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str
 
 
 def recovery(ranks: Ranks, at: int) -> dict[str, Any]:
-    """Hit@10 of the tests just before a change, and how many came after it until it was nearly that again."""
+    """Hit@10 before and after a change, and the number of tests until it recovers."""
     course = rolling(ranks, RECOVERY_EVENTS)
     before = float((ranks[max(at - 2 * RECOVERY_EVENTS, 0) : at] < CUTOFF).mean())
     later = course[at + RECOVERY_EVENTS :]
@@ -232,8 +231,8 @@ def recovery(ranks: Ranks, at: int) -> dict[str, Any]:
     }
 
 
-def apart(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> tuple[float, float, float]:
-    """How many points Hit@10 lies above another, with a 95% interval: a bootstrap over users."""
+def lead_in_points(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> tuple[float, float, float]:
+    """The lead in Hit@10, in percentage points, with a 95% interval from a bootstrap over users."""
     _, user = np.unique(users, return_inverse=True)
     gain = np.bincount(user, (ranks < CUTOFF).astype(float) - (over < CUTOFF))
     tests = np.bincount(user)
@@ -242,33 +241,35 @@ def apart(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> tuple[flo
     return 100 * float(gain.sum() / tests.sum()), float(low), float(high)
 
 
-def keep(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, Versions], picture: bool) -> None:
-    """A line of figures, the ranks, and a picture where matplotlib is there."""
+def record(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, Versions], picture: bool) -> None:
+    """Append a line of figures, and write the ranks and, if asked, a picture."""
     found = document(tested, versions)
     against = {}
     if "create" in tested.ranks:
         over = tested.ranks["create"]
-        against = {n: [round(v, 3) for v in apart(ranks, over, tested.users)] for n, ranks in tested.ranks.items()}
+        against = {
+            n: [round(v, 3) for v in lead_in_points(ranks, over, tested.users)] for n, ranks in tested.ranks.items()
+        }
     name = "-".join(str(facts[k]) for k in ("part", "stream", "events", "variant", "seed") if facts.get(k) is not None)
     name = name.replace(" ", "_").replace(",", "")
     if picture:
         from stream.operate.plot import draw
 
         draw(found, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
-    few = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in tested.ranks.items()}
-    np.savez_compressed(out / f"{name}.npz", users=tested.users, new=tested.new, at=tested.at, **few)  # type: ignore[arg-type]
+    small = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in tested.ranks.items()}
+    np.savez_compressed(out / f"{name}.npz", users=tested.users, new=tested.new, at=tested.at, **small)  # type: ignore[arg-type]
     line = facts | {k: found[k] for k in ("events", "models", "versions")} | {"points_over_create": against}
     line["tested"] = line.pop("events")
     line["events"] = facts["events"]
     with (out / "runs.jsonl").open("a") as lines:
         lines.write(json.dumps(line) + "\n")
     for row, figures in found["models"].items():
-        said = " ".join(f"{k} {100 * v:.2f}%" for k, v in figures.items() if v is not None)
-        print(f"{name}: {row:36} {said}", flush=True)
+        figures_text = " ".join(f"{k} {100 * v:.2f}%" for k, v in figures.items() if v is not None)
+        print(f"{name}: {row:36} {figures_text}", flush=True)
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the parts for each stream and seed."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--out", type=Path, default=Path("build/prequential"))
@@ -280,7 +281,7 @@ def main() -> None:
     parse.add_argument("--first-seed", type=int, default=0)
     parse.add_argument("--no-retrain", action="store_true")
     parse.add_argument("--no-rivals", action="store_true")
-    parse.add_argument("--pictures", action="store_true", help="needs matplotlib")
+    parse.add_argument("--pictures", action="store_true", help="draw the curves; needs matplotlib")
     asked = parse.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     for stream in asked.streams:
@@ -293,18 +294,18 @@ def main() -> None:
                     began = time.process_time()
                     more: dict[str, Any] = {"part": part, "variant": variant}
                     if part == "streams":
-                        tested, versions = of_stream(
+                        tested, versions = run_stream(
                             events, production(seed), retrain=not asked.no_retrain, rivals=not asked.no_rivals
                         )
                     elif part == "ablation":
-                        tested, versions = ablated(events, seed, variant or "")
+                        tested, versions = run_ablation(events, seed, variant or "")
                     else:
                         natural = part == "break"
                         changed = natural_break(events) if natural else int(len(events) * SWAPPED_AT)
-                        tested, versions, drift = of_drift(events if natural else swapped(events), changed, seed)
+                        tested, versions, drift = run_drift(events if natural else swapped(events), changed, seed)
                         more |= drift
                     more["cpu_s"] = round(time.process_time() - began, 1)
-                    keep(asked.out, facts | more, tested, versions, asked.pictures)
+                    record(asked.out, facts | more, tested, versions, asked.pictures)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""The figures of `benchmarks.quality.prequential` as a page: `python -m benchmarks.quality.prequential_report
-build/prequential`."""
+"""Tables of what `benchmarks.quality.prequential` measured: `python -m benchmarks.quality.prequential_report
+FOLDER`."""
 
 import argparse
 import json
@@ -13,23 +13,27 @@ METRICS = ("hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10"
 
 
 def percent(share: float | None) -> str:
-    """A share as text."""
+    """A share in percent, or `-`."""
     return "-" if share is None else f"{100 * share:.2f}%"
 
 
 def trained_s(line: dict[str, Any], name: str = "create") -> float:
-    """Processor seconds of a row's cycles after the first version."""
+    """Processor seconds of the cycles after the first version."""
     return float(sum(c["cpu_s"] for c in line["versions"][name][1:]))
 
 
-def of_stream(line: dict[str, Any]) -> list[str]:
-    """One run, a line a row."""
+def stream_tables(line: dict[str, Any]) -> list[str]:
+    """The tables of one run of part `streams`."""
     tested, variant = line["tested"], line["variant"] or ""
     new = tested["of_new_items"]
     page = [
         f"\n## {line['stream']}, {line['events']:,} events, seed {line['seed']}{', ' * bool(variant)}{variant}\n",
         f"{tested['tested']:,} tests"
-        + (f", {new:,} of them of items that the version did not know though they had been met.\n" if new else ".\n"),
+        + (
+            f", {new:,} of them of new items, which occurred before but which the version did not know.\n"
+            if new
+            else ".\n"
+        ),
         "| row | Hit@10 | NDCG@10 | MRR | last quarter, Hit@10 | new items, Hit@10 | Hit@10 over create, points |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -38,22 +42,22 @@ def of_stream(line: dict[str, Any]) -> list[str]:
         cells = " | ".join(percent(figures[m]) for m in METRICS)
         over = "" if name == "create" else f"{by:+.2f} [{low:+.2f}, {high:+.2f}]"
         page.append(f"| {name} | {cells} | {over} |")
-    models, kept = line["models"], line["versions"]["create"]
+    models, cycles = line["models"], line["versions"]["create"]
     end, still = (models[n]["last_quarter_hit@10"] for n in ("create", "frozen"))
     page.append(
         f"\nIn the last quarter create has {end / still:.2f} times the Hit@10 of the frozen model with a live graph, "
-        f"{end / models['frozen, graph too']['last_quarter_hit@10']:.2f} times that of the one that stands still "
-        f"altogether. {len(kept)} versions, {sum(c['promoted'] for c in kept)} promoted; increments took "
-        f"{trained_s(line):.0f} s of processor"
+        f"{end / models['frozen, graph too']['last_quarter_hit@10']:.2f} times that of the frozen model with a "
+        f"frozen graph. {len(cycles)} versions, {sum(c['promoted'] for c in cycles)} promoted; increments took "
+        f"{trained_s(line):.0f} s of CPU"
         + (f", full retrains {trained_s(line, 'full retrain'):.0f} s." if "full retrain" in line["versions"] else ".")
     )
     return page
 
 
-def of_ablation(lines: list[dict[str, Any]]) -> list[str]:
-    """Every variant beside the whole on the same events."""
+def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
+    """All variants, beside the full model on the same events."""
     page = [
-        "\n## One thing of the training otherwise\n",
+        "\n## Ablations: one change to the training\n",
         "| stream | events | seed | training | Hit@10 | last quarter | model alone | last quarter | increments, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -64,7 +68,7 @@ def of_ablation(lines: list[dict[str, Any]]) -> list[str]:
             create, alone = run["models"]["create"], run["models"]["create, no fusion"]
             cells = [create["hit@10"], create["last_quarter_hit@10"], alone["hit@10"], alone["last_quarter_hit@10"]]
             row = (
-                f"| {run['stream']} | {run['events']:,} | {run['seed']} | {run['variant'] or 'whole'} | "
+                f"| {run['stream']} | {run['events']:,} | {run['seed']} | {run['variant'] or 'default'} | "
                 f"{' | '.join(map(percent, cells))} | {trained_s(run):.0f} |"
             )
             if row not in page:
@@ -76,8 +80,8 @@ FROZEN = ("frozen", "frozen, graph too")
 SEEDED = ("create", "full retrain", *FROZEN, "create, fixed weights", "create, no fusion")
 
 
-def of_seeds(lines: list[dict[str, Any]]) -> list[str]:
-    """Hit@10 over seeds, mean ± standard deviation: of all tests, and of the last quarter."""
+def seeds_table(lines: list[dict[str, Any]]) -> list[str]:
+    """Hit@10 of all tests and of the last quarter, mean ± standard deviation over seeds."""
     runs: dict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
     for line in lines:
         runs[line["stream"], line["events"]][line["seed"]] = line
@@ -103,11 +107,9 @@ def of_seeds(lines: list[dict[str, Any]]) -> list[str]:
     return page
 
 
-def of_drift(line: dict[str, Any]) -> list[str]:
-    """How long each way took to recover."""
-    what = (
-        "Half of the catalogue changes places with the other" if line["part"] == "drift" else "What is clicked changes"
-    )
+def drift_tables(line: dict[str, Any]) -> list[str]:
+    """How long each row took to recover from a change."""
+    what = "Half of the catalogue swaps places" if line["part"] == "drift" else "Largest natural change"
     page = [
         f"\n## {what}: {line['stream']}, {line['events']:,} events, seed {line['seed']}\n",
         f"The change is at test {line['changed_at_test']:,}; drift was found at tests {line['found_at_test']}.\n",
@@ -121,18 +123,18 @@ def of_drift(line: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Print the page."""
+    """Print the tables."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("folder", type=Path)
     lines = [json.loads(text) for text in (parse.parse_args().folder / "runs.jsonl").read_text().splitlines()]
     page: list[str] = []
     for line in lines:
-        page += of_stream(line) if line["part"] == "streams" else []
+        page += stream_tables(line) if line["part"] == "streams" else []
     for line in lines:
-        page += of_drift(line) if line["part"] in ("drift", "break") else []
-    page += of_seeds([line for line in lines if line["part"] == "streams"])
+        page += drift_tables(line) if line["part"] in ("drift", "break") else []
+    page += seeds_table([line for line in lines if line["part"] == "streams"])
     if any(line["part"] == "ablation" for line in lines):
-        page += of_ablation(lines)
+        page += ablation_table(lines)
     print("\n".join(page))
 
 

@@ -1,11 +1,10 @@
-"""Others' implementations on our splits, ranked by our harness: RecTools' SASRec and implicit's ALS.
+"""Other implementations on our splits, ranked by our harness: RecTools' SASRec and implicit's ALS.
 
-    make bench-rivals          a virtual environment of its own: RecTools wants an older numpy
+    make bench-rivals      in an environment of its own: RecTools needs an older numpy
 
-Each trains on what was before the split and is asked for the best items given each test's history; its lists are
-turned into ranks like our own. RecTools' epochs alternate with epochs of ours, so that their times are of the same run;
-it stops when it gets no better on the tests themselves, which is to its advantage, and then ours is trained for longer
-and longer until it is as good.
+Each trains on what was before the split and recommends for each test's history. Its lists become ranks like ours.
+RecTools' epochs alternate with epochs of ours, so that both times are of one run. RecTools stops when it no longer
+gains on the tests themselves, which favours it. Then ours trains for longer and longer until it is as good.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from model.metrics import Ranks
 from model.settings import ModelSettings, TrainingSettings
 
 DEPTH = 100
-"""How far down a list a target is looked for; the figures need 20."""
+"""Length of the lists. The metrics need 20."""
 BEST = "successive, filtered"
 ALS = tuple(
     {"factors": f, "regularization": r, "alpha": a}
@@ -42,7 +41,7 @@ ALS = tuple(
 
 
 def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray) -> dict[str, Ranks]:
-    """Ranks in lists [T, K] of items, best first and deep enough to lose those seen; 0 fills a list up."""
+    """Ranks of targets in lists [T, K], best first, long enough to drop seen items. 0 pads a list."""
     unfiltered, filtered = np.full(len(targets), 10**9), np.full(len(targets), 10**9)
     for test, (row, target) in enumerate(zip(lists, targets.tolist(), strict=True)):
         at = np.flatnonzero(row == target)
@@ -53,7 +52,7 @@ def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray)
 
 
 def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict[str, Any]]:
-    """After each epoch: seconds it took, seconds of one of ours, ranks."""
+    """After each epoch of RecTools: its seconds, the seconds of one of our epochs, and its ranks."""
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
@@ -63,7 +62,7 @@ def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict
 
     def table(histories: Histories) -> Any:
         users = histories.users
-        when = np.datetime64("2020-01-01", "s") + np.arange(len(users))  # the order is all it uses
+        when = np.datetime64("2020-01-01", "s") + np.arange(len(users))  # RecTools uses the order only
         columns = {Columns.User: users, Columns.Item: histories.items, Columns.Weight: 1.0, Columns.Datetime: when}
         return Dataset.construct(pd.DataFrame(columns))
 
@@ -75,7 +74,7 @@ def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict
         started = time.monotonic()
         model.fit_partial(dataset, min_epochs=1, max_epochs=1)
         theirs_s, ours_s = time.monotonic() - started, next(ours)
-        # Users none of whose items it has trained on get no list from it: their targets count as missed.
+        # RecTools gives no list to users without trained items. Their targets count as misses.
         found = model.recommend(
             users=np.arange(len(tests)), dataset=asked, k=DEPTH + settings["session_max_len"], filter_viewed=False,
             on_unsupported_targets="ignore",
@@ -87,7 +86,7 @@ def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict
 
 
 def one_of_ours(cut: Split) -> Iterator[float]:
-    """Seconds of an epoch of our SASRec, again and again."""
+    """Seconds of one epoch of our SASRec, once for each call."""
     settings = msgspec.convert(ALONE | {"threads": torch.get_num_threads()}, TrainingSettings)
     net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
     histories = to_histories(cut.past, cut.vocabulary)
@@ -97,7 +96,7 @@ def one_of_ours(cut: Split) -> Iterator[float]:
 
 
 def als(cut: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
-    """Seconds of training and ranks; users are folded in by their histories."""
+    """Seconds of training, and ranks. Users are computed from their histories."""
     import scipy.sparse as sp
     from implicit.als import AlternatingLeastSquares
 
@@ -119,7 +118,7 @@ def als(cut: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
 
 
 def main() -> None:
-    """Print a line for every epoch and every setting."""
+    """Print a line for each setting and epoch."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
@@ -129,7 +128,7 @@ def main() -> None:
     parse.add_argument("--session-events", type=int, default=50, help="newest events of a user that RecTools reads")
     parse.add_argument("--without-als", action="store_true")
     parse.add_argument("--threads", type=int, default=1)
-    parse.add_argument("--out", type=Path, default=Path("benchmarks/results/outside"))
+    parse.add_argument("--out", type=Path, default=Path("build/outside"))
     asked = parse.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
@@ -137,7 +136,7 @@ def main() -> None:
     path = str(asked.data / f"{asked.dataset}.csv.gz")
     cut = load(path)
 
-    def say(line: dict[str, Any], ranks: dict[str, Ranks]) -> float:
+    def record(line: dict[str, Any], ranks: dict[str, Ranks]) -> float:
         line["scores"] = scores(ranks, cut.last)
         print(json.dumps(line), flush=True)
         with (asked.out / f"{asked.dataset}.jsonl").open("a") as lines:
@@ -146,13 +145,13 @@ def main() -> None:
 
     for settings in () if asked.without_als else ALS:
         seconds, ranks = als(cut, settings)
-        say({"rival": "implicit ALS"} | settings | {"train_s": round(seconds, 1)}, ranks)
+        record({"rival": "implicit ALS"} | settings | {"train_s": round(seconds, 1)}, ranks)
     settings = {"n_factors": asked.factors, "session_max_len": asked.session_events}
     best, best_epoch, theirs_s, best_s = 0.0, 0, 0.0, 0.0
     for done in rectools(cut, settings, asked.epochs):
         theirs_s += done["epoch_s"]
         times = {key: round(done[key], 2) for key in ("epoch_s", "ours_epoch_s")}
-        found = say({"rival": "RecTools SASRec", "epoch": done["epoch"]} | settings | times, done["ranks"])
+        found = record({"rival": "RecTools SASRec", "epoch": done["epoch"]} | settings | times, done["ranks"])
         if found > best:
             best, best_epoch, best_s = found, done["epoch"], theirs_s
         elif done["epoch"] >= best_epoch + asked.patience:
@@ -161,7 +160,7 @@ def main() -> None:
         variant = f"SASRec, {seconds} s"
         outcome = run(Job(path, variant, 0, validation=False))
         ranks = {seen: ranked.ranks for seen, ranked in outcome.tested[variant].items()}
-        if say({"ours": variant, "train_s": outcome.facts["train_s"]}, ranks) >= best:
+        if record({"ours": variant, "train_s": outcome.facts["train_s"]}, ranks) >= best:
             ratio = best_s / outcome.facts["train_s"]
             print(f"RecTools' best, {100 * best:.2f}%, took {best_epoch} epochs, {best_s:.0f} s: {ratio:.0f} x ours")
             break

@@ -1,12 +1,11 @@
-"""Why our SASRec stands above published figures: `python -m benchmarks.rivals.published_level`.
+"""Why our SASRec is above published figures: `python -m benchmarks.rivals.published_level`.
 
-"Time to Split" (arXiv 2507.16289; its repository has the code and each figure) splits as we do, but tests the model
-that learned what was before its validation data, the first 81% of the events, and counts cold targets as misses. And
-times are days: in our file the events of one user and day are in no order of items, in others they may be in the order
-of the items they were grouped by, and who has learned it knows half of what can come next. Our SASRec and one with
-common defaults learn 90% or 81% of the events, from the file as it is, with each user's equal times shuffled, and
-ordered by item; the same ranks are read with cold targets left out and as misses, and without targets of the day of the
-event before.
+"Time to Split" (arXiv 2507.16289; its repository has the code and each figure) splits as we do. It tests a model of
+the first 81% of the events, before its validation data, and counts unknown targets as misses. Its file may also hold
+the events of one day in the order of the items they were grouped by; in ours they have no order. A model that learns
+such an order knows half of what can come next. So our SASRec, and one with common defaults, learn 90% or 81% of the
+events, from the file as it is, with each user's equal times shuffled, and ordered by item. The same ranks are read
+with unknown targets left out or as misses, and without targets of the same day as the event before.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.quality.global_temporal import VARIANTS, complain, learned, settled
+from benchmarks.quality.global_temporal import VARIANTS, learned, report_bad_line, settled
 from model.evaluation.global_temporal import SPLIT, OfModel, Split, as_events, ranked_tests, split
 from model.metrics import gains
 from model.ranking.fusion import MODEL_ONLY
@@ -35,7 +34,7 @@ SETTINGS = {"ours": "SASRec", "common": "SASRec, common defaults"}
 
 
 def ordered_as(order: str, events: Records, seed: int) -> Records:
-    """Events by time, those of equal times in this order."""
+    """Events by time. Events of equal time are in this order."""
     if order == "by item":
         return events[np.lexsort((events["item"], events["ts"]))]
     if order == "shuffled":
@@ -44,14 +43,14 @@ def ordered_as(order: str, events: Records, seed: int) -> Records:
 
 
 def read(cut: Split, filtered: np.ndarray) -> dict[str, float]:
-    """NDCG@10 in percent, by what is counted."""
+    """NDCG@10 in percent, by the targets that count."""
     gained = gains(filtered)
     before = cut.tests.steps["ts"][cut.tests.indptr[1:] - 1]
     later = cut.ts - before >= DAY_MS
     users = np.unique(cut.tests.users)
-    # A user whose newest event is cold has an older target in our tests; papers that keep it count a miss.
+    # If a user's newest event is unknown, our last target is an older one. Papers count a miss there.
     newest = {int(user): int(item) for user, item in zip(cut.future["user"], cut.future["item"], strict=True)}
-    # The type is named: of hashes on both sides of 2^63 numpy makes floats.
+    # uint64 is explicit: numpy makes floats of hashes on both sides of 2^63.
     newest_items = np.array([newest[int(user)] for user in users], np.uint64)
     cold = ~np.isin(newest_items, cut.vocabulary.hashes)
     last = cut.last
@@ -67,7 +66,7 @@ def read(cut: Split, filtered: np.ndarray) -> dict[str, float]:
 
 
 def main() -> None:
-    """A line for each training."""
+    """Print a line for each training."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
@@ -77,7 +76,7 @@ def main() -> None:
     parse.add_argument("--seed", type=int, default=0)
     asked = parse.parse_args()
     torch.set_num_threads(1)
-    interactions = read_interactions(str(asked.data / f"{asked.dataset}.csv.gz"), complain)
+    interactions = read_interactions(str(asked.data / f"{asked.dataset}.csv.gz"), report_bad_line)
     events, names = as_events(*interactions)
     state = StateSettings()
     for order in asked.orders:

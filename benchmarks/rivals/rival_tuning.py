@@ -1,12 +1,9 @@
-"""The settings of the rivals, at most nine tried for each: `python -m benchmarks.rivals.rival_tuning --help`.
+"""Settings of the rivals, at most nine for each: `python -m benchmarks.rivals.rival_tuning --help`.
 
-Validation data (what is for learning is split once more, the tests of `benchmarks.quality.global_temporal` are not
-there), NDCG@10 of
-every event with seen items filtered. The best of each on Amazon Beauty goes into `benchmarks.quality.global_temporal`
-and
-`model/evaluation/global_temporal.py`; what needs no training has settings of its own on Amazon Sports (`COUNTED` of
-`benchmarks.quality.global_temporal`). CREATE has had more tries: the forms of `benchmarks.quality.global_temporal
---validation`.
+NDCG@10 of every event with seen items filtered, on validation data (`benchmarks.quality.global_temporal --validation`).
+The best settings on Amazon Beauty are used in `benchmarks.quality.global_temporal` and
+`model/evaluation/global_temporal.py`. Untrained rivals have their own settings on Amazon Sports: `COUNTED` of
+`benchmarks.quality.global_temporal`. CREATE was tried in more forms there.
 """
 
 import argparse
@@ -97,12 +94,12 @@ TRIED: dict[str, tuple[Settings, ...]] = {
     "recent popularity": tuple({"half_life_s": days * DAY_S} for days in (1, 3, 7, 14, 30, 60, 90, 180)),
 }
 BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, ALONE)
-"""What its settings are tried from: SASRec's."""
+"""BERT4Rec starts from the settings of SASRec."""
 COUNTED = ("item-kNN", "transitions", "recent popularity")
 
 
 def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
-    """A rival that needs no training."""
+    """The scorer of an untrained rival with these settings."""
     past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
     if rival == "recent popularity":
         return popularity(past, cut.past.steps["ts"], items, **settings)
@@ -110,7 +107,7 @@ def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
 
 
 def tried(path: str, rival: str, settings: Settings, seed: int) -> dict[str, Any]:
-    """What a rival reaches with these settings, in a process of its own on one thread."""
+    """The result of a rival with these settings, in a process of its own, on one thread."""
     torch.set_num_threads(1)
     tested, facts = tests(load(path, validation=True), rival, settings, seed)
     found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
@@ -118,7 +115,7 @@ def tried(path: str, rival: str, settings: Settings, seed: int) -> dict[str, Any
 
 
 def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
-    """Tests and facts of a rival with these settings."""
+    """Ranks and training facts of a rival with these settings."""
     if rival in GRAPH_ALONE:
         return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | settings, seed)
     if rival in COUNTED:
@@ -132,14 +129,14 @@ def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[s
 
 
 def main() -> None:
-    """Try what is asked for, print a line for each setting and write it."""
+    """Try the settings asked for. Print and write a line for each."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
     parse.add_argument("--rivals", nargs="+", default=list(TRIED), choices=list(TRIED))
-    parse.add_argument("--settings", type=int, nargs="+", help="which of each rival's settings, counted from 0; all")
+    parse.add_argument("--settings", type=int, nargs="+", help="indices of each rival's settings; default: all")
     parse.add_argument("--seeds", type=int, default=1)
-    parse.add_argument("--processes", type=int, default=1, help="more at a time: sooner done, each of them slower")
+    parse.add_argument("--processes", type=int, default=1, help="runs in parallel; more make train_s larger")
     parse.add_argument("--out", type=Path, default=Path("build/rival_tuning.jsonl"))
     asked = parse.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)

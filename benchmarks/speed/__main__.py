@@ -1,4 +1,7 @@
-"""Every benchmark, one after the other."""
+"""The speed benchmarks, one after the other: `make bench`.
+
+Each prints its figures as one JSON line, ratios first.
+"""
 
 import runpy
 

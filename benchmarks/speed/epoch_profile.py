@@ -1,7 +1,7 @@
 """Where an epoch of CREATE goes, and the most memory training takes: `python -m benchmarks.speed.epoch_profile`.
 
-Each row is a process of its own, so that its peak is its own. Phases are timed from outside the training loop, which
-adds a few percent; what is left over is drawing negatives, clearing gradients and adding up.
+Each row runs in a process of its own, so that its peak memory is its own. Phases are timed from outside the training
+loop, which adds a few percent. The rest is drawing negatives, clearing gradients and sums.
 """
 
 import argparse
@@ -52,7 +52,7 @@ ITEM_LOSS = "loss over items, forward"
 
 
 def timed(what: Callable[..., Any], phase: str, spent: dict[str, float]) -> Callable[..., Any]:
-    """The same, its seconds added to a phase."""
+    """The same function, with its seconds added to a phase."""
 
     def call(*args: Any, **named: Any) -> Any:
         started = time.perf_counter()
@@ -65,7 +65,7 @@ def timed(what: Callable[..., Any], phase: str, spent: dict[str, float]) -> Call
 
 
 def measured(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[str, float]]:
-    """Seconds an epoch, the most memory of the process, what it was before training, and the share of each phase."""
+    """Seconds an epoch, peak memory of the process, its memory before training, and the share of each phase."""
     torch.set_num_threads(1)
     chosen, warm_up = ROWS[name]
     cut = load(path)
@@ -86,7 +86,7 @@ def measured(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[s
                 real = getattr(owner, method)
                 patched.enter_context(mock.patch.object(owner, method, timed(real, phase, spent)))
         patched.enter_context(
-            mock.patch.object(training, "item_loss", lambda *told: timed(item_loss(*told), ITEM_LOSS, spent))
+            mock.patch.object(training, "item_loss", lambda *arguments: timed(item_loss(*arguments), ITEM_LOSS, spent))
         )
         whole = seconds()
     phases = {phase: took / epochs / whole for phase, took in spent.items()}
@@ -94,7 +94,7 @@ def measured(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[s
 
 
 def main() -> None:
-    """SASRec, the joint epoch and the warm-up with either graph: seconds an epoch, memory, where it goes."""
+    """Print seconds, memory and phases of SASRec, and of joint and warm-up epochs with both graph encoders."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")

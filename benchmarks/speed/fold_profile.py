@@ -1,8 +1,8 @@
 """Where the time of the fold goes, without Kafka: `python -m benchmarks.speed.fold_profile --batch 5000`.
 
-Real purchases, or with --synthetic events of 1 M users who hardly come twice, are folded from memory
-into an empty store, once as it is and once under cProfile. Times are the processor's, of the folding thread, so that
-another load on the machine disturbs them little; RocksDB's own threads come on top (`process`).
+Applies real purchases from memory to an empty store, first plain and then under cProfile. `--synthetic` uses events of
+a million users instead, who rarely come twice. Seconds are processor time of the folding thread, so another load
+changes them little. RocksDB's own threads are in `process` only.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from state.settings import StateSettings
 from state.store import Store
 from stream.local.demo import read_purchases
 
-SHOWN = 25
+FUNCTIONS_SHOWN = 25
 
 
-def bought(count: int, size: int) -> list[EventBatch]:
-    """The first purchases of The Complete Journey as batches of a decoder."""
+def purchase_batches(count: int, size: int) -> list[EventBatch]:
+    """The first purchases of The Complete Journey, as batches that a decoder would make."""
     clicks = read_purchases(count).clicks
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
     ts, kind = np.array([c["ts"] for c in clicks]), code_of("purchase")
@@ -40,7 +40,7 @@ def bought(count: int, size: int) -> list[EventBatch]:
 
 
 def fold(batches: list[EventBatch], profile: cProfile.Profile | None) -> tuple[float, float, int]:
-    """Seconds of the folding thread and of the process, and bytes on disk."""
+    """Apply the batches. Returns seconds of the folding thread, seconds of the process, and bytes on disk."""
     settings = StateSettings()
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
@@ -59,17 +59,17 @@ def fold(batches: list[EventBatch], profile: cProfile.Profile | None) -> tuple[f
 
 
 def main() -> None:
-    """Print microseconds an event, by function."""
+    """Print the microseconds an event spends in each function."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--events", type=int, default=200_000)
-    parse.add_argument("--batch", type=int, default=20_000, help="events folded at once")
+    parse.add_argument("--batch", type=int, default=20_000, help="events applied at once")
     parse.add_argument("--synthetic", action="store_true")
     asked = parse.parse_args()
     if asked.synthetic:
         drawn = Synthetic(1_000_000, 200_000, 8)
         batches = [drawn.batch(0, number * asked.batch, asked.batch) for number in range(asked.events // asked.batch)]
     else:
-        batches = bought(asked.events, asked.batch)
+        batches = purchase_batches(asked.events, asked.batch)
     events = sum(len(batch.events) for batch in batches)
     thread_s, process_s, disk = fold(batches, None)
     profile = cProfile.Profile(time.thread_time)
@@ -78,7 +78,7 @@ def main() -> None:
     own = sorted(((entry[2], entry[1], place) for place, entry in found.items()), reverse=True)
     total = sum(seconds for seconds, _, _ in own)
     print(f"{'own time':>9} {'us/event':>9} {'calls':>10}  function")
-    for seconds, calls, (file, line, name) in own[:SHOWN]:
+    for seconds, calls, (file, line, name) in own[:FUNCTIONS_SHOWN]:
         where = f"{Path(file).name}:{line} {name}" if line else name.strip("<>")
         print(f"{seconds / total:9.1%} {seconds * 1e6 / events:9.2f} {calls:10,}  {where}")
     document = {

@@ -1,15 +1,15 @@
-"""Durable ingest, events a second, beside raw consumption and what a user would write instead.
+"""Durable ingest in events a second, beside plain consumption and what a user would write instead.
 
-Each consumes the same topic of real purchases from the same broker, with a group of its own, to its end:
+All consume the same topic of real purchases from the same broker, each with a group of its own, to its end:
 
-    raw      aiokafka getmany, nothing done with the records
+    raw      aiokafka getmany, which does nothing with the records
     ours     decode, fold, one atomic RocksDB batch: the worker's own Decoder and Store
-    quix     Quix Streams, the newest 100 items a user in its RocksDB state (with the `bench` extra)
-    take     a Faust agent, `stream.take(1000, within=1)`, nothing kept
+    quix     Quix Streams, the newest 100 items a user in its RocksDB state (needs the `bench` extra)
+    take     a Faust agent, `stream.take(1000, within=1)`, stores nothing
     table    a Faust agent, the newest 100 items a user in a Table on RocksDB
 
-Faust reads the first SLOW_EVENTS of it: its rate does not depend on how far it reads. The broker is the
-Kafka at KAFKA_HOME where there is one; else the embedded one, without Quix, which asks it for settings it has not.
+Faust reads the first SLOW_EVENTS only: its rate does not depend on how far it reads. The broker is the Kafka at
+KAFKA_HOME if there is one. The embedded broker lacks settings that Quix Streams reads, so it runs without that rival.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ RUNS = 3
 TRIES = 3
 
 
-async def consume(broker: str, stride: PollSize, fold: Callable[[list[object]], None]) -> float:
-    """Seconds from the first poll to the last of EVENTS records, polled as the stride says."""
+async def consume(broker: str, poll_size: PollSize, fold: Callable[[list[object]], None]) -> float:
+    """Seconds from the first poll to the last of EVENTS records, in polls of the given size."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker,
         enable_auto_commit=False,
@@ -59,7 +59,7 @@ async def consume(broker: str, stride: PollSize, fold: Callable[[list[object]], 
         await consumer.seek_to_beginning(partition)
         seen, started = 0, time.perf_counter()
         while seen < EVENTS:
-            for records in (await consumer.getmany(timeout_ms=1000, max_records=stride.events)).values():
+            for records in (await consumer.getmany(timeout_ms=1000, max_records=poll_size.events)).values():
                 fold(records)
                 seen += len(records)
         return time.perf_counter() - started
@@ -69,49 +69,49 @@ async def consume(broker: str, stride: PollSize, fold: Callable[[list[object]], 
 
 def raw(broker: str) -> float:
     """Events a second: aiokafka alone."""
-    stride = worker_stride()
-    stride.events = Config().worker.poll_max_events
-    return EVENTS / asyncio.run(consume(broker, stride, lambda records: None))
+    poll_size = worker_poll_size()
+    poll_size.events = Config().worker.poll_max_events
+    return EVENTS / asyncio.run(consume(broker, poll_size, lambda records: None))
 
 
-def worker_stride() -> PollSize:
-    """The worker's."""
+def worker_poll_size() -> PollSize:
+    """The poll size of a worker with the default settings."""
     worker = Config().worker
     return PollSize(worker.poll_max_events, worker.fold_hold_ms / 1000)
 
 
 def ours(broker: str) -> float:
-    """Events a second: the worker's path up to and with the durable write."""
+    """Events a second: the worker's path, the durable write included."""
     settings, decoder = StateSettings(), Decoder(ClickSettings())
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
         store = Store(Path(folder) / "s", identity, settings)
 
-        stride = worker_stride()
+        poll_size = worker_poll_size()
 
         def fold(records: list[object]) -> None:
             began = time.perf_counter()
             decoded = decoder.decode(records)  # type: ignore[arg-type]
             store.apply(decoded.batch, records[-1].offset + 1)  # type: ignore[attr-defined]
-            stride.took(len(records), time.perf_counter() - began)
+            poll_size.took(len(records), time.perf_counter() - began)
 
-        seconds = asyncio.run(consume(broker, stride, fold))
+        seconds = asyncio.run(consume(broker, poll_size, fold))
         assert store.progress.applied == EVENTS
         store.close()
     return EVENTS / seconds
 
 
 def rival(name: str, events: int) -> Callable[[str], float]:
-    """A rival runs in a process of its own and prints its events a second."""
+    """A function that runs a rival in a process of its own and returns its events a second."""
 
     def run(broker: str) -> float:
         script = str(Path(__file__).with_name("ingest_rivals.py"))
-        words = [sys.executable, script, name, broker, str(events)]
-        for _ in range(TRIES):  # a new Kafka has no group coordinator for a moment, and Faust dies of it
-            done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        command = [sys.executable, script, name, broker, str(events)]
+        for _ in range(TRIES):  # a new Kafka has no group coordinator at first, and Faust exits
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             if done.returncode == 0:
                 return float(done.stdout.split()[-1])
-        raise RuntimeError(f"{name} came to no figure: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{name} ended {TRIES} times without a result. Its last messages: {done.stderr[-2000:]}")
 
     return run
 
@@ -120,9 +120,12 @@ def main() -> None:
     """Print medians and ratios."""
     runs = {"raw": raw, "ours": ours, "take": rival("take", SLOW_EVENTS), "table": rival("table", SLOW_EVENTS)}
     if find_spec("quixstreams") is None:
-        print("quixstreams is not installed (make bench does): no such rival in this run", file=sys.stderr)
+        print("quixstreams is not installed, so this run leaves it out. `make bench` installs it.", file=sys.stderr)
     elif reason := missing():
-        print(f"{reason}: the embedded broker is used, which Quix Streams cannot be run on", file=sys.stderr)
+        print(
+            f"{reason}. This run uses the embedded broker, without Quix Streams, which needs Kafka.",
+            file=sys.stderr,
+        )
     else:
         runs["quix"] = rival("quix", EVENTS)
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:

@@ -1,6 +1,6 @@
 """What a user would write instead, each in a process of its own: `ingest_rivals.py NAME BROKER EVENTS`.
 
-Prints the events a second from the first event to the last; starting up is not counted.
+Prints the events a second from the first event to the last. Starting up does not count.
 """
 
 import os
@@ -12,33 +12,33 @@ from typing import Any
 
 import msgspec
 
-KEPT_ITEMS = 100
+ITEMS_PER_USER = 100
 
 
 class Clock:
-    """Ends the process with its figure after so many events."""
+    """Prints the rate and ends the process after this many events."""
 
     def __init__(self, events: int) -> None:
         self._left = self.events = events
         self._first = 0.0
 
     def start(self) -> None:
-        """The first event is there."""
+        """Start the clock at the first event."""
         self._first = self._first or time.perf_counter()
 
     def count(self, events: int = 1) -> None:
-        """So many more events are done."""
+        """Count events that are done."""
         self.start()
         self._left -= events
         if self._left <= 0:
-            print()  # ends the line of Faust's spinner
+            print()  # Faust's spinner leaves an open line
             print(self.events / (time.perf_counter() - self._first), flush=True)
             sys.stdout.flush()
             os._exit(0)
 
 
 def quix(broker: str, clock: Clock, folder: str) -> None:
-    """Quix Streams, a list a user in its RocksDB state."""
+    """Run Quix Streams with a list for each user in its RocksDB state."""
     from quixstreams import Application
 
     app = Application(
@@ -52,17 +52,17 @@ def quix(broker: str, clock: Clock, folder: str) -> None:
     def fold(value: dict[str, Any], state: Any) -> None:
         items = state.get("items", [])
         items.append([value["item"], value["ts"]])
-        state.set("items", items[-KEPT_ITEMS:])
+        state.set("items", items[-ITEMS_PER_USER:])
         clock.start()
 
     stream = app.dataframe(app.topic("clicks", value_deserializer="json", key_deserializer="str"))
     stream.update(fold, stateful=True)
-    app.run(count=clock.events)  # ends with a checkpoint: until then nothing is durable
+    app.run(count=clock.events)  # ends with a checkpoint; nothing is durable before it
     clock.count(clock.events)
 
 
 def agent(broker: str, clock: Clock, folder: str, *, table: bool) -> None:
-    """A Faust agent, with a list a user in a Table, or taking a thousand at a time and keeping nothing."""
+    """Run a Faust agent, with a list for each user in a Table, or with batches of 1,000 and no state."""
     import faust
 
     app = faust.App(
@@ -79,19 +79,19 @@ def agent(broker: str, clock: Clock, folder: str, *, table: bool) -> None:
         consumer_auto_offset_reset="earliest",
     )
     clicks = app.topic("clicks", value_type=bytes, value_serializer="raw", internal=False)
-    kept = app.Table("items", default=list, partitions=1) if table else None
+    items_table = app.Table("items", default=list, partitions=1) if table else None
 
     @app.agent(clicks)
     async def fold(stream: Any) -> None:
-        if kept is None:
+        if items_table is None:
             async for events in stream.take(1000, within=1):
                 clock.count(len(events))
             return
         async for value in stream:
             click = msgspec.json.decode(value)
-            items = kept[click["user"]]
+            items = items_table[click["user"]]
             items.append([click["item"], click["ts"]])
-            kept[click["user"]] = items[-KEPT_ITEMS:]
+            items_table[click["user"]] = items[-ITEMS_PER_USER:]
             clock.count()
 
     faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True).execute_from_commandline()

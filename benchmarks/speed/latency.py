@@ -1,8 +1,8 @@
 """Click to recommendation at 200 events a second while the trainer learns, beside a plain aiokafka echo.
 
-Both answer the same clicks at the same time from the same broker: a worker of ours with a model of 13,000 items and a
-trainer that begins a cycle as soon as one ends, and a process that consumes a click and produces it again. A click is
-answered by the first recommendation to its user that reflects its offset or a later one.
+Both answer the same clicks at the same time from the same broker. One is a worker with a model of 13,000 items and a
+trainer that starts a cycle as soon as one ends. The other consumes a click and produces it again. The answer to a
+click is the first recommendation to its user that reflects its offset or a later one.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ LEARNING = {
 
 
 async def echo(broker: str) -> None:
-    """Consume a click, produce it again, for ever."""
+    """Consume clicks and produce them again, without end."""
     consumer = AIOKafkaConsumer("clicks", bootstrap_servers=broker, auto_offset_reset="latest")
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", linger_ms=0)
     await consumer.start()
@@ -49,8 +49,8 @@ async def echo(broker: str) -> None:
 
 
 async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[float], list[float]]:
-    """Send clicks at the pace; seconds from each click to its recommendation, and to its echo."""
-    # A reader for each topic: one client reading both would make them wait for each other.
+    """Send clicks at the pace. Returns seconds from each click to its recommendation, and to its echo."""
+    # One reader for each topic: in one client each topic would wait for the other.
     readers = [AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False) for _ in range(2)]
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", linger_ms=0)
     for reader, topic in zip(readers, ("recommendations", ECHO_TOPIC), strict=True):
@@ -62,16 +62,16 @@ async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[floa
     answered: dict[str, list[tuple[int, float]]] = {}
     echoed: dict[int, float] = {}
 
-    async def hear_answers() -> None:
+    async def read_answers() -> None:
         async for record in readers[0]:
             message = msgspec.json.decode(record.value, type=Recommendation)
             answered.setdefault(message.user, []).append((message.offset, time.perf_counter()))
 
-    async def hear_echoes() -> None:
+    async def read_echoes() -> None:
         async for record in readers[1]:
             echoed[int(record.value)] = time.perf_counter()
 
-    listening = [asyncio.create_task(hear_answers()), asyncio.create_task(hear_echoes())]
+    readings = [asyncio.create_task(read_answers()), asyncio.create_task(read_echoes())]
     began, sent = time.perf_counter(), []
     for number, click in enumerate(clicks):
         await asyncio.sleep(max(0.0, began + number / PER_S - time.perf_counter()))
@@ -80,15 +80,15 @@ async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[floa
         sent.append((user, at, await producer.send("clicks", msgspec.json.encode(click), key=user.encode())))
     offsets = [(await future).offset for _, _, future in sent]
     await asyncio.sleep(3.0)
-    for task, reader in zip(listening, readers, strict=True):
+    for task, reader in zip(readings, readers, strict=True):
         task.cancel()
         await reader.stop()
     await producer.stop()
     ours = []
     for (user, at, _), offset in zip(sent, offsets, strict=True):
-        said = answered.get(user, [])
-        place = bisect_left(said, (offset, 0.0))
-        ours.append(said[place][1] - at if place < len(said) else float("inf"))
+        answers = answered.get(user, [])
+        place = bisect_left(answers, (offset, 0.0))
+        ours.append(answers[place][1] - at if place < len(answers) else float("inf"))
     return ours, [echoed.get(o, float("inf")) - at for (_, at, _), o in zip(sent, offsets, strict=True)]
 
 
@@ -107,7 +107,7 @@ def main() -> None:
             Child("worker", [*command, "worker", *flags], log),
             Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", LEARNING),
         ]
-        echoing = subprocess.Popen([sys.executable, "-m", "benchmarks.speed.latency", "echo", broker])
+        echo_process = subprocess.Popen([sys.executable, "-m", "benchmarks.speed.latency", "echo", broker])
         try:
             while "serving version" not in log.read_text():
                 if not all(child.running for child in children):
@@ -125,8 +125,8 @@ def main() -> None:
             print(log.read_text()[-2000:], file=sys.stderr)
             versions = log.read_text().count("serving version")
         finally:
-            echoing.terminate()
-            echoing.wait()
+            echo_process.terminate()
+            echo_process.wait()
             for child in children:
                 child.stop()
     medians = {k: statistics.median(r[k] for r in runs) for k in runs[0]}

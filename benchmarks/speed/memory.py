@@ -1,12 +1,12 @@
-"""Memory and disk of a worker's state as events go by; how soon it answers after a restart, or from a checkpoint.
+"""Memory and disk of a worker's state as events arrive, and how soon it answers after a restart or from a checkpoint.
 
 Synthetic events of `--users` users and `--items` items, popular ones more often, go to the stores of `--partitions`
-partitions as a worker applies them. RSS is the process's, with all that a worker imports, without Kafka's buffers and
-without a model: it has no version to serve. Then, over the same stores, in seconds of the clock and of the processor:
+partitions as a worker applies them. RSS is that of the process, with everything a worker imports, without Kafka's
+buffers and without a model. Then, over the same stores, in wall and processor seconds:
 
-    replay     folding all events again: what was spent on it the first time, without reading them from Kafka
-    restart    a new process opens the stores and makes one recommendation (by popularity), imports and all
-    restore    all partitions from their checkpoints in the artifact store (a path), every file verified, and opened
+    replay     apply all events again: the time of the first run, without reading them from Kafka
+    restart    a new process opens the stores and makes one recommendation by popularity, imports included
+    restore    download all partitions from their checkpoints (a path), verify each file, and open them
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import stream.worker.service  # noqa: F401  what a worker imports is part of what it needs
+import stream.worker.service  # noqa: F401  a worker's imports count towards its memory
 from benchmarks.speed.synthetic import Synthetic
 from state.checkpoint import CheckpointStore, take
 from state.identity import Identity
@@ -41,13 +41,13 @@ PARTS = {
 
 
 class Clock:
-    """Seconds of the clock and of the processor since it was made, children's included."""
+    """Wall and processor seconds since its creation, children included."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter(), self._cpu()
 
     def spent(self) -> dict[str, float]:
-        """Both."""
+        """Wall and processor seconds so far."""
         now = time.perf_counter(), self._cpu()
         return {name: round(b - a, 2) for name, a, b in zip(("wall", "cpu"), self._began, now, strict=True)}
 
@@ -57,35 +57,35 @@ class Clock:
 
 
 def rss_mb() -> float:
-    """Resident memory of this process."""
+    """Resident memory of this process, in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
 
 
 def identity_of(number: int, partitions: int) -> Identity:
-    """Of a partition of this benchmark's log."""
+    """The identity of a partition of this benchmark's log."""
     settings = StateSettings()
     return Identity("bench", "clicks", number, partitions, settings.sequence_events, settings.neighbours_per_item)
 
 
-def opened(folder: Path, partitions: int) -> dict[int, Store]:
-    """The stores."""
+def open_stores(folder: Path, partitions: int) -> dict[int, Store]:
+    """Open the stores of all partitions."""
     settings = StateSettings()
     return {n: Store(folder / f"clicks-{n}", identity_of(n, partitions), settings) for n in range(partitions)}
 
 
-def closed(stores: dict[int, Store]) -> None:
+def close_stores(stores: dict[int, Store]) -> None:
     """Close the stores."""
     for store in stores.values():
         store.close()
 
 
-def size(folder: Path) -> int:
+def disk_bytes(folder: Path) -> int:
     """Bytes on disk."""
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
 def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
-    """Resident memory, and what RocksDB says of its own, in MB."""
+    """Resident memory and what RocksDB reports of its own, in MB."""
     found: dict[str, float] = {"events": events, "rss": round(rss_mb())}
     for name, asked in PARTS.items():
         columns = [column for store in stores.values() for column in store.database.families()]
@@ -94,8 +94,10 @@ def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
     return found
 
 
-def filled(stores: dict[int, Store], asked: argparse.Namespace) -> tuple[list[dict[str, float]], dict[str, float], int]:
-    """Fold all events; samples on the way, what it took, and a user of partition 0."""
+def apply_events(
+    stores: dict[int, Store], asked: argparse.Namespace
+) -> tuple[list[dict[str, float]], dict[str, float], int]:
+    """Apply all events. Returns memory samples, the seconds it took, and a user of partition 0."""
     drawn = Synthetic(asked.users, asked.items, asked.partitions)
     batches, samples = asked.events // BATCH, [sample(stores, 0)]
     took = {"wall": 0.0, "cpu": 0.0}
@@ -116,30 +118,30 @@ def filled(stores: dict[int, Store], asked: argparse.Namespace) -> tuple[list[di
     return samples, took, user
 
 
-def answered(folder: Path, partitions: int, user: int) -> None:
-    """What a restarted worker does until its first recommendation."""
-    stores = opened(folder, partitions)
+def answer_once(folder: Path, partitions: int, user: int) -> None:
+    """Do what a restarted worker does until its first recommendation."""
+    stores = open_stores(folder, partitions)
     unanswered = Unanswered(0, stores[0].progress.next_offset - 1, -1)
     [answer] = Recommender(Config(), stores, None).recommend(0, {user: unanswered})
     assert answer.user_id
-    closed(stores)
+    close_stores(stores)
 
 
-def restored(folder: Path, partitions: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Copy every partition to an artifact store and back: what either took."""
+def upload_and_restore(folder: Path, partitions: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Copy all partitions to an artifact store and back. Returns the seconds of each."""
     settings, artifacts = StateSettings(), str(folder / "artifacts")
-    stores, clock = opened(folder, partitions), Clock()
+    stores, clock = open_stores(folder, partitions), Clock()
     for number, store in stores.items():
         take(store, folder / f"copy-{number}")
         assert CheckpointStore(artifacts, identity_of(number, partitions)).upload(folder / f"copy-{number}", settings)
         shutil.rmtree(folder / f"copy-{number}")
     uploaded = clock.spent()
-    closed(stores)
+    close_stores(stores)
     clock = Clock()
     for number in range(partitions):
         checkpoints = CheckpointStore(artifacts, identity_of(number, partitions))
         checkpoints.restore(checkpoints.usable()[0], folder / "elsewhere" / f"clicks-{number}")
-    closed(opened(folder / "elsewhere", partitions))
+    close_stores(open_stores(folder / "elsewhere", partitions))
     return uploaded, clock.spent()
 
 
@@ -150,25 +152,25 @@ def main() -> None:
     parse.add_argument("--users", type=int, default=1_000_000)
     parse.add_argument("--items", type=int, default=200_000)
     parse.add_argument("--partitions", type=int, default=8)
-    parse.add_argument("--folder", type=Path, help="where to write; a temporary directory if not given")
+    parse.add_argument("--folder", type=Path, help="where to write; default: a temporary directory")
     parse.add_argument("--answer", type=int, metavar="USER", help=argparse.SUPPRESS)
     asked = parse.parse_args()
     if asked.answer is not None:
-        answered(asked.folder, asked.partitions, asked.answer)
+        answer_once(asked.folder, asked.partitions, asked.answer)
         return
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
-        stores = opened(folder, asked.partitions)
-        samples, replay, user = filled(stores, asked)
+        stores = open_stores(folder, asked.partitions)
+        samples, replay, user = apply_events(stores, asked)
         known = sum(s.progress.users for s in stores.values())
         edges = sum(s.progress.edges for s in stores.values())
-        closed(stores)
-        disk = size(folder)
+        close_stores(stores)
+        disk = disk_bytes(folder)
         clock = Clock()
-        words = ["--folder", str(folder), "--partitions", str(asked.partitions), "--answer", str(user)]
-        subprocess.run([sys.executable, "-m", "benchmarks.speed.memory", *words], check=True)
+        arguments = ["--folder", str(folder), "--partitions", str(asked.partitions), "--answer", str(user)]
+        subprocess.run([sys.executable, "-m", "benchmarks.speed.memory", *arguments], check=True)
         restart = clock.spent()
-        uploaded, restore = restored(folder, asked.partitions)
+        uploaded, restore = upload_and_restore(folder, asked.partitions)
     before_mb, rss = samples[0]["rss"], [s["rss"] for s in samples]
     seconds: dict[str, Any] = {"replay": replay, "restart": restart, "upload": uploaded, "restore": restore}
     document = {

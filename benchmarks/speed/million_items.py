@@ -1,4 +1,4 @@
-"""Peak memory and seconds of learning a first version over a million items: `python -m
+"""Peak memory and seconds of training a first version over a million items: `python -m
 benchmarks.speed.million_items`."""
 
 import argparse
@@ -21,12 +21,12 @@ STEPS = 10
 
 
 def peak_bytes() -> int:
-    """The most memory this process ever had."""
+    """The peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
-    """One epoch of warm-up, one of joint training, the fusion weights, the last epoch."""
+    """Train one warm-up epoch, one joint epoch, the fusion weights and a last epoch. Print the figures as JSON."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--items", type=int, default=1_000_000)
     parse.add_argument("--users", type=int, default=120_000)

@@ -1,11 +1,11 @@
-"""A partition on a new machine: seconds until its state is what the log says, by replay and from a checkpoint.
+"""A partition on a new machine: seconds until its state matches the log, by replay and from a checkpoint.
 
-    replay    an empty data directory, the log from its begin: the worker's own Decoder and Store
+    replay    an empty data directory, and the whole log through the worker's own Decoder and Store
     restore   an empty data directory, the checkpoint in the artifact store (a path), then the tail of the log
 
-Both read the same topic of real purchases from the same broker, in turn. The checkpoint lacks the last TAIL of the
-events: at 200 a second, what `checkpoints.every_s` of 600 s lets pass at most is 120,000. The broker is the Kafka at
-KAFKA_HOME where there is one, else the embedded one.
+Both read the same topic of real purchases from the same broker, in turn. The checkpoint lacks the last `--tail` events.
+At 200 events a second the tail is at most 120,000 with `checkpoints.every_s` at 600 s. The broker is the Kafka at
+KAFKA_HOME if there is one, else the embedded one.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from stream.local.demo import read_purchases
 from stream.stores.partition_stores import PartitionStores
 
 
-async def read_on(config: Config, store: Store, end: int) -> None:
-    """Fold the log into a store, from where it has come to up to `end`."""
+async def apply_log(config: Config, store: Store, end: int) -> None:
+    """Apply the log to a store, from its next offset up to `end`."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=config.broker,
         enable_auto_commit=False,
@@ -52,12 +52,12 @@ async def read_on(config: Config, store: Store, end: int) -> None:
         await consumer.stop()
 
 
-def arrive(config: Config, log: Log) -> float:
-    """Seconds from an empty data directory to all of the log."""
+def catch_up(config: Config, log: Log) -> float:
+    """Seconds from an empty data directory to the end of the log."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         store = PartitionStores(msgspec.structs.replace(config, data=Path(folder))).open(0, log)
-        asyncio.run(read_on(config, store, log.end))
+        asyncio.run(apply_log(config, store, log.end))
         seconds = time.perf_counter() - started
         assert store.progress.applied == log.end
         store.close()
@@ -65,7 +65,7 @@ def arrive(config: Config, log: Log) -> float:
 
 
 def main() -> None:
-    """Print medians and their ratio."""
+    """Print medians and their ratio as JSON."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--events", type=int, default=1_000_000)
     parse.add_argument("--tail", type=int, default=20_000, help="events after the checkpoint")
@@ -78,7 +78,7 @@ def main() -> None:
         log = Log("bench", "", 1, 0, asked.events)
         shared = msgspec.structs.replace(config, artifacts=str(Path(folder) / "artifacts"))
         store = PartitionStores(config).open(0, log)
-        asyncio.run(read_on(config, store, asked.events - asked.tail))
+        asyncio.run(apply_log(config, store, asked.events - asked.tail))
         started = time.perf_counter()
         take(store, Path(folder) / "copy")
         taken_s = time.perf_counter() - started
@@ -90,7 +90,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {"replay": [], "restore": []}
         for _ in range(asked.runs):
             for name, how in (("replay", config), ("restore", shared)):
-                seconds[name].append(round(arrive(how, log), 2))
+                seconds[name].append(round(catch_up(how, log), 2))
                 print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     document = {

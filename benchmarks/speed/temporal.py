@@ -1,8 +1,7 @@
-"""Questions about the past of a node with many edges: milliseconds, beside a scan of the same edges from RocksDB.
+"""Questions about the past of a node with many edges: milliseconds, beside a scan of the same edges in RocksDB.
 
-One user clicked and one item was clicked `--edges` times; the questions are asked of the store's files, at times
-anywhere in the node's life. The floor is what a graph without timelines has to do: read all of the node's edges and
-take what lies before t.
+One user and one item have `--edges` edges each. The questions go to the store's files, at times spread over the node's
+life. The floor is what a graph without timelines does: read all edges of the node and take those before t.
 """
 
 import argparse
@@ -27,7 +26,7 @@ NODE = 1
 
 
 def build(store: Store, edges: int, seed: int) -> None:
-    """A user and an item, both number 1, with so many edges each."""
+    """Give a user and an item, both number 1, this many edges each."""
     draw = np.random.default_rng(seed)
     ids = [str(n).encode() for n in range(200_000)]
     for start in range(0, 2 * edges, BATCH):
@@ -42,7 +41,7 @@ def build(store: Store, edges: int, seed: int) -> None:
 
 
 def timed(ask: Callable[[int], object], times: Ids) -> dict[str, float]:
-    """p50 and p99 in ms of asking at each time."""
+    """p50 and p99 in ms over the times."""
     took = []
     for t in times.tolist():
         began = time.perf_counter()
@@ -62,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "s", identity, settings)
         build(store, asked.edges, 0)
-        store.close()  # what is asked is read from the files
+        store.close()  # reopened, so that the answers come from the files
         store = Store(Path(folder) / "s", identity, settings)
         times = np.random.default_rng(1).integers(BEGUN_MS, BEGUN_MS + YEAR_MS, asked.questions).astype(np.uint64)
         few = times[: max(20, asked.questions // 20)]

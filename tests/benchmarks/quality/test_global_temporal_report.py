@@ -1,4 +1,4 @@
-"""What was measured becomes tables, of any data set; where nothing was, that is said."""
+"""Results of any data set become tables. A folder without results is an error that names the command."""
 
 import gzip
 import sys
@@ -14,7 +14,7 @@ SHORT = {"holdout_events": 0, "last_epochs": 0, "epochs": 1, "w_global": 0.0}
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """Two models of two seeds and all that is counted, on a small data set of one's own."""
+    """Two models with two seeds and the untrained rivals, on a small data set of random clicks."""
     draw = np.random.default_rng(0)
     clicks = [f"user-{draw.integers(30)},item-{draw.integers(12)},{1_500_000_000 + n}" for n in range(800)]
     with gzip.open(tmp_path / "mine.csv.gz", "wt") as file:
@@ -23,12 +23,12 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setitem(quality.VARIANTS, "CREATE", ({"dim": 8}, SHORT | {"warm_up_epochs": 1}))
     (tmp_path / "found").mkdir()
     for job in [(None, 0), ("SASRec", 0), ("SASRec", 1), ("CREATE", 0), ("CREATE", 1)]:
-        quality.keep(quality.run(quality.Job(str(tmp_path / "mine.csv.gz"), *job, False)), tmp_path / "found")
+        quality.record(quality.run(quality.Job(str(tmp_path / "mine.csv.gz"), *job, False)), tmp_path / "found")
     return tmp_path
 
 
-def printed(monkeypatch, capsys, *words: str) -> list[list[str]]:
-    monkeypatch.setattr(sys, "argv", ["quality_report", *words])
+def printed(monkeypatch, capsys, *arguments: str) -> list[list[str]]:
+    monkeypatch.setattr(sys, "argv", ["quality_report", *arguments])
     capsys.readouterr()
     quality_report.main()
     return [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
@@ -50,6 +50,6 @@ def test_rows_are_means_over_seeds_best_first_and_name_their_cost(measured, monk
     assert [row for row in rows if row[0] == "CREATE over SASRec" and "%" in row[1]]
 
 
-def test_where_nothing_was_measured_it_is_said(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit, match="nothing measured in"):
+def test_a_folder_without_results_is_named(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="no results in"):
         printed(monkeypatch, capsys, str(tmp_path))

@@ -1,4 +1,4 @@
-"""Others' lists are ranked as our scores are."""
+"""Lists of other implementations become the ranks that our scores would give."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from benchmarks.rivals.outside import ranks_of_lists
 from model.encoders.histories import Histories
 
 
-def test_seen_items_make_way_where_they_are_filtered_and_what_is_not_listed_is_missed():
+def test_filtered_ranks_skip_seen_items_and_an_unlisted_target_is_a_miss():
     lists = np.array([[5, 3, 7, 2], [5, 3, 7, 2], [4, 1, 0, 0]])
     histories = Histories(np.array([0, 2, 3, 4]), np.array([5, 9, 1, 4]))
     found = ranks_of_lists(lists, histories, np.array([7, 7, 8]))
@@ -15,6 +15,6 @@ def test_seen_items_make_way_where_they_are_filtered_and_what_is_not_listed_is_m
     assert min(found["unfiltered"][2], found["filtered"][2]) > 1000
 
 
-def test_a_target_that_was_seen_keeps_its_place_beside_others_that_were():
+def test_a_seen_target_keeps_its_rank_among_other_seen_items():
     found = ranks_of_lists(np.array([[5, 3, 7]]), Histories(np.array([0, 2]), np.array([5, 7])), np.array([7]))
     assert (found["unfiltered"].tolist(), found["filtered"].tolist()) == ([2], [1])

@@ -1,0 +1,70 @@
+"""Tables of what `benchmarks.quality.periods` measured: `python -m benchmarks.quality.periods_report FILE...`.
+
+Recall@20 / MRR@20 in percent, means over the periods tested. The columns: the model alone, the model with the live
+graph, period 0 tested again at the end (Recall@20), the last test of both, and processor seconds of learning: all
+periods, and the last one. Rows of the paper (arXiv 2007.12000, table 3) stand below where all sessions were used.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.global_temporal_report import headed, row
+from benchmarks.quality.periods import PUBLISHED
+
+HEAD = ("the model alone", "+ live graph", "period 0 at the end", "last test, alone", "last, + live graph")
+COST = ("CPU s, all", "CPU s, last")
+
+
+def pair(lines: list[dict[str, Any]], prefix: str = "") -> str:
+    """Recall@20 / MRR@20, means over these periods; empty where they were not measured."""
+    if prefix + "recall@20" not in lines[0]:
+        return ""
+    recall, mrr = (np.mean([line[prefix + metric] for line in lines]) for metric in ("recall@20", "mrr@20"))
+    return f"{recall:.2f} / {mrr:.2f}"
+
+
+def cells(lines: list[dict[str, Any]]) -> list[str]:
+    """A row's figures."""
+    last = lines[-1]
+    at_the_end = f"{last['first_recall@20']:.1f}" if "first_recall@20" in last else ""
+    seconds = [line["cpu_s"] for line in lines]
+    return [
+        pair(lines), pair(lines, "live_"), at_the_end, pair([last]), pair([last], "live_"),
+        f"{sum(seconds):.0f}", f"{seconds[-1]:.0f}",
+    ]  # fmt: skip
+
+
+def table(file: Path) -> Iterator[str]:
+    """The table of one file."""
+    variants: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    lines = [json.loads(text) for text in file.read_text().splitlines()]
+    for line in lines:
+        variants[line["variant"], line["seed"]].append(line)
+    yield f"### {file.stem}\n"
+    yield from headed(["variant", *HEAD, *COST])
+    for (variant, seed), found in variants.items():
+        periods = f"periods {found[0]['period']} to {found[-1]['period']}"
+        yield row([f"{variant}, seed {seed}, {periods}", *cells(found)])
+    if all(line["share"] == 1.0 for line in lines):
+        for name, (recall, mrr) in PUBLISHED[lines[0]["data"]].items():
+            yield row([f"published: {name}", f"{recall:.2f} / {mrr:.2f}", *[""] * (len(HEAD) + len(COST) - 1)])
+
+
+def main() -> None:
+    """Print a table for each file."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument(
+        "files", nargs="*", type=Path, default=sorted(Path("benchmarks/results/streams").glob("*.jsonl"))
+    )
+    for file in parse.parse_args().files:
+        print("\n".join(table(file)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
