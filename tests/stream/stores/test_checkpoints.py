@@ -25,7 +25,7 @@ def test_a_topic_that_was_created_again_gets_checkpoints_of_its_own(tmp_path, mo
             store = owner.assignment.stores[0]
             add_events(store, count)
             await checkpoints.checkpoint(0)
-            return [found.marks.next_offset for found in CheckpointStore(config.artifacts, store.identity).usable()]
+            return [found.progress.next_offset for found in CheckpointStore(config.artifacts, store.identity).usable()]
 
         assert await checkpoint("first", 40) == [40]
         assert await checkpoint("second", 10) == [10]
