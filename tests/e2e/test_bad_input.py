@@ -12,7 +12,7 @@ from state.view import View
 from stream.kafka.messages import Pointer, encode
 from stream.kafka.pointers import MODEL_NAME, pointer_to
 from tests.e2e.conftest import anabranch, read_all, until
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 
 pytestmark = pytest.mark.broker
 

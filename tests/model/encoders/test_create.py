@@ -1,175 +1,18 @@
-"""CREATE learns, is deterministic, survives publication, and ranks as it says."""
+"""CREATE packs histories without loss, sees no future, and ranks as it says."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-import msgspec
 import numpy as np
 import pytest
 import torch
 
 from model.encoders.create import Create
 from model.encoders.histories import Histories, pack
-from model.errors import ArtifactError
-from model.learning.cycle import Trained, learn
-from model.learning.training import train
-from model.learning.versions import list_versions, load, prune, publish
 from model.ranking.fusion import MODEL_ONLY, Fusion, with_set_weights
 from model.ranking.ranker import Ranker
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.settings import RankingSettings
 from state.events import EVENT
 from state.graph import MemoryGraph
 from state.sequences import Sequences, from_events
-from state.settings import StateSettings
-
-ROOT = Path(__file__).parents[3]
-SMALL = ModelSettings(dim=16, dropout=0.0)
-STATE = StateSettings(neighbours_per_item=8)
-QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
-
-
-def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
-    """Every user goes through the items in a circle: what follows is certain."""
-    events = np.zeros(users * steps, EVENT)
-    n = np.arange(users * steps)
-    events["user"] = n % users + 1
-    events["item"] = (n // users + n % users) % items + 100
-    events["ts"] = 1_000_000_000_000 + n * 1000
-    events["offset"] = n
-    return events
-
-
-def learned(
-    events: np.ndarray, champion: Trained | None = None, seed: int = 0, model: ModelSettings = SMALL, **training: Any
-) -> Trained:
-    graph = MemoryGraph(STATE)
-    graph.apply(events)
-    known = np.unique(events["item"])
-    new = known if champion is None else known[champion.vocabulary.lookup(known) == 0]
-    settings = msgspec.structs.replace(QUICK, **training)
-    names = {i: f"item-{i}" for i in new.tolist()}
-    parent = "000001" if champion else None
-    return learn(
-        champion, parent, from_events(events), names, graph.rows,
-        model=model, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
-    )  # fmt: skip
-
-
-def test_ten_users_can_be_learned_by_heart():
-    events = cycling()
-    histories = Histories(np.arange(0, 121, 12), (from_events(events).steps["item"].astype(np.int64) - 99))
-    model = Create(7, SMALL)
-    train(model, histories, QUICK, warm_up_epochs=5, epochs=60, learning_rate=3e-3, seed=1, fresh=True)
-    inputs = histories.newest(6)
-    following = (inputs.items.reshape(-1, 6)[:, -1] % 7) + 1
-    scores = model.encode(inputs) @ model.items.weight.T
-    scores[:, 0] = -torch.inf
-    assert scores.argmax(1).tolist() == following.tolist()
-
-
-@pytest.mark.parametrize("loss", ["sampled", "scalable"])
-def test_a_large_catalogue_moves_only_the_rows_that_a_batch_touches(loss):
-    lazy = msgspec.structs.replace(
-        QUICK, loss=loss, lazy_items=1, negatives=7, scalable_buckets=1, scalable_bucket_size=7
-    )
-    histories = Histories(np.arange(0, 121, 12), (from_events(cycling()).steps["item"].astype(np.int64) - 99))
-    model = Create(1000, SMALL)
-    with torch.no_grad():
-        model.items.weight[1:8] += 10.0 if loss == "scalable" else 0.0  # buckets take what lies far out
-    before = model.items.weight.detach().clone()
-    train(model, histories, lazy, warm_up_epochs=0, epochs=1, learning_rate=3e-3, seed=1, fresh=False)
-    moved = (model.items.weight != before).any(1)
-    assert moved[1:8].all()
-    assert moved.sum() < 50
-
-
-def test_what_is_moved_lazily_is_learned_by_heart_too():
-    lazy = msgspec.structs.replace(QUICK, loss="sampled", lazy_items=1)
-    histories = Histories(np.arange(0, 121, 12), (from_events(cycling()).steps["item"].astype(np.int64) - 99))
-    model = Create(7, SMALL)
-    train(model, histories, lazy, warm_up_epochs=5, epochs=60, learning_rate=3e-3, seed=1, fresh=True)
-    inputs = histories.newest(6)
-    scores = model.encode(inputs) @ model.items.weight.T
-    scores[:, 0] = -torch.inf
-    assert scores.argmax(1).tolist() == ((inputs.items.reshape(-1, 6)[:, -1] % 7) + 1).tolist()
-
-
-@pytest.mark.parametrize("lazily", [{}, {"loss": "sampled", "lazy_items": 1}])
-def test_the_same_seed_gives_the_same_weights(lazily):
-    torch.manual_seed(1)
-    one = learned(cycling(), **lazily)
-    torch.manual_seed(2)
-    two = learned(cycling(), **lazily)
-    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-DIGEST = """
-import hashlib
-import numpy as np
-from model.evaluation.global_temporal import as_events
-from model.settings import ModelSettings
-from tests.model.encoders.test_create import learned
-
-users, items = zip(*[(f"user-{n % 10}", f"item-{(n // 10 + n) % 7}") for n in range(120)])
-events, _ = as_events(users, items, 1_500_000_000_000 + np.arange(120) * 1000)
-trained = learned(events, model=ModelSettings(dim=16))  # with dropout, which is drawn too
-weights = b"".join(weight.detach().numpy().tobytes() for weight in trained.model.parameters())
-print(hashlib.sha256(weights + repr((trained.vocabulary.ids, trained.fusion)).encode()).hexdigest())
-"""
-
-
-def test_another_process_in_which_strings_hash_otherwise_gives_the_same_weights():
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", DIGEST], env=os.environ | {"PYTHONHASHSEED": seed},
-            stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )
-        for seed in ("1", "2")
-    ]  # fmt: skip
-    digests = [child.communicate(timeout=60)[0].strip() for child in children]
-    assert len(digests[0]) == 64
-    assert digests[0] == digests[1]
-
-
-def test_an_item_keeps_its_index_when_the_vocabulary_grows():
-    first = learned(cycling(items=5))
-    second = learned(cycling(items=7), first)
-    assert second.vocabulary.ids[:5] == first.vocabulary.ids
-    assert len(second.vocabulary) == 7
-    assert second.parent == "000001"
-    assert {"ndcg@10", "champion_ndcg@10"} <= second.metrics.keys()
-
-
-def test_a_published_version_loads_as_it_was(tmp_path):
-    trained = learned(cycling())
-    version = publish(str(tmp_path), "create", trained, {0: 120})
-    again = load(str(tmp_path), "create", version.manifest.version, version.manifest_sha256)
-    assert again.manifest.offsets == {0: 120}
-    assert again.trained.vocabulary.ids == trained.vocabulary.ids
-    for a, b in zip(again.trained.model.parameters(), trained.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("file", ["weights.safetensors", "items.msgpack", "manifest.json"])
-def test_a_version_that_is_not_what_it_says_is_refused_by_the_name_of_the_file(tmp_path, file):
-    version = publish(str(tmp_path), "create", learned(cycling()), {})
-    path = tmp_path / "create" / "000001" / file
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(ArtifactError, match=file):
-        load(str(tmp_path), "create", "000001", version.manifest_sha256)
-
-
-def test_versions_live_in_any_store_and_the_serving_one_is_never_pruned():
-    url = "memory://artifacts"
-    trained = learned(cycling())
-    for _ in range(3):
-        publish(url, "create", trained, {})
-    assert prune(url, "create", 1, needed=["000001"]) == ["000002"]
-    assert [m.version for m in list_versions(url, "create")] == ["000001", "000003"]
+from tests.model.examples import SMALL, STATE, cycling, learned
 
 
 def one_user(*items: int) -> Sequences:

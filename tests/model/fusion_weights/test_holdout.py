@@ -21,7 +21,7 @@ from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import RankingSettings
 from state.sequences import from_events
 from state.settings import StateSettings
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 
 STATE = StateSettings(neighbours_per_item=8)
 

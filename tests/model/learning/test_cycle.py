@@ -12,7 +12,7 @@ from state.events import EVENT, Records
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 
 STATE = StateSettings(neighbours_per_item=8)
 MODEL = ModelSettings(dim=16, dropout=0.0)

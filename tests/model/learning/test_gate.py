@@ -8,7 +8,7 @@ from model.learning.gate import Compared, Measured, Verdict, judge
 from model.settings import GateSettings, RankingSettings, TrainingSettings
 from state.graph import MemoryGraph
 from state.sequences import from_events
-from tests.model.encoders.test_create import SMALL, STATE, cycling
+from tests.model.examples import SMALL, STATE, cycling
 
 GATE = GateSettings()
 MISSED = 10

@@ -18,7 +18,7 @@ from model.settings import RankingSettings, TrainingSettings
 from state.events import EVENT
 from state.graph import MemoryGraph
 from state.sequences import from_events
-from tests.model.encoders.test_create import SMALL, STATE, cycling
+from tests.model.examples import SMALL, STATE, cycling
 
 ITEMS = 20
 PLAIN = TrainingSettings(w_transfer=0.0, negatives=ITEMS)

@@ -15,7 +15,7 @@ from stream.errors import AnabranchError
 from stream.kafka import pointers
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import Pointers, decode_pointer, heard, key_of, pointer_to, remember, remembered, roll_back
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 
 
 def pointer(moved_ts: int, version: str = "000001", **more) -> Pointer:

@@ -12,7 +12,7 @@ from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, pointer_to, remembered
 from stream.stores import backup
-from tests.model.encoders.test_create import cycling, learned
+from tests.model.examples import cycling, learned
 from tests.state.oracle import Event, apply
 
 

@@ -1,0 +1,44 @@
+"""Examples that the model's tests share: a stream whose next item is certain, and a version learned from it."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from model.learning.cycle import Trained, learn
+from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from state.events import EVENT
+from state.graph import MemoryGraph
+from state.sequences import from_events
+from state.settings import StateSettings
+
+SMALL = ModelSettings(dim=16, dropout=0.0)
+STATE = StateSettings(neighbours_per_item=8)
+QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
+
+
+def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
+    """Every user goes through the items in a circle: what follows is certain."""
+    events = np.zeros(users * steps, EVENT)
+    n = np.arange(users * steps)
+    events["user"] = n % users + 1
+    events["item"] = (n // users + n % users) % items + 100
+    events["ts"] = 1_000_000_000_000 + n * 1000
+    events["offset"] = n
+    return events
+
+
+def learned(
+    events: np.ndarray, champion: Trained | None = None, seed: int = 0, model: ModelSettings = SMALL, **training: Any
+) -> Trained:
+    graph = MemoryGraph(STATE)
+    graph.apply(events)
+    known = np.unique(events["item"])
+    new = known if champion is None else known[champion.vocabulary.lookup(known) == 0]
+    settings = msgspec.structs.replace(QUICK, **training)
+    names = {i: f"item-{i}" for i in new.tolist()}
+    parent = "000001" if champion else None
+    return learn(
+        champion, parent, from_events(events), names, graph.rows,
+        model=model, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
+    )  # fmt: skip
