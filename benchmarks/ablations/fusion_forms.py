@@ -42,7 +42,7 @@ from model.fusion_weights.holdout import (
 )
 from model.fusion_weights.ndcg_search import best_weight
 from model.fusion_weights.timed_batches import AT_ONCE, batches
-from model.learning.cycle import Trained
+from model.learning.trained import Trained
 from model.metrics import Ranks, gains, lead
 from model.ranking.fusion import INITIAL_FUSION
 from model.ranking.graph_evidence import SHARPNESS

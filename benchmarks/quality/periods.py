@@ -8,7 +8,7 @@ table to standard output. Seconds are of the processor, for learning alone: a bu
     joint         from nothing on all periods so far
     finetune      from the version before on the new period alone
     replay        the same with sessions of old periods, drawn evenly, among those of the new one: each epoch has others
-    distil        replay, and the version before has a say on what was drawn (model/losses/distillation.py)
+    distil        replay, and the version before has a say on what was drawn (benchmarks/ablations/distillation.py)
     ader          the version before has a say on what was drawn, which is not learned otherwise: ADER's loss
     slow          replay, and weights are the mean of those learned and those before
     transitions   how often an item followed the newest one, within five steps; nothing is trained
@@ -38,13 +38,14 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from benchmarks.ablations.distillation import Distillation, adaptive
 from benchmarks.quality.session_graph import STATE, Fused, SessionGraph, chosen, pairs
 from model.encoders.create import Create
 from model.encoders.histories import Histories, pack
 from model.evaluation.live_rivals import AGE_DECAY
-from model.evaluation.rivals import Scorer, item_knn, transitions
-from model.learning.training import train
-from model.losses.distillation import Distillation, adaptive
+from model.evaluation.rivals import HistoryScorer, item_knn, transitions
+from model.learning.experiment import Experiment
+from model.learning.training import Schedule, train
 from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import ModelSettings, TrainingSettings, without_graph
 
@@ -195,7 +196,7 @@ def alone(model: Create, sessions: Histories) -> tuple[float, float]:
     return quality(np.concatenate(found))
 
 
-def of_counts(scorer: Scorer, sessions: Histories) -> tuple[float, float]:
+def of_counts(scorer: HistoryScorer, sessions: Histories) -> tuple[float, float]:
     """Recall and MRR of what was counted."""
     test = Test.of(sessions)
     ranks = [
@@ -233,14 +234,15 @@ def increment(
     rows = np.random.default_rng(seed).choice(len(old), min(asked.replay, len(old)), replace=False)
     drawn = old.take(np.sort(rows))
     learned = new if variant in ("finetune", "ader") else together([new, drawn])
-    distillation = None
+    experiment = Experiment(once=np.arange(len(new), len(learned)))
     if variant in ("distil", "ader"):
         weight = adaptive(asked.distil, before.item_count, known, len(drawn), len(new))
         distillation = Distillation(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
+        experiment = experiment._replace(extra_loss=distillation.loss)
     train(
-        model, learned, without_graph(training(asked)), warm_up_epochs=0, epochs=asked.increment_epochs,
-        learning_rate=asked.increment_learning_rate, seed=seed, fresh=False, distillation=distillation,
-        replayed=np.arange(len(new), len(learned)),
+        model, learned, without_graph(training(asked)),
+        Schedule(epochs=asked.increment_epochs, learning_rate=asked.increment_learning_rate, seed=seed),
+        experiment=experiment,
     )  # fmt: skip
     if variant == "slow":
         slowed(model, before)
@@ -284,8 +286,11 @@ def run(
                 settings, learned = training(asked), together([*old, new])
                 model = Create(known, ModelSettings(dropout=asked.dropout, dim=asked.dim, row_length=asked.row_length))
                 train(
-                    model, learned, settings, warm_up_epochs=settings.warm_up_epochs, epochs=asked.epochs,
-                    learning_rate=asked.learning_rate, seed=seed, fresh=True,
+                    model, learned, settings,
+                    Schedule(
+                        epochs=asked.epochs, learning_rate=asked.learning_rate, seed=seed,
+                        warm_up_epochs=settings.warm_up_epochs, from_scratch=True,
+                    ),
                 )  # fmt: skip
             else:
                 model = increment(variant, model, together(old), new, known, asked, seed * 1000 + t)

@@ -29,23 +29,20 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.ablations.likeliest_weights import likeliest
-from model.evaluation.global_temporal import as_events
+from model.evaluation.learner import CycleTrigger, Every, Learner, Never
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import (
     DEPTH,
-    Every,
-    Never,
-    Row,
-    Served,
-    Settings,
-    Tested,
-    Trigger,
-    Versions,
-    document,
+    EvaluatedModel,
+    RunResult,
+    ServedModel,
+    begin_together,
+    report,
     rolling,
     run,
 )
-from model.evaluation.recorded_stream import RecordedStream
+from model.evaluation.recorded_stream import RecordedStream, as_events
+from model.learning.cycle import CycleSettings
 from model.metrics import CUTOFF, Ranks
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -87,16 +84,16 @@ def load(name: str, folder: Path, count: int) -> Records:
     return as_events(users[:count], items[:count], ts[:count])[0]
 
 
-def production(seed: int, state: StateSettings | None = None, **training: Any) -> Settings:
+def production(state: StateSettings | None = None, **training: Any) -> CycleSettings:
     """The default configuration."""
     config = Config()
-    return Settings(
+    return CycleSettings(
         ModelSettings(), TrainingSettings(**training), RankingSettings(), state or StateSettings(), config.gate,
-        config.trainer.user_events, config.trainer.replay_users, seed,
+        config.trainer.user_events, config.trainer.replay_users,
     )  # fmt: skip
 
 
-def begun(events: Records, settings: Settings) -> RecordedStream:
+def begun(events: Records, settings: CycleSettings) -> RecordedStream:
     """A past that has the warm-up."""
     past = RecordedStream(settings.state)
     past.append(events[: int(len(events) * WARM_UP)])
@@ -104,46 +101,44 @@ def begun(events: Records, settings: Settings) -> RecordedStream:
 
 
 def of_stream(
-    events: Records, settings: Settings, *, retrain: bool, rivals: bool
-) -> tuple[Tested, dict[str, Versions]]:
+    events: Records, settings: CycleSettings, seed: int, *, retrain: bool, rivals: bool
+) -> tuple[RunResult, dict[str, Learner]]:
     """Every row that tells something on the same versions."""
     past = begun(events, settings)
     every = Every(-(-(len(events) - past.count) // CYCLES))
-    versions = {"create": Versions(settings, every), "frozen": Versions(settings, Never())}
+    versions = {"create": Learner(settings, every, seed=seed), "frozen": Learner(settings, Never(), seed=seed)}
     if retrain:
-        versions["full retrain"] = Versions(settings, every, "retrain")
-    first = versions["create"].begin(past)
-    for other in list(versions.values())[1:]:
-        other.begin(past, first)
+        versions["full retrain"] = Learner(settings, every, "retrain", seed=seed)
+    begin_together(versions, past)
     changed, create = msgspec.structs.replace, versions["create"]
     fixed = changed(settings.ranking, online_clicks=0)
-    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
+    rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
     rows |= {
-        "frozen": Served(past, versions["frozen"], fixed),
-        "frozen, graph too": Served(past, versions["frozen"], fixed, live=False),
-        "create, fixed weights": Served(past, create, fixed),
-        "create, no fusion": Served(past, create, fixed, fusion=MODEL_ONLY),
-        "create, no provisional items": Served(past, create, changed(settings.ranking, fresh_items=0)),
+        "frozen": ServedModel(past, versions["frozen"], fixed),
+        "frozen, graph too": ServedModel(past, versions["frozen"], fixed, live=False),
+        "create, fixed weights": ServedModel(past, create, fixed),
+        "create, no fusion": ServedModel(past, create, fixed, fusion=MODEL_ONLY),
+        "create, no provisional items": ServedModel(past, create, changed(settings.ranking, fresh_items=0)),
     }
     if rivals:
         rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
 
 
-def ablated(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
+def ablated(events: Records, seed: int, variant: str) -> tuple[RunResult, dict[str, Learner]]:
     """One variant of the training, or of what the weights are chosen on between versions."""
-    settings = production(seed, **ABLATION.get(variant, {}))
+    settings = production(**ABLATION.get(variant, {}))
     if variant in WEIGHED_ON:
         ranking = msgspec.structs.replace(settings.ranking, online_clicks=WEIGHED_ON[variant])
         settings = settings._replace(ranking=ranking)
     if variant in DROPOUT:
         settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
     past = begun(events, settings)
-    versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
+    versions = {"create": Learner(settings, Every(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
-    rows: dict[str, Row] = {
-        "create": Served(past, versions["create"], settings.ranking),
-        "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ONLY),
+    rows: dict[str, EvaluatedModel] = {
+        "create": ServedModel(past, versions["create"], settings.ranking),
+        "create, no fusion": ServedModel(past, versions["create"], fixed, fusion=MODEL_ONLY),
     }
     with likeliest() if variant == "likeliest weights" else nullcontext():
         versions["create"].begin(past)
@@ -159,12 +154,12 @@ class OnDrift:
         self._drift = Drift(trainer.drift_delta, trainer.drift_quiet_s)
         self.found: list[int] = []
 
-    def due(self, arrived: int, tested: int, hits: int) -> bool:
+    def due(self, new_events: int, tested: int, hits: int) -> bool:
         """`trainer.drift_quiet_s` is taken for as many tested events: a stream on file has no wall clock."""
         if self._drift.look(tested, hits, float(tested)) is not None:
             self._due = True
             self.found.append(tested)
-        if arrived >= self._every or (self._due and arrived >= self._fewest):
+        if new_events >= self._every or (self._due and new_events >= self._fewest):
             self._due = False
             return True
         return False
@@ -197,20 +192,20 @@ def natural_break(events: Records) -> int:
     return max(places, key=lambda at: float(np.abs(shares(at) - shares(at - width)).sum()))
 
 
-def of_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
+def of_drift(events: Records, changed: int, seed: int) -> tuple[RunResult, dict[str, Learner], dict[str, Any]]:
     """A stream that changes at an event, learned from in three ways, every one of which has the live graph."""
-    settings = production(seed)
+    settings = production()
     past = begun(events, settings)
     every = -(-(len(events) - past.count) // 4)
     trigger = OnDrift(every, Config().trainer.min_events)
-    triggers: dict[str, Trigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
-    versions = {name: Versions(settings, t) for name, t in triggers.items()}
-    first = versions["drift trigger"].begin(past)
-    for other in list(versions.values())[1:]:
-        other.begin(past, first)
-    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
-    alone = {f"{name}, no fusion": Served(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()}
-    still = {"no learning, graph too": Served(past, versions["no learning"], settings.ranking, live=False)}
+    triggers: dict[str, CycleTrigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
+    versions = {name: Learner(settings, t, seed=seed) for name, t in triggers.items()}
+    begin_together(versions, past)
+    rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
+    alone = {
+        f"{name}, no fusion": ServedModel(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()
+    }
+    still = {"no learning, graph too": ServedModel(past, versions["no learning"], settings.ranking, live=False)}
     tested = run(events, past, versions, rows | alone | still)
     at = int(np.searchsorted(tested.at, changed))
     facts = {name: recovery(ranks, at) for name, ranks in tested.ranks.items()}
@@ -242,9 +237,10 @@ def apart(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> tuple[flo
     return 100 * float(gain.sum() / tests.sum()), float(low), float(high)
 
 
-def keep(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, Versions], picture: bool) -> None:
+def keep(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[str, Learner], picture: bool) -> None:
     """A line of figures, the ranks, and a picture where matplotlib is there."""
-    found = document(tested, versions)
+    measured = report(tested, versions)
+    found = msgspec.to_builtins(measured)
     against = {}
     if "create" in tested.ranks:
         over = tested.ranks["create"]
@@ -254,7 +250,7 @@ def keep(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, V
     if picture:
         from stream.operate.plot import draw
 
-        draw(found, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
+        draw(measured, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
     few = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in tested.ranks.items()}
     np.savez_compressed(out / f"{name}.npz", users=tested.users, new=tested.new, at=tested.at, **few)  # type: ignore[arg-type]
     line = facts | {k: found[k] for k in ("events", "models", "versions")} | {"points_over_create": against}
@@ -294,7 +290,7 @@ def main() -> None:
                     more: dict[str, Any] = {"part": part, "variant": variant}
                     if part == "streams":
                         tested, versions = of_stream(
-                            events, production(seed), retrain=not asked.no_retrain, rivals=not asked.no_rivals
+                            events, production(), seed, retrain=not asked.no_retrain, rivals=not asked.no_rivals
                         )
                     elif part == "ablation":
                         tested, versions = ablated(events, seed, variant or "")

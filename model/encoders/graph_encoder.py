@@ -45,9 +45,6 @@ class GraphEncoder(Protocol):
     def view(self, users: Indices) -> Tensor:
         """The users' global view alone, [B, d]."""
 
-    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """The global view of items [N], [N, d]."""
-
     def item_rows(self) -> Tensor:
         """What the warm-up made of the items, [n + 1, d], padding first: the sequence encoder begins from it."""
 

@@ -22,8 +22,8 @@ from safetensors.torch import save as save_tensors
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.errors import ArtifactError
-from model.learning.cycle import Trained
 from model.learning.gate import Verdict
+from model.learning.trained import Trained
 from model.ranking.fusion import Fusion
 from model.settings import ModelSettings
 

@@ -89,7 +89,7 @@ def trainer(
 ) -> None:
     """Keep learning from the state in the data directory; publish versions."""
     from stream.kafka.topics import check
-    from stream.trainer.trainer import Trainer
+    from stream.trainer.service import run
 
     settings = need_broker(configured(config, data, broker))
     log_to_stderr()
@@ -104,7 +104,7 @@ def trainer(
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             with contextlib.suppress(asyncio.CancelledError):
-                await Trainer(settings).run()
+                await run(settings)
 
         asyncio.run(until_told())
     # A learning thread under way holds nothing that matters: unpublished work is done again in the next cycle.

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from model.learning.cycle import Trained, learn
+from model.learning.cycle import CycleInput, CycleSettings, run_cycle
+from model.learning.trained import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT
 from state.graph import MemoryGraph
@@ -38,7 +39,5 @@ def learned(
     settings = msgspec.structs.replace(QUICK, **training)
     names = {i: f"item-{i}" for i in new.tolist()}
     parent = "000001" if champion else None
-    return learn(
-        champion, parent, from_events(events), names, graph.rows,
-        model=model, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
-    )  # fmt: skip
+    cycle_input = CycleInput(from_events(events), names, graph.rows, seed)
+    return run_cycle(champion, cycle_input, CycleSettings(model, settings, RankingSettings(), STATE), parent=parent)

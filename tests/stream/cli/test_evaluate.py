@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from model.errors import NothingToTest
-from stream.cli import evaluate as command
+from model.evaluation import prequential
+from model.evaluation.reports import Curves, CycleReport, PrequentialReport, StreamEvents
+from model.ranking.fusion import INITIAL_FUSION
 from stream.cli.app import app
 from stream.errors import AnabranchError
 from stream.operate.plot import draw, require
@@ -73,7 +75,7 @@ def test_a_file_of_which_no_event_can_be_tested_is_told_why(asked, tmp_path, pro
 
 
 def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "tested_as_it_arrives", lambda *_: pytest.fail("it has begun to learn"))
+    monkeypatch.setattr(prequential, "prequential", lambda *_, **__: pytest.fail("it has begun to learn"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for file, said in (
         (tmp_path / "out.png", "pip install 'anabranch\\[plot\\]'"),
@@ -87,9 +89,8 @@ def test_a_picture_is_refused_before_anything_is_learned(asked, tmp_path, monkey
 def test_a_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="pip install 'anabranch[plot]'")
     require(tmp_path / "out.png")
-    found = {
-        "curves": {"event": [1, 2, 3], "rolling_hit@10": {"create": [0.1, 0.2, 0.3], "own": [0.1, 0.1, 0.1]}},
-        "versions": {"create": [{"at": 1, "promoted": True}, {"at": 2, "promoted": False}]},
-    }
+    cycles = [CycleReport(at, 0.1, at == 1, "", INITIAL_FUSION, {}) for at in (1, 2)]
+    curves = Curves([1, 2, 3], {"create": [0.1, 0.2, 0.3], "own": [0.1, 0.1, 0.1]})
+    found = PrequentialReport("prequential", StreamEvents(3, 0), {}, {"create": cycles}, curves)
     draw(found, tmp_path / "out.png", "clicks")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
