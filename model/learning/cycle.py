@@ -8,7 +8,7 @@
                                measure on the held-out events, which also chooses the fusion weights
                                fit again with the held-out events
                                gate: promote the candidate or keep the champion
-    4  publish                 by the trainer alone (`stream/trainer/candidate.py`)
+    4  publish                 in production alone: the candidate becomes a version (`stream/trainer/trainer.py`)
 
 The figures of the held-out events are those of a model that has not learned them. The published model has; it is also
 tested for what it forgot, for its size and for its speed.
@@ -164,61 +164,85 @@ def run_cycle(
     training.
     """
     torch.manual_seed(cycle_input.seed)
-    sequences, training = cycle_input.sequences, settings.training
-    from_scratch = champion is None or starts_from_scratch(champion, settings.model)
+    training = settings.training
+    past, held_out = hold_out(champion, cycle_input, training)
+    net, vocabulary, known = start_model(champion, cycle_input, settings, past, held_out)
+    without_newest, with_newest = schedules(champion, cycle_input, settings)
 
-    unlearned = None
-    if champion is not None and cycle_input.new_events is not None:
-        unlearned = mask_of(sequences, cycle_input.new_events)
-    past, held_out = split_holdout(sequences, training.holdout_events, unlearned)
-
-    known = (champion.vocabulary if champion else Vocabulary(NO_IDS, [])).release(cycle_input.gone)
-    net = Create(len(known), settings.model) if champion is None or from_scratch else champion.model
-    vocabulary, net = add_items(net, known, cycle_input.names)
-    new_items = np.fromiter(cycle_input.names, np.uint64, len(cycle_input.names))
-    if len(known) and len(new_items):
-        # Not the live graph: it has the held-out events, so an item would be found by its own test. This graph is as
-        # large as the item table. It is built again for the tests: kept through training it would double the memory.
-        init_new_item_rows(net, vocabulary, new_items, Holdout(past, held_out, settings.state).rows(new_items), known)
-
-    schedule = Schedule(
-        epochs=training.epochs if from_scratch else training.increment_epochs,
-        learning_rate=training.learning_rate if from_scratch else training.increment_learning_rate,
-        seed=cycle_input.seed,
-        warm_up_epochs=training.warm_up_epochs if from_scratch else training.increment_warm_up_epochs,
-        from_scratch=from_scratch,
-    )
     histories = to_histories(past, vocabulary)
     spent = train(
-        net, histories, training, schedule, experiment=experiment,
+        net, histories, training, without_newest, experiment=experiment,
         progress=lambda share: progress(0.5 * share, "training without the newest events"),
     )  # fmt: skip
 
     progress(0.5, "choosing the fusion weights")
     measurement = measure_holdout(Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking)
 
-    only_held_out = new_items[~np.isin(new_items, past.steps["item"])]
-    if len(known) and len(only_held_out):
-        init_new_item_rows(net, vocabulary, only_held_out, cycle_input.rows_of(only_held_out), known)
     # The next hour looks like the newest events, so they are learned too. By the sequence encoder alone: the graph
     # would need new user rows for them.
+    only_held_out = np.setdiff1d(new_items(cycle_input), past.steps["item"])
+    if len(known) and len(only_held_out):
+        init_new_item_rows(net, vocabulary, only_held_out, cycle_input.rows_of(only_held_out), known)
     last = train(
-        net, to_histories(sequences, vocabulary), without_graph(training),
-        Schedule(
-            epochs=training.last_epochs if from_scratch else training.increment_last_epochs,
-            learning_rate=schedule.learning_rate,
-            seed=cycle_input.seed + 1,
-        ),
+        net, to_histories(cycle_input.sequences, vocabulary), without_graph(training), with_newest,
         experiment=experiment,
         progress=lambda share: progress(0.7 + 0.3 * share, "training with the newest events"),
     )  # fmt: skip
 
     progress(1.0, "at the gate")
-    candidate = Trained(
-        net, vocabulary, measurement.fusion, metrics_of(measurement, spent, last, len(histories)), parent
-    )
+    metrics = metrics_of(measurement, spent, last, len(histories))
+    candidate = Trained(net, vocabulary, measurement.fusion, metrics, parent)
     measured = measure(champion, candidate, measurement, cycle_input)
     return candidate._replace(verdict=judge(measured, settings.gate, first=champion is None))
+
+
+def hold_out(
+    champion: Trained | None, cycle_input: CycleInput, training: TrainingSettings
+) -> tuple[Sequences, Sequences]:
+    """Past and held-out events of every user. The champion has learned none of the held-out ones."""
+    unlearned = None
+    if champion is not None and cycle_input.new_events is not None:
+        unlearned = mask_of(cycle_input.sequences, cycle_input.new_events)
+    return split_holdout(cycle_input.sequences, training.holdout_events, unlearned)
+
+
+def start_model(
+    champion: Trained | None,
+    cycle_input: CycleInput,
+    settings: CycleSettings,
+    past: Sequences,
+    held_out: Sequences,
+) -> tuple[Create, Vocabulary, Vocabulary]:
+    """The champion's weights, or new ones, with rows for new items; their vocabulary, and the champion's."""
+    known = (champion.vocabulary if champion else Vocabulary(NO_IDS, [])).release(cycle_input.gone)
+    if champion is None or starts_from_scratch(champion, settings.model):
+        net = Create(len(known), settings.model)
+    else:
+        net = champion.model
+    vocabulary, net = add_items(net, known, cycle_input.names)
+    items = new_items(cycle_input)
+    if len(known) and len(items):
+        # Not the live graph: it has the held-out events, so an item would be found by its own test. This graph is as
+        # large as the item table. It is built again for the tests: kept through training it would double the memory.
+        init_new_item_rows(net, vocabulary, items, Holdout(past, held_out, settings.state).rows(items), known)
+    return net, vocabulary, known
+
+
+def schedules(champion: Trained | None, cycle_input: CycleInput, settings: CycleSettings) -> tuple[Schedule, Schedule]:
+    """How long the model trains without the newest events, and then with them."""
+    training, seed = settings.training, cycle_input.seed
+    if champion is None or starts_from_scratch(champion, settings.model):
+        rate = training.learning_rate
+        first = Schedule(training.epochs, rate, seed, training.warm_up_epochs, from_scratch=True)
+        return first, Schedule(training.last_epochs, rate, seed + 1)
+    rate = training.increment_learning_rate
+    first = Schedule(training.increment_epochs, rate, seed, training.increment_warm_up_epochs)
+    return first, Schedule(training.increment_last_epochs, rate, seed + 1)
+
+
+def new_items(cycle_input: CycleInput) -> Ids:
+    """Hashes of the items that the champion does not know."""
+    return np.fromiter(cycle_input.names, np.uint64, len(cycle_input.names))
 
 
 def starts_from_scratch(champion: Trained, model: ModelSettings) -> bool:
