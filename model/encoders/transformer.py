@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.encoders.histories import Packed
-from model.settings import ModelSettings, check_heads
+from model.settings import ModelSettings
 
 
 class Block(nn.Module):
@@ -27,7 +27,6 @@ class Block(nn.Module):
 
     def __init__(self, settings: ModelSettings, *, causal: bool) -> None:
         super().__init__()
-        check_heads(settings.dim, settings.heads)
         d = settings.dim
         self.causal, self.heads, self.dropout = causal, settings.heads, settings.dropout
         self.norm_attention, self.norm_forward = nn.LayerNorm(d), nn.LayerNorm(d)

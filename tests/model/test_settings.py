@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from model import settings
-from model.encoders.transformer import Block
 from model.settings import SEQUENCE_ENCODERS, WITH_ATTENTION_HEADS, ModelSettings, TrainingSettings, without_graph
 
 ROOT = Path(__file__).parents[2]
@@ -23,12 +22,6 @@ def test_heads_divide_the_width_of_an_encoder_that_has_heads(encoder):
 def test_an_encoder_without_heads_takes_any_width(monkeypatch):
     monkeypatch.setattr(settings, "WITH_ATTENTION_HEADS", WITH_ATTENTION_HEADS - {"sasrec"})
     assert ModelSettings(dim=63, heads=2).dim == 63
-
-
-def test_a_transformer_block_refuses_heads_that_do_not_divide_its_width(monkeypatch):
-    monkeypatch.setattr(settings, "WITH_ATTENTION_HEADS", frozenset())
-    with pytest.raises(ValueError, match="dim = 63 is not divisible by heads = 2"):
-        Block(ModelSettings(dim=63, heads=2), causal=True)
 
 
 def test_encoders_with_heads_are_encoders():
