@@ -1,9 +1,9 @@
-"""What can be wrong with a version, and with what one is measured on."""
+"""Errors of versions and of evaluations."""
 
 
 class ArtifactError(Exception):
-    """A version is missing, incomplete or not what its manifest says, or its store does not answer."""
+    """A version is missing or incomplete, differs from its manifest, or its store does not answer."""
 
 
 class NothingToTest(Exception):
-    """No event of what was to be measured on has a history and a known item."""
+    """No event of the data has a history and a known item."""

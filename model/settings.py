@@ -1,4 +1,4 @@
-"""What the model is, how it is trained and how it ranks: `[model]`, `[training]` and `[ranking]`."""
+"""Settings of the model, its training, the gate and ranking: `[model]`, `[training]`, `[gate]`, `[ranking]`."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -8,7 +8,9 @@ from state.settings import Count, Positive, Share, Weight, Whole
 
 SEQUENCE_ENCODERS = {"sasrec": "model.encoders.sasrec:SASRec", "bert4rec": "model.encoders.bert4rec:BERT4Rec"}
 GRAPH_ENCODERS = {"ultragcn": "model.encoders.ultragcn:UltraGCN", "lightgcn": "model.encoders.lightgcn:LightGCN"}
-"""An encoder is its file and its entry here. It is imported where it is first asked for: PyG takes seconds."""
+"""An encoder is its file and its entry here. It is imported when it is first used: PyG takes seconds."""
+WITH_ATTENTION_HEADS = frozenset({"sasrec", "bert4rec"})
+"""Sequence encoders made of Transformer blocks: their `heads` divide `dim`."""
 MOST_EVENTS = 200
 """The longest history that is packed."""
 MIN_FUSION_EVENTS = 50
@@ -21,34 +23,40 @@ else:
     SequenceEncoderName, GraphEncoderName = Literal[tuple(SEQUENCE_ENCODERS)], Literal[tuple(GRAPH_ENCODERS)]
 
 
+def check_heads(dim: int, heads: int) -> None:
+    """Raise ValueError where the heads of an attention layer cannot share its width."""
+    if dim % heads:
+        raise ValueError(f"dim = {dim} is not divisible by heads = {heads}")
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shape of CREATE's encoders. What other choices give stands in docs/model.md."""
+    """The shape of CREATE's encoders. docs/model.md compares other choices."""
 
     sequence_encoder: SequenceEncoderName = "sasrec"
-    """What reads a user's newest items."""
+    """The encoder that reads a user's newest items."""
     dim: Whole = 64
-    """Length of item rows and of what the encoder says of a user."""
+    """Length of an item row and of a user's encoding."""
     heads: Whole = 2
-    """Attention heads; they divide `model.dim`."""
+    """Attention heads of `sasrec` and `bert4rec`; they divide `model.dim`."""
     layers: Whole = 1
     """Transformer blocks."""
     dropout: Share = 0.6
-    """Share dropped in training; the default suits catalogues of some ten thousand items."""
+    """Share dropped in training. The default suits catalogues of some ten thousand items."""
     sequence_events: Whole = 50
     """Newest events of a user that the sequence encoder reads."""
     mask_share: Share = 0.3
     """BERT4Rec masks this share of a history's items in training."""
     init_std: Positive = 0.1
-    """Scale of an item row that nothing is known about."""
+    """Scale of a random item row."""
     row_length: Weight = 0.0
-    """Every item row is made this long, so that none is put first for its popularity alone (NISER, arXiv 1909.04276);
-    0: rows are as long as they are learned."""
+    """Every item row gets this length, so that no item ranks first for its popularity alone (NISER, arXiv 1909.04276);
+    0: rows keep the length that they learn."""
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads:
-            raise ValueError(f"dim = {self.dim} is not divisible by heads = {self.heads}")
+        if self.sequence_encoder in WITH_ATTENTION_HEADS:
+            check_heads(self.dim, self.heads)
         if self.sequence_events > MOST_EVENTS:
-            raise ValueError(f"sequence_events = {self.sequence_events} is more than the encoders read, {MOST_EVENTS}")
+            raise ValueError(f"sequence_events = {self.sequence_events} is more than the encoders read: {MOST_EVENTS}")
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,59 +69,43 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negatives: Whole = 512
     """Negatives shared by a batch, of the sampled softmax and of the graph loss."""
     learning_rate: Positive = 4e-3
-    """Of a first version's joint epochs, at their begin; it falls along half a cosine."""
+    """Learning rate of a first version's joint epochs, at their start; it falls along half a cosine."""
     increment_learning_rate: Positive = 2e-3
     """The same of a later version."""
     graph_learning_rate: Positive = 4e-3
-    """Of item and user rows in the warm-up."""
-    user_learning_rate: Positive = 1e-3
-    """Of user rows in the joint epochs; they exist in training only."""
+    """Learning rate of item and user rows in the warm-up."""
     warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
     epochs: Count = 6
-    """Joint epochs of a first version without the newest events, on which the fusion weights are then chosen."""
+    """Joint epochs of a first version without the newest events. The fusion weights are then chosen on those."""
     last_epochs: Count = 9
-    """Epochs of a first version with the newest events in."""
+    """Epochs of a first version with the newest events."""
     increment_warm_up_epochs: Count = 1
     """Epochs of the graph loss alone, before a later version."""
     increment_epochs: Whole = 4
     """Joint epochs of a later version without the newest events."""
     increment_last_epochs: Count = 4
-    """Epochs of a later version with the newest events in."""
-    distil: Weight = 0.0
-    """What the champion's own answers count for on the users that are learned again, so that less is forgotten; 0:
-    nothing, they are only learned again."""
+    """Epochs of a later version with the newest events."""
     max_train_s: Positive = 600.0
-    """No further epoch is begun after this long; a version is published with what was learned. A cycle trains twice,
-    without and with the newest events, and each time may take so long."""
-    loss: Literal["auto", "full", "sampled", "scalable"] = "auto"
-    """Softmax over all items, over shared negatives, or scalable cross-entropy; auto: full for a small catalogue."""
+    """No further epoch begins after this long; a version is published with what was learned. A cycle trains twice,
+    without and with the newest events. Each of the two may take so long."""
+    loss: Literal["auto", "full", "sampled"] = "auto"
+    """Softmax over all items, or over shared negatives; auto: over all for a small catalogue."""
     full_softmax_items: Count = 1000
     """The largest catalogue that auto takes the full softmax for; above it the sampled one learns more in the time."""
     lazy_items: Count = 100_000
-    """In a larger catalogue a step moves only the item rows that its batch touches: the whole table would take longer
-    than all the rest. Not with the full softmax or LightGCN, which touch every row."""
-    scalable_buckets: Whole = 32
-    """Buckets of the scalable cross-entropy."""
-    scalable_bucket_size: Whole = 256
-    """Items and positions in each of them."""
+    """In a larger catalogue a step moves only the item rows that its batch touches: moving the whole table would take
+    longer than all the rest. The full softmax and LightGCN touch every row and ignore this."""
     graph_encoder: GraphEncoderName = "ultragcn"
-    """What places items that the same users click near each other."""
+    """The encoder that places items that the same users click near each other."""
     lightgcn_layers: Whole = 2
     """Times LightGCN passes messages over the graph."""
-    graph_half_life_s: Weight = 0.0
-    """Event time after which an edge of the training graph counts half; 0: all count alike."""
     w_global: Weight = 0.0
     """Weight of the graph loss in the joint epochs; the warm-up has it alone."""
     transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"
     """The loss that makes the two views of a user agree."""
     w_transfer: Weight = 0.1
     """Weight of the transfer loss; 0: none."""
-    transfer_view: Literal["last", "random", "item"] = "last"
-    """What is aligned: the newest position of a sequence, or one drawn, with the graph's view of the user; or every
-    position with the graph's view of the item that comes next."""
-    transfer_stops_at: Literal["neither", "graph", "sequence"] = "neither"
-    """The side that the transfer loss does not move."""
     temperature: Positive = 0.2
     """InfoNCE's."""
     off_diagonal: Weight = 0.005
@@ -122,22 +114,12 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Newest events of a user that are edges of the training graph."""
     neighbours: Whole = 10
     """Neighbours of an item in UltraGCN's item-item graph."""
-    ultragcn_w1: Weight = 1.0
-    """UltraGCN's weight of an edge, and in `ultragcn_w2` of an edge times its degree weight β."""
-    ultragcn_w2: Weight = 0.0
-    """See `training.ultragcn_w1`."""
-    ultragcn_w3: Weight = 1.0
-    """UltraGCN's weight of a negative, and in `ultragcn_w4` of a negative times its degree weight β."""
-    ultragcn_w4: Weight = 0.0
-    """See `training.ultragcn_w3`."""
     item_item_weight: Weight = 30.0
     """Weight of UltraGCN's item-item loss."""
     negative_weight: Weight = 10.0
     """Weight of the negatives in UltraGCN's loss."""
-    table_std: Positive = 0.15
-    """The item table is rescaled to this after the warm-up: the sequence encoder wants larger rows than the graph."""
     holdout_events: Count = 2000
-    """Newest events kept back at first, to measure a candidate and to choose the fusion weights."""
+    """Newest events held out at first, to measure a candidate and to choose the fusion weights."""
 
 
 def without_graph(training: TrainingSettings) -> TrainingSettings:
@@ -146,46 +128,46 @@ def without_graph(training: TrainingSettings) -> TrainingSettings:
 
 
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a candidate does not take the champion's place, however good it is on the newest events."""
+    """When a candidate is not promoted, however good it is on the newest events."""
 
     old_users: Count = 1000
-    """Users without new events on whom it is tested what a candidate forgot; a cycle learns nothing from them."""
+    """Users without new events on whom the gate tests what a candidate forgot; a cycle does not learn from them."""
     forgotten_share: Share = 0.1
-    """What NDCG@10 of those users may fall by, relatively; more than this beyond doubt keeps the champion."""
+    """Relative fall of NDCG@10 of those users that is allowed; a significantly larger one keeps the champion."""
     coverage_share: Share = 0.5
-    """A candidate recommends at least this share of the number of different items that the champion does."""
+    """A candidate recommends at least this share of the champion's number of different items."""
     latency_ratio: Positive = 2.0
     """A candidate takes at most this many times as long to rank as the champion."""
     max_version_bytes: Whole = 4 << 30
-    """The largest item table and encoder that is served."""
+    """Largest size of item table and encoder that is served."""
 
 
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How users are answered."""
+    """How items are ranked."""
 
     k: Whole = 10
     """Items in a recommendation."""
     history_items: Whole = 10
-    """Newest items of a user that speak through the live graph."""
+    """Newest items of a user from which the live graph takes evidence."""
     age_decay: Share = 0.8
-    """What an item's word counts for each step it lies further back."""
+    """Factor on an item's evidence for each step that it lies further back."""
     repeat_decay: Share = 0.98
-    """What an own item's repetition counts for each step it lies further back."""
+    """Factor on the repetition of a user's own item for each step that it lies further back."""
     evidence_weight: Weight | None = None
-    """Weight of the graph's item-item evidence; unset: as chosen on held-out events. With all three weights at 0
-    the model speaks alone: the paper's inference."""
+    """Weight of the graph's item-item evidence; unset: chosen on held-out events. With all three weights at 0 the
+    model ranks alone, which is the paper's inference."""
     repeat_weight: float | None = None
-    """Weight of the user's own repetitions, below 0 against them; unset: as chosen on held-out events."""
+    """Weight of the user's own repetitions, below 0 against them; unset: chosen on held-out events."""
     popularity_weight: Weight | None = None
-    """Weight of what is popular now; unset: as chosen on held-out events."""
+    """Weight of current popularity; unset: chosen on held-out events."""
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True
-    """Say which of the user's own items speak most for each recommendation."""
+    """Name the user's own items that contribute most to each recommendation."""
     online_clicks: Count = 400
-    """Newest clicks on which a worker chooses the fusion weights anew between versions; 0: it never does."""
+    """Newest clicks on which a worker chooses the fusion weights again between versions; 0: it never does."""
     fresh_items: Count = 10_000
-    """Items no version knows that are ranked by a provisional embedding, at most this many."""
+    """Most items that are unknown to the version and ranked by a provisional embedding."""
 
     def __post_init__(self) -> None:
         if 0 < self.online_clicks < MIN_FUSION_EVENTS:

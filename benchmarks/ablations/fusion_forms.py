@@ -35,7 +35,7 @@ from model.fusion_weights.conditional_logit import ChoiceSets, fit
 from model.fusion_weights.holdout import Holdout, slice_sequences, split_holdout
 from model.fusion_weights.ndcg_search import best_weight
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
-from model.learning.cycle import Trained
+from model.learning.trained import Trained
 from model.metrics import Ranks, gains, lead
 from model.ranking.fusion import INITIAL_FUSION, Signal
 from model.ranking.graph_evidence import EVIDENCE_SHARPNESS

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from benchmarks.ablations.scalable_cross_entropy import scalable
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.holdout import Holdout, split_holdout
-from model.learning.training import train
+from model.learning.experiment import NO_EXPERIMENT, Experiment
+from model.learning.training import Schedule, train
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import EVENT, Records
@@ -54,12 +56,16 @@ class Catalogue:
 
     def learned(self, loss: str, epochs: int) -> dict[str, Any]:
         """What these epochs cost and come to."""
-        settings = msgspec.structs.replace(without_graph(TrainingSettings()), loss=loss)
+        settings = msgspec.structs.replace(
+            without_graph(TrainingSettings()), loss="full" if loss == "full" else "sampled"
+        )
+        experiment = Experiment(item_loss=scalable()) if loss == "scalable" else NO_EXPERIMENT
         model = Create(len(self._vocabulary), ModelSettings())
         started = time.process_time()
         train(
             model, self._past, settings,
-            warm_up_epochs=0, epochs=epochs, learning_rate=settings.learning_rate, seed=0, fresh=True,
+            Schedule(epochs=epochs, learning_rate=settings.learning_rate, seed=0, from_scratch=True),
+            experiment=experiment,
         )  # fmt: skip
         seconds = (time.process_time() - started) / epochs
         found = self._holdout.scores(model, self._vocabulary, MODEL_ONLY, RankingSettings())

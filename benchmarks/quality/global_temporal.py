@@ -23,7 +23,10 @@ import msgspec
 import numpy as np
 import torch
 
+from benchmarks.ablations import transfer_views
+from benchmarks.ablations.graph_forms import PAPERS_WEIGHTS, degree_weights, half_life
 from benchmarks.ablations.likeliest_weights import likeliest
+from benchmarks.ablations.scalable_cross_entropy import scalable
 from benchmarks.quality.rank_archive import write_loose
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
@@ -31,22 +34,24 @@ from model.evaluation.global_temporal import (
     SPLIT,
     OfCounts,
     OfModel,
-    Ranked,
-    Scorer,
+    RankedTests,
     Split,
-    as_events,
+    SplitScorer,
     breadth,
     ranked_tests,
     rivals,
     split,
 )
+from model.evaluation.recorded_stream import as_events
 from model.fusion_weights import conditional_logit
 from model.fusion_weights.conditional_logit import FLOOR, RIDGE
 from model.fusion_weights.fit_weights import choose_fusion
 from model.fusion_weights.holdout import Holdout
 from model.fusion_weights.holdout import split_holdout as cut_holdout
-from model.learning.cycle import Trained, learn
-from model.learning.training import mean_rows, train
+from model.learning.cycle import CycleInput, CycleSettings, run_cycle
+from model.learning.experiment import NO_EXPERIMENT, Experiment
+from model.learning.trained import Trained
+from model.learning.training import Schedule, mean_rows, train
 from model.metrics import Ranks, summary
 from model.ranking.fusion import MODEL_ONLY, Fusion, Signal
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -62,7 +67,6 @@ ALONE: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
 ALONE |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
 TOGETHER: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
 TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
-DEGREE_WEIGHTS: Settings = {"ultragcn_w1": 1e-6, "ultragcn_w2": 1.0, "ultragcn_w3": 1e-6, "ultragcn_w4": 1.0}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
 """Epochs of SASRec, and of CREATE's warm-up and joint training, that take about this many seconds on Beauty."""
 
@@ -87,20 +91,20 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "CREATE, LightGCN": ({}, TOGETHER | {"graph_encoder": "lightgcn"}),
     "CREATE, LightGCN, InfoNCE": ({}, TOGETHER | {"graph_encoder": "lightgcn", "transfer": "infonce"}),
     "CREATE, LightGCN, no transfer": ({}, TOGETHER | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
-    "CREATE, random position": ({}, TOGETHER | {"transfer_view": "random"}),
-    "CREATE, item rows": ({}, TOGETHER | {"transfer_view": "item"}),
-    "CREATE, item rows x3": ({}, TOGETHER | {"transfer_view": "item", "w_transfer": 0.3}),
-    "CREATE, item rows, InfoNCE": ({}, TOGETHER | {"transfer_view": "item", "transfer": "infonce"}),
-    "CREATE, degree weights": ({}, TOGETHER | DEGREE_WEIGHTS),
-    "CREATE, graph not moved": ({}, TOGETHER | {"transfer_stops_at": "graph"}),
-    "CREATE, sequence not moved": ({}, TOGETHER | {"transfer_stops_at": "sequence"}),
+    "CREATE, random position": ({}, TOGETHER),
+    "CREATE, item rows": ({}, TOGETHER),
+    "CREATE, item rows x3": ({}, TOGETHER | {"w_transfer": 0.3}),
+    "CREATE, item rows, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
+    "CREATE, degree weights": ({}, TOGETHER),
+    "CREATE, graph not moved": ({}, TOGETHER),
+    "CREATE, sequence not moved": ({}, TOGETHER),
     "CREATE, off-diagonal x10": ({}, TOGETHER | {"off_diagonal": 0.05}),
     "CREATE, off-diagonal x0.1": ({}, TOGETHER | {"off_diagonal": 0.0005}),
     "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
-    "CREATE, graph half-life 180 days": ({}, TOGETHER | {"graph_half_life_s": 180 * DAY_S}),
-    "CREATE, table 0.05": ({}, TOGETHER | {"table_std": 0.05}),
-    "CREATE, table 0.5": ({}, TOGETHER | {"table_std": 0.5}),
-    "CREATE, users' rows as fast as items'": ({}, TOGETHER | {"user_learning_rate": 0.005}),
+    "CREATE, graph half-life 180 days": ({}, TOGETHER),
+    "CREATE, table 0.05": ({}, TOGETHER),
+    "CREATE, table 0.5": ({}, TOGETHER),
+    "CREATE, users' rows as fast as items'": ({}, TOGETHER),
     "CREATE, 12 + 15 epochs": ({}, TOGETHER | {"warm_up_epochs": 12, "epochs": 15}),
     "CREATE, 12 + 15 epochs, dropout 0.4": ({"dropout": 0.4}, TOGETHER | {"warm_up_epochs": 12, "epochs": 15}),
     "CREATE, warm-up 0": ({}, TOGETHER | {"warm_up_epochs": 0}),
@@ -115,7 +119,7 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec, init 0.02": ({"init_std": 0.02}, ALONE),
     "SASRec, init 0.3": ({"init_std": 0.3}, ALONE),
     "SASRec, full softmax": ({}, ALONE | {"loss": "full", "epochs": 30}),
-    "SASRec, scalable": ({}, ALONE | {"loss": "scalable"}),
+    "SASRec, scalable": ({}, ALONE),
     **{f"SASRec, {t} s": ({}, ALONE | {"epochs": n}) for t, (n, _) in FOR_SECONDS.items()},
     "SASRec, 40 s, lazily": ({}, ALONE | {"epochs": FOR_SECONDS[40][0], "lazy_items": 0}),
     "CREATE, 40 s, lazily": ({}, TOGETHER | {"warm_up_epochs": 20, "epochs": 14, "lazy_items": 0}),
@@ -126,6 +130,22 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     },
 }
 """Trained on everything before the split. No fusion weights are chosen: the model ranks alone."""
+EXPERIMENTS = {
+    "CREATE, random position": Experiment(transfer_views=transfer_views.random_position),
+    "CREATE, item rows": Experiment(transfer_views=transfer_views.next_item),
+    "CREATE, item rows x3": Experiment(transfer_views=transfer_views.next_item),
+    "CREATE, item rows, InfoNCE": Experiment(transfer_views=transfer_views.next_item),
+    "CREATE, degree weights": Experiment(graph_encoder=degree_weights(PAPERS_WEIGHTS)),
+    "CREATE, graph not moved": Experiment(transfer_views=transfer_views.graph_not_moved),
+    "CREATE, sequence not moved": Experiment(transfer_views=transfer_views.sequence_not_moved),
+    "CREATE, graph half-life 180 days": Experiment(graph_encoder=half_life(180 * DAY_S)),
+    "CREATE, table 0.05": Experiment(table_std=0.05),
+    "CREATE, table 0.5": Experiment(table_std=0.5),
+    "CREATE, users' rows as fast as items'": Experiment(user_learning_rate=0.005),
+    "SASRec, scalable": Experiment(item_loss=scalable()),
+    "UltraGCN": Experiment(graph_encoder=half_life(180 * DAY_S)),
+}
+"""What these variants replace in the training. These forms lost, so the product has no settings for them."""
 
 SERVED: dict[str, Settings] = {
     "SASRec + live graph": ALONE | {"holdout_events": 2000, "epochs": 20, "last_epochs": 40},
@@ -139,7 +159,7 @@ SHORT_EVENTS = 5
 """A history of at most this many events is short."""
 
 GRAPH_ALONE: dict[str, Settings] = {
-    "UltraGCN": TOGETHER | {"warm_up_epochs": 50, "graph_half_life_s": 180 * DAY_S},
+    "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
     "LightGCN": TOGETHER | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
 }
 """The graph encoders alone. A user is the mean of the rows of their items, so new users are ranked for too."""
@@ -163,7 +183,7 @@ class Outcome(NamedTuple):
     """The result of a job: tests by row name and by `filtered` or `unfiltered`, and facts about the training."""
 
     job: Job
-    tested: dict[str, dict[str, Ranked]]
+    tested: dict[str, dict[str, RankedTests]]
     facts: dict[str, Any]
 
 
@@ -195,17 +215,18 @@ def run(job: Job) -> Outcome:
         found = {name: ranked_tests(cut, OfCounts(cut, scorer)) for name, scorer in rivals(cut, **settings).items()}
         return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
     if job.variant in GRAPH_ALONE:
-        tested, facts = graph_alone(cut, GRAPH_ALONE[job.variant], job.seed)
+        experiment = EXPERIMENTS.get(job.variant, NO_EXPERIMENT)
+        tested, facts = graph_alone(cut, GRAPH_ALONE[job.variant], job.seed, experiment)
         return Outcome(job, {job.variant: tested}, facts)
     of_model, of_training = VARIANTS[job.variant] if job.variant in VARIANTS else ({}, SERVED[job.variant])
     training, ranking, state = settled(of_training), RankingSettings(), StateSettings()
     started = time.monotonic()
-    trained = learned(cut, of_model, training, job.seed)
+    trained = learned(cut, of_model, training, job.seed, EXPERIMENTS.get(job.variant, NO_EXPERIMENT))
     seconds = time.monotonic() - started
     rows = {job.variant: (MODEL_ONLY, False)}
     if job.variant in SERVED:
         rows = served(job.variant, trained, Holdout(*cut_holdout(cut.past, training.holdout_events), state), ranking)
-    scorers: dict[str, Scorer] = {
+    scorers: dict[str, SplitScorer] = {
         name: OfModel(cut, trained, fusion, ranking, live=live) for name, (fusion, live) in rows.items()
     }
     found = {name: ranked_tests(cut, scorer) for name, scorer in scorers.items()}
@@ -223,13 +244,13 @@ def settled(of_training: Settings) -> TrainingSettings:
     return msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
 
 
-def learned(cut: Split, of_model: Settings, training: TrainingSettings, seed: int) -> Trained:
+def learned(
+    cut: Split, of_model: Settings, training: TrainingSettings, seed: int, experiment: Experiment = NO_EXPERIMENT
+) -> Trained:
     """A model trained on what was before the split."""
-    return learn(
-        None, None, cut.past, cut.names, cut.graph.rows,
-        model=msgspec.convert(MODEL | of_model, ModelSettings), training=training, ranking=RankingSettings(),
-        state=StateSettings(), seed=seed,
-    )  # fmt: skip
+    model = msgspec.convert(MODEL | of_model, ModelSettings)
+    settings = CycleSettings(model, training, RankingSettings(), StateSettings())
+    return run_cycle(None, CycleInput(cut.past, cut.names, cut.graph.rows, seed), settings, experiment=experiment)
 
 
 def served(
@@ -263,14 +284,19 @@ def served(
     return rows
 
 
-def graph_alone(cut: Split, of_training: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
+def graph_alone(
+    cut: Split, of_training: Settings, seed: int, experiment: Experiment
+) -> tuple[dict[str, RankedTests], dict[str, Any]]:
     """Tests and facts of a graph encoder alone."""
     training = settled(of_training)
     torch.manual_seed(seed)
     net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
     spent = train(
         net, to_histories(cut.past, cut.vocabulary), training,
-        warm_up_epochs=training.warm_up_epochs, epochs=0, learning_rate=1e-3, seed=seed, fresh=True,
+        Schedule(
+            epochs=0, learning_rate=1e-3, seed=seed, warm_up_epochs=training.warm_up_epochs, from_scratch=True
+        ),
+        experiment=experiment,
     )  # fmt: skip
     table = net.items.weight.detach()
     tested = ranked_tests(cut, OfCounts(cut, lambda histories: mean_rows(net, histories) @ table.T))

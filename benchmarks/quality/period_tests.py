@@ -10,7 +10,7 @@ from benchmarks.quality.period_sessions import SessionTests
 from benchmarks.quality.session_graph import Fused, SessionGraph, choose_weights
 from model.encoders.create import Create
 from model.encoders.histories import Histories, pack
-from model.evaluation.rivals import Scorer
+from model.evaluation.rivals import HistoryScorer
 from model.ranking.fusion import Fusion
 
 BATCH_ROWS = 256
@@ -79,7 +79,7 @@ def evaluate_alone(model: Create, sessions: Histories) -> tuple[float, float]:
     return recall_and_mrr(np.concatenate(found))
 
 
-def evaluate_scorer(scorer: Scorer, sessions: Histories) -> tuple[float, float]:
+def evaluate_scorer(scorer: HistoryScorer, sessions: Histories) -> tuple[float, float]:
     """Evaluate a scorer that needs no training."""
     test = SessionTests.of(sessions)
     ranks = [

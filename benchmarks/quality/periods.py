@@ -8,7 +8,7 @@ al., RecSys 2020, arXiv 2007.12000, table 3). Seconds are processor time of lear
     joint         train from scratch on all periods so far
     finetune      continue from the previous version, on the new period only
     replay        finetune, with sessions of old periods, drawn evenly, spread over the epochs
-    distil        replay, and the previous version's answers are a target too (model/losses/distillation.py)
+    distil        replay, and the previous version's answers are a target too (benchmarks/ablations/distillation.py)
     ader          finetune, and the previous version's answers on old sessions are a target: ADER's loss
     slow          replay, then the mean of the new weights and the previous ones
     transitions   how often an item followed the newest one, within five steps; needs no training
@@ -33,6 +33,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from benchmarks.ablations.distillation import Distillation, adaptive
 from benchmarks.quality.period_sessions import Periods, concatenate, read_periods, sessions_to_test
 from benchmarks.quality.period_tests import evaluate_alone, evaluate_model, evaluate_scorer
 from benchmarks.quality.session_graph import STATE, SessionGraph, pairs
@@ -40,8 +41,8 @@ from model.encoders.create import Create
 from model.encoders.histories import Histories
 from model.evaluation.live_rivals import AGE_DECAY
 from model.evaluation.rivals import item_knn, transitions
-from model.learning.training import train
-from model.losses.distillation import Distillation, adaptive
+from model.learning.experiment import Experiment
+from model.learning.training import Schedule, train
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, TrainingSettings, without_graph
 
@@ -96,14 +97,15 @@ def increment(
     rows = np.random.default_rng(seed).choice(len(old), min(asked.replay, len(old)), replace=False)
     drawn = old.take(np.sort(rows))
     learned = new if variant in ("finetune", "ader") else concatenate([new, drawn])
-    distillation = None
+    experiment = Experiment(once=np.arange(len(new), len(learned)))
     if variant in ("distil", "ader"):
         weight = adaptive(asked.distil, before.item_count, known, len(drawn), len(new))
         distillation = Distillation(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
+        experiment = experiment._replace(extra_loss=distillation.loss)
     train(
-        model, learned, without_graph(training(asked)), warm_up_epochs=0, epochs=asked.increment_epochs,
-        learning_rate=asked.increment_learning_rate, seed=seed, fresh=False, distillation=distillation,
-        replayed=np.arange(len(new), len(learned)),
+        model, learned, without_graph(training(asked)),
+        Schedule(epochs=asked.increment_epochs, learning_rate=asked.increment_learning_rate, seed=seed),
+        experiment=experiment,
     )  # fmt: skip
     if variant == "slow":
         average_with_previous(model, before)
@@ -151,8 +153,11 @@ def run(
                 settings, learned = training(asked), concatenate([*old, new])
                 model = Create(known, ModelSettings(dropout=asked.dropout, dim=asked.dim, row_length=asked.row_length))
                 train(
-                    model, learned, settings, warm_up_epochs=settings.warm_up_epochs, epochs=asked.epochs,
-                    learning_rate=asked.learning_rate, seed=seed, fresh=True,
+                    model, learned, settings,
+                    Schedule(
+                        epochs=asked.epochs, learning_rate=asked.learning_rate, seed=seed,
+                        warm_up_epochs=settings.warm_up_epochs, from_scratch=True,
+                    ),
                 )  # fmt: skip
             else:
                 model = increment(variant, model, concatenate(old), new, known, asked, seed * 1000 + t)

@@ -28,23 +28,20 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.ablations.likeliest_weights import likeliest
-from model.evaluation.global_temporal import as_events
+from model.evaluation.learner import CycleTrigger, Every, Learner, Never
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import (
     DEPTH,
-    Every,
-    Never,
-    Row,
-    Served,
-    Settings,
-    Tested,
-    Trigger,
-    Versions,
-    document,
+    EvaluatedModel,
+    RunResult,
+    ServedModel,
+    begin_together,
+    report,
     rolling,
     run,
 )
-from model.evaluation.recorded_stream import RecordedStream
+from model.evaluation.recorded_stream import RecordedStream, as_events
+from model.learning.cycle import CycleSettings
 from model.metrics import CUTOFF, Ranks
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -86,16 +83,16 @@ def load(name: str, folder: Path, count: int) -> Records:
     return as_events(users[:count], items[:count], ts[:count])[0]
 
 
-def production(seed: int, state: StateSettings | None = None, **training: Any) -> Settings:
+def production(state: StateSettings | None = None, **training: Any) -> CycleSettings:
     """The default configuration."""
     config = Config()
-    return Settings(
+    return CycleSettings(
         ModelSettings(), TrainingSettings(**training), RankingSettings(), state or StateSettings(), config.gate,
-        config.trainer.user_events, config.trainer.replay_users, seed,
+        config.trainer.user_events, config.trainer.replay_users,
     )  # fmt: skip
 
 
-def warm_up(events: Records, settings: Settings) -> RecordedStream:
+def warm_up(events: Records, settings: CycleSettings) -> RecordedStream:
     """A recorded stream with the warm-up events applied."""
     past = RecordedStream(settings.state)
     past.append(events[: int(len(events) * WARM_UP)])
@@ -103,46 +100,44 @@ def warm_up(events: Records, settings: Settings) -> RecordedStream:
 
 
 def run_stream(
-    events: Records, settings: Settings, *, retrain: bool, rivals: bool
-) -> tuple[Tested, dict[str, Versions]]:
+    events: Records, settings: CycleSettings, seed: int, *, retrain: bool, rivals: bool
+) -> tuple[RunResult, dict[str, Learner]]:
     """Run all rows of part `streams` on the same versions."""
     past = warm_up(events, settings)
     every = Every(-(-(len(events) - past.count) // CYCLES))
-    versions = {"create": Versions(settings, every), "frozen": Versions(settings, Never())}
+    versions = {"create": Learner(settings, every, seed=seed), "frozen": Learner(settings, Never(), seed=seed)}
     if retrain:
-        versions["full retrain"] = Versions(settings, every, "retrain")
-    first = versions["create"].begin(past)
-    for other in list(versions.values())[1:]:
-        other.begin(past, first)
+        versions["full retrain"] = Learner(settings, every, "retrain", seed=seed)
+    begin_together(versions, past)
     changed, create = msgspec.structs.replace, versions["create"]
     fixed = changed(settings.ranking, online_clicks=0)
-    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
+    rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
     rows |= {
-        "frozen": Served(past, versions["frozen"], fixed),
-        "frozen, graph too": Served(past, versions["frozen"], fixed, live=False),
-        "create, fixed weights": Served(past, create, fixed),
-        "create, no fusion": Served(past, create, fixed, fusion=MODEL_ONLY),
-        "create, no provisional items": Served(past, create, changed(settings.ranking, fresh_items=0)),
+        "frozen": ServedModel(past, versions["frozen"], fixed),
+        "frozen, graph too": ServedModel(past, versions["frozen"], fixed, live=False),
+        "create, fixed weights": ServedModel(past, create, fixed),
+        "create, no fusion": ServedModel(past, create, fixed, fusion=MODEL_ONLY),
+        "create, no provisional items": ServedModel(past, create, changed(settings.ranking, fresh_items=0)),
     }
     if rivals:
         rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
 
 
-def run_ablation(events: Records, seed: int, variant: str) -> tuple[Tested, dict[str, Versions]]:
+def run_ablation(events: Records, seed: int, variant: str) -> tuple[RunResult, dict[str, Learner]]:
     """Run one variant of the training, or of the clicks that weights are chosen on between versions."""
-    settings = production(seed, **ABLATION.get(variant, {}))
+    settings = production(**ABLATION.get(variant, {}))
     if variant in ONLINE_CLICKS:
         ranking = msgspec.structs.replace(settings.ranking, online_clicks=ONLINE_CLICKS[variant])
         settings = settings._replace(ranking=ranking)
     if variant in DROPOUT:
         settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
     past = warm_up(events, settings)
-    versions = {"create": Versions(settings, Every(-(-(len(events) - past.count) // CYCLES)))}
+    versions = {"create": Learner(settings, Every(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
-    rows: dict[str, Row] = {
-        "create": Served(past, versions["create"], settings.ranking),
-        "create, no fusion": Served(past, versions["create"], fixed, fusion=MODEL_ONLY),
+    rows: dict[str, EvaluatedModel] = {
+        "create": ServedModel(past, versions["create"], settings.ranking),
+        "create, no fusion": ServedModel(past, versions["create"], fixed, fusion=MODEL_ONLY),
     }
     with likeliest() if variant == "likeliest weights" else nullcontext():
         versions["create"].begin(past)
@@ -158,12 +153,12 @@ class OnDrift:
         self._drift = Drift(trainer.drift_delta, trainer.drift_quiet_s)
         self.found: list[int] = []
 
-    def due(self, arrived: int, tested: int, hits: int) -> bool:
+    def due(self, new_events: int, tested: int, hits: int) -> bool:
         """Whether a cycle is due. `trainer.drift_quiet_s` counts tested events: a recorded stream has no wall clock."""
         if self._drift.look(tested, hits, float(tested)) is not None:
             self._due = True
             self.found.append(tested)
-        if arrived >= self._every or (self._due and arrived >= self._fewest):
+        if new_events >= self._every or (self._due and new_events >= self._fewest):
             self._due = False
             return True
         return False
@@ -196,20 +191,20 @@ def natural_break(events: Records) -> int:
     return max(places, key=lambda at: float(np.abs(shares(at) - shares(at - width)).sum()))
 
 
-def run_drift(events: Records, changed: int, seed: int) -> tuple[Tested, dict[str, Versions], dict[str, Any]]:
+def run_drift(events: Records, changed: int, seed: int) -> tuple[RunResult, dict[str, Learner], dict[str, Any]]:
     """A stream that changes at an event, learned from in three ways. All three have the live graph."""
-    settings = production(seed)
+    settings = production()
     past = warm_up(events, settings)
     every = -(-(len(events) - past.count) // 4)
     trigger = OnDrift(every, Config().trainer.min_events)
-    triggers: dict[str, Trigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
-    versions = {name: Versions(settings, t) for name, t in triggers.items()}
-    first = versions["drift trigger"].begin(past)
-    for other in list(versions.values())[1:]:
-        other.begin(past, first)
-    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
-    alone = {f"{name}, no fusion": Served(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()}
-    still = {"no learning, graph too": Served(past, versions["no learning"], settings.ranking, live=False)}
+    triggers: dict[str, CycleTrigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
+    versions = {name: Learner(settings, t, seed=seed) for name, t in triggers.items()}
+    begin_together(versions, past)
+    rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
+    alone = {
+        f"{name}, no fusion": ServedModel(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()
+    }
+    still = {"no learning, graph too": ServedModel(past, versions["no learning"], settings.ranking, live=False)}
     tested = run(events, past, versions, rows | alone | still)
     at = int(np.searchsorted(tested.at, changed))
     facts = {name: recovery(ranks, at) for name, ranks in tested.ranks.items()}
@@ -241,9 +236,10 @@ def lead_in_points(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> 
     return 100 * float(gain.sum() / tests.sum()), float(low), float(high)
 
 
-def record(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str, Versions], picture: bool) -> None:
+def record(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[str, Learner], picture: bool) -> None:
     """Append a line of figures, and write the ranks and, if asked, a picture."""
-    found = document(tested, versions)
+    measured = report(tested, versions)
+    found = msgspec.to_builtins(measured)
     against = {}
     if "create" in tested.ranks:
         over = tested.ranks["create"]
@@ -255,7 +251,7 @@ def record(out: Path, facts: dict[str, Any], tested: Tested, versions: dict[str,
     if picture:
         from stream.operate.plot import draw
 
-        draw(found, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
+        draw(measured, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
     small = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in tested.ranks.items()}
     np.savez_compressed(out / f"{name}.npz", users=tested.users, new=tested.new, at=tested.at, **small)  # type: ignore[arg-type]
     line = facts | {k: found[k] for k in ("events", "models", "versions")} | {"points_over_create": against}
@@ -295,7 +291,7 @@ def main() -> None:
                     more: dict[str, Any] = {"part": part, "variant": variant}
                     if part == "streams":
                         tested, versions = run_stream(
-                            events, production(seed), retrain=not asked.no_retrain, rivals=not asked.no_rivals
+                            events, production(), seed, retrain=not asked.no_retrain, rivals=not asked.no_rivals
                         )
                     elif part == "ablation":
                         tested, versions = run_ablation(events, seed, variant or "")

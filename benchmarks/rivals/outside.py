@@ -25,7 +25,7 @@ from benchmarks.quality.global_temporal import ALONE, FOR_SECONDS, MODEL, Job, l
 from model.encoders.create import Create
 from model.encoders.histories import Histories, to_histories
 from model.evaluation.global_temporal import Split
-from model.learning.training import train
+from model.learning.training import Schedule, train
 from model.metrics import Ranks
 from model.settings import ModelSettings, TrainingSettings
 
@@ -91,7 +91,7 @@ def one_of_ours(cut: Split) -> Iterator[float]:
     net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
     histories = to_histories(cut.past, cut.vocabulary)
     while True:
-        spent = train(net, histories, settings, warm_up_epochs=0, epochs=1, learning_rate=1e-3, seed=0, fresh=False)
+        spent = train(net, histories, settings, Schedule(epochs=1, learning_rate=1e-3, seed=0))
         yield spent.seconds
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.quality.global_temporal import VARIANTS, learned, report_bad_line, settled
-from model.evaluation.global_temporal import SPLIT, OfModel, Split, as_events, ranked_tests, split
+from model.evaluation.global_temporal import SPLIT, OfModel, Split, ranked_tests, split
+from model.evaluation.recorded_stream import as_events
 from model.metrics import gains
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import RankingSettings

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.ablations.graph_forms import half_life
 from benchmarks.quality.global_temporal import (
     ALONE,
     DAY_S,
+    EXPERIMENTS,
     GRAPH_ALONE,
     VARIANTS,
     Settings,
@@ -27,8 +29,9 @@ from benchmarks.quality.global_temporal import (
     settled,
 )
 from model.encoders.histories import to_histories
-from model.evaluation.global_temporal import OfCounts, OfModel, Ranked, Split, ranked_tests
-from model.evaluation.rivals import Scorer, item_knn, popularity, transitions
+from model.evaluation.global_temporal import OfCounts, OfModel, RankedTests, Split, ranked_tests
+from model.evaluation.rivals import HistoryScorer, item_knn, popularity, transitions
+from model.learning.experiment import NO_EXPERIMENT, Experiment
 from model.metrics import summary
 from model.ranking.fusion import MODEL_ONLY
 from model.settings import ModelSettings, RankingSettings
@@ -93,12 +96,14 @@ TRIED: dict[str, tuple[Settings, ...]] = {
     ),
     "recent popularity": tuple({"half_life_s": days * DAY_S} for days in (1, 3, 7, 14, 30, 60, 90, 180)),
 }
+HALF_LIFE_S = "graph_half_life_s"
+"""No setting of training: edges that fade, of `benchmarks/ablations/graph_forms.py`."""
 BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, ALONE)
 """BERT4Rec starts from the settings of SASRec."""
 COUNTED = ("item-kNN", "transitions", "recent popularity")
 
 
-def counted(cut: Split, rival: str, settings: Settings) -> Scorer:
+def counted(cut: Split, rival: str, settings: Settings) -> HistoryScorer:
     """The scorer of an untrained rival with these settings."""
     past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
     if rival == "recent popularity":
@@ -114,10 +119,14 @@ def tried(path: str, rival: str, settings: Settings, seed: int) -> dict[str, Any
     return {"rival": rival, "settings": settings, "seed": seed, "ndcg@10": found} | facts
 
 
-def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[str, Ranked], dict[str, Any]]:
+def tests(cut: Split, rival: str, settings: Settings, seed: int) -> tuple[dict[str, RankedTests], dict[str, Any]]:
     """Ranks and training facts of a rival with these settings."""
     if rival in GRAPH_ALONE:
-        return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | settings, seed)
+        of_training = {key: value for key, value in settings.items() if key != HALF_LIFE_S}
+        experiment = EXPERIMENTS.get(rival, NO_EXPERIMENT)
+        if HALF_LIFE_S in settings:
+            experiment = Experiment(graph_encoder=half_life(settings[HALF_LIFE_S]))
+        return graph_alone(cut, GRAPH_ALONE[rival] | {"warm_up_epochs": 50} | of_training, seed, experiment)
     if rival in COUNTED:
         return ranked_tests(cut, OfCounts(cut, counted(cut, rival, settings))), {}
     of_model = {key: value for key, value in settings.items() if key in ModelSettings.__struct_fields__}

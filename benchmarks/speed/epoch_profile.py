@@ -41,10 +41,10 @@ PHASES: dict[str, tuple[tuple[object, str], ...]] = {
     "examples of the batch, packed": ((SASRec, "examples"), (training, "pack")),
     "graph built": ((training, "graph_encoder"),),
     "edges drawn": ((UltraGCN, "draw"), (LightGCN, "draw")),
-    "item rows gathered": ((training, "gathered"),),
+    "item rows gathered": ((training, "gather_rows"),),
     "sequence encoder, forward": ((SASRec, "forward"),),
     "graph, forward": tuple((kind, method) for kind in (UltraGCN, LightGCN) for method in ("loss", "view")),
-    "transfer loss": ((training, "transfer"),),
+    "transfer loss": ((training, "transfer_loss"),),
     "backward": ((torch.Tensor, "backward"),),
     "optimisers": ((torch.optim.AdamW, "step"), (LazyRows, "step"), (DenseRows, "step")),
 }
@@ -71,11 +71,13 @@ def measured(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[s
     cut = load(path)
     histories = to_histories(cut.past, cut.vocabulary)
     settings = msgspec.convert(chosen, TrainingSettings)
-    asked = {"warm_up_epochs": epochs * warm_up, "epochs": epochs * (not warm_up), "learning_rate": 1e-3, "seed": 0}
+    schedule = training.Schedule(
+        epochs=epochs * (not warm_up), learning_rate=1e-3, seed=0, warm_up_epochs=epochs * warm_up, from_scratch=True
+    )
 
     def seconds() -> float:
         model = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
-        return training.train(model, histories, settings, fresh=True, **asked).seconds / epochs  # type: ignore[arg-type]
+        return training.train(model, histories, settings, schedule).seconds / epochs
 
     before = peak_bytes()
     plain, peak = seconds(), peak_bytes()

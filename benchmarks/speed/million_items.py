@@ -9,7 +9,9 @@ import time
 import numpy as np
 import torch
 
-from model.learning.cycle import learn
+from benchmarks.ablations.scalable_cross_entropy import scalable
+from model.learning.cycle import CycleInput, CycleSettings, run_cycle
+from model.learning.experiment import NO_EXPERIMENT, Experiment
 from model.learning.training import moves_lazily
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import make_events
@@ -43,14 +45,16 @@ def main() -> None:
     names = {item: str(item) for item in np.unique(events["item"]).tolist()}
     before = peak_bytes()
     started = time.monotonic()
-    trained = learn(
-        None, None, sequences, names, MemoryGraph(StateSettings()).rows,
-        model=ModelSettings(), ranking=RankingSettings(), state=StateSettings(neighbours_per_item=8), seed=0,
-        training=TrainingSettings(
-            warm_up_epochs=1, epochs=1, last_epochs=1, loss=asked.loss, holdout_events=asked.holdout_events,
-            lazy_items=asked.lazy_items,
-        ),
+    training = TrainingSettings(
+        warm_up_epochs=1, epochs=1, last_epochs=1, loss="sampled", holdout_events=asked.holdout_events,
+        lazy_items=asked.lazy_items,
     )  # fmt: skip
+    trained = run_cycle(
+        None,
+        CycleInput(sequences, names, MemoryGraph(StateSettings()).rows, seed=0),
+        CycleSettings(ModelSettings(), training, RankingSettings(), StateSettings(neighbours_per_item=8)),
+        experiment=Experiment(item_loss=scalable()) if asked.loss == "scalable" else NO_EXPERIMENT,
+    )
     found = {
         "items": len(trained.vocabulary),
         "events": len(events),
@@ -58,7 +62,7 @@ def main() -> None:
         "peak_mb": {"before": before >> 20, "learned": peak_bytes() >> 20},
         "table_mb": trained.model.items.weight.numel() * 4 >> 20,
         "seconds": round(time.monotonic() - started, 1),
-        "lazy": moves_lazily(TrainingSettings(loss=asked.loss, lazy_items=asked.lazy_items), asked.items),
+        "lazy": moves_lazily(training, asked.items),
         "warm_up_and_joint_s": round(trained.metrics["train_s"], 1),
         "last_s": round(trained.metrics["last_s"], 1),
         "threads": torch.get_num_threads(),

@@ -53,9 +53,6 @@ class GraphEncoder(Protocol):
     def view(self, users: Indices) -> Tensor:
         """The global view of users [B], [B, d]."""
 
-    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """The global view of items [N], [N, d]."""
-
     def item_rows(self) -> Tensor:
         """Item rows [n + 1, d] after the warm-up, padding first: the sequence encoder starts from them."""
 

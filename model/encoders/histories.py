@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.encoders.vocabulary import Indices, Vocabulary
 from model.settings import MOST_EVENTS
-from state.events import Floats, Ints
+from state.events import Ints
 from state.sequences import Sequences
 
 LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MOST_EVENTS])
@@ -40,16 +40,6 @@ class Histories(NamedTuple):
     def ages(self) -> Indices:
         """[items] age of each in steps; the newest item of a user has 0."""
         return np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
-
-    def fading(self, half_life_s: float) -> Floats:
-        """[items] weight of each: halved by each half-life that it is older, with a mean of 1. All 1 at half-life 0."""
-        if not half_life_s or not len(self.items):
-            return np.ones(len(self.items), np.float32)
-        if self.ts is None:
-            raise ValueError("these histories have no times, so their items have no age to fade by")
-        weight = np.exp2((self.ts - self.ts.max()) / 1000.0 / half_life_s)
-        fading: Floats = (weight / weight.mean()).astype(np.float32)
-        return fading
 
     def places(self, rows: Indices) -> Indices:
         """Positions in `items` of these users' items, user after user."""

@@ -3,12 +3,12 @@
     x⁰ = [user rows; E]        xᵏ⁺¹ = D^-½ A D^-½ xᵏ        x = mean of x⁰ … xᴸ
     BPR: Σ_(u,i) -log σ(x_u·x_i - x_u·x_j)                  j among the batch's shared negatives
 
-A is the bipartite graph. An edge halves for each `graph_half_life_s` that it is older than the newest of all. A step
-passes messages over the whole graph, at several times the cost of UltraGCN (`benchmarks/speed/epoch_profile.py`).
+A is the bipartite graph. Every step sends messages over all of it: several times UltraGCN's cost
+(`benchmarks/speed/epoch_profile.py`).
 """
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +20,7 @@ from torch_geometric.nn import LGConv
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Indices
 from model.settings import TrainingSettings
+from state.events import Floats
 
 
 class Edges(NamedTuple):
@@ -47,7 +48,7 @@ class LightGCN:
     (torch.Size([]), torch.Size([2, 8]))
     """
 
-    touches_every_row = True
+    touches_every_row: ClassVar[bool] = True
 
     def __init__(
         self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
@@ -56,7 +57,7 @@ class LightGCN:
         self._table = table
         self._histories = histories.newest(settings.graph_events)
         self._conv = LGConv(normalize=False)
-        self._adjacency = normalised(self._histories, table.num_embeddings, settings.graph_half_life_s)
+        self._adjacency = normalised(self._histories, table.num_embeddings)
         self.users = DenseRows(user_rows, settings.graph_learning_rate)
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
@@ -80,10 +81,6 @@ class LightGCN:
     def view(self, users: Indices) -> Tensor:
         """x_u of these users, [B, d]."""
         return self._propagated()[torch.from_numpy(users)]
-
-    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """x_i of these items, [N, d]."""
-        return self._propagated()[len(self.users.rows) + items]
 
     def item_rows(self) -> Tensor:
         """x_i of all items: E was trained for use after message passing only."""
@@ -140,10 +137,11 @@ class DenseRows:
         self._optimizer.zero_grad()
 
 
-def normalised(histories: Histories, items: int, half_life_s: float) -> Tensor:
-    """D^-½ A D^-½ over users, then items, as a sparse CSR tensor [U + items, U + items]."""
-    users, edges = len(histories), histories.fading(half_life_s).astype(np.float64)
-    one_way = sp.coo_matrix((edges, (histories.users, users + histories.items)), shape=(users + items,) * 2)
+def normalised(histories: Histories, items: int, edges: Floats | None = None) -> Tensor:
+    """D^-½ A D^-½ over users, then items, as a sparse CSR tensor [U + items, U + items]; `edges` are weights of A."""
+    users = len(histories)
+    weights = np.ones(len(histories.items)) if edges is None else edges.astype(np.float64)
+    one_way = sp.coo_matrix((weights, (histories.users, users + histories.items)), shape=(users + items,) * 2)
     both = (one_way + one_way.T).tocsr()
     scale = 1.0 / np.sqrt(np.maximum(np.asarray(both.sum(1)).ravel(), 1e-9))
     both = sp.diags(scale) @ both @ sp.diags(scale)

@@ -2,17 +2,15 @@
 
 Mao et al., 2021, arXiv 2110.15114.
 
-    L_C, L_O   Σ_(u,i) a_ui (w1 + w2 β_ui) softplus(-e_u·e_i)
-                 +  γ · mean over negatives of (w3 + w4 β_uj) softplus(e_u·e_j), once for each edge of u
-               β_ui = sqrt((d_u + 1) / (d_i + 1)) / d_u
+    L_C, L_O   Σ_(u,i) softplus(-e_u·e_i)  +  γ · mean over negatives of softplus(e_u·e_j), once for each edge of u
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
 
-G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. In place of all neighbours of
-an item, one is drawn in proportion to ω and weighted with Σ_j ω_ij: the same expectation at a tenth of the cost. a_ui
-halves for each `graph_half_life_s` that the edge is older than the newest of all; the mean of all edges is 1.
+G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
+is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. The paper's weights by
+degree and edges that fade with event time lose in our tables: `benchmarks/ablations/graph_forms.py`.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +33,6 @@ class Edges(NamedTuple):
     """Item indices whose rows the loss needs: [M] items of the edges, [M] one neighbour of each, drawn by ω."""
     user: Tensor
     """[M] position of the edge's user in the batch."""
-    link: Tensor
-    """[M] a_ui (w1 + w2 β_ui)."""
-    fading: Tensor
-    """[M] a_ui."""
     weight: Tensor
     """[M] Σ ω over the item's neighbours."""
 
@@ -55,18 +49,14 @@ class UltraGCN:
     (torch.Size([]), torch.Size([2, 8]))
     """
 
-    touches_every_row = False
+    touches_every_row: ClassVar[bool] = False
 
     def __init__(
         self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
     ) -> None:
         self._settings = settings
         self._histories = histories.newest(settings.graph_events)
-        self._fading = torch.from_numpy(self._histories.fading(settings.graph_half_life_s))
-        degree = torch.from_numpy(self._histories.lengths).float()
-        clicks = torch.from_numpy(np.bincount(self._histories.items, minlength=table.num_embeddings)).float()
-        self._degree, self._table = degree, table
-        self._of_user, self._of_item = (degree + 1).sqrt() / degree.clamp(min=1), (clicks + 1).rsqrt()
+        self._degree, self._table = torch.from_numpy(self._histories.lengths).float(), table
         nodes, weights = co_occurring(self._histories, table.num_embeddings - 1, settings.neighbours)
         self._nodes = torch.from_numpy(nodes)
         self._cumulated = torch.from_numpy(weights).cumsum(1)
@@ -74,12 +64,9 @@ class UltraGCN:
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
         """The edges of these users, with one neighbour drawn for each."""
-        settings, at = self._settings, self._histories.places(users)
-        item, fading = torch.from_numpy(self._histories.items[at]), self._fading[torch.from_numpy(at)]
+        item = torch.from_numpy(self._histories.items[self._histories.places(users)])
         user = torch.repeat_interleave(self._degree[torch.from_numpy(users)].long())
-        beta = self._of_user[torch.from_numpy(users)][user] * self._of_item[item]
-        link = fading * (settings.ultragcn_w1 + settings.ultragcn_w2 * beta)
-        return Edges(users, [item, self._neighbour(item, generator)], user, link, fading, self._cumulated[item, -1])
+        return Edges(users, [item, self._neighbour(item, generator)], user, self._cumulated[item, -1])
 
     def _neighbour(self, items: Tensor, generator: torch.Generator) -> Tensor:
         """One neighbour of each item, drawn in proportion to ω; 0 for an item without any."""
@@ -96,25 +83,16 @@ class UltraGCN:
             return own.sum() * 0.0, own
         items, neighbours = rows
         mine = own[edges.user]
-        links = (edges.link * F.softplus(-(mine * items).sum(1))).sum()
-        # The negatives of a user are the same for all of the user's edges.
-        users = torch.from_numpy(edges.users)
-        beta = torch.outer(self._of_user[users], self._of_item[drawn])
-        repelled = (settings.ultragcn_w3 + settings.ultragcn_w4 * beta) * F.softplus(own @ negatives.T)
-        apart = (self._degree[users] * repelled.mean(1)).sum()
-        beside = (edges.fading * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
+        links = F.softplus(-(mine * items).sum(1)).sum()
+        # One row of negatives a user serves all of the user's edges.
+        apart = (self._degree[torch.from_numpy(edges.users)] * F.softplus(own @ negatives.T).mean(1)).sum()
+        beside = (F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
         total = links + settings.negative_weight * apart + settings.item_item_weight * beside
         return total / len(edges.user), own
 
     def view(self, users: Indices) -> Tensor:
         """e_u of these users, [B, d]."""
         return self.users.leaf(torch.from_numpy(users))
-
-    def item_view(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows [N, d] of one neighbour of each item, drawn by ω; an item without neighbours gets its own row."""
-        neighbours = self._neighbour(items, generator)
-        rows: Tensor = self._table(torch.where(neighbours > 0, neighbours, items))
-        return rows
 
     def item_rows(self) -> Tensor:
         """E itself: there is no message passing."""

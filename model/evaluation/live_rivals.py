@@ -1,12 +1,12 @@
-"""What needs no training, counted event by event as a stream arrives: to be beaten by what learns.
+"""Rivals that need no training, counted event by event.
 
 popularity          clicks so far
 recent popularity   the same, halved every `state.popularity_half_life_s` of event time
-own                 the user's own most frequent items, the newest first among equals
+own                 the user's own most frequent items, newest first among equals
 transitions         what most often came right after the user's newest item
 session-kNN         items of the users most like this one among those who lately had one of its items (Jannach and
                     Ludewig, 2017: cosine, newer items of the session count more)
-item-kNN            `model.evaluation.rivals.item_knn` over all histories so far, counted anew every RECOUNT_EVENTS
+item-kNN            `model.evaluation.rivals.item_knn` over all histories so far, counted again every RECOUNT_EVENTS
 """
 
 from collections import Counter, OrderedDict, defaultdict
@@ -17,7 +17,7 @@ import numpy as np
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.evaluation.recorded_stream import RecordedStream
-from model.evaluation.rivals import Scorer, item_knn
+from model.evaluation.rivals import HistoryScorer, item_knn
 from state.events import Ids, Records
 from state.sequences import Sequences
 
@@ -34,16 +34,16 @@ SESSION_EVENTS = 20
 class MostClicked:
     """Clicks so far."""
 
-    def __init__(self, past: RecordedStream, depth: int) -> None:
+    def __init__(self, stream: RecordedStream, depth: int) -> None:
         self._depth = depth
-        self._counts = Counter(past.events()["item"].tolist())
+        self._counts = Counter(stream.events()["item"].tolist())
 
     def rank(self, tests: Sequences) -> Ids:
         """The same for everybody."""
         best = np.array([item for item, _ in self._counts.most_common(self._depth)], np.uint64)
         return np.tile(best, (len(tests.users), 1))
 
-    def arrived(self, events: Records) -> None:
+    def update(self, events: Records) -> None:
         """Count."""
         self._counts.update(events["item"].tolist())
 
@@ -51,54 +51,54 @@ class MostClicked:
 class MostClickedLately:
     """Clicks of the last days, as the graph counts them."""
 
-    def __init__(self, past: RecordedStream, depth: int) -> None:
-        self._past, self._depth = past, depth
+    def __init__(self, stream: RecordedStream, depth: int) -> None:
+        self._stream, self._depth = stream, depth
 
     def rank(self, tests: Sequences) -> Ids:
         """The same for everybody."""
-        return np.tile(self._past.graph.popular(self._depth), (len(tests.users), 1))
+        return np.tile(self._stream.graph.popular(self._depth), (len(tests.users), 1))
 
-    def arrived(self, events: Records) -> None:
-        """The graph counts."""
+    def update(self, events: Records) -> None:
+        """Do nothing: the graph counts."""
 
 
 class Own:
     """The user's own most frequent items."""
 
-    def __init__(self, past: RecordedStream, depth: int) -> None:
+    def __init__(self, stream: RecordedStream, depth: int) -> None:
         self._depth = depth
 
     def rank(self, tests: Sequences) -> Ids:
         """By count, then by recency."""
-        said = np.zeros((len(tests.users), self._depth), np.uint64)
+        ranked = np.zeros((len(tests.users), self._depth), np.uint64)
         for row in range(len(tests.users)):
             items, first, counts = np.unique(tests.of(row)["item"][::-1], return_index=True, return_counts=True)
             best = items[np.lexsort((first, -counts))[: self._depth]]
-            said[row, : len(best)] = best
-        return said
+            ranked[row, : len(best)] = best
+        return ranked
 
-    def arrived(self, events: Records) -> None:
-        """The user's history is all there is."""
+    def update(self, events: Records) -> None:
+        """Do nothing: the user's history is enough."""
 
 
 class Transitions:
     """What most often came right after the user's newest item."""
 
-    def __init__(self, past: RecordedStream, depth: int) -> None:
+    def __init__(self, stream: RecordedStream, depth: int) -> None:
         self._depth = depth
         self._after: defaultdict[int, Counter[int]] = defaultdict(Counter)
         self._newest: dict[int, int] = {}
-        self.arrived(past.events())
+        self.update(stream.events())
 
     def rank(self, tests: Sequences) -> Ids:
         """By count."""
-        said = np.zeros((len(tests.users), self._depth), np.uint64)
+        ranked = np.zeros((len(tests.users), self._depth), np.uint64)
         for row, newest in enumerate(tests.steps["item"][tests.indptr[1:] - 1].tolist()):
             best = [item for item, _ in self._after[newest].most_common(self._depth)]
-            said[row, : len(best)] = best
-        return said
+            ranked[row, : len(best)] = best
+        return ranked
 
-    def arrived(self, events: Records) -> None:
+    def update(self, events: Records) -> None:
         """Count each item after the one its user had before."""
         for user, item in zip(events["user"].tolist(), events["item"].tolist(), strict=True):
             if user in self._newest:
@@ -109,19 +109,19 @@ class Transitions:
 class SessionKNN:
     """Items of the users most like this one."""
 
-    def __init__(self, past: RecordedStream, depth: int) -> None:
+    def __init__(self, stream: RecordedStream, depth: int) -> None:
         self._depth = depth
         self._users_of: defaultdict[int, OrderedDict[int, None]] = defaultdict(OrderedDict)
         self._items_of: defaultdict[int, OrderedDict[int, None]] = defaultdict(OrderedDict)
-        self.arrived(past.events())
+        self.update(stream.events())
 
     def rank(self, tests: Sequences) -> Ids:
-        """By the summed likeness of the neighbours who had an item."""
-        said = np.zeros((len(tests.users), self._depth), np.uint64)
+        """By the summed similarity of the neighbours who had an item."""
+        ranked = np.zeros((len(tests.users), self._depth), np.uint64)
         for row, user in enumerate(tests.users.tolist()):
             best = self._of(user, tests.of(row)["item"][-SESSION_EVENTS:].tolist())
-            said[row, : len(best)] = best
-        return said
+            ranked[row, : len(best)] = best
+        return ranked
 
     def _of(self, user: int, session: list[int]) -> list[int]:
         share = {item: (place + 1) / len(session) for place, item in enumerate(session)}
@@ -140,7 +140,7 @@ class SessionKNN:
                 scores[item] += like[other]
         return sorted(scores, key=lambda item: -scores[item])[: self._depth]
 
-    def arrived(self, events: Records) -> None:
+    def update(self, events: Records) -> None:
         """Move user and item to the newest of each other."""
         for user, item in zip(events["user"].tolist(), events["item"].tolist(), strict=True):
             self._users_of[item][user] = None
@@ -156,25 +156,25 @@ class SessionKNN:
 class ItemKNN:
     """Cosine of items over the users who had both."""
 
-    def __init__(self, past: RecordedStream, depth: int) -> None:
-        self._past, self._depth, self._since = past, depth, 0
+    def __init__(self, stream: RecordedStream, depth: int) -> None:
+        self._stream, self._depth, self._since = stream, depth, 0
         self._count()
 
     def _count(self) -> None:
-        known = np.unique(self._past.events()["item"])
+        known = np.unique(self._stream.events()["item"])
         self._vocabulary = Vocabulary(known, [""] * len(known))
-        histories = to_histories(self._past.sequences(self._past.users), self._vocabulary)
-        self._scorer: Scorer = item_knn(histories, len(known), AGE_DECAY)
+        histories = to_histories(self._stream.sequences(self._stream.users), self._vocabulary)
+        self._scorer: HistoryScorer = item_knn(histories, len(known), AGE_DECAY)
 
     def rank(self, tests: Sequences) -> Ids:
-        """By summed likeness to the user's items; 0 where nothing is like them."""
+        """By summed similarity to the user's items; 0 where no item is similar."""
         scores = self._scorer(to_histories(tests, self._vocabulary))
         best = scores.topk(min(self._depth, scores.shape[1]), dim=1)
         hashes = np.concatenate([np.zeros(1, np.uint64), self._vocabulary.hashes])
         return np.where(best.values.numpy() > 0, hashes[best.indices.numpy()], 0)
 
-    def arrived(self, events: Records) -> None:
-        """Count anew now and then."""
+    def update(self, events: Records) -> None:
+        """Count again every RECOUNT_EVENTS."""
         self._since += len(events)
         if self._since >= RECOUNT_EVENTS:
             self._since = 0

@@ -1,299 +1,209 @@
 """Prequential evaluation of a recorded stream: each event is first a test, then learned from.
 
-Events come in the order of the file, TESTS_PER_BATCH at a time. Every row ranks for the users of a batch; then the
-batch is told to all of them, and those that learn may learn. Rows see nothing but the `Past`, so nothing can be read
-ahead. The versions, the gate, the graph and the ranking are those of production; a cycle begins after so many events.
+Events come in the order of the file, TESTS_PER_BATCH at a time. Every model ranks for the users of a batch; then it
+takes the
+batch in, and may learn from it. Models see nothing but the `RecordedStream`, so nothing can be read ahead. The cycle,
+the gate, the graph and the ranking are those of production; a cycle begins after a number of events.
 
 Whole lists are not compared: a target further down than DEPTH counts as not found.
 """
 
-import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
 from model.errors import NothingToTest
+from model.evaluation.learner import Every, Learner, Never
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.recorded_stream import RecordedStream, Tests
+from model.evaluation.reports import Curves, PrequentialFigures, PrequentialReport, StreamEvents
 from model.fusion_weights.online import OnlineFusion
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH
-from model.learning.cycle import Trained, learn
+from model.learning.cycle import CycleSettings, ProgressCallback
+from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks, summary
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
-from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
+from model.settings import RankingSettings
 from state.events import Ids, Records
-from state.sequences import Sequences, newest
-from state.settings import StateSettings
+from state.sequences import Sequences
 
-WARM_UP = 0.2
-"""The part of a stream that the first version learns from before testing begins."""
+WARM_UP_SHARE = 0.2
+"""Share of a stream that the first version learns from before testing begins."""
 CYCLES = 8
-"""Cycles over the rest of the stream, unless told otherwise."""
+"""Default number of cycles over the rest of the stream."""
 DEPTH = 100
 NOT_FOUND = 10**9
 ROLLING_EVENTS = 2_000
-POINTS = 200
-"""Points of a curve."""
-
-Progress = Callable[[float, str], None]
-Document = dict[str, Any]
+CURVE_POINTS = 200
 
 
-class Settings(NamedTuple):
-    """What production has in its configuration."""
-
-    model: ModelSettings
-    training: TrainingSettings
-    ranking: RankingSettings
-    state: StateSettings
-    gate: GateSettings = GateSettings()
-    user_events: int = 100
-    replay_users: int = 20_000
-    seed: int = 0
-
-
-class Trigger(Protocol):
-    """Says when a cycle is due."""
-
-    def due(self, arrived: int, tested: int, hits: int) -> bool:
-        """`arrived` events since the last cycle; all events tested so far, and those found among the first ten."""
-
-
-class Every:
-    """After so many events."""
-
-    def __init__(self, events: int) -> None:
-        self._events = events
-
-    def due(self, arrived: int, tested: int, hits: int) -> bool:
-        """Whether enough have come."""
-        return arrived >= self._events
-
-
-class Never:
-    """A model that is trained once."""
-
-    def due(self, arrived: int, tested: int, hits: int) -> bool:
-        """It is not."""
-        return False
-
-
-class Versions:
-    """Learns in cycles, as the trainer does, and passes the gate."""
-
-    def __init__(
-        self, settings: Settings, trigger: Trigger, how: Literal["increment", "retrain"] = "increment"
-    ) -> None:
-        self._settings, self._trigger, self._how = settings, trigger, how
-        self._learned = 0
-        self._tried = 0
-        self._tested = self._hits = 0
-        self.serving: Trained | None = None
-        self.cycles: list[Document] = []
-
-    def begin(self, past: RecordedStream, first: Trained | None = None) -> Trained:
-        """The first version; `first` where another row has learned the same."""
-        self.serving = self._cycle(past) if first is None else first
-        self._learned = self._tried = past.count
-        return self.serving
-
-    def tested(self, ranks: Ranks) -> None:
-        """What became of the serving version's newest tests."""
-        self._tested += len(ranks)
-        self._hits += int((ranks < CUTOFF).sum())
-
-    def look(self, past: RecordedStream) -> bool:
-        """Learn, if it is time; whether it did."""
-        if not self._trigger.due(past.count - self._tried, self._tested, self._hits):
-            return False
-        candidate = self._cycle(past)
-        self._tried = past.count
-        if candidate.verdict.promoted:
-            self.serving, self._learned = candidate, past.count
-        return True
-
-    def _cycle(self, past: RecordedStream) -> Trained:
-        settings, seed = self._settings, self._settings.seed * 1_000_003 + past.count
-        champion = self.serving if self._how == "increment" else None
-        arrived = past.events(self._learned)
-        fresh = np.unique(arrived["user"])
-        others = np.setdiff1d(past.users, fresh)
-        old = np.empty(0, np.uint64)
-        if champion is not None:
-            draw, gate = np.random.default_rng(seed), settings.gate
-            others = draw.permutation(others)[: settings.replay_users + gate.old_users]
-            old, others = np.split(others, [min(gate.old_users, len(others) // 4)])
-        sequences = newest(past.sequences(np.concatenate([fresh, others])), settings.user_events)
-        items = np.unique(sequences.steps["item"])
-        new = items if champion is None else items[champion.vocabulary.lookup(items) == 0]
-        spent = time.process_time()
-        trained = learn(
-            champion, None, sequences, {item: f"{item:016x}" for item in new.tolist()}, past.graph.rows,
-            model=settings.model, training=settings.training, ranking=settings.ranking, state=settings.state,
-            gate=settings.gate, seed=seed % 2**31, arrived=arrived, old=past.sequences(old),
-        )  # fmt: skip
-        self.cycles.append({
-            "at": past.count, "cpu_s": round(time.process_time() - spent, 1), "promoted": trained.verdict.promoted,
-            "reason": trained.verdict.reason, "fusion": msgspec.to_builtins(trained.fusion),
-            "metrics": trained.metrics,
-        })  # fmt: skip
-        return trained
-
-
-class Row(Protocol):
-    """What is tested: a model or a rival."""
+class EvaluatedModel(Protocol):
+    """A model or a rival."""
 
     def rank(self, tests: Sequences) -> Ids:
         """[T, up to DEPTH] items, best first; 0 = none."""
 
-    def arrived(self, events: Records) -> None:
-        """Take in what came; the past has it already."""
+    def update(self, events: Records) -> None:
+        """Count new events; the recorded stream already has them."""
 
 
-class Served:
-    """A version as a worker serves it: it ranks with the live graph."""
+class ServedModel:
+    """A learner's serving version as a worker serves it, with the live graph and online fusion weights."""
 
     def __init__(
         self,
-        past: RecordedStream,
-        versions: Versions,
+        stream: RecordedStream,
+        learner: Learner,
         ranking: RankingSettings,
         *,
         fusion: Fusion | None = None,
         live: bool = True,
     ) -> None:
-        """`fusion` in place of the version's; not `live`: the graph stands still too."""
-        self._versions, self._fusion, self._live = versions, fusion, live
+        """`fusion` replaces the version's weights; without `live` the graph stands still too."""
+        self._learner, self._fusion, self._live = learner, fusion, live
         self._ranking_settings = msgspec.structs.replace(ranking, because=False)
-        self._graph = past.graph if live else past.graph.copy()
+        self._graph = stream.graph if live else stream.graph.copy()
         self._serving: Trained | None = None
         self._online: OnlineFusion | None = None
 
     def rank(self, tests: Sequences) -> Ids:
         """By the version that serves now."""
-        return self._ranking().rank(tests, self._graph, DEPTH).items
+        return self._ranker_of_serving().rank(tests, self._graph, DEPTH).items
 
-    def _ranking(self) -> Ranker:
-        serving = self._versions.serving
+    def _ranker_of_serving(self) -> Ranker:
+        serving = self._learner.serving
         assert serving is not None
         if serving is not self._serving:
             self._serving = serving
             fusion = self._fusion or serving.fusion
-            self._served = Ranker(serving.model, serving.vocabulary, fusion, self._ranking_settings)
+            self._ranker = Ranker(serving.model, serving.vocabulary, fusion, self._ranking_settings)
             before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
             if before is not None:
                 self._online.carry_over(before.learned)
                 self._online.keep_clicks_of(before)
-                self._served.fusion = self._online.fusion
-        return self._served
+                self._ranker.fusion = self._online.fusion
+        return self._ranker
 
-    def learn(self, tests: Tests) -> None:
-        """The fusion weights go on, where they do."""
+    def update_fusion(self, tests: Tests) -> None:
+        """Learn the fusion weights on these tests, where they are learned between versions."""
         if self._ranking_settings.online_clicks:
-            ranking = self._ranking()
+            ranker = self._ranker_of_serving()
             assert self._online is not None
-            self._online.update(ranking, tests.before, tests.targets, self._graph)
-            ranking.fusion = self._online.fusion
+            self._online.update(ranker, tests.before, tests.targets, self._graph)
+            ranker.fusion = self._online.fusion
 
-    def arrived(self, events: Records) -> None:
+    def update(self, events: Records) -> None:
         """Count clicks where the graph is live."""
         if self._live:
-            self._ranking().update(events)
+            self._ranker_of_serving().update(events)
 
 
 def prequential(
     events: Records,
-    settings: Settings,
+    settings: CycleSettings,
     *,
+    seed: int = 0,
     cycles: int = CYCLES,
     with_retrain: bool = False,
-    progress: Progress = lambda _done, _what: None,
-) -> Document:
-    """The model, what stands still and rivals on one stream, in the order it arrived."""
-    start = int(len(events) * WARM_UP)
+    progress: ProgressCallback = lambda _share, _what: None,
+) -> PrequentialReport:
+    """Test the model, the same model frozen after its first version, and the rivals, in arrival order.
+
+    Raises NothingToTest.
+    """
+    start = int(len(events) * WARM_UP_SHARE)
     every = max(-(-(len(events) - start) // cycles), 1)
-    past = RecordedStream(settings.state)
-    past.append(events[:start])
+    stream = RecordedStream(settings.state)
+    stream.append(events[:start])
     progress(0.0, "learning the first version")
-    versions = {"create": Versions(settings, Every(every)), "frozen": Versions(settings, Never())}
+    learners = {
+        "create": Learner(settings, Every(every), seed=seed),
+        "frozen": Learner(settings, Never(), seed=seed),
+    }
     if with_retrain:
-        versions["full retrain"] = Versions(settings, Every(every), "retrain")
-    first = versions["create"].begin(past)
-    for other in list(versions.values())[1:]:
-        other.begin(past, first)
-    still = msgspec.structs.replace(settings.ranking, online_clicks=0)
-    rows: dict[str, Row] = {name: Served(past, v, settings.ranking) for name, v in versions.items()}
-    rows["frozen"] = Served(past, versions["frozen"], still)
-    rows["frozen, graph too"] = Served(past, versions["frozen"], still, live=False)
-    rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
-    tested = run(events, past, versions, rows, progress=progress)
-    return document(tested, versions) | {"every_events": every, "seed": settings.seed, "warm_up": start}
+        learners["full retrain"] = Learner(settings, Every(every), "retrain", seed=seed)
+    begin_together(learners, stream)
+    fixed_weights = msgspec.structs.replace(settings.ranking, online_clicks=0)
+    models: dict[str, EvaluatedModel] = {
+        name: ServedModel(stream, learner, settings.ranking) for name, learner in learners.items()
+    }
+    models["frozen"] = ServedModel(stream, learners["frozen"], fixed_weights)
+    models["frozen, graph too"] = ServedModel(stream, learners["frozen"], fixed_weights, live=False)
+    models |= {name: rival(stream, DEPTH) for name, rival in LIVE_RIVALS.items()}
+    tested = run(events, stream, learners, models, progress=progress)
+    return msgspec.structs.replace(report(tested, learners), every_events=every, seed=seed, warm_up=start)
 
 
-class Tested(NamedTuple):
-    """What became of every test."""
+def begin_together(learners: dict[str, Learner], stream: RecordedStream) -> None:
+    """Learn the first version once, for all learners."""
+    first: Trained | None = None
+    for learner in learners.values():
+        first = learner.begin(stream, first)
+
+
+class RunResult(NamedTuple):
+    """The results of all tests."""
 
     ranks: dict[str, Ranks]
-    """[T] place of what came in each row's list, NOT_FOUND where it was not among the first DEPTH."""
+    """[T] place of each target in each model's list, NOT_FOUND where it is not among the first DEPTH."""
     at: np.ndarray
-    """[T] where in the stream it was, about."""
+    """[T] about where in the stream each test was."""
     users: Ids
     new: np.ndarray
-    """[T] whether the version that served did not know the item, though it had been met in the stream."""
+    """[T] whether the stream had the item before and the serving version does not know it."""
 
 
 def run(
     events: Records,
-    past: RecordedStream,
-    versions: dict[str, Versions],
-    rows: dict[str, Row],
+    stream: RecordedStream,
+    learners: dict[str, Learner],
+    models: dict[str, EvaluatedModel],
     *,
-    progress: Progress = lambda _done, _what: None,
-) -> Tested:
-    """Test and tell all rows what comes after the past; versions of a row's own name hear what became of its tests.
+    progress: ProgressCallback = lambda _share, _what: None,
+) -> RunResult:
+    """Test the models on what comes after the stream's end, batch by batch, and then append the batch to the stream.
 
-    An item is new where the first of the versions does not know it, though it has been met: others nobody could say.
-    Raises NothingToTest.
+    A learner counts the tests of the model of its own name. An item is new where the first learner's version does not
+    know it though the stream had it before. Raises NothingToTest.
     """
-    start, leading = past.count, next(iter(versions.values()))
-    ranks: dict[str, list[Ranks]] = {name: [] for name in rows}
+    start, leading = stream.count, next(iter(learners.values()))
+    ranks: dict[str, list[Ranks]] = {name: [] for name in models}
     at: list[np.ndarray] = []
     users: list[Ids] = []
     new: list[np.ndarray] = []
-    while past.count < len(events):
-        progress((past.count - start) / (len(events) - start), f"event {past.count:,} of {len(events):,}")
-        batch = events[past.count : past.count + TESTS_PER_BATCH]
-        tests = past.tests(batch)
+    while stream.count < len(events):
+        progress((stream.count - start) / (len(events) - start), f"event {stream.count:,} of {len(events):,}")
+        batch = events[stream.count : stream.count + TESTS_PER_BATCH]
+        tests = stream.tests(batch)
         if len(tests.targets):
-            for name, row in rows.items():
-                places = places_of(tests.targets, row.rank(tests.before))
-                if isinstance(row, Served):
-                    row.learn(tests)
-                ranks[name].append(places)
-                if name in versions:
-                    versions[name].tested(places)
+            for name, model in models.items():
+                ranks_of_model = places_of(tests.targets, model.rank(tests.before))
+                if isinstance(model, ServedModel):
+                    model.update_fusion(tests)
+                ranks[name].append(ranks_of_model)
+                if name in learners:
+                    learners[name].count_tests(ranks_of_model)
             assert leading.serving is not None
-            met = past.graph.rows(tests.targets).degree > 0
+            met = stream.graph.rows(tests.targets).degree > 0
             new.append(met & (leading.serving.vocabulary.lookup(tests.targets) == 0))
             users.append(tests.before.users)
-            at.append(np.linspace(past.count, past.count + len(batch), len(tests.targets), False).astype(int))
-        past.append(batch)
-        for row in rows.values():
-            row.arrived(batch)
-        if past.count < len(events):
-            for name, learner in versions.items():
-                if learner.look(past):
-                    progress((past.count - start) / (len(events) - start), f"{name} learned")
+            at.append(np.linspace(stream.count, stream.count + len(batch), len(tests.targets), False).astype(int))
+        stream.append(batch)
+        for model in models.values():
+            model.update(batch)
+        if stream.count < len(events):
+            for name, learner in learners.items():
+                if learner.learn_if_due(stream):
+                    progress((stream.count - start) / (len(events) - start), f"{name} learned a version")
     if not at:
         raise NothingToTest(
             f"none of the {len(events) - start} events can be tested: each is the first of its user, who has no "
             "history to recommend from. Is the first column the user, and the same one whenever they come back?"
         )
     progress(1.0, "done")
-    return Tested(
+    return RunResult(
         {name: np.concatenate(found) for name, found in ranks.items()},
         np.concatenate(at),
         np.concatenate(users),
@@ -301,28 +211,32 @@ def run(
     )
 
 
-def document(tested: Tested, versions: dict[str, Versions]) -> Document:
+def report(tested: RunResult, learners: dict[str, Learner]) -> PrequentialReport:
     """Figures and curves of a run."""
-    at_the_end = np.arange(len(tested.at)) >= len(tested.at) * 0.75
+    last_quarter = np.arange(len(tested.at)) >= len(tested.at) * 0.75
     points = np.unique(
-        np.linspace(min(ROLLING_EVENTS // 4, len(tested.at)) - 1, len(tested.at) - 1, POINTS).astype(int)
+        np.linspace(min(ROLLING_EVENTS // 4, len(tested.at)) - 1, len(tested.at) - 1, CURVE_POINTS).astype(int)
     )
-    models: dict[str, Document] = {}
-    for name, ranks in tested.ranks.items():
-        found = summary(ranks)
-        models[name] = {"hit@10": found["recall@10"], "ndcg@10": found["ndcg@10"], "mrr": found["mrr"]}
-        for part, chosen in (("last_quarter_hit@10", at_the_end), ("new_items_hit@10", tested.new)):
-            models[name][part] = round(float((ranks[chosen] < CUTOFF).mean()), 6) if chosen.any() else None
-    return {
-        "protocol": "prequential",
-        "events": {"tested": len(tested.at), "of_new_items": int(tested.new.sum())},
-        "models": models,
-        "versions": {name: learner.cycles for name, learner in versions.items() if learner.cycles},
-        "curves": {
-            "event": tested.at[points].tolist(),
-            "rolling_hit@10": {name: rolling(ranks)[points].round(5).tolist() for name, ranks in tested.ranks.items()},
-        },
-    }
+    return PrequentialReport(
+        protocol="prequential",
+        events=StreamEvents(len(tested.at), int(tested.new.sum())),
+        models={name: figures(ranks, last_quarter, tested.new) for name, ranks in tested.ranks.items()},
+        versions={name: learner.cycles for name, learner in learners.items() if learner.cycles},
+        curves=Curves(
+            event=tested.at[points].tolist(),
+            rolling_hit={name: rolling(ranks)[points].round(5).tolist() for name, ranks in tested.ranks.items()},
+        ),
+    )
+
+
+def figures(ranks: Ranks, last_quarter: np.ndarray, new: np.ndarray) -> PrequentialFigures:
+    """Of one model's tests."""
+    means = summary(ranks)
+
+    def hit(chosen: np.ndarray) -> float | None:
+        return round(float((ranks[chosen] < CUTOFF).mean()), 6) if chosen.any() else None
+
+    return PrequentialFigures(means["recall@10"], means["ndcg@10"], means["mrr"], hit(last_quarter), hit(new))
 
 
 def rolling(ranks: Ranks, events: int = ROLLING_EVENTS) -> np.ndarray:

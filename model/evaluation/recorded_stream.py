@@ -1,30 +1,40 @@
-"""A recorded stream as it arrives: all that has come so far, and nothing of what comes."""
+"""A recorded stream as it arrives: everything up to now, nothing later."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from state.events import EVENT, Ids, Ints, Records
-from state.graph import MemoryGraph
+from state.events import EVENT, Ids, Ints, Records, hash_ids
+from state.graph import MemoryGraph, Rows
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
 
 
+def as_events(users: list[str], items: list[str], ts: np.ndarray) -> tuple[Records, dict[int, str]]:
+    """EVENTs in arrival order, and the items' ids by hash."""
+    events = np.zeros(len(ts), EVENT)
+    events["user"] = hash_ids([u.encode() for u in users])
+    events["item"] = hash_ids([i.encode() for i in items])
+    events["ts"], events["offset"] = ts, np.arange(len(ts))
+    return events, dict(zip(events["item"].tolist(), items, strict=True))
+
+
 class Tests(NamedTuple):
-    """Each event whose user has a history by then."""
+    """Events to predict. An event whose user has no history is none of them."""
 
     before: Sequences
-    """That history."""
+    """[T] the user's history before each event."""
     targets: Ids
-    """[T] the item that came."""
+    """[T] the item of the event."""
     ts: Ints
-    """[T] when, ms."""
+    """[T] its time, ms."""
     last: np.ndarray
-    """[T] whether it is the user's last."""
+    """[T] whether it is the user's last test."""
 
 
 class RecordedStream:
-    """Histories, graph and events up to now."""
+    """Histories, graph and events up to now. A `Source` of a cycle, as the workers' state is in production."""
 
     def __init__(self, state: StateSettings) -> None:
         self.graph = MemoryGraph(state)
@@ -32,15 +42,36 @@ class RecordedStream:
         self._steps: dict[int, Records] = {}
         self._events: list[Records] = [np.empty(0, EVENT)]
         self.count = 0
-        """Events that have come."""
+        """Events so far."""
 
     @property
     def users(self) -> Ids:
-        """All users so far, the one met first at the front."""
+        """All users so far, in the order of their first events."""
         return np.fromiter(self._steps, np.uint64, len(self._steps))
 
+    def all_users(self) -> Ids:
+        """All users so far, in the order of their hashes."""
+        return np.sort(self.users)
+
+    def some_users(self, count: int, seed: int) -> Ids:
+        """Up to `count` users, drawn evenly, in the order of their hashes."""
+        return np.sort(np.random.default_rng(seed).permutation(self.all_users())[:count])
+
+    def positives(self, users: Ids) -> Sequences:
+        """The users' sequences: all recorded events are clicks, which may be learned from."""
+        return self.sequences(users)
+
+    def item_ids(self, items: Ids) -> list[bytes | None]:
+        """A text form of the item hashes: an evaluation needs no ids."""
+        return [f"{item:016x}".encode() for item in items.tolist()]
+
+    @property
+    def rows(self) -> Callable[[Ids], Rows]:
+        """Rows of the live item-item graph."""
+        return self.graph.rows
+
     def append(self, events: Records) -> None:
-        """What came next, in the order it came."""
+        """Take the next events, in arrival order."""
         steps = np.empty(len(events), STEP)
         for name in ("item", "ts", "kind"):
             steps[name] = events[name]
@@ -54,24 +85,24 @@ class RecordedStream:
         self.count += len(events)
 
     def events(self, since: int = 0) -> Records:
-        """Those that have come, from the one numbered `since` on."""
+        """The events so far, from number `since` on."""
         self._events = [np.concatenate(self._events)]
         return self._events[0][since:]
 
     def sequences(self, users: Ids) -> Sequences:
-        """Newest steps of these users, empty for one who is not known."""
+        """Newest steps of these users; none for an unknown user."""
         nothing = np.empty(0, STEP)
         steps = [self._steps.get(user, nothing) for user in users.tolist()]
         indptr = np.concatenate([[0], np.cumsum([len(s) for s in steps])]).astype(np.int64)
         return Sequences(users, indptr, np.concatenate([nothing, *steps]))
 
     def tests(self, events: Records) -> Tests:
-        """The next events as tests; each knows its user's events before it, those among `events` too."""
+        """The next events as tests. A user's earlier events of the same batch belong to the history."""
         return successive(self.sequences(np.unique(events["user"])), events, self._limit)
 
 
 def successive(before: Sequences, events: Records, limit: int) -> Tests:
-    """Each of these events as a test of its user's history until then; users without one are left out."""
+    """Each of these events as a test of its user's history up to then; events without a history are left out."""
     row_of = {user: row for row, user in enumerate(before.users.tolist())}
     history: dict[int, Records] = {}
     tested: list[int] = []

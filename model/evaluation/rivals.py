@@ -1,4 +1,4 @@
-"""What needs no training: scores of all items from counts of the past, to be beaten.
+"""Rivals that need no training: scores of all items from counts of the past.
 
 Each takes the past once and gives scores [B, n + 1] for batches of histories, column 0 being padding.
 """
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from model.encoders.histories import Histories
 
-Scorer = Callable[[Histories], Tensor]
+HistoryScorer = Callable[[Histories], Tensor]
 
 
-def popularity(past: Histories, ts: np.ndarray, items: int, half_life_s: float | None = None) -> Scorer:
+def popularity(past: Histories, ts: np.ndarray, items: int, half_life_s: float | None = None) -> HistoryScorer:
     """Most popular items of the past; with a half-life, an event's weight halves with its age."""
     weight = np.ones(len(ts)) if half_life_s is None else np.exp2((ts - ts.max()) / 1000.0 / half_life_s)
     counts = torch.from_numpy(np.bincount(past.items, weight, minlength=items + 1).astype(np.float32))
     return lambda histories: counts.expand(len(histories), -1).clone()
 
 
-def item_knn(past: Histories, items: int, age_decay: float) -> Scorer:
+def item_knn(past: Histories, items: int, age_decay: float) -> HistoryScorer:
     """Cosine of two items over the users who had both, summed over the history.
 
     An item of the history counts `age_decay` for each step it lies further back.
@@ -34,13 +34,13 @@ def item_knn(past: Histories, items: int, age_decay: float) -> Scorer:
     degree = np.maximum(together.diagonal(), 1e-9)
     together.setdiag(0)
     scale = sp.diags(1.0 / np.sqrt(degree))
-    return _spoken((scale @ together @ scale).tocsr().astype(np.float32), items, age_decay)
+    return _summed((scale @ together @ scale).tocsr().astype(np.float32), items, age_decay)
 
 
-def transitions(past: Histories, items: int, window: int, age_decay: float) -> Scorer:
+def transitions(past: Histories, items: int, window: int, age_decay: float) -> HistoryScorer:
     """How often an item followed those of the history within `window` steps, each counting 1 / lag.
 
-    An item of the history counts `age_decay` for each step it lies further back; at 0 the newest speaks alone.
+    An item of the history counts `age_decay` for each step it lies further back; at 0 the newest counts alone.
     """
     users = past.users
     left, right, weight = [], [], []
@@ -51,15 +51,15 @@ def transitions(past: Histories, items: int, window: int, age_decay: float) -> S
         weight.append(np.full(len(same), 1.0 / lag, np.float32))
     shape = (items + 1, items + 1)
     follows = sp.csr_matrix((np.concatenate(weight), (np.concatenate(left), np.concatenate(right))), shape=shape)
-    return _spoken(follows, items, age_decay)
+    return _summed(follows, items, age_decay)
 
 
-def _spoken(neighbours: sp.csr_matrix, items: int, age_decay: float) -> Scorer:
+def _summed(neighbours: sp.csr_matrix, items: int, age_decay: float) -> HistoryScorer:
     def score(histories: Histories) -> Tensor:
         age = histories.ages
         user = histories.users
         weight = np.power(age_decay, age).astype(np.float32)
-        speaking = sp.csr_matrix((weight, (user, histories.items)), shape=(len(histories), items + 1))
-        return torch.from_numpy((speaking @ neighbours).toarray())
+        counts = sp.csr_matrix((weight, (user, histories.items)), shape=(len(histories), items + 1))
+        return torch.from_numpy((counts @ neighbours).toarray())
 
     return score

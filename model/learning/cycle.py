@@ -1,257 +1,277 @@
-"""One cycle of learning: from a champion (or nothing) and users' sequences to a candidate and a verdict on it.
+"""One cycle of learning, top to bottom. The trainer and the evaluation of a recorded stream both enter it here.
 
-Some of the newest events are kept back first (`model.fusion_weights.holdout`), of those that the champion has not
-learned either: both
-are measured on them, the fusion weights are chosen on them, with a graph of its own that has not seen them. Then the
-candidate learns them too. So its held-out figures are those of a model without the newest events; what is published
-has them besides, and is tested for what it forgot, its size and its pace.
+    1  select_training_users   users with new events, and a sample of others; a few others are held back for the gate
+    2  collect_input           the newest events of each, and the ids of items that the champion does not know
+    3  run_cycle               hold out the newest events that the champion has not learned
+                               start from the champion's weights, or from scratch
+                               warm up and fit on everything before the held-out events
+                               measure on the held-out events, which also chooses the fusion weights
+                               fit again with the held-out events
+                               gate: promote the candidate or keep the champion
+    4  publish                 in production alone: the candidate becomes a version (`stream/trainer/trainer.py`)
+
+The figures of the held-out events are those of a model that has not learned them. The published model has; it is also
+tested for what it forgot, for its size and for its speed.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from model.encoders.create import Create
-from model.encoders.histories import Histories, to_histories
+from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
-from model.fusion_weights.fit_weights import cross_fit_fusion
-from model.fusion_weights.holdout import Holdout, HoldoutAnswers, mask_of, split_holdout
-from model.learning.gate import Compared, Measured, Verdict, judge
-from model.learning.training import train
-from model.losses.distillation import Distillation, adaptive
-from model.metrics import Ranks, ranks_of
-from model.ranking.catalogue import RowsOf, neighbourhood
-from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY, Fusion
+from model.fusion_weights.holdout import Holdout, mask_of, split_holdout
+from model.learning.experiment import NO_EXPERIMENT, Experiment
+from model.learning.gate import Measured, judge
+from model.learning.measure import HoldoutMeasurement, measure_forgetting, measure_holdout
+from model.learning.new_items import add_items, init_new_item_rows
+from model.learning.trained import Trained
+from model.learning.training import Schedule, Spent, train
+from model.ranking.catalogue import RowsOf
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import Ids, Records
-from state.graph import Rows
-from state.sequences import STEP, Sequences
+from state.sequences import STEP, Sequences, newest
 from state.settings import StateSettings
 
-Progress = Callable[[float, str], None]
-NOBODY = Sequences(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, STEP))
-NOTHING: Ids = np.empty(0, np.uint64)
-OLD_AT_ONCE = 256
+ProgressCallback = Callable[[float, str], None]
+"""Called with the share of the cycle that is done, and what it does now."""
+NO_SEQUENCES = Sequences(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, STEP))
+NO_IDS: Ids = np.empty(0, np.uint64)
 
 
-class Trained(NamedTuple):
-    """A model that can be published: what it is and what it was measured to be."""
+class CycleSettings(NamedTuple):
+    """The sections of the configuration that a cycle reads."""
 
-    model: Create
-    vocabulary: Vocabulary
-    fusion: Fusion
-    metrics: dict[str, float]
-    parent: str | None
-    verdict: Verdict = Verdict()
-
-
-class Weighed(NamedTuple):
-    """What the events kept back say of a candidate; of pairs the champion's is first."""
-
-    fusion: Fusion
-    metrics: dict[str, float]
-    newest: Compared
-    shown: tuple[int, int]
-    """Different items recommended."""
-    seconds: tuple[list[float], list[float]]
-    """Of ranking, in several parts."""
+    model: ModelSettings
+    training: TrainingSettings
+    ranking: RankingSettings
+    state: StateSettings
+    gate: GateSettings = GateSettings()
+    user_events: int = 100
+    """`trainer.user_events`."""
+    replay_users: int = 20_000
+    """`trainer.replay_users`."""
 
 
-def learn(
-    champion: Trained | None,
-    parent: str | None,
-    sequences: Sequences,
-    names: dict[int, str],
-    rows_of: RowsOf,
-    *,
-    model: ModelSettings,
-    training: TrainingSettings,
-    ranking: RankingSettings,
-    state: StateSettings,
-    seed: int,
-    gate: GateSettings | None = None,
-    arrived: Records | None = None,
-    old: Sequences = NOBODY,
-    gone: Ids = NOTHING,
-    progress: Progress = lambda _share, _what: None,
-) -> Trained:
-    """Learn from these users' sequences (new ones and replayed ones).
+class Source(Protocol):
+    """Where users and their events come from: the workers' state in production, a recorded stream in the evaluation."""
 
-    `names` maps hashes of items the champion does not know to their ids; `rows_of` is the live graph, from whose
-    neighbourhoods new items get their rows; `gone` are items that are in no graph any more. `arrived` are the events
-    that the champion has not learned: None, where that is not known. `old` are other users, on whom it is tested what
-    was forgotten. Without a champion everything is learned from nothing.
+    def all_users(self) -> Ids:
+        """Every user with an event."""
+
+    def some_users(self, count: int, seed: int) -> Ids:
+        """Up to `count` users, drawn evenly, in the order of their hashes."""
+
+    def positives(self, users: Ids) -> Sequences:
+        """The events of these users that may be learned from, in the order asked for."""
+
+    def item_ids(self, items: Ids) -> list[bytes | None]:
+        """The ids behind item hashes."""
+
+    @property
+    def rows(self) -> RowsOf:
+        """Rows of the live item-item graph."""
+
+
+class TrainingUsers(NamedTuple):
+    """Who a cycle learns from."""
+
+    with_new_events: Ids
+    replayed: Ids
+    """Users without new events who are learned again, so that less is forgotten (experience replay)."""
+    held_back: Ids
+    """Users without new events whom the cycle does not learn from: the gate tests on them what was forgotten."""
+
+
+class CycleInput(NamedTuple):
+    """What a cycle learns from."""
+
+    sequences: Sequences
+    """Newest events of the users who are learned from."""
+    names: dict[int, str]
+    """Hash to id of the items that the champion does not know."""
+    rows_of: RowsOf
+    """The live graph. New items get their rows from their neighbours in it."""
+    seed: int
+    new_events: Records | None = None
+    """Events that the champion has not learned; None where that is not known."""
+    held_back: Sequences = NO_SEQUENCES
+    gone: Ids = NO_IDS
+    """Items that are in no graph any more: their rows become free."""
+
+
+def select_training_users(
+    source: Source, new_events: Records, champion: Trained | None, settings: CycleSettings, seed: int
+) -> TrainingUsers:
+    """Everybody with new events, and up to `replay_users` others, of whom up to `gate.old_users` are held back instead.
+
+    To a first version all events are new. A model whose shape or encoder was changed starts from scratch as a first
+    version does, so it replays everybody.
     """
-    torch.manual_seed(seed)
-    new = None if champion is None or arrived is None else mask_of(sequences, arrived)
-    past, holdout = split_holdout(sequences, training.holdout_events, new)
-    fresh = champion is None or champion.model.settings != model
-    known = (champion.vocabulary if champion else Vocabulary(NOTHING, [])).release(gone)
-    net = Create(len(known), model) if fresh or champion is None else champion.model
-    vocabulary, net = grow(net, known, names)
-    items = np.fromiter(names, np.uint64, len(names))
-    if len(known) and len(items):
-        # Not the live graph's rows: it has the events that are held back, and an item would be found by its own test.
-        # Made again for the tests: kept through training it would take as much memory as the item table.
-        introduce(net, vocabulary, items, Holdout(past, holdout, state).rows(items), known)
+    with_new_events = np.unique(new_events["user"])
+    if champion is not None and starts_from_scratch(champion, settings.model):
+        others = source.all_users()
+    else:
+        others = source.some_users(settings.replay_users + settings.gate.old_users, seed)
+    others = np.setdiff1d(others, with_new_events)
+    # Spread evenly: the users come in the order of their hashes.
+    count = min(settings.gate.old_users, len(others) // 4)
+    held_back = np.linspace(0, len(others), count, endpoint=False).astype(int)
+    return TrainingUsers(with_new_events, np.delete(others, held_back), others[held_back])
+
+
+def collect_input(
+    source: Source,
+    new_events: Records,
+    champion: Trained | None,
+    settings: CycleSettings,
+    seed: int,
+    gone: Ids = NO_IDS,
+) -> CycleInput:
+    """Read what the selected users did, at most `user_events` newest events each."""
+    users = select_training_users(source, new_events, champion, settings, seed)
+    learned_from = np.concatenate([users.with_new_events, users.replayed])
+    sequences = newest(source.positives(learned_from), settings.user_events)
+    items = np.unique(sequences.steps["item"])
+    unknown = items if champion is None else items[champion.vocabulary.lookup(items) == 0]
+    ids = source.item_ids(unknown)
+    return CycleInput(
+        sequences,
+        {item: id_.decode() for item, id_ in zip(unknown.tolist(), ids, strict=True) if id_ is not None},
+        source.rows,
+        seed % 2**31,
+        new_events,
+        source.positives(users.held_back),
+        gone,
+    )
+
+
+def run_cycle(
+    champion: Trained | None,
+    cycle_input: CycleInput,
+    settings: CycleSettings,
+    *,
+    parent: str | None = None,
+    experiment: Experiment = NO_EXPERIMENT,
+    progress: ProgressCallback = lambda _share, _what: None,
+) -> Trained:
+    """Learn a candidate and judge it. Without a champion everything is learned from scratch.
+
+    `parent` is the champion's version. Deterministic for a seed and a number of threads, unless `max_train_s` ends the
+    training.
+    """
+    torch.manual_seed(cycle_input.seed)
+    training = settings.training
+    past, held_out = hold_out(champion, cycle_input, training)
+    net, vocabulary, known = start_model(champion, cycle_input, settings, past, held_out)
+    without_newest, with_newest = schedules(champion, cycle_input, settings)
+
     histories = to_histories(past, vocabulary)
-    learning_rate = training.learning_rate if fresh else training.increment_learning_rate
-    distillation = None
-    if champion is not None and arrived is not None and not fresh and training.distil:
-        distillation = distilled(
-            champion, sequences, arrived, gone, len(vocabulary) - len(vocabulary.free), training.distil
-        )
     spent = train(
-        net,
-        histories,
-        training,
-        warm_up_epochs=training.warm_up_epochs if fresh else training.increment_warm_up_epochs,
-        epochs=training.epochs if fresh else training.increment_epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-        fresh=fresh,
-        distillation=distillation,
-        progress=lambda share: progress(0.5 * share, "learning what came until shortly before"),
-    )
-    progress(0.5, "weighing the live graph")
-    # The holdout's graph is as large as the item table: nothing keeps it once the weights are chosen.
-    weighed = weigh(Holdout(past, holdout, state), net, vocabulary, champion, ranking)
-    met_last = items[~np.isin(items, past.steps["item"])]
-    if len(known) and len(met_last):
-        introduce(net, vocabulary, met_last, rows_of(met_last), known)
-    # Then with the newest events in: they are what the next hour looks like. The graph's user rows would have to be
-    # learned anew for them, so these epochs are the sequence encoder's alone.
+        net, histories, training, without_newest, experiment=experiment,
+        progress=lambda share: progress(0.5 * share, "training without the newest events"),
+    )  # fmt: skip
+
+    progress(0.5, "choosing the fusion weights")
+    measurement = measure_holdout(Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking)
+
+    # The next hour looks like the newest events, so they are learned too. By the sequence encoder alone: the graph
+    # would need new user rows for them.
+    only_held_out = np.setdiff1d(new_items(cycle_input), past.steps["item"])
+    if len(known) and len(only_held_out):
+        init_new_item_rows(net, vocabulary, only_held_out, cycle_input.rows_of(only_held_out), known)
     last = train(
-        net,
-        to_histories(sequences, vocabulary),
-        without_graph(training),
-        warm_up_epochs=0,
-        epochs=training.last_epochs if fresh else training.increment_last_epochs,
-        learning_rate=learning_rate,
-        seed=seed + 1,
-        fresh=False,
-        distillation=distillation,
-        progress=lambda share: progress(0.7 + 0.3 * share, "learning what came last"),
-    )
-    metrics = weighed.metrics | {
+        net, to_histories(cycle_input.sequences, vocabulary), without_graph(training), with_newest,
+        experiment=experiment,
+        progress=lambda share: progress(0.7 + 0.3 * share, "training with the newest events"),
+    )  # fmt: skip
+
+    progress(1.0, "at the gate")
+    metrics = metrics_of(measurement, spent, last, len(histories))
+    candidate = Trained(net, vocabulary, measurement.fusion, metrics, parent)
+    measured = measure(champion, candidate, measurement, cycle_input)
+    return candidate._replace(verdict=judge(measured, settings.gate, first=champion is None))
+
+
+def hold_out(
+    champion: Trained | None, cycle_input: CycleInput, training: TrainingSettings
+) -> tuple[Sequences, Sequences]:
+    """Past and held-out events of every user. The champion has learned none of the held-out ones."""
+    unlearned = None
+    if champion is not None and cycle_input.new_events is not None:
+        unlearned = mask_of(cycle_input.sequences, cycle_input.new_events)
+    return split_holdout(cycle_input.sequences, training.holdout_events, unlearned)
+
+
+def start_model(
+    champion: Trained | None,
+    cycle_input: CycleInput,
+    settings: CycleSettings,
+    past: Sequences,
+    held_out: Sequences,
+) -> tuple[Create, Vocabulary, Vocabulary]:
+    """The champion's weights, or new ones, with rows for new items; their vocabulary, and the champion's."""
+    known = (champion.vocabulary if champion else Vocabulary(NO_IDS, [])).release(cycle_input.gone)
+    if champion is None or starts_from_scratch(champion, settings.model):
+        net = Create(len(known), settings.model)
+    else:
+        net = champion.model
+    vocabulary, net = add_items(net, known, cycle_input.names)
+    items = new_items(cycle_input)
+    if len(known) and len(items):
+        # Not the live graph: it has the held-out events, so an item would be found by its own test. This graph is as
+        # large as the item table. It is built again for the tests: kept through training it would double the memory.
+        init_new_item_rows(net, vocabulary, items, Holdout(past, held_out, settings.state).rows(items), known)
+    return net, vocabulary, known
+
+
+def schedules(champion: Trained | None, cycle_input: CycleInput, settings: CycleSettings) -> tuple[Schedule, Schedule]:
+    """How long the model trains without the newest events, and then with them."""
+    training, seed = settings.training, cycle_input.seed
+    if champion is None or starts_from_scratch(champion, settings.model):
+        rate = training.learning_rate
+        first = Schedule(training.epochs, rate, seed, training.warm_up_epochs, from_scratch=True)
+        return first, Schedule(training.last_epochs, rate, seed + 1)
+    rate = training.increment_learning_rate
+    first = Schedule(training.increment_epochs, rate, seed, training.increment_warm_up_epochs)
+    return first, Schedule(training.increment_last_epochs, rate, seed + 1)
+
+
+def new_items(cycle_input: CycleInput) -> Ids:
+    """Hashes of the items that the champion does not know."""
+    return np.fromiter(cycle_input.names, np.uint64, len(cycle_input.names))
+
+
+def starts_from_scratch(champion: Trained, model: ModelSettings) -> bool:
+    """Whether the champion's weights do not fit the model that is configured."""
+    return champion.model.settings != model
+
+
+def metrics_of(measurement: HoldoutMeasurement, spent: Spent, last: Spent, users: int) -> dict[str, float]:
+    """What the manifest keeps of a cycle."""
+    return measurement.metrics | {
         "epochs": float(spent.epochs),
         "train_s": spent.seconds,
         "last_s": last.seconds,
-        "users": float(len(histories)),
+        "users": float(users),
     }
-    progress(1.0, "at the gate")
-    size = sum(p.numel() * p.element_size() for p in net.parameters())
-    finite = all(bool(torch.isfinite(p).all()) for p in net.parameters())
-    measured = Measured(
-        newest=weighed.newest,
-        old=measure_forgetting(champion or Trained(net, vocabulary, weighed.fusion, {}, None), net, vocabulary, old),
-        shown=weighed.shown,
-        seconds=weighed.seconds,
-        size_bytes=size,
-        finite=finite,
-        new_events=0 if arrived is None else len(arrived),
-        new_items=len(names),
+
+
+def measure(
+    champion: Trained | None, candidate: Trained, measurement: HoldoutMeasurement, cycle_input: CycleInput
+) -> Measured:
+    """Everything that the gate looks at."""
+    net, new_events = candidate.model, cycle_input.new_events
+    return Measured(
+        newest=measurement.newest,
+        old=measure_forgetting(champion or candidate, net, candidate.vocabulary, cycle_input.held_back),
+        shown=measurement.shown,
+        seconds=measurement.seconds,
+        size_bytes=sum(p.numel() * p.element_size() for p in net.parameters()),
+        finite=all(bool(torch.isfinite(p).all()) for p in net.parameters()),
+        new_events=0 if new_events is None else len(new_events),
+        new_items=len(cycle_input.names),
     )
-    return Trained(
-        net,
-        vocabulary,
-        weighed.fusion,
-        metrics,
-        parent,
-        judge(measured, gate or GateSettings(), first=champion is None),
-    )
-
-
-def weigh(
-    tests: Holdout, net: Create, vocabulary: Vocabulary, champion: Trained | None, ranking: RankingSettings
-) -> Weighed:
-    """Choose the fusion weights on the events kept back, and measure with them on those; the champion too.
-
-    Each half of the events is measured with the weights that the other half chose. Without a champion the candidate
-    stands in its place.
-    """
-    crossed = cross_fit_fusion(tests, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
-    candidates = [tests.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
-    answers = HoldoutAnswers(*(np.where(_shaped(crossed.half, a), b, a) for a, b in zip(*candidates, strict=True)))
-    metrics = answers.scores()
-    alone = tests.scores(net, vocabulary, MODEL_ONLY, ranking)
-    metrics |= {f"model_{name}": value for name, value in alone.items()}
-    before = answers
-    if champion is not None:
-        before = tests.answers(champion.model, champion.vocabulary, champion.fusion, ranking)
-        metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
-    against = (champion.model, champion.vocabulary) if champion else (net, vocabulary)
-    seconds = tests.seconds([against, (net, vocabulary)], ranking)
-    return Weighed(
-        crossed.fusion,
-        metrics,
-        newest=Compared(before.ranks, answers.ranks, tests.sequences.users),
-        shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
-        seconds=(seconds[0], seconds[1]),
-    )
-
-
-def _shaped(half: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return half.astype(bool).reshape(-1, *[1] * (like.ndim - 1))
-
-
-def distilled(
-    champion: Trained, sequences: Sequences, arrived: Records, gone: Ids, items: int, distil: float
-) -> Distillation:
-    """What the champion says of the users without new events, who are learned again; `items` of the candidate.
-
-    It has learned all that these users did, so nothing that is held back is among it.
-    """
-    both = champion.vocabulary.release(gone)
-    shared = np.flatnonzero(both.hashes) + 1
-    again = ~np.isin(sequences.users, arrived["user"])
-    exemplars = to_histories(sequences, both).take(np.flatnonzero(again))
-    weight = adaptive(distil, len(shared), items, len(exemplars), int((~again).sum()))
-    return Distillation(champion.model, exemplars, shared, weight, len(sequences.users))
-
-
-@torch.no_grad()
-def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, old: Sequences) -> Compared:
-    """The newest event of each of these users foretold from those before it, by the two models alone.
-
-    Ranked among the items that both know; users with fewer than two of those are left out.
-    """
-    index = champion.vocabulary.lookup(old.steps["item"])
-    both = (index > 0) & (vocabulary.lookup(old.steps["item"]) == index)
-    kept = np.concatenate([[0], np.cumsum(both)])[old.indptr]
-    rows = np.flatnonzero(np.diff(kept) > 1)
-    steps = index[both]
-    ranks: tuple[list[Ranks], list[Ranks]] = ([], [])
-    for start in range(0, len(rows), OLD_AT_ONCE):
-        some = rows[start : start + OLD_AT_ONCE]
-        lengths = kept[some + 1] - kept[some] - 1
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        at = np.arange(indptr[-1]) + np.repeat(kept[some] - indptr[:-1], lengths)
-        histories, targets = Histories(indptr, steps[at]), torch.from_numpy(steps[kept[some + 1] - 1])
-        for model, found in zip((champion.model, net), ranks, strict=True):
-            scores = model.encode(histories) @ model.items.weight[: len(champion.vocabulary) + 1].T
-            scores[:, 0] = -torch.inf
-            found.append(ranks_of(scores, targets))
-    nothing = np.empty(0, np.int64)
-    return Compared(np.concatenate([nothing, *ranks[0]]), np.concatenate([nothing, *ranks[1]]), old.users[rows])
-
-
-def grow(net: Create, vocabulary: Vocabulary, names: dict[int, str]) -> tuple[Vocabulary, Create]:
-    """Add the named items with drawn rows. They take indices that are free first."""
-    new = np.fromiter(names, np.uint64, len(names))
-    drawn = torch.randn(len(new), net.settings.dim) * net.settings.init_std
-    settled = vocabulary.settle(new, list(names.values()))
-    grown = net.grown(torch.zeros(len(settled) - len(vocabulary), net.settings.dim))
-    with torch.no_grad():
-        grown.items.weight[torch.from_numpy(vocabulary.free)] = 0.0
-        grown.items.weight[torch.from_numpy(settled.lookup(new))] = drawn
-    return settled, grown
-
-
-def introduce(net: Create, vocabulary: Vocabulary, items: Ids, rows: Rows, known: Vocabulary) -> None:
-    """Give new items rows from their graph neighbourhood; one without a `known` neighbour keeps its own."""
-    made, placed = neighbourhood(items, rows, known, net.items.weight.detach())
-    with torch.no_grad():
-        net.items.weight[torch.from_numpy(vocabulary.lookup(items[placed]))] = made[torch.from_numpy(placed)]

@@ -1,4 +1,8 @@
-"""Training, top to bottom: warm the item table up on the graph, then learn sequence, graph and transfer together."""
+"""Training, top to bottom: the graph warms the item table up, then both encoders learn together.
+
+warm_up   L = L_graph                                                  `warm_up_epochs`
+fit       L = L_items + w_global · L_graph + w_transfer · L_transfer   `epochs`
+"""
 
 import math
 import time
@@ -12,155 +16,212 @@ from torch import Tensor, nn
 
 from model.encoders.create import Create
 from model.encoders.graph_encoder import GraphEncoder, graph_encoder, touches_every_row
-from model.encoders.histories import Histories, Packed, pack
+from model.encoders.histories import Histories, pack
 from model.encoders.vocabulary import Indices
+from model.learning.experiment import NO_EXPERIMENT, Experiment, TransferInput
 from model.losses.barlow_twins import barlow_twins
-from model.losses.distillation import Distillation
 from model.losses.infonce import infonce
 from model.losses.item_loss import item_loss, name_of_loss
 from model.settings import TrainingSettings
 
-NOBODY: Indices = np.empty(0, np.int64)
 GRAPH_STD = 1e-4
-"""Both tables begin this small before a first warm-up: UltraGCN grows them from the edges alone."""
+"""Scale of both tables before a warm-up from scratch: UltraGCN grows them from the edges alone."""
+
+
+class Schedule(NamedTuple):
+    """How long one training runs, and from what it starts."""
+
+    epochs: int
+    """Joint epochs."""
+    learning_rate: float
+    """Of the first joint epoch. It falls along half a cosine."""
+    seed: int
+    warm_up_epochs: int = 0
+    from_scratch: bool = False
+    """The item table starts from the graph alone, whatever it holds."""
 
 
 class Spent(NamedTuple):
     """What training came to."""
 
     epochs: int
-    """Joint ones."""
+    """Joint epochs that were completed."""
     seconds: float
     loss: float
+    """Mean of the last epoch."""
+
+
+class Run:
+    """One training: the model, the histories, and the random numbers that all its steps share."""
+
+    def __init__(
+        self,
+        model: Create,
+        histories: Histories,
+        settings: TrainingSettings,
+        schedule: Schedule,
+        experiment: Experiment,
+        progress: Callable[[float], None],
+    ) -> None:
+        torch.set_num_threads(settings.threads)
+        torch.manual_seed(schedule.seed)
+        self.generator = torch.Generator().manual_seed(schedule.seed)
+        self.shuffle = np.random.default_rng(schedule.seed)
+        self.model, self.histories, self.settings = model, histories, settings
+        self.schedule, self.experiment, self._progress = schedule, experiment, progress
+        self.users = np.flatnonzero(histories.lengths > 0)
+        self.trainable_users = np.flatnonzero(histories.lengths > 1)
+        self.lazy = moves_lazily(settings, model.item_count)
+        self.joint_graph = settings.w_global > 0 or settings.w_transfer > 0
+        self.uses_graph = schedule.warm_up_epochs > 0 or self.joint_graph
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began."""
+        return time.monotonic() - self._started
+
+    def begin_epoch(self, number: int) -> bool:
+        """Report progress. False where `max_train_s` is over: no further epoch begins."""
+        if self.seconds >= self.settings.max_train_s:
+            return False
+        self._progress(number / max(self.schedule.warm_up_epochs + self.schedule.epochs, 1))
+        return True
+
+    def draw_negatives(self) -> Tensor:
+        """[K] different items."""
+        items = self.model.item_count
+        return torch.randperm(items, generator=self.generator)[: min(self.settings.negatives, items)] + 1
 
 
 def train(
     model: Create,
     histories: Histories,
     settings: TrainingSettings,
+    schedule: Schedule,
     *,
-    warm_up_epochs: int,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-    fresh: bool,
-    distillation: Distillation | None = None,
-    replayed: Indices = NOBODY,
+    experiment: Experiment = NO_EXPERIMENT,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Spent:
-    """Train in place on users' histories; `fresh` begins the item table from the graph alone.
-
-    `distillation` holds the joint epochs to what a champion said. Of the users in `replayed` each joint epoch learns
-    another share, so that each is learned once; all others are learned in every epoch.
-
-    `learning_rate` is the first of the joint epochs'; it falls as half a cosine.
+    """Train in place on users' histories.
 
     Deterministic for a seed and a number of threads, unless `max_train_s` ends it. Raises FloatingPointError when the
-    loss is no number.
+    loss is not a finite number.
     """
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    shuffle = np.random.default_rng(seed)
-    started = time.monotonic()
-    table, items, encoder = model.items, model.item_count, model.sequence
-    users = np.flatnonzero(histories.lengths > 0)
-    if not len(users) or items < 2:
+    run = Run(model, histories, settings, schedule, experiment, progress)
+    if not len(run.users) or model.item_count < 2:
         return Spent(0, 0.0, math.nan)
-    negatives = min(settings.negatives, items)
-    lazy = moves_lazily(settings, items)
-    table.sparse = lazy
-
-    def draw_negatives() -> torch.Tensor:
-        return torch.randperm(items, generator=generator)[:negatives] + 1
-
-    def in_time() -> bool:
-        return time.monotonic() - started < settings.max_train_s
-
-    ties = settings.w_global > 0 or settings.w_transfer > 0
-    speaks = warm_up_epochs > 0 or ties
-    # Warm-up: the graph loss alone shapes the item table.
-    if fresh:
-        with torch.no_grad():
-            table.weight.normal_(std=GRAPH_STD, generator=generator)
-        user_rows = torch.randn(len(histories), table.embedding_dim, generator=generator) * GRAPH_STD
-    elif speaks:
-        user_rows = mean_rows(model, histories)
-    graph = graph_encoder(histories, table, user_rows, settings) if speaks else None
-    all_epochs = max(warm_up_epochs + epochs, 1)
-    if graph is not None:
-        movers = optimisers(table, [], settings.graph_learning_rate, lazy=lazy)
-        for epoch in range(warm_up_epochs):
-            if not in_time():
-                break
-            progress(epoch / all_epochs)
-            for at in batches(users, settings.batch_users, shuffle):
-                edges, drawn = graph.draw(at, generator), draw_negatives()
-                rows, negative_rows = gathered(table, edges.wanted, drawn)
-                step(graph.loss(edges, rows, drawn, negative_rows)[0], model, movers, graph)
-    if fresh:
-        begin_table(model, graph if warm_up_epochs else None, settings.table_std, generator)
-
-    # Joint steps: what comes next, the graph, and that both views of a user agree.
-    tied = graph if ties else None
-    if tied is not None:
-        tied.users.begin(settings.user_learning_rate)
-    limit = model.settings.sequence_events
-    learners = np.flatnonzero(histories.lengths > 1)
-    every_epoch, once = np.setdiff1d(learners, replayed), shuffle.permutation(np.intersect1d(learners, replayed))
-    loss_of_items = item_loss(settings, items)
-    movers = optimisers(table, list(encoder.parameters()), learning_rate, lazy=lazy)
-    loss_value, done = math.nan, 0
-    for epoch in range(epochs if len(learners) else 0):
-        if not in_time():
-            break
-        progress((warm_up_epochs + epoch) / all_epochs)
-        model.train()
-        for group in [group for mover in movers for group in mover.param_groups]:
-            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (epochs * 1.1)))
-        taken = np.concatenate([every_epoch, once[epoch::epochs]])
-        done += 1
-        if not len(taken):
-            continue
-        total, steps = torch.zeros(()), batches(taken, settings.batch_users, shuffle)
-        for at in steps:
-            examples = encoder.examples(histories.take(at), limit, shuffle)
-            packed, targets, drawn = pack(examples.inputs), torch.from_numpy(examples.targets), draw_negatives()
-            edges = tied.draw(at, generator) if tied is not None and settings.w_global else None
-            wanted = [packed.items, targets, *(edges.wanted if edges else [])]
-            (tokens, target_rows, *graph_rows), negative_rows = gathered(model.rows, wanted, drawn)
-            encoded = encoder(tokens, packed)
-            predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
-            loss = loss_of_items(predicting, targets, target_rows, drawn, negative_rows, model)
-            if tied is not None and edges:
-                graph_loss, users_view = tied.loss(edges, graph_rows, drawn, negative_rows)
-                loss = loss + settings.w_global * graph_loss
-            if tied is not None and settings.w_transfer:
-                if settings.transfer_view == "item":
-                    views = predicting, tied.item_view(targets, generator)
-                else:
-                    local_view = encoded[viewed(packed, examples.inputs, settings, shuffle)]
-                    views = local_view, users_view if edges else tied.view(at)
-                loss = loss + settings.w_transfer * transfer(*views, settings)
-            if distillation is not None:
-                loss = loss + distillation.loss(model, len(at), drawn, shuffle)
-            step(loss, model, movers, tied)
-            total += loss.detach()  # kept one by one, small ones between large ones would leave the heap in pieces
-        loss_value = total.item() / len(steps)
-        if not math.isfinite(loss_value):
-            raise FloatingPointError(f"the training loss is {loss_value} after {done} epochs")
+    model.items.sparse = run.lazy
+    graph = warm_up(run)
+    epochs, loss = fit(run, graph if run.joint_graph else None)
     with torch.no_grad():
         if model.settings.row_length:
-            table.weight.copy_(model.table())
-        table.weight[0] = 0.0
-    table.sparse = False
+            model.items.weight.copy_(model.table())
+        model.items.weight[0] = 0.0
+    model.items.sparse = False
     model.eval()
-    return Spent(done, time.monotonic() - started, loss_value)
+    return Spent(epochs, run.seconds, loss)
+
+
+def warm_up(run: Run) -> GraphEncoder | None:
+    """Let the graph loss alone shape the item table; return the graph encoder, None where the run uses none."""
+    model, settings, schedule = run.model, run.settings, run.schedule
+    table = model.items
+    if schedule.from_scratch:
+        with torch.no_grad():
+            table.weight.normal_(std=GRAPH_STD, generator=run.generator)
+        user_rows = torch.randn(len(run.histories), table.embedding_dim, generator=run.generator) * GRAPH_STD
+    elif run.uses_graph:
+        user_rows = mean_rows(model, run.histories)
+    graph = None
+    if run.uses_graph:
+        graph = (run.experiment.graph_encoder or graph_encoder)(run.histories, table, user_rows, settings)
+        optimizers = make_optimizers(table, [], settings.graph_learning_rate, lazy=run.lazy)
+        for epoch in range(schedule.warm_up_epochs):
+            if not run.begin_epoch(epoch):
+                break
+            for users in batches(run.users, settings.batch_users, run.shuffle):
+                edges, negatives = graph.draw(users, run.generator), run.draw_negatives()
+                rows, negative_rows = gather_rows(table, edges.wanted, negatives)
+                step(graph.loss(edges, rows, negatives, negative_rows)[0], model, optimizers, graph)
+    if schedule.from_scratch:
+        warmed = graph if schedule.warm_up_epochs else None
+        init_item_table(model, warmed, run.experiment.table_std, run.generator)
+    return graph
+
+
+def fit(run: Run, graph: GraphEncoder | None) -> tuple[int, float]:
+    """Learn the next item, the graph, and that both views of a user agree; completed epochs and the last one's loss."""
+    model, settings, schedule = run.model, run.settings, run.schedule
+    if graph is not None:
+        graph.users.begin(run.experiment.user_learning_rate)
+    once = run.shuffle.permutation(np.intersect1d(run.trainable_users, run.experiment.once))
+    every_epoch = np.setdiff1d(run.trainable_users, run.experiment.once)
+    loss_of_items = run.experiment.item_loss or item_loss(settings, model.item_count)
+    optimizers = make_optimizers(model.items, list(model.sequence.parameters()), schedule.learning_rate, lazy=run.lazy)
+    done, loss = 0, math.nan
+    for epoch in range(schedule.epochs if len(run.trainable_users) else 0):
+        if not run.begin_epoch(schedule.warm_up_epochs + epoch):
+            break
+        model.train()
+        set_learning_rate(
+            optimizers, schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / (schedule.epochs * 1.1)))
+        )
+        users_of_epoch = np.concatenate([every_epoch, once[epoch :: schedule.epochs]])
+        done += 1
+        if not len(users_of_epoch):
+            continue
+        total, steps = torch.zeros(()), batches(users_of_epoch, settings.batch_users, run.shuffle)
+        for users in steps:
+            batch_loss = joint_loss(run, graph, users, loss_of_items)
+            step(batch_loss, model, optimizers, graph)
+            total += batch_loss.detach()  # a list of small tensors between large ones would fragment the heap
+        loss = total.item() / len(steps)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the training loss is {loss} after {done} epochs")
+    return done, loss
+
+
+def joint_loss(run: Run, graph: GraphEncoder | None, users: Indices, loss_of_items: Callable[..., Tensor]) -> Tensor:
+    """L_items + w_global · L_graph + w_transfer · L_transfer of a batch of users."""
+    model, settings, encoder = run.model, run.settings, run.model.sequence
+    examples = encoder.examples(run.histories.take(users), model.settings.sequence_events, run.shuffle)
+    packed, targets, negatives = pack(examples.inputs), torch.from_numpy(examples.targets), run.draw_negatives()
+    edges = graph.draw(users, run.generator) if graph is not None and settings.w_global else None
+    wanted = [packed.items, targets, *(edges.wanted if edges else [])]
+    (tokens, target_rows, *graph_rows), negative_rows = gather_rows(model.rows, wanted, negatives)
+    encoded = encoder(tokens, packed)
+    predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
+
+    loss = loss_of_items(predicting, targets, target_rows, negatives, negative_rows, model)
+    if graph is not None and edges:
+        graph_loss, graph_view = graph.loss(edges, graph_rows, negatives, negative_rows)
+        loss = loss + settings.w_global * graph_loss
+    if graph is not None and settings.w_transfer:
+        graph_view = graph_view if edges else graph.view(users)
+        views = encoded[packed.last], graph_view
+        if run.experiment.transfer_views is not None:
+            views = run.experiment.transfer_views(
+                TransferInput(
+                    encoded, packed, examples.inputs, predicting, targets, graph, graph_view, run.shuffle, run.generator
+                )
+            )
+        loss = loss + settings.w_transfer * transfer_loss(*views, settings)
+    if run.experiment.extra_loss is not None:
+        loss = loss + run.experiment.extra_loss(model, len(users), negatives, run.shuffle)
+    return loss
+
+
+def transfer_loss(local_view: Tensor, global_view: Tensor, settings: TrainingSettings) -> Tensor:
+    """Loss between the two views [B, d] of the same users."""
+    if settings.transfer == "infonce":
+        return infonce(local_view, global_view, settings.temperature)
+    return barlow_twins(local_view, global_view, settings.off_diagonal)
 
 
 @torch.no_grad()
-def begin_table(model: Create, warmed: GraphEncoder | None, std: float, generator: torch.Generator) -> None:
-    """Set what the joint steps begin from: the rows the warm-up made, scaled to `std`; without one, rows at random."""
+def init_item_table(model: Create, warmed: GraphEncoder | None, std: float, generator: torch.Generator) -> None:
+    """Set the rows that the joint epochs start from: those of the warm-up scaled to `std`; without one, random rows."""
     rows = model.items.weight
     scale = std / warmed.item_rows()[1:].std() if warmed is not None else torch.tensor(math.inf)
     if warmed is not None and torch.isfinite(scale):
@@ -171,28 +232,28 @@ def begin_table(model: Create, warmed: GraphEncoder | None, std: float, generato
     rows[0] = 0.0
 
 
-def step(loss: Tensor, model: Create, movers: list[torch.optim.Optimizer], graph: GraphEncoder | None) -> None:
-    """One step down the gradient of the loss."""
+def step(loss: Tensor, model: Create, optimizers: list[torch.optim.Optimizer], graph: GraphEncoder | None) -> None:
+    """One optimization step."""
     model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    for mover in movers:
-        mover.step()
+    for optimizer in optimizers:
+        optimizer.step()
     if graph is not None:
         graph.step()
 
 
 def moves_lazily(settings: TrainingSettings, items: int) -> bool:
-    """Whether a step moves only the item rows that its batch touches, and not the whole table."""
+    """Whether a step moves only the item rows that its batch touches, instead of the whole table."""
     return items > settings.lazy_items and name_of_loss(settings, items) != "full" and not touches_every_row(settings)
 
 
-def optimisers(
+def make_optimizers(
     table: nn.Embedding, others: list[nn.Parameter], learning_rate: float, *, lazy: bool
 ) -> list[torch.optim.Optimizer]:
-    """What moves the item table and the other weights: Adam, of which the lazy form leaves untouched rows alone.
+    """Adam for the item table and the other weights; the lazy form leaves untouched rows alone.
 
-    Lazily without momentum: it would go on carrying a row for ten steps after a touch, and is cut off where the row
-    is seldom touched.
+    The lazy form has no momentum: momentum would carry a row for ten steps after a touch, and a row that is seldom
+    touched is cut off there.
     """
     if not lazy:
         return [torch.optim.AdamW([table.weight, *others], learning_rate, weight_decay=0.0, fused=True)]
@@ -202,40 +263,30 @@ def optimisers(
     return found
 
 
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], learning_rate: float) -> None:
+    """The same for all parameters."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+
+
 def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[np.ndarray]:
-    """The users in a new order, `size` at a time."""
+    """The users in random order, `size` at a time."""
     mixed = shuffle.permutation(users)
     return [mixed[start : start + size] for start in range(0, len(mixed), size)]
 
 
-def gathered(table: Callable[[Tensor], Tensor], wanted: list[Tensor], negatives: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Rows of all that a batch needs in one gather: one dense gradient of the table instead of five."""
+def gather_rows(
+    table: Callable[[Tensor], Tensor], wanted: list[Tensor], negatives: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """All rows that a batch needs in one gather: one dense gradient of the table instead of five."""
     every = [*wanted, negatives]
     *rows, negative_rows = torch.split(table(torch.cat(every)), [len(w) for w in every])
     return rows, negative_rows
 
 
-def viewed(packed: Packed, inputs: Histories, settings: TrainingSettings, draw: np.random.Generator) -> Tensor:
-    """Where each user's local view lies on the token axis: at the newest item, or at one drawn."""
-    if settings.transfer_view == "last":
-        return packed.last
-    drawn = inputs.indptr[:-1] + draw.integers(0, inputs.lengths)
-    return packed.tokens[torch.from_numpy(drawn)]
-
-
-def transfer(local_view: Tensor, global_view: Tensor, settings: TrainingSettings) -> Tensor:
-    """The transfer loss between the two views [B, d] of the same users (or items)."""
-    if settings.transfer_stops_at == "graph":
-        global_view = global_view.detach()
-    elif settings.transfer_stops_at == "sequence":
-        local_view = local_view.detach()
-    if settings.transfer == "infonce":
-        return infonce(local_view, global_view, settings.temperature)
-    return barlow_twins(local_view, global_view, settings.off_diagonal)
-
-
 @torch.no_grad()
 def mean_rows(model: Create, histories: Histories) -> torch.Tensor:
-    """A user row to begin an increment from: the mean of the user's item rows, [U, d]; 0 without items."""
+    """User rows that an increment starts from: the mean of each user's item rows, [U, d]; 0 without items."""
     items, starts = torch.from_numpy(histories.items), torch.from_numpy(histories.indptr[:-1])
     return F.embedding_bag(items, model.items.weight, starts, mode="mean")

@@ -22,8 +22,8 @@ from safetensors.torch import save as save_tensors
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.errors import ArtifactError
-from model.learning.cycle import Trained
 from model.learning.gate import Verdict
+from model.learning.trained import Trained
 from model.ranking.fusion import Fusion
 from model.settings import ModelSettings
 
@@ -31,20 +31,20 @@ WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.msgpack", "manifest.jso
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a version is and where it came from."""
+    """Everything about a version but its weights and items."""
 
     name: str
     version: str
     parent: str | None
     created_ts: int
     offsets: dict[int, int]
-    """Next offset of each partition when it was trained."""
+    """Next offset of each partition that the version has not learned."""
     metrics: dict[str, float]
     fusion: Fusion
     model: ModelSettings
     sha256: dict[str, str]
     verdict: Verdict = Verdict()
-    """What the gate said."""
+    """The gate's verdict, with the trainer's pin or shadow."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -120,14 +120,14 @@ def list_versions(url: str, name: str) -> list[Manifest]:
 
 
 def manifest_sha256(url: str, name: str, version: str) -> str:
-    """What a pointer to this version carries. Raises ArtifactError when there is no such version."""
+    """Hash of the manifest, for a pointer to this version. Raises ArtifactError where there is no such version."""
     return sha256(_read(url, name, version, MANIFEST))
 
 
 def prune(url: str, name: str, keep: int, needed: Collection[str]) -> list[str]:
-    """Remove the oldest versions beyond `keep`, never one that is needed; return what was removed.
+    """Remove the oldest versions beyond `keep`, never one that is needed; return their names.
 
-    Those that were not promoted go first: they do not push out what could be rolled back to.
+    Versions that were not promoted go first, so that they do not displace those to roll back to.
     """
     fs, root = _store(url)
     promoted = {m.version for m in list_versions(url, name) if m.verdict.promoted}
@@ -139,7 +139,7 @@ def prune(url: str, name: str, keep: int, needed: Collection[str]) -> list[str]:
 
 
 def next_version(url: str, name: str) -> str:
-    """The name after the newest version's, complete or not."""
+    """The name after the newest version's, whether that one is complete or not."""
     return f"{int((_directories(url, name) or ['0'])[-1]) + 1:06d}"
 
 
@@ -180,4 +180,4 @@ def _read(url: str, name: str, version: str, file: str) -> bytes:
 
 
 def _wrong(url: str, version: str, file: str, expected: str | None, got: str) -> str:
-    return f"{url}: version {version}: {file} has sha256 {got[:12]}…, its manifest says {str(expected)[:12]}…"
+    return f"{url}: version {version}: {file} has sha256 {got[:12]}…, its manifest has {str(expected)[:12]}…"

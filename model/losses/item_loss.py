@@ -1,4 +1,4 @@
-"""Which loss predicts items: by setting, or by the size of the catalogue."""
+"""The loss that predicts items: by the settings, or by the size of the catalogue."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,6 @@ from torch import Tensor
 
 from model.encoders.create import Create
 from model.losses.sampled_softmax import sampled_softmax
-from model.losses.scalable_cross_entropy import scalable_cross_entropy
 from model.settings import TrainingSettings
 
 ItemLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Create], Tensor]
@@ -21,15 +20,11 @@ def item_loss(settings: TrainingSettings, items: int) -> ItemLoss:
         return lambda h, targets, _rows, _drawn, _negatives, model: F.cross_entropy(
             h @ model.table()[1:].T, targets - 1
         )
-    if name == "scalable":
-        return lambda h, targets, _rows, _drawn, _negatives, model: scalable_cross_entropy(
-            h, model, targets, settings.scalable_buckets, settings.scalable_bucket_size
-        )
     return lambda h, targets, rows, drawn, negatives, _model: sampled_softmax(h, rows, targets, negatives, drawn, items)
 
 
 def name_of_loss(settings: TrainingSettings, items: int) -> str:
-    """The loss that is meant, `auto` by the size of the catalogue."""
+    """The loss that the settings name; `auto` decides by the size of the catalogue."""
     if settings.loss == "auto":
         return "full" if items <= settings.full_softmax_items else "sampled"
     return settings.loss

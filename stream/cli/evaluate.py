@@ -1,23 +1,20 @@
 """`evaluate`: measure the model and its rivals on a file."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stream.cli.app import command
-from stream.cli.output import percent, show, show_json
+from stream.cli.output import show, show_json
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
-    from state.events import Records
+    from model.evaluation.reports import GlobalTemporalReport, PrequentialReport
     from stream.config import Config
 
 MIN_EVENTS = 100
-
-Progress = Callable[[float, str], None]
 
 
 @command(broker_required=False)
@@ -38,7 +35,9 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from model.evaluation.global_temporal import as_events
+    from model.evaluation.recorded_stream import as_events
+    from model.evaluation.reports import GlobalTemporalReport, PrequentialReport
+    from model.learning.cycle import CycleSettings
     from stream.operate.event_files import read_interactions
 
     if protocol != "prequential" and (plot or with_retrain):
@@ -61,77 +60,71 @@ def evaluate(
         def progress(done: float, what: str) -> None:
             bar.update(task, completed=done, description=what)
 
+        cycle = CycleSettings(
+            settings.model, settings.training, settings.ranking, settings.state, settings.gate,
+            settings.trainer.user_events, settings.trainer.replay_users,
+        )  # fmt: skip
+        report: PrequentialReport | GlobalTemporalReport
         if protocol == "prequential":
+            from model.evaluation.prequential import prequential
+
             events, _ = as_events(users, items, ts)
-            found = run_prequential(events, settings, seed, cycles, with_retrain, progress)
+            report = prequential(events, cycle, seed=seed, cycles=cycles, with_retrain=with_retrain, progress=progress)
+            if plot:
+                from stream.operate.plot import draw
+
+                draw(report, plot, Path(file).name.split(".")[0])
         else:
             from model.evaluation.global_temporal import global_temporal
 
-            found = global_temporal(
-                users, items, ts,
-                model=settings.model, training=settings.training, ranking=settings.ranking, state=settings.state,
-                seed=seed, progress=progress,
-            )  # fmt: skip
-    if plot:
-        from stream.operate.plot import draw
-
-        draw(found, plot, Path(file).name.split(".")[0])
+            report = global_temporal(users, items, ts, cycle, seed=seed, progress=progress)
     if as_json:
-        return show_json(found)
-    show_prequential(found) if protocol == "prequential" else show_global_temporal(found)
+        return show_json(report)
+    show_prequential(report) if isinstance(report, PrequentialReport) else show_global_temporal(report)
 
 
-def run_prequential(
-    events: "Records", settings: "Config", seed: int, cycles: int, with_retrain: bool, progress: Progress
-) -> dict[str, Any]:
-    """The prequential protocol with production's settings."""
-    from model.evaluation.prequential import Settings, prequential
-
-    production = Settings(
-        settings.model, settings.training, settings.ranking, settings.state, settings.gate,
-        settings.trainer.user_events, settings.trainer.replay_users, seed,
-    )  # fmt: skip
-    return prequential(events, production, cycles=cycles, with_retrain=with_retrain, progress=progress)
-
-
-def show_global_temporal(found: dict[str, Any]) -> None:
-    """Print a line for each model and target, and the leads: with the user's seen items in the list, and without."""
+def show_global_temporal(report: "GlobalTemporalReport") -> None:
+    """For seen items in the list and left out: a line for each model and target, and the leads."""
     from rich.table import Table
 
     for seen, title in (("unfiltered", "Seen items ranked like any other"), ("filtered", "Seen items left out")):
         table = Table("model", "", "NDCG@10", "MRR", "Recall@10", box=None)
-        for name, scores in found["models"].items():
-            for target, of in scores.items():
-                table.add_row(name, target, *(percent(of[seen][m]) for m in ("ndcg@10", "mrr", "recall@10")))
+        for name, by_target in report.models.items():
+            for target, of in by_target.items():
+                figures = of[seen]
+                shares = (figures.ndcg, figures.mrr, figures.recall_10)
+                table.add_row(name, target, *(f"{100 * share:.2f}%" for share in shares))
         show(f"{title}:")
         show(table)
-        for lead in (lead for lead in found["leads"] if lead["seen_items"] == seen):
-            mean, low, high = (f"{100 * lead[key]:+.1f}" for key in ("lead", "low", "high"))
-            show(f"{lead['model']} over {lead['over']}, {lead['target']}: NDCG@10 {mean}% [{low}, {high}]")
+        for lead in (lead for lead in report.leads if lead.seen_items == seen):
+            percent = (f"{100 * share:+.1f}" for share in (lead.lead, lead.low, lead.high))
+            show("{} over {}, {}: NDCG@10 {}% [{}, {}]".format(lead.model, lead.over, lead.target, *percent))
         show("")
-    epochs, events = found["epochs"], found["events"]
+    events, epochs = report.events, report.epochs["create"]
+    [(encoder, alone)] = [(name, of) for name, of in report.epochs.items() if name != "create"]
     show(
-        f"create: {epochs['create']['warm_up']} epochs of the graph and {epochs['create']['joint']} joint ones; "
-        f"sasrec: {epochs['sasrec']['joint']}, which take about as long."
+        f"create: {epochs.warm_up} epochs of the graph and {epochs.joint} joint ones; "
+        f"{encoder}: {alone.joint}, which take about as long."
     )
     show(
-        f"{events['past']:,} events to learn from; {events['tested']:,} tested, {events['last']:,} of them their "
-        f"user's last; {events['cold']:,} of items without an earlier event left out."
+        f"{events.past:,} events to learn from; {events.tested:,} tested, {events.last:,} of them their "
+        f"user's last; {events.cold:,} of items without an earlier event left out."
     )
 
 
-def show_prequential(found: dict[str, Any]) -> None:
-    """Print a line for each model, and the number of versions."""
+def show_prequential(report: "PrequentialReport") -> None:
+    """A line for each model, and how many versions were promoted."""
     from rich.table import Table
 
     table = Table("", "Hit@10", "NDCG@10", "MRR", "last quarter", "items new to the version", box=None)
-    metrics = ("hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10")
-    for name, s in found["models"].items():
-        table.add_row(name, *(percent(s[m]) for m in metrics), style="bold" if name == "create" else "")
+    for name, of in report.models.items():
+        shares = (of.hit, of.ndcg, of.mrr, of.last_quarter_hit, of.new_items_hit)
+        cells = ("-" if share is None else f"{100 * share:.2f}%" for share in shares)
+        table.add_row(name, *cells, style="bold" if name == "create" else "")
     show(table)
-    events, versions = found["events"], found["versions"]["create"]
-    promoted = sum(cycle["promoted"] for cycle in versions)
+    events, learned = report.events, report.versions["create"]
+    promoted = sum(cycle.promoted for cycle in learned)
     show(
-        f"{events['tested']:,} events tested, {events['of_new_items']:,} of items new to the version that served; "
-        f"the last two columns are Hit@10. {len(versions)} versions learned, {promoted} promoted."
+        f"{events.tested:,} events tested, {events.of_new_items:,} of items new to the version that served; "
+        f"the last two columns are Hit@10. {len(learned)} versions learned, {promoted} promoted."
     )

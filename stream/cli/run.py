@@ -76,7 +76,7 @@ def trainer(
     """Keep learning from the state in the data directory; publish versions."""
     from stream.kafka.topics import check
     from stream.local.data_directory import data_directory_lock
-    from stream.trainer.trainer import Trainer
+    from stream.trainer.service import run
 
     log_to_stderr()
     lower_priority(own_session)
@@ -90,7 +90,7 @@ def trainer(
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             with contextlib.suppress(asyncio.CancelledError):
-                await Trainer(settings).run()
+                await run(settings)
 
         asyncio.run(run_until_signal())
     # A training thread that still runs loses nothing: the next cycle repeats unpublished work.

@@ -2,9 +2,12 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream.errors import AnabranchError
+
+if TYPE_CHECKING:
+    from model.evaluation.reports import PrequentialReport
 
 BOLD_COLOURS = {"create": "#c1121f", "frozen": "#003049", "full retrain": "#2a9d8f"}
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -20,24 +23,24 @@ def require(file: Path) -> None:
         raise AnabranchError("--plot needs matplotlib, which is not installed: pip install 'anabranch[plot]'")
 
 
-def draw(found: dict[str, Any], file: Path, title: str) -> None:
-    """Write the picture of a document of `model.evaluation.prequential`."""
+def draw(report: "PrequentialReport", file: Path, title: str) -> None:
+    """Write the picture of a report."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.add_subplot()
-    curves = found["curves"]
+    rolling = report.curves.rolling_hit
     # By name, not by rank: a model has the same colour in every picture of the same models.
-    colour = dict(zip(sorted(curves["rolling_hit@10"]), colormaps["tab20"](range(20)), strict=False))
-    names = sorted(curves["rolling_hit@10"], key=lambda name: -curves["rolling_hit@10"][name][-1])
+    colour = dict(zip(sorted(rolling), colormaps["tab20"](range(20)), strict=False))
+    names = sorted(rolling, key=lambda name: -rolling[name][-1])
     for name in names:
-        values = [100 * value for value in curves["rolling_hit@10"][name]]
+        values = [100 * value for value in rolling[name]]
         thin: dict[str, Any] = {"lw": 1.0, "alpha": 0.8, "color": colour.get(name)}
         style = {"lw": 2.2, "color": BOLD_COLOURS[name]} if name in BOLD_COLOURS else thin
-        axes.plot(curves["event"], values, label=f"{name}  {values[-1]:.1f}%", **style)
-    for cycle in found["versions"].get("create", [])[1:]:
-        axes.axvline(cycle["at"], color="#999999", lw=0.6, ls="-" if cycle["promoted"] else ":", zorder=0)
+        axes.plot(report.curves.event, values, label=f"{name}  {values[-1]:.1f}%", **style)
+    for cycle in report.versions.get("create", [])[1:]:
+        axes.axvline(cycle.at, color="#999999", lw=0.6, ls="-" if cycle.promoted else ":", zorder=0)
     axes.set_title(f"{title}: each event is first a test", loc="left")
     axes.set_xlabel("event of the stream; thin lines: a version was trained (dotted: the champion was kept)")
     axes.set_ylabel("Hit@10 of the newest 2,000 tests, %")

@@ -1,14 +1,14 @@
-"""Drift: the share of events that nobody foretold rises. ADWIN (Bifet and Gavaldà, 2007) on the prequential loss.
+"""Drift: the share of events that were not predicted rises. ADWIN (Bifet and Gavaldà, 2007) on the prequential loss.
 
-Each tested event is 0 where it stood among the ten recommended, else 1. ADWIN fires again and again while a change goes
-on, and for changes to the better too: only a rise counts, and after one nothing does for a while.
+The loss of a tested event is 0 where it was among the ten recommended items, else 1. ADWIN fires repeatedly while a
+change goes on, and for improvements too: only a rise counts, and after one nothing does for `drift_quiet_s`.
 """
 
 import numpy as np
 from river.drift import ADWIN
 
-SPREAD = 2_000
-"""At most so many events are told to ADWIN of one look: they stand for the rest."""
+MAX_LOSSES_PER_LOOK = 2_000
+"""Most losses that ADWIN gets at once; they represent the others."""
 
 
 class Drift:
@@ -22,23 +22,25 @@ class Drift:
         self.fired = 0
 
     def look(self, events: int, hits: float, now: float) -> str | None:
-        """Tests and hits in all, so far; what has drifted, in words, or None."""
+        """Take the tests and hits so far; return a description of the drift, or None."""
         before, self._seen = self._seen, (events, hits)
-        if self._adwin is None or before is None or events < before[0]:  # counts began anew
+        if self._adwin is None or before is None or events < before[0]:  # counts were reset
             return None
         tested, hit = events - before[0], hits - before[1]
         if not tested:
             return None
-        told = min(tested, SPREAD)
-        missed = round(told * (1.0 - hit / tested))
-        # Evenly spread: within one look the order is not known.
-        losses = np.diff(np.floor(np.linspace(0, missed, told + 1) + 1e-9))
+        count = min(tested, MAX_LOSSES_PER_LOOK)
+        missed = round(count * (1.0 - hit / tested))
+        # Spread evenly: within one look the order is unknown.
+        losses = np.diff(np.floor(np.linspace(0, missed, count + 1) + 1e-9))
         found = None
         for loss in losses.tolist():
             known = self._adwin.estimation
             self._adwin.update(loss)
             if self._adwin.drift_detected and self._adwin.estimation > known and now >= self._quiet_until:
-                found = f"drift: {known:.1%} of events were missed, of the newest {tested:,} {1 - hit / tested:.1%}"
+                found = (
+                    f"drift: {known:.1%} of events were missed before, {1 - hit / tested:.1%} of the newest {tested:,}"
+                )
                 self._quiet_until = now + self._quiet_s
                 self.fired += 1
         return found

@@ -1,7 +1,8 @@
-"""What the trainer is doing, kept beside the state: `anabranch status` finds it there, also when no trainer runs."""
+"""The trainer's status, in a file beside the state: `anabranch status` reads it, also when no trainer runs."""
 
 import contextlib
 import fcntl
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -13,39 +14,66 @@ FILE = "trainer.json"
 
 
 class TrainerStatus(msgspec.Struct):
-    """The trainer's own account; times are ms of the wall clock."""
+    """Times are ms of the wall clock."""
 
     doing: Literal["waiting", "learning", "not running"] = "waiting"
     since_ts: int = 0
     what: str = ""
-    """Why it learns and how far it is, or what it waits for."""
+    """Why a cycle runs and what it does now, or why the last one failed."""
     share: float = 0.0
-    """Done of a cycle."""
+    """Share of the running cycle that is done."""
     events: int = 0
     """New events since the last cycle began."""
     last: str = ""
-    """What the last cycle came to."""
+    """Result of the last cycle."""
     last_ts: int = 0
     failures: int = 0
-    """Cycles that failed since one went well."""
+    """Cycles that failed since the last that succeeded."""
     failure: str = ""
-    """Why the last of them did."""
+    """Why the last of them failed."""
     drifts: int = 0
-    """Times that drift was found since the trainer started."""
+    """How often drift was found since the trainer started."""
 
 
-def write(data: Path, health: TrainerStatus) -> None:
-    """Keep it; a disk that is full does not stop the trainer."""
-    with contextlib.suppress(OSError):
-        json_file.write(data / FILE, health)
+class StatusReporter:
+    """Keeps the status, in memory and in the file."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self.current = TrainerStatus(since_ts=now_ms())
+
+    def update(self, **changed: object) -> None:
+        """Change some fields and write the file."""
+        if changed.get("doing", self.current.doing) != self.current.doing:
+            changed["since_ts"] = now_ms()
+        self.current = msgspec.structs.replace(self.current, **changed)
+        self.write()
+
+    def progress(self, share: float, what: str) -> None:
+        """Note how far a cycle is; called from the thread that learns, so the file is written later."""
+        self.current.share, self.current.what = share, what
+
+    def finish_cycle(self, result: str) -> None:
+        """A cycle succeeded."""
+        self.update(doing="waiting", what="", share=0.0, last=result, last_ts=now_ms(), failures=0, failure="")
+
+    def fail_cycle(self, message: str, why: str) -> None:
+        """A cycle failed."""
+        failures = self.current.failures + 1
+        self.update(doing="waiting", what=message, share=0.0, failures=failures, failure=why)
+
+    def write(self) -> None:
+        """Write the file; a full disk does not stop the trainer."""
+        with contextlib.suppress(OSError):
+            json_file.write(self._data / FILE, self.current)
 
 
 def read(data: Path) -> TrainerStatus | None:
-    """As the trainer last kept it, `not running` where none holds the directory; None where none ever did."""
-    health = json_file.read(data / FILE, TrainerStatus)
-    if health is not None and not _held(data / "trainer.lock"):
-        health.doing = "not running"
-    return health
+    """The last status, `not running` where no trainer holds the directory; None where there never was one."""
+    status = json_file.read(data / FILE, TrainerStatus)
+    if status is not None and not _held(data / "trainer.lock"):
+        status.doing = "not running"
+    return status
 
 
 def _held(lock: Path) -> bool:
@@ -57,3 +85,8 @@ def _held(lock: Path) -> bool:
         return True
     except OSError:
         return False
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000

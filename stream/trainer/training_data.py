@@ -1,82 +1,101 @@
-"""One cycle's reading and learning: what is new since the champion learned, and a candidate that has learned it."""
+"""The workers' state as a cycle learns from it: what is new since the champion learned, and whose events there are.
+
+Which users are learned from is decided in `model.learning.cycle.select_training_users`.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from model.learning.cycle import Progress, Trained, learn
+from model.learning.cycle import CycleInput, CycleSettings, collect_input
 from model.learning.versions import Version
+from model.ranking.catalogue import RowsOf
 from state.events import EVENT, Ids, Records
-from state.sequences import newest
+from state.sequences import Sequences
 from state.view import View
 from stream.config import Config
 
 
 class News(NamedTuple):
-    """What has been applied since the champion last learned."""
+    """Log offsets between the champion's and the state's, by partition."""
 
     since: dict[int, int]
-    """Offset of each partition that the champion has learned up to."""
+    """Next offset that the champion has not learned."""
     upto: dict[int, int]
-    """Next offset of each partition's state."""
+    """Next offset of the state."""
 
     @property
     def events(self) -> int:
-        """How many offsets lie between."""
+        """Number of offsets between."""
         return sum(self.upto[n] - self.since[n] for n in self.upto)
 
 
 def news(view: View, champion: Version | None) -> News:
-    """From where the champion stands to where the state stands."""
+    """Compare the champion's manifest with the state."""
     upto = {number: p.read_progress().next_offset for number, p in view.partitions.items()}
     learned = champion.manifest.offsets if champion else {}
-    # A store rebuilt or moved here may be behind what the champion has seen: then nothing is new.
+    # A store that was rebuilt or moved may be behind what the champion has learned: then nothing is new.
     since = {number: min(learned.get(number, 0), end) for number, end in upto.items()}
     return News(since, {n: e for n, e in upto.items() if e})
 
 
 def read(view: View, since: dict[int, int], upto: dict[int, int]) -> Records:
-    """The events between, of all partitions; nothing older is touched."""
+    """The events of all partitions between these offsets; older ones are not touched."""
     parts = [view.partitions[n].journal(since.get(n, 0), end) for n, end in upto.items()]
     return np.concatenate([np.empty(0, EVENT), *parts])
 
 
-def candidate(config: Config, view: View, champion: Version | None, new: News, progress: Progress) -> Trained:
-    """Learn what is new, mixed with sequences of other users."""
-    arrived = read(view, new.since, new.upto)
-    fresh: Ids = np.unique(arrived["user"])
+class LiveSource:
+    """The `Source` of a cycle in production: a view of the workers' stores."""
+
+    def __init__(self, view: View, new: News) -> None:
+        self._view, self._new = view, new
+
+    def all_users(self) -> Ids:
+        """Every user with an event in the journals, as a first version learns from."""
+        return np.unique(read(self._view, {}, self._new.upto)["user"])
+
+    def some_users(self, count: int, seed: int) -> Ids:
+        """Up to `count` users, drawn evenly, in the order of their hashes."""
+        return self._view.some_users(count, seed)
+
+    def positives(self, users: Ids) -> Sequences:
+        """Events of a positive kind that were not undone."""
+        return self._view.positives(users)
+
+    def item_ids(self, items: Ids) -> list[bytes | None]:
+        """The ids behind item hashes."""
+        return self._view.item_ids(items)
+
+    @property
+    def rows(self) -> RowsOf:
+        """Rows of the live item-item graph."""
+        return self._view.rows
+
+
+def collect_news(view: View, champion: Version | None, new: News, settings: CycleSettings) -> CycleInput:
+    """What the next cycle learns from. The seed is the number of events of the state."""
+    trained = champion.trained if champion else None
+    new_events = read(view, new.since, new.upto)
     seed = sum(new.upto.values())
-    others = np.setdiff1d(view.some_users(config.trainer.replay_users + config.gate.old_users, seed), fresh)
-    # Spread over all: drawn users come in order of their hashes.
-    apart = np.linspace(0, len(others), min(config.gate.old_users, len(others) // 4), endpoint=False).astype(int)
-    old, replayed = others[apart], np.delete(others, apart)
-    sequences = newest(view.positives(np.concatenate([fresh, replayed])), config.trainer.user_events)
-    known = champion.trained.vocabulary if champion else None
-    items = np.unique(sequences.steps["item"])
-    named = items if known is None else items[known.lookup(items) == 0]
-    ids = view.item_ids(named)
-    names = {h: i.decode() for h, i in zip(named.tolist(), ids, strict=True) if i is not None}
-    return learn(
-        champion.trained if champion else None,
-        champion.manifest.version if champion else None,
-        sequences,
-        names,
-        view.rows,
-        model=config.model,
-        training=config.training,
-        ranking=config.ranking,
-        state=config.state,
-        gate=config.gate,
-        seed=seed % 2**31,
-        arrived=arrived,
-        old=view.positives(old),
-        gone=gone(view, champion, new),
-        progress=progress,
-    )
+    return collect_input(LiveSource(view, new), new_events, trained, settings, seed, gone(view, champion, new))
 
 
 def gone(view: View, champion: Version | None, new: News) -> Ids:
-    """Items of the champion that no graph has any more; none while the state is behind what the champion saw."""
+    """Items of the champion that are in no graph any more; none while the state is behind the champion."""
     if champion is None or any(new.upto.get(n, 0) < seen for n, seen in champion.manifest.offsets.items()):
         return np.empty(0, np.uint64)
     return np.setdiff1d(champion.trained.vocabulary.hashes, view.all_items())
+
+
+def cycle_settings(config: Config) -> CycleSettings:
+    """The settings of a cycle in this configuration."""
+    return CycleSettings(
+        config.model,
+        config.training,
+        config.ranking,
+        config.state,
+        config.gate,
+        config.trainer.user_events,
+        config.trainer.replay_users,
+    )

@@ -1,4 +1,4 @@
-"""When a cycle is due: so many new events, so many seconds, drift, or an operator's word. Times are monotonic, s."""
+"""When a cycle is due by itself: enough new events, enough seconds, or drift. Times are monotonic, s."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ FIRST_PAUSE_S = 10.0
 
 
 class Trigger:
-    """Counts what has come since the last cycle began."""
+    """Counts new events since the last cycle began."""
 
     def __init__(self, settings: TrainerSettings, now: float) -> None:
         self._settings = settings
@@ -22,10 +22,10 @@ class Trigger:
         self._drift: str | None = None
         self._failures = 0
         self.events = 0
-        """New events, at most `user_events` of each user: a bot's million are no news."""
+        """New events, at most `user_events` of each user: a bot's million events are no reason to learn."""
 
-    def arrived(self, users: Ids) -> None:
-        """Count new events by the users they are of."""
+    def update(self, users: Ids) -> None:
+        """Count new events by their users."""
         found, counts = np.unique(users, return_counts=True)
         most = self._settings.user_events
         for user, count in zip(found.tolist(), counts.tolist(), strict=True):
@@ -33,9 +33,9 @@ class Trigger:
             self._counts[user] = min(before + count, most)
             self.events += self._counts[user] - before
 
-    def drifted(self, told: str) -> None:
-        """What people do has changed: the next cycle is due at once, if there is enough to learn from."""
-        self._drift = told
+    def on_drift(self, reason: str) -> None:
+        """Drift was found: the next cycle is due at once, if there are enough events."""
+        self._drift = reason
 
     def due(self, now: float) -> str | None:
         """Why a cycle is due; None when none is."""
@@ -43,7 +43,7 @@ class Trigger:
         if now < self._not_before:
             return None
         if self._failures:
-            return "the cycle before failed"
+            return "the last cycle failed"
         if self.events >= settings.every_events:
             return f"{self.events:,} new events"
         if self.events < settings.min_events:
@@ -55,18 +55,18 @@ class Trigger:
         return None
 
     def began(self, now: float) -> None:
-        """A cycle takes all that has come."""
+        """A cycle begins and takes all new events."""
         self._began = now
         self._counts.clear()
         self._drift = None
         self.events = 0
 
     def ended(self) -> None:
-        """It went well."""
+        """The cycle succeeded."""
         self._failures = 0
 
     def failed(self, now: float) -> float:
-        """It did not; how long to wait before the next one, which takes what this one would have."""
+        """The cycle failed; return how long to wait before the next one, which learns the same events."""
         pause = min(FIRST_PAUSE_S * 2.0**self._failures, max(self._settings.every_s, FIRST_PAUSE_S))
         self._failures += 1
         self._not_before = now + pause

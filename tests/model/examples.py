@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 
 from model.fusion_weights.holdout import Holdout, split_holdout
-from model.learning.cycle import Trained, learn
+from model.learning.cycle import CycleInput, CycleSettings, run_cycle
+from model.learning.trained import Trained
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import make_events
 from state.graph import MemoryGraph
@@ -35,10 +36,8 @@ def learned(
     settings = msgspec.structs.replace(QUICK, **training)
     names = {i: f"item-{i}" for i in new.tolist()}
     parent = "000001" if champion else None
-    return learn(
-        champion, parent, from_events(events), names, graph.rows,
-        model=model, training=settings, ranking=RankingSettings(), state=STATE, seed=seed,
-    )  # fmt: skip
+    cycle_input = CycleInput(from_events(events), names, graph.rows, seed)
+    return run_cycle(champion, cycle_input, CycleSettings(model, settings, RankingSettings(), STATE), parent=parent)
 
 
 def holdout_of(events: np.ndarray, count: int) -> Holdout:

@@ -17,11 +17,10 @@ from model.encoders.create import Create
 from model.encoders.graph_encoder import graph_encoder
 from model.encoders.histories import Histories, pack
 from model.encoders.transformer import Block
-from model.learning.training import train, transfer
+from model.learning.training import Schedule, train
 from model.losses.barlow_twins import barlow_twins
 from model.losses.infonce import infonce
 from model.losses.sampled_softmax import sampled_softmax
-from model.losses.scalable_cross_entropy import scalable_cross_entropy
 from model.settings import GRAPH_ENCODERS, SEQUENCE_ENCODERS, ModelSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[3]
@@ -47,15 +46,11 @@ def next_of(histories: Histories) -> list[int]:
         ("sasrec", {"graph_encoder": "lightgcn"}),
         ("sasrec", {"loss": "full"}),
         ("sasrec", {"loss": "sampled"}),
-        ("sasrec", {"loss": "scalable"}),
-        ("sasrec", {"transfer": "infonce", "transfer_view": "random"}),
-        ("sasrec", {"transfer_stops_at": "graph", "graph_half_life_s": 4.0}),
-        ("sasrec", {"transfer_view": "item"}),
-        ("sasrec", {"transfer_view": "item", "graph_encoder": "lightgcn"}),
+        ("sasrec", {"transfer": "infonce"}),
         ("sasrec", {"w_global": 0.0, "w_transfer": 0.0}),
         ("sasrec", {"w_global": 0.3}),
         ("sasrec", {"w_global": 0.3, "graph_encoder": "lightgcn"}),
-        ("bert4rec", {"transfer_stops_at": "sequence"}),
+        ("bert4rec", {}),
     ],
     ids=str,
 )
@@ -63,7 +58,12 @@ def test_a_certain_next_item_is_learned(sequence, changed):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
     training = msgspec.structs.replace(TrainingSettings(), **changed)
     epochs = 60 if sequence == "sasrec" else 500
-    train(model, circles(), training, warm_up_epochs=5, epochs=epochs, learning_rate=5e-3, seed=1, fresh=True)
+    train(
+        model,
+        circles(),
+        training,
+        Schedule(epochs=epochs, learning_rate=5e-3, seed=1, warm_up_epochs=5, from_scratch=True),
+    )
     inputs = circles().newest(7)  # BERT4Rec was trained on no longer one: one of the eight is masked
     scores = model.encode(inputs) @ model.items.weight.T
     scores[:, 0] = -torch.inf
@@ -74,13 +74,11 @@ def test_a_certain_next_item_is_learned(sequence, changed):
 def test_lightgcn_compares_and_returns_rows_after_message_passing():
     model, histories = Create(ITEMS, SMALL), circles(users=5, steps=3)
     users = torch.randn(len(histories), 16)
-    settings = TrainingSettings(graph_encoder="lightgcn", graph_half_life_s=2.0)
-    graph = graph_encoder(histories, model.items, users, settings)
-    fading = torch.tensor([0.25, 0.5, 1.0]).sqrt()  # clicked a second apart
+    graph = graph_encoder(histories, model.items, users, TrainingSettings(graph_encoder="lightgcn"))
     adjacency = torch.zeros(5 + ITEMS + 1, 5 + ITEMS + 1)
     for user in range(5):
         clicked = 5 + torch.from_numpy(histories.items[3 * user : 3 * user + 3])
-        adjacency[user, clicked] = adjacency[clicked, user] = fading
+        adjacency[user, clicked] = adjacency[clicked, user] = 1.0
     scale = adjacency.sum(1).clamp(min=1e-9).rsqrt()
     normal = scale[:, None] * adjacency * scale
     first = torch.cat([users, model.items.weight.detach()]).requires_grad_()
@@ -223,7 +221,7 @@ def test_bert4rec_masks_its_share_of_half_the_histories_and_the_newest_item_of_t
 
 @pytest.mark.parametrize(
     "chosen",
-    [{"graph_encoder": "ultragcn"}, {"ultragcn_w2": 0.5, "ultragcn_w4": 0.5}, {"graph_encoder": "lightgcn"}],
+    [{"graph_encoder": "ultragcn"}, {"graph_encoder": "lightgcn"}],
     ids=str,
 )
 def test_the_gradient_of_a_graph_loss_is_its_slope_in_every_item_and_user_row(chosen):
@@ -328,21 +326,6 @@ def test_the_gradient_of_a_sequence_encoder_is_its_slope(name):
     assert torch.autograd.gradcheck(encoded, [rows(len(packed.items), 4), *drawn])
 
 
-@pytest.mark.parametrize(("stops_at", "still"), [("neither", None), ("sequence", 0), ("graph", 1)])
-@pytest.mark.parametrize("name", ["barlow_twins", "infonce"])
-def test_the_transfer_loss_does_not_move_the_side_it_stops_at(stops_at, still, name):
-    views = [torch.randn(6, 3, requires_grad=True) for _ in range(2)]
-    transfer(*views, TrainingSettings(transfer=name, transfer_stops_at=stops_at)).backward()
-    assert [n for n, view in enumerate(views) if view.grad is None] == ([] if still is None else [still])
-
-
-def test_the_graph_view_of_an_item_without_neighbours_is_its_own_row():
-    table = torch.nn.Embedding(4, 4)
-    graph = graph_encoder(Histories(np.array([0, 2, 3]), np.array([1, 2, 3])), table, torch.zeros(2, 4), SETTINGS)
-    view = graph.item_view(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
-    assert torch.equal(view, table.weight[[3, 2]])
-
-
 @pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
 def test_a_user_is_joined_to_its_newest_items_only(name):
     histories, table = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 3])), torch.nn.Embedding(4, 4)
@@ -369,12 +352,9 @@ def test_user_rows_are_updated_as_adam_does(name):
         torch.testing.assert_close(graph.users.rows, reference, rtol=1e-5, atol=1e-6)
 
 
-def test_items_are_aligned_without_a_warm_up_and_rows_of_other_users_stay():
-    settings = TrainingSettings(transfer_view="item", w_global=0.0)
-    model = Create(ITEMS, SMALL)
-    train(model, circles(), settings, warm_up_epochs=0, epochs=1, learning_rate=1e-3, seed=1, fresh=True)
+def test_users_who_were_not_read_stay():
     user_rows = torch.randn(24, 4)
-    graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), user_rows.clone(), settings)
+    graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), user_rows.clone(), SETTINGS)
     graph.view(np.arange(3)).sum().backward()
     graph.step()
     moved = graph.users.rows.clone()
@@ -395,12 +375,13 @@ WITH_ANOTHER = """
 import msgspec
 from model.encoders.create import Create
 from model.settings import ModelSettings, TrainingSettings
-from model.learning.training import train
+from model.learning.training import Schedule, train
 from tests.model.encoders.test_encoders import ITEMS, circles
 
 model = Create(ITEMS, msgspec.convert({"dim": 16, "sequence_encoder": "another"}, ModelSettings))
 settings = msgspec.convert({"graph_encoder": "another", "lazy_items": 1, "loss": "sampled"}, TrainingSettings)
-spent = train(model, circles(), settings, warm_up_epochs=1, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+schedule = Schedule(epochs=2, learning_rate=1e-3, seed=1, warm_up_epochs=1, from_scratch=True)
+spent = train(model, circles(), settings, schedule)
 print(type(model.sequence).__name__, spent.epochs)
 """
 
@@ -424,72 +405,8 @@ def test_another_encoder_takes_its_file_and_one_line_in_the_settings(tmp_path):
 def test_only_finished_epochs_are_counted(epochs, max_train_s, done):
     settings = TrainingSettings(max_train_s=max_train_s)
     model = Create(ITEMS, SMALL)
-    spent = train(model, circles(), settings, warm_up_epochs=0, epochs=epochs, learning_rate=1e-3, seed=1, fresh=True)
+    spent = train(model, circles(), settings, Schedule(epochs=epochs, learning_rate=1e-3, seed=1, from_scratch=True))
     assert spent.epochs == done
-
-
-def test_fewer_replayed_users_than_epochs_leave_epochs_empty():
-    everyone = np.arange(2)
-    spent = train(
-        Create(ITEMS, SMALL), circles(users=2), TrainingSettings(),
-        warm_up_epochs=0, epochs=4, learning_rate=1e-3, seed=1, fresh=True, replayed=everyone,
-    )  # fmt: skip
-    assert spent.epochs == 4
-    assert np.isfinite(spent.loss)
-
-
-def test_degree_weights_are_those_of_the_paper():
-    settings = TrainingSettings(ultragcn_w1=0.0, ultragcn_w2=1.0, ultragcn_w3=0.0, item_item_weight=0.0)
-    table = torch.nn.Embedding(3, 4)
-    torch.nn.init.zeros_(table.weight)
-    histories = Histories(np.array([0, 2, 3]), np.array([1, 2, 1]))  # d_u = 2 and 1; d_i = 2 and 1
-    graph = graph_encoder(histories, table, torch.zeros(2, 4), settings)
-    edges = graph.draw(np.arange(2), torch.Generator().manual_seed(0))
-    rows = [table(w) for w in edges.wanted]
-    found = graph.loss(edges, rows, torch.tensor([1]), table(torch.tensor([1])))[0].item()
-    betas = [(3 / 3) ** 0.5 / 2, (3 / 2) ** 0.5 / 2, (2 / 3) ** 0.5 / 1]
-    assert found == pytest.approx(np.mean(betas) * np.log(2), rel=1e-5)  # softplus(0) = log 2
-
-
-def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
-    torch.manual_seed(0)
-    hidden, model, targets = torch.randn(20, 8), Create(30, ModelSettings(dim=8)), torch.randint(30, (20,)) + 1
-    full = torch.nn.functional.cross_entropy(hidden @ model.items.weight[1:].T, targets - 1)
-    assert scalable_cross_entropy(hidden, model, targets, 4, 64).item() == pytest.approx(full.item(), rel=1e-5)
-
-
-def in_buckets(hidden: torch.Tensor, table: torch.Tensor, targets: list[int], own: list, near: list) -> torch.Tensor:
-    """Scalable cross-entropy, written out for given buckets."""
-    losses: dict[int, list[torch.Tensor]] = {}
-    for outputs, items in zip(own, near, strict=True):
-        for output in outputs:
-            at = [targets[output], *(item for item in items if item != targets[output])]
-            losses.setdefault(output, []).append(-torch.log_softmax(table[at] @ hidden[output], 0)[0])
-    assert max(map(len, losses.values())) > 1, "an output lies in two buckets"
-    assert len(losses) < len(hidden), "an output lies in none"
-    return torch.stack([max(found) for found in losses.values()]).mean()
-
-
-def test_scalable_cross_entropy_and_its_gradient_are_those_of_the_softmaxes_within_the_buckets():
-    torch.manual_seed(0)
-    model, hidden = Create(20, ModelSettings(dim=8, init_std=1.0)).double(), rows(12, 8)
-    targets = torch.randint(20, (12,)) + 1
-
-    def loss(hidden: torch.Tensor, _table: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(1)  # the same directions each time
-        return scalable_cross_entropy(hidden, model, targets, 3, 5)
-
-    torch.manual_seed(1)
-    directions = torch.randn(3, 12, dtype=torch.float64) @ hidden.detach()
-    own = (directions @ hidden.T).topk(5, dim=1).indices.tolist()
-    near = ((directions @ model.items.weight[1:].T).topk(5, dim=1).indices + 1).tolist()
-    expected = in_buckets(hidden, model.items.weight, targets.tolist(), own, near)
-    found = loss(hidden, model.items.weight)
-    torch.testing.assert_close(found, expected)
-    both = [hidden, model.items.weight]
-    for one, other in zip(torch.autograd.grad(found, both), torch.autograd.grad(expected, both), strict=True):
-        torch.testing.assert_close(one, other)
-    assert torch.autograd.gradcheck(loss, both)
 
 
 def test_the_same_seed_gives_the_same_weights_with_every_pair_of_encoders():
@@ -499,7 +416,12 @@ def test_the_same_seed_gives_the_same_weights_with_every_pair_of_encoders():
             torch.manual_seed(3)
             model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
             settings = TrainingSettings(graph_encoder=graph, w_global=0.3, threads=2)
-            train(model, circles(), settings, warm_up_epochs=2, epochs=2, learning_rate=1e-3, seed=1, fresh=True)
+            train(
+                model,
+                circles(),
+                settings,
+                Schedule(epochs=2, learning_rate=1e-3, seed=1, warm_up_epochs=2, from_scratch=True),
+            )
             models.append(model)
         for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
             assert torch.equal(a, b)

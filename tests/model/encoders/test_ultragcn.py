@@ -47,14 +47,11 @@ def test_neighbours_are_those_with_the_largest_omega():
     assert not weights[0].any()
 
 
-def test_the_loss_has_the_four_weights_the_negatives_and_the_neighbours():
+def test_the_loss_has_the_edges_the_negatives_and_the_neighbour():
     torch.manual_seed(0)
     table = torch.nn.Embedding(ITEMS + 1, 4)
     users = torch.randn(len(CLICKS), 4)
-    settings = TrainingSettings(
-        ultragcn_w1=0.3, ultragcn_w2=0.7, ultragcn_w3=0.2, ultragcn_w4=0.9, graph_half_life_s=30.0,
-        negative_weight=3.0, item_item_weight=2.0,
-    )  # fmt: skip
+    settings = TrainingSettings(negative_weight=3.0, item_item_weight=2.0)
     graph = UltraGCN(histories(), table, users.clone(), settings)
     batch = np.array([2, 0, 3])
     edges = graph.draw(batch, torch.Generator().manual_seed(1))
@@ -63,26 +60,17 @@ def test_the_loss_has_the_four_weights_the_negatives_and_the_neighbours():
     torch.testing.assert_close(view, users[batch])
 
     rows, omega = table.weight.detach(), omegas()
-    degree = {i: sum(i in clicked for clicked in CLICKS) for i in range(1, ITEMS + 1)}
-
-    def beta(user: int, item: int) -> float:
-        own = len(CLICKS[user])
-        return np.sqrt((own + 1) / (degree[item] + 1)) / own
-
     items, neighbours = (w.tolist() for w in edges.wanted)
     assert items == [i for user in batch for i in CLICKS[user]]
-    fading = 0.5 ** ((10**2 - np.arange(11) ** 2) / 30)
-    fading /= fading.mean()
     total, edge = 0.0, 0
     for user in batch:
         own = users[user]
-        for at in range(*histories().indptr[[user, user + 1]]):
+        for _ in CLICKS[user]:
             item, neighbour = items[edge], neighbours[edge]
             beside = sum(w for (i, _), w in omega.items() if i == item)
             assert (item, neighbour) in omega
-            total += fading[at] * (0.3 + 0.7 * beta(user, item)) * -F.logsigmoid(own @ rows[item])
-            total += 2.0 * fading[at] * beside * -F.logsigmoid(own @ rows[neighbour])
+            total += -F.logsigmoid(own @ rows[item]) - 2.0 * beside * F.logsigmoid(own @ rows[neighbour])
             edge += 1
-        repelled = [(0.2 + 0.9 * beta(user, j)) * -F.logsigmoid(-own @ rows[j]) for j in drawn.tolist()]
+        repelled = [-F.logsigmoid(-own @ rows[j]) for j in drawn.tolist()]
         total += 3.0 * len(CLICKS[user]) * torch.stack(repelled).mean()
     torch.testing.assert_close(loss.detach(), total / edge)

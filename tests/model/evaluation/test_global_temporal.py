@@ -1,5 +1,6 @@
 """The protocols: what is learned from, what is tested, and that nothing leaks from the one into the other."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -10,16 +11,18 @@ from model.evaluation.global_temporal import (
     OfCounts,
     OfModel,
     Split,
-    as_events,
     breadth,
     global_temporal,
     ranked_tests,
     rivals,
-    sasrec_as_long,
+    sequence_encoder_as_long,
     split,
 )
+from model.evaluation.recorded_stream import as_events
+from model.evaluation.reports import Epochs
 from model.fusion_weights.holdout import slice_sequences
-from model.learning.cycle import Trained
+from model.learning.cycle import CycleSettings
+from model.learning.trained import Trained
 from model.ranking.fusion import INITIAL_FUSION, Fusion
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import Records
@@ -28,13 +31,8 @@ from state.sequences import Sequences
 from state.settings import StateSettings
 
 DAY_MS = 86_400_000
-SETTINGS = {
-    "model": ModelSettings(dim=8),
-    "training": TrainingSettings(warm_up_epochs=1, epochs=2, negatives=8),
-    "ranking": RankingSettings(),
-    "state": StateSettings(),
-    "seed": 0,
-}
+TRAINING = TrainingSettings(warm_up_epochs=1, epochs=2, negatives=8)
+SETTINGS = CycleSettings(ModelSettings(dim=8), TRAINING, RankingSettings(), StateSettings())
 
 
 def stream(events: int = 400, seed: int = 0) -> tuple[list[str], list[str], np.ndarray]:
@@ -95,7 +93,7 @@ class Watching:
         self.known += [self._arrived["ts"]] * len(part.users)
         return torch.zeros(len(part.users), self._items + 1)
 
-    def arrived(self, events: Records) -> None:
+    def update(self, events: Records) -> None:
         self._arrived = np.concatenate([self._arrived, events])
 
 
@@ -125,7 +123,7 @@ def test_a_live_graph_hears_what_arrives_between_tests_and_a_frozen_one_does_not
     for live, scores in zip((True, False), expected, strict=True):
         scorer = OfModel(cut, trained, evidence, RankingSettings(), live=live)
         scorer.scores(part)
-        scorer.arrived(cut.future)
+        scorer.update(cut.future)
         torch.testing.assert_close(scorer.scores(part), scores)
 
 
@@ -151,8 +149,8 @@ def test_a_seen_item_is_filtered_but_not_where_it_is_what_came():
 def learned(monkeypatch):
     """Everything the protocols learn, in order."""
     found: list[Trained] = []
-    real = evaluation.learn
-    monkeypatch.setattr(evaluation, "learn", lambda *a, **k: found.append(real(*a, **k)) or found[-1])
+    real = evaluation.run_cycle
+    monkeypatch.setattr(evaluation, "run_cycle", lambda *a, **k: found.append(real(*a, **k)) or found[-1])
     return found
 
 
@@ -168,35 +166,57 @@ def test_nothing_after_the_cut_reaches_what_is_learned(learned):
     other_users = [f"user-{n % 7}" if n % 3 else f"new-{n}" for n in range(100)]
     other_items = [f"item-{n % 30}" if n % 2 else f"unknown-{n}" for n in range(100)]
     later = ts[past - 1] + 7 * np.arange(1, 101) ** 2
-    global_temporal(users, items, ts, **SETTINGS)
-    global_temporal(users[:past] + other_users, items[:past] + other_items, np.append(ts[:past], later), **SETTINGS)
+    global_temporal(users, items, ts, SETTINGS, seed=0)
+    global_temporal(
+        users[:past] + other_users, items[:past] + other_items, np.append(ts[:past], later), SETTINGS, seed=0
+    )
     assert len(learned) == 4
     assert all(same(one, other) for one, other in zip(learned[:2], learned[2:], strict=True))
     assert all(one.fusion != INITIAL_FUSION for one in learned), "enough was held back to choose weights on"
 
 
-def test_the_document_has_all_names_and_both_targets():
-    found = global_temporal(*stream(), **SETTINGS)
-    last = SETTINGS["training"].last_epochs
-    assert found["epochs"] == {"create": {"warm_up": 1, "joint": 2 + last}, "sasrec": {"warm_up": 0, "joint": 3 + last}}
-    assert {"create", "create+graph", "sasrec", "sasrec+graph", "popularity", "item-kNN"} <= set(found["models"])
-    leads = {(told["model"], told["over"], told["target"], told["seen_items"]) for told in found["leads"]}
+def test_the_report_has_all_names_and_both_targets():
+    found = global_temporal(*stream(), SETTINGS, seed=0)
+    last = TRAINING.last_epochs
+    assert found.epochs == {"create": Epochs(warm_up=1, joint=2 + last), "sasrec": Epochs(warm_up=0, joint=3 + last)}
+    assert {"create", "create+graph", "sasrec", "sasrec+graph", "popularity", "item-kNN"} <= set(found.models)
+    leads = {(lead.model, lead.over, lead.target, lead.seen_items) for lead in found.leads}
     assert leads >= {
         ("create", "sasrec", "last", "filtered"),
         ("create+graph", "sasrec+graph", "successive", "unfiltered"),
     }
-    assert all(told["low"] <= told["lead"] <= told["high"] for told in found["leads"])
-    for scores in found["models"].values():
-        assert set(scores) == {"last", "successive"}
+    assert all(lead.low <= lead.lead <= lead.high for lead in found.leads)
+    for of_model in found.models.values():
+        assert set(of_model) == {"last", "successive"}
         for seen in ("unfiltered", "filtered"):
-            assert set(scores["last"][seen]) == {"ndcg@10", "recall@10", "recall@20", "mrr"}
-            assert 0 < scores["successive"][seen]["coverage@10"] <= 1
-    assert found["models"]["create"]["last"]["filtered"] != found["models"]["create"]["last"]["unfiltered"]
+            assert 0 < of_model["successive"][seen].coverage <= 1
+    assert found.models["create"]["last"]["filtered"] != found.models["create"]["last"]["unfiltered"]
 
 
-def test_sasrec_is_given_the_time_that_the_graph_takes():
+def test_the_json_of_a_report_has_the_keys_it_always_had():
+    found = msgspec.to_builtins(global_temporal(*stream(), SETTINGS, seed=0))
+    assert list(found) == ["protocol", "events", "seed", "epochs", "models", "leads"]
+    assert list(found["events"]) == ["past", "tested", "last", "cold"]
+    assert list(found["leads"][0]) == ["model", "over", "target", "seen_items", "lead", "low", "high"]
+    metrics = ["ndcg@10", "recall@10", "recall@20", "mrr"]
+    for of_model in found["models"].values():
+        for seen in ("unfiltered", "filtered"):
+            assert list(of_model["last"][seen]) == metrics
+            assert list(of_model["successive"][seen]) == [*metrics, "coverage@10", "popularity_bias"]
+
+
+def test_the_sequence_encoder_alone_goes_by_its_own_name():
+    model = ModelSettings(dim=8, sequence_encoder="bert4rec")
+    found = global_temporal(*stream(), SETTINGS._replace(model=model), seed=0)
+    assert {"bert4rec", "bert4rec+graph"} <= set(found.models)
+    assert "sasrec" not in found.models
+    assert set(found.epochs) == {"create", "bert4rec"}
+    assert ("create", "bert4rec") in {(lead.model, lead.over) for lead in found.leads}
+
+
+def test_the_sequence_encoder_alone_gets_the_time_that_the_graph_takes():
     training = TrainingSettings(warm_up_epochs=12, epochs=6, last_epochs=9)
-    alone = sasrec_as_long(training)
+    alone = sequence_encoder_as_long(training)
     assert (alone.warm_up_epochs, alone.w_transfer, alone.w_global) == (0, 0, 0)
     assert (alone.epochs, alone.last_epochs) == (9, 9)
 

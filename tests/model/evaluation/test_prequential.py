@@ -1,32 +1,24 @@
-"""Test, then learn: what each row sees, what is counted, and that nothing is read ahead."""
+"""Test, then learn: what each model sees, what is counted, and that nothing is read ahead."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from model.evaluation import learner as learner_module
 from model.evaluation import prequential as protocol
-from model.evaluation.global_temporal import as_events
+from model.evaluation.learner import Every, Learner, Never
 from model.evaluation.live_rivals import LIVE_RIVALS
-from model.evaluation.prequential import (
-    NOT_FOUND,
-    Every,
-    Never,
-    Served,
-    Settings,
-    Versions,
-    document,
-    prequential,
-    rolling,
-    run,
-)
-from model.evaluation.recorded_stream import RecordedStream
+from model.evaluation.prequential import NOT_FOUND, RunResult, ServedModel, prequential, report, rolling, run
+from model.evaluation.recorded_stream import RecordedStream, as_events
+from model.learning.cycle import CycleSettings
 from model.learning.gate import Verdict
 from model.ranking.fusion import MODEL_ONLY
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
+from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.events import Records, hash_id
 from state.settings import StateSettings
 
 TRAINING = TrainingSettings(warm_up_epochs=1, epochs=2, last_epochs=1, negatives=8)
-SETTINGS = Settings(ModelSettings(dim=8), TRAINING, RankingSettings(online_clicks=50), StateSettings())
+SETTINGS = CycleSettings(ModelSettings(dim=8), TRAINING, RankingSettings(online_clicks=50), StateSettings())
 
 
 def stream(count: int = 420, seed: int = 0) -> Records:
@@ -42,13 +34,13 @@ def clicks(*pairs: str) -> Records:
     return as_events(list(users), list(items), 1_500_000_000_000 + np.arange(len(pairs)) * 1000)[0]
 
 
-def everything(events: Records) -> tuple[protocol.Tested, Versions]:
+def everything(events: Records) -> tuple[RunResult, Learner]:
     past = RecordedStream(SETTINGS.state)
     past.append(events[:100])
-    versions = {"create": Versions(SETTINGS, Every(64)), "full retrain": Versions(SETTINGS, Every(128), "retrain")}
+    versions = {"create": Learner(SETTINGS, Every(64)), "full retrain": Learner(SETTINGS, Every(128), "retrain")}
     for learner in versions.values():
         learner.begin(past)
-    rows = {name: Served(past, v, SETTINGS.ranking) for name, v in versions.items()}
+    rows = {name: ServedModel(past, v, SETTINGS.ranking) for name, v in versions.items()}
     rows |= {name: rival(past, 20) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions["create"]
 
@@ -65,7 +57,7 @@ def permuted(events: Records) -> Records:
 
 
 @pytest.fixture(scope="module")
-def as_it_was() -> tuple[protocol.Tested, Versions]:
+def as_it_was() -> tuple[RunResult, Learner]:
     return everything(stream())
 
 
@@ -78,55 +70,56 @@ def test_what_comes_later_changes_nothing_before(as_it_was, changed):
         there = other.ranks[name][: before.sum()]
         assert ranks[before].tolist() == there.tolist(), name
         assert ranks[~before].tolist() != other.ranks[name][before.sum() :].tolist(), name
-    measured = [[c["metrics"]["ndcg@10"] for c in v.cycles] for v in (learned, learned_otherwise)]
+    measured = [[c.metrics["ndcg@10"] for c in v.cycles] for v in (learned, learned_otherwise)]
     assert measured[0][:4] == measured[1][:4]
     assert measured[0] != measured[1]
 
 
 def test_a_candidate_that_the_gate_keeps_back_does_not_serve(monkeypatch):
-    real, verdicts = protocol.learn, iter([Verdict(True), Verdict(False, "kept"), Verdict(True)])
-    monkeypatch.setattr(protocol, "learn", lambda *a, **k: real(*a, **k)._replace(verdict=next(verdicts)))
+    real, verdicts = learner_module.run_cycle, iter([Verdict(True), Verdict(False, "kept"), Verdict(True)])
+    monkeypatch.setattr(learner_module, "run_cycle", lambda *a, **k: real(*a, **k)._replace(verdict=next(verdicts)))
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Versions(SETTINGS, Every(50))
+    versions = Learner(SETTINGS, Every(50))
     first = versions.begin(past)
     past.append(events[300:350])
-    assert versions.look(past)
+    assert versions.learn_if_due(past)
     assert versions.serving is first
     past.append(events[350:400])
-    assert versions.look(past)
+    assert versions.learn_if_due(past)
     assert versions.serving is not first
-    assert [c["promoted"] for c in versions.cycles] == [True, False, True]
+    assert [c.promoted for c in versions.cycles] == [True, False, True]
 
 
 def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monkeypatch):
-    learned_from, real = [], protocol.learn
-    monkeypatch.setattr(
-        protocol,
-        "learn",
-        lambda *a, **k: learned_from.append(len(k["arrived"])) or real(*a, **k)._replace(verdict=Verdict(not a[0], "")),
-    )
+    learned_from, real = [], learner_module.run_cycle
+
+    def kept_after_the_first(champion, cycle_input, settings):
+        learned_from.append(len(cycle_input.new_events))
+        return real(champion, cycle_input, settings)._replace(verdict=Verdict(champion is None, ""))
+
+    monkeypatch.setattr(learner_module, "run_cycle", kept_after_the_first)
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Versions(SETTINGS, Every(50))
+    versions = Learner(SETTINGS, Every(50))
     versions.begin(past)
     for end in (350, 400):
         past.append(events[past.count : end])
-        assert versions.look(past)
+        assert versions.learn_if_due(past)
     assert learned_from == [300, 50, 100]
 
 
 def test_a_model_that_stands_still_with_its_graph_says_the_same_whatever_came():
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Versions(SETTINGS, Never())
+    versions = Learner(SETTINGS, Never())
     versions.begin(past)
-    still, live = (Served(past, versions, RankingSettings(), live=live) for live in (False, True))
+    still, live = (ServedModel(past, versions, RankingSettings(), live=live) for live in (False, True))
     asked = past.sequences(past.users[:5])
     before = still.rank(asked), live.rank(asked)
     past.append(events[300:])
     for row in (still, live):
-        row.arrived(events[300:])
+        row.update(events[300:])
     assert (still.rank(asked) == before[0]).all()
     assert (live.rank(asked) != before[1]).any()
 
@@ -135,11 +128,11 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     events = np.concatenate([stream(300), clicks(*[f"user-{n % 20} brand-new" for n in range(200)])])
     past = RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = {"create": Versions(SETTINGS, Never())}
+    versions = {"create": Learner(SETTINGS, Never())}
     versions["create"].begin(past)
-    rows = {"create": Served(past, versions["create"], RankingSettings())}
-    rows["without"] = Served(past, versions["create"], RankingSettings(fresh_items=0))
-    rows["alone"] = Served(past, versions["create"], RankingSettings(), fusion=MODEL_ONLY)
+    rows = {"create": ServedModel(past, versions["create"], RankingSettings())}
+    rows["without"] = ServedModel(past, versions["create"], RankingSettings(fresh_items=0))
+    rows["alone"] = ServedModel(past, versions["create"], RankingSettings(), fusion=MODEL_ONLY)
     tested = run(events, past, versions, rows)
     assert tested.new.sum() == 200 - protocol.TESTS_PER_BATCH
     assert (tested.ranks["create"][tested.new] < 10).mean() > 0.9
@@ -200,7 +193,7 @@ def test_a_rival_that_hears_events_one_by_one_says_what_one_that_knows_them_from
     late.append(events[:100])
     rival = LIVE_RIVALS[name](late, 10)
     late.append(events[100:])
-    rival.arrived(events[100:])
+    rival.update(events[100:])
     asked = early.sequences(early.users[:5])
     assert (rival.rank(asked) == LIVE_RIVALS[name](early, 10).rank(asked)).all()
 
@@ -210,16 +203,44 @@ def test_rolling_hits_are_those_of_the_newest_tests():
     assert rolling(ranks, 2).tolist() == [1.0, 0.5, 0.5, 0.5]
 
 
-def test_the_document_has_every_row_its_curve_and_its_versions():
+def test_the_report_has_every_model_its_curve_and_its_versions():
     found = prequential(stream(), SETTINGS, cycles=2, with_retrain=True)
-    assert {"create", "frozen", "frozen, graph too", "full retrain", *LIVE_RIVALS} == set(found["models"])
-    assert set(found["curves"]["rolling_hit@10"]) == set(found["models"])
-    assert [c["at"] for c in found["versions"]["create"]] == [84, 276]
-    assert set(found["models"]["create"]) == {"hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10"}
+    assert {"create", "frozen", "frozen, graph too", "full retrain", *LIVE_RIVALS} == set(found.models)
+    assert set(found.curves.rolling_hit) == set(found.models)
+    assert [c.at for c in found.versions["create"]] == [84, 276]
+
+
+def test_the_json_of_a_report_has_the_keys_it_always_had():
+    found = msgspec.to_builtins(prequential(stream(200), SETTINGS, seed=1, cycles=1))
+    keys = ["protocol", "events", "models", "versions", "curves", "every_events", "seed", "warm_up"]
+    assert list(found) == keys
+    assert list(found["events"]) == ["tested", "of_new_items"]
+    assert list(found["models"]["own"]) == ["hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10"]
+    assert list(found["versions"]["create"][0]) == ["at", "cpu_s", "promoted", "reason", "fusion", "metrics"]
+    assert list(found["versions"]["create"][0]["fusion"]) == ["model", "evidence", "repeat", "popularity", "before"]
+    assert list(found["curves"]) == ["event", "rolling_hit@10"]
+
+
+def test_a_cycle_of_the_evaluation_learns_from_the_users_that_production_would(monkeypatch):
+    """The trainer's source and the recorded stream hand the same function the same kind of answers."""
+    asked = []
+    real = learner_module.collect_input
+    monkeypatch.setattr(learner_module, "collect_input", lambda *a: asked.append(real(*a)) or asked[-1])
+    events, past = stream(), RecordedStream(SETTINGS.state)
+    past.append(events[:300])
+    versions = Learner(SETTINGS._replace(replay_users=4, gate=GateSettings(old_users=2)), Every(10))
+    versions.begin(past)
+    past.append(events[300:310])
+    assert versions.learn_if_due(past)
+    first, second = asked
+    assert len(first.sequences.users) == len(past.users)
+    new = len(np.unique(events["user"][300:310]))
+    assert new < len(second.sequences.users) + len(second.held_back.users) <= new + 6
+    assert not set(second.sequences.users.tolist()) & set(second.held_back.users.tolist())
 
 
 def test_tests_of_new_items_are_counted_apart():
     ranks = np.array([0, NOT_FOUND, 3, NOT_FOUND])
-    tested = protocol.Tested({"a": ranks}, np.arange(4), np.ones(4, np.uint64), np.array([True, True, False, False]))
-    found = document(tested, {})["models"]["a"]
-    assert (found["hit@10"], found["new_items_hit@10"], found["last_quarter_hit@10"]) == (0.5, 0.5, 0.0)
+    tested = RunResult({"a": ranks}, np.arange(4), np.ones(4, np.uint64), np.array([True, True, False, False]))
+    found = report(tested, {}).models["a"]
+    assert (found.hit, found.new_items_hit, found.last_quarter_hit) == (0.5, 0.5, 0.0)

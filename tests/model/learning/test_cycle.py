@@ -1,14 +1,18 @@
-"""A cycle: items come and go, events come late, and what is kept back stays unseen until it has been foretold."""
+"""A cycle: whom it learns from, items that come and go, late events, and held-out events that stay unseen."""
 
+import msgspec
 import numpy as np
 import torch
 
+from model.evaluation.recorded_stream import RecordedStream
 from model.fusion_weights.holdout import Holdout, split_holdout
-from model.learning import cycle as increment_module
-from model.learning.cycle import Trained, learn
+from model.learning import cycle as cycle_module
+from model.learning import measure
+from model.learning.cycle import CycleInput, CycleSettings, collect_input, run_cycle, select_training_users
+from model.learning.trained import Trained
 from model.ranking.fusion import Fusion
-from model.settings import ModelSettings, RankingSettings, TrainingSettings
-from state.events import Records, make_events
+from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
+from state.events import EVENT, Records
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
@@ -23,11 +27,13 @@ def increment(champion: Trained, events: Records, arrived: Records, gone: tuple[
     graph = MemoryGraph(STATE)
     graph.apply(events)
     new = np.setdiff1d(events["item"], champion.vocabulary.hashes)
-    return learn(
-        champion, "000001", from_events(events), {i: str(i) for i in new.tolist()}, graph.rows,
-        model=MODEL, training=TrainingSettings(increment_epochs=1, increment_last_epochs=0, distil=0.0),
-        ranking=RankingSettings(), state=STATE, seed=0, arrived=arrived, gone=np.array(gone, np.uint64),
-    )  # fmt: skip
+    training = TrainingSettings(increment_epochs=1, increment_last_epochs=0)
+    settings = CycleSettings(MODEL, training, RankingSettings(), STATE)
+    names = {i: str(i) for i in new.tolist()}
+    cycle_input = CycleInput(
+        from_events(events), names, graph.rows, 0, new_events=arrived, gone=np.array(gone, np.uint64)
+    )
+    return run_cycle(champion, cycle_input, settings, parent="000001")
 
 
 def test_weights_are_chosen_while_the_index_of_an_item_that_is_gone_is_free():
@@ -76,7 +82,7 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
     arrived["ts"] += HOUR_MS
     answered, crosses, judged = {}, [], []
 
-    def cross(*asked, real=increment_module.cross_fit_fusion):
+    def cross(*asked, real=measure.cross_fit_fusion):
         crosses.append(real(*asked)._replace(halves=(Fusion(1.0, 0.0, 0.0, 0.0), Fusion(0.0, 0.0, 0.0, 1.0))))
         return crosses[-1]
 
@@ -88,9 +94,9 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
         return [[1.0 if model is champion.model else 3.0] for model, _ in versions]
 
     monkeypatch.setattr(Holdout, "seconds", seconds)
-    monkeypatch.setattr(increment_module, "cross_fit_fusion", cross)
+    monkeypatch.setattr(measure, "cross_fit_fusion", cross)
     monkeypatch.setattr(Holdout, "answers", answers)
-    monkeypatch.setattr(increment_module, "judge", lambda measured, *_, **__: judged.append(measured))
+    monkeypatch.setattr(cycle_module, "judge", lambda measured, *_, **__: judged.append(measured))
     increment(champion, np.concatenate([events, arrived]), arrived)
     of_first, of_second = (answered[fusion].ranks for fusion in crosses[0].halves)
     first = crosses[0].half == 0
@@ -103,12 +109,12 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
 def test_a_first_version_and_an_increment_have_epochs_and_a_rate_of_their_own(monkeypatch):
     trained = []
 
-    def train(net, histories, settings, *, real=increment_module.train, **named):
-        ties = settings.w_transfer > 0
-        trained.append((ties, *(named[name] for name in ("warm_up_epochs", "epochs", "learning_rate", "fresh"))))
-        return real(net, histories, settings, **named)
+    def train(net, histories, settings, schedule, *, real=cycle_module.train, **named):
+        scheduled = (schedule.warm_up_epochs, schedule.epochs, schedule.learning_rate, schedule.from_scratch)
+        trained.append((settings.w_transfer > 0, *scheduled))
+        return real(net, histories, settings, schedule, **named)
 
-    monkeypatch.setattr(increment_module, "train", train)
+    monkeypatch.setattr(cycle_module, "train", train)
     events = cycling(users=20, items=10)
     graph = MemoryGraph(STATE)
     graph.apply(events)
@@ -118,11 +124,9 @@ def test_a_first_version_and_an_increment_have_epochs_and_a_rate_of_their_own(mo
     )  # fmt: skip
     champion = None
     for names in ({i: str(i) for i in np.unique(events["item"]).tolist()}, {}):
-        champion = learn(
-            champion, None, from_events(events), names, graph.rows, model=MODEL, training=training,
-            ranking=RankingSettings(), state=STATE, seed=0,
-        )  # fmt: skip
-    # What came last is learned by the sequence encoder alone.
+        settings = CycleSettings(MODEL, training, RankingSettings(), STATE)
+        champion = run_cycle(champion, CycleInput(from_events(events), names, graph.rows, 0), settings)
+    # The newest events are learned by the sequence encoder alone.
     assert trained == [
         (True, 1, 2, 0.004, True), (False, 0, 3, 0.004, False), (True, 4, 5, 0.007, False), (False, 0, 6, 0.007, False),
     ]  # fmt: skip
@@ -134,21 +138,25 @@ def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch
     arrived = cycling(users=60, items=20)
     arrived["ts"] += HOUR_MS
 
-    def train(net, *asked, real=increment_module.train, **named):
-        spent = real(net, *asked, **named)
-        if named["epochs"] == 0:  # the last epochs, after which nothing is measured any more
+    def train(net, histories, settings, schedule, real=cycle_module.train, **named):
+        spent = real(net, histories, settings, schedule, **named)
+        if schedule.epochs == 0:  # the last epochs, after which nothing is measured any more
             with torch.no_grad():
                 net.items.weight[3, 0] = torch.nan
         return spent
 
-    monkeypatch.setattr(increment_module, "train", train)
+    monkeypatch.setattr(cycle_module, "train", train)
     verdict = increment(champion, np.concatenate([events, arrived]), arrived).verdict
-    assert (verdict.promoted, verdict.reason) == (False, "champion kept: the candidate's weights are not all numbers")
+    assert (verdict.promoted, verdict.reason) == (
+        False,
+        "champion kept: the candidate has weights that are not finite numbers",
+    )
 
 
-def test_what_came_late_is_no_history_of_what_was_before_it():
-    n = np.arange(40)
-    events = make_events(n % 2 + 1, n % 9 + 100, ts=1_000_000_000_000 + n * 1000)
+def test_a_late_event_is_no_history_of_earlier_ones():
+    events = np.zeros(40, EVENT)
+    events["user"], events["item"] = np.arange(40) % 2 + 1, np.arange(40) % 9 + 100
+    events["ts"] = 1_000_000_000_000 + np.arange(40) * 1000
     sequences = from_events(events)
     new = sequences.steps["ts"] % 3 == 0  # what the champion knows lies between what has come
     holdout = Holdout(*split_holdout(sequences, 5, new), STATE)
@@ -158,3 +166,69 @@ def test_what_came_late_is_no_history_of_what_was_before_it():
         assert len(history)
         assert (np.diff(history) > 0).all()
         assert history[-1] < ts
+
+
+def stream_of(users: int, steps: int) -> RecordedStream:
+    stream = RecordedStream(STATE)
+    stream.append(cycling(users=users, items=20, steps=steps))
+    return stream
+
+
+SETTINGS = CycleSettings(
+    MODEL,
+    TrainingSettings(warm_up_epochs=1, epochs=1, last_epochs=0, increment_epochs=1, increment_last_epochs=0),
+    RankingSettings(),
+    STATE,
+    GateSettings(old_users=5),
+    replay_users=10,
+)
+
+
+def test_users_with_new_events_are_learned_and_a_sample_of_others_less_those_held_back():
+    stream = stream_of(users=60, steps=4)
+    champion = learned(stream.events(), model=MODEL)
+    new_events = stream.events(stream.count - 20)
+    users = select_training_users(stream, new_events, champion, SETTINGS, seed=3)
+    assert users.with_new_events.tolist() == np.unique(new_events["user"]).tolist()
+    parts = [set(part.tolist()) for part in users]
+    assert len(set.union(*parts)) == sum(map(len, parts)), "nobody is in two parts"
+    assert 0 < len(users.held_back) <= 5
+    assert len(users.replayed) + len(users.held_back) <= 15
+    again = select_training_users(stream, new_events, champion, SETTINGS, seed=3)
+    assert all((a == b).all() for a, b in zip(users, again, strict=True))
+
+
+def test_to_a_first_version_all_users_are_new_and_nobody_is_held_back():
+    stream = stream_of(users=60, steps=4)
+    users = select_training_users(stream, stream.events(), None, SETTINGS, seed=3)
+    assert len(users.with_new_events) == 60
+    assert not len(users.replayed)
+    assert not len(users.held_back)
+
+
+def test_a_changed_encoder_learns_from_as_many_users_as_a_first_version_does():
+    stream = stream_of(users=60, steps=4)
+    champion = run_cycle(None, collect_input(stream, stream.events(), None, SETTINGS, 0), SETTINGS)
+    changed = SETTINGS._replace(model=msgspec.structs.replace(MODEL, sequence_encoder="bert4rec"))
+    new_events = stream.events(stream.count - 20)
+    as_before, from_scratch = (
+        collect_input(stream, new_events, champion, settings, seed=3) for settings in (SETTINGS, changed)
+    )
+    assert len(as_before.sequences.users) < 40
+    # All but those whom the gate needs, to compare the two on users that neither learned in this cycle.
+    assert len(from_scratch.sequences.users) + len(from_scratch.held_back.users) == 60
+    assert len(from_scratch.held_back.users) == 5
+    candidate = run_cycle(champion, from_scratch, changed, parent="000001")
+    assert candidate.model.settings.sequence_encoder == "bert4rec"
+    assert candidate.metrics["users"] == 55
+    assert candidate.vocabulary.ids == champion.vocabulary.ids
+
+
+def test_a_cycle_reads_the_newest_events_of_a_user_and_names_unknown_items():
+    stream = stream_of(users=10, steps=12)
+    champion = learned(cycling(users=10, items=5), model=MODEL)
+    settings = SETTINGS._replace(user_events=3)
+    cycle_input = collect_input(stream, stream.events(), champion, settings, seed=0)
+    assert (np.diff(cycle_input.sequences.indptr) == 3).all()
+    items = np.unique(cycle_input.sequences.steps["item"])
+    assert cycle_input.names.keys() == set(items[champion.vocabulary.lookup(items) == 0].tolist())

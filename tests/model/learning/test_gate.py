@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from model.learning.cycle import NOBODY, learn
+from model.learning import cycle as cycle_module
+from model.learning.cycle import NO_SEQUENCES, CycleInput, CycleSettings, run_cycle
 from model.learning.gate import Compared, Measured, Verdict, judge
 from model.settings import GateSettings, RankingSettings, TrainingSettings
 from state.graph import MemoryGraph
@@ -42,21 +43,21 @@ def measured(newest: Compared, **other) -> Measured:
 def test_a_better_candidate_is_promoted_for_that():
     verdict = judge(measured(compared(0.2, 0.4)), GATE)
     assert verdict.promoted
-    assert verdict.reason.startswith("promoted: better on what came last, NDCG@10 4")
+    assert verdict.reason.startswith("promoted: significantly better on the newest events: NDCG@10 4")
     assert "on 1,200 newest events of 400 users" in verdict.reason
 
 
 def test_a_worse_candidate_is_not_promoted_whatever_it_has_learned():
     verdict = judge(measured(compared(0.4, 0.2), new_events=10**6), GATE)
     assert not verdict.promoted
-    assert verdict.reason.startswith("champion kept: worse on what came last")
+    assert verdict.reason.startswith("champion kept: significantly worse on the newest events")
 
 
 def test_noise_does_not_block_a_candidate_that_knows_more():
     verdicts = [judge(measured(compared(0.3, 0.3, 100, seed)), GATE) for seed in range(24)]
     # At 95% one in forty is taken for worse though it is not.
     assert sum(v.promoted for v in verdicts) >= 21
-    undecided = [v.reason for v in verdicts if "not worse beyond doubt" in v.reason]
+    undecided = [v.reason for v in verdicts if "not significantly worse" in v.reason]
     assert len(undecided) >= 20
     assert "it has learned 1,000 newer events and 7 newer items" in undecided[0]
 
@@ -71,27 +72,33 @@ def test_one_users_events_decide_nothing():
     newest = compared(1.0, 0.0)._replace(users=np.zeros(1200, np.uint64))
     verdict = judge(measured(newest), GATE)
     assert verdict.promoted
-    assert "the newest events are of 1 user, too few to tell it from the champion" in verdict.reason
+    assert "the newest events are of 1 user, too few for a comparison" in verdict.reason
     assert not judge(measured(newest, new_events=0), GATE).promoted
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"old": compared(0.6, 0.3)}, "it forgot: NDCG@10 of 400 users without new events fell from 5"),
-        ({"shown": (500, 200)}, "it recommends 200 different items where the champion has 500"),
-        ({"finite": False}, "the candidate's weights are not all numbers"),
-        ({"size_bytes": 5 << 30}, "the candidate has 5,368,709,120 bytes, gate.max_version_bytes allows 4,294,967,296"),
+        (
+            {"old": compared(0.6, 0.3)},
+            "the candidate forgets: NDCG@10 of 400 users without new events falls from 5",
+        ),
+        (
+            {"shown": (500, 200)},
+            "the candidate recommends 200 different items, the champion 500; gate.coverage_share requires 50% of that",
+        ),
+        ({"finite": False}, "the candidate has weights that are not finite numbers"),
+        ({"size_bytes": 5 << 30}, "the candidate has 5,368,709,120 bytes; gate.max_version_bytes allows 4,294,967,296"),
         (
             {"seconds": ([0.01, 0.01, 0.02], [0.03, 0.06, 0.07])},
-            "it ranks 3.0 times as long as the champion, gate.latency_ratio allows 2",
+            "the candidate takes 3.0 times as long to rank as the champion; gate.latency_ratio allows 2",
         ),
     ],
     ids=["forgot", "narrow", "not finite", "large", "slow"],
 )
 def test_nothing_on_the_newest_events_makes_up_for(wrong, said):
     verdict = judge(measured(compared(0.2, 0.4), **wrong), GATE)
-    assert verdict == Verdict(False, verdict.reason)
+    assert verdict == Verdict(False, verdict.reason, "kept")
     assert verdict.reason.startswith(f"champion kept: {said}")
 
 
@@ -115,17 +122,19 @@ def test_a_first_version_needs_nothing_but_to_be_sound():
     assert not judge(first._replace(finite=False), GATE, first=True).promoted
 
 
-def cycle(champion, events, arrived, old=NOBODY, **training):
+def cycle(champion, events, arrived, old=NO_SEQUENCES, **training):
     graph = MemoryGraph(STATE)
     graph.apply(events)
     new = np.unique(events["item"])
     new = new if champion is None else new[champion.vocabulary.lookup(new) == 0]
     settings = {"warm_up_epochs": 2, "epochs": 6, "increment_warm_up_epochs": 0} | training
-    return learn(
-        champion, "000001" if champion else None, from_events(events), {i: str(i) for i in new.tolist()}, graph.rows,
-        model=SMALL, training=TrainingSettings(**settings), ranking=RankingSettings(evidence_weight=0.0),
-        state=STATE, seed=0, arrived=arrived, old=old,
-    )  # fmt: skip
+    ranking = RankingSettings(evidence_weight=0.0)
+    names = {i: str(i) for i in new.tolist()}
+    cycle_input = CycleInput(from_events(events), names, graph.rows, 0, arrived, old)
+    parent = "000001" if champion else None
+    return run_cycle(
+        champion, cycle_input, CycleSettings(SMALL, TrainingSettings(**settings), ranking, STATE), parent=parent
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,18 +157,18 @@ def test_users_without_new_events_tell_what_was_forgotten(circles):
     others["item"] = np.random.default_rng(1).permutation(others["item"])
     others["user"] += 10**6
     old = from_events(events[:1200])
-    without_distillation = cycle(champion, others, None, old, increment_learning_rate=0.05, increment_epochs=12)
-    assert not without_distillation.verdict.promoted
-    assert "it forgot: NDCG@10 of 100 users without new events fell" in without_distillation.verdict.reason
+    candidate = cycle(champion, others, None, old, increment_learning_rate=0.05, increment_epochs=12)
+    assert not candidate.verdict.promoted
+    assert "the candidate forgets: NDCG@10 of 100 users without new events falls" in candidate.verdict.reason
 
 
 def test_a_candidate_is_tested_on_nothing_that_the_champion_learned(circles, monkeypatch):
-    from model.learning import cycle as increment
-
     events, champion = circles
     tested = []
-    real = increment.Holdout
-    monkeypatch.setattr(increment, "Holdout", lambda past, held, state: tested.append(held) or real(past, held, state))
+    real = cycle_module.Holdout
+    monkeypatch.setattr(
+        cycle_module, "Holdout", lambda past, held, state: tested.append(held) or real(past, held, state)
+    )
     cycle(champion, events, events[1500:])
     # A quarter of the hundred new ones.
     assert len(tested[0].steps) == 25

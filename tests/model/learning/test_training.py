@@ -1,4 +1,4 @@
-"""What is learned in which epoch, and item rows of one length."""
+"""Which users are learned in which epoch, the parts of the loss, and item rows of one length."""
 
 import msgspec
 import numpy as np
@@ -7,10 +7,11 @@ import torch
 
 from model.encoders.create import Create
 from model.encoders.graph_encoder import graph_encoder
-from model.encoders.histories import Histories, pack
+from model.encoders.histories import Histories
 from model.encoders.sasrec import SASRec
 from model.learning import training
-from model.learning.training import begin_table, train, viewed
+from model.learning.experiment import NO_EXPERIMENT, Experiment
+from model.learning.training import Schedule, init_item_table, train
 from model.settings import ModelSettings, TrainingSettings
 
 SHAPE = ModelSettings(dim=16, dropout=0.0)
@@ -23,9 +24,8 @@ def pairs(users: int, items: int) -> Histories:
     return Histories(np.arange(0, 2 * users + 1, 2), np.stack([first, first + 1], 1).ravel())
 
 
-def taught(epochs: int, model: Create, **asked: np.ndarray) -> None:
-    users = pairs(20, 21)
-    train(model, users, PLAIN, warm_up_epochs=0, epochs=epochs, learning_rate=3e-3, seed=1, fresh=False, **asked)
+def taught(epochs: int, model: Create, experiment: Experiment = NO_EXPERIMENT) -> None:
+    train(model, pairs(20, 21), PLAIN, Schedule(epochs=epochs, learning_rate=3e-3, seed=1), experiment=experiment)
 
 
 def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
@@ -33,7 +33,7 @@ def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
     torch.nn.init.normal_(model.items.weight)
     before = model.items.weight.detach().clone()
     graph = graph_encoder(pairs(20, 21), model.items, users.clone(), PLAIN)
-    begin_table(model, graph, 0.15, torch.Generator())
+    init_item_table(model, graph, 0.15, torch.Generator())
     factor = 0.15 / before[1:].std()
     torch.testing.assert_close(model.items.weight[1:].detach(), before[1:] * factor)
     torch.testing.assert_close(graph.users.rows, users * factor)
@@ -48,7 +48,12 @@ def test_every_term_of_the_joint_loss_has_its_say(term, graph):
         torch.manual_seed(0)
         model = Create(21, SHAPE)
         settings = msgspec.structs.replace(PLAIN, graph_encoder=graph, **{term: weight})
-        train(model, pairs(20, 21), settings, warm_up_epochs=1, epochs=2, learning_rate=3e-3, seed=1, fresh=True)
+        train(
+            model,
+            pairs(20, 21),
+            settings,
+            Schedule(epochs=2, learning_rate=3e-3, seed=1, warm_up_epochs=1, from_scratch=True),
+        )
         tables.append(model.items.weight.detach())
     assert torch.equal(tables[0], tables[1])
     assert not torch.allclose(tables[0], tables[2], atol=1e-3)
@@ -58,26 +63,14 @@ def test_users_rows_have_a_learning_rate_of_their_own_in_the_joint_epochs():
     tables = []
     for rate in (1e-9, 0.1):
         torch.manual_seed(0)
-        model, settings = Create(21, SHAPE), msgspec.structs.replace(PLAIN, w_transfer=0.5, user_learning_rate=rate)
-        train(model, pairs(20, 21), settings, warm_up_epochs=1, epochs=3, learning_rate=3e-3, seed=1, fresh=True)
+        model, settings = Create(21, SHAPE), msgspec.structs.replace(PLAIN, w_transfer=0.5)
+        schedule = Schedule(epochs=3, learning_rate=3e-3, seed=1, warm_up_epochs=1, from_scratch=True)
+        train(model, pairs(20, 21), settings, schedule, experiment=Experiment(user_learning_rate=rate))
         tables.append(model.items.weight.detach())
     assert not torch.allclose(*tables, atol=1e-3)
 
 
-def test_the_view_of_a_user_is_at_the_newest_item_or_at_one_that_is_drawn():
-    inputs = Histories(np.array([0, 3, 4, 9]), np.arange(1, 10))
-    packed = pack(inputs)
-
-    def looked_at(view: str, seed: int) -> list[int]:
-        asked = msgspec.structs.replace(PLAIN, transfer_view=view)
-        return packed.items[viewed(packed, inputs, asked, np.random.default_rng(seed))].tolist()
-
-    assert looked_at("last", 0) == [3, 4, 9]
-    drawn = [set(items) for items in zip(*(looked_at("random", seed) for seed in range(50)), strict=True)]
-    assert drawn == [{1, 2, 3}, {4}, {5, 6, 7, 8, 9}]
-
-
-def test_what_is_replayed_is_learned_once_and_what_is_new_in_every_epoch(monkeypatch):
+def test_a_user_of_once_is_learned_in_one_epoch_and_every_other_user_in_each(monkeypatch):
     seen = list[np.ndarray]()
     examples = SASRec.examples
 
@@ -86,27 +79,27 @@ def test_what_is_replayed_is_learned_once_and_what_is_new_in_every_epoch(monkeyp
         return examples(self, histories, limit, draw)
 
     monkeypatch.setattr(SASRec, "examples", watched)
-    taught(4, Create(21, SHAPE), replayed=np.arange(8, 20))
+    taught(4, Create(21, SHAPE), Experiment(once=np.arange(8, 20)))
     times = np.bincount(np.concatenate(seen), minlength=21)[1:]
     assert times.tolist() == [4] * 8 + [1] * 12
     assert [len(batch) for batch in seen] == [4, 4, 3] * 4
 
 
-def test_replay_is_as_deterministic_as_the_rest():
+def test_learning_some_users_once_is_deterministic_too():
     one, two = Create(21, SHAPE), Create(21, SHAPE)
     two.load_state_dict(one.state_dict())
     for model in (one, two):
-        taught(3, model, replayed=np.arange(8, 20))
+        taught(3, model, Experiment(once=np.arange(8, 20)))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("loss", ["full", "sampled", "scalable"])
+@pytest.mark.parametrize("loss", ["full", "sampled"])
 def test_every_row_is_as_long_as_was_asked_for_and_learns_all_the_same(loss):
     model = Create(21, ModelSettings(dim=16, dropout=0.0, row_length=0.7))
     users = pairs(20, 21)
     settings = TrainingSettings(loss=loss, batch_users=4)
-    train(model, users, settings, warm_up_epochs=2, epochs=60, learning_rate=1e-2, seed=1, fresh=True)
+    train(model, users, settings, Schedule(epochs=60, learning_rate=1e-2, seed=1, warm_up_epochs=2, from_scratch=True))
     lengths = model.items.weight.detach().norm(dim=1)
     torch.testing.assert_close(lengths[1:], torch.full((21,), 0.7))
     assert lengths[0] == 0
@@ -123,22 +116,33 @@ def test_rows_keep_their_own_lengths_unless_asked():
     assert model.items.weight.detach().norm(dim=1)[1:].std() > 0.01
 
 
-def test_the_warm_up_hands_on_its_rows_at_the_scale_that_was_asked_for():
-    model, settings = Create(21, SHAPE), TrainingSettings(table_std=0.4)
-    train(model, pairs(20, 21), settings, warm_up_epochs=3, epochs=0, learning_rate=1.0, seed=1, fresh=True)
+def test_the_warm_up_hands_on_its_rows_at_a_fixed_scale():
+    model = Create(21, SHAPE)
+    warmed = Schedule(epochs=0, learning_rate=1.0, seed=1, warm_up_epochs=3, from_scratch=True)
+    train(model, pairs(20, 21), PLAIN, warmed)
+    assert model.items.weight[1:].std().item() == pytest.approx(0.15)
+    train(model, pairs(20, 21), PLAIN, warmed, experiment=Experiment(table_std=0.4))
     assert model.items.weight[1:].std().item() == pytest.approx(0.4)
     assert not model.items.weight[0].any()
-    train(model, pairs(20, 21), settings, warm_up_epochs=0, epochs=0, learning_rate=1.0, seed=1, fresh=True)
+    train(model, pairs(20, 21), PLAIN, warmed._replace(warm_up_epochs=0))
     assert model.items.weight[1:].std().item() == pytest.approx(SHAPE.init_std, rel=0.1)
+
+
+def test_an_epoch_without_users_still_counts():
+    settings, everyone = TrainingSettings(), np.arange(2)
+    schedule = Schedule(epochs=4, learning_rate=1e-3, seed=1, from_scratch=True)
+    spent = train(Create(21, SHAPE), pairs(2, 21), settings, schedule, experiment=Experiment(once=everyone))
+    assert spent.epochs == 4
+    assert np.isfinite(spent.loss)
 
 
 def test_the_learning_rate_falls_along_half_a_cosine(monkeypatch):
     rates = list[float]()
     real = training.step
 
-    def step(loss: torch.Tensor, model: Create, movers: list[torch.optim.Optimizer], graph: object) -> None:
-        rates.append(movers[0].param_groups[0]["lr"])
-        real(loss, model, movers, graph)
+    def step(loss: torch.Tensor, model: Create, optimizers: list[torch.optim.Optimizer], graph: object) -> None:
+        rates.append(optimizers[0].param_groups[0]["lr"])
+        real(loss, model, optimizers, graph)
 
     monkeypatch.setattr(training, "step", step)
     taught(4, Create(21, SHAPE))

@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from model.errors import NothingToTest
-from stream.cli import evaluate as command
+from model.evaluation import prequential
+from model.evaluation.reports import Curves, CycleReport, PrequentialReport, StreamEvents
+from model.ranking.fusion import INITIAL_FUSION
 from stream.cli.app import app
 from stream.errors import AnabranchError
 from stream.operate.plot import draw, require
@@ -73,7 +75,7 @@ def test_a_file_without_a_testable_event_is_refused_with_the_reason(asked, tmp_p
 
 
 def test_an_impossible_picture_is_refused_before_training(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "run_prequential", lambda *_: pytest.fail("training has begun"))
+    monkeypatch.setattr(prequential, "prequential", lambda *_, **__: pytest.fail("training has begun"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for file, message in (
         (tmp_path / "out.png", "pip install 'anabranch\\[plot\\]'"),
@@ -87,9 +89,8 @@ def test_an_impossible_picture_is_refused_before_training(asked, tmp_path, monke
 def test_draw_writes_the_picture(tmp_path):
     pytest.importorskip("matplotlib", reason="pip install 'anabranch[plot]'")
     require(tmp_path / "out.png")
-    found = {
-        "curves": {"event": [1, 2, 3], "rolling_hit@10": {"create": [0.1, 0.2, 0.3], "own": [0.1, 0.1, 0.1]}},
-        "versions": {"create": [{"at": 1, "promoted": True}, {"at": 2, "promoted": False}]},
-    }
+    cycles = [CycleReport(at, 0.1, at == 1, "", INITIAL_FUSION, {}) for at in (1, 2)]
+    curves = Curves([1, 2, 3], {"create": [0.1, 0.2, 0.3], "own": [0.1, 0.1, 0.1]})
+    found = PrequentialReport("prequential", StreamEvents(3, 0), {}, {"create": cycles}, curves)
     draw(found, tmp_path / "out.png", "clicks")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""The trainer's cycles, and that whatever becomes of one the champion serves and the next goes on where it stopped."""
+"""The trainer's cycles: whatever goes wrong, the champion serves and the next cycle begins where learning stopped."""
 
 import asyncio
 import contextlib
@@ -10,20 +10,18 @@ import numpy as np
 import pytest
 
 from model.errors import ArtifactError
+from model.learning.cycle import CycleInput
 from model.learning.gate import Verdict
 from model.learning.versions import list_versions
 from model.settings import GateSettings, ModelSettings, TrainingSettings
 from state.events import Ids, hash_id, hash_ids, make_batch
 from state.identity import Identity
-from state.sequences import Sequences
 from state.settings import StateSettings
 from state.store import Store
 from stream.config import Config, TrainerSettings
 from stream.kafka.messages import Command, CommandReply, Pointer, encode
 from stream.kafka.pointers import MODEL_NAME, pointer_to
-from stream.trainer import status_file as health
-from stream.trainer import trainer, trigger
-from stream.trainer import training_data as cycle
+from stream.trainer import champion, status_file, trainer, trigger
 from stream.trainer.trainer import Trainer
 from stream.trainer.training_data import News, gone
 
@@ -32,7 +30,7 @@ EVERY = 400
 
 
 class Topics:
-    """A producer whose pointers come back to the trainer as the topic would bring them."""
+    """A publisher whose pointers come back to the trainer as the topic would bring them."""
 
     def __init__(self) -> None:
         self.pointers: list[Pointer] = []
@@ -43,7 +41,7 @@ class Topics:
         if topic == "models":
             pointer = msgspec.json.decode(value, type=Pointer)
             self.pointers.append(pointer)
-            await self.trainer._hear_pointer(pointer)
+            await self.trainer.on_pointer(pointer)
         else:
             self.replies.append(msgspec.json.decode(value, type=CommandReply))
 
@@ -70,8 +68,7 @@ class Shop:
 
     def begin(self) -> None:
         """Another trainer process."""
-        self.trainer = self.topics.trainer = Trainer(self.config)
-        self.trainer._producer = self.topics
+        self.trainer = self.topics.trainer = Trainer(self.config, self.topics)
 
     def having(self, **changed) -> None:
         """Other settings, from another trainer process on."""
@@ -91,14 +88,14 @@ class Shop:
 
     def turn(self) -> None:
         """The trainer looks, and learns if it should."""
-        asyncio.run(self.trainer._cycle_if_due())
+        asyncio.run(self.trainer.cycle_if_due())
 
     def command(self, **more) -> None:
-        asyncio.run(self.trainer._hear(encode(Command("retrain", f"id-{len(self.topics.replies)}", **more))))
+        asyncio.run(self.trainer.on_command(encode(Command("retrain", f"id-{len(self.topics.replies)}", **more))))
 
     @property
     def champion(self) -> str | None:
-        served = self.trainer._pointers.champion
+        served = self.trainer.champion.pointers.champion
         return served.version if served else None
 
     @property
@@ -128,11 +125,13 @@ def test_a_cycle_comes_with_enough_events_and_not_before(shop):
     shop.turn()
     second = shop.versions[1]
     assert (second.parent, second.offsets) == ("000001", {0: 2 * EVERY})
-    assert second.verdict.promoted or second.verdict.reason.startswith("champion kept: worse on what came last")
+    assert second.verdict.promoted or second.verdict.reason.startswith(
+        "champion kept: significantly worse on the newest events"
+    )
 
 
 def test_a_command_is_followed_from_its_beginning_to_its_end(shop, monkeypatch):
-    monkeypatch.setattr(trainer, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(trainer, "REPORT_EVERY_S", 0.01)
     shop.crowd(120)
     shop.command()
     shop.turn()
@@ -147,25 +146,25 @@ def test_a_command_is_followed_from_its_beginning_to_its_end(shop, monkeypatch):
 
 def test_a_second_command_waits_and_says_so_and_one_cycle_answers_all_that_wait(shop, monkeypatch):
     shop.crowd(200)
-    real = trainer.candidate
+    real = trainer.learn
 
     async def turns() -> None:
         loop = asyncio.get_running_loop()
 
         def slow(*args):
             for name in ("second", "third"):
-                heard = shop.trainer._hear(encode(Command("retrain", name)))
+                heard = shop.trainer.on_command(encode(Command("retrain", name)))
                 asyncio.run_coroutine_threadsafe(heard, loop).result()
-            monkeypatch.setattr(trainer, "candidate", real)
+            monkeypatch.setattr(trainer, "learn", real)
             return real(*args)
 
-        monkeypatch.setattr(trainer, "candidate", slow)
-        await shop.trainer._hear(encode(Command("retrain", "first")))
-        await shop.trainer._cycle_if_due()
-        assert shop.topics.said("waiting")[0].startswith("a cycle is under way")
+        monkeypatch.setattr(trainer, "learn", slow)
+        await shop.trainer.on_command(encode(Command("retrain", "first")))
+        await shop.trainer.cycle_if_due()
+        assert shop.topics.said("waiting")[0].startswith("a cycle is running")
         ended = {r.id for r in shop.topics.replies if r.status in ("done", "kept")}
         assert ended == {"first"}
-        await shop.trainer._cycle_if_due()
+        await shop.trainer.cycle_if_due()
 
     asyncio.run(turns())
     assert {r.id for r in shop.topics.replies if r.status in ("done", "kept")} == {"first", "second", "third"}
@@ -176,14 +175,14 @@ def test_a_pinned_champion_is_learned_on_from_but_not_replaced(shop):
     for _ in range(2):
         shop.crowd(EVERY)
         shop.turn()
-    served = shop.trainer._pointers.champion
+    served = shop.trainer.champion.pointers.champion
     pinned = pointer_to(shop.config, "000001", served, pinned=True)
     asyncio.run(shop.topics.send_and_wait("models", encode(pinned), b""))
     shop.crowd(EVERY)
     shop.turn()
     assert shop.champion == "000001"
     last = shop.versions[-1]
-    assert not last.verdict.promoted
+    assert (last.verdict.promoted, last.verdict.outcome) == (False, "pinned")
     assert "version 000001 is pinned until `anabranch rollback --unpin`" in last.verdict.reason
     unpinned = msgspec.structs.replace(pinned, pinned=False, moved_ts=pinned.moved_ts + 1)
     asyncio.run(shop.topics.send_and_wait("models", encode(unpinned), b""))
@@ -195,7 +194,7 @@ def test_a_pinned_champion_is_learned_on_from_but_not_replaced(shop):
 def test_a_pin_set_while_a_version_is_being_published_holds(shop, monkeypatch):
     shop.crowd(EVERY)
     shop.turn()
-    pinned = pointer_to(shop.config, "000001", shop.trainer._pointers.champion, pinned=True)
+    pinned = pointer_to(shop.config, "000001", shop.trainer.champion.pointers.champion, pinned=True)
     real = trainer.publish
 
     def crossed(*args):
@@ -224,17 +223,31 @@ def test_a_shadow_is_published_and_scored_but_not_served(shop):
     shop.command(shadow=True)
     shop.turn()
     assert shop.champion == "000001"
-    assert shop.trainer._pointers.scored.version == "000002"
+    assert shop.trainer.champion.pointers.scored.version == "000002"
     assert shop.topics.replies[-1].status == "kept"
     assert "scored beside the champion, not served" in shop.versions[-1].verdict.reason
+    assert shop.versions[-1].verdict.outcome == "shadow"
+
+
+def test_a_shadow_that_the_gate_keeps_is_not_scored(shop, monkeypatch):
+    shop.crowd(EVERY)
+    shop.turn()
+    real = trainer.run_cycle
+    kept = Verdict(False, "champion kept: the gate says so")
+    monkeypatch.setattr(trainer, "run_cycle", lambda *a, **k: real(*a, **k)._replace(verdict=kept))
+    shop.crowd(150)
+    shop.command(shadow=True)
+    shop.turn()
+    assert shop.trainer.champion.pointers.scored is None
+    assert shop.versions[-1].verdict.outcome == "not_scored"
 
 
 @pytest.mark.parametrize(
     ("place", "wrong", "said"),
     [
-        ("candidate", MemoryError(), "MemoryError"),
-        ("candidate", FloatingPointError("the training loss is nan"), "the training loss is nan"),
-        ("candidate", RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), "can't allocate memory"),
+        ("learn", MemoryError(), "MemoryError"),
+        ("learn", FloatingPointError("the training loss is nan"), "the training loss is nan"),
+        ("learn", RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), "can't allocate memory"),
         ("publish", ArtifactError("cannot write version 000002 to s3://away"), "cannot write version 000002"),
     ],
     ids=["memory", "nan", "torch memory", "artifacts away"],
@@ -255,17 +268,17 @@ def test_what_goes_wrong_in_a_cycle_leaves_the_champion_and_the_next_goes_on_fro
         shop.turn()
     assert shop.champion == "000001"
     assert said in shop.topics.said("failed")[0]
-    kept = health.read(shop.config.data)
+    kept = status_file.read(shop.config.data)
     assert said in kept.failure
     assert kept.failures == 1
     shop.turn()  # too soon after a failure
     assert shop.champion == "000001"
     monkeypatch.setattr(trigger, "FIRST_PAUSE_S", 0.0)
-    shop.trainer._trigger.failed(time.monotonic())
+    shop.trainer.trigger.failed(time.monotonic())
     shop.turn()
     assert shop.versions[-1].offsets == {0: 2 * EVERY}, "nothing more had to come"
     assert shop.versions[-1].parent == "000001"
-    assert health.read(shop.config.data).failures == 0
+    assert status_file.read(shop.config.data).failures == 0
 
 
 @pytest.mark.parametrize("moment", ["learning", "published"])
@@ -279,16 +292,16 @@ def test_a_trainer_killed_in_a_cycle_leaves_nothing_that_another_could_not_go_on
 
     with monkeypatch.context() as patched:
         if moment == "learning":
-            patched.setattr(trainer, "candidate", killed)
+            patched.setattr(trainer, "learn", killed)
         else:
-            patched.setattr(trainer, "pointer_to", killed)
+            patched.setattr(champion, "pointer_to", killed)
         with contextlib.suppress(KeyboardInterrupt):
             shop.turn()
-    pointers = shop.trainer._pointers
+    pointers = shop.trainer.champion.pointers
     assert pointers.champion.version == "000001"
-    assert health.read(shop.config.data).doing == "not running"
+    assert status_file.read(shop.config.data).doing == "not running"
     shop.begin()
-    asyncio.run(shop.trainer._follow(pointers))
+    asyncio.run(shop.trainer.follow(pointers))
     shop.turn()  # what was not learned counts as new again
     assert shop.versions[-1].parent == "000001"
     assert shop.versions[-1].offsets == {0: 2 * EVERY}
@@ -298,15 +311,15 @@ def test_a_trainer_killed_in_a_cycle_leaves_nothing_that_another_could_not_go_on
 def test_without_its_artifacts_a_new_trainer_waits_rather_than_forget(shop, monkeypatch):
     shop.crowd(EVERY)
     shop.turn()
-    pointers = shop.trainer._pointers
+    pointers = shop.trainer.champion.pointers
     folder = Path(shop.config.artifacts_url)
     folder.rename(folder.with_name("away"))
     folder.write_text("no directory")
     shop.begin()
-    asyncio.run(shop.trainer._follow(pointers))
+    asyncio.run(shop.trainer.follow(pointers))
     shop.crowd(EVERY)
     shop.turn()
-    assert "the champion cannot be loaded" in health.read(shop.config.data).failure
+    assert "the champion cannot be loaded" in status_file.read(shop.config.data).failure
     folder.unlink()
     folder.with_name("away").rename(folder)
     shop.command()
@@ -317,7 +330,7 @@ def test_without_its_artifacts_a_new_trainer_waits_rather_than_forget(shop, monk
 def test_fed_nothing_it_says_so(shop):
     shop.command()
     shop.turn()
-    assert shop.topics.said("failed") == ["nothing has been learned from yet: no events have arrived"]
+    assert shop.topics.said("failed") == ["there is nothing to learn from: no events have arrived"]
     assert shop.versions == []
 
 
@@ -327,7 +340,7 @@ def test_fed_one_user_only_it_still_learns_and_decides_nothing_by_that_user(shop
         shop.command()
         shop.turn()
     assert shop.champion == "000002"
-    assert "too few to tell it from the champion" in shop.versions[-1].verdict.reason
+    assert "too few for a comparison" in shop.versions[-1].verdict.reason
 
 
 def test_clocks_that_jump_change_neither_when_it_learns_nor_who_serves(shop, monkeypatch):
@@ -354,23 +367,23 @@ def test_a_bots_burst_is_no_reason_to_learn_and_little_to_learn_from(shop, monke
     learned = watched(monkeypatch)
     shop.crowd(EVERY)
     shop.turn()
-    [(sequences, _)] = learned
+    sequences = learned[0].sequences
     steps = np.diff(sequences.indptr)
     assert steps.max() <= STATE.sequence_events
     assert steps[sequences.users == hash_id("bot")] < 0.05 * steps.sum()
     assert shop.champion == "000002"
 
 
-def watched(monkeypatch) -> list[tuple[Sequences, dict]]:
-    """What each cycle is to learn."""
+def watched(monkeypatch) -> list[CycleInput]:
+    """What each cycle learns from."""
     learned = []
-    real = cycle.learn
+    real = trainer.run_cycle
 
-    def learn(champion, parent, sequences, *args, **more):
-        learned.append((sequences, more))
-        return real(champion, parent, sequences, *args, **more)
+    def run_cycle(champion, cycle_input, settings, **more):
+        learned.append(cycle_input)
+        return real(champion, cycle_input, settings, **more)
 
-    monkeypatch.setattr(cycle, "learn", learn)
+    monkeypatch.setattr(trainer, "run_cycle", run_cycle)
     return learned
 
 
@@ -381,17 +394,35 @@ def test_forgetting_is_tested_on_users_who_take_no_part_by_the_gates_own_setting
     learned = watched(monkeypatch)
     shop.click([f"user-{n % 20}" for n in range(EVERY)])
     shop.turn()
-    [(sequences, more)] = learned
-    of_old, taking_part, fresh = (set(users.tolist()) for users in (more["old"].users, sequences.users, hashed(20)))
-    assert len(of_old) == 7
-    assert of_old | taking_part == set(hashed(60).tolist())
-    assert not of_old & taking_part
-    assert fresh <= taking_part
-    assert more["gate"] == shop.config.gate
+    [cycle_input] = learned
+    parts = (cycle_input.held_back.users, cycle_input.sequences.users, hashed(20))
+    held_back, learned_from, with_new_events = (set(users.tolist()) for users in parts)
+    assert len(held_back) == 7
+    assert held_back | learned_from == set(hashed(60).tolist())
+    assert not held_back & learned_from
+    assert with_new_events <= learned_from
 
 
 def hashed(count: int) -> Ids:
     return hash_ids([f"user-{n}".encode() for n in range(count)])
+
+
+def test_a_changed_encoder_learns_from_everybody_as_a_first_version_does(shop, monkeypatch):
+    shop.click([f"user-{n % 60}" for n in range(EVERY)])
+    shop.turn()
+    pointers = shop.trainer.champion.pointers
+    few = msgspec.structs.replace(shop.config.trainer, replay_users=4)
+    model = msgspec.structs.replace(shop.config.model, sequence_encoder="bert4rec")
+    shop.having(gate=GateSettings(old_users=7), trainer=few, model=model)
+    asyncio.run(shop.trainer.follow(pointers))
+    learned = watched(monkeypatch)
+    shop.click([f"user-{n % 20}" for n in range(EVERY)])
+    shop.turn()
+    [cycle_input] = learned
+    assert len(cycle_input.held_back.users) == 7
+    learned_from = [*cycle_input.sequences.users.tolist(), *cycle_input.held_back.users.tolist()]
+    assert sorted(learned_from) == sorted(hashed(60).tolist())
+    assert shop.versions[-1].model.sequence_encoder == "bert4rec"
 
 
 def test_of_a_user_no_more_events_are_learned_than_the_cap_and_the_newest(shop, monkeypatch):
@@ -400,7 +431,7 @@ def test_of_a_user_no_more_events_are_learned_than_the_cap_and_the_newest(shop, 
     shop.click(["ann"] * 12 + ["bob"] * 3 + [f"user-{n}" for n in range(40)])
     shop.command()
     shop.turn()
-    [(sequences, _)] = learned
+    sequences = learned[0].sequences
     row = {user: n for n, user in enumerate(sequences.users.tolist())}
     assert len(sequences.of(row[hash_id("bob")])) == 3
     whole = shop.store.sequences(np.array([hash_id("ann")], np.uint64)).of(0)
@@ -413,7 +444,7 @@ def test_drift_calls_a_cycle_before_there_are_events_enough(shop, monkeypatch):
     shop.crowd(EVERY // 2)
     shop.turn()
     assert len(shop.versions) == 1
-    monkeypatch.setattr(shop.trainer._drift, "look", lambda *_: "people click otherwise")
+    monkeypatch.setattr(shop.trainer.drift, "look", lambda *_: "people click otherwise")
     shop.turn()
     assert len(shop.versions) == 2
 
@@ -422,12 +453,12 @@ def test_old_versions_go_but_neither_who_serves_nor_who_is_scored(shop):
     shop.having(trainer=msgspec.structs.replace(shop.config.trainer, keep_versions=1))
     shop.crowd(EVERY)
     shop.turn()
-    pinned = pointer_to(shop.config, "000001", shop.trainer._pointers.champion, pinned=True)
+    pinned = pointer_to(shop.config, "000001", shop.trainer.champion.pointers.champion, pinned=True)
     asyncio.run(shop.topics.send_and_wait("models", encode(pinned), b""))
     shop.crowd(EVERY)
     shop.command(shadow=True)
     shop.turn()
-    assert shop.trainer._pointers.scored.version == "000002"
+    assert shop.trainer.champion.pointers.scored.version == "000002"
     for _ in range(2):
         shop.crowd(EVERY)
         shop.turn()
@@ -437,13 +468,13 @@ def test_old_versions_go_but_neither_who_serves_nor_who_is_scored(shop):
 def test_items_that_no_graph_has_any_more_give_their_rows_to_new_ones(shop, monkeypatch):
     shop.crowd(EVERY)
     shop.turn()
-    before = shop.trainer._champion.trained.vocabulary
-    left = np.setdiff1d(shop.trainer._view.all_items(), before.hashes[3:4])
-    monkeypatch.setattr(type(shop.trainer._view), "all_items", lambda _: left)
+    before = shop.trainer.champion.version.trained.vocabulary
+    left = np.setdiff1d(shop.trainer.view.all_items(), before.hashes[3:4])
+    monkeypatch.setattr(type(shop.trainer.view), "all_items", lambda _: left)
     shop.crowd(EVERY - 1)
     shop.click(["user-1"], ["brand-new"])
     shop.turn()
-    after = shop.trainer._champion.trained.vocabulary
+    after = shop.trainer.champion.version.trained.vocabulary
     assert shop.champion == "000002"
     assert after.ids[3] == "brand-new"
     assert after.ids[:3] + after.ids[4:] == before.ids[:3] + before.ids[4:]
@@ -452,9 +483,9 @@ def test_items_that_no_graph_has_any_more_give_their_rows_to_new_ones(shop, monk
 def test_while_the_state_is_behind_the_champion_nothing_counts_as_gone(shop):
     shop.crowd(EVERY)
     shop.turn()
-    champion = shop.trainer._champion
+    served = shop.trainer.champion.version
     rebuilt = News({0: 10}, {0: 10})
-    assert len(gone(shop.trainer._view, champion, rebuilt)) == 0
-    nothing = shop.trainer._view
+    assert len(gone(shop.trainer.view, served, rebuilt)) == 0
+    nothing = shop.trainer.view
     nothing.partitions.clear()
-    assert len(gone(nothing, champion, News({}, {0: EVERY}))) == len(champion.trained.vocabulary)
+    assert len(gone(nothing, served, News({}, {0: EVERY}))) == len(served.trained.vocabulary)

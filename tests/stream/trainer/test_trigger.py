@@ -15,9 +15,9 @@ def users(*counts: int) -> np.ndarray:
 
 def test_enough_events_make_a_cycle_due_and_its_beginning_counts_anew():
     trigger = Trigger(SETTINGS, 0.0)
-    trigger.arrived(users(*[10] * 99))
+    trigger.update(users(*[10] * 99))
     assert trigger.due(1.0) is None
-    trigger.arrived(users(*[1] * 10))
+    trigger.update(users(*[1] * 10))
     assert trigger.due(1.0) == "1,000 new events"
     trigger.began(1.0)
     assert trigger.due(2.0) is None
@@ -26,9 +26,9 @@ def test_enough_events_make_a_cycle_due_and_its_beginning_counts_anew():
 
 def test_time_makes_a_cycle_due_only_where_there_is_something_to_learn():
     trigger = Trigger(SETTINGS, 0.0)
-    trigger.arrived(users(*[1] * 99))
+    trigger.update(users(*[1] * 99))
     assert trigger.due(1000.0) is None
-    trigger.arrived(users(1))
+    trigger.update(users(1))
     assert trigger.due(59.0) is None
     assert trigger.due(61.0) == "61 s and 100 new events"
 
@@ -36,28 +36,28 @@ def test_time_makes_a_cycle_due_only_where_there_is_something_to_learn():
 def test_a_bots_million_events_are_no_news():
     trigger = Trigger(SETTINGS, 0.0)
     for _ in range(10):
-        trigger.arrived(users(100_000))
+        trigger.update(users(100_000))
     assert trigger.events == 50
     assert trigger.due(1000.0) is None
 
 
 def test_drift_makes_a_cycle_due_at_once_but_not_without_events():
     trigger = Trigger(SETTINGS, 0.0)
-    trigger.drifted("drift")
+    trigger.on_drift("drift")
     assert trigger.due(1.0) is None
-    trigger.arrived(users(*[1] * 100))
+    trigger.update(users(*[1] * 100))
     assert trigger.due(1.0) == "drift"
     trigger.began(1.0)
-    trigger.arrived(users(*[1] * 100))
+    trigger.update(users(*[1] * 100))
     assert trigger.due(2.0) is None
 
 
-def test_failures_are_waited_out_longer_and_longer_and_forgotten_when_one_goes_well():
+def test_the_pause_grows_with_each_failure_until_a_cycle_succeeds():
     trigger = Trigger(SETTINGS, 0.0)
     trigger.began(0.0)
     assert trigger.failed(0.0) == 10.0
     assert trigger.due(9.0) is None
-    assert trigger.due(10.0) == "the cycle before failed", "though nothing has come since"
+    assert trigger.due(10.0) == "the last cycle failed", "though there are no new events"
     assert [trigger.failed(0.0) for _ in range(4)] == [20.0, 40.0, 60.0, 60.0]
     trigger.ended()
     assert trigger.due(1000.0) is None
@@ -65,7 +65,7 @@ def test_failures_are_waited_out_longer_and_longer_and_forgotten_when_one_goes_w
 
 
 def watched(*shares: float, quiet_s: float = 600.0, tests: int = 300, looks: int = 100) -> list[int]:
-    """At which look drift is found, where events are foretold with these probabilities, one after the other."""
+    """At which look drift is found, where events are predicted with these probabilities, one after the other."""
     draw, drift = np.random.default_rng(0), Drift(0.002, quiet_s)
     events, hits, found = 0, 0.0, []
     for look in range(looks * len(shares)):
@@ -75,23 +75,23 @@ def watched(*shares: float, quiet_s: float = 600.0, tests: int = 300, looks: int
     return found
 
 
-def test_where_less_is_foretold_drift_is_found_soon_and_once():
+def test_where_fewer_events_are_predicted_drift_is_found_soon_and_once():
     (look,) = watched(0.1, 0.05)
     assert 100 <= look < 110
 
 
-def test_what_stays_or_gets_better_is_no_drift():
+def test_an_unchanged_or_better_rate_is_no_drift():
     assert watched(0.1, 0.1) == []
     assert watched(0.05, 0.1) == []
 
 
-def test_a_change_that_goes_on_is_told_again_only_after_the_quiet_time():
+def test_a_change_that_goes_on_is_reported_again_only_after_the_quiet_time():
     looks = watched(0.5, 0.4, 0.3, 0.2, 0.1, 0.05, quiet_s=250.0)
     assert 1 < len(looks) <= 3
     assert np.diff(looks).min() >= 250
 
 
-def test_counts_that_begin_anew_are_no_drift():
+def test_counts_that_were_reset_are_no_drift():
     drift = Drift(0.002, 600.0)
     assert drift.look(1000, 900.0, 0.0) is None
     assert drift.look(10, 0.0, 1.0) is None

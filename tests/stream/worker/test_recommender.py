@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from model.learning.cycle import Trained, learn
+from model.learning.cycle import CycleInput, CycleSettings, run_cycle
+from model.learning.trained import Trained
 from model.ranking.fusion import Fusion
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
@@ -64,11 +65,9 @@ class Stall:
         users = np.sort(hash_ids([u.encode() for u in USERS]))
         items = self.store.all_items()
         names = {h: i.decode() for h, i in zip(items.tolist(), self.store.item_ids(items), strict=True)}
-        return learn(
-            None, None, self.store.sequences(users), names, self.store.rows, state=STATE, seed=seed,
-            model=ModelSettings(dim=8), training=TrainingSettings(warm_up_epochs=1, epochs=1, last_epochs=1),
-            ranking=RankingSettings(),
-        )  # fmt: skip
+        training = TrainingSettings(warm_up_epochs=1, epochs=1, last_epochs=1)
+        settings = CycleSettings(ModelSettings(dim=8), training, RankingSettings(), STATE)
+        return run_cycle(None, CycleInput(self.store.sequences(users), names, self.store.rows, seed), settings)
 
     def pending(self, *users: str) -> dict[int, Unanswered]:
         return {hash_id(u): Unanswered(0, self.store.progress.next_offset - 1, 0) for u in users}

@@ -7,6 +7,8 @@ arXiv 2409.18721. Each of n_b random directions b makes a bucket of the outputs 
     L        = mean over n of max_b ℓ_b(n)
 
 An output in several buckets counts its largest loss; one in none is left out of this step.
+
+It lost to the full and the sampled softmax in the same time (`results/item_losses.txt`).
 """
 
 import torch
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.encoders.create import Create
+from model.losses.item_loss import ItemLoss
 
 
 def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buckets: int, size: int) -> Tensor:
@@ -35,3 +38,8 @@ def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buck
     losses = torch.logsumexp(torch.cat([true_logit, logits], 2), 2) - true_logit[:, :, 0]
     largest = encoded.new_full((len(encoded),), -torch.inf).scatter_reduce(0, own.ravel(), losses.ravel(), "amax")
     return F.relu(largest[torch.isfinite(largest)]).mean()
+
+
+def scalable(buckets: int = 32, size: int = 256) -> ItemLoss:
+    """The loss as `Experiment(item_loss=...)` wants it."""
+    return lambda h, targets, _rows, _ids, _negatives, model: scalable_cross_entropy(h, model, targets, buckets, size)

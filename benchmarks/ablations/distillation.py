@@ -1,9 +1,11 @@
-"""Against forgetting: of old sequences a candidate still says what the champion said (ADER, Mi et al., 2020).
+"""Against forgetting: a candidate also learns the champion's answers on old sequences (ADER, Mi et al., 2020).
 
     L = L_new + λ · KL(champion ‖ candidate) on exemplars      λ = distil · √(old items / items · exemplars / new ones)
 
-λ grows with what there is to be kept and shrinks with what is new (arXiv 2007.12000, eq. 4). The champion speaks once,
-before training, and only for the items it puts first; the candidate's softmax is over those and shared negatives.
+λ grows with what there is to keep and shrinks with what is new (arXiv 2007.12000, eq. 4). The champion scores once,
+before training, and only its first items count; the candidate's softmax is over those and shared negatives.
+
+It lost: three times the time of learning the old sequences again, and no better (`results/streams/report.md`).
 """
 
 import math
@@ -16,10 +18,10 @@ from model.encoders.create import Create
 from model.encoders.histories import Histories, pack
 from model.encoders.vocabulary import Indices
 
-SPOKEN_FOR = 100
-"""Items the champion puts first, of an exemplar."""
+ITEMS_PER_EXEMPLAR = 100
+"""The champion's first items that count for an exemplar."""
 MAX_SCORES_PER_BATCH = 1 << 23
-"""Scores of the champion made at once, at most."""
+"""Most scores of the champion in memory at once."""
 
 
 def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int) -> float:
@@ -32,25 +34,25 @@ def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int
 
 
 class Distillation:
-    """What the champion said of the exemplars, and what it costs to say otherwise."""
+    """The champion's answers on the exemplars, as a term of the joint loss: `Experiment(extra_loss=...)`."""
 
     @torch.no_grad()
-    def __init__(self, champion: Create, exemplars: Histories, shared: Indices, weight: float, learners: int) -> None:
-        """`exemplars` have none but `shared` items, whose indices mean the same to champion and candidate; `learners`
-        are the sequences of an epoch, in which each exemplar is met about once."""
+    def __init__(self, champion: Create, exemplars: Histories, shared: Indices, weight: float, sequences: int) -> None:
+        """`exemplars` have only `shared` items, whose indices mean the same to champion and candidate. `sequences` is
+        how many an epoch has; each exemplar is met about once in it."""
         self.exemplars = exemplars.take(np.flatnonzero(exemplars.lengths > 0))
-        self._share = len(self.exemplars) / max(learners, 1)
+        self._share = len(self.exemplars) / max(sequences, 1)
         self.weight = weight if len(shared) else 0.0
-        known, count = torch.from_numpy(shared), min(SPOKEN_FOR, len(shared))
+        known, count = torch.from_numpy(shared), min(ITEMS_PER_EXEMPLAR, len(shared))
         self._first = torch.zeros(len(self.exemplars), count, dtype=torch.long)
-        self._said = torch.zeros(len(self.exemplars), count)
+        self._probabilities = torch.zeros(len(self.exemplars), count)
         if not self.weight:
             return
         table, at_once = champion.items.weight[known].T, max(MAX_SCORES_PER_BATCH // len(shared), 1)
         for start in range(0, len(self.exemplars), at_once):
             at = np.arange(start, min(start + at_once, len(self.exemplars)))
             best = (champion.encode(self.exemplars.take(at)) @ table).topk(count)
-            self._first[at], self._said[at] = known[best.indices], best.values.softmax(1)
+            self._first[at], self._probabilities[at] = known[best.indices], best.values.softmax(1)
 
     def loss(self, model: Create, batch: int, negatives: Tensor, draw: np.random.Generator) -> Tensor | float:
         """λ · KL on as many exemplars as belong to a batch of `batch` sequences; without a constant."""
@@ -62,5 +64,5 @@ class Distillation:
         encoded = model.sequence(model.rows(packed.items), packed)[packed.last]
         first = torch.einsum("bd,bkd->bk", encoded, model.rows(self._first[at]))
         others = encoded @ model.rows(negatives).T
-        said = torch.cat([first, others], 1).log_softmax(1)[:, : first.shape[1]]
-        return -self.weight * (self._said[at] * said).sum(1).mean()
+        log_probabilities = torch.cat([first, others], 1).log_softmax(1)[:, : first.shape[1]]
+        return -self.weight * (self._probabilities[at] * log_probabilities).sum(1).mean()

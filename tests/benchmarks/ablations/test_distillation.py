@@ -1,4 +1,4 @@
-"""What the champion knew stays known while a candidate learns something else."""
+"""Distillation: the champion's knowledge stays while a candidate learns something else."""
 
 import math
 
@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ablations.distillation import Distillation, adaptive
 from model.encoders.create import Create
 from model.encoders.histories import Histories
-from model.encoders.vocabulary import Vocabulary
-from model.learning.cycle import Trained, distilled, learn
-from model.learning.training import train
-from model.losses.distillation import Distillation, adaptive
+from model.learning.experiment import NO_EXPERIMENT, Experiment
+from model.learning.training import Schedule, train
 from model.metrics import ranks_of
-from model.ranking.fusion import INITIAL_FUSION
-from model.settings import RankingSettings, TrainingSettings
-from state.events import make_events
-from state.graph import MemoryGraph
-from state.sequences import from_events
-from tests.model.examples import SMALL, STATE, cycling
+from model.settings import TrainingSettings
+from tests.model.examples import SMALL
 
 ITEMS = 20
 PLAIN = TrainingSettings(w_transfer=0.0, negatives=ITEMS)
@@ -32,8 +27,8 @@ def walks(step: int, users: int = 60, length: int = 8) -> Histories:
 
 def taught(model: Create, histories: Histories, distillation: Distillation | None = None, epochs: int = 40) -> Create:
     train(
-        model, histories, PLAIN,
-        warm_up_epochs=0, epochs=epochs, learning_rate=0.01, seed=1, fresh=False, distillation=distillation,
+        model, histories, PLAIN, Schedule(epochs=epochs, learning_rate=0.01, seed=1),
+        experiment=Experiment(extra_loss=distillation.loss) if distillation else NO_EXPERIMENT,
     )  # fmt: skip
     return model
 
@@ -114,49 +109,3 @@ def test_nothing_to_keep_costs_nothing(champion):
         Distillation(champion, nobody, np.empty(0, np.int64), 1.0, 60),
     ):
         assert distillation.loss(champion, 16, drawn, np.random.default_rng(0)) == 0.0
-
-
-def test_exemplars_are_the_users_without_new_events_in_words_both_versions_know():
-    """Item 103 is gone, its index is another's now; item 200 is new; user 3 alone has new events."""
-    events = cycling(users=3, items=5, steps=6)
-    champion = published(events)
-    arrived = make_events([3], [200], ts=events["ts"].max() + 1000)
-    sequences, gone = from_events(np.concatenate([events, arrived])), np.array([103], np.uint64)
-    distillation = distilled(champion, sequences, arrived, gone, 5, 1.0)
-    index = champion.vocabulary.lookup(np.arange(100, 105, dtype=np.uint64))
-    assert len(distillation.exemplars) == 2
-    assert set(distillation.exemplars.items.tolist()) == set(index.tolist()) - {int(index[3])}
-    assert distillation.weight == pytest.approx(math.sqrt(4 / 5 * 2 / 1))
-
-
-def test_a_cycle_is_distilled_from_the_champion_as_it_was(monkeypatch):
-    from model.learning import cycle as increment
-
-    events = cycling(users=12, items=6, steps=10)
-    champion, distillations = published(events[:60]), []
-    monkeypatch.setattr(
-        increment, "distilled", lambda *asked: distillations.append(distilled(*asked)) or distillations[0]
-    )
-    before = champion.model.items.weight.clone()
-    late = events[60:][events["user"][60:] > 6]
-    graph = MemoryGraph(STATE)
-    graph.apply(events)
-    sequences = from_events(np.concatenate([events[:60], late]))
-    for distil in (1.0, 0.0):
-        learn(
-            champion, "000001", sequences, {}, graph.rows, model=SMALL,
-            training=TrainingSettings(distil=distil, increment_epochs=1, increment_last_epochs=1),
-            ranking=RankingSettings(evidence_weight=0.0), state=STATE, seed=0, arrived=late,
-        )  # fmt: skip
-    (distillation,) = distillations
-    assert len(distillation.exemplars) == 6
-    # Nothing that came since is among what it says.
-    assert distillation.exemplars.lengths.max() == 5
-    assert torch.equal(before, champion.model.items.weight)
-
-
-def published(events: np.ndarray) -> Trained:
-    """A version that knows the items of these events and has learned nothing."""
-    items = np.unique(events["item"])
-    vocabulary = Vocabulary(items, [str(i) for i in items.tolist()])
-    return Trained(Create(len(items), SMALL), vocabulary, INITIAL_FUSION, {}, None)

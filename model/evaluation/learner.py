@@ -1,0 +1,95 @@
+"""Cycles over a recorded stream, by the function that production learns by: `model.learning.cycle`."""
+
+import time
+from typing import Literal, Protocol
+
+from model.evaluation.recorded_stream import RecordedStream
+from model.evaluation.reports import CycleReport
+from model.learning.cycle import CycleSettings, collect_input, run_cycle
+from model.learning.trained import Trained
+from model.metrics import CUTOFF, Ranks
+
+
+class CycleTrigger(Protocol):
+    """Decides when a cycle is due."""
+
+    def due(self, new_events: int, tested: int, hits: int) -> bool:
+        """`new_events` since the last cycle; `tested` events so far, and `hits` in the first ten among them."""
+
+
+class Every:
+    """After a number of events."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+
+    def due(self, new_events: int, tested: int, hits: int) -> bool:
+        """Whether there are enough."""
+        return new_events >= self._events
+
+
+class Never:
+    """For a model that is trained once."""
+
+    def due(self, new_events: int, tested: int, hits: int) -> bool:
+        """No."""
+        return False
+
+
+class Learner:
+    """The versions of one model on a recorded stream: learned in cycles, judged by the gate, as the trainer does."""
+
+    def __init__(
+        self,
+        settings: CycleSettings,
+        trigger: CycleTrigger,
+        how: Literal["increment", "retrain"] = "increment",
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._settings, self._trigger, self._how, self._seed = settings, trigger, how, seed
+        self._learned = 0
+        """Events that the serving version has learned."""
+        self._last_cycle = 0
+        self._tested = self._hits = 0
+        self.serving: Trained | None = None
+        self.cycles: list[CycleReport] = []
+
+    def begin(self, stream: RecordedStream, first: Trained | None = None) -> Trained:
+        """Learn the first version; `first` is that of another learner with the same settings."""
+        self.serving = self._run_cycle(stream) if first is None else first
+        self._learned = self._last_cycle = stream.count
+        return self.serving
+
+    def count_tests(self, ranks: Ranks) -> None:
+        """Count the serving version's newest tests, for the trigger."""
+        self._tested += len(ranks)
+        self._hits += int((ranks < CUTOFF).sum())
+
+    def learn_if_due(self, stream: RecordedStream) -> bool:
+        """Run a cycle where one is due; return whether it was."""
+        if not self._trigger.due(stream.count - self._last_cycle, self._tested, self._hits):
+            return False
+        candidate = self._run_cycle(stream)
+        self._last_cycle = stream.count
+        if candidate.verdict.promoted:
+            self.serving, self._learned = candidate, stream.count
+        return True
+
+    def _run_cycle(self, stream: RecordedStream) -> Trained:
+        started, seed = time.process_time(), self._seed * 1_000_003 + stream.count
+        champion = self.serving if self._how == "increment" else None
+        new_events = stream.events(self._learned if champion is not None else 0)
+        cycle_input = collect_input(stream, new_events, champion, self._settings, seed)
+        candidate = run_cycle(champion, cycle_input, self._settings)
+        self.cycles.append(
+            CycleReport(
+                at=stream.count,
+                cpu_s=round(time.process_time() - started, 1),
+                promoted=candidate.verdict.promoted,
+                reason=candidate.verdict.reason,
+                fusion=candidate.fusion,
+                metrics=candidate.metrics,
+            )
+        )
+        return candidate

@@ -1,0 +1,112 @@
+"""The reports of both protocols. Their JSON is `anabranch evaluate --json`: keys never change."""
+
+import msgspec
+from msgspec import UNSET, UnsetType, field
+
+from model.ranking.fusion import Fusion
+
+
+class PrequentialFigures(msgspec.Struct, frozen=True):
+    """Means over the tests of one model; None without a test."""
+
+    hit: float = field(name="hit@10")
+    ndcg: float = field(name="ndcg@10")
+    mrr: float
+    last_quarter_hit: float | None = field(name="last_quarter_hit@10")
+    new_items_hit: float | None = field(name="new_items_hit@10")
+    """Of items that the serving version does not know."""
+
+
+class CycleReport(msgspec.Struct, frozen=True):
+    """One cycle of a recorded stream."""
+
+    at: int
+    """Events of the stream so far."""
+    cpu_s: float
+    promoted: bool
+    reason: str
+    fusion: Fusion
+    metrics: dict[str, float]
+
+
+class StreamEvents(msgspec.Struct, frozen=True):
+    """How many tests there were."""
+
+    tested: int
+    of_new_items: int
+
+
+class Curves(msgspec.Struct, frozen=True):
+    """Hit@10 over the stream."""
+
+    event: list[int]
+    rolling_hit: dict[str, list[float]] = field(name="rolling_hit@10")
+
+
+class PrequentialReport(msgspec.Struct, frozen=True):
+    """What `--protocol prequential` measured, by the names of models and rivals."""
+
+    protocol: str
+    events: StreamEvents
+    models: dict[str, PrequentialFigures]
+    versions: dict[str, list[CycleReport]]
+    curves: Curves
+    every_events: int | UnsetType = UNSET
+    """Events between two cycles."""
+    seed: int | UnsetType = UNSET
+    warm_up: int | UnsetType = UNSET
+    """Events that the first version learned from."""
+
+
+class SplitFigures(msgspec.Struct, frozen=True):
+    """Means over the tests of one model, either kind of targets and of lists."""
+
+    ndcg: float = field(name="ndcg@10")
+    recall_10: float = field(name="recall@10")
+    recall_20: float = field(name="recall@20")
+    mrr: float
+    coverage: float | UnsetType = field(name="coverage@10", default=UNSET)
+    """Share of the catalogue that anybody was shown; of successive targets."""
+    popularity_bias: float | UnsetType = UNSET
+    """Past clicks of the shown items over those of the targets; of successive targets."""
+
+
+class Lead(msgspec.Struct, frozen=True):
+    """Relative lead in NDCG@10 of one model over another, with a 95% interval."""
+
+    model: str
+    over: str
+    target: str
+    seen_items: str
+    lead: float
+    low: float
+    high: float
+
+
+class SplitEvents(msgspec.Struct, frozen=True):
+    """Events before the split, and tests after it."""
+
+    past: int
+    tested: int
+    last: int
+    """Tests that are their user's last."""
+    cold: int
+    """Events after the split whose item the past does not know; not tested."""
+
+
+class Epochs(msgspec.Struct, frozen=True):
+    """How long a model was trained."""
+
+    warm_up: int
+    joint: int
+
+
+class GlobalTemporalReport(msgspec.Struct, frozen=True):
+    """What `--protocol global-temporal` measured: `models[name][target][seen_items]`."""
+
+    protocol: str
+    events: SplitEvents
+    seed: int
+    epochs: dict[str, Epochs]
+    models: dict[str, dict[str, dict[str, SplitFigures]]]
+    leads: list[Lead]

@@ -1,0 +1,93 @@
+"""What the gate compares: champion and candidate on held-out events, and on users who took no part in the cycle."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from model.encoders.create import Create
+from model.encoders.histories import Histories
+from model.encoders.vocabulary import Vocabulary
+from model.fusion_weights.fit_weights import cross_fit_fusion
+from model.fusion_weights.holdout import Holdout, HoldoutAnswers
+from model.learning.gate import Compared
+from model.learning.trained import Trained
+from model.metrics import Ranks, ranks_of
+from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY, Fusion
+from model.settings import RankingSettings
+from state.sequences import Sequences
+
+USERS_PER_BATCH = 256
+"""Users whose newest event is predicted in one forward pass."""
+
+
+class HoldoutMeasurement(NamedTuple):
+    """Fusion weights and figures from the held-out events. In pairs the champion comes first."""
+
+    fusion: Fusion
+    metrics: dict[str, float]
+    newest: Compared
+    shown: tuple[int, int]
+    """Number of different items recommended."""
+    seconds: tuple[list[float], list[float]]
+    """Times to rank the same users, several measurements each."""
+
+
+def measure_holdout(
+    holdout: Holdout, net: Create, vocabulary: Vocabulary, champion: Trained | None, ranking: RankingSettings
+) -> HoldoutMeasurement:
+    """Choose the fusion weights on the held-out events, and measure candidate and champion on the same events.
+
+    Each half of the users is measured with the weights that the other half chose. Without a champion the candidate is
+    compared with itself.
+    """
+    crossed = cross_fit_fusion(holdout, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
+    by_half = [holdout.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
+    answers = HoldoutAnswers(*(np.where(_as_mask(crossed.half, a), b, a) for a, b in zip(*by_half, strict=True)))
+    metrics = answers.scores()
+    model_alone = holdout.scores(net, vocabulary, MODEL_ONLY, ranking)
+    metrics |= {f"model_{name}": value for name, value in model_alone.items()}
+    before = answers
+    if champion is not None:
+        before = holdout.answers(champion.model, champion.vocabulary, champion.fusion, ranking)
+        metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
+    against = (champion.model, champion.vocabulary) if champion else (net, vocabulary)
+    seconds = holdout.seconds([against, (net, vocabulary)], ranking)
+    return HoldoutMeasurement(
+        crossed.fusion,
+        metrics,
+        newest=Compared(before.ranks, answers.ranks, holdout.sequences.users),
+        shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
+        seconds=(seconds[0], seconds[1]),
+    )
+
+
+def _as_mask(half: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return half.astype(bool).reshape(-1, *[1] * (like.ndim - 1))
+
+
+@torch.no_grad()
+def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, held_back: Sequences) -> Compared:
+    """Predict the newest event of each of these users from the events before it, by either model without the graph.
+
+    Items are ranked among those that both models know. Users with fewer than two of those items are left out.
+    """
+    index = champion.vocabulary.lookup(held_back.steps["item"])
+    both = (index > 0) & (vocabulary.lookup(held_back.steps["item"]) == index)
+    indptr = np.concatenate([[0], np.cumsum(both)])[held_back.indptr]
+    rows = np.flatnonzero(np.diff(indptr) > 1)
+    items = index[both]
+    ranks: tuple[list[Ranks], list[Ranks]] = ([], [])
+    for start in range(0, len(rows), USERS_PER_BATCH):
+        batch = rows[start : start + USERS_PER_BATCH]
+        lengths = indptr[batch + 1] - indptr[batch] - 1
+        of_batch = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(of_batch[-1]) + np.repeat(indptr[batch] - of_batch[:-1], lengths)
+        histories, targets = Histories(of_batch, items[at]), torch.from_numpy(items[indptr[batch + 1] - 1])
+        for model, found in zip((champion.model, net), ranks, strict=True):
+            scores = model.encode(histories) @ model.items.weight[: len(champion.vocabulary) + 1].T
+            scores[:, 0] = -torch.inf
+            found.append(ranks_of(scores, targets))
+    no_ranks = np.empty(0, np.int64)
+    champion_ranks, candidate_ranks = (np.concatenate([no_ranks, *found]) for found in ranks)
+    return Compared(champion_ranks, candidate_ranks, held_back.users[rows])

@@ -1,0 +1,20 @@
+"""A trained model with everything that is published beside it."""
+
+from typing import NamedTuple
+
+from model.encoders.create import Create
+from model.encoders.vocabulary import Vocabulary
+from model.learning.gate import Verdict
+from model.ranking.fusion import Fusion
+
+
+class Trained(NamedTuple):
+    """What a cycle ends with, what a version stores, and what the next cycle starts from."""
+
+    model: Create
+    vocabulary: Vocabulary
+    fusion: Fusion
+    metrics: dict[str, float]
+    parent: str | None
+    """The version that the cycle started from; None for a first version."""
+    verdict: Verdict = Verdict()

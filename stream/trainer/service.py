@@ -1,0 +1,59 @@
+"""The trainer's process: it takes pointers and commands from Kafka while the trainer learns in a thread."""
+
+import asyncio
+import contextlib
+import logging
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from stream.config import Config
+from stream.kafka.connection import connection
+from stream.kafka.pointers import consumer_partitions, decode_pointer, read_pointers
+from stream.trainer.trainer import Trainer
+
+log = logging.getLogger("anabranch.trainer")
+
+LOOK_EVERY_S = 1.0
+
+
+async def run(config: Config) -> None:
+    """Listen and learn until cancelled."""
+    producer = AIOKafkaProducer(**connection(config), acks="all")
+    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
+    trainer = Trainer(config, producer)
+    await producer.start()
+    await consumer.start()
+    try:
+        topics = (config.topics.models, config.topics.commands)
+        partitions = [TopicPartition(t, p) for t in topics for p in await consumer_partitions(consumer, t)]
+        consumer.assign(partitions)
+        await consumer.seek_to_end(*partitions)
+        await trainer.follow(await read_pointers(config))
+        served = trainer.champion.pointers.champion
+        log.info("trainer ready: %s", served.version if served else "no version yet")
+        listening = asyncio.create_task(listen(config, consumer, trainer))
+        try:
+            while True:
+                await trainer.cycle_if_due()
+                if listening.done():
+                    listening.result()
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+    finally:
+        await consumer.stop()
+        await producer.stop()
+        trainer.view.close()
+
+
+async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:
+    """Hand pointers and commands to the trainer, also while a cycle runs."""
+    while True:
+        for partition, records in (await consumer.getmany(timeout_ms=500)).items():
+            for record in records:
+                if partition.topic == config.topics.models:
+                    await trainer.on_pointer(decode_pointer(record.value))
+                else:
+                    await trainer.on_command(record.value)
