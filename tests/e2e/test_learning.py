@@ -1,4 +1,4 @@
-"""An operator at the command line while worker and trainer run: learning now, going back, watching a candidate."""
+"""Commands of an operator while worker and trainer run: retrain, rollback, and a candidate in shadow."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What starts together ends together: no process is left behind, whatever ends it."""
+"""Processes that start together end together; none is left behind, whatever ends it."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
         until(lambda: f"no Kafka broker answers at 127.0.0.1:{port}" in log.read_text())
         assert "trying again" in log.read_text()
         with EmbeddedBroker(tmp_path, port):
-            # The broker is there now, the topics are not: that is said, with the command that makes them.
+            # The broker is there now, the topics are not: the worker names the command that creates them.
             assert worker.wait(60) == 1
         assert "run `anabranch init`" in log.read_text()
         assert "Traceback" not in log.read_text()

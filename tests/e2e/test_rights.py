@@ -1,4 +1,4 @@
-"""On a Kafka that lets nobody do more, the rights that docs/messages.md lists are enough."""
+"""The rights that docs/messages.md lists are enough on a Kafka that grants nothing else."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Rights = dict[str, tuple[set[str], set[str]]]
 
 
 def rights() -> Rights:
-    """Fields of `[topics]` that each may write and read, as the page has them."""
+    """The fields of `[topics]` that each role may write and read, read from the page."""
     table = PAGE.read_text().partition("| who | writes | reads |")[2].partition("\n\n")[0]
     found = {}
     for line in table.splitlines()[2:]:
@@ -38,7 +38,7 @@ def rights() -> Rights:
 
 
 def lists(config: Config, given: Rights) -> list[ACL]:
-    """The same, and what is said beside them, in Kafka's words."""
+    """The same as access control lists of Kafka, with the rights beside the table."""
     name = {field: getattr(config.topics, field) for field in FIELDS.values()}
     topics, groups = ResourceType.TOPIC, ResourceType.GROUP
     allowed = [("worker", ACLOperation.READ, groups, group) for group in (config.group, f"{config.group}-0")]
@@ -53,7 +53,7 @@ def lists(config: Config, given: Rights) -> list[ACL]:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[str, str]]:
-    """Addresses of a broker that asks for rights: where anybody is let in who may do all, and where users are."""
+    """Two addresses of a broker with access control: one grants everything, one asks for a user."""
     if reason := missing():
         pytest.skip(reason)
     open_to_all, with_users, controller = (f"127.0.0.1:{free_port()}" for _ in range(3))
