@@ -75,9 +75,9 @@ def test_the_oracle_sees_what_is_wrong(config):
     log.bad.add(10**6)
     found = compare(config, report.truth)
     assert (found.lost, found.doubled) == (1, 0)
-    words = ["edge", "journal", "sequence", "popularity", "edges"]
-    for word in (*words, "what counts", "clicks of item-1", "dead letters"):
-        assert any(f"partition 0: {word}" in line for line in found.differences), word
+    kinds = ["edge", "journal", "sequence", "popularity", "edges"]
+    for kind in (*kinds, "what counts", "clicks of item-1", "dead letters"):
+        assert any(f"partition 0: {kind}" in line for line in found.differences), kind
     assert any(line.startswith("dead letter (0, ") for line in found.differences)
     assert any(line.startswith(f"the last answer to {user}") for line in found.differences)
 

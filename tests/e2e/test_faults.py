@@ -86,7 +86,7 @@ def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
     until(lambda: "the group has not confirmed this worker" in log_of(config))
     time.sleep(AWAY_S)
     assert is_running(worker)
-    wire.mend()
+    wire.reconnect()
     clicked(config, 300, 200)
     until(lambda: read(config) == 500)
     assert "it goes on" in log_of(config) or "opened" in log_of(config)
@@ -239,10 +239,10 @@ def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
     config = on(broker, tmp_path / "data")
     worker = worker_of(config)
     often = {"ANABRANCH_TRAINER__EVERY_EVENTS": "150", "ANABRANCH_TRAINER__MIN_EVENTS": "100"}
-    words = ["trainer", "--data", str(config.data), "--broker", broker]
+    arguments = ["trainer", "--data", str(config.data), "--broker", broker]
     jumps = [0, 0, 86_400, 0, 0, -200_000, 0, 0, 10_000_000, 0, 0, -20_000_000]
     working = lives.start(worker)
-    learning = lives.start(Life(words, worker.env | often, str(config.data / "trainer.log"), clock_jumps_s=jumps))
+    learning = lives.start(Life(arguments, worker.env | often, str(config.data / "trainer.log"), clock_jumps_s=jumps))
     for version in range(1, 4):
         clicked(config, version * 300, 300)
         until(lambda version=version: len(list_versions(config.artifacts_url, MODEL_NAME)) >= version, 240)
@@ -250,14 +250,14 @@ def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
     assert [v.offsets for v in versions] == sorted((v.offsets for v in versions), key=lambda o: sum(o.values()))
     assert "Traceback" not in (config.data / "trainer.log").read_text()
     moved = [json.loads(r.value)["moved_ts"] for r in read_all(config, config.topics.models) if r.value]
-    assert moved == sorted(set(moved)), "the pointers are in order, whatever the clock said"
+    assert moved == sorted(set(moved)), "the pointers are in order, whatever the clock shows"
     for process in (working, learning):
         lives.signal(process, signal.SIGTERM)
 
 
 def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
-    data, said = tmp_path / "data", tmp_path / "said"
-    with said.open("w") as to:
+    data, output = tmp_path / "data", tmp_path / "output"
+    with output.open("w") as to:
         up = subprocess.Popen([sys.executable, "-m", "stream.cli", "up", "--data", data], stdout=to, stderr=to)
 
     def owner(role: str) -> int:
@@ -275,7 +275,7 @@ def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
 
     try:
         until(lambda: owner("trainer") and owner("worker"), 180)
-        address = said.read_text().split("broker ")[1].split(",")[0]
+        address = output.read_text().split("broker ")[1].split(",")[0]
         with contextlib.closing(KafkaProducer(bootstrap_servers=address)) as producer:
             click(producer)
             until(lambda: clicks_read() == 1, 180)
@@ -285,13 +285,13 @@ def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
             click(producer)
             for role, process in before.items():
                 until(lambda role=role, process=process: owner(role) not in (0, process), 180)
-                assert f"the {role} ended and is started again in 5 s" in said.read_text()
+                assert f"the {role} ended and is started again in 5 s" in output.read_text()
             until(lambda: clicks_read() == 2, 180)
         assert up.poll() is None
     finally:
         up.terminate()
         up.wait(60)
-    assert "Traceback" not in said.read_text()
+    assert "Traceback" not in output.read_text()
 
 
 @pytest.fixture

@@ -85,10 +85,10 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         kafka = KafkaSettings(security="sasl_plaintext", sasl_user=who, sasl_password=f"secret-of-{who}")
         return msgspec.structs.replace(made, broker=with_users, kafka=kafka)
 
-    def told(*words: str) -> str:
+    def run(*arguments: str) -> str:
         config = of("operator")
         done = subprocess.run(
-            [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker],
+            [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
             capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -99,20 +99,20 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
     clicks.write_text("".join([*lines, '{"user": "ann", "item": "milk", "event": "teleport"}\n']))
     quick = {"ANABRANCH_TRAINING__EPOCHS": "1", "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1"}
     with anabranch(of("worker"), "worker"), anabranch(of("trainer"), "trainer", env=quick):
-        told("publish", str(clicks))
-        watched = told("watch", "user-3", "--from-start", "--limit", "1", "--json")
+        run("publish", str(clicks))
+        watched = run("watch", "user-3", "--from-start", "--limit", "1", "--json")
         assert json.loads(watched)["user"] == "user-3"
         log = made.data / "worker.log"
         until(lambda: "trainer ready" in (made.data / "trainer.log").read_text())
-        assert "000001" in told("retrain", "--wait")
+        assert "000001" in run("retrain", "--wait")
         until(lambda: "serving version 000001" in log.read_text())
-        told("pause")
-        told("resume")
-        assert "000001" in told("rollback", "000001")
-        status = json.loads(told("status", "--json"))
+        run("pause")
+        run("resume")
+        assert "000001" in run("rollback", "000001")
+        status = json.loads(run("status", "--json"))
         assert [p["lag"] for p in status["partitions"]] == [0, 0]
-        told("forget", "user-3")
-        told("backup", str(tmp_path / "kept"))
+        run("forget", "user-3")
+        run("backup", str(tmp_path / "kept"))
         assert "the group has not confirmed" not in log.read_text()
 
 

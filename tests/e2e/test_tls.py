@@ -44,8 +44,8 @@ class Secured(NamedTuple):
     key_file: str
 
     def user(self, security: str = "sasl_ssl", **more: str) -> KafkaSettings:
-        told = {"sasl_user": "ann", "sasl_password": PASSWORD, "ca_file": self.ca_file} | more
-        return KafkaSettings(security=security, **{name: value for name, value in told.items() if value})
+        given = {"sasl_user": "ann", "sasl_password": PASSWORD, "ca_file": self.ca_file} | more
+        return KafkaSettings(security=security, **{name: value for name, value in given.items() if value})
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield Secured(process, *(ports[name] for name in names), *map(str, files))
 
 
-def run(config: Config, *words: str) -> subprocess.CompletedProcess[str]:
+def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `anabranch` with these settings."""
     import os
 
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker],
+        [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
         capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
     )  # fmt: skip
 
@@ -119,8 +119,8 @@ def test_every_command_and_process_connects(secured, tmp_path, way):
     assert "exists" in run(config, "init").stdout
     with anabranch(config, "worker"), anabranch(config, "trainer", env=quick):
         assert "600 events published" in run(config, "publish", str(clicks)).stdout
-        words = ["watch", "user-3", "--from-start", "--limit", "1", "--json"]
-        assert json.loads(run(config, *words).stdout)["user"] == "user-3"
+        arguments = ["watch", "user-3", "--from-start", "--limit", "1", "--json"]
+        assert json.loads(run(config, *arguments).stdout)["user"] == "user-3"
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
         assert "000001" in run(config, "retrain", "--wait").stdout
         until(lambda: "serving version 000001" in (config.data / "worker.log").read_text())
