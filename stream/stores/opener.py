@@ -72,7 +72,7 @@ async def read_logs(config: Config, cluster: str, partitions: list[TopicPartitio
         begins = await reader.beginning_offsets(partitions)
         ends = await reader.end_offsets(partitions)
         # The embedded broker answers the question for the end with the beginning of its last batch; what it reports to
-        # a reader is right. A store is thrown away over this number, so a reader is asked everywhere.
+        # a reader is right. A store is moved aside over this number, so a reader is asked everywhere.
         for partition in partitions:
             reader.seek(partition, ends[partition])
         for _ in range(MAX_HIGHWATER_POLLS):

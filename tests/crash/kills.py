@@ -1,4 +1,4 @@
-"""Kill after kill, then the oracle: `make test-crash`, or `python -m tests.crash.kills --help`."""
+"""Kill a worker many times, then compare its state with the oracle: `make test-crash`, or with `--help`."""
 
 import argparse
 import contextlib
@@ -22,32 +22,32 @@ from stream.config import Config
 from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
 from tests.crash.clicks import EVERY_MS, Clicks, eventful
-from tests.crash.lives import Life, Nursery, nursery, runs
+from tests.crash.lives import ForkServer, Life, fork_server, is_running
 from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import flags_of, progress, read_all, until
 from tests.kafka import kafka, missing
 
-STEPS = 7
+CRASH_POINTS = 7
 AT_ANY_TIME = 0
-GIVEN_UP_S = 15.0
-"""A life that has nothing to do does not come to its step: it is ended then, wherever it is."""
+GIVE_UP_S = 15.0
+"""A worker that has nothing to do does not reach its crash point: it is killed after this, wherever it is."""
 SETTLED_WITHIN_S = 240.0
 WINDOW_S, DAYS = 2.5 * 86_400, 13
-"""With expiry: days of event time that the log spreads over, however many events there are."""
+"""With expiry: the horizon, and the days of event time that the log covers, however many events there are."""
 
 
 class Report(NamedTuple):
-    """What was done and what was found."""
+    """The kills, and the differences that were found."""
 
     kills: Counter[int]
-    """By the step they came after; 0: at any time."""
+    """By the crash point they came after; 0: at any time."""
     truth: Truth
     found: Found
     seconds: float
 
 
 def impatient(config: Config) -> Config:
-    """With a session timeout that a Kafka takes only when told to: the dead are missed sooner."""
+    """With a session timeout shorter than Kafka's default minimum: the group notices dead workers sooner."""
     worker = msgspec.structs.replace(config.worker, session_timeout_ms=1500, heartbeat_ms=500)
     return msgspec.structs.replace(config, worker=worker)
 
@@ -70,9 +70,9 @@ def worker_of(config: Config, instance: str = "0", **env: str) -> Life:
 
 
 def kill(config: Config, kills: int, events: int, seed: int, within_s: float = float("inf")) -> Report:
-    """Publish a part of the events, let a worker die, and so on; then one that may live; then compare.
+    """Publish a part of the events, let a worker die, and so on; then a last worker that lives; then compare.
 
-    After `within_s` there are no more kills; the rest of the events is read by the one that may live.
+    After `within_s` there are no more kills; the last worker reads the rest of the events.
     """
     draw = random.Random(seed)
     started = time.monotonic()
@@ -81,36 +81,36 @@ def kill(config: Config, kills: int, events: int, seed: int, within_s: float = f
     share = max(1, events // (kills + 1))
     expiring = config.state.window_s > 0
     clicks = Clicks(config, seed, DAYS * 86_400_000 // events if expiring else EVERY_MS)
-    with contextlib.closing(producer), nursery(config.data / "nursery.log") as lives:
+    with contextlib.closing(producer), fork_server(config.data / "fork-server.log") as lives:
         for number in range(kills):
             if time.monotonic() - started > within_s:
                 break
             clicks.publish(producer, share)
-            step = number % (STEPS + 1)
+            point = number % (CRASH_POINTS + 1)
             mortal = msgspec.structs.replace(
                 worker_of(config),
-                step=step,
-                count=draw.randint(200, 4000) if step == AT_ANY_TIME else draw.randint(1, 2),
+                crash_point=point,
+                count=draw.randint(200, 4000) if point == AT_ANY_TIME else draw.randint(1, 2),
             )
-            came = lives.live(mortal, GIVEN_UP_S)
-            done[step if came else AT_ANY_TIME] += 1
+            reached = lives.run_to_crash(mortal, GIVE_UP_S)
+            done[point if reached else AT_ANY_TIME] += 1
         clicks.publish(producer, events - clicks.published)
         settle(lives, config)
-        if expiring:  # what the last batch lets expire leaves with the next one
+        if expiring:  # events that expire with a batch are removed with the next one
             clicks.settle(producer)
             settle(lives, config)
         truth = fold(read_all(config, config.topics.clicks), config)
     return Report(done, truth, compare(config, truth), time.monotonic() - started)
 
 
-def settle(lives: Nursery, config: Config, **env: str) -> None:
-    """A last worker, until it has read and answered everything."""
+def settle(lives: ForkServer, config: Config, **env: str) -> None:
+    """Run a last worker until it has read and answered everything."""
     last = lives.start(worker_of(config, "last", **env))
-    # The embedded broker answers the question for the end with the begin of its last batch: a reader is asked.
+    # The embedded broker answers the question for the end with the beginning of its last batch: a reader is asked.
     end = sum({r.partition: r.offset + 1 for r in read_all(config, config.topics.clicks)}.values())
 
     def caught_up() -> bool:
-        assert runs(last), (config.data / "worker.log").read_text()[-2000:]
+        assert is_running(last), (config.data / "worker.log").read_text()[-2000:]
         with contextlib.suppress(StateError), View(config.data, config.topics.clicks, config.state) as view:
             return progress(view) >= end and all(
                 p.answered() >= p.read_progress().next_offset and not p.erasing for p in view.partitions.values()
@@ -118,12 +118,12 @@ def settle(lives: Nursery, config: Config, **env: str) -> None:
         return False  # a damaged store that the worker has not replaced yet
 
     until(caught_up, SETTLED_WITHIN_S)
-    lives.tell(last, signal.SIGTERM)
+    lives.signal(last, signal.SIGTERM)
 
 
 @contextmanager
 def fresh(broker: str, partitions: int, window_s: float = 0.0) -> Iterator[Config]:
-    """A configuration with a broker, topics and a data directory of its own, all gone at the end."""
+    """A configuration with a broker, topics and a data directory of its own, all removed at the end."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if broker == "kafka":
@@ -148,7 +148,7 @@ def main() -> None:
     asked = parse.parse_args()
     with fresh(asked.broker, asked.partitions, WINDOW_S if asked.expiry else 0.0) as config:
         report = kill(config, asked.kills, asked.events, asked.seed, asked.within_s)
-    where = (f"{n} after step {step}" if step else f"{n} at any time" for step, n in sorted(report.kills.items()))
+    where = (f"{n} after step {point}" if point else f"{n} at any time" for point, n in sorted(report.kills.items()))
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {report.seconds:,.0f} s")
     print(f"kills    {report.kills.total():,}: {', '.join(where)}")

@@ -1,8 +1,9 @@
-"""A nursery of workers: forked where everything is imported already, mortal where they are told to be.
+"""Worker processes that die where a test tells them to. They are forked where everything is imported already.
 
-`python -m tests.crash.lives` reads a LIFE a line, as JSON, forks a process that runs `anabranch ARGUMENT ...` and
-answers with its process id. A life with a step dies by SIGKILL when it has reached that step for the COUNTth time
-(step 0: after COUNT ms, wherever that is), and a second line says that it is dead. Nothing of the worker is replaced.
+`python -m tests.crash.lives` reads a `Life` a line, as JSON. For each it forks a process that runs
+`anabranch ARGUMENT ...`, and answers with the process id. A life with a crash point dies by SIGKILL when it has reached
+that point for the COUNTth time (point 0: after COUNT ms, wherever that is), and a second line reports its death.
+Nothing of the worker is replaced.
 """
 
 import importlib
@@ -26,67 +27,67 @@ IMPORTED_BEFORE = (
     "stream.cli.inspect",
     "stream.cli.publish", "stream.cli.recovery", "stream.cli.watch", "stream.cli.run",
 )  # fmt: skip
-"""What every life would else import by itself, which takes longer than all it does before it dies."""
+"""Imports that take each process longer than all it does before it dies."""
 
 
 class Life(msgspec.Struct):
-    """One process to be."""
+    """One process to start."""
 
     arguments: list[str]
     env: dict[str, str]
     log: str
-    step: int | None = None
+    crash_point: int | None = None
     count: int = 0
     clock_jumps_s: list[float] = []
-    """The clock on the wall is set by so much after each second."""
+    """The wall clock is set by so much after each second."""
     limits: dict[str, int] = {}
     """Of the `resource` module, by name: RLIMIT_NOFILE."""
 
 
-class Nursery:
-    """Starts lives; what still runs in the end is ended."""
+class ForkServer:
+    """Starts lives, and ends those that still run in the end."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self._alive: set[int] = set()
 
     def start(self, life: Life) -> int:
-        """Begin a life that ends when it is told to by a signal; its process id."""
-        child = self._begin(life)
+        """Start a life that runs until a signal; its process id."""
+        child = self._fork(life)
         self._alive.add(child)
         return child
 
-    def live(self, life: Life, given_up_s: float) -> bool:
-        """A mortal life, to its end; whether it came to its step before it was given up."""
-        child = self._begin(life)
+    def run_to_crash(self, life: Life, give_up_s: float) -> bool:
+        """Run a life with a crash point to its end; whether it reached the point before `give_up_s`."""
+        child = self._fork(life)
         assert self._process.stdout is not None
         ended = threading.Thread(target=self._process.stdout.readline)
         ended.start()
-        ended.join(given_up_s)
+        ended.join(give_up_s)
         if not ended.is_alive():
             return True
         os.kill(child, signal.SIGKILL)
         ended.join()
         return False
 
-    def tell(self, child: int, number: int, within_s: float = 30.0) -> None:
-        """Send a signal; wait for the end where it is one that ends."""
+    def signal(self, child: int, number: int, within_s: float = 30.0) -> None:
+        """Send a signal; wait for the end of the process if the signal ends it."""
         os.kill(child, number)
         if number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + within_s
-            while runs(child):
+            while is_running(child):
                 assert time.monotonic() < deadline, f"process {child} did not end"
                 time.sleep(0.05)
             self._alive.discard(child)
 
     def end(self) -> None:
         """End what still runs."""
-        for child in [c for c in self._alive if runs(c)]:
+        for child in [c for c in self._alive if is_running(c)]:
             os.kill(child, signal.SIGKILL)
             os.kill(child, signal.SIGCONT)
         self._alive.clear()
 
-    def _begin(self, life: Life) -> int:
+    def _fork(self, life: Life) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(msgspec.json.encode(life).decode(), file=self._process.stdin, flush=True)
@@ -94,47 +95,47 @@ class Nursery:
 
 
 @contextmanager
-def nursery(log: Path) -> Iterator[Nursery]:
+def fork_server(log: Path) -> Iterator[ForkServer]:
     """The process that lives are forked from."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as said, subprocess.Popen(
+    with log.open("ab") as errors, subprocess.Popen(
         [sys.executable, "-m", "tests.crash.lives"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
     ) as process:  # fmt: skip
-        made = Nursery(process)
+        made = ForkServer(process)
         try:
             yield made
         finally:
-            made.end()  # the nursery's input is closed then, and with that it ends
+            made.end()  # its input is closed then, and with that it ends
 
 
-def runs(process: int) -> bool:
-    """Whether a process is there, and not only its name in the table."""
+def is_running(process: int) -> bool:
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def mortal(step: int, count: int) -> None:
-    """Make this process die at the step, or after some time."""
-    from state import crash_points as steps
+def crash_at(point: int, count: int) -> None:
+    """Make this process die at the crash point, or after some time."""
+    from state import crash_points
 
-    if step == 0:
-        signal.setitimer(signal.ITIMER_REAL, count / 1000)  # nobody handles it: the kernel ends the process
+    if point == 0:
+        signal.setitimer(signal.ITIMER_REAL, count / 1000)  # no handler: the kernel ends the process
         return
     left = [count]
 
     def reached(done: int) -> None:
-        left[0] -= done == step
+        left[0] -= done == point
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    steps.reached = reached
+    crash_points.reached = reached
 
 
 def set_clock(jumps_s: list[float]) -> None:
-    """Have this process see the clock on the wall jump; what measures durations goes on as it does."""
+    """Make the wall clock of this process jump. The clock that measures durations goes on."""
     wall, wall_ns, begun = time.time, time.time_ns, time.monotonic()
 
     def shift() -> float:
@@ -144,8 +145,8 @@ def set_clock(jumps_s: list[float]) -> None:
     time.time_ns = lambda: wall_ns() + int(shift() * 1e9)
 
 
-def lives() -> None:
-    """One life after the other, as told."""
+def serve() -> None:
+    """Fork one life for each line of the input."""
     for module in IMPORTED_BEFORE:
         importlib.import_module(module)
     from stream.cli import main
@@ -155,11 +156,11 @@ def lives() -> None:
         child = os.fork()
         if child == 0:
             try:
-                with Path(life.log).open("ab") as said:
-                    os.dup2(said.fileno(), 2)
+                with Path(life.log).open("ab") as log:
+                    os.dup2(log.fileno(), 2)
                 os.environ.update(life.env)
-                if life.step is not None:
-                    mortal(life.step, life.count)
+                if life.crash_point is not None:
+                    crash_at(life.crash_point, life.count)
                 for name, limit in life.limits.items():
                     resource.setrlimit(getattr(resource, name), (limit, limit))
                 if life.clock_jumps_s:
@@ -169,10 +170,10 @@ def lives() -> None:
             finally:
                 os._exit(0)
         print(child, flush=True)
-        if life.step is not None:
+        if life.crash_point is not None:
             os.waitpid(child, 0)
             print("dead", flush=True)
 
 
 if __name__ == "__main__":
-    lives()
+    serve()

@@ -1,7 +1,7 @@
-"""Workers join, leave, are killed, and are stopped until the group gives up on them and wake up as zombies: under load.
+"""Workers join, leave, are killed, or are stopped until the group gives them up and then go on as zombies, under load.
 
-`python -m tests.crash.membership --help`. Each worker has a data directory of its own, and all of them one artifact
-store. In the end a worker on a machine that never was part of it takes over everything.
+`python -m tests.crash.membership --help`. Each worker has a data directory of its own, and all share one artifact
+store. In the end a worker on a new machine takes over everything.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from state.view import View
 from stream.config import Config
 from tests.crash.clicks import Clicks
 from tests.crash.kills import fresh, settle, worker_of
-from tests.crash.lives import nursery, runs
+from tests.crash.lives import fork_server, is_running
 from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import read_all
 
@@ -32,20 +32,20 @@ CHECKPOINT_EVERY_S = "3"
 
 
 class Report(NamedTuple):
-    """What was done and what was found."""
+    """The moves, and the differences that were found."""
 
     moves: Counter[str]
     truth: Truth
     found: Found
     behind: list[str]
-    """Stores of workers no longer there that are not what the log says up to their offset."""
+    """Differences between the log and the stores of workers that are gone, up to the offset of each store."""
     restored: int
-    """Partitions that the last worker had from a checkpoint."""
+    """Partitions that the last worker restored from a checkpoint."""
 
 
 @contextlib.contextmanager
 def load(config: Config, seed: int, per_s: int) -> Iterator[None]:
-    """Clicks, all the while."""
+    """Publish clicks until the block ends."""
     clicks, done = Clicks(config, seed), threading.Event()
 
     def click() -> None:
@@ -64,13 +64,13 @@ def load(config: Config, seed: int, per_s: int) -> Iterator[None]:
 
 
 def come_and_go(config: Config, moves: int, seed: int, per_s: int = 200) -> Report:
-    """So many joins, leaves, kills and stops of up to three workers; then the last worker; then compare."""
+    """Make so many moves with up to three workers; then run the last worker; then compare."""
     draw, done = random.Random(seed), Counter[str]()
     away_s = 2 * config.worker.session_timeout_ms / 1000
     homes = [msgspec.structs.replace(config, data=config.data / str(n)) for n in range(WORKERS)]
     env = {"ANABRANCH_ARTIFACTS": str(config.data / "artifacts"), "ANABRANCH_CHECKPOINTS__EVERY_S": CHECKPOINT_EVERY_S}
     alive: dict[int, int] = {}
-    with nursery(config.data / "nursery.log") as lives:
+    with fork_server(config.data / "fork-server.log") as lives:
         with load(config, seed, per_s):
             for number in range(moves):
                 home = draw.randrange(WORKERS)
@@ -79,33 +79,33 @@ def come_and_go(config: Config, moves: int, seed: int, per_s: int = 200) -> Repo
                 if move == "join":
                     alive[home] = lives.start(worker_of(homes[home], str(home), **env))
                 elif move == "zombie":
-                    lives.tell(alive[home], signal.SIGSTOP)
+                    lives.signal(alive[home], signal.SIGSTOP)
                     time.sleep(away_s)  # the others take its partitions over
-                    lives.tell(alive[home], signal.SIGCONT)
+                    lives.signal(alive[home], signal.SIGCONT)
                 else:
-                    lives.tell(alive.pop(home), signal.SIGKILL if move == "kill" else signal.SIGTERM)
+                    lives.signal(alive.pop(home), signal.SIGKILL if move == "kill" else signal.SIGTERM)
                 time.sleep(draw.uniform(0.5, away_s))
-                for one in [h for h, process in alive.items() if not runs(process)]:
+                for one in [h for h, process in alive.items() if not is_running(process)]:
                     raise AssertionError((homes[one].data / "worker.log").read_text()[-2000:])
         for process in alive.values():
-            lives.tell(process, signal.SIGTERM)
+            lives.signal(process, signal.SIGTERM)
         log = read_all(config, config.topics.clicks)
         truth = fold(log, config)
         last = msgspec.structs.replace(config, data=config.data / "last")
         settle(lives, last, **env)
     restored = (last.data / "worker.log").read_text().count("restored from the checkpoint")
-    behind = [line for home in homes for line in _as_far_as_it_came(home, log)]
+    behind = [line for home in homes for line in _differences_up_to_its_offset(home, log)]
     return Report(done, truth, compare(last, truth), behind, restored)
 
 
-def _as_far_as_it_came(home: Config, log: list) -> list[str]:  # type: ignore[type-arg]
-    """Where the stores of a worker are not the log up to the offset that each has come to."""
+def _differences_up_to_its_offset(home: Config, log: list) -> list[str]:  # type: ignore[type-arg]
+    """Differences between the log and the stores of a worker, up to the offset of each store."""
     if not home.data.exists():
         return []
     with View(home.data, home.topics.clicks, home.state) as view:
         ends = {number: p.read_progress().next_offset for number, p in view.partitions.items()}
     part = fold([r for r in log if r.offset < ends.get(r.partition, 0)], home)
-    # What was said since, and what other workers buried, is not this store's.
+    # Answers since then, and dead letters of other workers, are not this store's.
     return [f"{home.data.name}: {d}" for d in compare(home, part, sent=False).differences]
 
 

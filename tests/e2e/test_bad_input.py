@@ -1,4 +1,4 @@
-"""Nothing that anybody sends stops the worker, and nothing is lost: it is answered or buried with its reason."""
+"""No message stops the worker, and none is lost: it is answered or goes to the dead letters with its reason."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def allow_large_messages(broker: str, topic: str) -> None:
         admin.close()
 
 
-def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered(config, broker):
+def test_every_bad_message_goes_to_the_dead_letters_with_its_reason_and_every_good_one_is_answered(config, broker):
     allow_large_messages(broker, config.topics.clicks)
     producer = KafkaProducer(bootstrap_servers=broker, max_request_size=16 << 20)
     with anabranch(config, "worker"):
@@ -94,7 +94,7 @@ def test_every_bad_message_is_buried_with_its_reason_and_every_good_one_answered
 
 
 @pytest.mark.slow
-def test_what_is_no_message_on_any_other_topic_is_passed_by(config, producer):
+def test_bad_messages_on_all_other_topics_are_skipped(config, producer):
     latin = '{"user": "José", "item": "José", "title": "José"}'.encode("latin-1")
     topics, log = config.topics, config.data / "worker.log"
 

@@ -22,7 +22,7 @@ def answers(config: Config) -> dict[str, dict]:
     return {r.key.decode(): json.loads(r.value) for r in read_all(config, config.topics.recommendations)}
 
 
-def test_each_click_is_answered_and_what_is_no_click_is_buried_with_its_reason(config, producer):
+def test_each_click_is_answered_and_what_is_no_click_goes_to_the_dead_letters(config, producer):
     with anabranch(config, "worker"):
         click(producer, config, "ann", "milk")
         click(producer, config, "bob", "bread")
@@ -51,7 +51,7 @@ def test_each_click_is_answered_and_what_is_no_click_is_buried_with_its_reason(c
         assert all(reply["items"] for reply in replies)
 
 
-def test_a_worker_killed_in_the_middle_leaves_every_sequence_equal_to_the_log(config, producer):
+def test_after_a_kill_every_sequence_is_equal_to_the_log(config, producer):
     log: dict[str, list[str]] = {}
     with anabranch(config, "worker") as first:
         for n in range(3000):

@@ -1,4 +1,4 @@
-"""A worker that dies after any step of an event's path leaves a state that the next one makes equal to the log."""
+"""A worker dies after any step of an event's path: the next one makes the state equal to the log."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from kafka import KafkaProducer
 from stream.config import Config
 from tests.conftest import with_topics
 from tests.crash.clicks import eventful
-from tests.crash.kills import GIVEN_UP_S, STEPS, WINDOW_S, impatient, kill, settle, worker_of
-from tests.crash.lives import nursery
+from tests.crash.kills import CRASH_POINTS, GIVE_UP_S, WINDOW_S, impatient, kill, settle, worker_of
+from tests.crash.lives import fork_server
 from tests.crash.membership import come_and_go
 from tests.crash.oracle import Line, compare, fold
 from tests.e2e.conftest import read_all
@@ -26,18 +26,18 @@ def config(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> Confi
 
 
 def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(config):
-    report = kill(config, kills=STEPS + 1, events=1_500, seed=0)
+    report = kill(config, kills=CRASH_POINTS + 1, events=1_500, seed=0)
     assert report.found == (0, 0, [])
-    assert report.kills.total() == STEPS + 1
-    assert sum(1 for step in report.kills if step) >= STEPS - 1  # a life on a busy machine may be ended before its step
+    assert report.kills.total() == CRASH_POINTS + 1
+    assert sum(1 for point in report.kills if point) >= CRASH_POINTS - 1  # on a busy machine one may be killed before
     logs = report.truth.logs.values()
     assert all(log.bad and log.duplicate and log.lines for log in logs)
     assert any(log.forgotten for log in logs)
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(5, marks=pytest.mark.slow)])
-def test_a_worker_that_is_behind_takes_no_word_back_before_it_dies(config, step):
-    """One that had answered everything trusts itself when it owns the partitions again."""
+@pytest.mark.parametrize("point", [4, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_worker_that_is_behind_replaces_no_newer_answer_before_it_dies(config, point):
+    """The worker that had answered everything sends nothing again when it owns the partitions again."""
     ahead, behind = (msgspec.structs.replace(config, data=config.data / name) for name in ("ahead", "behind"))
     users = [f"user-{number}" for number in range(60)]
     begun = 1_700_000_000_000
@@ -48,9 +48,9 @@ def test_a_worker_that_is_behind_takes_no_word_back_before_it_dies(config, step)
     for event in events:
         producer.send(config.topics.clicks, key=event["user"].encode(), value=json.dumps(event).encode())
     producer.close()
-    with nursery(config.data / "nursery.log") as lives:
+    with fork_server(config.data / "fork-server.log") as lives:
         settle(lives, ahead)
-        assert lives.live(msgspec.structs.replace(worker_of(behind), step=step, count=1), GIVEN_UP_S)
+        assert lives.run_to_crash(msgspec.structs.replace(worker_of(behind), crash_point=point, count=1), GIVE_UP_S)
         settle(lives, ahead)
     assert compare(ahead, fold(read_all(config, config.topics.clicks), config)) == (0, 0, [])
 
@@ -58,7 +58,7 @@ def test_a_worker_that_is_behind_takes_no_word_back_before_it_dies(config, step)
 @pytest.mark.slow
 def test_killed_while_events_expire_nothing_is_lost_and_nothing_stays(config):
     config = eventful(config, WINDOW_S)
-    report = kill(config, kills=STEPS + 1, events=3_000, seed=2)
+    report = kill(config, kills=CRASH_POINTS + 1, events=3_000, seed=2)
     assert report.found == (0, 0, [])
     logs = report.truth.logs.values()
     assert all(log.too_old for log in logs)
@@ -75,18 +75,18 @@ def test_the_oracle_sees_what_is_wrong(config):
     log.bad.add(10**6)
     found = compare(config, report.truth)
     assert (found.lost, found.doubled) == (1, 0)
-    words = ["edge", "journal", "sequence", "popularity", "edges"]
-    for word in (*words, "what counts", "clicks of item-1", "dead letters"):
-        assert any(f"partition 0: {word}" in line for line in found.differences), word
+    kinds = ["edge", "journal", "sequence", "popularity", "edges"]
+    for kind in (*kinds, "what counts", "clicks of item-1", "dead letters"):
+        assert any(f"partition 0: {kind}" in line for line in found.differences), kind
     assert any(line.startswith("dead letter (0, ") for line in found.differences)
     assert any(line.startswith(f"the last answer to {user}") for line in found.differences)
 
 
 @pytest.mark.slow
-def test_workers_join_leave_die_and_wake_as_zombies_and_nothing_is_lost_or_doubled(config):
+def test_workers_join_leave_die_and_return_as_zombies_and_nothing_is_lost_or_doubled(config):
     report = come_and_go(config, moves=7, seed=6)
     assert report.found == (0, 0, [])
     assert report.behind == []
     assert report.moves["zombie"]
     assert report.moves["kill"] + report.moves["leave"]
-    assert report.restored, "what was written before the last checkpoint is not read from the log again"
+    assert report.restored, "a partition that moves is restored from a checkpoint, not read from the log"

@@ -1,4 +1,4 @@
-"""What docs/faults.md says of each fault, done to a worker that runs: `make test-faults`."""
+"""The faults of docs/faults.md, done to a running worker: `make test-faults`."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
 from tests.crash.clicks import Clicks, eventful
 from tests.crash.kills import impatient, settle, worker_of
-from tests.crash.lives import Life, Nursery, nursery, runs
+from tests.crash.lives import ForkServer, Life, fork_server, is_running
 from tests.crash.oracle import differences, fold
 from tests.e2e.conftest import progress, read_all, until
 from tests.e2e.wire import Wire
@@ -37,7 +37,7 @@ AWAY_S = float(os.environ.get("AWAY_S", "20"))
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory):
-    with nursery(tmp_path_factory.mktemp("nursery") / "nursery.log") as made:
+    with fork_server(tmp_path_factory.mktemp("fork-server") / "fork-server.log") as made:
         yield made
 
 
@@ -66,13 +66,13 @@ def read(config: Config) -> int:
         return progress(view)
 
 
-def said(config: Config) -> str:
+def log_of(config: Config) -> str:
     log = config.data / "worker.log"
     return log.read_text() if log.exists() else ""
 
 
-def settled(lives: Nursery, config: Config, **env: str) -> list[str]:
-    """Let a last worker catch up; what is not as the log says."""
+def settled(lives: ForkServer, config: Config, **env: str) -> list[str]:
+    """Let a last worker catch up; the differences between its state and the log."""
     settle(lives, config, **env)
     return differences(config, fold(read_all(config, config.topics.clicks), config))
 
@@ -83,27 +83,27 @@ def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
     worker = lives.start(worker_of(config))
     until(lambda: read(config) == 300)
     wire.cut()
-    until(lambda: "the group has not confirmed this worker" in said(config))
+    until(lambda: "the group has not confirmed this worker" in log_of(config))
     time.sleep(AWAY_S)
-    assert runs(worker)
-    wire.mend()
+    assert is_running(worker)
+    wire.reconnect()
     clicked(config, 300, 200)
     until(lambda: read(config) == 500)
-    assert "it goes on" in said(config) or "opened" in said(config)
-    assert "Traceback" not in said(config)
-    assert "never retrieved" not in said(config)
-    lives.tell(worker, signal.SIGTERM)
+    assert "it goes on" in log_of(config) or "opened" in log_of(config)
+    assert "Traceback" not in log_of(config)
+    assert "never retrieved" not in log_of(config)
+    lives.signal(worker, signal.SIGTERM)
     assert settled(lives, config) == []
 
 
-def test_a_slow_broker_slows_the_worker_down_and_no_more(wire, lives, tmp_path):
+def test_a_slow_broker_only_slows_the_worker_down(wire, lives, tmp_path):
     config = on(f"127.0.0.1:{wire.port}", tmp_path / "data")
     clicked(config, 0, 200)
     wire.delay_s = 0.2
     worker = lives.start(worker_of(config))
     until(lambda: read(config) == 200, 120)
     wire.delay_s = 0.0
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     assert settled(lives, config) == []
 
 
@@ -125,14 +125,14 @@ def test_a_broker_killed_and_started_again_and_one_that_hangs(lives, tmp_path):
         broker.signal(signal.SIGCONT)
         clicked(config, 500, 200)
         until(lambda: read(config) == 700)
-        assert runs(worker)
+        assert is_running(worker)
         broker.signal(signal.SIGSTOP)
-        lives.tell(worker, signal.SIGTERM)  # waits for its end, longer than worker.end_within_s
+        lives.signal(worker, signal.SIGTERM)  # waits for its end, longer than worker.end_within_s
         broker.signal(signal.SIGCONT)
-        assert "no broker answers; ending without it" in said(config)
+        assert "no broker answers; ending without it" in log_of(config)
         assert settled(lives, config) == []
-        assert "Traceback" not in said(config)
-        assert "never retrieved" not in said(config)
+        assert "Traceback" not in log_of(config)
+        assert "never retrieved" not in log_of(config)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
@@ -141,8 +141,8 @@ def test_a_damaged_store_is_moved_aside_and_read_again(broker, lives, tmp_path, 
     env = {"ANABRANCH_ARTIFACTS": str(tmp_path / "artifacts"), "ANABRANCH_CHECKPOINTS__EVERY_S": "1"}
     clicked(config, 0, 400)
     worker = lives.start(worker_of(config, **env))
-    until(lambda: said(config).count("checkpoint at offset") >= 2)
-    lives.tell(worker, signal.SIGTERM)
+    until(lambda: log_of(config).count("checkpoint at offset") >= 2)
+    lives.signal(worker, signal.SIGTERM)
     tables = [f for p in (0, 1) for f in (config.data / f"{config.topics.clicks}-{p}").glob("*.sst")]
     assert tables
     for table in tables:
@@ -150,10 +150,10 @@ def test_a_damaged_store_is_moved_aside_and_read_again(broker, lives, tmp_path, 
         table.write_bytes(content[:-20] if damage == "truncated" else bytes(60) + content[60:])
     clicked(config, 400, 200)
     assert settled(lives, config, **env) == []
-    assert "Corruption" in said(config)
-    assert "restored from the checkpoint" in said(config)
+    assert "Corruption" in log_of(config)
+    assert "restored from the checkpoint" in log_of(config)
     assert len(list(config.data.glob(f"aside-{config.topics.clicks}-*"))) == 2
-    assert "Traceback" not in said(config)
+    assert "Traceback" not in log_of(config)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def fill(disk: Path) -> Path:
 def test_a_full_disk_pauses_reading_until_there_is_room(broker, lives, small_disk):
     config = on(broker, small_disk / "data")
     clicked(config, 0, 200)
-    # Its log lies elsewhere: on a full disk nothing could be said.
+    # Its log is elsewhere: on a full disk nothing could be logged.
     life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
     worker = lives.start(life)
     until(lambda: read(config) == 200)
@@ -186,11 +186,11 @@ def test_a_full_disk_pauses_reading_until_there_is_room(broker, lives, small_dis
     clicked(config, 200, 3000)
     until(lambda: "is not read for now" in Path(life.log).read_text())
     assert "the disk is full: make room on it" in Path(life.log).read_text()
-    assert runs(worker)
+    assert is_running(worker)
     balloon.unlink()
     until(lambda: read(config) == 3200)
     assert "Traceback" not in Path(life.log).read_text()
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     assert settled(lives, config) == []
 
 
@@ -200,7 +200,7 @@ def test_a_file_system_that_turns_read_only_is_waited_for(broker, lives, small_d
     life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
     worker = lives.start(life)
     until(lambda: read(config) == 200)
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     command = [sys.executable, "-m", "stream.cli", "worker", "--data", str(config.data), "--broker", broker]
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **life.env})
@@ -215,10 +215,10 @@ def test_a_limit_on_open_files_is_named(broker, lives, tmp_path):
     clicked(config, 0, 300)
     life = worker_of(config)
     worker = lives.start(msgspec.structs.replace(life, limits={"RLIMIT_NOFILE": 45}))
-    until(lambda: "Too many open files" in said(config) or not runs(worker))
-    assert "ulimit -n" in said(config)
+    until(lambda: "Too many open files" in log_of(config) or not is_running(worker))
+    assert "ulimit -n" in log_of(config)
     with contextlib.suppress(ProcessLookupError):
-        lives.tell(worker, signal.SIGKILL)
+        lives.signal(worker, signal.SIGKILL)
     assert settled(lives, config) == []
 
 
@@ -230,19 +230,19 @@ def test_a_clock_that_jumps_changes_nothing(broker, lives, tmp_path, jumps):
         clicked(config, burst * 100, 100)
         time.sleep(1)
     until(lambda: read(config) == 800)
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     assert settled(lives, config) == []
-    assert "Traceback" not in said(config)
+    assert "Traceback" not in log_of(config)
 
 
 def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
     config = on(broker, tmp_path / "data")
     worker = worker_of(config)
     often = {"ANABRANCH_TRAINER__EVERY_EVENTS": "150", "ANABRANCH_TRAINER__MIN_EVENTS": "100"}
-    words = ["trainer", "--data", str(config.data), "--broker", broker]
+    arguments = ["trainer", "--data", str(config.data), "--broker", broker]
     jumps = [0, 0, 86_400, 0, 0, -200_000, 0, 0, 10_000_000, 0, 0, -20_000_000]
     working = lives.start(worker)
-    learning = lives.start(Life(words, worker.env | often, str(config.data / "trainer.log"), clock_jumps_s=jumps))
+    learning = lives.start(Life(arguments, worker.env | often, str(config.data / "trainer.log"), clock_jumps_s=jumps))
     for version in range(1, 4):
         clicked(config, version * 300, 300)
         until(lambda version=version: len(list_versions(config.artifacts_url, MODEL_NAME)) >= version, 240)
@@ -250,20 +250,20 @@ def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
     assert [v.offsets for v in versions] == sorted((v.offsets for v in versions), key=lambda o: sum(o.values()))
     assert "Traceback" not in (config.data / "trainer.log").read_text()
     moved = [json.loads(r.value)["moved_ts"] for r in read_all(config, config.topics.models) if r.value]
-    assert moved == sorted(set(moved)), "the pointers are in order, whatever the clock said"
+    assert moved == sorted(set(moved)), "the pointers are in order, whatever the clock shows"
     for process in (working, learning):
-        lives.tell(process, signal.SIGTERM)
+        lives.signal(process, signal.SIGTERM)
 
 
 def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
-    data, said = tmp_path / "data", tmp_path / "said"
-    with said.open("w") as to:
+    data, output = tmp_path / "data", tmp_path / "output"
+    with output.open("w") as to:
         up = subprocess.Popen([sys.executable, "-m", "stream.cli", "up", "--data", data], stdout=to, stderr=to)
 
     def owner(role: str) -> int:
         lock = data / f"{role}.lock"
         process = int((lock.read_text() if lock.exists() else "") or 0)
-        return process if process and runs(process) else 0
+        return process if process and is_running(process) else 0
 
     def clicks_read() -> int:
         with View(data, "clicks", Config().state) as view:
@@ -275,7 +275,7 @@ def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
 
     try:
         until(lambda: owner("trainer") and owner("worker"), 180)
-        address = said.read_text().split("broker ")[1].split(",")[0]
+        address = output.read_text().split("broker ")[1].split(",")[0]
         with contextlib.closing(KafkaProducer(bootstrap_servers=address)) as producer:
             click(producer)
             until(lambda: clicks_read() == 1, 180)
@@ -285,13 +285,13 @@ def test_up_starts_a_killed_trainer_and_a_killed_worker_again(tmp_path):
             click(producer)
             for role, process in before.items():
                 until(lambda role=role, process=process: owner(role) not in (0, process), 180)
-                assert f"the {role} ended and is started again in 5 s" in said.read_text()
+                assert f"the {role} ended and is started again in 5 s" in output.read_text()
             until(lambda: clicks_read() == 2, 180)
         assert up.poll() is None
     finally:
         up.terminate()
         up.wait(60)
-    assert "Traceback" not in said.read_text()
+    assert "Traceback" not in output.read_text()
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def kafka_alone():
 
 
 def delete_up_to(config: Config, offsets: dict[int, int]) -> None:
-    """What retention does, now."""
+    """Delete records, as retention does."""
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=config.broker)) as admin:
         admin.delete_records({TopicPartition(config.topics.clicks, p): o for p, o in offsets.items()})
 
@@ -315,12 +315,14 @@ def marks_of(config: Config) -> dict[int, Progress]:
 
 
 @pytest.mark.parametrize("worker_is", ["stopped", "running"])
-def test_retention_that_overtakes_a_worker_is_told_before_anything_is_written(kafka_alone, lives, tmp_path, worker_is):
+def test_retention_that_overtakes_a_worker_is_logged_before_anything_is_written(
+    kafka_alone, lives, tmp_path, worker_is
+):
     config = on(kafka_alone, tmp_path / "data")
     clicked(config, 0, 300)
     worker = lives.start(worker_of(config))
     until(lambda: read(config) == 300)
-    lives.tell(worker, signal.SIGTERM if worker_is == "stopped" else signal.SIGSTOP)
+    lives.signal(worker, signal.SIGTERM if worker_is == "stopped" else signal.SIGSTOP)
     before = marks_of(config)
     clicked(config, 300, 200)
     log = read_all(config, config.topics.clicks)
@@ -330,10 +332,10 @@ def test_retention_that_overtakes_a_worker_is_told_before_anything_is_written(ka
     log += read_all(config, config.topics.clicks)
 
     if worker_is == "running":
-        lives.tell(worker, signal.SIGCONT)
+        lives.signal(worker, signal.SIGCONT)
     else:
-        # It dies before its first write of an event: what it has written by then is what it found out.
-        assert lives.live(msgspec.structs.replace(worker_of(config), step=1, count=1), 60)
+        # It dies before its first write of an event: by then it has recorded only what was lost.
+        assert lives.run_to_crash(msgspec.structs.replace(worker_of(config), crash_point=1, count=1), 60)
         for number, now in marks_of(config).items():
             lost = begins[number] - before[number].next_offset
             if now.lost:  # not each was opened yet
@@ -341,12 +343,12 @@ def test_retention_that_overtakes_a_worker_is_told_before_anything_is_written(ka
         assert any(now.lost for now in marks_of(config).values())
         worker = lives.start(worker_of(config))
     until(lambda: read(config) == 600)
-    told = re.findall(
-        r"partition (\d): events (\d+) to (\d+) were deleted from the log before they were read", said(config)
+    logged = re.findall(
+        r"partition (\d): events (\d+) to (\d+) were deleted from the log before they were read", log_of(config)
     )
-    gaps = {int(number): range(int(first), int(last) + 1) for number, first, last in told}
+    gaps = {int(number): range(int(first), int(last) + 1) for number, first, last in logged}
     assert gaps.keys() == begins.keys()
-    assert f"--entity-name {config.topics.clicks} --add-config retention.ms=" in said(config)
+    assert f"--entity-name {config.topics.clicks} --add-config retention.ms=" in log_of(config)
     for number, now in marks_of(config).items():
         assert now.lost == len(gaps[number])
         assert gaps[number].stop == begins[number]
@@ -358,10 +360,10 @@ def test_retention_that_overtakes_a_worker_is_told_before_anything_is_written(ka
                 view.refresh() or all(p.answered() >= p.read_progress().next_offset for p in view.partitions.values())
             )
         )
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     found = differences(config, fold([r for r in log if r.offset not in gaps[r.partition]], config))
     assert sorted(found) == [f"partition {n}: lost to retention: {len(gaps[n])}, not 0" for n in sorted(gaps)]
-    assert "Traceback" not in said(config)
+    assert "Traceback" not in log_of(config)
 
 
 def test_a_zombie_joins_again_and_works_on(broker, lives, tmp_path):
@@ -370,30 +372,30 @@ def test_a_zombie_joins_again_and_works_on(broker, lives, tmp_path):
     clicked(config, 0, 200)
     first = lives.start(worker_of(one, "one"))
     until(lambda: read(one) == 200)
-    lives.tell(first, signal.SIGSTOP)
+    lives.signal(first, signal.SIGSTOP)
     second = lives.start(worker_of(two, "two"))
     until(lambda: read(two) == 200)
     clicked(config, 200, 200)
     until(lambda: read(two) == 400)
-    lives.tell(first, signal.SIGCONT)
+    lives.signal(first, signal.SIGCONT)
     clicked(config, 400, 200)
     until(lambda: read(one) > 250)  # it has a partition again, and reads on
-    lives.tell(second, signal.SIGTERM)
+    lives.signal(second, signal.SIGTERM)
     until(lambda: read(one) == 600)
-    lives.tell(first, signal.SIGTERM)
+    lives.signal(first, signal.SIGTERM)
     assert settled(lives, one) == []
 
 
-def test_a_topic_made_again_under_its_name_is_another_log(broker, lives, tmp_path):
+def test_a_topic_that_was_created_again_is_another_log(broker, lives, tmp_path):
     config = on(broker, tmp_path / "data")
     clicked(config, 0, 300)
     worker = lives.start(worker_of(config))
     until(lambda: read(config) == 300)
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.delete_topics([config.topics.clicks, config.topics.dead_letters, config.topics.recommendations])
         until(lambda: config.topics.clicks not in admin.list_topics())
     ensure(config)
     clicked(config, 0, 400)  # as many offsets as before and more: only the topic's id tells them apart
     assert settled(lives, config) == []
-    assert "the topic was deleted and made again" in said(config)
+    assert "the topic was deleted and made again" in log_of(config)

@@ -1,4 +1,4 @@
-"""A user asks to be forgotten: by the command, through the log, to the last byte; also in a state that is rebuilt."""
+"""A user is forgotten by the command, to the last byte, and stays forgotten in a state that is rebuilt."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""An operator at the command line while worker and trainer run: learning now, going back, watching a candidate."""
+"""Commands of an operator while worker and trainer run: retrain, rollback, and a candidate in shadow."""
 
 import json
 import os
@@ -26,11 +26,11 @@ QUICK = {
 def test_learning_rolling_back_and_watching(config, producer):
     env = {**os.environ, **flags_of(config)}
 
-    def typed(*words: str) -> list[str]:
-        return [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker]
+    def command_line(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker]
 
-    def told(*words: str) -> dict:
-        found = subprocess.run(typed(*words, "--json"), env=env, capture_output=True, text=True, timeout=120)
+    def run(*arguments: str) -> dict:
+        found = subprocess.run(command_line(*arguments, "--json"), env=env, capture_output=True, text=True, timeout=120)
         assert found.returncode == 0, found.stderr
         return json.loads(found.stdout)
 
@@ -49,14 +49,14 @@ def test_learning_rolling_back_and_watching(config, producer):
         click(300)
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
         until(lambda: status().events.applied == 300)
-        following = subprocess.Popen(typed("retrain", "--wait"), env=env, stderr=subprocess.DEVNULL)
+        following = subprocess.Popen(command_line("retrain", "--wait"), env=env, stderr=subprocess.DEVNULL)
         until(lambda: read_all(config, config.topics.command_replies))
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 130
         until(lambda: status().model.version == "000001")
 
         click(200)
-        shadow = told("retrain", "--wait", "--shadow")
+        shadow = run("retrain", "--wait", "--shadow")
         assert shadow["status"] == "kept"
         assert "scored beside the champion, not served" in shadow["message"]
         until(lambda: "scoring version 000002" in (config.data / "worker.log").read_text())
@@ -64,10 +64,10 @@ def test_learning_rolling_back_and_watching(config, producer):
         assert compared.mode == "shadow"
         assert compared.champion.events == compared.candidate.events
 
-        assert told("rollback", "000002")["pinned"]
+        assert run("rollback", "000002")["pinned"]
         until(lambda: status().model.version == "000002")
-        assert "000002 is pinned until `anabranch rollback --unpin`" in told("retrain", "--wait")["message"]
-        assert not told("rollback", "--unpin")["pinned"]
+        assert "000002 is pinned until `anabranch rollback --unpin`" in run("retrain", "--wait")["message"]
+        assert not run("rollback", "--unpin")["pinned"]
         until(lambda: not status().model.pinned)
         assert status().trainer.doing == "waiting"
     assert status().trainer.doing == "not running"

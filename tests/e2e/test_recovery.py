@@ -1,4 +1,4 @@
-"""Backup, restore and replay while a worker runs and while none does, against the oracle folded from the log."""
+"""Backup, restore and replay, with a running worker and without one, compared with the oracle."""
 
 import shutil
 import signal
@@ -14,7 +14,7 @@ from stream.errors import AnabranchError, DataDirectoryError
 from tests.conftest import with_topics
 from tests.crash.clicks import Clicks, eventful
 from tests.crash.kills import impatient, settle, worker_of
-from tests.crash.lives import Nursery, nursery
+from tests.crash.lives import ForkServer, fork_server
 from tests.crash.oracle import Truth, differences, fold
 from tests.e2e.conftest import flags_of, progress, read_all, until
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory):
-    with nursery(tmp_path_factory.mktemp("nursery") / "nursery.log") as made:
+    with fork_server(tmp_path_factory.mktemp("fork-server") / "fork-server.log") as made:
         yield made
 
 
@@ -46,7 +46,7 @@ def read(config: Config) -> int:
 
 
 def test_a_backup_taken_while_the_worker_runs_goes_on_elsewhere_with_nothing_lost_or_doubled(
-    config, lives: Nursery, producer, tmp_path
+    config, lives: ForkServer, producer, tmp_path
 ):
     clicks = Clicks(config, seed=1)
     clicks.publish(producer, 300)
@@ -55,7 +55,7 @@ def test_a_backup_taken_while_the_worker_runs_goes_on_elsewhere_with_nothing_los
     recovery.backup(str(tmp_path / "kept"), settings=config, as_json=False)
     clicks.publish(producer, 200)
     until(lambda: read(config) == 500)
-    lives.tell(worker, signal.SIGKILL)
+    lives.signal(worker, signal.SIGKILL)
 
     elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere")
     recovery.restore(str(tmp_path / "kept"), settings=elsewhere, as_json=False)
@@ -64,7 +64,7 @@ def test_a_backup_taken_while_the_worker_runs_goes_on_elsewhere_with_nothing_los
     assert differences(elsewhere, log_of(config)) == []
 
 
-def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, lives, producer, tmp_path):
+def test_without_a_worker_a_backup_and_a_restore_need_empty_folders(config, lives, producer, tmp_path):
     Clicks(config, seed=2).publish(producer, 100)
     settle(lives, config)
     truth = log_of(config)
@@ -80,7 +80,7 @@ def test_a_backup_without_a_worker_a_restore_only_into_an_empty_place(config, li
     until(lambda: (config.data / "worker.lock").exists() and (config.data / "worker.lock").read_text())
     with pytest.raises(DataDirectoryError, match=rf"in use by a worker \(process {worker}\)"):
         recovery.restore(str(tmp_path / "kept"), settings=config, as_json=False)
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
 
 
 def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives, producer, capsys):
@@ -94,15 +94,17 @@ def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives,
                 all(p.answered() >= p.read_progress().next_offset for p in view.partitions.values()) or view.refresh()
             )
         )
-    said = len(read_all(config, config.topics.recommendations))
+    sent = len(read_all(config, config.topics.recommendations))
     recovery.replay(since="earliest", settings=config, as_json=False)
     assert "swapped in; the state before is kept in" in capsys.readouterr().out
     until(lambda: len(list(config.data.glob("aside-*"))) == 2)
     until(lambda: read(config) == 300)
-    assert len(read_all(config, config.topics.recommendations)) == said, "who was answered is not answered again"
+    assert len(read_all(config, config.topics.recommendations)) == sent, (
+        "users who were answered are not answered again"
+    )
     clicks.publish(producer, 100)
     until(lambda: read(config) == 400)
-    lives.tell(worker, signal.SIGTERM)
+    lives.signal(worker, signal.SIGTERM)
     settle(lives, config)
     assert differences(config, log_of(config)) == []
 

@@ -1,4 +1,4 @@
-"""On a Kafka that lets nobody do more, the rights that docs/messages.md lists are enough."""
+"""The rights that docs/messages.md lists are enough on a Kafka that grants nothing else."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Rights = dict[str, tuple[set[str], set[str]]]
 
 
 def rights() -> Rights:
-    """Fields of `[topics]` that each may write and read, as the page has them."""
+    """The fields of `[topics]` that each role may write and read, read from the page."""
     table = PAGE.read_text().partition("| who | writes | reads |")[2].partition("\n\n")[0]
     found = {}
     for line in table.splitlines()[2:]:
@@ -38,7 +38,7 @@ def rights() -> Rights:
 
 
 def lists(config: Config, given: Rights) -> list[ACL]:
-    """The same, and what is said beside them, in Kafka's words."""
+    """The same as access control lists of Kafka, with the rights beside the table."""
     name = {field: getattr(config.topics, field) for field in FIELDS.values()}
     topics, groups = ResourceType.TOPIC, ResourceType.GROUP
     allowed = [("worker", ACLOperation.READ, groups, group) for group in (config.group, f"{config.group}-0")]
@@ -53,7 +53,7 @@ def lists(config: Config, given: Rights) -> list[ACL]:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[str, str]]:
-    """Addresses of a broker that asks for rights: where anybody is let in who may do all, and where users are."""
+    """Two addresses of a broker with access control: one grants everything, one asks for a user."""
     if reason := missing():
         pytest.skip(reason)
     open_to_all, with_users, controller = (f"127.0.0.1:{free_port()}" for _ in range(3))
@@ -85,10 +85,10 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         kafka = KafkaSettings(security="sasl_plaintext", sasl_user=who, sasl_password=f"secret-of-{who}")
         return msgspec.structs.replace(made, broker=with_users, kafka=kafka)
 
-    def told(*words: str) -> str:
+    def run(*arguments: str) -> str:
         config = of("operator")
         done = subprocess.run(
-            [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker],
+            [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
             capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -99,20 +99,20 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
     clicks.write_text("".join([*lines, '{"user": "ann", "item": "milk", "event": "teleport"}\n']))
     quick = {"ANABRANCH_TRAINING__EPOCHS": "1", "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1"}
     with anabranch(of("worker"), "worker"), anabranch(of("trainer"), "trainer", env=quick):
-        told("publish", str(clicks))
-        watched = told("watch", "user-3", "--from-start", "--limit", "1", "--json")
+        run("publish", str(clicks))
+        watched = run("watch", "user-3", "--from-start", "--limit", "1", "--json")
         assert json.loads(watched)["user"] == "user-3"
         log = made.data / "worker.log"
         until(lambda: "trainer ready" in (made.data / "trainer.log").read_text())
-        assert "000001" in told("retrain", "--wait")
+        assert "000001" in run("retrain", "--wait")
         until(lambda: "serving version 000001" in log.read_text())
-        told("pause")
-        told("resume")
-        assert "000001" in told("rollback", "000001")
-        status = json.loads(told("status", "--json"))
+        run("pause")
+        run("resume")
+        assert "000001" in run("rollback", "000001")
+        status = json.loads(run("status", "--json"))
         assert [p["lag"] for p in status["partitions"]] == [0, 0]
-        told("forget", "user-3")
-        told("backup", str(tmp_path / "kept"))
+        run("forget", "user-3")
+        run("backup", str(tmp_path / "kept"))
         assert "the group has not confirmed" not in log.read_text()
 
 

@@ -1,4 +1,4 @@
-"""A Kafka that wants TLS, a user or a certificate: everything works, and what is wrong is told with what mends it."""
+"""A Kafka with TLS, users or certificates: everything works, and an error names the setting to change."""
 
 import gc
 import json
@@ -31,7 +31,7 @@ PASSWORD, SCRAM_PASSWORD = "never-to-be-shown", "shown-neither"
 
 
 class Secured(NamedTuple):
-    """A broker with a listener of each kind, and the files of who may come in."""
+    """A broker with a listener of each kind, and the files that clients need."""
 
     process: Broker
     plaintext: str
@@ -44,8 +44,8 @@ class Secured(NamedTuple):
     key_file: str
 
     def user(self, security: str = "sasl_ssl", **more: str) -> KafkaSettings:
-        told = {"sasl_user": "ann", "sasl_password": PASSWORD, "ca_file": self.ca_file} | more
-        return KafkaSettings(security=security, **{name: value for name, value in told.items() if value})
+        given = {"sasl_user": "ann", "sasl_password": PASSWORD, "ca_file": self.ca_file} | more
+        return KafkaSettings(security=security, **{name: value for name, value in given.items() if value})
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +86,18 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield Secured(process, *(ports[name] for name in names), *map(str, files))
 
 
-def said(config: Config, *words: str) -> subprocess.CompletedProcess[str]:
-    """What `anabranch` says with these settings."""
+def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `anabranch` with these settings."""
     import os
 
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *words, "--data", str(config.data), "--broker", config.broker],
+        [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
         capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
     )  # fmt: skip
 
 
 BOB = {"sasl_mechanism": "scram-sha-512", "sasl_user": "bob", "sasl_password": SCRAM_PASSWORD}
-WAYS_IN = {
+WAYS_TO_CONNECT = {
     "plain over TLS": lambda b: (b.sasl_ssl, b.user()),
     "SCRAM over TLS": lambda b: (b.sasl_ssl, b.user(**BOB)),
     "SCRAM in the clear": lambda b: (b.sasl_plaintext, b.user("sasl_plaintext", ca_file="", **BOB)),
@@ -108,32 +108,32 @@ WAYS_IN = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS_IN)
-def test_every_command_and_process_comes_in(secured, tmp_path, way):
-    address, kafka = WAYS_IN[way](secured)
+@pytest.mark.parametrize("way", WAYS_TO_CONNECT)
+def test_every_command_and_process_connects(secured, tmp_path, way):
+    address, kafka = WAYS_TO_CONNECT[way](secured)
     config = with_topics(address, tmp_path / "data", kafka=kafka)
     clicks = tmp_path / "clicks.jsonl"
     clicks.write_text("".join(f'{{"user": "user-{n % 20}", "item": "item-{n % 7}"}}\n' for n in range(600)))
     quick = {"ANABRANCH_TRAINING__EPOCHS": "1", "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1"}
 
-    assert "exists" in said(config, "init").stdout
+    assert "exists" in run(config, "init").stdout
     with anabranch(config, "worker"), anabranch(config, "trainer", env=quick):
-        assert "600 events published" in said(config, "publish", str(clicks)).stdout
-        words = ["watch", "user-3", "--from-start", "--limit", "1", "--json"]
-        assert json.loads(said(config, *words).stdout)["user"] == "user-3"
+        assert "600 events published" in run(config, "publish", str(clicks)).stdout
+        arguments = ["watch", "user-3", "--from-start", "--limit", "1", "--json"]
+        assert json.loads(run(config, *arguments).stdout)["user"] == "user-3"
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
-        assert "000001" in said(config, "retrain", "--wait").stdout
+        assert "000001" in run(config, "retrain", "--wait").stdout
         until(lambda: "serving version 000001" in (config.data / "worker.log").read_text())
-        assert said(config, "pause").stdout.startswith("worker 0: paused")
-        assert said(config, "resume").stdout.startswith("worker 0: resumed")
-        assert json.loads(said(config, "recommend", "user-3", "--json").stdout)["items"]
-        status = json.loads(said(config, "status", "--json").stdout)
+        assert run(config, "pause").stdout.startswith("worker 0: paused")
+        assert run(config, "resume").stdout.startswith("worker 0: resumed")
+        assert json.loads(run(config, "recommend", "user-3", "--json").stdout)["items"]
+        status = json.loads(run(config, "status", "--json").stdout)
         assert [p["lag"] for p in status["partitions"]] == [0, 0]
-        assert said(config, "forget", "user-3").returncode == 0
+        assert run(config, "forget", "user-3").returncode == 0
         until(
             lambda: [r for r in read_all(config, config.topics.recommendations) if r.key == b"user-3"][-1].value is None
         )
-    replayed = said(config, "replay", "--from", "earliest")
+    replayed = run(config, "replay", "--from", "earliest")
     assert replayed.returncode == 0, replayed.stderr
     logs = "".join(log.read_text() for log in config.data.glob("*.log"))
     assert "Traceback" not in logs
@@ -146,12 +146,12 @@ def test_a_worker_goes_on_when_a_broker_with_tls_comes_back(secured, tmp_path):
     clicks, log = tmp_path / "clicks.jsonl", config.data / "worker.log"
     clicks.write_text('{"user": "ann", "item": "milk"}\n')
     with anabranch(config, "worker"):
-        said(config, "publish", str(clicks))
+        run(config, "publish", str(clicks))
         until(lambda: len(read_all(config, config.topics.recommendations)) == 1)
         secured.process.kill()
         until(lambda: "the group has not confirmed this worker" in log.read_text())
         secured.process.start()
-        assert "1 events published" in said(config, "publish", str(clicks)).stdout
+        assert "1 events published" in run(config, "publish", str(clicks)).stdout
         until(lambda: len(read_all(config, config.topics.recommendations)) == 2)
     assert "Traceback" not in log.read_text()
 
@@ -214,28 +214,28 @@ WRONG = {
         "accepts no user, but kafka.security is 'sasl_plaintext': set it to 'plaintext', and remove kafka.sasl_user",
     ),
 }
-"""Settings that do not fit, and what is said of HOST:PORT then."""
+"""Settings that do not fit, and the error about HOST:PORT."""
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # aiokafka waits for no connection that it gives up
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_told_with_the_setting_that_mends_it(secured, what):
-    settings, told = WRONG[what]
+def test_an_error_names_the_setting_to_change(secured, what):
+    settings, error = WRONG[what]
     address, kafka = settings(secured)
     with pytest.raises(BrokerRefused) as refused:
         cluster_id(Config(broker=address, kafka=kafka))
-    assert str(refused.value).startswith(f"{address} {told}")
+    assert str(refused.value).startswith(f"{address} {error}")
     assert PASSWORD not in str(refused.value)
     gc.collect()
 
 
 @pytest.mark.parametrize("command", ["init", "worker", "trainer", "up", "watch", "retrain", "rollback"])
 @pytest.mark.parametrize("what", ["wrong password", "wrong CA"])
-def test_a_command_ends_with_that_sentence(secured, tmp_path: Path, what, command):
-    settings, told = WRONG[what]
+def test_a_command_ends_with_that_error(secured, tmp_path: Path, what, command):
+    settings, error = WRONG[what]
     address, kafka = settings(secured)
-    done = said(msgspec.structs.replace(Config(broker=address, kafka=kafka), data=tmp_path), command)
+    done = run(msgspec.structs.replace(Config(broker=address, kafka=kafka), data=tmp_path), command)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"anabranch: {address} {told}")
+    assert done.stderr.startswith(f"anabranch: {address} {error}")
     assert "Traceback" not in done.stderr
     assert kafka.sasl_password not in done.stderr + done.stdout

@@ -23,7 +23,7 @@ class Wire:
         self._cut = True
         self._loop.call_soon_threadsafe(self._break)
 
-    def mend(self) -> None:
+    def reconnect(self) -> None:
         """Carry again."""
         self._cut = False
 

@@ -1,4 +1,4 @@
-"""A backup has the models too, and what comes back serves what served."""
+"""A backup has the models too, and a restore serves the version that served."""
 
 import msgspec
 import pytest
@@ -22,7 +22,7 @@ def trained():
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["beside the state", "in an artifact store"])
-def test_state_versions_and_champion_come_back_elsewhere(tmp_path, trained, shared):
+def test_state_versions_and_champion_are_restored_elsewhere(tmp_path, trained, shared):
     config = Config(data=tmp_path / "data")
     store = Store(config.data / "clicks-0", Identity("cluster", "clicks", 0, 1, 100, 32), config.state)
     apply(store, Event("ann", "milk", 1_600_000_000_000))

@@ -1,4 +1,4 @@
-"""A store meets the log: its own, another one, a shorter one, one cut at its beginning."""
+"""A store is opened against its log, another log, a shorter one, and one without its beginning."""
 
 import logging
 import shutil
@@ -39,7 +39,7 @@ def test_a_store_goes_on_where_it_stopped(config):
     assert opened(config, end=12).progress.next_offset == 10
 
 
-def test_other_numbers_of_partitions_are_refused_with_what_mends_it(config):
+def test_another_number_of_partitions_is_refused_with_what_to_do(config):
     with_ten_events(config)
     with pytest.raises(Repartitioned, match=r"had 2 partitions .* has 4 now.*topics\.clicks"):
         opened(config, partitions=4)
@@ -53,19 +53,19 @@ def test_another_layout_is_refused_by_the_settings_name(config):
 
 
 @pytest.mark.parametrize(
-    ("cluster", "topic_id", "end", "said"),
+    ("cluster", "topic_id", "end", "reason"),
     [
         ("elsewhere", "first", 10, "built from cluster 'here'"),
         ("here", "first", 3, "lies beyond the end of the log, 3"),
         ("here", "second", 10, "the topic was deleted and created again"),
     ],
 )
-def test_another_log_begins_a_new_store_and_the_old_one_is_kept_aside(config, caplog, cluster, topic_id, end, said):
+def test_another_log_begins_a_new_store_and_the_old_one_is_moved_aside(config, caplog, cluster, topic_id, end, reason):
     with_ten_events(config, topic_id="first")
     with caplog.at_level(logging.ERROR):
         store = opened(config, cluster=cluster, topic_id=topic_id, end=end)
     assert store.progress.next_offset == 0
-    assert said in caplog.text
+    assert reason in caplog.text
     assert len(list(config.data.glob("aside-clicks-0-*"))) == 1
 
 
@@ -77,7 +77,7 @@ def test_an_unreadable_store_is_moved_aside(config, caplog):
     assert "RocksDB cannot open" in caplog.text
 
 
-def test_what_retention_deleted_is_told_and_the_state_kept(config, caplog):
+def test_events_that_retention_deleted_are_logged_and_the_state_goes_on(config, caplog):
     with_ten_events(config)
     with caplog.at_level(logging.WARNING):
         assert (store := opened(config, begin=15, end=20)).progress.applied == 10
@@ -121,12 +121,12 @@ def test_a_partition_that_moved_here_is_restored_from_the_newest_checkpoint(conf
     assert "5 events follow in the log" in caplog.text
 
 
-def test_without_a_checkpoint_a_partition_that_moved_here_begins_at_the_logs_begin(config):
+def test_without_a_checkpoint_a_partition_that_moved_here_begins_where_the_log_begins(config):
     shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
     assert opened(shared).progress.next_offset == 0
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config, caplog):
+def test_instead_of_a_damaged_checkpoint_the_one_before_is_restored(config, caplog):
     shared = with_checkpoints(config, [10, 5])
     store = CheckpointStore(shared.artifacts, IDENTITY)
     newest, before = store.usable()
@@ -147,7 +147,7 @@ def test_a_store_that_is_further_than_the_checkpoint_stays(config):
     assert opened(shared, end=100).progress.next_offset == 20
 
 
-def test_a_store_far_behind_gives_way_to_a_checkpoint(config, monkeypatch):
+def test_a_store_far_behind_is_replaced_by_a_checkpoint(config, monkeypatch):
     monkeypatch.setattr("stream.stores.partition_stores.WORTH_A_RESTORE_EVENTS", 8)
     shared = with_checkpoints(config, [10])
     with_ten_events(config)
@@ -185,7 +185,7 @@ def test_a_damaged_store_is_restored_from_its_checkpoint(config, caplog):
     assert "restored from the checkpoint" in caplog.text
 
 
-def test_a_store_that_the_machine_keeps_from_us_stays_where_it_is(config, monkeypatch):
+def test_a_store_that_the_machine_blocks_is_not_moved(config, monkeypatch):
     with_ten_events(config)
 
     def refuse(*_: object, **__: object) -> None:
@@ -198,7 +198,7 @@ def test_a_store_that_the_machine_keeps_from_us_stays_where_it_is(config, monkey
     assert opened(config).progress.next_offset == 10
 
 
-def test_a_rebuild_takes_the_stores_place_wherever_the_swap_was_cut_off(config):
+def test_a_rebuild_replaces_the_store_also_after_a_crash_between_the_renames(config):
     with_ten_events(config)
     shutil.copytree(config.data / "clicks-0", rebuilt_path(config.data / "clicks-0"))
     (config.data / "clicks-0").rename(config.data / "aside-clicks-0-1")  # it died between the two renames
@@ -206,7 +206,7 @@ def test_a_rebuild_takes_the_stores_place_wherever_the_swap_was_cut_off(config):
     assert not rebuilt_path(config.data / "clicks-0").exists()
 
 
-def test_an_artifact_store_that_cannot_be_read_keeps_nobody_from_starting(config, caplog):
+def test_an_artifact_store_that_cannot_be_read_does_not_stop_a_worker_from_starting(config, caplog):
     (config.data / "file").write_text("no directory")
     for url in (str(config.data / "file"), "nosuch://place"):
         with caplog.at_level(logging.WARNING):

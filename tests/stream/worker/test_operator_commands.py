@@ -1,0 +1,39 @@
+"""Commands of an operator: carried out once, by the worker that they are for."""
+
+import asyncio
+
+from stream.config import Config
+from stream.kafka.messages import Command, CommandReply, encode
+from stream.stores.checkpoints import COPIES, Checkpoints
+from stream.worker.operator_commands import OperatorCommands
+from tests.stream.fakes import CLICKS, Owner
+from tests.stream.stores.test_partition_stores import add_events
+
+
+def test_a_command_is_carried_out_once_and_its_outcome_returned(tmp_path, monkeypatch):
+    config = Config(data=tmp_path)
+
+    async def run() -> None:
+        owner = Owner(config, monkeypatch)
+        await owner.assign()
+        add_events(owner.assignment.stores[0], 3)
+        commands = OperatorCommands(config, owner.assignment, Checkpoints(config, owner.assignment, owner.lease))
+
+        async def reply(command: str, number: str) -> CommandReply | None:
+            return await commands.on_command(encode(Command(command, number)))
+
+        assert await reply("pause", "1") == CommandReply("1", "done", "worker 0: paused")
+        assert owner.consumer.paused == {CLICKS}
+        assert await reply("pause", "1") is None, "it was sent again before the reply was read"
+        assert await reply("resume", "2") == CommandReply("2", "done", "worker 0: resumed")
+        assert owner.consumer.paused == set()
+        assert await reply("retrain", "3") is None, "that is for the trainer"
+        assert await reply("swap", "4") is None, "no rebuild is complete"
+        assert await reply("copy", "5") is None, "it is for a worker on another data directory"
+        (config.data / COPIES / "6").mkdir(parents=True)
+        assert await reply("copy", "6") == CommandReply("6", "done", "worker 0: copied 1 partitions")
+        assert (config.data / COPIES / "6" / "clicks-0" / "CURRENT").exists()
+        assert await commands.on_command(b"no command") is None
+        await owner.close()
+
+    asyncio.run(run())

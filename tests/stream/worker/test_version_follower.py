@@ -1,0 +1,80 @@
+"""Versions are served as the pointers name them; one that cannot be loaded leaves the old one serving."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from model.errors import ArtifactError
+from stream.config import Config
+from stream.kafka.messages import Pointer
+from stream.kafka.pointers import Pointers, remembered
+from stream.worker import version_follower
+from stream.worker.served_versions import ServedVersion
+from stream.worker.version_follower import VersionFollower
+from tests.stream.fakes import Owner
+
+
+class Versions:
+    """Remembers what is served, and has no model."""
+
+    champion: ServedVersion | None = None
+    candidate: ServedVersion | None = None
+
+    def serve(self, champion):
+        self.champion = champion
+
+    def score(self, candidate):
+        self.candidate = candidate
+
+
+def pointer(version: str, moved_ts: int, role: str = "champion") -> Pointer:
+    return Pointer("create", version, "models", "", moved_ts, role)
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A follower whose artifact store lacks the versions in `missing`."""
+    config, missing = Config(data=tmp_path), set()
+
+    def load(pointer, config):
+        if pointer.version in missing:
+            raise ArtifactError("no such version")
+        return ServedVersion(pointer.version, 0, None)
+
+    monkeypatch.setattr(version_follower, "load_version", load)
+    monkeypatch.setattr(version_follower, "FETCH_AGAIN_S", 0.0)
+    versions = Versions()
+    follower = VersionFollower(config, versions, Owner(config, monkeypatch).assignment)
+    return SimpleNamespace(config=config, missing=missing, versions=versions, follower=follower)
+
+
+def test_the_newest_pointer_is_served_and_the_candidate_scored_until_it_is_champion(shop):
+    async def run() -> None:
+        await shop.follower.on_pointer(pointer("000001", 1))
+        await shop.follower.on_pointer(pointer("000002", 2, "candidate"))
+        assert (shop.versions.champion.version, shop.versions.candidate.version) == ("000001", "000002")
+        await shop.follower.on_pointer(pointer("000002", 3))
+        await shop.follower.on_pointer(pointer("000001", 2))  # an older one that comes late
+        await shop.follower.on_pointer(None)
+        assert (shop.versions.champion.version, shop.versions.candidate) == ("000002", None)
+
+    asyncio.run(run())
+    assert remembered(shop.config.data).champion.version == "000002"
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_and_is_tried_again(shop, caplog):
+    async def run() -> None:
+        await shop.follower.follow(Pointers(pointer("000001", 1)))
+        shop.missing.add("000002")
+        await shop.follower.on_pointer(pointer("000002", 2))
+        assert shop.versions.champion.version == "000001"
+        await shop.follower.retry()
+        assert shop.versions.champion.version == "000001"
+        shop.missing.clear()
+        await asyncio.sleep(0.01)
+        await shop.follower.retry()
+        assert shop.versions.champion.version == "000002"
+
+    asyncio.run(run())
+    assert "version 000002 is not served" in caplog.text
