@@ -8,7 +8,7 @@ import pytest
 from model.errors import ArtifactError
 from stream.config import Config
 from stream.kafka.messages import Pointer
-from stream.kafka.pointers import Pointers, remembered
+from stream.kafka.pointers import Pointers, read_last_pointers
 from stream.worker import version_follower
 from stream.worker.served_versions import ServedVersion
 from stream.worker.version_follower import VersionFollower
@@ -60,7 +60,7 @@ def test_the_newest_pointer_is_served_and_the_candidate_scored_until_it_is_champ
         assert (shop.versions.champion.version, shop.versions.candidate) == ("000002", None)
 
     asyncio.run(run())
-    assert remembered(shop.config.data).champion.version == "000002"
+    assert read_last_pointers(shop.config.data).champion.version == "000002"
 
 
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_and_is_tried_again(shop, caplog):
