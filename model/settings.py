@@ -30,7 +30,7 @@ def check_heads(dim: int, heads: int) -> None:
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shape of CREATE's encoders. docs/model.md compares other choices."""
+    """The shape of CREATE's encoders. benchmarks/README.md compares other choices."""
 
     sequence_encoder: SequenceEncoderName = "sasrec"
     """The encoder that reads a user's newest items."""

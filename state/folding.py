@@ -8,7 +8,7 @@ from state.graph_delta import GraphDelta
 from state.partition import EDGE, HIDDEN, POPULAR, Partition
 from state.progress import Progress
 from state.removal import put_hidden
-from state.sequences import STEP
+from state.sequences import STEP, steps_of
 from state.sorting import begins, distinct
 from state.timeline import Merged
 
@@ -46,9 +46,7 @@ def _fold_sequences(
 ) -> tuple[GraphDelta, GraphDelta]:
     """Write the sequences of the batch's users; return the steps to fold into the graph, and those to take out."""
     ordered, users, first, starts, ends = _grouped(batch.events, "user")
-    new = np.empty(len(ordered), STEP)
-    for name in ("item", "ts", "kind"):
-        new[name] = ordered[name]
+    new = steps_of(ordered)
     merged = partition.users.append(users, new, starts, ends, write, int(batch.events["offset"][0]))
     unknown = merged.before == 0
     _put_ids(partition, b"u", users[unknown], [batch.users[row] for row in first[unknown].tolist()], write)

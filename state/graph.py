@@ -176,7 +176,7 @@ class MemoryGraph:
         return self._settings.popularity_half_life_s
 
     @property
-    def forgets(self) -> bool:
+    def expires(self) -> bool:
         """Whether events expire: never in memory."""
         return False
 

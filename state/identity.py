@@ -38,7 +38,8 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
     if stored.layout != wanted.layout:
         raise WrongLayout(
             f"{path} was written by another version of anabranch: it has layout {stored.layout}, this version reads "
-            f"layout {wanted.layout}. Remove the directory to rebuild the state from the log, or run that version"
+            f"layout {wanted.layout}. Run that version, or move the directory away (mv {path} {path}.old): "
+            f"the worker then rebuilds the state from the log"
         )
     for key in ("sequence_events", "neighbours_per_item"):
         was, now = getattr(stored, key), getattr(wanted, key)

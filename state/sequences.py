@@ -43,11 +43,16 @@ def from_events(events: Records, limit: int | None = None) -> Sequences:
     ordered = events[order]
     users, starts = np.unique(ordered["user"], return_index=True)
     indptr = np.append(starts, len(ordered)).astype(np.int64)
-    steps = np.empty(len(ordered), STEP)
-    for name in ("item", "ts", "kind"):
-        steps[name] = ordered[name]
-    sequences = Sequences(users, indptr, steps)
+    sequences = Sequences(users, indptr, steps_of(ordered))
     return sequences if limit is None else newest(sequences, limit)
+
+
+def steps_of(events: Records) -> Records:
+    """The STEPs of EVENTs, in their order."""
+    steps = np.empty(len(events), STEP)
+    for name in STEP.names or ():
+        steps[name] = events[name]
+    return steps
 
 
 def newest(sequences: Sequences, limit: int) -> Sequences:

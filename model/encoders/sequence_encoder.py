@@ -1,7 +1,8 @@
 """The interface of a sequence encoder: a user's newest items in, a vector h_u out. The score of item j is E_j · h_u.
 
 To add an encoder, write its class in a file of its own and name the class in `SEQUENCE_ENCODERS` of
-`model/settings.py`: `[model] sequence_encoder` then takes that name. `sasrec.py` is a short example. An encoder reads
+`model/settings.py`: `[model] sequence_encoder` then takes that name. If it uses `Block` of `transformer.py`, name it in
+`WITH_ATTENTION_HEADS` too. `make docs` writes the configuration page. `sasrec.py` is a short example. An encoder reads
 the fields of `[model]` that it needs, and raises ValueError for a value that it cannot use.
 
 Sizes: U users in a batch, T tokens of them with padding (`model.encoders.histories.pack`), N tokens that predict, d is

@@ -5,18 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from state.events import EVENT, Ids, Ints, Records, hash_ids
+from state.events import EVENT, Ids, Ints, Records, hash_ids, make_events
 from state.graph import MemoryGraph, Rows
-from state.sequences import STEP, Sequences
+from state.sequences import STEP, Sequences, steps_of
 from state.settings import StateSettings
 
 
 def as_events(users: list[str], items: list[str], ts: np.ndarray) -> tuple[Records, dict[int, str]]:
     """EVENTs in arrival order, and the items' ids by hash."""
-    events = np.zeros(len(ts), EVENT)
-    events["user"] = hash_ids([u.encode() for u in users])
-    events["item"] = hash_ids([i.encode() for i in items])
-    events["ts"], events["offset"] = ts, np.arange(len(ts))
+    user_hashes, item_hashes = (hash_ids([name.encode() for name in names]) for names in (users, items))
+    events = make_events(user_hashes, item_hashes, ts=ts, offset=np.arange(len(ts)))
     return events, dict(zip(events["item"].tolist(), items, strict=True))
 
 
@@ -72,9 +70,7 @@ class RecordedStream:
 
     def append(self, events: Records) -> None:
         """Take the next events, in arrival order."""
-        steps = np.empty(len(events), STEP)
-        for name in ("item", "ts", "kind"):
-            steps[name] = events[name]
+        steps = steps_of(events)
         order = np.argsort(events["user"], kind="stable")
         users, starts = np.unique(events["user"][order], return_index=True)
         nothing = np.empty(0, STEP)

@@ -18,7 +18,7 @@ from model.metrics import CUTOFF, Ranks, gains
 from model.ranking.fusion import INITIAL_FUSION, Fusion
 from model.ranking.ranker import Ranker
 from model.settings import RankingSettings
-from state.events import EVENT, Ids, Records
+from state.events import Ids, Records, make_events
 from state.graph import MemoryGraph, Rows
 from state.sequences import Sequences, where
 from state.settings import StateSettings
@@ -173,11 +173,8 @@ def tests_per_batch(items: int) -> int:
 
 
 def _events(sequences: Sequences) -> Records:
-    events = np.zeros(len(sequences.steps), EVENT)
-    events["user"] = np.repeat(sequences.users, np.diff(sequences.indptr))
-    for name in ("item", "ts", "kind"):
-        events[name] = sequences.steps[name]
-    return events
+    steps, users = sequences.steps, np.repeat(sequences.users, np.diff(sequences.indptr))
+    return make_events(users, steps["item"], ts=steps["ts"], kind=steps["kind"])
 
 
 def slice_sequences(sequences: Sequences, start: int, end: int) -> Sequences:

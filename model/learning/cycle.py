@@ -1,6 +1,6 @@
-"""One cycle of learning, top to bottom. The trainer and the evaluation of a recorded stream both enter it here.
+"""One cycle of learning, top to bottom. The trainer and the prequential evaluation both enter it at step 1.
 
-    1  select_training_users   users with new events, and a sample of others; a few others are held back for the gate
+    1  select_training_users   users with new events, and a sample of others; a few others only test the candidate
     2  collect_input           the newest events of each, and the ids of items that the champion does not know
     3  run_cycle               hold out the newest events that the champion has not learned
                                start from the champion's weights, or from scratch
@@ -8,7 +8,9 @@
                                measure on the held-out events, which also chooses the fusion weights
                                fit again with the held-out events
                                gate: promote the candidate or keep the champion
-    4  publish                 in production alone: the candidate becomes a version (`stream/trainer/trainer.py`)
+    4  publish                 in production only: the candidate becomes a version (`stream/trainer/trainer.py`)
+
+The global temporal evaluation has no champion and enters at step 3, with all users of its past.
 
 The figures of the held-out events are those of a model that has not learned them. The published model has; it is also
 tested for what it forgot, for its size and for its speed.
@@ -82,7 +84,7 @@ class TrainingUsers(NamedTuple):
     with_new_events: Ids
     replayed: Ids
     """Users without new events who are learned again, so that less is forgotten (experience replay)."""
-    held_back: Ids
+    gate_users: Ids
     """Users without new events whom the cycle does not learn from: the gate tests on them what was forgotten."""
 
 
@@ -98,7 +100,7 @@ class CycleInput(NamedTuple):
     seed: int
     new_events: Records | None = None
     """Events that the champion has not learned; None where that is not known."""
-    held_back: Sequences = NO_SEQUENCES
+    gate_users: Sequences = NO_SEQUENCES
     gone: Ids = NO_IDS
     """Items that are in no graph any more: their rows become free."""
 
@@ -106,9 +108,9 @@ class CycleInput(NamedTuple):
 def select_training_users(
     source: Source, new_events: Records, champion: Trained | None, settings: CycleSettings, seed: int
 ) -> TrainingUsers:
-    """Everybody with new events, and up to `replay_users` others, of whom up to `gate.old_users` are held back instead.
+    """All users with new events, and up to `replay_users` others. Up to `gate.old_users` more only test the candidate.
 
-    To a first version all events are new. A model whose shape or encoder was changed starts from scratch as a first
+    To a first version all events are new. A model with changed `[model]` settings starts from scratch as a first
     version does, so it replays everybody.
     """
     with_new_events = np.unique(new_events["user"])
@@ -119,8 +121,8 @@ def select_training_users(
     others = np.setdiff1d(others, with_new_events)
     # Spread evenly: the users come in the order of their hashes.
     count = min(settings.gate.old_users, len(others) // 4)
-    held_back = np.linspace(0, len(others), count, endpoint=False).astype(int)
-    return TrainingUsers(with_new_events, np.delete(others, held_back), others[held_back])
+    gate_users = np.linspace(0, len(others), count, endpoint=False).astype(int)
+    return TrainingUsers(with_new_events, np.delete(others, gate_users), others[gate_users])
 
 
 def collect_input(
@@ -144,7 +146,7 @@ def collect_input(
         source.rows,
         seed % 2**31,
         new_events,
-        source.positives(users.held_back),
+        source.positives(users.gate_users),
         gone,
     )
 
@@ -267,7 +269,7 @@ def measure(
     net, new_events = candidate.model, cycle_input.new_events
     return Measured(
         newest=measurement.newest,
-        old=measure_forgetting(champion or candidate, net, candidate.vocabulary, cycle_input.held_back),
+        old=measure_forgetting(champion or candidate, net, candidate.vocabulary, cycle_input.gate_users),
         shown=measurement.shown,
         seconds=measurement.seconds,
         size_bytes=sum(p.numel() * p.element_size() for p in net.parameters()),

@@ -19,9 +19,9 @@ from model.settings import TrainingSettings
 
 TABLE_STD = 0.15
 """The item table is rescaled to this standard deviation after the warm-up: the sequence encoder wants larger rows than
-the graph makes. 0.05 and 0.5 cost 2% and 14% of NDCG@10 (docs/model.md)."""
+the graph makes. 0.05 and 0.5 cost 2% and 14% of NDCG@10 (benchmarks/README.md)."""
 USER_LEARNING_RATE = 1e-3
-"""Learning rate of user rows in the joint epochs. Five times as high changes nothing (docs/model.md)."""
+"""Learning rate of user rows in the joint epochs. Five times as high changes nothing (benchmarks/README.md)."""
 NO_USERS: Indices = np.empty(0, np.int64)
 
 

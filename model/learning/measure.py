@@ -67,14 +67,14 @@ def _as_mask(half: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, held_back: Sequences) -> Compared:
+def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, gate_users: Sequences) -> Compared:
     """Predict the newest event of each of these users from the events before it, by either model without the graph.
 
     Items are ranked among those that both models know. Users with fewer than two of those items are left out.
     """
-    index = champion.vocabulary.lookup(held_back.steps["item"])
-    both = (index > 0) & (vocabulary.lookup(held_back.steps["item"]) == index)
-    indptr = np.concatenate([[0], np.cumsum(both)])[held_back.indptr]
+    index = champion.vocabulary.lookup(gate_users.steps["item"])
+    both = (index > 0) & (vocabulary.lookup(gate_users.steps["item"]) == index)
+    indptr = np.concatenate([[0], np.cumsum(both)])[gate_users.indptr]
     rows = np.flatnonzero(np.diff(indptr) > 1)
     items = index[both]
     ranks: tuple[list[Ranks], list[Ranks]] = ([], [])
@@ -90,4 +90,4 @@ def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, h
             found.append(ranks_of(scores, targets))
     no_ranks = np.empty(0, np.int64)
     champion_ranks, candidate_ranks = (np.concatenate([no_ranks, *found]) for found in ranks)
-    return Compared(champion_ranks, candidate_ranks, held_back.users[rows])
+    return Compared(champion_ranks, candidate_ranks, gate_users.users[rows])

@@ -53,8 +53,9 @@ class Catalogue:
         self.table = self._rows = table
         """[columns, d]."""
         self._version = vocabulary
-        self._known = len(vocabulary)
-        self._mean = table[1:].mean(0) if self._known and fresh_items else torch.zeros(table.shape[1])
+        self.first_fresh = len(vocabulary) + 1
+        """Columns from here on are of fresh items."""
+        self._mean = table[1:].mean(0) if len(vocabulary) and fresh_items else torch.zeros(table.shape[1])
         self._room = fresh_items
         self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
@@ -62,8 +63,8 @@ class Catalogue:
         self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
         """Columns without an item: padding, and free indices."""
 
-    def columns(self, items: Ids, rows_of: RowsOf) -> Indices:
-        """Columns of the items, any shape. An item met for the first time gets one; 0 if there is no room left."""
+    def columns_or_new(self, items: Ids, rows_of: RowsOf) -> Indices:
+        """Columns of the items, any shape. An unknown item becomes a fresh one, with a new column; 0 without room."""
         columns = self.vocabulary.lookup(items)
         if self._room <= 0:
             return columns
@@ -85,14 +86,14 @@ class Catalogue:
     def update(self, items: Ids, rows_of: RowsOf) -> Indices:
         """Columns of items just clicked. Fresh ones among them get new rows, from the neighbours they have by now."""
         first_new = len(self.table)
-        columns = self.columns(items, rows_of)
-        again = np.unique(columns[(columns > self._known) & (columns < first_new)])
+        columns = self.columns_or_new(items, rows_of)
+        again = np.unique(columns[(columns >= self.first_fresh) & (columns < first_new)])
         if len(again):
             self._rows[torch.from_numpy(again)] = self._provisional(self.hashes[again], rows_of)
         return columns
 
     def _provisional(self, items: Ids, rows_of: RowsOf) -> torch.Tensor:
         """Rows of fresh items. One without a known neighbour gets the mean of all rows: a neutral one."""
-        made, has_neighbour = neighbourhood(items, rows_of(items), self._version, self.table[: self._known + 1])
+        made, has_neighbour = neighbourhood(items, rows_of(items), self._version, self.table[: self.first_fresh])
         made[torch.from_numpy(~has_neighbour)] = self._mean
         return self._as_scored(made)

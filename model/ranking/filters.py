@@ -1,7 +1,8 @@
 """What must not be recommended. Each filter sets scores [B, C] to -inf, in place.
 
-To add a filter, write a function here and call it in `Ranker.rank`. Columns are those of `model.ranking.catalogue`. A
-column beyond C is of an item that got it after the scores were computed, and is skipped.
+To add a filter, write a function here and call it in `Ranker.rank`, before the top k. Columns are those of
+`model.ranking.catalogue`: columns from `Catalogue.first_fresh` on are of fresh items, which no version knows. A column
+beyond C is of an item that got it after the scores were computed, and is skipped.
 """
 
 from collections.abc import Sequence

@@ -53,7 +53,7 @@ class LiveGraph(Protocol):
         """What each event counts for."""
 
     @property
-    def forgets(self) -> bool:
+    def expires(self) -> bool:
         """Whether events expire: an item without a click left is not recommended then."""
 
 
@@ -97,8 +97,8 @@ class Ranker:
         signals = self._signals(sequences, history, graph, fusion, catalogue, self._sums)
         scores = signals.fuse(fusion)
         filters.drop_columns(scores, catalogue.empty)
-        filters.drop_hidden(scores, hidden, lambda items: catalogue.columns(items, graph.rows))
-        if graph.forgets:
+        filters.drop_hidden(scores, hidden, lambda items: catalogue.columns_or_new(items, graph.rows))
+        if graph.expires:
             filters.drop_columns(scores, self._counted(graph, catalogue).unclicked())
         if settings.filter_seen:
             filters.drop_seen(scores, signals.own.user, signals.own.column)
@@ -147,7 +147,7 @@ class Ranker:
             # A neighbour that no version knows gets a column if it can be recommended for the evidence.
             items = catalogue if fusion.evidence else self._version_items
             entries = evidence_of(
-                history, rows_of, lambda found: items.columns(found, rows_of), settings.age_decay, fusion.before
+                history, rows_of, lambda found: items.columns_or_new(found, rows_of), settings.age_decay, fusion.before
             )
         own = repeats_of(sequences, lambda found: catalogue.update(found, rows_of), settings.repeat_decay)
         popularity = self._counted(graph, catalogue) if fusion.popularity or len(entries.user) else None

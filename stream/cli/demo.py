@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stream.local.demo import Purchases
 
 NEXT_STEPS = """
-Where to look next: stream/worker/pipeline.py, the path of an event; model/encoders/create.py, the model
+Where to look next: stream/worker/pipeline.py, the path of an event; model/learning/cycle.py, a cycle of learning
   {anabranch} status --data {data}
   {anabranch} user household-{user} --data {data}
 Publish one event and watch the answer (the model just trained goes on serving and learning)

@@ -1,7 +1,10 @@
 """From Kafka records to events: a chunk at once where all its records are valid, else one record at a time.
 
 `Row` is the one list of the columns of an event. A field that joins the click joins `Click` (`stream.kafka.messages`),
-`ClickFields` (`stream.config`), `Row`, `Decoder.one`, `Decoder._valid_chunk` and `_decoded`.
+`ClickFields` (`stream.config`), `Row`, `Decoder.one`, `Decoder._valid_chunk` and `_decoded`. To reach the
+recommendation it also joins `EVENT`, `make_events` and `make_batch` (`state/events.py`), `Unanswered` and
+`Pending.apply` (`state/pending.py`), `message_of` (`stream/worker/recommendation.py`) and `Recommendation`. A new
+`EVENT` needs a new `LAYOUT` (`state/identity.py`): the state is then rebuilt from the log.
 
 A chunk's values are joined by newlines and decoded in one call. No event can move to another record: each value begins
 with `{` and ends with `}`, a JSON string holds no raw newline, so no value completes the one before it, and the number

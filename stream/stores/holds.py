@@ -1,4 +1,16 @@
-"""Who uses stores now. A store closes only when nobody does: every ranking reads all of them."""
+"""Who uses stores now. A store closes only when nobody does: every ranking reads all of them.
+
+What happens when a partition is revoked while an answer is being sent:
+
+    1  the ranking has begun the send inside a hold, and `go_on_for` keeps a hold until the send has ended
+    2  the revocation enters `none_held`: from now on no hold begins, of any partition
+    3  the send ends: acknowledged, the answer is recorded in the store, which is still open; without the lease, the
+       users are released and stay pending for the next owner
+    4  the last hold ends, the revoked store is closed, and the Kafka client lets the next owner have the partition
+    5  holds begin again; one of the revoked partition gets no store
+
+Step 3 ends in bounded time: once the lease has run out, it lasts one request timeout of the producer at most.
+"""
 
 import asyncio
 import contextlib
@@ -18,7 +30,8 @@ class Holds:
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """No store closes in this block. It begins after a closing that waits: never inside another hold."""
-        await self._may_begin.wait()
+        while not self._may_begin.is_set():  # another closing may have begun before this one wakes up
+            await self._may_begin.wait()
         self._begin()
         try:
             yield

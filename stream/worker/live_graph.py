@@ -30,7 +30,7 @@ class StoresGraph:
         return kinds_of(self._settings)
 
     @property
-    def forgets(self) -> bool:
+    def expires(self) -> bool:
         """True: an item without a click in these stores has expired, or its name is not known here."""
         return True
 

@@ -27,7 +27,8 @@ TRUNCATED_BYTES = 1000
 class Outbox:
     """Sends recommendations, replies, tombstones and dead letters. A message can be repeated, never lost.
 
-    Every call raises LeaseLost when the lease is not held, or runs out before the broker acknowledges.
+    Every call tests the lease before each try, and raises LeaseLost without it. A try that has begun can outlast the
+    lease by one request timeout of the producer, which is `worker.session_timeout_ms` too.
     """
 
     def __init__(self, topics: TopicSettings, producer: AIOKafkaProducer, lease: Lease) -> None:

@@ -235,8 +235,8 @@ def test_a_cycle_of_the_evaluation_learns_from_the_users_that_production_would(m
     first, second = asked
     assert len(first.sequences.users) == len(past.users)
     new = len(np.unique(events["user"][300:310]))
-    assert new < len(second.sequences.users) + len(second.held_back.users) <= new + 6
-    assert not set(second.sequences.users.tolist()) & set(second.held_back.users.tolist())
+    assert new < len(second.sequences.users) + len(second.gate_users.users) <= new + 6
+    assert not set(second.sequences.users.tolist()) & set(second.gate_users.users.tolist())
 
 
 def test_tests_of_new_items_are_counted_apart():

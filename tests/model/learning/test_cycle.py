@@ -192,8 +192,8 @@ def test_users_with_new_events_are_learned_and_a_sample_of_others_less_those_hel
     assert users.with_new_events.tolist() == np.unique(new_events["user"]).tolist()
     parts = [set(part.tolist()) for part in users]
     assert len(set.union(*parts)) == sum(map(len, parts)), "nobody is in two parts"
-    assert 0 < len(users.held_back) <= 5
-    assert len(users.replayed) + len(users.held_back) <= 15
+    assert 0 < len(users.gate_users) <= 5
+    assert len(users.replayed) + len(users.gate_users) <= 15
     again = select_training_users(stream, new_events, champion, SETTINGS, seed=3)
     assert all((a == b).all() for a, b in zip(users, again, strict=True))
 
@@ -203,7 +203,7 @@ def test_to_a_first_version_all_users_are_new_and_nobody_is_held_back():
     users = select_training_users(stream, stream.events(), None, SETTINGS, seed=3)
     assert len(users.with_new_events) == 60
     assert not len(users.replayed)
-    assert not len(users.held_back)
+    assert not len(users.gate_users)
 
 
 def test_a_changed_encoder_learns_from_as_many_users_as_a_first_version_does():
@@ -216,8 +216,8 @@ def test_a_changed_encoder_learns_from_as_many_users_as_a_first_version_does():
     )
     assert len(as_before.sequences.users) < 40
     # All but those whom the gate needs, to compare the two on users that neither learned in this cycle.
-    assert len(from_scratch.sequences.users) + len(from_scratch.held_back.users) == 60
-    assert len(from_scratch.held_back.users) == 5
+    assert len(from_scratch.sequences.users) + len(from_scratch.gate_users.users) == 60
+    assert len(from_scratch.gate_users.users) == 5
     candidate = run_cycle(champion, from_scratch, changed, parent="000001")
     assert candidate.model.settings.sequence_encoder == "bert4rec"
     assert candidate.metrics["users"] == 55

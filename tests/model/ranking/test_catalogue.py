@@ -38,7 +38,7 @@ def ids(*items: str) -> np.ndarray:
 def test_a_fresh_item_has_the_mean_row_of_its_known_neighbours(past):
     click(past, "ann a", "ann new", "bob b", "bob new", "cid b", "cid new")
     catalogue = Catalogue(VOCABULARY, TABLE, 10)
-    assert catalogue.columns(ids("a", "new"), past.graph.rows).tolist() == [1, 5]
+    assert catalogue.columns_or_new(ids("a", "new"), past.graph.rows).tolist() == [1, 5]
     assert torch.allclose(catalogue.table[5], (TABLE[1] + 2 * TABLE[2]) / 3)
 
 
@@ -48,7 +48,7 @@ def test_a_fresh_item_without_known_neighbours_has_the_mean_row_until_it_has_one
     assert catalogue.update(ids("new"), past.graph.rows).tolist() == [5]
     assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0))
     click(past, "ann c")
-    assert catalogue.columns(ids("new"), past.graph.rows).tolist() == [5]
+    assert catalogue.columns_or_new(ids("new"), past.graph.rows).tolist() == [5]
     assert torch.allclose(catalogue.table[5], TABLE[1:].mean(0)), "it was not clicked"
     assert catalogue.update(ids("new", "c"), past.graph.rows).tolist() == [5, 3]
     assert torch.allclose(catalogue.table[5], TABLE[3])

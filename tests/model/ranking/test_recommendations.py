@@ -67,7 +67,7 @@ def test_a_hidden_item_is_not_recommended_to_the_user_who_hid_it():
 
 def test_an_item_whose_clicks_have_all_expired_is_not_recommended():
     class ExpiringGraph(MemoryGraph):
-        forgets = True
+        expires = True
 
     trained = learned(cycling())
     graph = ExpiringGraph(STATE)

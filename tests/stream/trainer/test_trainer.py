@@ -395,11 +395,11 @@ def test_forgetting_is_tested_on_users_who_take_no_part_by_the_gates_own_setting
     shop.click([f"user-{n % 20}" for n in range(EVERY)])
     shop.turn()
     [cycle_input] = learned
-    parts = (cycle_input.held_back.users, cycle_input.sequences.users, hashed(20))
-    held_back, learned_from, with_new_events = (set(users.tolist()) for users in parts)
-    assert len(held_back) == 7
-    assert held_back | learned_from == set(hashed(60).tolist())
-    assert not held_back & learned_from
+    parts = (cycle_input.gate_users.users, cycle_input.sequences.users, hashed(20))
+    gate_users, learned_from, with_new_events = (set(users.tolist()) for users in parts)
+    assert len(gate_users) == 7
+    assert gate_users | learned_from == set(hashed(60).tolist())
+    assert not gate_users & learned_from
     assert with_new_events <= learned_from
 
 
@@ -419,8 +419,8 @@ def test_a_changed_encoder_learns_from_everybody_as_a_first_version_does(shop, m
     shop.click([f"user-{n % 20}" for n in range(EVERY)])
     shop.turn()
     [cycle_input] = learned
-    assert len(cycle_input.held_back.users) == 7
-    learned_from = [*cycle_input.sequences.users.tolist(), *cycle_input.held_back.users.tolist()]
+    assert len(cycle_input.gate_users.users) == 7
+    learned_from = [*cycle_input.sequences.users.tolist(), *cycle_input.gate_users.users.tolist()]
     assert sorted(learned_from) == sorted(hashed(60).tolist())
     assert shop.versions[-1].model.sequence_encoder == "bert4rec"
 
