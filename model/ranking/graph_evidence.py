@@ -2,7 +2,7 @@
 
 Evidence for item j, of a user whose item of age a (0 = newest) is i_a:
 
-    t_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j) / √n_j)        c(i, j) = g_ij / √(Σ_j g_ij)
+    v_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j) / √n_j)        c(i, j) = g_ij / √(Σ_j g_ij)
                                                                   g_ij = after_ij + β · before_ij,  n_j = clicks of j
 
 Streams differ in whether direction matters: β is chosen with the weights (`model.fusion_weights.fit_weights`).
