@@ -141,6 +141,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """Keep all stores open for the time of a block, with or without the lease. Never inside another hold."""
         return self._holds.held()
 
+    @contextlib.asynccontextmanager
+    async def hold_all(self) -> AsyncIterator[None]:
+        """Use all open stores for the time of a block. A fault of one ends the block. Never inside another hold."""
+        async with self._holds.held():
+            with self._ending_the_block():
+                yield
+
     @contextlib.contextmanager
     def _ending_the_block(self) -> Iterator[None]:
         try:
