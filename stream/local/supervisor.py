@@ -35,6 +35,7 @@ class RestartedChild:
         """Start it again after a pause: a process that ends at every start would keep a processor busy."""
         now = time.monotonic()
         if self._restart_at is None:
+            self.child.stop()  # closes its pipe: where only the shell was killed, the process ends in the pause
             self._restart_at = now + self._pause_s
             print(
                 f"anabranch: the {self.child.name} ended and is started again in {self._pause_s:.0f} s; "
@@ -42,7 +43,6 @@ class RestartedChild:
                 file=sys.stderr, flush=True,
             )  # fmt: skip
         elif now >= self._restart_at:
-            self.child.stop()  # closes its pipe
             self.child = self._start()
             self._pause_s, self._restart_at = min(2 * self._pause_s, LONGEST_PAUSE_S), None
 

@@ -141,6 +141,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """Keep all stores open for the time of a block, with or without the lease. Never inside another hold."""
         return self._holds.held()
 
+    @contextlib.asynccontextmanager
+    async def hold_all(self) -> AsyncIterator[None]:
+        """Use all open stores for the time of a block. A fault of one ends the block. Never inside another hold."""
+        async with self._holds.held():
+            with self._ending_the_block():
+                yield
+
     @contextlib.contextmanager
     def _ending_the_block(self) -> Iterator[None]:
         try:
@@ -174,20 +181,23 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             await self._to_open.wait()
             self._to_open.clear()
-            while opening := self._in(Phase.OPENING):
-                async for number, store, log_end in self._opener.open([p.number for p in opening]):
-                    self._opened(number, store, log_end)
-                if any(p.phase is Phase.OPENING and self._owned.get(p.number) is p for p in opening):
+            while opening := {p.number: p for p in self._in(Phase.OPENING)}:
+                async for number, store, log_end in self._opener.open(list(opening)):
+                    self._opened(opening[number], store, log_end)
+                if any(p.phase is Phase.OPENING and self._owns(p) for p in opening.values()):
                     await asyncio.sleep(OPEN_AGAIN_S)
 
-    def _opened(self, number: int, store: Store, log_end: int) -> None:
-        owned, partition = self._owned.get(number), TopicPartition(self._topic, number)
-        if owned is None or partition not in self._consumer.assignment():  # it was revoked in the meantime
-            self._owned.pop(number, None)
+    def _opened(self, owned: OwnedPartition, store: Store, log_end: int) -> None:
+        partition = TopicPartition(self._topic, owned.number)
+        if not self._owns(owned) or partition not in self._consumer.assignment():
+            # It was revoked in the meantime. Where it is assigned again, it is opened again: the owner between may have
+            # answered events beyond `log_end`.
             store.close()
+            if self._owns(owned):
+                self._close(owned.number)
             return
         owned.store, owned.log_end, owned.phase = store, log_end, Phase.CATCHING_UP
-        self._stores[number] = store
+        self._stores[owned.number] = store
         self._consumer.seek(partition, store.progress.log_offset)
         if not self._paused:
             self._consumer.resume(partition)
@@ -218,13 +228,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def reopen_faulted(self) -> None:
         """Open FAULTED stores again. Called between two polls."""
         for owned in self._in(Phase.FAULTED):
-            await self._reopen(owned.number, owned.fault)
+            await self._reopen(owned)
 
     async def swap(self) -> int:
         """Replace the open stores by their completed rebuilds; return how many."""
         rebuilt = [p for p in self._owned.values() if p.store is not None and rebuilt_path(p.store.path).exists()]
         for owned in rebuilt:
-            await self._reopen(owned.number, None)
+            await self._reopen(owned)
         return len(rebuilt)
 
     async def watch_topic(self) -> None:
@@ -238,12 +248,16 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                     if built_from and now not in ("", built_from):
                         self.reopen_soon(number, f"the topic {self._topic!r} was deleted and created again")
 
-    async def _reopen(self, number: int, fault: StoreFault | None) -> None:
-        still_owned = await self._give_up([number])
-        if isinstance(fault, StoreUnreadable):
-            self._partition_stores.move_aside(number, str(fault))
-        if still_owned and TopicPartition(self._topic, number) in self._consumer.assignment():
-            self._begin_opening(number)
+    async def _reopen(self, owned: OwnedPartition) -> None:
+        async with self._holds.none_held():
+            if not self._owns(owned):  # revoked while this waited, and perhaps assigned again with a sound store
+                return
+            self._close(owned.number)
+        self.on_change()
+        if isinstance(owned.fault, StoreUnreadable):
+            self._partition_stores.move_aside(owned.number, str(owned.fault))
+        if TopicPartition(self._topic, owned.number) in self._consumer.assignment():
+            self._begin_opening(owned.number)
 
     # -> gone
 
@@ -255,18 +269,23 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """Close every store and own nothing: the worker stops."""
         await self._give_up(list(self._owned))
 
-    async def _give_up(self, numbers: list[int]) -> bool:
-        """Wait until no store is in use, close these and own them no more. Whether one of them was owned then."""
-        owned = False
+    async def _give_up(self, numbers: list[int]) -> None:
+        """Wait until no store is in use, close these and own them no more."""
         async with self._holds.none_held():
             for number in numbers:
-                owned = self._owned.pop(number, None) is not None or owned
-                if (store := self._stores.pop(number, None)) is not None:
-                    store.close()
+                self._close(number)
         self.on_change()
-        return owned
+
+    def _close(self, number: int) -> None:
+        self._owned.pop(number, None)
+        if (store := self._stores.pop(number, None)) is not None:
+            store.close()
 
     # Questions, and the pause
+
+    def _owns(self, owned: OwnedPartition) -> bool:
+        """Whether this is the partition as it is owned now: not since revoked, nor opened again."""
+        return self._owned.get(owned.number) is owned
 
     def _in(self, phase: Phase) -> list[OwnedPartition]:
         return [p for p in self._owned.values() if p.phase is phase]

@@ -75,20 +75,24 @@ class ChampionFollower:
         if self._published is not None and self._published.manifest.version == champion.version:
             self.version = self._published
             return
-        self.version = await asyncio.to_thread(fetch_version, champion, self._config)
+        version = await asyncio.to_thread(fetch_version, champion, self._config)
+        now = self.pointers.champion
+        if now is not None and now.version == champion.version:  # else a pointer came meanwhile, and loads its version
+            self.version = version
 
     async def ensure_loaded(self) -> None:
         """Load the champion where it could not be loaded before; raise CannotContinue where it still cannot.
 
         Learning starts from scratch only where the artifact store answers and is empty.
         """
-        if self.pointers.champion is None or self.version is not None:
+        if self.pointers.champion is None or self._is_loaded():
             return
         try:
             await self.follow(self.pointers)
-            return
         except ArtifactError as error:
             log.error("cannot load version %s: %s", self.pointers.champion.version, error)
+        if self._is_loaded():
+            return
         try:
             left = await asyncio.to_thread(list_versions, self._config.artifacts_url, MODEL_NAME)
         except ArtifactError as error:
@@ -97,6 +101,9 @@ class ChampionFollower:
             newest = left[-1].version
             raise CannotContinue(f"the champion cannot be loaded; `anabranch rollback {newest}` serves another version")
         log.warning("the artifact store holds no version any more: learning starts from scratch")
+
+    def _is_loaded(self) -> bool:
+        return self.version is not None
 
     async def promote(self, version: Version) -> None:
         """Point to a version as the champion, and wait until the pointer has come back."""

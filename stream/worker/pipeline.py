@@ -72,6 +72,7 @@ class Pipeline:
         """Set where the `answer` loop may have work."""
         self._behind = False
         """Whether the log holds more than the last poll took. Events are applied before users are answered then."""
+        assignment.on_change = self._on_change
 
     async def consume(self) -> None:
         """Poll and apply, forever: steps 1 to 3, and 7. Raises StateError where a store cannot be used."""
@@ -82,12 +83,13 @@ class Pipeline:
                 polled = await self._consumer.getmany(timeout_ms=self._config.worker.poll_wait_ms, max_records=limit)
             except ConsumerStoppedError:
                 return
+            polled_for = dict(self._assignment.stores)
             self._in_flight.raise_failure()
             await self._commit_the_group()
             was_behind, self._behind = self._behind, sum(map(len, polled.values())) >= limit
             for partition, records in polled.items():
                 if partition.topic == self._topics.clicks:
-                    await self._apply(partition, records)
+                    await self._apply(partition, records, polled_for.get(partition.partition))
                 else:
                     await self._requests.answer(partition.partition, records)
             await self._assignment.reopen_faulted()
@@ -107,9 +109,10 @@ class Pipeline:
                     break
                 await self._in_flight.wait_for_room()
 
-    async def _apply(self, partition: TopicPartition, records: Sequence[Record]) -> None:
+    async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> None:
+        ended = False  # stays False where a fault ends the hold, perhaps of another store: learning reads all of them
         async with self._assignment.hold(partition.partition) as store:
-            if store is None:
+            if store is None or store is not polled_for:  # one that was opened since the poll can have another offset
                 return await self._log_position.read_again(partition)
             try:
                 if not await self._log_position.follows(store, partition, records):
@@ -122,6 +125,9 @@ class Pipeline:
             self._poll_size.took(len(records), decode_s + time.perf_counter() - began)
             self._recommender.update(applied)
             self._metrics.forget(applied.forgotten.tolist())
+            ended = True
+        if not ended:
+            await self._log_position.read_again(partition)
         self._users_may_wait.set()
 
     # 1 Decode
@@ -202,6 +208,11 @@ class Pipeline:
     async def _commit_the_group(self) -> None:
         if await self._group_commit.commit_if_due():  # the lease is held again
             self._users_may_wait.set()
+
+    def _on_change(self) -> None:
+        """A store was opened or closed."""
+        self._recommender.versions.reset_clicks()
+        self._users_may_wait.set()  # its fault may have ended the ranking of another partition's users
 
     def _most_pending(self) -> int | None:
         """The partition with the most users that wait for an answer."""

@@ -77,7 +77,6 @@ class WorkerService(Service):
         to_close.push_async_callback(self._assignment.close_all)
         self._checkpoints = Checkpoints(config, self._assignment, lease)
         self._recommender = Recommender(config, self._assignment.stores, self._titles)
-        self._assignment.on_change = self._recommender.versions.reset_clicks
         for client in (self._producer, self._title_reader, consumer):
             to_close.push_async_callback(client.stop)
             await self._retry(client.start)

@@ -41,13 +41,14 @@ class VersionFollower:
             champion = await self._load(self._pointers.champion, versions.champion)
             candidate = await self._load(self._pointers.scored, versions.candidate)
             if champion is not None and champion is not versions.champion:
-                async with self._assignment.keep_open():  # the clicks of its items are read from all stores
+                # The clicks of its items are read from all stores; after a fault of one, `retry` tries again.
+                async with self._assignment.hold_all():
                     await asyncio.to_thread(versions.serve, champion)
-                log.info("serving version %s", champion.version)
+                    log.info("serving version %s", champion.version)
             if candidate is not versions.candidate:
-                async with self._assignment.keep_open():
+                async with self._assignment.hold_all():
                     await asyncio.to_thread(versions.score, candidate)
-                log.info("scoring version %s beside it", candidate.version if candidate else "none")
+                    log.info("scoring version %s beside it", candidate.version if candidate else "none")
             if self._missing():
                 self._retry_at = time.monotonic() + self._retry_after_s
                 self._retry_after_s = min(2 * self._retry_after_s, MAX_FETCH_AGAIN_S)

@@ -109,7 +109,7 @@ class Owner:
     """An assignment over a log of no Kafka, `log`, with partition 0 to be assigned."""
 
     def __init__(self, config: Config, monkeypatch) -> None:
-        self.config, self.log = config, Log("here", "", 1, 0, 0)
+        self.config, self.monkeypatch, self.log = config, monkeypatch, Log("here", "", 1, 0, 0)
         self.consumer, self.lease = FakeConsumer(), FakeLease()
         self.assignment = Assignment(config, self.consumer, PartitionStores(config), self.lease, "here")
         self.tasks: list[asyncio.Task] = []

@@ -1,7 +1,10 @@
 """The supervisor of `anabranch up`: which processes are started again, and which end it."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +59,30 @@ def test_a_worker_that_ended_by_itself_ends_the_supervisor_with_its_last_lines(s
     wait_until_ended(supervisor.start("worker", ENDS))
     with pytest.raises(AnabranchError, match=r"the worker ended; .*worker\.log ends:\nout of ideas"):
         supervisor.check()
+
+
+def test_a_process_whose_shell_was_killed_is_ended_before_it_is_started_again(supervisor, tmp_path):
+    pids = tmp_path / "pids"
+    process = supervisor.start("worker", ["/bin/sh", "-c", f"echo $PPID $$ >{pids}; exec sleep 60"])
+    deadline = time.monotonic() + 10
+    while not (pids.exists() and len(pids.read_text().split()) == 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    shell, worker = map(int, pids.read_text().split())
+    os.kill(shell, signal.SIGKILL)
+    wait_until_ended(process)
+    supervisor.check()
+    while is_running(worker):
+        assert time.monotonic() < deadline, "it holds the data directory, so that the next one would end at once"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_running_process_is_left_alone(supervisor):

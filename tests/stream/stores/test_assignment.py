@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,59 @@ async def test_a_partition_that_is_revoked_while_its_store_opens_is_not_owned(ow
     await asyncio.sleep(0.3)
     assert owner.assignment.stores == {}
     PartitionStores(owner.config).open(0, owner.log).close()
+
+
+@of_an_owner
+async def test_a_partition_that_is_assigned_again_while_its_store_opens_catches_up_with_the_log_as_it_is_then(owner):
+    real, opening, may_open = PartitionStores.open, threading.Event(), threading.Event()
+
+    def slow(stores, number, its_log):
+        opening.set()
+        may_open.wait(10)
+        return real(stores, number, its_log)
+
+    owner.monkeypatch.setattr(PartitionStores, "open", slow)
+    owner.start(owner.assignment.open_assigned())
+    owner.consumer.assigned = {CLICKS}
+    await owner.assignment.on_partitions_assigned([CLICKS])
+    await until(opening.is_set)
+    await owner.revoke()
+    owner.log = owner.log._replace(end=20)  # another worker owned it for a while, and answered as far as this
+    owner.consumer.assigned = {CLICKS}
+    await owner.assignment.on_partitions_assigned([CLICKS])
+    may_open.set()
+    await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
+    owner.consumer.positions[CLICKS] = 10
+    assert not await owner.assignment.catch_up()
+    owner.consumer.positions[CLICKS] = 20
+    assert await owner.assignment.catch_up()
+
+
+@of_an_owner
+async def test_a_damaged_store_that_was_replaced_while_its_reopening_waited_is_not_moved_aside_again(owner):
+    await answering(owner)
+    async with owner.assignment.hold(0) as store:
+        raise StoreUnreadable("Corruption", store.path)
+    uploaded = asyncio.Event()
+
+    async def copy() -> None:
+        async with owner.assignment.keep_open():
+            await uploaded.wait()
+
+    async with owner.assignment.keep_open():
+        revoking = asyncio.create_task(owner.revoke())
+        await asyncio.sleep(0)
+        copying = asyncio.create_task(copy())
+        reopening = asyncio.create_task(owner.assignment.reopen_faulted())
+        await asyncio.sleep(0.02)
+    await revoking
+    await owner.assign()
+    add_events(owner.assignment.stores[0], 5)
+    uploaded.set()
+    await asyncio.gather(copying, reopening)
+    assert owner.assignment.phase(0) is Phase.CATCHING_UP
+    assert owner.assignment.stores[0].progress.next_offset == 5
+    assert list(owner.config.data.glob("aside-*")) == []
 
 
 @of_an_owner

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import shutil
 import time
 
 import pytest
+from aiokafka import TopicPartition
 
+from state.errors import StoreBlocked
 from state.events import hash_id
+from state.store import Store
 from stream.config import Config
 from stream.kafka.decode import Decoder
 from stream.stores.assignment import Phase
-from stream.stores.partition_stores import PartitionStores
+from stream.stores.partition_stores import PartitionStores, rebuilt_path
 from stream.worker.pipeline import Pipeline
 from stream.worker.recommender import Recommender
 from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, until
@@ -59,6 +63,14 @@ class Shop(Owner):
 
     def recommendations(self) -> list[tuple[bytes | None, bytes | None]]:
         return self.producer.to(self.config.topics.recommendations)
+
+    async def assign_another(self) -> Store:
+        """Assign a second partition; its store."""
+        another = TopicPartition("clicks", 1)
+        self.consumer.assigned.add(another)
+        await self.assignment.on_partitions_assigned([another])
+        await until(lambda: 1 in self.assignment.stores)
+        return self.assignment.stores[1]
 
     def reopened(self):
         """The store as its next owner finds it."""
@@ -234,6 +246,64 @@ async def test_a_batch_whose_lease_runs_out_while_its_dead_letters_are_sent_is_r
     await shop.poll({CLICKS: records})
     assert shop.store.progress.next_offset == 0
     assert shop.consumer.sought == [0]
+
+
+@in_a_shop
+async def test_a_batch_is_read_again_when_another_partitions_store_has_a_fault_while_it_is_learned_from(shop):
+    another, real = await shop.assign_another(), shop.recommender.learn
+
+    def learn(store, events):
+        shop.recommender.learn = real
+        raise StoreBlocked("No space left on device", another.path)
+
+    shop.recommender.learn = learn
+    records = shop.records({"user": "ann"}, {"user": "bob"})
+    await shop.poll({CLICKS: records})
+    assert shop.assignment.phase(0) is not Phase.FAULTED
+    assert (shop.store.progress.next_offset, shop.consumer.positions[CLICKS]) == (0, 0)
+    await shop.poll({CLICKS: records})
+    assert (shop.store.progress.next_offset, shop.store.progress.applied) == (2, 2)
+
+
+@in_a_shop
+async def test_users_are_answered_when_another_partitions_store_has_a_fault_and_cannot_be_opened(shop):
+    another, real_open, real = await shop.assign_another(), PartitionStores.open, shop.recommender.recommend
+
+    def blocked(stores, number, its_log):
+        if number == 1:
+            raise StoreBlocked("No space left on device", another.path)
+        return real_open(stores, number, its_log)
+
+    def faulted(number, users):
+        shop.recommender.recommend = real
+        raise StoreBlocked("No space left on device", another.path)
+
+    shop.monkeypatch.setattr(PartitionStores, "open", blocked)
+    shop.recommender.recommend = faulted
+    shop.apply({"user": "ann"})
+    shop.start(shop.pipeline.answer())
+    await shop.poll({})
+    await until(lambda: shop.assignment.phase(1) is Phase.FAULTED)
+    await shop.poll({})
+    await until(lambda: shop.store.answered() == 1)
+    assert shop.assignment.phase(1) is Phase.OPENING
+
+
+@in_a_shop
+async def test_a_batch_that_was_polled_before_its_store_was_replaced_is_not_applied_to_the_new_one(shop):
+    shop.log = shop.log._replace(end=4)
+    shop.apply({"user": "ann"})
+    path = shop.store.path
+    shutil.copytree(path, rebuilt_path(path), ignore=shutil.ignore_patterns("LOCK"))
+    shop.apply({"user": "bob"}, {"user": "cat"})
+
+    async def swap(offsets) -> None:
+        await shop.assignment.swap()
+        await until(lambda: shop.assignment.phase(0) is Phase.CATCHING_UP)
+
+    shop.consumer.commit = swap
+    await shop.poll({CLICKS: shop.records({"user": "dan"})})
+    assert (shop.store.progress.next_offset, shop.consumer.positions[CLICKS]) == (1, 1), "offsets 1 and 2 are missing"
 
 
 @in_a_shop

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from model.errors import ArtifactError
+from state.errors import StoreBlocked
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import Pointers, read_last_pointers
+from stream.stores.assignment import Phase
 from stream.worker import version_follower
 from stream.worker.served_versions import ServedVersion
 from stream.worker.version_follower import VersionFollower
@@ -44,9 +46,9 @@ def shop(tmp_path, monkeypatch):
 
     monkeypatch.setattr(version_follower, "load_version", load)
     monkeypatch.setattr(version_follower, "FETCH_AGAIN_S", 0.0)
-    versions = Versions()
-    follower = VersionFollower(config, versions, Owner(config, monkeypatch).assignment)
-    return SimpleNamespace(config=config, missing=missing, versions=versions, follower=follower)
+    versions, owner = Versions(), Owner(config, monkeypatch)
+    follower = VersionFollower(config, versions, owner.assignment)
+    return SimpleNamespace(config=config, missing=missing, versions=versions, owner=owner, follower=follower)
 
 
 def test_the_newest_pointer_is_served_and_the_candidate_scored_until_it_is_champion(shop):
@@ -78,3 +80,24 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving_and_is_tried
 
     asyncio.run(run())
     assert "version 000002 is not served" in caplog.text
+
+
+def test_a_store_with_a_fault_while_a_versions_clicks_are_counted_is_opened_again_and_the_version_tried_again(shop):
+    async def run() -> None:
+        await shop.owner.assign()
+        path, serve = shop.owner.assignment.stores[0].path, shop.versions.serve
+
+        def faulted(champion):
+            raise StoreBlocked("too many open files", path)
+
+        shop.versions.serve = faulted
+        await shop.follower.on_pointer(pointer("000001", 1))
+        assert shop.versions.champion is None
+        assert shop.owner.assignment.phase(0) is Phase.FAULTED
+        shop.versions.serve = serve
+        await asyncio.sleep(0.01)
+        await shop.follower.retry()
+        assert shop.versions.champion.version == "000001"
+        await shop.owner.close()
+
+    asyncio.run(run())
