@@ -11,7 +11,7 @@ GRAPH_ENCODERS = {"ultragcn": "model.encoders.ultragcn:UltraGCN", "lightgcn": "m
 """An encoder is its file and its entry here. It is imported when it is first used: PyG takes seconds."""
 WITH_ATTENTION_HEADS = frozenset({"sasrec", "bert4rec"})
 """Sequence encoders made of Transformer blocks: their `heads` divide `dim`."""
-MOST_EVENTS = 200
+MAX_HISTORY_EVENTS = 200
 """The longest history that is packed."""
 MIN_FUSION_EVENTS = 50
 """Fewer events than this choose no fusion weights."""
@@ -55,8 +55,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.sequence_encoder in WITH_ATTENTION_HEADS:
             check_heads(self.dim, self.heads)
-        if self.sequence_events > MOST_EVENTS:
-            raise ValueError(f"sequence_events = {self.sequence_events} is more than the encoders read: {MOST_EVENTS}")
+        if self.sequence_events > MAX_HISTORY_EVENTS:
+            raise ValueError(
+                f"sequence_events = {self.sequence_events} is more than the encoders read: {MAX_HISTORY_EVENTS}"
+            )
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

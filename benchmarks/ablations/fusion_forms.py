@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.quality.global_temporal import SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
+from benchmarks.quality.global_temporal import SERVED, SIGNAL_BY_SIGNAL, load, train_before_split, without_time_limit
 from model.encoders.histories import to_histories
-from model.evaluation.global_temporal import SEEN, Split, ranked_batch
+from model.evaluation.global_temporal import SEEN_ITEMS, Split, ranked_batch
 from model.fusion_weights.choice_sets import eligible_items, sample_alternatives
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
 from model.fusion_weights.holdout import Holdout, slice_sequences, split_holdout
@@ -168,16 +168,16 @@ def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
     return found
 
 
-def tested(source: SignalSource, cut: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
+def tested(source: SignalSource, split: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
     """Ranks of every test by form, filtered and unfiltered."""
-    graph = cut.graph.fork()
-    found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN} for name in weights}
-    for at, arrived in batches(cut.future, cut.ts, TESTS_PER_BATCH):
+    graph = split.graph.fork()
+    found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN_ITEMS} for name in weights}
+    for at, arrived in batches(split.future, split.ts, TESTS_PER_BATCH):
         graph.apply(arrived)
         source.ranking.update(arrived)
-        part, targets = slice_sequences(cut.tests, at.start, at.stop), cut.targets[at]
-        inputs = source.signals(part, graph, int(cut.ts[at.start]))
-        seen = to_histories(part, cut.vocabulary)
+        part, targets = slice_sequences(split.tests, at.start, at.stop), split.targets[at]
+        inputs = source.signals(part, graph, int(split.ts[at.start]))
+        seen = to_histories(part, split.vocabulary)
         for name, weight in weights.items():
             scores = torch.einsum("f,fbn->bn", weight, FORMS[name](inputs))
             for where, tests in ranked_batch(scores, targets, seen).items():
@@ -200,19 +200,21 @@ def main() -> None:
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
     parse.add_argument("--seed", type=int, default=0)
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     torch.set_num_threads(1)
-    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[SIGNAL_BY_SIGNAL])
-    for name in asked.datasets:
-        split = load(str(asked.data / f"{name}.csv.gz"), validation=True)
-        trained = learned(split, {}, training, asked.seed)
+    state, ranking, training = StateSettings(), RankingSettings(), without_time_limit(SERVED[SIGNAL_BY_SIGNAL])
+    for name in arguments.datasets:
+        split = load(str(arguments.data / f"{name}.csv.gz"), validation=True)
+        trained = train_before_split(split, {}, training, arguments.seed)
         order = trained.vocabulary.lookup(split.vocabulary.hashes)
         assert (order == np.arange(1, len(order) + 1)).all(), "the split and the model number the items differently"
         holdout = Holdout(*split_holdout(split.past, training.holdout_events), state)
         known = choice_sets(SignalSource(trained, split.past, ranking), holdout, trained)
         ranks = tested(SignalSource(trained, split.past, ranking), split, chosen(known))
         base = ranks["one number a signal"]
-        print(f"\n{name}, seed {asked.seed}: NDCG@10 of {len(split.targets):,} tests, lead over one number a signal")
+        print(
+            f"\n{name}, seed {arguments.seed}: NDCG@10 of {len(split.targets):,} tests, lead over one number a signal"
+        )
         for form, found in ranks.items():
             print(f"{form:22} {with_lead(found, base, split.tests.users)}", flush=True)
 

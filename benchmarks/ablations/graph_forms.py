@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.encoders.graph_encoder import GraphEncoder
 from model.encoders.histories import Histories
-from model.encoders.lightgcn import LightGCN, normalised
+from model.encoders.lightgcn import LightGCN, normalised_adjacency
 from model.encoders.ultragcn import Edges, UltraGCN
 from model.learning.experiment import GraphEncoderFactory
 from model.settings import TrainingSettings
@@ -76,7 +76,7 @@ class WeightedUltraGCN(UltraGCN):
             return own.sum() * 0.0, own
         items, neighbours = rows
         users, mine = torch.from_numpy(edges.users), own[edges.user]
-        edge_fading = self._fading[torch.from_numpy(self._histories.places(edges.users))]
+        edge_fading = self._fading[torch.from_numpy(self._histories.positions_of(edges.users))]
         beta = self._of_user[users][edges.user] * self._of_item[edges.wanted[0]]
         link = edge_fading * (weights.w1 + weights.w2 * beta)
         links = (link * F.softplus(-(mine * items).sum(1))).sum()
@@ -99,7 +99,9 @@ class FadingLightGCN(LightGCN):
         half_life_s: float = 0.0,
     ) -> None:
         super().__init__(histories, table, user_rows, settings)
-        self._adjacency = normalised(self._histories, table.num_embeddings, fading(self._histories, half_life_s))
+        self._adjacency = normalised_adjacency(
+            self._histories, table.num_embeddings, fading(self._histories, half_life_s)
+        )
 
 
 def degree_weights(weights: DegreeWeights) -> GraphEncoderFactory:

@@ -26,19 +26,19 @@ from state.sequences import from_events
 from state.settings import StateSettings
 
 LOSSES = ("full", "sampled", "scalable")
-NEAR, NEARNESS = 4, 0.8
+FOLLOWERS, FOLLOWER_SHARE = 4, 0.8
 """An item has this many followers, drawn for each catalogue. This share of all steps goes to one of them."""
 
 
-def walks(items: int, users: int, steps: int) -> Records:
+def random_walks(items: int, users: int, steps: int) -> Records:
     """Random walks over the catalogue: most steps go to a follower, the others anywhere."""
     draw = np.random.default_rng(0)
-    near = draw.integers(0, items, (items, NEAR))
+    near = draw.integers(0, items, (items, FOLLOWERS))
     at = draw.integers(0, items, users)
     events = np.zeros(users * steps, EVENT)
     for step in range(steps):
-        onward = near[at, draw.integers(0, NEAR, users)]
-        at = np.where(draw.random(users) < NEARNESS, onward, draw.integers(0, items, users))
+        onward = near[at, draw.integers(0, FOLLOWERS, users)]
+        at = np.where(draw.random(users) < FOLLOWER_SHARE, onward, draw.integers(0, items, users))
         block = events[step * users : (step + 1) * users]
         block["user"], block["item"], block["ts"] = np.arange(users) + 1, at + 1, step * users + np.arange(users) + 1
     return events
@@ -48,7 +48,7 @@ class Catalogue:
     """One catalogue's events, and what is held out of them."""
 
     def __init__(self, items: int, users: int, steps: int) -> None:
-        sequences = from_events(walks(items, users, steps))
+        sequences = from_events(random_walks(items, users, steps))
         past, held = split_holdout(sequences, 2000)
         hashes = np.unique(sequences.steps["item"])
         self._items, self._vocabulary = items, Vocabulary(hashes, [str(h) for h in hashes])
@@ -81,16 +81,16 @@ def main() -> None:
     parse.add_argument("--steps", type=int, default=20)
     parse.add_argument("--epochs", type=int, default=6)
     parse.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
-    asked = parse.parse_args()
-    Catalogue(50, 200, asked.steps).learned("full", 1)  # the first training pays for imports
-    for items in asked.items:
-        catalogue, epoch_s = Catalogue(items, asked.users, asked.steps), {}
-        for loss in asked.losses:
-            found = catalogue.learned(loss, asked.epochs)
+    arguments = parse.parse_args()
+    Catalogue(50, 200, arguments.steps).learned("full", 1)  # the first training pays for imports
+    for items in arguments.items:
+        catalogue, epoch_s = Catalogue(items, arguments.users, arguments.steps), {}
+        for loss in arguments.losses:
+            found = catalogue.learned(loss, arguments.epochs)
             epoch_s[loss] = found["epoch_s"]
             print(json.dumps(found), flush=True)
         if {"full", "sampled"} <= epoch_s.keys():
-            as_long = round(asked.epochs * epoch_s["full"] / epoch_s["sampled"])
+            as_long = round(arguments.epochs * epoch_s["full"] / epoch_s["sampled"])
             print(json.dumps(catalogue.learned("sampled", as_long)), flush=True)
 
 

@@ -78,17 +78,17 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("folder", type=Path, help="where the benchmark wrote")
     parse.add_argument("target", nargs="?", type=Path, help="default: benchmarks/results/NAME, NAME the folder's name")
-    asked = parse.parse_args()
-    target = asked.target or Path("benchmarks/results") / asked.folder.name
-    files = sorted(asked.folder.glob("*.jsonl"))
+    arguments = parse.parse_args()
+    target = arguments.target or Path("benchmarks/results") / arguments.folder.name
+    files = sorted(arguments.folder.glob("*.jsonl"))
     if not files:
-        sys.exit(f"no results in {asked.folder}: name the folder given to a benchmark as --out")
+        sys.exit(f"no results in {arguments.folder}: name the folder given to a benchmark as --out")
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         if file.name == PREQUENTIAL_RUNS:
-            print(f"{target / file.name}: {pack_prequential(asked.folder, target)} runs")
+            print(f"{target / file.name}: {pack_prequential(arguments.folder, target)} runs")
         else:
-            print(f"{target / file.name}: {pack_dataset(asked.folder, target, file.stem)} runs")
+            print(f"{target / file.name}: {pack_dataset(arguments.folder, target, file.stem)} runs")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.quality.global_temporal_report import headed, row
 from benchmarks.quality.periods import PUBLISHED
 
-HEAD = ("the model alone", "+ live graph", "period 0 at the end", "last test, alone", "last, + live graph")
-COST = ("CPU s, all", "CPU s, last")
+QUALITY_COLUMNS = ("the model alone", "+ live graph", "period 0 at the end", "last test, alone", "last, + live graph")
+COST_COLUMNS = ("CPU s, all", "CPU s, last")
 
 
 def pair(lines: list[dict[str, Any]], prefix: str = "") -> str:
@@ -47,13 +47,19 @@ def table(file: Path) -> Iterator[str]:
     for line in lines:
         variants[line["variant"], line["seed"]].append(line)
     yield f"### {file.stem}\n"
-    yield from headed(["variant", *HEAD, *COST])
+    yield from headed(["variant", *QUALITY_COLUMNS, *COST_COLUMNS])
     for (variant, seed), found in variants.items():
         periods = f"periods {found[0]['period']} to {found[-1]['period']}"
         yield row([f"{variant}, seed {seed}, {periods}", *cells(found)])
     if all(line["share"] == 1.0 for line in lines):
         for name, (recall, mrr) in PUBLISHED[lines[0]["data"]].items():
-            yield row([f"published: {name}", f"{recall:.2f} / {mrr:.2f}", *[""] * (len(HEAD) + len(COST) - 1)])
+            yield row(
+                [
+                    f"published: {name}",
+                    f"{recall:.2f} / {mrr:.2f}",
+                    *[""] * (len(QUALITY_COLUMNS) + len(COST_COLUMNS) - 1),
+                ]
+            )
 
 
 def main() -> None:

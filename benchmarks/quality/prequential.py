@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.ablations.likeliest_weights import likeliest
-from model.evaluation.learner import CycleTrigger, Every, Learner, Never
+from model.evaluation.learner import AfterEvents, CycleTrigger, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import (
-    DEPTH,
+    LIST_LENGTH,
     EvaluatedModel,
     RunResult,
     ServedModel,
@@ -65,8 +65,8 @@ ONLINE_CLICKS = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
 DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
 """Values of `model.dropout`. The default is among them, for comparison."""
 VARIANTS = (*ABLATION, *ONLINE_CLICKS, *DROPOUT)
-SWAPPED_AT = 0.6
-RECOVERED = 0.9
+SWAP_AT_SHARE = 0.6
+RECOVERED_SHARE = 0.9
 """A row has recovered at this share of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
 RECOVERY_EVENTS = 500
 
@@ -104,8 +104,8 @@ def run_stream(
 ) -> tuple[RunResult, dict[str, Learner]]:
     """Run all rows of part `streams` on the same versions."""
     past = warm_up(events, settings)
-    every = Every(-(-(len(events) - past.count) // CYCLES))
-    versions = {"create": Learner(settings, every, seed=seed), "frozen": Learner(settings, Never(), seed=seed)}
+    every = AfterEvents(-(-(len(events) - past.count) // CYCLES))
+    versions = {"create": Learner(settings, every, seed=seed), "frozen": Learner(settings, NeverDue(), seed=seed)}
     if retrain:
         versions["full retrain"] = Learner(settings, every, "retrain", seed=seed)
     begin_together(versions, past)
@@ -120,7 +120,7 @@ def run_stream(
         "create, no provisional items": ServedModel(past, create, changed(settings.ranking, fresh_items=0)),
     }
     if rivals:
-        rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
+        rows |= {name: rival(past, LIST_LENGTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
 
 
@@ -133,7 +133,7 @@ def run_ablation(events: Records, seed: int, variant: str) -> tuple[RunResult, d
     if variant in DROPOUT:
         settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
     past = warm_up(events, settings)
-    versions = {"create": Learner(settings, Every(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
+    versions = {"create": Learner(settings, AfterEvents(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
     rows: dict[str, EvaluatedModel] = {
         "create": ServedModel(past, versions["create"], settings.ranking),
@@ -164,9 +164,9 @@ class OnDrift:
         return False
 
 
-def swapped(events: Records) -> Records:
-    """From SWAPPED_AT on, each item of one random half of the catalogue trades places with one of the other half."""
-    changed, at = events.copy(), int(len(events) * SWAPPED_AT)
+def swap_halves(events: Records) -> Records:
+    """From SWAP_AT_SHARE on, each item of one random half of the catalogue trades places with one of the other half."""
+    changed, at = events.copy(), int(len(events) * SWAP_AT_SHARE)
     items, counts = np.unique(events["item"], return_counts=True)
     by_count = items[np.argsort(-counts, kind="stable")]
     half = len(by_count) // 2
@@ -197,7 +197,11 @@ def run_drift(events: Records, changed: int, seed: int) -> tuple[RunResult, dict
     past = warm_up(events, settings)
     every = -(-(len(events) - past.count) // 4)
     trigger = OnDrift(every, Config().trainer.min_events)
-    triggers: dict[str, CycleTrigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
+    triggers: dict[str, CycleTrigger] = {
+        "drift trigger": trigger,
+        "timer alone": AfterEvents(every),
+        "no learning": NeverDue(),
+    }
     versions = {name: Learner(settings, t, seed=seed) for name, t in triggers.items()}
     begin_together(versions, past)
     rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
@@ -216,7 +220,7 @@ def recovery(ranks: Ranks, at: int) -> dict[str, Any]:
     course = rolling(ranks, RECOVERY_EVENTS)
     before = float((ranks[max(at - 2 * RECOVERY_EVENTS, 0) : at] < CUTOFF).mean())
     later = course[at + RECOVERY_EVENTS :]
-    back = np.flatnonzero(later >= RECOVERED * before)
+    back = np.flatnonzero(later >= RECOVERED_SHARE * before)
     after = ranks[at:] < CUTOFF
     return {
         "before": round(before, 5),
@@ -237,7 +241,7 @@ def lead_in_points(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> 
 
 
 def record(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[str, Learner], picture: bool) -> None:
-    """Append a line of figures, and write the ranks and, if asked, a picture."""
+    """Append a line of figures, and write the ranks and, if arguments, a picture."""
     measured = report(tested, versions)
     found = msgspec.to_builtins(measured)
     against = {}
@@ -278,30 +282,30 @@ def main() -> None:
     parse.add_argument("--no-retrain", action="store_true")
     parse.add_argument("--no-rivals", action="store_true")
     parse.add_argument("--pictures", action="store_true", help="draw the curves; needs matplotlib")
-    asked = parse.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for stream in asked.streams:
-        events = load(stream, asked.data, asked.events)
-        for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+    arguments = parse.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for stream in arguments.streams:
+        events = load(stream, arguments.data, arguments.events)
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             facts: dict[str, Any] = {"stream": stream, "events": len(events), "seed": seed}
-            for part in asked.parts:
-                variants = asked.variants if part == "ablation" else [None]
+            for part in arguments.parts:
+                variants = arguments.variants if part == "ablation" else [None]
                 for variant in variants:
                     began = time.process_time()
                     more: dict[str, Any] = {"part": part, "variant": variant}
                     if part == "streams":
                         tested, versions = run_stream(
-                            events, production(), seed, retrain=not asked.no_retrain, rivals=not asked.no_rivals
+                            events, production(), seed, retrain=not arguments.no_retrain, rivals=not arguments.no_rivals
                         )
                     elif part == "ablation":
                         tested, versions = run_ablation(events, seed, variant or "")
                     else:
                         natural = part == "break"
-                        changed = natural_break(events) if natural else int(len(events) * SWAPPED_AT)
-                        tested, versions, drift = run_drift(events if natural else swapped(events), changed, seed)
+                        changed = natural_break(events) if natural else int(len(events) * SWAP_AT_SHARE)
+                        tested, versions, drift = run_drift(events if natural else swap_halves(events), changed, seed)
                         more |= drift
                     more["cpu_s"] = round(time.process_time() - began, 1)
-                    record(asked.out, facts | more, tested, versions, asked.pictures)
+                    record(arguments.out, facts | more, tested, versions, arguments.pictures)
 
 
 if __name__ == "__main__":

@@ -82,24 +82,26 @@ def leads(lines: list[dict[str, Any]], data: str, model: str, over: str, seen: s
 
 
 def main() -> None:
-    """Measure if asked, then print the tables."""
+    """Measure if arguments, then print the tables."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("file", nargs="?", type=Path, default=RESULTS, help="figures, one run a line")
     parse.add_argument("--measure", action="store_true", help="run `anabranch evaluate` and append to FILE first")
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parse.add_argument("--seeds", type=int, default=SEEDS)
-    asked = parse.parse_args()
-    if asked.measure:
-        asked.file.parent.mkdir(parents=True, exist_ok=True)
-        for data in asked.datasets:
-            for seed in range(asked.seeds):
-                line = compact(data, evaluate(asked.data / f"{data}.csv.gz", seed))
-                with asked.file.open("a") as lines:
+    arguments = parse.parse_args()
+    if arguments.measure:
+        arguments.file.parent.mkdir(parents=True, exist_ok=True)
+        for data in arguments.datasets:
+            for seed in range(arguments.seeds):
+                line = compact(data, evaluate(arguments.data / f"{data}.csv.gz", seed))
+                with arguments.file.open("a") as lines:
                     lines.write(json.dumps(line, separators=(",", ":")) + "\n")
-    if not asked.file.exists():
-        sys.exit(f"no {asked.file}: `python -m benchmarks.quality.product_defaults {asked.file} --measure` writes it")
-    found = [json.loads(text) for text in asked.file.read_text().splitlines()]
+    if not arguments.file.exists():
+        sys.exit(
+            f"no {arguments.file}: `python -m benchmarks.quality.product_defaults {arguments.file} --measure` writes it"
+        )
+    found = [json.loads(text) for text in arguments.file.read_text().splitlines()]
     print("\n\n".join("\n".join(tables(found, seen)) for seen in SEEN_ITEMS))
 
 

@@ -32,10 +32,10 @@ def purchase_batches(count: int, size: int) -> list[EventBatch]:
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
     ts, kind = np.array([c["ts"] for c in clicks]), code_of("purchase")
     rows = [np.arange(start, min(start + size, len(clicks))) for start in range(0, len(clicks), size)]
-    cuts = [slice(int(row[0]), int(row[-1]) + 1) for row in rows]
+    slices = [slice(int(row[0]), int(row[-1]) + 1) for row in rows]
     return [
-        make_batch(users[cut], items[cut], ts=ts[cut], offset=row, kind=kind)
-        for cut, row in zip(cuts, rows, strict=True)
+        make_batch(users[part], items[part], ts=ts[part], offset=row, kind=kind)
+        for part, row in zip(slices, rows, strict=True)
     ]
 
 
@@ -64,12 +64,15 @@ def main() -> None:
     parse.add_argument("--events", type=int, default=200_000)
     parse.add_argument("--batch", type=int, default=20_000, help="events applied at once")
     parse.add_argument("--synthetic", action="store_true")
-    asked = parse.parse_args()
-    if asked.synthetic:
+    arguments = parse.parse_args()
+    if arguments.synthetic:
         drawn = Synthetic(1_000_000, 200_000, 8)
-        batches = [drawn.batch(0, number * asked.batch, asked.batch) for number in range(asked.events // asked.batch)]
+        batches = [
+            drawn.batch(0, number * arguments.batch, arguments.batch)
+            for number in range(arguments.events // arguments.batch)
+        ]
     else:
-        batches = purchase_batches(asked.events, asked.batch)
+        batches = purchase_batches(arguments.events, arguments.batch)
     events = sum(len(batch.events) for batch in batches)
     thread_s, process_s, disk = fold(batches, None)
     profile = cProfile.Profile(time.thread_time)
@@ -83,7 +86,7 @@ def main() -> None:
         print(f"{seconds / total:9.1%} {seconds * 1e6 / events:9.2f} {calls:10,}  {where}")
     document = {
         "events": events,
-        "batch": asked.batch,
+        "batch": arguments.batch,
         "us_per_event": {"fold": round(thread_s * 1e6 / events, 2), "process": round(process_s * 1e6 / events, 2)},
         "disk_bytes_per_event": round(disk / events),
     }

@@ -55,16 +55,16 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--edges", type=int, default=100_000)
     parse.add_argument("--questions", type=int, default=1_000)
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     settings = StateSettings()
     identity = Identity("bench", "clicks", 0, 1, settings.sequence_events, settings.neighbours_per_item)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "s", identity, settings)
-        build(store, asked.edges, 0)
+        build(store, arguments.edges, 0)
         store.close()  # reopened, so that the answers come from the files
         store = Store(Path(folder) / "s", identity, settings)
-        times = np.random.default_rng(1).integers(BEGUN_MS, BEGUN_MS + YEAR_MS, asked.questions).astype(np.uint64)
-        few = times[: max(20, asked.questions // 20)]
+        times = np.random.default_rng(1).integers(BEGUN_MS, BEGUN_MS + YEAR_MS, arguments.questions).astype(np.uint64)
+        few = times[: max(20, arguments.questions // 20)]
 
         def scan(t: int) -> object:
             edges = store.items.between(NODE)
@@ -82,7 +82,7 @@ def main() -> None:
         }
         store.close()
     ratio = found[f"floor: last {LAST} users by a scan"]["p50_ms"] / found[f"last {LAST} users of the item"]["p50_ms"]
-    print(json.dumps({"edges": asked.edges, "ratios": {"scan/last users, p50": round(ratio, 1)}, "ms": found}))
+    print(json.dumps({"edges": arguments.edges, "ratios": {"scan/last users, p50": round(ratio, 1)}, "ms": found}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FLOOR = 0.03
+PROBABILITY_FLOOR = 0.03
 RIDGE = 20.0
 """The prior counts as much as a few dozen choices, however many there are."""
 MAX_STEPS = 60
@@ -82,10 +82,10 @@ def _fit(choices: ChoiceSets, free: Tensor, prior: Tensor) -> tuple[Tensor, floa
     signals = choices.signals / spread * free
     known = prior * spread * free
     weights = known
-    for floor in (0.0, FLOOR):
+    for floor in (0.0, PROBABILITY_FLOOR):
         weights = _descend(signals, choices.correction, weights, known, floor)
     with torch.no_grad():
-        reached = loss(signals, choices.correction, weights, known, FLOOR).item()
+        reached = loss(signals, choices.correction, weights, known, PROBABILITY_FLOOR).item()
     return weights * free / spread, reached
 
 

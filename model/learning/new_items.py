@@ -5,7 +5,7 @@ import torch
 
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
-from model.ranking.catalogue import neighbourhood
+from model.ranking.catalogue import mean_neighbour_rows
 from state.events import Ids
 from state.graph import Rows
 
@@ -24,7 +24,7 @@ def add_items(net: Create, vocabulary: Vocabulary, names: dict[int, str]) -> tup
 
 def init_new_item_rows(net: Create, vocabulary: Vocabulary, items: Ids, graph_rows: Rows, known: Vocabulary) -> None:
     """Set each item's row from its neighbours in the graph. An item without a `known` neighbour keeps its row."""
-    rows, has_neighbours = neighbourhood(items, graph_rows, known, net.items.weight.detach())
+    rows, has_neighbours = mean_neighbour_rows(items, graph_rows, known, net.items.weight.detach())
     with torch.no_grad():
         at = torch.from_numpy(vocabulary.lookup(items[has_neighbours]))
         net.items.weight[at] = rows[torch.from_numpy(has_neighbours)]

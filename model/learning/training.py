@@ -71,7 +71,7 @@ class Run:
         self.schedule, self.experiment, self._progress = schedule, experiment, progress
         self.users = np.flatnonzero(histories.lengths > 0)
         self.trainable_users = np.flatnonzero(histories.lengths > 1)
-        self.lazy = moves_lazily(settings, model.item_count)
+        self.lazy = trains_lazily(settings, model.item_count)
         self.joint_graph = settings.w_global > 0 or settings.w_transfer > 0
         self.uses_graph = schedule.warm_up_epochs > 0 or self.joint_graph
         self._started = time.monotonic()
@@ -242,7 +242,7 @@ def step(loss: Tensor, model: Create, optimizers: list[torch.optim.Optimizer], g
         graph.step()
 
 
-def moves_lazily(settings: TrainingSettings, items: int) -> bool:
+def trains_lazily(settings: TrainingSettings, items: int) -> bool:
     """Whether a step moves only the item rows that its batch touches, instead of the whole table."""
     return items > settings.lazy_items and name_of_loss(settings, items) != "full" and not touches_every_row(settings)
 

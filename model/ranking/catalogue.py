@@ -19,7 +19,7 @@ ColumnsOf = Callable[[Ids], Indices]
 """Columns of items; 0 for an item without one."""
 
 
-def neighbourhood(
+def mean_neighbour_rows(
     items: Ids, rows: Rows, vocabulary: Vocabulary, table: torch.Tensor
 ) -> tuple[torch.Tensor, np.ndarray]:
     """A row for each unknown item: the mean of its known neighbours' rows, weighted by co-occurrence.
@@ -93,6 +93,6 @@ class Catalogue:
 
     def _provisional(self, items: Ids, rows_of: RowsOf) -> torch.Tensor:
         """Rows of fresh items. One without a known neighbour gets the mean of all rows: a neutral one."""
-        made, has_neighbour = neighbourhood(items, rows_of(items), self._version, self.table[: self._known + 1])
+        made, has_neighbour = mean_neighbour_rows(items, rows_of(items), self._version, self.table[: self._known + 1])
         made[torch.from_numpy(~has_neighbour)] = self._mean
         return self._as_scored(made)

@@ -49,11 +49,11 @@ def test_every_form_learns_a_certain_stream_by_heart(changed, experiment):
     training = msgspec.structs.replace(SETTINGS, **changed)
     schedule = Schedule(epochs=60, learning_rate=5e-3, seed=1, warm_up_epochs=5, from_scratch=True)
     train(model, circles(), training, schedule, experiment=experiment)
-    asked = circles().newest(7)
-    scores = model.encode(asked) @ model.items.weight.T
+    arguments = circles().newest(7)
+    scores = model.encode(arguments) @ model.items.weight.T
     scores[:, 0] = -torch.inf
     found = scores.argmax(1).tolist()
-    assert sum(a == b for a, b in zip(found, next_of(asked), strict=True)) >= 22
+    assert sum(a == b for a, b in zip(found, next_of(arguments), strict=True)) >= 22
 
 
 def test_uniform_weights_without_fading_are_the_products_ultragcn():

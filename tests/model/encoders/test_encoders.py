@@ -89,7 +89,7 @@ def test_lightgcn_compares_and_returns_rows_after_message_passing():
     edges = graph.draw(np.arange(5), torch.Generator().manual_seed(0))
     expected = [
         -torch.nn.functional.logsigmoid(x[u] @ (x[5 + i] - x[5 + drawn[j % 3]]))
-        for u, i, j in zip(edges.user.tolist(), edges.item.tolist(), edges.against.tolist(), strict=True)
+        for u, i, j in zip(edges.user.tolist(), edges.item.tolist(), edges.negative.tolist(), strict=True)
     ]
     loss, view = graph.loss(edges, [], drawn, model.items(drawn))
     torch.testing.assert_close(loss, torch.stack(expected).mean())

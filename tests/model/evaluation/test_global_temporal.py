@@ -8,15 +8,15 @@ import torch
 from model.encoders.create import Create
 from model.evaluation import global_temporal as evaluation
 from model.evaluation.global_temporal import (
-    OfCounts,
-    OfModel,
+    CountScorer,
+    ModelScorer,
     Split,
     breadth,
     global_temporal,
     ranked_tests,
     rivals,
     sequence_encoder_as_long,
-    split,
+    split_stream,
 )
 from model.evaluation.recorded_stream import as_events
 from model.evaluation.reports import Epochs
@@ -45,9 +45,9 @@ def stream(events: int = 400, seed: int = 0) -> tuple[list[str], list[str], np.n
 def test_events_of_one_moment_lie_on_the_same_side_of_the_cut():
     users, items, _ = stream(100)
     ts = np.repeat(np.arange(10), 10) * 1000 + 1_500_000_000_000
-    cut = split(*as_events(users, items, ts), 0.85, StateSettings())
-    assert len(cut.past.steps) == 90
-    assert cut.past.steps["ts"].max() == ts[89]
+    split = split_stream(*as_events(users, items, ts), 0.85, StateSettings())
+    assert len(split.past.steps) == 90
+    assert split.past.steps["ts"].max() == ts[89]
 
 
 def test_events_of_one_moment_keep_the_files_order():
@@ -56,37 +56,37 @@ def test_events_of_one_moment_keep_the_files_order():
     events, names = as_events(users, items, np.array(seconds) * 1000 + 1_500_000_000_000)
     assert events["offset"].tolist() == list(range(100))
     assert [names[i] for i in events["item"].tolist()] == items
-    cut = split(events, names, 0.5, StateSettings())
+    split = split_stream(events, names, 0.5, StateSettings())
     in_order = sorted(range(100), key=seconds.__getitem__)
-    assert cut.future["offset"].tolist() == in_order[50:]
-    for row, user in enumerate(cut.past.users.tolist()):
+    assert split.future["offset"].tolist() == in_order[50:]
+    for row, user in enumerate(split.past.users.tolist()):
         own = [items[n] for n in in_order[:50] if events["user"][n] == user]
-        assert [names[i] for i in cut.past.of(row)["item"].tolist()] == own
+        assert [names[i] for i in split.past.of(row)["item"].tolist()] == own
 
 
 def test_successive_tests_have_all_their_users_events_before_and_last_is_the_newest():
     users = ["ann"] * 10
     items = [f"item-{n % 4}" for n in range(10)]
-    cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(10) * 1000), 0.65, StateSettings())
-    assert np.diff(cut.tests.indptr).tolist() == [6, 7, 8, 9]
-    assert cut.last.tolist() == [False, False, False, True]
+    split = split_stream(*as_events(users, items, 1_500_000_000_000 + np.arange(10) * 1000), 0.65, StateSettings())
+    assert np.diff(split.tests.indptr).tolist() == [6, 7, 8, 9]
+    assert split.last.tolist() == [False, False, False, True]
 
 
 def test_the_graph_at_the_cut_knows_the_past_and_nothing_later():
     events, names = as_events(*stream())
-    cut = split(events, names, 0.5, StateSettings())
+    split = split_stream(events, names, 0.5, StateSettings())
     past = MemoryGraph(StateSettings())
     past.apply(events[:200])
     items = np.unique(events["item"])
-    for found, expected in zip(cut.graph.rows(items), past.rows(items), strict=True):
+    for found, expected in zip(split.graph.rows(items), past.rows(items), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 class Watching:
     """Scores nothing, and remembers what had arrived before each test."""
 
-    def __init__(self, cut: Split) -> None:
-        self._items, self._arrived = len(cut.vocabulary), cut.future[:0]
+    def __init__(self, split: Split) -> None:
+        self._items, self._arrived = len(split.vocabulary), split.future[:0]
         self.known: list[np.ndarray] = []
 
     def scores(self, part: Sequences) -> torch.Tensor:
@@ -99,48 +99,48 @@ class Watching:
 
 def test_what_watches_knows_what_came_before_a_test_and_nothing_of_its_moment(monkeypatch):
     monkeypatch.setattr(evaluation, "TESTS_PER_BATCH", 1)
-    cut = split(*as_events(*stream()), 0.5, StateSettings())
-    watching = Watching(cut)
-    ranked_tests(cut, watching)
-    assert len(watching.known) == len(cut.ts) > 100
-    for ts, known in zip(cut.ts, watching.known, strict=True):
-        assert known.tolist() == cut.future["ts"][cut.future["ts"] < ts].tolist()
+    split = split_stream(*as_events(*stream()), 0.5, StateSettings())
+    watching = Watching(split)
+    ranked_tests(split, watching)
+    assert len(watching.known) == len(split.ts) > 100
+    for ts, known in zip(split.ts, watching.known, strict=True):
+        assert known.tolist() == split.future["ts"][split.future["ts"] < ts].tolist()
 
 
 def test_a_live_graph_hears_what_arrives_between_tests_and_a_frozen_one_does_not():
     events, names = as_events(*stream())
-    cut = split(events, names, 0.5, StateSettings())
+    split = split_stream(events, names, 0.5, StateSettings())
     evidence = Fusion(model=0.0, evidence=1.0, repeat=0.0, popularity=0.0)
-    trained = Trained(Create(len(cut.vocabulary), ModelSettings(dim=4)), cut.vocabulary, evidence, {}, None)
-    later = cut.graph.fork()
-    later.apply(cut.future)
-    part = slice_sequences(cut.tests, 0, 20)
+    trained = Trained(Create(len(split.vocabulary), ModelSettings(dim=4)), split.vocabulary, evidence, {}, None)
+    later = split.graph.fork()
+    later.apply(split.future)
+    part = slice_sequences(split.tests, 0, 20)
     expected = [
-        OfModel(cut._replace(graph=graph), trained, evidence, RankingSettings()).scores(part).clone()
-        for graph in (later, cut.graph)
+        ModelScorer(split._replace(graph=graph), trained, evidence, RankingSettings()).scores(part).clone()
+        for graph in (later, split.graph)
     ]
     assert not torch.allclose(*expected)
     for live, scores in zip((True, False), expected, strict=True):
-        scorer = OfModel(cut, trained, evidence, RankingSettings(), live=live)
+        scorer = ModelScorer(split, trained, evidence, RankingSettings(), live=live)
         scorer.scores(part)
-        scorer.update(cut.future)
+        scorer.update(split.future)
         torch.testing.assert_close(scorer.scores(part), scores)
 
 
 def test_items_the_past_does_not_know_are_counted_as_cold():
     users, items, ts = stream()
     items[-3:] = ["new-1", "new-2", "new-3"]
-    assert split(*as_events(users, items, ts), 0.9, StateSettings()).cold == 3
+    assert split_stream(*as_events(users, items, ts), 0.9, StateSettings()).cold == 3
 
 
 def test_a_seen_item_is_filtered_but_not_where_it_is_what_came():
     users, items, ts = ["ann"] * 6, ["a", "a", "b", "c", "a", "b"], 1_500_000_000_000 + np.arange(6) * 1000
-    cut = split(*as_events(users, items, ts), 0.7, StateSettings())
+    split = split_stream(*as_events(users, items, ts), 0.7, StateSettings())
     scores = torch.tensor([[9.0, 3.0, 2.0, 1.0]])
-    order = [cut.vocabulary.ids.index(i) + 1 for i in "abc"]
+    order = [split.vocabulary.ids.index(i) + 1 for i in "abc"]
     placed = torch.zeros(1, 4)
     placed[0, order] = scores[0, 1:]
-    ranks = ranked_tests(cut, OfCounts(cut, lambda histories: placed.expand(len(histories), -1)))
+    ranks = ranked_tests(split, CountScorer(split, lambda histories: placed.expand(len(histories), -1)))
     assert ranks["unfiltered"].ranks.tolist() == [0, 1]
     assert ranks["filtered"].ranks.tolist() == [0, 0]
 
@@ -222,13 +222,13 @@ def test_the_sequence_encoder_alone_gets_the_time_that_the_graph_takes():
 
 
 def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_choose():
-    cut = split(*as_events(*stream()), 0.9, StateSettings())
-    shown = ranked_tests(cut, OfCounts(cut, rivals(cut)["popularity"]))["unfiltered"].shown
-    found = breadth(cut, shown)
-    assert found["coverage@10"] == round(10 / len(cut.vocabulary), 4)
+    split = split_stream(*as_events(*stream()), 0.9, StateSettings())
+    shown = ranked_tests(split, CountScorer(split, rivals(split)["popularity"]))["unfiltered"].shown
+    found = breadth(split, shown)
+    assert found["coverage@10"] == round(10 / len(split.vocabulary), 4)
     assert found["popularity_bias"] > 1
-    what_came = np.repeat(cut.targets.numpy()[:, None], 10, 1)
-    assert breadth(cut, what_came)["popularity_bias"] == 1.0
+    what_came = np.repeat(split.targets.numpy()[:, None], 10, 1)
+    assert breadth(split, what_came)["popularity_bias"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_popularity_shows_everybody_the_same_and_more_popular_items_than_people_
 def test_a_rival_scores_what_it_counted(name, expected):
     users = ["ann", "ann", "ann", "bob", "bob", "bob", "cid", "cid"]
     items = ["a", "b", "c", "a", "b", "a", "a", "b"]
-    cut = split(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 3 * DAY_MS), 0.8, StateSettings())
-    scores = OfCounts(cut, rivals(cut)[name]).scores(cut.tests)
-    found = {i: scores[-1, 1 + cut.vocabulary.ids.index(i)].item() for i in "abc"}
+    split = split_stream(*as_events(users, items, 1_500_000_000_000 + np.arange(8) * 3 * DAY_MS), 0.8, StateSettings())
+    scores = CountScorer(split, rivals(split)[name]).scores(split.tests)
+    found = {i: scores[-1, 1 + split.vocabulary.ids.index(i)].item() for i in "abc"}
     assert found == pytest.approx(expected, rel=1e-3)

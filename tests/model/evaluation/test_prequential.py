@@ -6,7 +6,7 @@ import pytest
 
 from model.evaluation import learner as learner_module
 from model.evaluation import prequential as protocol
-from model.evaluation.learner import Every, Learner, Never
+from model.evaluation.learner import AfterEvents, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import NOT_FOUND, RunResult, ServedModel, prequential, report, rolling, run
 from model.evaluation.recorded_stream import RecordedStream, as_events
@@ -37,7 +37,10 @@ def clicks(*pairs: str) -> Records:
 def everything(events: Records) -> tuple[RunResult, Learner]:
     past = RecordedStream(SETTINGS.state)
     past.append(events[:100])
-    versions = {"create": Learner(SETTINGS, Every(64)), "full retrain": Learner(SETTINGS, Every(128), "retrain")}
+    versions = {
+        "create": Learner(SETTINGS, AfterEvents(64)),
+        "full retrain": Learner(SETTINGS, AfterEvents(128), "retrain"),
+    }
     for learner in versions.values():
         learner.begin(past)
     rows = {name: ServedModel(past, v, SETTINGS.ranking) for name, v in versions.items()}
@@ -80,7 +83,7 @@ def test_a_candidate_that_the_gate_keeps_back_does_not_serve(monkeypatch):
     monkeypatch.setattr(learner_module, "run_cycle", lambda *a, **k: real(*a, **k)._replace(verdict=next(verdicts)))
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS, Every(50))
+    versions = Learner(SETTINGS, AfterEvents(50))
     first = versions.begin(past)
     past.append(events[300:350])
     assert versions.learn_if_due(past)
@@ -101,7 +104,7 @@ def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monk
     monkeypatch.setattr(learner_module, "run_cycle", kept_after_the_first)
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS, Every(50))
+    versions = Learner(SETTINGS, AfterEvents(50))
     versions.begin(past)
     for end in (350, 400):
         past.append(events[past.count : end])
@@ -112,7 +115,7 @@ def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monk
 def test_a_model_that_stands_still_with_its_graph_says_the_same_whatever_came():
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS, Never())
+    versions = Learner(SETTINGS, NeverDue())
     versions.begin(past)
     still, live = (ServedModel(past, versions, RankingSettings(), live=live) for live in (False, True))
     asked = past.sequences(past.users[:5])
@@ -128,7 +131,7 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     events = np.concatenate([stream(300), clicks(*[f"user-{n % 20} brand-new" for n in range(200)])])
     past = RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = {"create": Learner(SETTINGS, Never())}
+    versions = {"create": Learner(SETTINGS, NeverDue())}
     versions["create"].begin(past)
     rows = {"create": ServedModel(past, versions["create"], RankingSettings())}
     rows["without"] = ServedModel(past, versions["create"], RankingSettings(fresh_items=0))
@@ -228,7 +231,7 @@ def test_a_cycle_of_the_evaluation_learns_from_the_users_that_production_would(m
     monkeypatch.setattr(learner_module, "collect_input", lambda *a: asked.append(real(*a)) or asked[-1])
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS._replace(replay_users=4, gate=GateSettings(old_users=2)), Every(10))
+    versions = Learner(SETTINGS._replace(replay_users=4, gate=GateSettings(old_users=2)), AfterEvents(10))
     versions.begin(past)
     past.append(events[300:310])
     assert versions.learn_if_due(past)

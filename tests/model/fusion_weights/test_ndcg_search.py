@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
-from model.fusion_weights.ndcg_search import STEPS, best_weight, ranks
+from model.fusion_weights.ndcg_search import WEIGHT_STEPS, best_weight, ranks
 
 MODEL, OWN = 0, 1
 FREE = torch.tensor([True, True])
@@ -87,5 +87,5 @@ def test_ranks_at_every_step_are_those_counted_one_step_after_the_other():
     ahead = torch.randint(-9, 10, (50, 30), generator=draw) / 2.0  # in steps of the grid: many are met exactly
     moved = torch.randint(-3, 4, (50, 30), generator=draw) / 2.0
     others = torch.randint(0, 50, (50, 30), generator=draw).float()
-    one_by_one = torch.stack([((ahead + step * moved >= 0) * others).sum(1) for step in STEPS], 1)
+    one_by_one = torch.stack([((ahead + step * moved >= 0) * others).sum(1) for step in WEIGHT_STEPS], 1)
     torch.testing.assert_close(ranks(ahead, moved, others), one_by_one)
