@@ -162,9 +162,9 @@ def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
         features = of_form.signals.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
         before[:SIGNALS] = INITIAL_FUSION.as_tensor()
-        likeliest, reached = fit(of_form, free, before)
+        likeliest, final_loss = fit(of_form, free, before)
         found[name] = best_weight(of_form, likeliest, Signal.REPEAT, INITIAL_FUSION.repeat)
-        print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
+        print(f"{name}: loss {final_loss:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 
 

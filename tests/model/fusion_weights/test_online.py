@@ -10,7 +10,7 @@ from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import RecordedStream
 from model.fusion_weights.conditional_logit import Choice, ChoiceSets, fit
-from model.fusion_weights.fit_weights import evidence_place, fit_fusion
+from model.fusion_weights.fit_weights import evidence_index, fit_fusion
 from model.fusion_weights.online import OnlineFusion
 from model.ranking.fusion import Fusion, Learned, Signal
 from model.ranking.ranker import Ranker
@@ -75,7 +75,7 @@ def as_holdout(signals: torch.Tensor, before: float) -> torch.Tensor:
     """Signals [T, C, 4] as those of a holdout, [T, C, 6], whose evidence has three forms: all 0 but one."""
     wider = torch.zeros(*signals.shape[:2], 6)
     wider[:, :, : Signal.EVIDENCE] = signals[:, :, : Signal.EVIDENCE]
-    wider[:, :, evidence_place(before)] = signals[:, :, Signal.EVIDENCE]
+    wider[:, :, evidence_index(before)] = signals[:, :, Signal.EVIDENCE]
     return wider
 
 

@@ -59,7 +59,7 @@ def test_removed_clicks_count_as_if_they_had_never_been_made():
 
 
 def test_no_column_is_lost_when_another_thread_counts_clicks_meanwhile(monkeypatch):
-    monkeypatch.setattr("model.ranking.popularity.FADE_ALL_AFTER", 0.0)  # every click fades all others
+    monkeypatch.setattr("model.ranking.popularity.REFRESH_ALL_HALF_LIVES", 0.0)  # every click refreshes all columns
     popularity, graph, stop = Popularity(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
 
     def click() -> None:
