@@ -25,7 +25,7 @@ MAX_SCORES_PER_BATCH = 1 << 23
 
 
 def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int) -> float:
-    """λ of ADER's equation 4: `items` of which `old_items` were known before, `new` sequences beside the exemplars.
+    """λ of ADER's equation 4. `old_items` of the `items` were known before; `new` sequences are learned with exemplars.
 
     >>> round(adaptive(0.8, 90, 100, 1000, 4000), 6)
     0.379473
