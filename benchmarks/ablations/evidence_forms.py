@@ -1,9 +1,9 @@
 """Forms of the live graph's evidence, on validation data: `python -m benchmarks.ablations.evidence_forms`.
 
-One CREATE that has not learned the events its fusion weights are chosen on, with live graphs that count and score in
-different ways. The weights are chosen for each form. Prints NDCG@10 in percent of every event of the validation data
-(`benchmarks.quality.global_temporal --validation`), and each form's lead over the served one, with a 95% interval from
-a bootstrap over users.
+One CREATE model is tested with live graphs that count and score in different ways. It has not learned the events on
+which the fusion weights are chosen. The weights are chosen for each form. Prints NDCG@10 in percent over the events of
+the validation data (`benchmarks.quality.global_temporal --validation`), and the lead of each form over the served form,
+with a 95% interval from a bootstrap over users.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SEEN_ITEMS = ("filtered", "unfiltered")
 
 
 class Form(NamedTuple):
-    """What differs from the served form."""
+    """Differences from the served form."""
 
     state: StateSettings = StateSettings()
     ranking: RankingSettings = RankingSettings()
@@ -76,7 +76,7 @@ FORMS = {
 
 @contextmanager
 def evidence_of(form: Form) -> Iterator[None]:
-    """Compute evidence in this form inside this context."""
+    """Context in which evidence is computed in this form."""
     refresh = Popularity._refresh
 
     def undamped(self: Popularity, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:

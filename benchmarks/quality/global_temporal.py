@@ -1,11 +1,12 @@
 """CREATE and its rivals on recorded interactions: `python -m benchmarks.quality.global_temporal --help`.
 
-The protocol is that of `anabranch evaluate --protocol global-temporal`. Everything up to the 0.9 quantile of time is
-for learning. The whole catalogue is ranked. Fusion weights are chosen on the newest events, which training does not see
-(model/fusion_weights/fit_weights.py). All trained variants share the settings chosen on validation data, except those
-in their name.
-Each (data set, variant, seed) is a job on one thread. Its figures and ranks go to --out. `python -m
-benchmarks.quality.pack` moves them into `benchmarks/results/quality`.
+The protocol is that of `anabranch evaluate --protocol global-temporal`. Events up to the 0.9 quantile of time
+are for learning. The whole catalogue is ranked. Fusion weights are chosen on the newest events, which the model has not
+learned then (model/fusion_weights/fit_weights.py). All trained variants have the settings chosen on validation data,
+except the settings in their names.
+
+Each (data set, variant, seed) is a job on one thread. Its figures and ranks are written to --out. `python -m
+benchmarks.quality.pack` merges them into `benchmarks/results/quality`.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablations import transfer_views
-from benchmarks.ablations.graph_forms import PAPERS_WEIGHTS, degree_weights, half_life
+from benchmarks.ablations.graph_forms import PAPER_WEIGHTS, degree_weights, half_life
 from benchmarks.ablations.likeliest_weights import likeliest
 from benchmarks.ablations.scalable_cross_entropy import scalable
 from benchmarks.quality.rank_archive import write_loose
@@ -67,10 +68,10 @@ SASREC_TRAINING |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
 CREATE_TRAINING: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
 CREATE_TRAINING |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
-"""Epochs of SASRec, and of CREATE's warm-up and joint training, that take about this many seconds on Beauty."""
+"""By seconds on Beauty: about as many epochs of SASRec, and of CREATE's warm-up and joint training."""
 
 RETUNED = "dropout 0.5, rate 0.003"
-"""CREATE's best on three seeds of validation data (`benchmarks/results/quality/tuning.txt`); SASRec for comparison."""
+"""The best settings of CREATE on three seeds of validation data (`benchmarks/results/quality/tuning.txt`)."""
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "SASRec": ({}, SASREC_TRAINING),
     "BERT4Rec": (
@@ -128,13 +129,13 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
         if (w, n) != (CREATE_TRAINING["warm_up_epochs"], CREATE_TRAINING["epochs"])
     },
 }
-"""Trained on everything before the split. No fusion weights are chosen: the model ranks alone."""
+"""Variants trained on all events before the split. No fusion weights are chosen: the model ranks alone."""
 EXPERIMENTS = {
     "CREATE, random position": Experiment(transfer_views=transfer_views.random_position),
     "CREATE, item rows": Experiment(transfer_views=transfer_views.next_item),
     "CREATE, item rows x3": Experiment(transfer_views=transfer_views.next_item),
     "CREATE, item rows, InfoNCE": Experiment(transfer_views=transfer_views.next_item),
-    "CREATE, degree weights": Experiment(graph_encoder=degree_weights(PAPERS_WEIGHTS)),
+    "CREATE, degree weights": Experiment(graph_encoder=degree_weights(PAPER_WEIGHTS)),
     "CREATE, graph not moved": Experiment(transfer_views=transfer_views.graph_not_moved),
     "CREATE, sequence not moved": Experiment(transfer_views=transfer_views.sequence_not_moved),
     "CREATE, graph half-life 180 days": Experiment(graph_encoder=half_life(180 * DAY_S)),
@@ -144,29 +145,29 @@ EXPERIMENTS = {
     "SASRec, scalable": Experiment(item_loss=scalable()),
     "UltraGCN": Experiment(graph_encoder=half_life(180 * DAY_S)),
 }
-"""What these variants replace in the training. These forms lost, so the product has no settings for them."""
+"""Parts of training that these variants replace. They are no better, so the product has no settings for them."""
 
 SERVED: dict[str, Settings] = {
     "SASRec + live graph": SASREC_TRAINING | {"holdout_events": 2000, "epochs": 20, "last_epochs": 40},
     "CREATE + live graph": CREATE_TRAINING | {"holdout_events": 2000, "epochs": 10, "last_epochs": 23},
 }
-"""Trained like a version that is served: the newest events are held out until the fusion weights are chosen."""
+"""Variants trained like a served version: the newest events are held out until the fusion weights are chosen."""
 SIGNAL_BY_SIGNAL = "CREATE + live graph, signal by signal"
 SERVED[SIGNAL_BY_SIGNAL] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
-"""These rows never learn the held-out events. A model that had would get too much weight on them."""
+"""Rows that never learn the held-out events. A model that has learned them would get too much weight on them."""
 SHORT_EVENTS = 5
-"""A history of at most this many events is short."""
+"""Maximum number of events in a short history."""
 
 GRAPH_ALONE: dict[str, Settings] = {
     "UltraGCN": CREATE_TRAINING | {"warm_up_epochs": 50},
     "LightGCN": CREATE_TRAINING | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
 }
-"""The graph encoders alone. A user is the mean of the rows of their items, so new users are ranked for too."""
+"""The graph encoders alone. A user's row is the mean of the user's item rows, so new users can be ranked for."""
 
 UNTRAINED_SETTINGS: dict[str, dict[str, float]] = {
     "amazon-sports": {"recent_s": 30 * DAY_S, "transitions_age_decay": 0.7, "knn_age_decay": 0.9},
 }
-"""Settings of the untrained rivals where validation data choose other ones than the product has."""
+"""Settings of untrained rivals that differ from the product's, chosen on validation data of the data set."""
 
 
 class Job(NamedTuple):
@@ -179,7 +180,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a job: tests by row name and by `filtered` or `unfiltered`, and facts about the training."""
+    """The result of a job: ranked tests by row and by `filtered` or `unfiltered`, and facts about the training."""
 
     job: Job
     tested: dict[str, dict[str, RankedTests]]
@@ -187,7 +188,7 @@ class Outcome(NamedTuple):
 
 
 def report_bad_line(line: int, reason: str) -> None:
-    """Print which line of a data set is left out, and why."""
+    """Print the number of a line that is left out, and the reason."""
     print(f"line {line} {reason}", file=sys.stderr)
 
 
@@ -197,7 +198,7 @@ def dataset_of(path: str) -> str:
 
 
 def load(path: str, state: StateSettings | None = None, *, validation: bool = False) -> Split:
-    """The split of one data set. For validation the learning part is split again, and the rest is dropped."""
+    """The split of one data set. For validation the learning part is split again and the rest is dropped."""
     users, items, ts = read_interactions(path, report_bad_line)
     events, names = as_events(users, items, ts)
     if validation:
@@ -226,7 +227,7 @@ def run(job: Job) -> Outcome:
     seconds = time.monotonic() - started
     rows = {job.variant: (MODEL_ONLY, False)}
     if job.variant in SERVED:
-        rows = served(
+        rows = served_rows(
             job.variant, trained, Holdout(*split_holdout(split.past, training.holdout_events), state), ranking
         )
     scorers: dict[str, SplitScorer] = {
@@ -243,20 +244,20 @@ def run(job: Job) -> Outcome:
 
 
 def without_time_limit(of_training: Settings) -> TrainingSettings:
-    """Settings of a training that ends after its epochs, never by the clock."""
+    """Training settings with a time limit that no training reaches, so that epochs end it."""
     return msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
 
 
 def train_before_split(
     split: Split, of_model: Settings, training: TrainingSettings, seed: int, experiment: Experiment = NO_EXPERIMENT
 ) -> Trained:
-    """A model trained on what was before the split."""
+    """A model trained on the events before the split."""
     model = msgspec.convert(MODEL_SETTINGS | of_model, ModelSettings)
     settings = CycleSettings(model, training, RankingSettings(), StateSettings())
     return run_cycle(None, CycleInput(split.past, split.names, split.graph.rows, seed), settings, experiment=experiment)
 
 
-def served(
+def served_rows(
     variant: str, trained: Trained, holdout: Holdout, ranking: RankingSettings
 ) -> dict[str, tuple[Fusion, bool]]:
     """The rows of a served version: fusion weights, and whether the graph is live."""

@@ -35,7 +35,7 @@ BASELINES = ("SASRec", "SASRec + live graph")
 LIVE_SUFFIX = " + live graph"
 GRAPH_ONLY = "live graph alone"
 ROWS_BY_PART = ("SASRec", "CREATE", "SASRec + live graph", "CREATE + live graph", GRAPH_ONLY, "item-kNN")
-"""Rows of the tables that split tests by user and item."""
+"""Rows of the tables that group tests by user and item."""
 PUBLISHED = {
     "amazon-beauty": {
         "SASRec in CREATE's paper": ("1.87", ""),
@@ -49,7 +49,7 @@ PUBLISHED = {
         'SASRec in "Time to Split" (RecSys \'25)': ("2.18", "3.01"),
     },
 }
-"""NDCG@10 of last and of successive events, each under its paper's own protocol."""
+"""Published NDCG@10 of last and of successive events. Each paper has its own protocol."""
 OUTSIDE_RESULTS = Path("benchmarks/results/outside")
 """Results of `benchmarks.rivals.outside`."""
 
@@ -65,7 +65,7 @@ def headed(head: list[str]) -> list[str]:
 
 
 def mean_of_seeds(values: Collection[float]) -> str:
-    """Mean ± sd."""
+    """Mean ± standard deviation, as text."""
     spread = f" ± {np.std(list(values), ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(list(values)):.2f}{spread}"
 
@@ -82,7 +82,7 @@ def epochs(variant: str) -> tuple[int, int]:
 
 
 def trained_for(name: str, seconds: int) -> str:
-    """The variant trained for about this long. Where none is named so, the default variant takes about this long."""
+    """The variant trained for about this long. The default variant has no suffix."""
     return variant if (variant := f"{name}, {seconds} s") in VARIANTS else name
 
 
@@ -109,15 +109,15 @@ class Measured:
         return [self._archive.ranks((variant, seed), seen).astype(np.int64)[chosen] for seed in own]
 
     def trained(self, variant: str) -> bool:
-        """Whether its figures depend on the seed."""
+        """Whether the variant is trained, so that its figures depend on the seed."""
         return "train_s" in self.runs[variant][0]
 
     def seeds(self, variant: str) -> set[int]:
-        """The seeds it was run with."""
+        """The seeds of the variant's runs."""
         return {run["seed"] for run in self.runs[variant]}
 
     def against(self, variant: str, over: str, column: str, mask: np.ndarray | None = None) -> str:
-        """The lead over another variant and its interval: the seeds both have, the tests where `mask` is true."""
+        """The lead over another variant with its interval, for seeds that both have and tests where `mask` is true."""
         if variant not in self.runs or over not in self.runs or variant == over:
             return ""
         seeds = sorted(self.seeds(over) & self.seeds(variant) if self.trained(variant) else self.seeds(over))
@@ -132,11 +132,11 @@ class Measured:
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
     def mean(self, variant: str, column: str, metric: str = "ndcg@10") -> str:
-        """A metric in percent, mean ± sd over seeds."""
+        """A metric in percent, mean ± standard deviation over seeds."""
         return mean_of_seeds([100 * run["scores"][column][metric] for run in self.runs[variant]])
 
     def variants(self) -> Iterator[str]:
-        """All variants, except those of the table of equal times."""
+        """The table of all variants, except those of the table of equal times."""
         tests, last, cold = len(self.split.last), int(self.split.last.sum()), self.split.cold
         yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
         over = [f"over {o}, {MAIN_COLUMN}" for o in BASELINES]
@@ -183,7 +183,7 @@ class Measured:
             yield row([f"{name}, a protocol of its own", last, successive, *[""] * 13])
 
     def leads(self) -> Iterator[str]:
-        """Leads for last and successive targets, with seen items filtered and unfiltered."""
+        """The table of leads, for last and successive targets, with seen items filtered and unfiltered."""
         pairs = (
             ("CREATE", "SASRec"),
             ("CREATE, 160 s", "SASRec, 160 s"),
@@ -218,7 +218,7 @@ class Measured:
                 )
 
     def parts(self) -> Iterator[str]:
-        """NDCG@10 of tests by the user's history and the item's popularity and age. Empty groups are left out."""
+        """The table of NDCG@10 by the user's history and the item's popularity and age. Empty groups are left out."""
         split = self.split
         length = np.diff(split.tests.indptr)
         item, steps = split.targets.numpy(), split.past.steps
@@ -248,7 +248,7 @@ class Measured:
                 yield row([f"{variant} over {over}", *by_part])
 
     def equal_times(self) -> Iterator[str]:
-        """NDCG@10 after about the same seconds of training."""
+        """The table of NDCG@10 after about the same seconds of training."""
         if f"SASRec, {min(FOR_SECONDS)} s" not in self.runs:
             return
         yield from headed([f"{MAIN_COLUMN}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])

@@ -1,13 +1,13 @@
 """Move measured results into the folder that git tracks: `python -m benchmarks.quality.pack build/quality`.
 
 `benchmarks.quality.global_temporal` and `benchmarks.quality.prequential` write to a build folder. This command merges
-what is there into TARGET and keeps only what the reports print:
+the folder into TARGET and keeps only the figures that the reports print:
 
     DATASET.jsonl   the newest line of each variant and seed
     DATASET.npz     the ranks of all of them (benchmarks/quality/rank_archive.py)
     runs.jsonl      the figures of each prequential run, without curves, weights and verdicts
 
-A run that TARGET has already is replaced. FOLDER itself is not changed.
+A run that is already in TARGET is replaced. FOLDER itself is not changed.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def pack_prequential(folder: Path, target: Path) -> int:
 def main() -> None:
     """Merge a build folder into the tracked results."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("folder", type=Path, help="where the benchmark wrote")
+    parse.add_argument("folder", type=Path, help="the folder that the benchmark wrote")
     parse.add_argument("target", nargs="?", type=Path, help="default: benchmarks/results/NAME, NAME the folder's name")
     arguments = parse.parse_args()
     target = arguments.target or Path("benchmarks/results") / arguments.folder.name

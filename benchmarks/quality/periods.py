@@ -1,21 +1,21 @@
 """Learning period by period without forgetting, by ADER's protocol: `python -m benchmarks.quality.periods --help`.
 
-Learn from periods up to t. Test every item after the first of each session of t + 1: Recall@20 and MRR@20 among all
-items known so far, means over periods. Tests drop items that no period up to t has, as ADER does. Each period adds a
-JSON line to --out; `python -m benchmarks.quality.periods_report` prints the tables, beside rows of the paper (Mi et
-al., RecSys 2020, arXiv 2007.12000, table 3). Seconds are processor time of learning.
+A model learns from periods up to t. Every item after the first of each session of t + 1 is a test. The figures are
+Recall@20 and MRR@20 among all items known so far, means over periods. Tests drop items that are in no period up to t,
+as in ADER. Each period adds a JSON line to --out. `python -m benchmarks.quality.periods_report` prints the tables, with
+rows of the paper (Mi et al., RecSys 2020, arXiv 2007.12000, table 3). Seconds are processor time of learning.
 
     joint         train from scratch on all periods so far
     finetune      continue from the previous version, on the new period only
-    replay        finetune, with sessions of old periods, drawn evenly, spread over the epochs
-    distil        replay, and the previous version's answers are a target too (benchmarks/ablations/distillation.py)
-    ader          finetune, and the previous version's answers on old sessions are a target: ADER's loss
+    replay        finetune, with a random sample of old sessions, spread over the epochs
+    distil        replay, with the previous version's scores as a target (benchmarks/ablations/distillation.py)
+    ader          finetune, with the previous version's scores on old sessions as a target: ADER's loss
     slow          replay, then the mean of the new weights and the previous ones
-    transitions   how often an item followed the newest one, within five steps; needs no training
-    item-knn      cosine of items over the sessions that had both; needs no training
+    transitions   how often an item followed the newest item within five steps; needs no training
+    item-knn      cosine of items over the sessions that contain both; needs no training
 
-`live_*` adds the live graph, as serving does (benchmarks/quality/session_graph.py). Its weights are chosen on the
-previous test by the product's code, never on the test they are measured on. `first_*` tests period 0 again.
+`live_*` adds the live graph, as in serving (benchmarks/quality/session_graph.py). Its weights are chosen by the
+product's code on the previous test, never on the test itself. `first_*` tests period 0 again.
 
 An increment starts a new item's row at the mean of the items in its sessions. It trains on the sequence encoder's loss
 only: the graph's warm-up and the transfer loss are part of the first version.
@@ -69,15 +69,15 @@ RECORDED_ARGUMENTS = (
 
 
 def add_new_items(model: Create, items: int, new: Histories) -> Create:
-    """The model with rows for new items: the mean of the known items in their sessions, or drawn if there are none."""
+    """The model with rows for new items: the mean of the known items in their sessions, or random if there are none."""
     known, count = model.item_count + 1, items - model.item_count
     after = pairs(new, items)
-    beside = (after + after.T).tocsr()[known:, :known]
-    share = sp.diags(1 / np.maximum(np.asarray(beside.sum(1)).ravel(), 1e-9)) @ beside
-    made = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
-    drawn = torch.randn(count, model.settings.dim) * model.settings.init_std
-    has_neighbours = torch.from_numpy(np.diff(beside.indptr) > 0)
-    return model.grown(torch.where(has_neighbours[:, None], made, drawn))
+    co_occurring = (after + after.T).tocsr()[known:, :known]
+    share = sp.diags(1 / np.maximum(np.asarray(co_occurring.sum(1)).ravel(), 1e-9)) @ co_occurring
+    mean_rows = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
+    random_rows = torch.randn(count, model.settings.dim) * model.settings.init_std
+    has_neighbours = torch.from_numpy(np.diff(co_occurring.indptr) > 0)
+    return model.grown(torch.where(has_neighbours[:, None], mean_rows, random_rows))
 
 
 def average_with_previous(model: Create, before: Create) -> None:
@@ -193,9 +193,9 @@ def main() -> None:
         default=["item-knn", "transitions", "finetune", "replay", "distil", "joint"],
     )
     parse.add_argument("--periods", type=int, default=16)
-    parse.add_argument("--share", type=float, default=1.0, help="of the sessions, drawn evenly")
+    parse.add_argument("--share", type=float, default=1.0, help="share of the sessions, sampled uniformly")
     parse.add_argument("--tests", type=int, default=10**9, help="sessions to test in each period")
-    parse.add_argument("--joint", type=int, nargs="*", help="the periods to train joint at; default: all")
+    parse.add_argument("--joint", type=int, nargs="*", help="periods in which joint is trained; default: all")
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--epochs", type=int, default=12)
     parse.add_argument("--learning-rate", type=float, default=4e-3)

@@ -1,8 +1,9 @@
-"""Tables of what `benchmarks.quality.periods` measured: `python -m benchmarks.quality.periods_report FILE...`.
+"""Tables of the results of `benchmarks.quality.periods`: `python -m benchmarks.quality.periods_report FILE...`.
 
-Recall@20 / MRR@20 in percent, means over the periods tested. The columns: the model alone, the model with the live
-graph, period 0 tested again at the end (Recall@20), the last test of both, and processor seconds of learning: all
-periods, and the last one. Rows of the paper (arXiv 2007.12000, table 3) stand below where all sessions were used.
+Recall@20 / MRR@20 in percent, means over the tested periods. The columns are the model alone, the model with the live
+graph, Recall@20 of period 0 tested again at the end, and the last test of both models. Processor seconds of learning
+follow, for all periods and for the last. If all sessions were used, rows of the paper (arXiv 2007.12000, table 3)
+follow the table.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def pair(lines: list[dict[str, Any]], prefix: str = "") -> str:
 
 
 def cells(lines: list[dict[str, Any]]) -> list[str]:
-    """A row's figures."""
+    """The figures of a row."""
     last = lines[-1]
     at_the_end = f"{last['first_recall@20']:.1f}" if "first_recall@20" in last else ""
     seconds = [line["cpu_s"] for line in lines]

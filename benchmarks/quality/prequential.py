@@ -1,15 +1,15 @@
-"""Learning from arriving streams, beside rivals that do not learn: `python -m benchmarks.quality.prequential --help`.
+"""Models that learn from a stream, next to rivals that do not: `python -m benchmarks.quality.prequential --help`.
 
-Each event is first a test and is then learned from (`model/evaluation/prequential.py`). Parts:
+Each event is first a test, then the models learn from it (`model/evaluation/prequential.py`). Parts:
 
     streams     the model, the same one frozen, one retrained in each cycle, and rivals; also the same versions without
                 fusion, without provisional items, and with the fusion weights as published
     ablation    the same increments without the graph's warm-up, without transfer, half and twice as long; with the
                 likeliest fusion weights, without the NDCG search (model/fusion_weights/ndcg_search.py); and with half
                 and twice the clicks that weights are chosen on between versions
-    drift       two halves of the catalogue swap places: events until Hit@10 recovers, with the drift trigger, with the
+    drift       two halves of the catalogue are swapped: events until Hit@10 recovers, with the drift trigger, with the
                 timer alone, and without learning
-    break       the same at the point where clicks change most by themselves
+    break       the same at the largest natural change of the clicks
 
 Each run adds a line to OUT/runs.jsonl and writes its ranks to OUT/*.npz and its curves to OUT/*.png. `python -m
 benchmarks.quality.prequential_report OUT` prints the tables. `python -m benchmarks.quality.pack OUT` keeps the lines.
@@ -63,11 +63,11 @@ ABLATION: dict[str, dict[str, Any]] = {
 ONLINE_CLICKS = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
 """Values of `ranking.online_clicks` instead of the default."""
 DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
-"""Values of `model.dropout`. The default is among them, for comparison."""
+"""Values of `model.dropout`, the default included."""
 VARIANTS = (*ABLATION, *ONLINE_CLICKS, *DROPOUT)
 SWAP_AT_SHARE = 0.6
 RECOVERED_SHARE = 0.9
-"""A row has recovered at this share of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
+"""A row has recovered when Hit@10 over RECOVERY_EVENTS tests is this share of the value before the change."""
 RECOVERY_EVENTS = 500
 
 
@@ -145,11 +145,11 @@ def run_ablation(events: Records, seed: int, variant: str) -> tuple[RunResult, d
 
 
 class OnDrift:
-    """A cycle by the timer, and at once when ADWIN finds a rise in misses, as in `stream.trainer.trigger`."""
+    """A cycle is due by the timer, or when ADWIN finds a rise in misses, as in `stream.trainer.trigger`."""
 
-    def __init__(self, every: int, fewest: int) -> None:
+    def __init__(self, every: int, min_events: int) -> None:
         trainer = Config().trainer
-        self._every, self._fewest, self._due = every, fewest, False
+        self._every, self._min_events, self._due = every, min_events, False
         self._drift = Drift(trainer.drift_delta, trainer.drift_quiet_s)
         self.found: list[int] = []
 
@@ -158,14 +158,14 @@ class OnDrift:
         if self._drift.look(tested, hits, float(tested)) is not None:
             self._due = True
             self.found.append(tested)
-        if new_events >= self._every or (self._due and new_events >= self._fewest):
+        if new_events >= self._every or (self._due and new_events >= self._min_events):
             self._due = False
             return True
         return False
 
 
 def swap_halves(events: Records) -> Records:
-    """From SWAP_AT_SHARE on, each item of one random half of the catalogue trades places with one of the other half."""
+    """From SWAP_AT_SHARE of the events on, swap each item of a random half of the catalogue with one of the other."""
     changed, at = events.copy(), int(len(events) * SWAP_AT_SHARE)
     items, counts = np.unique(events["item"], return_counts=True)
     by_count = items[np.argsort(-counts, kind="stable")]
@@ -177,9 +177,10 @@ def swap_halves(events: Records) -> Records:
 
 
 def natural_break(events: Records) -> int:
-    """The event where a tenth of the stream differs most from the tenth before it, by total variation of item shares.
+    """The event at which the next tenth of the stream differs most from the previous tenth.
 
-    The search leaves enough events before it to learn from, and enough after it to recover in.
+    The difference is the total variation of item shares. The search leaves enough events before the change to learn
+    from, and enough after it to recover in.
     """
     _, item = np.unique(events["item"], return_inverse=True)
     width = len(events) // 10
@@ -192,7 +193,7 @@ def natural_break(events: Records) -> int:
 
 
 def run_drift(events: Records, changed: int, seed: int) -> tuple[RunResult, dict[str, Learner], dict[str, Any]]:
-    """A stream that changes at an event, learned from in three ways. All three have the live graph."""
+    """Test three ways of learning on a stream that changes at an event. All three have the live graph."""
     settings = production()
     past = warm_up(events, settings)
     every = -(-(len(events) - past.count) // 4)
@@ -208,8 +209,8 @@ def run_drift(events: Records, changed: int, seed: int) -> tuple[RunResult, dict
     alone = {
         f"{name}, no fusion": ServedModel(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()
     }
-    still = {"no learning, graph too": ServedModel(past, versions["no learning"], settings.ranking, live=False)}
-    tested = run(events, past, versions, rows | alone | still)
+    frozen = {"no learning, graph too": ServedModel(past, versions["no learning"], settings.ranking, live=False)}
+    tested = run(events, past, versions, rows | alone | frozen)
     at = int(np.searchsorted(tested.at, changed))
     facts = {name: recovery(ranks, at) for name, ranks in tested.ranks.items()}
     return tested, versions, {"found_at_test": trigger.found, "changed_at_test": at, "recovery": facts}
@@ -241,7 +242,7 @@ def lead_in_points(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> 
 
 
 def record(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[str, Learner], picture: bool) -> None:
-    """Append a line of figures, and write the ranks and, if arguments, a picture."""
+    """Append a line of figures, and write the ranks and optionally a picture."""
     measured = report(tested, versions)
     found = msgspec.to_builtins(measured)
     against = {}

@@ -1,4 +1,4 @@
-"""Tables of what `benchmarks.quality.prequential` measured: `python -m benchmarks.quality.prequential_report
+"""Tables of the results of `benchmarks.quality.prequential`: `python -m benchmarks.quality.prequential_report
 FOLDER`."""
 
 import argparse
@@ -55,15 +55,15 @@ def stream_tables(line: dict[str, Any]) -> list[str]:
 
 
 def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
-    """All variants, beside the full model on the same events."""
+    """The table of all variants and of the full model on the same events."""
     page = [
         "\n## Ablations: one change to the training\n",
         "| stream | events | seed | training | Hit@10 | last quarter | model alone | last quarter | increments, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    wholes = [li for li in lines if li["part"] == "streams"]
+    full_runs = [li for li in lines if li["part"] == "streams"]
     for line in (li for li in lines if li["part"] == "ablation"):
-        same = [w for w in wholes if all(w[k] == line[k] for k in ("stream", "events", "seed"))]
+        same = [w for w in full_runs if all(w[k] == line[k] for k in ("stream", "events", "seed"))]
         for run in [*same[-1:], line]:
             create, alone = run["models"]["create"], run["models"]["create, no fusion"]
             cells = [create["hit@10"], create["last_quarter_hit@10"], alone["hit@10"], alone["last_quarter_hit@10"]]
@@ -110,7 +110,7 @@ def seeds_table(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def drift_tables(line: dict[str, Any]) -> list[str]:
-    """How long each row took to recover from a change."""
+    """The table of the recovery of each row from a change."""
     what = "Half of the catalogue swaps places" if line["part"] == "drift" else "Largest natural change"
     page = [
         f"\n## {what}: {line['stream']}, {line['events']:,} events, seed {line['seed']}\n",

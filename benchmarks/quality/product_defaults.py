@@ -1,7 +1,7 @@
 """The product's default settings on several data sets: `python -m benchmarks.quality.product_defaults --help`.
 
 Runs `anabranch evaluate DATA --protocol global-temporal --seed SEED --json` for each data set and seed, and appends
-one line of figures to FILE. Without `--measure` it prints the tables of what FILE has: NDCG@10 in percent of every
+one line of figures to FILE. Without `--measure` it prints the tables of the lines in FILE: NDCG@10 in percent of every
 event after the split ("successive"), mean ± standard deviation over seeds, and the leads of each seed with their 95%
 intervals.
 """
@@ -34,7 +34,7 @@ SEEN_ITEMS = ("unfiltered", "filtered")
 
 
 def evaluate(file: Path, seed: int) -> dict[str, Any]:
-    """What `anabranch evaluate` prints for one seed, on one thread."""
+    """The output of `anabranch evaluate` for one seed, on one thread."""
     command = [sys.executable, "-m", "stream.cli", "evaluate", str(file), "--protocol", "global-temporal"]
     done = subprocess.run(
         [*command, "--seed", str(seed), "--json"],
@@ -62,7 +62,7 @@ def compact(data: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(lines: list[dict[str, Any]], seen: str) -> Iterator[str]:
-    """NDCG@10 and leads with seen items filtered or not, a column a data set."""
+    """NDCG@10 and leads with seen items filtered or not, with a column for each data set."""
     datasets = list(dict.fromkeys(line["data"] for line in lines))
     yield from headed([f"NDCG@10, seen items {seen}", *datasets])
     for model, title in MODELS.items():
@@ -82,7 +82,7 @@ def leads(lines: list[dict[str, Any]], data: str, model: str, over: str, seen: s
 
 
 def main() -> None:
-    """Measure if arguments, then print the tables."""
+    """Measure with `--measure`, then print the tables."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("file", nargs="?", type=Path, default=RESULTS, help="figures, one run a line")
     parse.add_argument("--measure", action="store_true", help="run `anabranch evaluate` and append to FILE first")

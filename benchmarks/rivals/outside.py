@@ -1,10 +1,10 @@
 """Other implementations on our splits, ranked by our harness: RecTools' SASRec and implicit's ALS.
 
-    make bench-rivals      in an environment of its own: RecTools needs an older numpy
+    make bench-rivals      in a separate environment, because RecTools needs an older numpy
 
 Each trains on the events before the split and recommends for each test's history. Its lists become ranks like ours.
-RecTools' epochs alternate with epochs of ours, so that both times are of one run. RecTools stops when it no longer
-gains on the tests themselves, which favours it. Then ours trains for longer and longer until it is as good.
+RecTools' epochs alternate with ours, so that both times are measured in one run. RecTools stops when it no longer
+improves on the tests themselves, which favours it. Then our model trains longer and longer until it is as good.
 """
 
 import argparse
@@ -32,7 +32,8 @@ from model.settings import ModelSettings, TrainingSettings
 LIST_LENGTH = 100
 """Length of the lists. The metrics need 20."""
 MAIN_COLUMN = "successive, filtered"
-ALS = tuple(
+"""The figure by which settings and epochs are compared."""
+ALS_SETTINGS = tuple(
     {"factors": f, "regularization": r, "alpha": a}
     for f in (64, 128, 256)
     for r in (0.01, 0.1)
@@ -41,7 +42,10 @@ ALS = tuple(
 
 
 def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray) -> dict[str, Ranks]:
-    """Ranks of targets in lists [T, K], best first, long enough to drop seen items. 0 pads a list."""
+    """Ranks of targets in lists [T, K], best first and padded with 0.
+
+    A list must be long enough to drop seen items.
+    """
     unfiltered, filtered = np.full(len(targets), 10**9), np.full(len(targets), 10**9)
     for test, (row, target) in enumerate(zip(lists, targets.tolist(), strict=True)):
         at = np.flatnonzero(row == target)
@@ -52,7 +56,7 @@ def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray)
 
 
 def rectools(split: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict[str, Any]]:
-    """After each epoch of RecTools: its seconds, the seconds of one of our epochs, and its ranks."""
+    """For each epoch of RecTools: its seconds, the seconds of an epoch of ours, and its ranks."""
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
@@ -86,7 +90,7 @@ def rectools(split: Split, settings: dict[str, Any], epochs: int) -> Iterator[di
 
 
 def our_epochs(split: Split) -> Iterator[float]:
-    """Seconds of one epoch of our SASRec, once for each call."""
+    """Train our SASRec. Each value is the seconds of one more epoch."""
     settings = msgspec.convert(SASREC_TRAINING | {"threads": torch.get_num_threads()}, TrainingSettings)
     net = Create(len(split.vocabulary), msgspec.convert(MODEL_SETTINGS, ModelSettings))
     histories = to_histories(split.past, split.vocabulary)
@@ -96,7 +100,7 @@ def our_epochs(split: Split) -> Iterator[float]:
 
 
 def als(split: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
-    """Seconds of training, and ranks. Users are computed from their histories."""
+    """Seconds of training, and ranks. User factors are computed from the histories."""
     import scipy.sparse as sp
     from implicit.als import AlternatingLeastSquares
 
@@ -143,7 +147,7 @@ def main() -> None:
             lines.write(json.dumps(line) + "\n")
         return float(line["scores"][MAIN_COLUMN]["ndcg@10"])
 
-    for settings in () if arguments.without_als else ALS:
+    for settings in () if arguments.without_als else ALS_SETTINGS:
         seconds, ranks = als(split, settings)
         record({"rival": "implicit ALS"} | settings | {"train_s": round(seconds, 1)}, ranks)
     settings = {"n_factors": arguments.factors, "session_max_len": arguments.session_events}

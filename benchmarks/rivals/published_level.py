@@ -1,11 +1,12 @@
 """Why our SASRec is above published figures: `python -m benchmarks.rivals.published_level`.
 
-"Time to Split" (arXiv 2507.16289; its repository has the code and each figure) splits as we do. It tests a model of
-the first 81% of the events, before its validation data, and counts unknown targets as misses. Its file may also hold
-the events of one day in the order of the items they were grouped by; in ours they have no order. A model that learns
-such an order knows half of what can come next. So our SASRec, and one with common defaults, learn 90% or 81% of the
-events, from the file as it is, with each user's equal times shuffled, and ordered by item. The same ranks are read
-with unknown targets left out or as misses, and without targets of the same day as the event before.
+"Time to Split" (arXiv 2507.16289; its repository has the code and each figure) has the same split. It tests a model of
+the first 81% of the events, without its validation data, and counts unknown targets as misses. In its file the events
+of one day may be ordered by item. A model that learns such an order knows half of the possible next items.
+
+So our SASRec, and one with common defaults, learn 90% or 81% of the events. Each user's events of equal time have the
+order of our file, a random order, or the order of items. NDCG@10 is computed without unknown targets, with unknown
+targets as misses, and without targets of the same day as the event before.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from stream.operate.event_files import read_interactions
 
 DAY_MS = 86_400_000
 ORDERS = ("as in the file", "shuffled", "by item")
-LEARNED = ("90%", "81%")
-SETTINGS = {"ours": "SASRec", "common": "SASRec, common defaults"}
+LEARNED_SHARES = ("90%", "81%")
+SETTINGS_VARIANTS = {"ours": "SASRec", "common": "SASRec, common defaults"}
 
 
 def ordered_as(order: str, events: Records, seed: int) -> Records:
@@ -44,14 +45,14 @@ def ordered_as(order: str, events: Records, seed: int) -> Records:
 
 
 def ndcg_by_targets(split: Split, filtered: np.ndarray) -> dict[str, float]:
-    """NDCG@10 in percent, by the targets that count."""
+    """NDCG@10 in percent, for several choices of the targets that count."""
     gained = gains(filtered)
     before = split.tests.steps["ts"][split.tests.indptr[1:] - 1]
     later = split.ts - before >= DAY_MS
     users = np.unique(split.tests.users)
-    # If a user's newest event is unknown, our last target is an older one. Papers count a miss there.
+    # If the item of a user's newest event is unknown, our last target is an older event. Papers count a miss.
     newest = {int(user): int(item) for user, item in zip(split.future["user"], split.future["item"], strict=True)}
-    # uint64 is explicit: numpy makes floats of hashes on both sides of 2^63.
+    # Explicit uint64: numpy converts hashes on both sides of 2^63 to floats.
     newest_items = np.array([newest[int(user)] for user in users], np.uint64)
     cold = ~np.isin(newest_items, split.vocabulary.hashes)
     last = split.last
@@ -72,8 +73,8 @@ def main() -> None:
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
     parse.add_argument("--orders", nargs="+", choices=ORDERS, default=ORDERS, help="of events with equal times")
-    parse.add_argument("--learned", nargs="+", choices=LEARNED, default=LEARNED, help="of all events")
-    parse.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parse.add_argument("--learned", nargs="+", choices=LEARNED_SHARES, default=LEARNED_SHARES, help="of all events")
+    parse.add_argument("--settings", nargs="+", choices=SETTINGS_VARIANTS, default=list(SETTINGS_VARIANTS))
     parse.add_argument("--seed", type=int, default=0)
     arguments = parse.parse_args()
     torch.set_num_threads(1)
@@ -86,7 +87,7 @@ def main() -> None:
         before_the_tests = ordered[ordered["ts"] <= np.quantile(ordered["ts"], SPLIT_QUANTILE)]
         parts = {"90%": split, "81%": split_stream(before_the_tests, names, SPLIT_QUANTILE, state)}
         for share, settings in product(arguments.learned, arguments.settings):
-            of_model, of_training = VARIANTS[SETTINGS[settings]]
+            of_model, of_training = VARIANTS[SETTINGS_VARIANTS[settings]]
             started = time.process_time()
             trained = train_before_split(parts[share], of_model, without_time_limit(of_training), arguments.seed)
             found = ranked_tests(split, ModelScorer(split, trained, MODEL_ONLY, RankingSettings(), live=False))

@@ -1,8 +1,9 @@
 """Settings of the rivals, at most nine for each: `python -m benchmarks.rivals.rival_tuning --help`.
 
-NDCG@10 of every event with seen items filtered, on validation data (`benchmarks.quality.global_temporal --validation`).
+NDCG@10 of successive events with seen items filtered, on validation data
+(`benchmarks.quality.global_temporal --validation`).
 The best settings on Amazon Beauty are used in `benchmarks.quality.global_temporal` and
-`model/evaluation/global_temporal.py`. Untrained rivals have their own settings on Amazon Sports: `UNTRAINED_RIVALS` of
+`model/evaluation/global_temporal.py`. Untrained rivals have other settings on Amazon Sports: `UNTRAINED_SETTINGS` of
 `benchmarks.quality.global_temporal`. CREATE was tried in more forms there.
 """
 
@@ -97,9 +98,9 @@ SETTINGS_TO_TRY: dict[str, tuple[Settings, ...]] = {
     "recent popularity": tuple({"half_life_s": days * DAY_S} for days in (1, 3, 7, 14, 30, 60, 90, 180)),
 }
 HALF_LIFE_S = "graph_half_life_s"
-"""No setting of training: edges that fade, of `benchmarks/ablations/graph_forms.py`."""
+"""Not a setting of training, but the half-life of edges in `benchmarks/ablations/graph_forms.py`."""
 BERT4REC: tuple[Settings, Settings] = ({"sequence_encoder": "bert4rec"}, SASREC_TRAINING)
-"""BERT4Rec starts from the settings of SASRec."""
+"""Settings of BERT4Rec to which those of SETTINGS_TO_TRY are added."""
 UNTRAINED_RIVALS = ("item-kNN", "transitions", "recent popularity")
 
 
@@ -112,7 +113,7 @@ def untrained_scorer(split: Split, rival: str, settings: Settings) -> HistorySco
 
 
 def run_trial(path: str, rival: str, settings: Settings, seed: int) -> dict[str, Any]:
-    """The result of a rival with these settings, in a process of its own, on one thread."""
+    """The result of a rival with these settings, on one thread. Runs in a separate process."""
     torch.set_num_threads(1)
     tested, facts = ranks_of_rival(load(path, validation=True), rival, settings, seed)
     found = {seen: summary(ranked.ranks)["ndcg@10"] for seen, ranked in tested.items()}
@@ -140,7 +141,7 @@ def ranks_of_rival(
 
 
 def main() -> None:
-    """Try the settings arguments for. Print and write a line for each."""
+    """Try the chosen settings. Print and write a line for each."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")

@@ -1,6 +1,6 @@
-"""Where an epoch of CREATE goes, and the most memory training takes: `python -m benchmarks.speed.epoch_profile`.
+"""The phases of an epoch of CREATE and the peak memory of training: `python -m benchmarks.speed.epoch_profile`.
 
-Each row runs in a process of its own, so that its peak memory is its own. Phases are timed from outside the training
+Each row runs in a separate process, so that its peak memory can be measured. Phases are timed from outside the training
 loop, which adds a few percent. The rest is drawing negatives, clearing gradients and sums.
 """
 
@@ -51,13 +51,13 @@ PHASES: dict[str, tuple[tuple[object, str], ...]] = {
 ITEM_LOSS = "loss over items, forward"
 
 
-def timed(what: Callable[..., Any], phase: str, spent: dict[str, float]) -> Callable[..., Any]:
+def timed(function: Callable[..., Any], phase: str, spent: dict[str, float]) -> Callable[..., Any]:
     """The same function, with its seconds added to a phase."""
 
     def call(*args: Any, **named: Any) -> Any:
         started = time.perf_counter()
         try:
-            return what(*args, **named)
+            return function(*args, **named)
         finally:
             spent[phase] += time.perf_counter() - started
 
@@ -83,8 +83,8 @@ def measure_epochs(path: str, name: str, epochs: int) -> tuple[float, int, int, 
     plain, peak = seconds(), peak_bytes()
     spent: dict[str, float] = defaultdict(float)
     with ExitStack() as patched:
-        for phase, places in PHASES.items():
-            for owner, method in places:
+        for phase, functions in PHASES.items():
+            for owner, method in functions:
                 real = getattr(owner, method)
                 patched.enter_context(mock.patch.object(owner, method, timed(real, phase, spent)))
         patched.enter_context(

@@ -1,8 +1,8 @@
-"""Where the time of the fold goes, without Kafka: `python -m benchmarks.speed.fold_profile --batch 5000`.
+"""The time of each function of the fold, without Kafka: `python -m benchmarks.speed.fold_profile --batch 5000`.
 
 Applies real purchases from memory to an empty store, first plain and then under cProfile. `--synthetic` uses events of
-a million users instead, who rarely come twice. Seconds are processor time of the folding thread, so another load
-changes them little. RocksDB's own threads are in `process` only.
+a million users instead, of whom few have two events. Seconds are processor time of the folding thread, so other load
+has little effect on them. Only `process` includes RocksDB's own threads.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FUNCTIONS_SHOWN = 25
 
 
 def purchase_batches(count: int, size: int) -> list[EventBatch]:
-    """The first purchases of The Complete Journey, as batches that a decoder would make."""
+    """The first purchases of The Complete Journey, in the batches that a decoder makes."""
     clicks = read_purchases(count).clicks
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
     ts, kind = np.array([c["ts"] for c in clicks]), code_of("purchase")
@@ -78,7 +78,7 @@ def main() -> None:
     profile = cProfile.Profile(time.thread_time)
     fold(batches, profile)
     found = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    own = sorted(((entry[2], entry[1], place) for place, entry in found.items()), reverse=True)
+    own = sorted(((entry[2], entry[1], function) for function, entry in found.items()), reverse=True)
     total = sum(seconds for seconds, _, _ in own)
     print(f"{'own time':>9} {'us/event':>9} {'calls':>10}  function")
     for seconds, calls, (file, line, name) in own[:FUNCTIONS_SHOWN]:

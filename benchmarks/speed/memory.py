@@ -1,4 +1,4 @@
-"""Memory and disk of a worker's state as events arrive, and how soon it answers after a restart or from a checkpoint.
+"""Memory and disk of a worker's state as it grows, and the time to the first answer after a restart or a restore.
 
 Synthetic events of `--users` users and `--items` items, popular ones more often, go to the stores of `--partitions`
 partitions as a worker applies them. RSS is that of the process, with everything a worker imports, without Kafka's
@@ -31,7 +31,7 @@ from state.store import Store
 from stream.config import Config
 from stream.worker.recommender import Recommender
 
-BATCH = 10_000
+EVENTS_PER_BATCH = 10_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SAMPLES = 20
 ROCKSDB_PROPERTIES = {
@@ -85,7 +85,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
-    """Resident memory and what RocksDB reports of its own, in MB."""
+    """Resident memory, and the memory that RocksDB reports, in MB."""
     found: dict[str, float] = {"events": events, "rss": round(rss_mb())}
     for name, rocksdb_property in ROCKSDB_PROPERTIES.items():
         columns = [column for store in stores.values() for column in store.database.families()]
@@ -99,27 +99,27 @@ def apply_events(
 ) -> tuple[list[dict[str, float]], dict[str, float], int]:
     """Apply all events. Returns memory samples, the seconds it took, and a user of partition 0."""
     drawn = Synthetic(arguments.users, arguments.items, arguments.partitions)
-    batches, samples = arguments.events // BATCH, [sample(stores, 0)]
+    batches, samples = arguments.events // EVENTS_PER_BATCH, [sample(stores, 0)]
     took = {"wall": 0.0, "cpu": 0.0}
     user = 0
     for number in range(batches):
         store = stores[number % arguments.partitions]
         start = store.progress.next_offset
-        batch = drawn.batch(number % arguments.partitions, start, BATCH)
+        batch = drawn.batch(number % arguments.partitions, start, EVENTS_PER_BATCH)
         clock = Clock()
-        store.apply(batch, start + BATCH)
-        store.record_answers([(user, b"") for user in store.pending.claim(BATCH)])
+        store.apply(batch, start + EVENTS_PER_BATCH)
+        store.record_answers([(user, b"") for user in store.pending.claim(EVENTS_PER_BATCH)])
         for name, spent in clock.spent().items():
             took[name] += spent
         if number % arguments.partitions == 0:
             user = int(batch.events["user"][-1])
         if (number + 1) % max(batches // SAMPLES, 1) == 0:
-            samples.append(sample(stores, (number + 1) * BATCH))
+            samples.append(sample(stores, (number + 1) * EVENTS_PER_BATCH))
     return samples, took, user
 
 
 def answer_once(folder: Path, partitions: int, user: int) -> None:
-    """Do what a restarted worker does until its first recommendation."""
+    """Open the stores and make one recommendation, like a restarted worker."""
     stores = open_stores(folder, partitions)
     unanswered = Unanswered(0, stores[0].progress.next_offset - 1, -1)
     [answer] = Recommender(Config(), stores, None).recommend(0, {user: unanswered})

@@ -19,7 +19,7 @@ from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
 
-STEPS = 10
+STEPS_PER_USER = 10
 
 
 def peak_bytes() -> int:
@@ -37,9 +37,9 @@ def main() -> None:
     parse.add_argument("--holdout-events", type=int, default=500)
     arguments = parse.parse_args()
     draw = np.random.default_rng(0)
-    n = np.arange(arguments.users * STEPS)
-    items = 1 + draw.permutation(len(n)) % arguments.items  # every item is met
-    users = np.tile(np.arange(1, arguments.users + 1), STEPS)
+    n = np.arange(arguments.users * STEPS_PER_USER)
+    items = 1 + draw.permutation(len(n)) % arguments.items  # every item occurs
+    users = np.tile(np.arange(1, arguments.users + 1), STEPS_PER_USER)
     events = make_events(users, items, ts=1_600_000_000_000 + n * 1000)
     sequences = from_events(events)
     names = {item: str(item) for item in np.unique(events["item"]).tolist()}

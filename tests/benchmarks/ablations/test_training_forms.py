@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from benchmarks.ablations import transfer_views
 from benchmarks.ablations.graph_forms import (
-    PAPERS_WEIGHTS,
+    PAPER_WEIGHTS,
     UNIFORM,
     DegreeWeights,
     FadingLightGCN,
@@ -41,7 +41,7 @@ SETTINGS = TrainingSettings()
         ({}, Experiment(transfer_views=transfer_views.graph_not_moved, graph_encoder=half_life(4.0))),
         ({"graph_encoder": "lightgcn"}, Experiment(graph_encoder=half_life(4.0))),
         ({}, Experiment(transfer_views=transfer_views.sequence_not_moved)),
-        ({"w_global": 0.3}, Experiment(graph_encoder=degree_weights(PAPERS_WEIGHTS))),
+        ({"w_global": 0.3}, Experiment(graph_encoder=degree_weights(PAPER_WEIGHTS))),
     ],
 )
 def test_every_form_learns_a_stream_whose_next_item_is_certain(changed, experiment):

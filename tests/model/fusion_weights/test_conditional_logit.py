@@ -57,7 +57,7 @@ def test_padding_and_alternatives_that_stand_for_many_do_not_change_the_weights(
         torch.cat([whole.correction, torch.full((4000, 5), -torch.inf)], 1),
     )
     assert fit(padded, torch.tensor([True] * 3), NO_PRIOR)[0].tolist() == pytest.approx(found.tolist(), abs=1e-3)
-    # Half of the alternatives, each of which stands for two.
+    # Half of the alternatives; each stands for two.
     kept = [0, *range(1, 20, 2)]
     correction = torch.tensor([0.0] + [float(torch.tensor(1.9).log())] * 10).expand(4000, -1)
     drawn, _ = fit(ChoiceSets(whole.signals[:, kept], correction), torch.tensor([True] * 3), NO_PRIOR)
