@@ -6,4 +6,4 @@ class ArtifactError(Exception):
 
 
 class NothingToTest(Exception):
-    """No event of the data has a history and a known item."""
+    """No event can be tested: none has both a history and a known item."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Window(NamedTuple):
-    """Events as columns, by time."""
+    """Events as columns, ordered by time."""
 
     users: Ids
     """Hashes of the users, ascending: user number n is `users[n]`."""
@@ -36,7 +36,10 @@ def columns(events: Records) -> Window:
 
 
 def temporal_data(events: Records) -> "TemporalData":
-    """An edge for each event, by time: `src` users, `dst` items numbered after users, `t` ms, `msg` [N, 1] kinds."""
+    """One edge for each event, ordered by time.
+
+    `src` are users, `dst` items numbered after the users, `t` times in ms, `msg` [N, 1] kinds.
+    """
     from torch_geometric.data import TemporalData
 
     window = columns(events)
@@ -49,7 +52,7 @@ def temporal_data(events: Records) -> "TemporalData":
 
 
 def hetero_data(events: Records) -> "HeteroData":
-    """Nodes `user` and `item` with their hashes (`id`, int64 bits), edges `(user, to, item)` with `time` and `kind`."""
+    """Nodes `user` and `item` with their hashes as int64 in `id`; edges `(user, to, item)` with `time` and `kind`."""
     from torch_geometric.data import HeteroData
 
     window, data = columns(events), HeteroData()

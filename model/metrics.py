@@ -1,7 +1,7 @@
-"""Metrics from ranks, kept event by event so that comparisons are paired.
+"""Metrics from ranks. Ranks are kept for each event, so that comparisons are paired.
 
-The rank of a target is the number of other items that score at least as high. A tie counts against it: a model that
-scores all items alike gets no hits.
+The rank of a target is the number of other items that score at least as high. A tie counts against the target, so a
+model that scores all items alike has no hits.
 """
 
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 Ranks = npt.NDArray[np.int64]
 CUTOFF = 10
+"""A target of this rank or more is no hit: metrics at 10."""
 
 
 def ranks_of(scores: "Tensor", targets: "Tensor") -> Ranks:
-    """0-based rank of each target [B] in its row of scores [B, n]; masked items are -inf, padding too.
+    """0-based rank of each target [B] in its row of scores [B, n]. Masked items and padding have -inf.
 
     >>> import torch
     >>> ranks_of(torch.tensor([[3.0, 1.0, 1.0], [0.0, 5.0, 1.0]]), torch.tensor([2, 1])).tolist()
@@ -28,7 +29,7 @@ def ranks_of(scores: "Tensor", targets: "Tensor") -> Ranks:
 
 
 def gains(ranks: Ranks, k: int = CUTOFF) -> npt.NDArray[np.float64]:
-    """NDCG@k of each event: one item is relevant."""
+    """NDCG@k of each event, with one relevant item."""
     return np.where(ranks < k, 1.0 / np.log2(ranks + 2.0), 0.0)
 
 
@@ -45,10 +46,10 @@ def summary(ranks: Ranks) -> dict[str, float]:
 def lead(
     ranks: Ranks, over: Ranks, users: npt.NDArray[np.uint64], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The relative lead of NDCG@10 of `ranks` over that of `over`, and its 95% interval from a bootstrap.
+    """The relative lead in NDCG@10 of `ranks` over `over`, with a 95% interval from a bootstrap.
 
-    Both are ranks of the same events, [T], or [S, T] from trainings with S seeds. Users are resampled with all their
-    events, which are not independent, and so are seeds, if there are several.
+    Both are ranks of the same events, [T], or [S, T] from trainings with S seeds. The bootstrap resamples seeds and
+    whole users: the events of one user are not independent.
     """
     _, user = np.unique(users, return_inverse=True)
     sums = np.stack([[np.bincount(user, gained) for gained in gains(np.atleast_2d(r))] for r in (ranks, over)])

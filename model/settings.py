@@ -8,13 +8,13 @@ from state.settings import Count, Positive, Share, Weight, Whole
 
 SEQUENCE_ENCODERS = {"sasrec": "model.encoders.sasrec:SASRec", "bert4rec": "model.encoders.bert4rec:BERT4Rec"}
 GRAPH_ENCODERS = {"ultragcn": "model.encoders.ultragcn:UltraGCN", "lightgcn": "model.encoders.lightgcn:LightGCN"}
-"""An encoder is its file and its entry here. It is imported when it is first used: PyG takes seconds."""
+"""Name and class of each encoder. The class is imported at its first use, because PyG takes seconds to import."""
 WITH_ATTENTION_HEADS = frozenset({"sasrec", "bert4rec"})
-"""Sequence encoders made of Transformer blocks: their `heads` divide `dim`."""
-MOST_EVENTS = 200
-"""The longest history that is packed."""
+"""Sequence encoders made of Transformer blocks. Their `heads` must divide `dim`."""
+MAX_HISTORY_EVENTS = 200
+"""Length of the longest history that can be packed."""
 MIN_FUSION_EVENTS = 50
-"""Fewer events than this choose no fusion weights."""
+"""Fusion weights are chosen on at least this many events."""
 
 if TYPE_CHECKING:
     SequenceEncoderName = str
@@ -24,7 +24,7 @@ else:
 
 
 def check_heads(dim: int, heads: int) -> None:
-    """Raise ValueError where the heads of an attention layer cannot share its width."""
+    """Raise ValueError if `heads` does not divide `dim`."""
     if dim % heads:
         raise ValueError(f"dim = {dim} is not divisible by heads = {heads}")
 
@@ -55,8 +55,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.sequence_encoder in WITH_ATTENTION_HEADS:
             check_heads(self.dim, self.heads)
-        if self.sequence_events > MOST_EVENTS:
-            raise ValueError(f"sequence_events = {self.sequence_events} is more than the encoders read: {MOST_EVENTS}")
+        if self.sequence_events > MAX_HISTORY_EVENTS:
+            raise ValueError(
+                f"sequence_events = {self.sequence_events} is more than the encoders read: {MAX_HISTORY_EVENTS}"
+            )
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,13 +73,13 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     learning_rate: Positive = 4e-3
     """Learning rate of a first version's joint epochs, at their start; it falls along half a cosine."""
     increment_learning_rate: Positive = 2e-3
-    """The same of a later version."""
+    """Learning rate of a later version's joint epochs, at their start."""
     graph_learning_rate: Positive = 4e-3
     """Learning rate of item and user rows in the warm-up."""
     warm_up_epochs: Count = 12
     """Epochs of the graph loss alone, before a first version."""
     epochs: Count = 6
-    """Joint epochs of a first version without the newest events. The fusion weights are then chosen on those."""
+    """Joint epochs of a first version without the newest events. The fusion weights are then chosen on these events."""
     last_epochs: Count = 9
     """Epochs of a first version with the newest events."""
     increment_warm_up_epochs: Count = 1
@@ -87,29 +89,30 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     increment_last_epochs: Count = 4
     """Epochs of a later version with the newest events."""
     max_train_s: Positive = 600.0
-    """No further epoch begins after this long; a version is published with what was learned. A cycle trains twice,
-    without and with the newest events. Each of the two may take so long."""
+    """No epoch begins later than this after the start of a training. The version is published as it is then. A cycle
+    has two trainings, without and with the newest events. The limit applies to each."""
     loss: Literal["auto", "full", "sampled"] = "auto"
     """Softmax over all items, or over shared negatives; auto: over all for a small catalogue."""
     full_softmax_items: Count = 1000
-    """The largest catalogue that auto takes the full softmax for; above it the sampled one learns more in the time."""
+    """The largest catalogue for which auto takes the full softmax. In larger ones the sampled softmax learns more
+    in the same time."""
     lazy_items: Count = 100_000
-    """In a larger catalogue a step moves only the item rows that its batch touches: moving the whole table would take
-    longer than all the rest. The full softmax and LightGCN touch every row and ignore this."""
+    """In a larger catalogue a step updates only the item rows that its batch touches: updating the whole table would
+    take longer than the rest of the step. The full softmax and LightGCN touch every row and ignore this setting."""
     graph_encoder: GraphEncoderName = "ultragcn"
     """The encoder that places items that the same users click near each other."""
     lightgcn_layers: Whole = 2
-    """Times LightGCN passes messages over the graph."""
+    """Number of LightGCN's message passes over the graph."""
     w_global: Weight = 0.0
-    """Weight of the graph loss in the joint epochs; the warm-up has it alone."""
+    """Weight of the graph loss in the joint epochs. In the warm-up it is the only loss."""
     transfer: Literal["barlow_twins", "infonce"] = "barlow_twins"
     """The loss that makes the two views of a user agree."""
     w_transfer: Weight = 0.1
     """Weight of the transfer loss; 0: none."""
     temperature: Positive = 0.2
-    """InfoNCE's."""
+    """Temperature τ of InfoNCE."""
     off_diagonal: Weight = 0.005
-    """Barlow Twins' λ."""
+    """λ of Barlow Twins."""
     graph_events: Whole = 50
     """Newest events of a user that are edges of the training graph."""
     neighbours: Whole = 10
@@ -119,21 +122,21 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     negative_weight: Weight = 10.0
     """Weight of the negatives in UltraGCN's loss."""
     holdout_events: Count = 2000
-    """Newest events held out at first, to measure a candidate and to choose the fusion weights."""
+    """Newest events that a cycle holds out, to measure the candidate and to choose the fusion weights."""
 
 
 def without_graph(training: TrainingSettings) -> TrainingSettings:
-    """The sequence encoder alone: no warm-up, no graph loss, no transfer loss."""
+    """Settings that train the sequence encoder alone: no warm-up, no graph loss, no transfer loss."""
     return msgspec.structs.replace(training, w_global=0.0, w_transfer=0.0, warm_up_epochs=0, increment_warm_up_epochs=0)
 
 
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a candidate is not promoted, however good it is on the newest events."""
+    """Limits of the gate. A candidate beyond a limit is not promoted, for any result on the newest events."""
 
     old_users: Count = 1000
-    """Users without new events on whom the gate tests what a candidate forgot; a cycle does not learn from them."""
+    """Users without new events on whom the gate measures forgetting. A cycle does not learn from them."""
     forgotten_share: Share = 0.1
-    """Relative fall of NDCG@10 of those users that is allowed; a significantly larger one keeps the champion."""
+    """Allowed relative fall of these users' NDCG@10. After a significantly larger one the champion is kept."""
     coverage_share: Share = 0.5
     """A candidate recommends at least this share of the champion's number of different items."""
     latency_ratio: Positive = 2.0
@@ -150,14 +153,14 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     history_items: Whole = 10
     """Newest items of a user from which the live graph takes evidence."""
     age_decay: Share = 0.8
-    """Factor on an item's evidence for each step that it lies further back."""
+    """Factor on an item's evidence for each step that the item is older."""
     repeat_decay: Share = 0.98
-    """Factor on the repetition of a user's own item for each step that it lies further back."""
+    """Factor on the repetition of a user's own item for each step that the item is older."""
     evidence_weight: Weight | None = None
     """Weight of the graph's item-item evidence; unset: chosen on held-out events. With all three weights at 0 the
-    model ranks alone, which is the paper's inference."""
+    model ranks alone, as in the CREATE paper."""
     repeat_weight: float | None = None
-    """Weight of the user's own repetitions, below 0 against them; unset: chosen on held-out events."""
+    """Weight of the user's own repetitions. Below 0, repetitions rank lower. Unset: chosen on held-out events."""
     popularity_weight: Weight | None = None
     """Weight of current popularity; unset: chosen on held-out events."""
     filter_seen: bool = False
@@ -165,13 +168,13 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     because: bool = True
     """Name the user's own items that contribute most to each recommendation."""
     online_clicks: Count = 400
-    """Newest clicks on which a worker chooses the fusion weights again between versions; 0: it never does."""
+    """Newest clicks on which a worker chooses the fusion weights again between versions; 0: never."""
     fresh_items: Count = 10_000
-    """Most items that are unknown to the version and ranked by a provisional embedding."""
+    """Maximum number of items that the version does not know and that are ranked by a provisional row."""
 
     def __post_init__(self) -> None:
         if 0 < self.online_clicks < MIN_FUSION_EVENTS:
             raise ValueError(
                 f"online_clicks = {self.online_clicks}: weights are chosen on {MIN_FUSION_EVENTS} clicks at least; "
-                "0 leaves them as they are in the version"
+                "0 keeps the weights of the version"
             )

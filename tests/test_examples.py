@@ -1,4 +1,4 @@
-"""The examples, run as in the README."""
+"""The examples run as in the README."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def test_the_request_example_waits_for_its_own_answer(broker, tmp_path):
     from kafka import KafkaConsumer, KafkaProducer
 
     ensure(Config(broker=broker, data=tmp_path))
-    asked = KafkaConsumer(
+    requests = KafkaConsumer(
         "requests", bootstrap_servers=broker, auto_offset_reset="earliest", consumer_timeout_ms=60_000
     )
     producer = KafkaProducer(bootstrap_servers=broker)
@@ -55,12 +55,12 @@ def test_the_request_example_waits_for_its_own_answer(broker, tmp_path):
         [sys.executable, "-W", "ignore", str(ROOT / "examples/request.py"), broker, "alice"],
         stdout=subprocess.PIPE, text=True,
     ) as example:  # fmt: skip
-        request = json.loads(next(iter(asked)).value)
+        request = json.loads(next(iter(requests)).value)
         assert request["user"] == "alice"
         for number, item in (("another", "tea"), (request["id"], "milk")):
             answer = {"user": "alice", "items": [{"item": item}], "model": "000001", "source": "model", "id": number}
             producer.send("replies", key=number.encode(), value=json.dumps(answer).encode()).get(timeout=10)
         output, _ = example.communicate(timeout=60)
-    asked.close()
+    requests.close()
     producer.close()
     assert output.split() == ["milk", "(by", "000001)"]

@@ -1,4 +1,4 @@
-"""Imports go one way, and `--help` loads nothing heavy."""
+"""Imports go in one direction, and `--help` imports no large library."""
 
 import ast
 import graphlib
@@ -28,7 +28,7 @@ def imported(file: Path) -> set[str]:
 
 
 def imported_modules(file: Path) -> set[str]:
-    """Every module a file imports, wherever in the file: `from a.b import c` gives a.b.c, and so a.b."""
+    """Every module that a file imports, anywhere in the file. `from a.b import c` gives a.b.c."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -82,14 +82,14 @@ LEVELS = {
         {"cli"},
     ],
 }
-"""Sub-packages and modules, the lowest first: a file imports from its own sub-package and from lower levels."""
+"""Sub-packages and modules, the lowest level first. A file may import from its own sub-package and lower levels."""
 
 
 @pytest.mark.parametrize("package", LEVELS)
-def test_a_sub_package_never_imports_a_higher_one_nor_its_neighbour(package):
+def test_a_sub_package_imports_no_sub_package_of_the_same_or_a_higher_level(package):
     level = {name: n for n, names in enumerate(LEVELS[package]) for name in names}
     present = {f.stem for f in (ROOT / package).iterdir() if f.suffix == ".py" or (f / "__init__.py").exists()}
-    assert present - {"__init__", "__pycache__"} == level.keys(), "each sub-package has its level"
+    assert present - {"__init__", "__pycache__"} == level.keys(), "each sub-package needs a level"
     for file in sorted((ROOT / package).rglob("*.py")):
         own = file.relative_to(ROOT / package).with_suffix("").parts[0]
         if own == "__init__":
@@ -102,28 +102,28 @@ def test_a_sub_package_never_imports_a_higher_one_nor_its_neighbour(package):
 
 
 @pytest.mark.parametrize("package", LEVELS)
-def test_at_most_eight_files_lie_directly_in_a_package(package):
+def test_a_package_has_at_most_eight_modules_outside_its_sub_packages(package):
     assert len([f for f in (ROOT / package).glob("*.py") if f.name != "__init__.py"]) <= 8
 
 
-CLIENT = re.compile(r"(AIO)?Kafka(Admin)?(Client|Consumer|Producer)$")
+KAFKA_CLIENT = re.compile(r"(AIO)?Kafka(Admin)?(Client|Consumer|Producer)$")
 
 
-def test_every_kafka_client_is_made_with_the_arguments_of_one_module():
+def test_every_kafka_client_gets_its_arguments_from_one_module():
     calls = []
     for file in sorted((ROOT / "stream").rglob("*.py")):
         if file.name == "connection.py":
             continue
         assert not re.search("bootstrap_servers|kafka://|ssl_context=", file.read_text()), file
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and CLIENT.match(ast.unparse(node.func)):
+            if isinstance(node, ast.Call) and KAFKA_CLIENT.match(ast.unparse(node.func)):
                 given = [ast.unparse(k.value) for k in node.keywords if k.arg is None]
                 assert given in (["connection(config)"], ["connection(settings)"]), f"{file}:{node.lineno}"
                 calls.append(node)
     assert len(calls) > 12
 
 
-def test_help_loads_nothing_heavy():
+def test_help_imports_no_large_library():
     code = (
         "import sys; import stream.cli; "
         "print([m for m in ('torch', 'faust', 'aiokafka', 'numpy', 'kafka', 'pandas') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""Retired words stay out of the code, the pages and the tests: one word for one idea, the field's word."""
+"""No retired word is used in code, pages and tests. Each idea has one word, the usual word of the field."""
 
 import re
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ RETIRED = {
     r"by heart": "what it was trained on",
     r"what is \w+ that": "a sentence with a subject",
 }
-"""A regex of whole words, in text whose identifiers are taken apart, and the words to use instead."""
+"""Retired words, each a regex of whole words in text with split identifiers, and the words to use instead."""
 
 CONSTANTS = [
     "MOST",
@@ -58,11 +58,11 @@ CONSTANTS = [
     "CELLS",
     "PREFIX",
 ]
-"""Constants that do not say of what. A name says it: MAX_…, EMPTY_IDS, SAMPLED_NEGATIVES."""
+"""Constant names that do not say what they limit or hold. Good names: MAX_…, EMPTY_IDS, SAMPLED_NEGATIVES."""
 
 
 def files() -> Iterator[Path]:
-    """Code, tests, pages, samples; not recorded results, nor what pip or a test run leaves."""
+    """Code, tests, pages and samples, but no recorded results and no build output."""
     for folder in CODE:
         yield from (ROOT / folder).rglob("*.py")
     yield from ROOT.glob("*.md")
@@ -76,8 +76,8 @@ FILES = sorted({f for f in files() if f != Path(__file__)})
 
 
 def text_of(file: Path) -> str:
-    """A file's text. Of the changelog only the newest section: the others are history, and so is its list of moved
-    modules, which has to name them."""
+    """The text of a file. Of the changelog only the newest section counts, without its list of moved modules: older
+    sections and that list must name the old words."""
     text = file.read_text()
     if file.name != "CHANGELOG.md":
         return text
@@ -86,7 +86,7 @@ def text_of(file: Path) -> str:
 
 
 def words_of(text: str) -> str:
-    """The text in lower case with identifiers taken apart.
+    """The text in lower case, with identifiers split into words.
 
     >>> words_of("self._toldOf = OnlineFusion()")
     'self. told of = online fusion()'
@@ -95,7 +95,7 @@ def words_of(text: str) -> str:
 
 
 def whole_words(pattern: str) -> str:
-    """The pattern between word boundaries; a space in it may be the end of a line."""
+    """The pattern between word boundaries. A space in it also matches the end of a line."""
     return rf"(?<!\w)(?:{pattern})(?!\w)".replace(" ", r"\s+")
 
 
@@ -111,12 +111,12 @@ def test_no_file_uses_a_retired_word(file):
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.suffix == ".py"], ids=lambda f: str(f.relative_to(ROOT)))
-def test_every_constant_says_of_what(file):
+def test_every_constant_has_a_name_that_describes_it(file):
     found = re.findall(rf"^({'|'.join(CONSTANTS)})\b[^=\n]*=", file.read_text(), re.M)
     assert not found, f"{file.relative_to(ROOT)}: {found}"
 
 
-def test_the_words_of_an_identifier_are_found():
+def test_retired_words_are_found_inside_identifiers():
     pattern = whole_words("|".join(RETIRED))
     for text in ("self._told", "readHeardPointers()", "the users owed an answer", "DEBTS"):
         assert re.search(pattern, words_of(text)), text

@@ -1,4 +1,4 @@
-"""What runs on a machine, before a commit and in CI is the same."""
+"""The same checks run on a developer's machine, before a commit and in CI."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ PRE_COMMIT = (ROOT / ".pre-commit-config.yaml").read_text()
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_make_target_expands_and_is_listed_by_help(target):
+def test_every_make_target_expands_and_help_lists_it(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"^{target}:.*  ## \S", MAKEFILE, re.M), f"make help does not explain {target}"
@@ -26,7 +26,7 @@ def test_every_script_that_make_runs_exists():
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
-def test_ci_runs_the_script_that_a_machine_runs_on_the_oldest_and_a_new_python():
+def test_ci_runs_the_local_script_on_the_oldest_and_a_new_python():
     assert "run: .ci/run" in WORKFLOW
     oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert oldest

@@ -1,4 +1,4 @@
-"""A newcomer types what the README says, line by line."""
+"""Every command and message of the README works as shown."""
 
 import json
 import os
@@ -44,18 +44,18 @@ def test_make_alone_lists_the_targets():
         assert re.search(rf"^{target} +\S", listed, re.M), target
 
 
-def test_the_click_shown_is_one():
+def test_the_click_in_the_readme_is_valid():
     click, _ = re.findall(r"^```json\n(.*?)^```", section(ONE_CLICK), re.M | re.S)
     shown = msgspec.json.decode(click, type=Click)
-    assert json.loads(click).keys() <= set(Click.__struct_fields__), "a reader takes every field for one of ours"
+    assert json.loads(click).keys() <= set(Click.__struct_fields__), "every field of the example must exist"
     assert shown.user
     assert shown.item
 
 
-def test_the_recommendation_shown_is_what_a_worker_sends():
+def test_the_recommendation_in_the_readme_has_the_fields_that_a_worker_sends():
     click, message = (json.loads(j) for j in re.findall(r"^```json\n(.*?)^```", section(ONE_CLICK), re.M | re.S))
     sent = msgspec.json.decode(json.dumps(message), type=Recommendation)
-    assert json.loads(msgspec.json.encode(sent)) == message, "no field is missing and none is of another time"
+    assert json.loads(msgspec.json.encode(sent)) == message, "the example must have the present fields"
     assert list(message) == list(Recommendation.__struct_fields__)
     assert sent.user == click["user"]
     assert [item.score for item in sent.items] == sorted((item.score for item in sent.items), reverse=True)
@@ -66,7 +66,7 @@ def test_the_recommendation_shown_is_what_a_worker_sends():
 
 
 @pytest.mark.broker
-def test_your_own_clicks_as_the_readme_has_it(broker, tmp_path):
+def test_the_commands_of_your_own_clicks_work(broker, tmp_path):
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -106,7 +106,7 @@ def test_your_own_clicks_as_the_readme_has_it(broker, tmp_path):
             process.wait(40)
 
 
-def test_the_configuration_shown_is_one(tmp_path):
+def test_the_configuration_in_the_readme_is_valid(tmp_path):
     text = "\n".join(re.findall(r"^    (.*)$", section("Your own clicks").split("dotted paths:")[1], re.M))
     assert tomllib.loads(text)
     file = tmp_path / "anabranch.toml"

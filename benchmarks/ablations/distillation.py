@@ -1,11 +1,12 @@
-"""Against forgetting: a candidate also learns the champion's answers on old sequences (ADER, Mi et al., 2020).
+"""Distillation against forgetting: a candidate also learns the champion's scores on old sequences (Mi et al., 2020).
 
     L = L_new + λ · KL(champion ‖ candidate) on exemplars      λ = distil · √(old items / items · exemplars / new ones)
 
-λ grows with what there is to keep and shrinks with what is new (arXiv 2007.12000, eq. 4). The champion scores once,
-before training, and only its first items count; the candidate's softmax is over those and shared negatives.
+λ grows with the share of old items and falls with the number of new sequences (ADER, arXiv 2007.12000, eq. 4). The
+champion scores once, before training, and only its top items count. The candidate's softmax is over these items and
+the shared negatives.
 
-It lost: three times the time of learning the old sequences again, and no better (`results/streams/report.md`).
+The result is no better than learning the old sequences again, at three times the cost (`results/streams/report.md`).
 """
 
 import math
@@ -19,13 +20,13 @@ from model.encoders.histories import Histories, pack
 from model.encoders.vocabulary import Indices
 
 ITEMS_PER_EXEMPLAR = 100
-"""The champion's first items that count for an exemplar."""
+"""The champion's top items that count for an exemplar."""
 MAX_SCORES_PER_BATCH = 1 << 23
-"""Most scores of the champion in memory at once."""
+"""Maximum number of scores of the champion in memory."""
 
 
 def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int) -> float:
-    """λ of ADER's equation 4: `items` of which `old_items` were known before, `new` sequences beside the exemplars.
+    """λ of ADER's equation 4. `old_items` of the `items` were known before; `new` sequences are learned with exemplars.
 
     >>> round(adaptive(0.8, 90, 100, 1000, 4000), 6)
     0.379473
@@ -34,12 +35,14 @@ def adaptive(distil: float, old_items: int, items: int, exemplars: int, new: int
 
 
 class Distillation:
-    """The champion's answers on the exemplars, as a term of the joint loss: `Experiment(extra_loss=...)`."""
+    """The champion's scores on the exemplars, as a term of the joint loss: `Experiment(extra_loss=...)`."""
 
     @torch.no_grad()
     def __init__(self, champion: Create, exemplars: Histories, shared: Indices, weight: float, sequences: int) -> None:
-        """`exemplars` have only `shared` items, whose indices mean the same to champion and candidate. `sequences` is
-        how many an epoch has; each exemplar is met about once in it."""
+        """`exemplars` have only `shared` items, which have the same indices in champion and candidate.
+
+        `sequences` is the number of sequences in an epoch, in which each exemplar is drawn about once.
+        """
         self.exemplars = exemplars.take(np.flatnonzero(exemplars.lengths > 0))
         self._share = len(self.exemplars) / max(sequences, 1)
         self.weight = weight if len(shared) else 0.0
@@ -48,14 +51,14 @@ class Distillation:
         self._probabilities = torch.zeros(len(self.exemplars), count)
         if not self.weight:
             return
-        table, at_once = champion.items.weight[known].T, max(MAX_SCORES_PER_BATCH // len(shared), 1)
-        for start in range(0, len(self.exemplars), at_once):
-            at = np.arange(start, min(start + at_once, len(self.exemplars)))
+        table, batch_size = champion.items.weight[known].T, max(MAX_SCORES_PER_BATCH // len(shared), 1)
+        for start in range(0, len(self.exemplars), batch_size):
+            at = np.arange(start, min(start + batch_size, len(self.exemplars)))
             best = (champion.encode(self.exemplars.take(at)) @ table).topk(count)
             self._first[at], self._probabilities[at] = known[best.indices], best.values.softmax(1)
 
     def loss(self, model: Create, batch: int, negatives: Tensor, draw: np.random.Generator) -> Tensor | float:
-        """λ · KL on as many exemplars as belong to a batch of `batch` sequences; without a constant."""
+        """λ · KL, up to a constant, on as many exemplars as belong to a batch of `batch` sequences."""
         count = min(math.ceil(batch * self._share), batch, len(self.exemplars))
         if not count or not self.weight:
             return 0.0

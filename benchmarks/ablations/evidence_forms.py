@@ -1,9 +1,9 @@
 """Forms of the live graph's evidence, on validation data: `python -m benchmarks.ablations.evidence_forms`.
 
-One CREATE that has not learned the events its fusion weights are chosen on, with live graphs that count and score in
-different ways. The weights are chosen for each form. Prints NDCG@10 in percent of every event of the validation data
-(`benchmarks.quality.global_temporal --validation`), and each form's lead over the served one, with a 95% interval from
-a bootstrap over users.
+One CREATE model is tested with live graphs that count and score in different ways. It has not learned the events on
+which the fusion weights are chosen. The weights are chosen for each form. Prints NDCG@10 in percent over the events of
+the validation data (`benchmarks.quality.global_temporal --validation`), and the lead of each form over the served form,
+with a 95% interval from a bootstrap over users.
 """
 
 import argparse
@@ -17,8 +17,15 @@ from unittest import mock
 import torch
 
 from benchmarks.ablations.fusion_forms import with_lead
-from benchmarks.quality.global_temporal import DAY_S, SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
-from model.evaluation.global_temporal import OfModel, ranked_tests
+from benchmarks.quality.global_temporal import (
+    DAY_S,
+    SERVED,
+    SIGNAL_BY_SIGNAL,
+    load,
+    train_before_split,
+    without_time_limit,
+)
+from model.evaluation.global_temporal import ModelScorer, ranked_tests
 from model.fusion_weights.choice_sets import BEFORE_SHARES, build_choice_sets
 from model.fusion_weights.fit_weights import fit_fusion
 from model.fusion_weights.holdout import Holdout, split_holdout
@@ -34,7 +41,7 @@ SEEN_ITEMS = ("filtered", "unfiltered")
 
 
 class Form(NamedTuple):
-    """What differs from the served form."""
+    """Differences from the served form."""
 
     state: StateSettings = StateSettings()
     ranking: RankingSettings = RankingSettings()
@@ -69,7 +76,7 @@ FORMS = {
 
 @contextmanager
 def evidence_of(form: Form) -> Iterator[None]:
-    """Compute evidence in this form inside this context."""
+    """Context in which evidence is computed in this form."""
     refresh = Popularity._refresh
 
     def undamped(self: Popularity, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:
@@ -87,15 +94,15 @@ def main() -> None:
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
     parse.add_argument("--seed", type=int, default=0)
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     torch.set_num_threads(1)
-    training = settled(SERVED[SIGNAL_BY_SIGNAL])
-    for name in asked.datasets:
-        path = str(asked.data / f"{name}.csv.gz")
+    training = without_time_limit(SERVED[SIGNAL_BY_SIGNAL])
+    for name in arguments.datasets:
+        path = str(arguments.data / f"{name}.csv.gz")
         split = load(path, validation=True)
-        trained = learned(split, {}, training, asked.seed)
-        alone = ranked_tests(split, OfModel(split, trained, MODEL_ONLY, RankingSettings(), live=False))
-        print(f"\n{name}, seed {asked.seed}: {len(split.targets):,} tests")
+        trained = train_before_split(split, {}, training, arguments.seed)
+        alone = ranked_tests(split, ModelScorer(split, trained, MODEL_ONLY, RankingSettings(), live=False))
+        print(f"\n{name}, seed {arguments.seed}: {len(split.targets):,} tests")
         print(f"{'no evidence: w = 0':34}", *(f"{w} {100 * gains(alone[w].ranks).mean():.2f}" for w in SEEN_ITEMS))
         served: dict[str, Ranks] = {}
         for form_name, form in FORMS.items():
@@ -104,7 +111,7 @@ def main() -> None:
                 tests = Holdout(*split_holdout(split.past, training.holdout_events), form.state)
                 known = build_choice_sets(tests, trained.model, trained.vocabulary, form.ranking)
                 fusion = fit_fusion(known, form.before, form.ranking, INITIAL_FUSION)
-                found = ranked_tests(split, OfModel(split, trained, fusion, form.ranking))
+                found = ranked_tests(split, ModelScorer(split, trained, fusion, form.ranking))
             ranks = {where: of_tests.ranks for where, of_tests in found.items()}
             served = served or ranks
             print(f"{form_name:34} {with_lead(ranks, served, split.tests.users)}   before {fusion.before}", flush=True)

@@ -1,8 +1,8 @@
 """Other forms of fusion: `python -m benchmarks.ablations.fusion_forms`.
 
-One model that has not learned the events its weights are chosen on, and one live graph, on validation data
-(`benchmarks.quality.global_temporal --validation`). Each form is a conditional logit over more signals than the
-product's four. The weight of the user's own items is searched as in the product.
+All forms have the same model and live graph, on validation data (`benchmarks.quality.global_temporal --validation`).
+The model has not learned the events on which weights are chosen. Each form is a conditional logit over more signals
+than the product's four. The weight of the user's own items is searched as in the product.
 
     the model alone       w = 0
     two-hop               a fifth signal: neighbours of the neighbours of the user's newest items
@@ -12,8 +12,8 @@ product's four. The weight of the user's own items is searched as in the product
     gate                  linear in all three
     everything            the gate, with two-hop
 
-The graph holds what came before each test. Prints NDCG@10 in percent of every later event, and each form's lead over
-one number a signal, with a 95% interval from a bootstrap over users.
+The graph has the events before each test. Prints NDCG@10 in percent over all tests, and the lead of each form over one
+number a signal, with a 95% interval from a bootstrap over users.
 """
 
 import argparse
@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.quality.global_temporal import SERVED, SIGNAL_BY_SIGNAL, learned, load, settled
+from benchmarks.quality.global_temporal import SERVED, SIGNAL_BY_SIGNAL, load, train_before_split, without_time_limit
 from model.encoders.histories import to_histories
-from model.evaluation.global_temporal import SEEN, Split, ranked_batch
+from model.evaluation.global_temporal import SEEN_ITEMS, Split, ranked_batch
 from model.fusion_weights.choice_sets import eligible_items, sample_alternatives
 from model.fusion_weights.conditional_logit import ChoiceSets, fit
 from model.fusion_weights.holdout import Holdout, slice_sequences, split_holdout
@@ -46,22 +46,22 @@ from state.graph import MemoryGraph
 from state.sequences import Sequences
 from state.settings import StateSettings
 
-FIRST_HOP = 20
-"""The second hop starts at this many items, those with the most evidence."""
-SIGNALS = 4
-"""Model, repeat, popularity, evidence. Two-hop evidence is the fifth."""
+FIRST_HOP_ITEMS = 20
+"""The second hop starts at this many items, the items with the most evidence."""
+PRODUCT_SIGNALS = 4
+"""Number of signals: model, repeat, popularity, evidence. Two-hop evidence is the fifth."""
 
 
 class FormInputs(NamedTuple):
-    """The signals for a batch of users, and what their weights may depend on."""
+    """The signals for a batch of users, and the factors of their weights."""
 
     signals: Tensor
-    """[5, B, n + 1]."""
+    """[5, B, n + 1] signals."""
     length: Tensor
     """[B] log of the history's length."""
     age: Tensor
     """[n + 1] log of the item's age in days."""
-    sure: Tensor
+    confidence: Tensor
     """[B] log of the model's largest softmax share, scaled."""
 
 
@@ -75,14 +75,14 @@ def interactions(signals: Tensor, *factors: Tensor) -> Tensor:
 
 
 FORMS: dict[str, Form] = {
-    "one number a signal": lambda s: s.signals[:SIGNALS],
+    "one number a signal": lambda s: s.signals[:PRODUCT_SIGNALS],
     ALONE: lambda s: s.signals[:1],
     "two-hop": lambda s: s.signals,
-    "by length of history": lambda s: interactions(s.signals[:SIGNALS], s.length[:, None]),
-    "by age of item": lambda s: interactions(s.signals[:SIGNALS], s.age),
-    "by confidence": lambda s: interactions(s.signals[:SIGNALS], s.sure[:, None]),
-    "gate": lambda s: interactions(s.signals[:SIGNALS], s.length[:, None], s.age, s.sure[:, None]),
-    "everything": lambda s: interactions(s.signals, s.length[:, None], s.age, s.sure[:, None]),
+    "by length of history": lambda s: interactions(s.signals[:PRODUCT_SIGNALS], s.length[:, None]),
+    "by age of item": lambda s: interactions(s.signals[:PRODUCT_SIGNALS], s.age),
+    "by confidence": lambda s: interactions(s.signals[:PRODUCT_SIGNALS], s.confidence[:, None]),
+    "gate": lambda s: interactions(s.signals[:PRODUCT_SIGNALS], s.length[:, None], s.age, s.confidence[:, None]),
+    "everything": lambda s: interactions(s.signals, s.length[:, None], s.age, s.confidence[:, None]),
 }
 
 
@@ -111,7 +111,7 @@ class SignalSource:
 
     def _two_hop(self, evidence: Tensor, graph: MemoryGraph) -> Tensor:
         """[B, n + 1] log(1 + 50 Σ_k t_k c(k, j) / √n_j), k the items of the first hop, t_k their evidence."""
-        first_hop_evidence, at = (torch.expm1(evidence) / EVIDENCE_SHARPNESS).topk(FIRST_HOP, dim=1)
+        first_hop_evidence, at = (torch.expm1(evidence) / EVIDENCE_SHARPNESS).topk(FIRST_HOP_ITEMS, dim=1)
         known, inverse = np.unique(at.numpy(), return_inverse=True)
         hashes = np.concatenate([np.zeros(1, np.uint64), self._trained.vocabulary.hashes])
         rows = graph.rows(hashes[known])
@@ -121,7 +121,7 @@ class SignalSource:
         degree = np.maximum(graph.rows(hashes).degree, 1.0)
         found = torch.zeros(len(evidence), len(hashes))
         inverse = inverse.reshape(at.shape)
-        for hop in range(FIRST_HOP):
+        for hop in range(FIRST_HOP_ITEMS):
             evidence_here = torch.from_numpy(scaled[inverse[:, hop]]) * first_hop_evidence[:, hop : hop + 1]
             found.scatter_add_(1, torch.from_numpy(nodes[inverse[:, hop]]), evidence_here)
         found[:, 0] = 0.0
@@ -129,19 +129,21 @@ class SignalSource:
 
 
 def choice_sets(source: SignalSource, holdout: Holdout, trained: Trained) -> dict[str, ChoiceSets]:
-    """Each form's signals for the targets of held-out events and for their alternatives."""
+    """The signals of each form for the targets of held-out events and their alternatives."""
     draw = torch.Generator().manual_seed(0)
     by_form: dict[str, list[Tensor]] = {name: [] for name in FORMS}
     corrections = []
-    for tests, arrived, graph in holdout.batches(len(trained.vocabulary)):
-        source.ranking.update(arrived)
+    for tests, applied, graph in holdout.batches(len(trained.vocabulary)):
+        source.ranking.update(applied)
         part = slice_sequences(holdout.sequences, tests.start, tests.stop)
         targets = torch.from_numpy(trained.vocabulary.lookup(holdout.targets[tests]))
         inputs = source.signals(part, graph, int(holdout.times[tests.start]))
         possible = eligible_items(part, trained.vocabulary, RankingSettings())
         of_forms = {name: form(inputs) for name, form in FORMS.items()}
         for at in (targets > 0).nonzero()[:, 0].tolist():
-            items, correction = sample_alternatives(targets[at], possible[at], list(inputs.signals[:SIGNALS, at]), draw)
+            items, correction = sample_alternatives(
+                targets[at], possible[at], list(inputs.signals[:PRODUCT_SIGNALS, at]), draw
+            )
             corrections.append(correction)
             for name, of_form in of_forms.items():
                 by_form[name].append(of_form[:, at, items].T)
@@ -152,8 +154,8 @@ def choice_sets(source: SignalSource, holdout: Holdout, trained: Trained) -> dic
     }
 
 
-def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
-    """Each form's weights. The first four stay near the product's initial ones."""
+def fit_forms(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
+    """The weights of each form. The first four stay near the product's initial weights."""
     found = {}
     for name, of_form in known.items():
         if name == ALONE:
@@ -161,23 +163,23 @@ def chosen(known: dict[str, ChoiceSets]) -> dict[str, Tensor]:
             continue
         features = of_form.signals.shape[2]
         free, before = torch.ones(features, dtype=torch.bool), torch.zeros(features)
-        before[:SIGNALS] = INITIAL_FUSION.as_tensor()
-        likeliest, reached = fit(of_form, free, before)
+        before[:PRODUCT_SIGNALS] = INITIAL_FUSION.as_tensor()
+        likeliest, final_loss = fit(of_form, free, before)
         found[name] = best_weight(of_form, likeliest, Signal.REPEAT, INITIAL_FUSION.repeat)
-        print(f"{name}: loss {reached:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
+        print(f"{name}: loss {final_loss:.4f}, weights {[round(w, 2) for w in found[name].tolist()]}", flush=True)
     return found
 
 
-def tested(source: SignalSource, cut: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
+def rank_tests(source: SignalSource, split: Split, weights: dict[str, Tensor]) -> dict[str, dict[str, Ranks]]:
     """Ranks of every test by form, filtered and unfiltered."""
-    graph = cut.graph.fork()
-    found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN} for name in weights}
-    for at, arrived in batches(cut.future, cut.ts, TESTS_PER_BATCH):
-        graph.apply(arrived)
-        source.ranking.update(arrived)
-        part, targets = slice_sequences(cut.tests, at.start, at.stop), cut.targets[at]
-        inputs = source.signals(part, graph, int(cut.ts[at.start]))
-        seen = to_histories(part, cut.vocabulary)
+    graph = split.graph.fork()
+    found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN_ITEMS} for name in weights}
+    for at, applied in batches(split.future, split.ts, TESTS_PER_BATCH):
+        graph.apply(applied)
+        source.ranking.update(applied)
+        part, targets = slice_sequences(split.tests, at.start, at.stop), split.targets[at]
+        inputs = source.signals(part, graph, int(split.ts[at.start]))
+        seen = to_histories(part, split.vocabulary)
         for name, weight in weights.items():
             scores = torch.einsum("f,fbn->bn", weight, FORMS[name](inputs))
             for where, tests in ranked_batch(scores, targets, seen).items():
@@ -200,19 +202,21 @@ def main() -> None:
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
     parse.add_argument("--seed", type=int, default=0)
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     torch.set_num_threads(1)
-    state, ranking, training = StateSettings(), RankingSettings(), settled(SERVED[SIGNAL_BY_SIGNAL])
-    for name in asked.datasets:
-        split = load(str(asked.data / f"{name}.csv.gz"), validation=True)
-        trained = learned(split, {}, training, asked.seed)
+    state, ranking, training = StateSettings(), RankingSettings(), without_time_limit(SERVED[SIGNAL_BY_SIGNAL])
+    for name in arguments.datasets:
+        split = load(str(arguments.data / f"{name}.csv.gz"), validation=True)
+        trained = train_before_split(split, {}, training, arguments.seed)
         order = trained.vocabulary.lookup(split.vocabulary.hashes)
         assert (order == np.arange(1, len(order) + 1)).all(), "the split and the model number the items differently"
         holdout = Holdout(*split_holdout(split.past, training.holdout_events), state)
         known = choice_sets(SignalSource(trained, split.past, ranking), holdout, trained)
-        ranks = tested(SignalSource(trained, split.past, ranking), split, chosen(known))
+        ranks = rank_tests(SignalSource(trained, split.past, ranking), split, fit_forms(known))
         base = ranks["one number a signal"]
-        print(f"\n{name}, seed {asked.seed}: NDCG@10 of {len(split.targets):,} tests, lead over one number a signal")
+        print(
+            f"\n{name}, seed {arguments.seed}: NDCG@10 of {len(split.targets):,} tests, lead over one number a signal"
+        )
         for form, found in ranks.items():
             print(f"{form:22} {with_lead(found, base, split.tests.users)}", flush=True)
 

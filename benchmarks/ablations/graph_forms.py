@@ -1,8 +1,8 @@
-"""Forms of the graph encoders that cost quality in our tables (`results/quality/report.md`).
+"""Forms of the graph encoders that are worse than the product's (`results/quality/report.md`).
 
     degree weights   UltraGCN's w1 + w2 β_ui of an edge and w3 + w4 β_uj of a negative (arXiv 2110.15114)
                          β_ui = sqrt((d_u + 1) / (d_i + 1)) / d_u
-    half-life        an edge counts a_ui: half for every half-life that it is older than the newest, 1 on the mean
+    half-life        an edge has the weight a_ui, which halves every half-life of its age; the mean weight is 1
 
 Each is a value of `Experiment(graph_encoder=...)`.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.encoders.graph_encoder import GraphEncoder
 from model.encoders.histories import Histories
-from model.encoders.lightgcn import LightGCN, normalised
+from model.encoders.lightgcn import LightGCN, normalised_adjacency
 from model.encoders.ultragcn import Edges, UltraGCN
 from model.learning.experiment import GraphEncoderFactory
 from model.settings import TrainingSettings
@@ -33,13 +33,13 @@ class DegreeWeights(NamedTuple):
 
 
 UNIFORM = DegreeWeights()
-"""The product's: every edge and every negative counts alike."""
-PAPERS_WEIGHTS = DegreeWeights(1e-6, 1.0, 1e-6, 1.0)
-"""As in the paper: by degree alone."""
+"""The product's weights: every edge and every negative counts the same."""
+PAPER_WEIGHTS = DegreeWeights(1e-6, 1.0, 1e-6, 1.0)
+"""The paper's weights: by degree alone."""
 
 
 def fading(histories: Histories, half_life_s: float) -> Floats:
-    """[items] a_ui of each edge; at 0 all alike."""
+    """[items] a_ui of each edge; 1 for a half-life of 0."""
     if not half_life_s or not len(histories.items):
         return np.ones(len(histories.items), np.float32)
     if histories.ts is None:
@@ -69,21 +69,21 @@ class WeightedUltraGCN(UltraGCN):
         self._of_item = (clicks + 1).rsqrt()
 
     def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """As UltraGCN's, with a_ui and the degree weights."""
+        """The loss of UltraGCN with a_ui and the degree weights."""
         settings, weights = self._settings, self._weights
         own = self.view(edges.users)
         if not len(edges.user):
             return own.sum() * 0.0, own
         items, neighbours = rows
         users, mine = torch.from_numpy(edges.users), own[edges.user]
-        edge_fading = self._fading[torch.from_numpy(self._histories.places(edges.users))]
+        edge_fading = self._fading[torch.from_numpy(self._histories.positions_of(edges.users))]
         beta = self._of_user[users][edges.user] * self._of_item[edges.wanted[0]]
         link = edge_fading * (weights.w1 + weights.w2 * beta)
         links = (link * F.softplus(-(mine * items).sum(1))).sum()
         of_negatives = weights.w3 + weights.w4 * torch.outer(self._of_user[users], self._of_item[drawn])
-        apart = (self._degree[users] * (of_negatives * F.softplus(own @ negatives.T)).mean(1)).sum()
-        beside = (edge_fading * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
-        total = links + settings.negative_weight * apart + settings.item_item_weight * beside
+        repelled = (self._degree[users] * (of_negatives * F.softplus(own @ negatives.T)).mean(1)).sum()
+        item_item = (edge_fading * F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
+        total = links + settings.negative_weight * repelled + settings.item_item_weight * item_item
         return total / len(edges.user), own
 
 
@@ -99,7 +99,9 @@ class FadingLightGCN(LightGCN):
         half_life_s: float = 0.0,
     ) -> None:
         super().__init__(histories, table, user_rows, settings)
-        self._adjacency = normalised(self._histories, table.num_embeddings, fading(self._histories, half_life_s))
+        self._adjacency = normalised_adjacency(
+            self._histories, table.num_embeddings, fading(self._histories, half_life_s)
+        )
 
 
 def degree_weights(weights: DegreeWeights) -> GraphEncoderFactory:

@@ -1,7 +1,7 @@
-"""Where the full softmax over items costs more than it is worth: `python -m benchmarks.ablations.item_losses`.
+"""The catalogue size above which the full softmax costs too much: `python -m benchmarks.ablations.item_losses`.
 
 Trains each loss on the same events, with catalogues of several sizes. Prints processor seconds of an epoch and NDCG@10
-on held-out events after the same number of epochs, and after as long as the full softmax took for the sampled one.
+on held-out events after the same number of epochs. The sampled softmax is also trained for as long as the full one.
 """
 
 import argparse
@@ -26,36 +26,36 @@ from state.sequences import from_events
 from state.settings import StateSettings
 
 LOSSES = ("full", "sampled", "scalable")
-NEAR, NEARNESS = 4, 0.8
-"""An item has this many followers, drawn for each catalogue. This share of all steps goes to one of them."""
+FOLLOWERS, FOLLOWER_SHARE = 4, 0.8
+"""Each item has this many random followers, and this share of all steps goes to one of them."""
 
 
-def walks(items: int, users: int, steps: int) -> Records:
-    """Random walks over the catalogue: most steps go to a follower, the others anywhere."""
+def random_walks(items: int, users: int, steps: int) -> Records:
+    """Random walks over the catalogue: most steps go to a follower, the others to any item."""
     draw = np.random.default_rng(0)
-    near = draw.integers(0, items, (items, NEAR))
+    near = draw.integers(0, items, (items, FOLLOWERS))
     at = draw.integers(0, items, users)
     events = np.zeros(users * steps, EVENT)
     for step in range(steps):
-        onward = near[at, draw.integers(0, NEAR, users)]
-        at = np.where(draw.random(users) < NEARNESS, onward, draw.integers(0, items, users))
+        onward = near[at, draw.integers(0, FOLLOWERS, users)]
+        at = np.where(draw.random(users) < FOLLOWER_SHARE, onward, draw.integers(0, items, users))
         block = events[step * users : (step + 1) * users]
         block["user"], block["item"], block["ts"] = np.arange(users) + 1, at + 1, step * users + np.arange(users) + 1
     return events
 
 
 class Catalogue:
-    """One catalogue's events, and what is held out of them."""
+    """The events of one catalogue, and its holdout."""
 
     def __init__(self, items: int, users: int, steps: int) -> None:
-        sequences = from_events(walks(items, users, steps))
+        sequences = from_events(random_walks(items, users, steps))
         past, held = split_holdout(sequences, 2000)
         hashes = np.unique(sequences.steps["item"])
         self._items, self._vocabulary = items, Vocabulary(hashes, [str(h) for h in hashes])
         self._past, self._holdout = to_histories(past, self._vocabulary), Holdout(past, held, StateSettings())
 
-    def learned(self, loss: str, epochs: int) -> dict[str, Any]:
-        """What these epochs cost and come to."""
+    def measure(self, loss: str, epochs: int) -> dict[str, Any]:
+        """Seconds of an epoch and NDCG@10 after these epochs."""
         settings = msgspec.structs.replace(
             without_graph(TrainingSettings()), loss="full" if loss == "full" else "sampled"
         )
@@ -81,17 +81,17 @@ def main() -> None:
     parse.add_argument("--steps", type=int, default=20)
     parse.add_argument("--epochs", type=int, default=6)
     parse.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
-    asked = parse.parse_args()
-    Catalogue(50, 200, asked.steps).learned("full", 1)  # the first training pays for imports
-    for items in asked.items:
-        catalogue, epoch_s = Catalogue(items, asked.users, asked.steps), {}
-        for loss in asked.losses:
-            found = catalogue.learned(loss, asked.epochs)
+    arguments = parse.parse_args()
+    Catalogue(50, 200, arguments.steps).measure("full", 1)  # a first training, so that no measurement includes imports
+    for items in arguments.items:
+        catalogue, epoch_s = Catalogue(items, arguments.users, arguments.steps), {}
+        for loss in arguments.losses:
+            found = catalogue.measure(loss, arguments.epochs)
             epoch_s[loss] = found["epoch_s"]
             print(json.dumps(found), flush=True)
         if {"full", "sampled"} <= epoch_s.keys():
-            as_long = round(asked.epochs * epoch_s["full"] / epoch_s["sampled"])
-            print(json.dumps(catalogue.learned("sampled", as_long)), flush=True)
+            as_long = round(arguments.epochs * epoch_s["full"] / epoch_s["sampled"])
+            print(json.dumps(catalogue.measure("sampled", as_long)), flush=True)
 
 
 if __name__ == "__main__":

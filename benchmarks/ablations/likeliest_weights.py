@@ -1,4 +1,4 @@
-"""Likeliest fusion weights, without the NDCG search for the weight of own items
+"""Fusion weights of maximum likelihood, without the NDCG search for the weight of own items
 (model/fusion_weights/ndcg_search.py)."""
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @contextmanager
 def likeliest() -> Iterator[None]:
-    """Turn the NDCG search off inside this context, for a version's weights and for those between versions."""
+    """Context without the NDCG search, for the weights of a version and for those between versions."""
     with (
         mock.patch("model.fusion_weights.fit_weights.best_weight", _unchanged),
         mock.patch("model.fusion_weights.online.best_weight", _unchanged),

@@ -1,14 +1,14 @@
-"""Scalable cross-entropy: the softmax where it matters, found by random projections (Mezentsev et al., 2024).
+"""Scalable cross-entropy: the softmax over likely items only, found by random projections (Mezentsev et al., 2024).
 
-arXiv 2409.18721. Each of n_b random directions b makes a bucket of the outputs and the items that point most its way:
+arXiv 2409.18721. Each of n_b random directions b has a bucket of the outputs and items with the largest projections:
 
     O_b, I_b = top-s of outputs h by b·h, of items by b·E_j        b = Σ_n ε_n h_n / √N, ε normal
     ℓ_b(n)   = log(exp(E_y·h_n) + Σ_{j in I_b, j ≠ y} exp(E_j·h_n)) - E_y·h_n        y the true item, n in O_b
     L        = mean over n of max_b ℓ_b(n)
 
-An output in several buckets counts its largest loss; one in none is left out of this step.
+An output in several buckets counts its largest loss. An output in no bucket is left out of the step.
 
-It lost to the full and the sampled softmax in the same time (`results/item_losses.txt`).
+NDCG@10 is lower than with the full and the sampled softmax in the same time (`results/item_losses.txt`).
 """
 
 import torch
@@ -26,7 +26,7 @@ def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buck
     """
     outputs, items = min(size, len(encoded)), min(size, model.item_count)
     with torch.no_grad():
-        # Directions drawn from the outputs themselves point where outputs are.
+        # Random combinations of the outputs: such directions are near the outputs.
         directions = torch.randn(buckets, len(encoded), dtype=encoded.dtype) @ encoded / len(encoded) ** 0.5
         own = torch.topk(directions @ encoded.T, outputs, dim=1).indices
         near = torch.topk(directions @ model.table()[1:].T, items, dim=1).indices + 1
@@ -41,5 +41,5 @@ def scalable_cross_entropy(encoded: Tensor, model: Create, targets: Tensor, buck
 
 
 def scalable(buckets: int = 32, size: int = 256) -> ItemLoss:
-    """The loss as `Experiment(item_loss=...)` wants it."""
+    """The loss in the form of `Experiment(item_loss=...)`."""
     return lambda h, targets, _rows, _ids, _negatives, model: scalable_cross_entropy(h, model, targets, buckets, size)

@@ -1,5 +1,6 @@
-"""Other views for the transfer loss than the newest position and the user's graph view. None earns anything
-(`results/quality/report.md`). Each is a value of `Experiment(transfer_views=...)`.
+"""Views for the transfer loss other than the product's. None improves NDCG@10 (`results/quality/report.md`).
+
+Each is a value of `Experiment(transfer_views=...)`.
 """
 
 import torch
@@ -10,7 +11,7 @@ from model.learning.experiment import TransferInput
 
 
 def newest_position(batch: TransferInput) -> tuple[Tensor, Tensor]:
-    """The product's: the encoding at each user's newest item, and the graph's view of the user."""
+    """The product's views: the encoding at each user's newest item, and the graph's view of the user."""
     return batch.encoded[batch.packed.last], batch.graph_view
 
 
@@ -26,12 +27,12 @@ def next_item(batch: TransferInput) -> tuple[Tensor, Tensor]:
 
 
 def graph_not_moved(batch: TransferInput) -> tuple[Tensor, Tensor]:
-    """The product's views; the loss does not move the graph's."""
+    """The product's views, without a gradient for the graph's view."""
     local_view, global_view = newest_position(batch)
     return local_view, global_view.detach()
 
 
 def sequence_not_moved(batch: TransferInput) -> tuple[Tensor, Tensor]:
-    """The product's views; the loss does not move the sequence encoder's."""
+    """The product's views, without a gradient for the sequence encoder's view."""
     local_view, global_view = newest_position(batch)
     return local_view.detach(), global_view

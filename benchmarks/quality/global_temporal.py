@@ -1,11 +1,12 @@
 """CREATE and its rivals on recorded interactions: `python -m benchmarks.quality.global_temporal --help`.
 
-The protocol is that of `anabranch evaluate --protocol global-temporal`. Everything up to the 0.9 quantile of time is
-for learning. The whole catalogue is ranked. Fusion weights are chosen on the newest events, which training does not see
-(model/fusion_weights/fit_weights.py). All trained variants share the settings chosen on validation data, except those
-in their name.
-Each (data set, variant, seed) is a job on one thread. Its figures and ranks go to --out. `python -m
-benchmarks.quality.pack` moves them into `benchmarks/results/quality`.
+The protocol is that of `anabranch evaluate --protocol global-temporal`. Events up to the 0.9 quantile of time
+are for learning. The whole catalogue is ranked. Fusion weights are chosen on the newest events, which the model has not
+learned then (model/fusion_weights/fit_weights.py). All trained variants have the settings chosen on validation data,
+except the settings in their names.
+
+Each (data set, variant, seed) is a job on one thread. Its figures and ranks are written to --out. `python -m
+benchmarks.quality.pack` merges them into `benchmarks/results/quality`.
 """
 
 import argparse
@@ -24,30 +25,29 @@ import numpy as np
 import torch
 
 from benchmarks.ablations import transfer_views
-from benchmarks.ablations.graph_forms import PAPERS_WEIGHTS, degree_weights, half_life
+from benchmarks.ablations.graph_forms import PAPER_WEIGHTS, degree_weights, half_life
 from benchmarks.ablations.likeliest_weights import likeliest
 from benchmarks.ablations.scalable_cross_entropy import scalable
 from benchmarks.quality.rank_archive import write_loose
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.evaluation.global_temporal import (
-    SPLIT,
-    OfCounts,
-    OfModel,
+    SPLIT_QUANTILE,
+    CountScorer,
+    ModelScorer,
     RankedTests,
     Split,
     SplitScorer,
     breadth,
     ranked_tests,
     rivals,
-    split,
+    split_stream,
 )
 from model.evaluation.recorded_stream import as_events
 from model.fusion_weights import conditional_logit
-from model.fusion_weights.conditional_logit import FLOOR, RIDGE
+from model.fusion_weights.conditional_logit import PROBABILITY_FLOOR, RIDGE
 from model.fusion_weights.fit_weights import choose_fusion
-from model.fusion_weights.holdout import Holdout
-from model.fusion_weights.holdout import split_holdout as cut_holdout
+from model.fusion_weights.holdout import Holdout, split_holdout
 from model.learning.cycle import CycleInput, CycleSettings, run_cycle
 from model.learning.experiment import NO_EXPERIMENT, Experiment
 from model.learning.trained import Trained
@@ -62,80 +62,80 @@ Settings = dict[str, Any]
 DATASETS = ("amazon-beauty", "amazon-sports")
 SEEDS = 3
 DAY_S = 86_400.0
-MODEL: Settings = {"dropout": 0.6}
-ALONE: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
-ALONE |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
-TOGETHER: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
-TOGETHER |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
+MODEL_SETTINGS: Settings = {"dropout": 0.6}
+SASREC_TRAINING: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 60}
+SASREC_TRAINING |= {"warm_up_epochs": 0, "w_global": 0.0, "w_transfer": 0.0}
+CREATE_TRAINING: Settings = {"holdout_events": 0, "last_epochs": 0, "epochs": 33}
+CREATE_TRAINING |= {"warm_up_epochs": 20, "w_global": 0.0, "w_transfer": 0.1}
 FOR_SECONDS = {10: (5, (6, 3)), 20: (10, (12, 6)), 40: (20, (20, 14)), 80: (40, (20, 33)), 160: (80, (20, 72))}
-"""Epochs of SASRec, and of CREATE's warm-up and joint training, that take about this many seconds on Beauty."""
+"""By seconds on Beauty: about as many epochs of SASRec, and of CREATE's warm-up and joint training."""
 
 RETUNED = "dropout 0.5, rate 0.003"
-"""CREATE's best on three seeds of validation data (`benchmarks/results/quality/tuning.txt`); SASRec for comparison."""
+"""The best settings of CREATE on three seeds of validation data (`benchmarks/results/quality/tuning.txt`)."""
 VARIANTS: dict[str, tuple[Settings, Settings]] = {
-    "SASRec": ({}, ALONE),
+    "SASRec": ({}, SASREC_TRAINING),
     "BERT4Rec": (
         {"sequence_encoder": "bert4rec", "mask_share": 0.5, "dropout": 0.4},
-        ALONE | {"epochs": 400, "learning_rate": 2e-3},
+        SASREC_TRAINING | {"epochs": 400, "learning_rate": 2e-3},
     ),
-    "BERT4Rec, 60 epochs": ({"sequence_encoder": "bert4rec"}, ALONE),
-    "CREATE": ({}, TOGETHER),
-    f"CREATE, {RETUNED}": ({"dropout": 0.5}, TOGETHER | {"learning_rate": 3e-3}),
-    f"SASRec, {RETUNED}": ({"dropout": 0.5}, ALONE | {"learning_rate": 3e-3}),
-    "CREATE, no transfer": ({}, TOGETHER | {"w_transfer": 0.0}),
-    "CREATE, joint graph loss": ({}, TOGETHER | {"w_global": 0.3}),
-    "CREATE, joint graph loss, no transfer": ({}, TOGETHER | {"w_global": 0.3, "w_transfer": 0.0}),
-    "CREATE, joint graph loss, InfoNCE": ({}, TOGETHER | {"w_global": 0.3, "transfer": "infonce"}),
-    "CREATE, 512 users a batch": ({}, TOGETHER | {"batch_users": 512}),
-    "CREATE, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
-    "CREATE, LightGCN": ({}, TOGETHER | {"graph_encoder": "lightgcn"}),
-    "CREATE, LightGCN, InfoNCE": ({}, TOGETHER | {"graph_encoder": "lightgcn", "transfer": "infonce"}),
-    "CREATE, LightGCN, no transfer": ({}, TOGETHER | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
-    "CREATE, random position": ({}, TOGETHER),
-    "CREATE, item rows": ({}, TOGETHER),
-    "CREATE, item rows x3": ({}, TOGETHER | {"w_transfer": 0.3}),
-    "CREATE, item rows, InfoNCE": ({}, TOGETHER | {"transfer": "infonce"}),
-    "CREATE, degree weights": ({}, TOGETHER),
-    "CREATE, graph not moved": ({}, TOGETHER),
-    "CREATE, sequence not moved": ({}, TOGETHER),
-    "CREATE, off-diagonal x10": ({}, TOGETHER | {"off_diagonal": 0.05}),
-    "CREATE, off-diagonal x0.1": ({}, TOGETHER | {"off_diagonal": 0.0005}),
-    "CREATE, transfer x10": ({}, TOGETHER | {"w_transfer": 1.0}),
-    "CREATE, graph half-life 180 days": ({}, TOGETHER),
-    "CREATE, table 0.05": ({}, TOGETHER),
-    "CREATE, table 0.5": ({}, TOGETHER),
-    "CREATE, users' rows as fast as items'": ({}, TOGETHER),
-    "CREATE, 12 + 15 epochs": ({}, TOGETHER | {"warm_up_epochs": 12, "epochs": 15}),
-    "CREATE, 12 + 15 epochs, dropout 0.4": ({"dropout": 0.4}, TOGETHER | {"warm_up_epochs": 12, "epochs": 15}),
-    "CREATE, warm-up 0": ({}, TOGETHER | {"warm_up_epochs": 0}),
-    "CREATE, warm-up 10": ({}, TOGETHER | {"warm_up_epochs": 10}),
-    "CREATE, warm-up 50": ({}, TOGETHER | {"warm_up_epochs": 50}),
-    "CREATE, d=128": ({"dim": 128}, TOGETHER),
-    "SASRec, d=128": ({"dim": 128}, ALONE),
+    "BERT4Rec, 60 epochs": ({"sequence_encoder": "bert4rec"}, SASREC_TRAINING),
+    "CREATE": ({}, CREATE_TRAINING),
+    f"CREATE, {RETUNED}": ({"dropout": 0.5}, CREATE_TRAINING | {"learning_rate": 3e-3}),
+    f"SASRec, {RETUNED}": ({"dropout": 0.5}, SASREC_TRAINING | {"learning_rate": 3e-3}),
+    "CREATE, no transfer": ({}, CREATE_TRAINING | {"w_transfer": 0.0}),
+    "CREATE, joint graph loss": ({}, CREATE_TRAINING | {"w_global": 0.3}),
+    "CREATE, joint graph loss, no transfer": ({}, CREATE_TRAINING | {"w_global": 0.3, "w_transfer": 0.0}),
+    "CREATE, joint graph loss, InfoNCE": ({}, CREATE_TRAINING | {"w_global": 0.3, "transfer": "infonce"}),
+    "CREATE, 512 users a batch": ({}, CREATE_TRAINING | {"batch_users": 512}),
+    "CREATE, InfoNCE": ({}, CREATE_TRAINING | {"transfer": "infonce"}),
+    "CREATE, LightGCN": ({}, CREATE_TRAINING | {"graph_encoder": "lightgcn"}),
+    "CREATE, LightGCN, InfoNCE": ({}, CREATE_TRAINING | {"graph_encoder": "lightgcn", "transfer": "infonce"}),
+    "CREATE, LightGCN, no transfer": ({}, CREATE_TRAINING | {"graph_encoder": "lightgcn", "w_transfer": 0.0}),
+    "CREATE, random position": ({}, CREATE_TRAINING),
+    "CREATE, item rows": ({}, CREATE_TRAINING),
+    "CREATE, item rows x3": ({}, CREATE_TRAINING | {"w_transfer": 0.3}),
+    "CREATE, item rows, InfoNCE": ({}, CREATE_TRAINING | {"transfer": "infonce"}),
+    "CREATE, degree weights": ({}, CREATE_TRAINING),
+    "CREATE, graph not moved": ({}, CREATE_TRAINING),
+    "CREATE, sequence not moved": ({}, CREATE_TRAINING),
+    "CREATE, off-diagonal x10": ({}, CREATE_TRAINING | {"off_diagonal": 0.05}),
+    "CREATE, off-diagonal x0.1": ({}, CREATE_TRAINING | {"off_diagonal": 0.0005}),
+    "CREATE, transfer x10": ({}, CREATE_TRAINING | {"w_transfer": 1.0}),
+    "CREATE, graph half-life 180 days": ({}, CREATE_TRAINING),
+    "CREATE, table 0.05": ({}, CREATE_TRAINING),
+    "CREATE, table 0.5": ({}, CREATE_TRAINING),
+    "CREATE, users' rows as fast as items'": ({}, CREATE_TRAINING),
+    "CREATE, 12 + 15 epochs": ({}, CREATE_TRAINING | {"warm_up_epochs": 12, "epochs": 15}),
+    "CREATE, 12 + 15 epochs, dropout 0.4": ({"dropout": 0.4}, CREATE_TRAINING | {"warm_up_epochs": 12, "epochs": 15}),
+    "CREATE, warm-up 0": ({}, CREATE_TRAINING | {"warm_up_epochs": 0}),
+    "CREATE, warm-up 10": ({}, CREATE_TRAINING | {"warm_up_epochs": 10}),
+    "CREATE, warm-up 50": ({}, CREATE_TRAINING | {"warm_up_epochs": 50}),
+    "CREATE, d=128": ({"dim": 128}, CREATE_TRAINING),
+    "SASRec, d=128": ({"dim": 128}, SASREC_TRAINING),
     "SASRec, common defaults": (
         {"init_std": 0.02, "layers": 2, "dropout": 0.2},
-        ALONE | {"learning_rate": 1e-3},
+        SASREC_TRAINING | {"learning_rate": 1e-3},
     ),
-    "SASRec, init 0.02": ({"init_std": 0.02}, ALONE),
-    "SASRec, init 0.3": ({"init_std": 0.3}, ALONE),
-    "SASRec, full softmax": ({}, ALONE | {"loss": "full", "epochs": 30}),
-    "SASRec, scalable": ({}, ALONE),
-    **{f"SASRec, {t} s": ({}, ALONE | {"epochs": n}) for t, (n, _) in FOR_SECONDS.items()},
-    "SASRec, 40 s, lazily": ({}, ALONE | {"epochs": FOR_SECONDS[40][0], "lazy_items": 0}),
-    "CREATE, 40 s, lazily": ({}, TOGETHER | {"warm_up_epochs": 20, "epochs": 14, "lazy_items": 0}),
+    "SASRec, init 0.02": ({"init_std": 0.02}, SASREC_TRAINING),
+    "SASRec, init 0.3": ({"init_std": 0.3}, SASREC_TRAINING),
+    "SASRec, full softmax": ({}, SASREC_TRAINING | {"loss": "full", "epochs": 30}),
+    "SASRec, scalable": ({}, SASREC_TRAINING),
+    **{f"SASRec, {t} s": ({}, SASREC_TRAINING | {"epochs": n}) for t, (n, _) in FOR_SECONDS.items()},
+    "SASRec, 40 s, lazily": ({}, SASREC_TRAINING | {"epochs": FOR_SECONDS[40][0], "lazy_items": 0}),
+    "CREATE, 40 s, lazily": ({}, CREATE_TRAINING | {"warm_up_epochs": 20, "epochs": 14, "lazy_items": 0}),
     **{
-        f"CREATE, {t} s": ({}, TOGETHER | {"warm_up_epochs": w, "epochs": n})
+        f"CREATE, {t} s": ({}, CREATE_TRAINING | {"warm_up_epochs": w, "epochs": n})
         for t, (_, (w, n)) in FOR_SECONDS.items()
-        if (w, n) != (TOGETHER["warm_up_epochs"], TOGETHER["epochs"])
+        if (w, n) != (CREATE_TRAINING["warm_up_epochs"], CREATE_TRAINING["epochs"])
     },
 }
-"""Trained on everything before the split. No fusion weights are chosen: the model ranks alone."""
+"""Variants trained on all events before the split. No fusion weights are chosen: the model ranks alone."""
 EXPERIMENTS = {
     "CREATE, random position": Experiment(transfer_views=transfer_views.random_position),
     "CREATE, item rows": Experiment(transfer_views=transfer_views.next_item),
     "CREATE, item rows x3": Experiment(transfer_views=transfer_views.next_item),
     "CREATE, item rows, InfoNCE": Experiment(transfer_views=transfer_views.next_item),
-    "CREATE, degree weights": Experiment(graph_encoder=degree_weights(PAPERS_WEIGHTS)),
+    "CREATE, degree weights": Experiment(graph_encoder=degree_weights(PAPER_WEIGHTS)),
     "CREATE, graph not moved": Experiment(transfer_views=transfer_views.graph_not_moved),
     "CREATE, sequence not moved": Experiment(transfer_views=transfer_views.sequence_not_moved),
     "CREATE, graph half-life 180 days": Experiment(graph_encoder=half_life(180 * DAY_S)),
@@ -145,29 +145,29 @@ EXPERIMENTS = {
     "SASRec, scalable": Experiment(item_loss=scalable()),
     "UltraGCN": Experiment(graph_encoder=half_life(180 * DAY_S)),
 }
-"""What these variants replace in the training. These forms lost, so the product has no settings for them."""
+"""Parts of training that these variants replace. They are no better, so the product has no settings for them."""
 
 SERVED: dict[str, Settings] = {
-    "SASRec + live graph": ALONE | {"holdout_events": 2000, "epochs": 20, "last_epochs": 40},
-    "CREATE + live graph": TOGETHER | {"holdout_events": 2000, "epochs": 10, "last_epochs": 23},
+    "SASRec + live graph": SASREC_TRAINING | {"holdout_events": 2000, "epochs": 20, "last_epochs": 40},
+    "CREATE + live graph": CREATE_TRAINING | {"holdout_events": 2000, "epochs": 10, "last_epochs": 23},
 }
-"""Trained like a version that is served: the newest events are held out until the fusion weights are chosen."""
+"""Variants trained like a served version: the newest events are held out until the fusion weights are chosen."""
 SIGNAL_BY_SIGNAL = "CREATE + live graph, signal by signal"
 SERVED[SIGNAL_BY_SIGNAL] = SERVED["CREATE + live graph"] | {"epochs": 33, "last_epochs": 0}
-"""These rows never learn the held-out events. A model that had would get too much weight on them."""
+"""Rows that never learn the held-out events. A model that has learned them would get too much weight on them."""
 SHORT_EVENTS = 5
-"""A history of at most this many events is short."""
+"""Maximum number of events in a short history."""
 
 GRAPH_ALONE: dict[str, Settings] = {
-    "UltraGCN": TOGETHER | {"warm_up_epochs": 50},
-    "LightGCN": TOGETHER | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
+    "UltraGCN": CREATE_TRAINING | {"warm_up_epochs": 50},
+    "LightGCN": CREATE_TRAINING | {"warm_up_epochs": 100, "graph_encoder": "lightgcn"},
 }
-"""The graph encoders alone. A user is the mean of the rows of their items, so new users are ranked for too."""
+"""The graph encoders alone. A user's row is the mean of the user's item rows, so new users can be ranked for."""
 
-COUNTED: dict[str, dict[str, float]] = {
+UNTRAINED_SETTINGS: dict[str, dict[str, float]] = {
     "amazon-sports": {"recent_s": 30 * DAY_S, "transitions_age_decay": 0.7, "knn_age_decay": 0.9},
 }
-"""Settings of the untrained rivals where validation data choose other ones than the product has."""
+"""Settings of untrained rivals that differ from the product's, chosen on validation data of the data set."""
 
 
 class Job(NamedTuple):
@@ -180,7 +180,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a job: tests by row name and by `filtered` or `unfiltered`, and facts about the training."""
+    """The result of a job: ranked tests by row and by `filtered` or `unfiltered`, and facts about the training."""
 
     job: Job
     tested: dict[str, dict[str, RankedTests]]
@@ -188,7 +188,7 @@ class Outcome(NamedTuple):
 
 
 def report_bad_line(line: int, reason: str) -> None:
-    """Print which line of a data set is left out, and why."""
+    """Print the number of a line that is left out, and the reason."""
     print(f"line {line} {reason}", file=sys.stderr)
 
 
@@ -198,38 +198,42 @@ def dataset_of(path: str) -> str:
 
 
 def load(path: str, state: StateSettings | None = None, *, validation: bool = False) -> Split:
-    """The split of one data set. For validation the learning part is split again, and the rest is dropped."""
+    """The split of one data set. For validation the learning part is split again and the rest is dropped."""
     users, items, ts = read_interactions(path, report_bad_line)
     events, names = as_events(users, items, ts)
     if validation:
-        events = events[events["ts"] <= np.quantile(events["ts"], SPLIT)]
-    return split(events, names, SPLIT, state or StateSettings())
+        events = events[events["ts"] <= np.quantile(events["ts"], SPLIT_QUANTILE)]
+    return split_stream(events, names, SPLIT_QUANTILE, state or StateSettings())
 
 
 def run(job: Job) -> Outcome:
     """Run one job, on one thread."""
     torch.set_num_threads(1)
-    cut = load(job.path, validation=job.validation)
+    split = load(job.path, validation=job.validation)
     if job.variant is None:
-        settings = COUNTED.get(dataset_of(job.path), {})
-        found = {name: ranked_tests(cut, OfCounts(cut, scorer)) for name, scorer in rivals(cut, **settings).items()}
-        return Outcome(job, found, {"tests": len(cut.targets), "last": int(cut.last.sum()), "cold": cut.cold})
+        settings = UNTRAINED_SETTINGS.get(dataset_of(job.path), {})
+        found = {
+            name: ranked_tests(split, CountScorer(split, scorer)) for name, scorer in rivals(split, **settings).items()
+        }
+        return Outcome(job, found, {"tests": len(split.targets), "last": int(split.last.sum()), "cold": split.cold})
     if job.variant in GRAPH_ALONE:
         experiment = EXPERIMENTS.get(job.variant, NO_EXPERIMENT)
-        tested, facts = graph_alone(cut, GRAPH_ALONE[job.variant], job.seed, experiment)
+        tested, facts = graph_alone(split, GRAPH_ALONE[job.variant], job.seed, experiment)
         return Outcome(job, {job.variant: tested}, facts)
     of_model, of_training = VARIANTS[job.variant] if job.variant in VARIANTS else ({}, SERVED[job.variant])
-    training, ranking, state = settled(of_training), RankingSettings(), StateSettings()
+    training, ranking, state = without_time_limit(of_training), RankingSettings(), StateSettings()
     started = time.monotonic()
-    trained = learned(cut, of_model, training, job.seed, EXPERIMENTS.get(job.variant, NO_EXPERIMENT))
+    trained = train_before_split(split, of_model, training, job.seed, EXPERIMENTS.get(job.variant, NO_EXPERIMENT))
     seconds = time.monotonic() - started
     rows = {job.variant: (MODEL_ONLY, False)}
     if job.variant in SERVED:
-        rows = served(job.variant, trained, Holdout(*cut_holdout(cut.past, training.holdout_events), state), ranking)
+        rows = served_rows(
+            job.variant, trained, Holdout(*split_holdout(split.past, training.holdout_events), state), ranking
+        )
     scorers: dict[str, SplitScorer] = {
-        name: OfModel(cut, trained, fusion, ranking, live=live) for name, (fusion, live) in rows.items()
+        name: ModelScorer(split, trained, fusion, ranking, live=live) for name, (fusion, live) in rows.items()
     }
-    found = {name: ranked_tests(cut, scorer) for name, scorer in scorers.items()}
+    found = {name: ranked_tests(split, scorer) for name, scorer in scorers.items()}
     facts = {
         "train_s": round(trained.metrics["train_s"] + trained.metrics["last_s"], 1),
         "learn_s": round(seconds, 1),
@@ -239,30 +243,30 @@ def run(job: Job) -> Outcome:
     return Outcome(job, found, facts)
 
 
-def settled(of_training: Settings) -> TrainingSettings:
-    """Settings of a training that ends after its epochs, never by the clock."""
+def without_time_limit(of_training: Settings) -> TrainingSettings:
+    """Training settings with a time limit that no training reaches, so that epochs end it."""
     return msgspec.convert(of_training | {"max_train_s": 10_000.0}, TrainingSettings)
 
 
-def learned(
-    cut: Split, of_model: Settings, training: TrainingSettings, seed: int, experiment: Experiment = NO_EXPERIMENT
+def train_before_split(
+    split: Split, of_model: Settings, training: TrainingSettings, seed: int, experiment: Experiment = NO_EXPERIMENT
 ) -> Trained:
-    """A model trained on what was before the split."""
-    model = msgspec.convert(MODEL | of_model, ModelSettings)
+    """A model trained on the events before the split."""
+    model = msgspec.convert(MODEL_SETTINGS | of_model, ModelSettings)
     settings = CycleSettings(model, training, RankingSettings(), StateSettings())
-    return run_cycle(None, CycleInput(cut.past, cut.names, cut.graph.rows, seed), settings, experiment=experiment)
+    return run_cycle(None, CycleInput(split.past, split.names, split.graph.rows, seed), settings, experiment=experiment)
 
 
-def served(
+def served_rows(
     variant: str, trained: Trained, holdout: Holdout, ranking: RankingSettings
 ) -> dict[str, tuple[Fusion, bool]]:
     """The rows of a served version: fusion weights, and whether the graph is live."""
 
     def chosen(
-        *without: Signal, floor: float = FLOOR, ridge: float = RIDGE, search: bool = True
+        *without: Signal, floor: float = PROBABILITY_FLOOR, ridge: float = RIDGE, search: bool = True
     ) -> tuple[Fusion, bool]:
         likeliest_or_searched = nullcontext() if search else likeliest()
-        with mock.patch.multiple(conditional_logit, FLOOR=floor, RIDGE=ridge), likeliest_or_searched:
+        with mock.patch.multiple(conditional_logit, PROBABILITY_FLOOR=floor, RIDGE=ridge), likeliest_or_searched:
             return choose_fusion(holdout, trained.model, trained.vocabulary, ranking, without=without), True
 
     if variant == SIGNAL_BY_SIGNAL:
@@ -285,21 +289,21 @@ def served(
 
 
 def graph_alone(
-    cut: Split, of_training: Settings, seed: int, experiment: Experiment
+    split: Split, of_training: Settings, seed: int, experiment: Experiment
 ) -> tuple[dict[str, RankedTests], dict[str, Any]]:
     """Tests and facts of a graph encoder alone."""
-    training = settled(of_training)
+    training = without_time_limit(of_training)
     torch.manual_seed(seed)
-    net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
+    net = Create(len(split.vocabulary), msgspec.convert(MODEL_SETTINGS, ModelSettings))
     spent = train(
-        net, to_histories(cut.past, cut.vocabulary), training,
+        net, to_histories(split.past, split.vocabulary), training,
         Schedule(
             epochs=0, learning_rate=1e-3, seed=seed, warm_up_epochs=training.warm_up_epochs, from_scratch=True
         ),
         experiment=experiment,
     )  # fmt: skip
     table = net.items.weight.detach()
-    tested = ranked_tests(cut, OfCounts(cut, lambda histories: mean_rows(net, histories) @ table.T))
+    tested = ranked_tests(split, CountScorer(split, lambda histories: mean_rows(net, histories) @ table.T))
     return tested, {"train_s": round(spent.seconds, 1), "parameters": table.numel()}
 
 
@@ -323,23 +327,26 @@ def main() -> None:
     parse.add_argument("--validation", action="store_true", help="test on the last tenth of the learning part")
     parse.add_argument("--out", type=Path, default=Path("build/quality"))
     parse.add_argument("--processes", type=int, default=os.cpu_count())
-    asked = parse.parse_args()
-    if unknown := set(asked.variants) - VARIANTS.keys() - SERVED.keys() - GRAPH_ALONE.keys():
+    arguments = parse.parse_args()
+    if unknown := set(arguments.variants) - VARIANTS.keys() - SERVED.keys() - GRAPH_ALONE.keys():
         sys.exit(f"unknown variant {sorted(unknown)}; known are {', '.join([*VARIANTS, *SERVED, *GRAPH_ALONE])}")
-    asked.out.mkdir(parents=True, exist_ok=True)
-    paths = {name: str(asked.data / f"{name}.csv.gz") for name in asked.datasets}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    paths = {name: str(arguments.data / f"{name}.csv.gz") for name in arguments.datasets}
     missing = [path for path in paths.values() if not Path(path).exists()]
     if missing:
         sys.exit(f"data set {missing[0]} not found: set --data or ANABRANCH_DATASETS to the folder of the data sets")
-    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
-    jobs = [Job(path, None, 0, asked.validation) for path in paths.values()]
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    jobs = [Job(path, None, 0, arguments.validation) for path in paths.values()]
     jobs += [
-        Job(p, variant, seed, asked.validation) for seed in seeds for variant in asked.variants for p in paths.values()
+        Job(p, variant, seed, arguments.validation)
+        for seed in seeds
+        for variant in arguments.variants
+        for p in paths.values()
     ]
-    with ProcessPoolExecutor(asked.processes) as pool:
+    with ProcessPoolExecutor(arguments.processes) as pool:
         for future in as_completed([pool.submit(run, job) for job in jobs]):
             try:
-                record(future.result(), asked.out)
+                record(future.result(), arguments.out)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -348,13 +355,13 @@ def main() -> None:
 def record(outcome: Outcome, folder: Path) -> None:
     """Append a job's figures to FOLDER/DATASET.jsonl and write its ranks (benchmarks/quality/rank_archive.py)."""
     name = dataset_of(outcome.job.path)
-    cut = load(outcome.job.path, validation=outcome.job.validation)
+    split = load(outcome.job.path, validation=outcome.job.validation)
     with (folder / f"{name}.jsonl").open("a") as lines:
         for variant, tested in outcome.tested.items():
             ranks = {seen: ranked.ranks for seen, ranked in tested.items()}
-            found = scores(ranks, cut.last)
+            found = scores(ranks, split.last)
             line = {"variant": variant, "seed": outcome.job.seed, "scores": found} | outcome.facts
-            line["breadth"] = {seen: breadth(cut, ranked.shown) for seen, ranked in tested.items()}
+            line["breadth"] = {seen: breadth(split, ranked.shown) for seen, ranked in tested.items()}
             lines.write(json.dumps(line) + "\n")
             figures_text = ", ".join(f"{where} {100 * figures['ndcg@10']:.2f}%" for where, figures in found.items())
             print(f"{name}, {variant}, seed {outcome.job.seed}: NDCG@10 {figures_text}", flush=True)

@@ -29,13 +29,13 @@ from benchmarks.quality.global_temporal import (
 from benchmarks.quality.rank_archive import RankArchive
 from model.metrics import gains, lead
 
-PLACES = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
-BEST = "successive, filtered"
-OVER = ("SASRec", "SASRec + live graph")
-LIVE = " + live graph"
+METRIC_COLUMNS = ("last, filtered", "successive, filtered", "last, unfiltered", "successive, unfiltered")
+MAIN_COLUMN = "successive, filtered"
+BASELINES = ("SASRec", "SASRec + live graph")
+LIVE_SUFFIX = " + live graph"
 GRAPH_ONLY = "live graph alone"
-PARTS = ("SASRec", "CREATE", "SASRec + live graph", "CREATE + live graph", GRAPH_ONLY, "item-kNN")
-"""Rows of the tables that split tests by user and item."""
+ROWS_BY_PART = ("SASRec", "CREATE", "SASRec + live graph", "CREATE + live graph", GRAPH_ONLY, "item-kNN")
+"""Rows of the tables that group tests by user and item."""
 PUBLISHED = {
     "amazon-beauty": {
         "SASRec in CREATE's paper": ("1.87", ""),
@@ -49,8 +49,8 @@ PUBLISHED = {
         'SASRec in "Time to Split" (RecSys \'25)': ("2.18", "3.01"),
     },
 }
-"""NDCG@10 of last and of successive events, each under its paper's own protocol."""
-OUTSIDE = Path("benchmarks/results/outside")
+"""Published NDCG@10 of last and of successive events. Each paper has its own protocol."""
+OUTSIDE_RESULTS = Path("benchmarks/results/outside")
 """Results of `benchmarks.rivals.outside`."""
 
 
@@ -65,22 +65,24 @@ def headed(head: list[str]) -> list[str]:
 
 
 def mean_of_seeds(values: Collection[float]) -> str:
-    """Mean ± sd."""
+    """Mean ± standard deviation, as text."""
     spread = f" ± {np.std(list(values), ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(list(values)):.2f}{spread}"
 
 
 def epochs(variant: str) -> tuple[int, int]:
     """Epochs of the warm-up and of joint training. `benchmarks.speed.epoch_profile` prints the seconds of one."""
-    name = variant.replace(" as served", LIVE).replace(" + graph as at the split", LIVE).split(LIVE)
+    name = (
+        variant.replace(" as served", LIVE_SUFFIX).replace(" + graph as at the split", LIVE_SUFFIX).split(LIVE_SUFFIX)
+    )
     known = {**{n: training for n, (_, training) in VARIANTS.items()}, **SERVED, **GRAPH_ALONE}
-    training = known[name[0] if len(name) == 1 else name[0] + LIVE]
+    training = known[name[0] if len(name) == 1 else name[0] + LIVE_SUFFIX]
     joint = 0 if variant in GRAPH_ALONE else training["epochs"] + training["last_epochs"]
     return training["warm_up_epochs"], joint
 
 
 def trained_for(name: str, seconds: int) -> str:
-    """The variant trained for about this long. Where none is named so, the default variant takes about this long."""
+    """The variant trained for about this long. The default variant has no suffix."""
     return variant if (variant := f"{name}, {seconds} s") in VARIANTS else name
 
 
@@ -97,64 +99,64 @@ class Measured:
         self.runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for (variant, _), found in sorted(newest.items()):
             self.runs[variant].append(found)
-        self.cut = load(str(data / f"{dataset}.csv.gz"), validation=validation)
+        self.split = load(str(data / f"{dataset}.csv.gz"), validation=validation)
 
-    def ranks(self, variant: str, place: str, seeds: Iterable[int]) -> list[np.ndarray]:
+    def ranks(self, variant: str, column: str, seeds: Iterable[int]) -> list[np.ndarray]:
         """The ranks of these seeds. Untrained variants have the same ranks for every seed."""
-        target, seen = place.split(", ")
-        chosen = self.cut.last if target == "last" else np.ones(len(self.cut.last), bool)
+        target, seen = column.split(", ")
+        chosen = self.split.last if target == "last" else np.ones(len(self.split.last), bool)
         own = [seed if self.trained(variant) else 0 for seed in seeds]
         return [self._archive.ranks((variant, seed), seen).astype(np.int64)[chosen] for seed in own]
 
     def trained(self, variant: str) -> bool:
-        """Whether its figures depend on the seed."""
+        """Whether the variant is trained, so that its figures depend on the seed."""
         return "train_s" in self.runs[variant][0]
 
     def seeds(self, variant: str) -> set[int]:
-        """The seeds it was run with."""
+        """The seeds of the variant's runs."""
         return {run["seed"] for run in self.runs[variant]}
 
-    def against(self, variant: str, over: str, place: str, mask: np.ndarray | None = None) -> str:
-        """The lead over another variant and its interval: the seeds both have, the tests where `mask` is true."""
+    def against(self, variant: str, over: str, column: str, mask: np.ndarray | None = None) -> str:
+        """The lead over another variant with its interval, for seeds that both have and tests where `mask` is true."""
         if variant not in self.runs or over not in self.runs or variant == over:
             return ""
         seeds = sorted(self.seeds(over) & self.seeds(variant) if self.trained(variant) else self.seeds(over))
         if not seeds:
             return ""
-        users = self.cut.tests.users
-        who = users[self.cut.last] if place.startswith("last") else users
-        mine, theirs = (np.stack(self.ranks(name, place, seeds)) for name in (variant, over))
+        users = self.split.tests.users
+        who = users[self.split.last] if column.startswith("last") else users
+        mine, theirs = (np.stack(self.ranks(name, column, seeds)) for name in (variant, over))
         if mask is not None:
             who, mine, theirs = who[mask], mine[:, mask], theirs[:, mask]
         middle, low, high = lead(mine, theirs, who)
         return f"{100 * middle:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
-    def mean(self, variant: str, place: str, metric: str = "ndcg@10") -> str:
-        """A metric in percent, mean ± sd over seeds."""
-        return mean_of_seeds([100 * run["scores"][place][metric] for run in self.runs[variant]])
+    def mean(self, variant: str, column: str, metric: str = "ndcg@10") -> str:
+        """A metric in percent, mean ± standard deviation over seeds."""
+        return mean_of_seeds([100 * run["scores"][column][metric] for run in self.runs[variant]])
 
     def variants(self) -> Iterator[str]:
-        """All variants, except those of the table of equal times."""
-        tests, last, cold = len(self.cut.last), int(self.cut.last.sum()), self.cut.cold
+        """The table of all variants, except those of the table of equal times."""
+        tests, last, cold = len(self.split.last), int(self.split.last.sum()), self.split.cold
         yield f"### {self.dataset}: {tests:,} tests, {last:,} last, {cold:,} cold left out\n"
-        over = [f"over {o}, {BEST}" for o in OVER]
+        over = [f"over {o}, {MAIN_COLUMN}" for o in BASELINES]
         more = ["Recall@10", "Recall@20", "MRR", "coverage@10", "popularity bias"]
-        yield from headed(["variant", *PLACES, "epochs", "trained s", "an epoch s", "parameters", *over, *more])
+        yield from headed(["variant", *METRIC_COLUMNS, "epochs", "trained s", "an epoch s", "parameters", *over, *more])
         for variant, found in sorted(
-            self.runs.items(), key=lambda r: -np.mean([f["scores"][BEST]["ndcg@10"] for f in r[1]])
+            self.runs.items(), key=lambda r: -np.mean([f["scores"][MAIN_COLUMN]["ndcg@10"] for f in r[1]])
         ):
             if any(variant.endswith(f", {seconds} s") for seconds in FOR_SECONDS):
                 continue
             trained = self.trained(variant) and variant != GRAPH_ONLY
             few = f" ({len(found)} seed{'s' * (len(found) > 1)})" if trained and len(found) < SEEDS else ""
             cells = [variant + few]
-            cells += [self.mean(variant, place) for place in PLACES]
+            cells += [self.mean(variant, column) for column in METRIC_COLUMNS]
             cells.append("{} + {}".format(*epochs(variant)) if trained else "-")
             seconds = np.median([f["train_s"] for f in found]) if trained else 0.0
             cells += [f"{seconds:.0f}", f"{seconds / sum(epochs(variant)):.1f}"] if trained else ["-", "-"]
             cells.append(f"{found[0]['parameters']:,}" if trained else "-")
-            cells += [self.against(variant, o, BEST) for o in OVER]
-            cells += [self.mean(variant, BEST, metric) for metric in ("recall@10", "recall@20", "mrr")]
+            cells += [self.against(variant, o, MAIN_COLUMN) for o in BASELINES]
+            cells += [self.mean(variant, MAIN_COLUMN, metric) for metric in ("recall@10", "recall@20", "mrr")]
             breadth = [f["breadth"]["filtered"] for f in found]
             cells += [f"{np.mean([b[key] for b in breadth]):.2f}" for key in ("coverage@10", "popularity_bias")]
             yield row(cells)
@@ -163,23 +165,25 @@ class Measured:
 
     def others(self) -> Iterator[str]:
         """Rows of other implementations, at their best settings on the tests, and published figures."""
-        if (measured := OUTSIDE / f"{self.dataset}.jsonl").exists():
+        if (measured := OUTSIDE_RESULTS / f"{self.dataset}.jsonl").exists():
             found = [json.loads(line) for line in measured.read_text().splitlines()]
             for name in ("RecTools SASRec", "implicit ALS"):
                 tried = [f for f in found if f.get("rival") == name]
-                best = max(tried, key=lambda f: float(f["scores"][BEST]["ndcg@10"]))
+                best = max(tried, key=lambda f: float(f["scores"][MAIN_COLUMN]["ndcg@10"]))
                 spent = ["-", f"{best.get('train_s', 0.0):.0f}", "-"]
                 if "epoch" in best:
                     each = [f["epoch_s"] for f in tried if f["epoch"] <= best["epoch"]]
                     spent = [f"0 + {best['epoch']}", f"{sum(each):.0f}", f"{np.median(each):.1f}"]
-                cells = [f"{100 * best['scores'][place]['ndcg@10']:.2f}" for place in PLACES]
-                broad = [f"{100 * best['scores'][BEST][metric]:.2f}" for metric in ("recall@10", "recall@20", "mrr")]
+                cells = [f"{100 * best['scores'][column]['ndcg@10']:.2f}" for column in METRIC_COLUMNS]
+                broad = [
+                    f"{100 * best['scores'][MAIN_COLUMN][metric]:.2f}" for metric in ("recall@10", "recall@20", "mrr")
+                ]
                 yield row([f"{name}, best on the tests (1 run)", *cells, *spent, "", "", "", *broad, "", ""])
         for name, (last, successive) in PUBLISHED.get(self.dataset, {}).items():
             yield row([f"{name}, a protocol of its own", last, successive, *[""] * 13])
 
     def leads(self) -> Iterator[str]:
-        """Leads for last and successive targets, with seen items filtered and unfiltered."""
+        """The table of leads, for last and successive targets, with seen items filtered and unfiltered."""
         pairs = (
             ("CREATE", "SASRec"),
             ("CREATE, 160 s", "SASRec, 160 s"),
@@ -188,10 +192,10 @@ class Measured:
             ("CREATE, d=128", "SASRec"),
             ("SASRec, init 0.02", "SASRec"),
             ("SASRec, init 0.3", "SASRec"),
-            ("CREATE" + LIVE, "SASRec"),
-            ("CREATE" + LIVE, "SASRec" + LIVE),
+            ("CREATE" + LIVE_SUFFIX, "SASRec"),
+            ("CREATE" + LIVE_SUFFIX, "SASRec" + LIVE_SUFFIX),
             ("CREATE + graph as at the split", "SASRec + graph as at the split"),
-            ("CREATE" + LIVE, GRAPH_ONLY),
+            ("CREATE" + LIVE_SUFFIX, GRAPH_ONLY),
             ("CREATE", "CREATE, no transfer"),
             ("CREATE, InfoNCE", "CREATE, no transfer"),
             ("CREATE, LightGCN", "CREATE, LightGCN, no transfer"),
@@ -206,22 +210,24 @@ class Measured:
             (f"CREATE, {RETUNED}", "CREATE"),
             (f"CREATE, {RETUNED}", f"SASRec, {RETUNED}"),
         )
-        yield from headed(["", *PLACES])
+        yield from headed(["", *METRIC_COLUMNS])
         for variant, over in pairs:
             if variant in self.runs and over in self.runs:
-                yield row([f"{variant} over {over}", *(self.against(variant, over, place) for place in PLACES)])
+                yield row(
+                    [f"{variant} over {over}", *(self.against(variant, over, column) for column in METRIC_COLUMNS)]
+                )
 
     def parts(self) -> Iterator[str]:
-        """NDCG@10 of tests by the user's history and the item's popularity and age. Empty groups are left out."""
-        cut = self.cut
-        length = np.diff(cut.tests.indptr)
-        item, steps = cut.targets.numpy(), cut.past.steps
-        known = cut.vocabulary.lookup(steps["item"])
-        clicks = np.bincount(known, minlength=len(cut.vocabulary) + 1)[item]
-        first = np.full(len(cut.vocabulary) + 1, np.iinfo(np.int64).max)
+        """The table of NDCG@10 by the user's history and the item's popularity and age. Empty groups are left out."""
+        split = self.split
+        length = np.diff(split.tests.indptr)
+        item, steps = split.targets.numpy(), split.past.steps
+        known = split.vocabulary.lookup(steps["item"])
+        clicks = np.bincount(known, minlength=len(split.vocabulary) + 1)[item]
+        first = np.full(len(split.vocabulary) + 1, np.iinfo(np.int64).max)
         np.minimum.at(first, known, steps["ts"])
-        age_days = (cut.ts - first[item]) / 86_400_000
-        waited_days = (cut.ts - cut.tests.steps["ts"][cut.tests.indptr[1:] - 1]) / 86_400_000
+        age_days = (split.ts - first[item]) / 86_400_000
+        waited_days = (split.ts - split.tests.steps["ts"][split.tests.indptr[1:] - 1]) / 86_400_000
         parts = {
             "history ≤ 5": length <= 5, "6 to 20": (length > 5) & (length <= 20), "> 20": length > 20,
             "item clicked ≤ 10 times": clicks <= 10, "11 to 50": (clicks > 10) & (clicks <= 50), "> 50": clicks > 50,
@@ -230,31 +236,37 @@ class Measured:
         }  # fmt: skip
         parts = {name: at for name, at in parts.items() if at.any()}
         yield from headed(["successive, filtered", *(f"{name} ({int(at.sum()):,})" for name, at in parts.items())])
-        for variant in PARTS:
+        for variant in ROWS_BY_PART:
             if variant in self.runs:
                 seeds = self.seeds(variant)
-                gained = np.stack([gains(ranks) for ranks in self.ranks(variant, BEST, seeds)])
+                gained = np.stack([gains(ranks) for ranks in self.ranks(variant, MAIN_COLUMN, seeds)])
                 cells = [100 * gained[:, at].mean(1) for at in parts.values()]
                 yield row([variant, *map(mean_of_seeds, cells)])
-        for variant, over in (("CREATE", "SASRec"), ("CREATE" + LIVE, "SASRec" + LIVE)):
+        for variant, over in (("CREATE", "SASRec"), ("CREATE" + LIVE_SUFFIX, "SASRec" + LIVE_SUFFIX)):
             if variant in self.runs and over in self.runs:
-                by_part = (self.against(variant, over, BEST, at) for at in parts.values())
+                by_part = (self.against(variant, over, MAIN_COLUMN, at) for at in parts.values())
                 yield row([f"{variant} over {over}", *by_part])
 
     def equal_times(self) -> Iterator[str]:
-        """NDCG@10 after about the same seconds of training."""
+        """The table of NDCG@10 after about the same seconds of training."""
         if f"SASRec, {min(FOR_SECONDS)} s" not in self.runs:
             return
-        yield from headed([f"{BEST}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
+        yield from headed([f"{MAIN_COLUMN}, after about", *(f"{seconds} s" for seconds in FOR_SECONDS)])
         for name in ("SASRec", "CREATE"):
             at = [trained_for(name, seconds) for seconds in FOR_SECONDS]
             yield row(
-                [name, *("{} ({} + {})".format(self.mean(v, BEST), *epochs(v)) if v in self.runs else "" for v in at)]
+                [
+                    name,
+                    *(
+                        "{} ({} + {})".format(self.mean(v, MAIN_COLUMN), *epochs(v)) if v in self.runs else ""
+                        for v in at
+                    ),
+                ]
             )
         pairs = [(trained_for("CREATE", seconds), trained_for("SASRec", seconds)) for seconds in FOR_SECONDS]
-        short = np.diff(self.cut.tests.indptr) <= SHORT_EVENTS
-        yield row(["CREATE over SASRec", *(self.against(*pair, BEST) for pair in pairs)])
-        yield row([f"histories ≤ {SHORT_EVENTS}", *(self.against(*pair, BEST, short) for pair in pairs)])
+        short = np.diff(self.split.tests.indptr) <= SHORT_EVENTS
+        yield row(["CREATE over SASRec", *(self.against(*pair, MAIN_COLUMN) for pair in pairs)])
+        yield row([f"histories ≤ {SHORT_EVENTS}", *(self.against(*pair, MAIN_COLUMN, short) for pair in pairs)])
 
 
 def main() -> None:
@@ -265,15 +277,15 @@ def main() -> None:
         "data", nargs="?", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data"))
     )
     parse.add_argument("--validation", action="store_true", help="the folder was measured with --validation")
-    asked = parse.parse_args()
-    files = sorted(asked.folder.glob("*.jsonl"))
+    arguments = parse.parse_args()
+    files = sorted(arguments.folder.glob("*.jsonl"))
     if not files:
         sys.exit(
-            f"no results in {asked.folder}: "
-            f"`python -m benchmarks.quality.global_temporal --out {asked.folder}` writes there"
+            f"no results in {arguments.folder}: "
+            f"`python -m benchmarks.quality.global_temporal --out {arguments.folder}` writes there"
         )
     for file in files:
-        measured = Measured(asked.folder, asked.data, file.stem, validation=asked.validation)
+        measured = Measured(arguments.folder, arguments.data, file.stem, validation=arguments.validation)
         for table in (measured.variants, measured.leads, measured.parts, measured.equal_times):
             print("\n".join(table()) + "\n")
 

@@ -1,13 +1,13 @@
 """Move measured results into the folder that git tracks: `python -m benchmarks.quality.pack build/quality`.
 
 `benchmarks.quality.global_temporal` and `benchmarks.quality.prequential` write to a build folder. This command merges
-what is there into TARGET and keeps only what the reports print:
+the folder into TARGET and keeps only the figures that the reports print:
 
     DATASET.jsonl   the newest line of each variant and seed
     DATASET.npz     the ranks of all of them (benchmarks/quality/rank_archive.py)
     runs.jsonl      the figures of each prequential run, without curves, weights and verdicts
 
-A run that TARGET has already is replaced. FOLDER itself is not changed.
+A run that is already in TARGET is replaced. FOLDER itself is not changed.
 """
 
 import argparse
@@ -76,19 +76,19 @@ def pack_prequential(folder: Path, target: Path) -> int:
 def main() -> None:
     """Merge a build folder into the tracked results."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("folder", type=Path, help="where the benchmark wrote")
+    parse.add_argument("folder", type=Path, help="the folder that the benchmark wrote")
     parse.add_argument("target", nargs="?", type=Path, help="default: benchmarks/results/NAME, NAME the folder's name")
-    asked = parse.parse_args()
-    target = asked.target or Path("benchmarks/results") / asked.folder.name
-    files = sorted(asked.folder.glob("*.jsonl"))
+    arguments = parse.parse_args()
+    target = arguments.target or Path("benchmarks/results") / arguments.folder.name
+    files = sorted(arguments.folder.glob("*.jsonl"))
     if not files:
-        sys.exit(f"no results in {asked.folder}: name the folder given to a benchmark as --out")
+        sys.exit(f"no results in {arguments.folder}: name the folder given to a benchmark as --out")
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         if file.name == PREQUENTIAL_RUNS:
-            print(f"{target / file.name}: {pack_prequential(asked.folder, target)} runs")
+            print(f"{target / file.name}: {pack_prequential(arguments.folder, target)} runs")
         else:
-            print(f"{target / file.name}: {pack_dataset(asked.folder, target, file.stem)} runs")
+            print(f"{target / file.name}: {pack_dataset(arguments.folder, target, file.stem)} runs")
 
 
 if __name__ == "__main__":

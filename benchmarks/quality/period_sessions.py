@@ -1,4 +1,4 @@
-"""Sessions of ADER's periods, and the tests they make (benchmarks/quality/periods.py)."""
+"""Sessions of ADER's periods, and tests on them (benchmarks/quality/periods.py)."""
 
 import csv
 import gzip
@@ -48,9 +48,9 @@ def concatenate(parts: list[Histories]) -> Histories:
     return Histories(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([p.items for p in parts]))
 
 
-def sessions_to_test(sessions: Histories, known: int, most: int, seed: int) -> Histories:
-    """Up to `most` sessions, drawn by the seed, without unknown items. Sessions of less than two items are dropped."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(sessions))[:most])
+def sessions_to_test(sessions: Histories, known: int, limit: int, seed: int) -> Histories:
+    """Up to `limit` random sessions without unknown items. Sessions with fewer than two known items are dropped."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(sessions))[:limit])
     drawn = sessions.take(rows)
     is_known = drawn.items <= known
     shortened = Histories(np.concatenate([[0], np.cumsum(is_known)])[drawn.indptr], drawn.items[is_known])
@@ -58,7 +58,7 @@ def sessions_to_test(sessions: Histories, known: int, most: int, seed: int) -> H
 
 
 class SessionTests(NamedTuple):
-    """Every step of some sessions after the first: the history before it, and the target."""
+    """Tests of sessions: each step after the first is a target, with the history before it."""
 
     before: Histories
     targets: np.ndarray

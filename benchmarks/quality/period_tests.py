@@ -20,7 +20,7 @@ BATCH_ROWS = 256
 def encodings(model: Create, sessions: Histories) -> Tensor:
     """The encoded history h of every test, session after session, [T, d]. A causal encoder reads each session once."""
     limit, made = model.settings.sequence_events, []
-    if sessions.lengths.max(initial=0) > limit + 1:  # a longer history is cut, and its positions shift
+    if sessions.lengths.max(initial=0) > limit + 1:  # a longer history is truncated, which shifts its positions
         before = SessionTests.of(sessions).before
         return torch.cat([model.encode(before.take(at)) for at in blocks(len(before))])
     model.eval()
@@ -38,7 +38,7 @@ def blocks(count: int) -> list[np.ndarray]:
 
 
 def ranks_of(scores: Tensor, targets: Tensor) -> np.ndarray:
-    """The number of items that score at least as high as the target, without padding and the target itself."""
+    """The number of other items that score at least as high as the target. Padding is left out."""
     own = scores.gather(1, targets[:, None])
     found: np.ndarray = (scores[:, 1:] >= own).sum(1).numpy() - 1
     return found

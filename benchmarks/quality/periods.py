@@ -1,21 +1,21 @@
 """Learning period by period without forgetting, by ADER's protocol: `python -m benchmarks.quality.periods --help`.
 
-Learn from periods up to t. Test every item after the first of each session of t + 1: Recall@20 and MRR@20 among all
-items known so far, means over periods. Tests drop items that no period up to t has, as ADER does. Each period adds a
-JSON line to --out; `python -m benchmarks.quality.periods_report` prints the tables, beside rows of the paper (Mi et
-al., RecSys 2020, arXiv 2007.12000, table 3). Seconds are processor time of learning.
+A model learns from periods up to t. Every item after the first of each session of t + 1 is a test. The figures are
+Recall@20 and MRR@20 among all items known so far, means over periods. Tests drop items that are in no period up to t,
+as in ADER. Each period adds a JSON line to --out. `python -m benchmarks.quality.periods_report` prints the tables, with
+rows of the paper (Mi et al., RecSys 2020, arXiv 2007.12000, table 3). Seconds are processor time of learning.
 
     joint         train from scratch on all periods so far
     finetune      continue from the previous version, on the new period only
-    replay        finetune, with sessions of old periods, drawn evenly, spread over the epochs
-    distil        replay, and the previous version's answers are a target too (benchmarks/ablations/distillation.py)
-    ader          finetune, and the previous version's answers on old sessions are a target: ADER's loss
+    replay        finetune, with a random sample of old sessions, spread over the epochs
+    distil        replay, with the previous version's scores as a target (benchmarks/ablations/distillation.py)
+    ader          finetune, with the previous version's scores on old sessions as a target: ADER's loss
     slow          replay, then the mean of the new weights and the previous ones
-    transitions   how often an item followed the newest one, within five steps; needs no training
-    item-knn      cosine of items over the sessions that had both; needs no training
+    transitions   how often an item followed the newest item within five steps; needs no training
+    item-knn      cosine of items over the sessions that contain both; needs no training
 
-`live_*` adds the live graph, as serving does (benchmarks/quality/session_graph.py). Its weights are chosen on the
-previous test by the product's code, never on the test they are measured on. `first_*` tests period 0 again.
+`live_*` adds the live graph, as in serving (benchmarks/quality/session_graph.py). Its weights are chosen by the
+product's code on the previous test, never on the test itself. `first_*` tests period 0 again.
 
 An increment starts a new item's row at the mean of the items in its sessions. It trains on the sequence encoder's loss
 only: the graph's warm-up and the transfer loss are part of the first version.
@@ -39,7 +39,7 @@ from benchmarks.quality.period_tests import evaluate_alone, evaluate_model, eval
 from benchmarks.quality.session_graph import STATE, SessionGraph, pairs
 from model.encoders.create import Create
 from model.encoders.histories import Histories
-from model.evaluation.live_rivals import AGE_DECAY
+from model.evaluation.live_rivals import ITEM_KNN_AGE_DECAY
 from model.evaluation.rivals import item_knn, transitions
 from model.learning.experiment import Experiment
 from model.learning.training import Schedule, train
@@ -50,10 +50,10 @@ PUBLISHED = {
     "diginetica": {"Finetune": (47.28, 16.01), "Joint": (50.03, 17.31), "ADER": (50.21, 17.32)},
     "yoochoose": {"Finetune": (71.86, 36.49), "Joint": (72.22, 36.65), "ADER": (72.38, 36.71)},
 }
-LEARNED = ("joint", "finetune", "replay", "distil", "ader", "slow")
-COUNTED = ("transitions", "item-knn")
+LEARNED_VARIANTS = ("joint", "finetune", "replay", "distil", "ader", "slow")
+UNTRAINED_VARIANTS = ("transitions", "item-knn")
 PERIOD_S = {"diginetica": 7 * 86_400.0, "yoochoose": 86_400.0}
-RECORDED = (
+RECORDED_ARGUMENTS = (
     "share",
     "epochs",
     "increment_epochs",
@@ -69,15 +69,15 @@ RECORDED = (
 
 
 def add_new_items(model: Create, items: int, new: Histories) -> Create:
-    """The model with rows for new items: the mean of the known items in their sessions, or drawn if there are none."""
+    """The model with rows for new items: the mean of the known items in their sessions, or random if there are none."""
     known, count = model.item_count + 1, items - model.item_count
     after = pairs(new, items)
-    beside = (after + after.T).tocsr()[known:, :known]
-    share = sp.diags(1 / np.maximum(np.asarray(beside.sum(1)).ravel(), 1e-9)) @ beside
-    made = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
-    drawn = torch.randn(count, model.settings.dim) * model.settings.init_std
-    has_neighbours = torch.from_numpy(np.diff(beside.indptr) > 0)
-    return model.grown(torch.where(has_neighbours[:, None], made, drawn))
+    co_occurring = (after + after.T).tocsr()[known:, :known]
+    share = sp.diags(1 / np.maximum(np.asarray(co_occurring.sum(1)).ravel(), 1e-9)) @ co_occurring
+    mean_rows = torch.from_numpy((share @ model.items.weight.detach().numpy()).astype(np.float32))
+    random_rows = torch.randn(count, model.settings.dim) * model.settings.init_std
+    has_neighbours = torch.from_numpy(np.diff(co_occurring.indptr) > 0)
+    return model.grown(torch.where(has_neighbours[:, None], mean_rows, random_rows))
 
 
 def average_with_previous(model: Create, before: Create) -> None:
@@ -90,21 +90,21 @@ def average_with_previous(model: Create, before: Create) -> None:
 
 
 def increment(
-    variant: str, before: Create, old: Histories, new: Histories, known: int, asked: argparse.Namespace, seed: int
+    variant: str, before: Create, old: Histories, new: Histories, known: int, arguments: argparse.Namespace, seed: int
 ) -> Create:
     """The next version, trained on the new period."""
     model = add_new_items(before, known, new)
-    rows = np.random.default_rng(seed).choice(len(old), min(asked.replay, len(old)), replace=False)
+    rows = np.random.default_rng(seed).choice(len(old), min(arguments.replay, len(old)), replace=False)
     drawn = old.take(np.sort(rows))
     learned = new if variant in ("finetune", "ader") else concatenate([new, drawn])
     experiment = Experiment(once=np.arange(len(new), len(learned)))
     if variant in ("distil", "ader"):
-        weight = adaptive(asked.distil, before.item_count, known, len(drawn), len(new))
+        weight = adaptive(arguments.distil, before.item_count, known, len(drawn), len(new))
         distillation = Distillation(before, drawn, np.arange(1, before.item_count + 1), weight, len(learned))
         experiment = experiment._replace(extra_loss=distillation.loss)
     train(
-        model, learned, without_graph(training(asked)),
-        Schedule(epochs=asked.increment_epochs, learning_rate=asked.increment_learning_rate, seed=seed),
+        model, learned, without_graph(training(arguments)),
+        Schedule(epochs=arguments.increment_epochs, learning_rate=arguments.increment_learning_rate, seed=seed),
         experiment=experiment,
     )  # fmt: skip
     if variant == "slow":
@@ -112,16 +112,16 @@ def increment(
     return model
 
 
-def training(asked: argparse.Namespace) -> TrainingSettings:
+def training(arguments: argparse.Namespace) -> TrainingSettings:
     """The product's training settings, with those of the command line."""
-    settings = TrainingSettings(loss="sampled", negatives=asked.negatives, lazy_items=0, max_train_s=1e9)
-    return without_graph(settings) if asked.no_graph else settings
+    settings = TrainingSettings(loss="sampled", negatives=arguments.negatives, lazy_items=0, max_train_s=1e9)
+    return without_graph(settings) if arguments.no_graph else settings
 
 
 def run(
     variant: str,
     periods: Periods,
-    asked: argparse.Namespace,
+    arguments: argparse.Namespace,
     seed: int,
     first_versions: dict[int, tuple[Create, float]],
 ) -> list[dict[str, Any]]:
@@ -132,49 +132,51 @@ def run(
         started = time.process_time()
         torch.manual_seed(seed * 1000 + t)
         old, new, known = periods.sessions[:t], periods.sessions[t], periods.known[t]
-        test = sessions_to_test(periods.sessions[t + 1], known, asked.tests, 0)
-        row = {"data": asked.data, "variant": variant, "seed": seed, "period": t}
-        row |= {key: getattr(asked, key) for key in RECORDED}
-        if variant in COUNTED:
+        test = sessions_to_test(periods.sessions[t + 1], known, arguments.tests, 0)
+        row = {"data": arguments.data, "variant": variant, "seed": seed, "period": t}
+        row |= {key: getattr(arguments, key) for key in RECORDED_ARGUMENTS}
+        if variant in UNTRAINED_VARIANTS:
             counted = (
                 transitions(concatenate([*old, new]), known, STATE.pair_window_events, 0.0)
                 if variant == "transitions"
                 else None
             )
-            scorer = counted or item_knn(concatenate([*old, new]), known, AGE_DECAY)
+            scorer = counted or item_knn(concatenate([*old, new]), known, ITEM_KNN_AGE_DECAY)
             row["cpu_s"] = round(time.process_time() - started, 1)
             row["recall@20"], row["mrr@20"] = evaluate_scorer(scorer, test)
-        elif variant == "joint" and asked.joint and t not in asked.joint:
+        elif variant == "joint" and arguments.joint and t not in arguments.joint:
             continue
         else:
             if variant != "joint" and model is None and seed in first_versions:
                 model, row["cpu_s"] = first_versions[seed]
             elif variant == "joint" or model is None:
-                settings, learned = training(asked), concatenate([*old, new])
-                model = Create(known, ModelSettings(dropout=asked.dropout, dim=asked.dim, row_length=asked.row_length))
+                settings, learned = training(arguments), concatenate([*old, new])
+                model = Create(
+                    known, ModelSettings(dropout=arguments.dropout, dim=arguments.dim, row_length=arguments.row_length)
+                )
                 train(
                     model, learned, settings,
                     Schedule(
-                        epochs=asked.epochs, learning_rate=asked.learning_rate, seed=seed,
+                        epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=seed,
                         warm_up_epochs=settings.warm_up_epochs, from_scratch=True,
                     ),
                 )  # fmt: skip
             else:
-                model = increment(variant, model, concatenate(old), new, known, asked, seed * 1000 + t)
+                model = increment(variant, model, concatenate(old), new, known, arguments, seed * 1000 + t)
             row.setdefault("cpu_s", round(time.process_time() - started, 1))
             if not t:
                 first_versions[seed] = model, row["cpu_s"]
             row["tests"] = int((test.lengths - 1).sum())
-            result = evaluate_model(model, test, SessionGraph.of([*old, new], known, PERIOD_S[asked.data]), fusion)
+            result = evaluate_model(model, test, SessionGraph.of([*old, new], known, PERIOD_S[arguments.data]), fusion)
             row["recall@20"], row["mrr@20"] = result.alone
             row["live_recall@20"], row["live_mrr@20"] = result.live
             row["fusion"] = {name: round(weight, 3) for name, weight in msgspec.to_builtins(fusion).items()}
             fusion = result.fusion
             # Forgetting shows on the first period, tested again.
-            first = sessions_to_test(periods.sessions[0], periods.known[0], min(asked.tests, 1000), 0)
+            first = sessions_to_test(periods.sessions[0], periods.known[0], min(arguments.tests, 1000), 0)
             row["first_recall@20"], row["first_mrr@20"] = evaluate_alone(model, first)
         found.append(row)
-        with asked.out.open("a") as out:
+        with arguments.out.open("a") as out:
             out.write(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
     return found
 
@@ -187,13 +189,13 @@ def main() -> None:
     parse.add_argument(
         "--variants",
         nargs="+",
-        choices=LEARNED + COUNTED,
+        choices=LEARNED_VARIANTS + UNTRAINED_VARIANTS,
         default=["item-knn", "transitions", "finetune", "replay", "distil", "joint"],
     )
     parse.add_argument("--periods", type=int, default=16)
-    parse.add_argument("--share", type=float, default=1.0, help="of the sessions, drawn evenly")
+    parse.add_argument("--share", type=float, default=1.0, help="share of the sessions, sampled uniformly")
     parse.add_argument("--tests", type=int, default=10**9, help="sessions to test in each period")
-    parse.add_argument("--joint", type=int, nargs="*", help="the periods to train joint at; default: all")
+    parse.add_argument("--joint", type=int, nargs="*", help="periods in which joint is trained; default: all")
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--epochs", type=int, default=12)
     parse.add_argument("--learning-rate", type=float, default=4e-3)
@@ -209,19 +211,19 @@ def main() -> None:
     )
     parse.add_argument("--distil", type=float, default=1.0)
     parse.add_argument("--out", type=Path, default=Path("build/periods.jsonl"))
-    asked = parse.parse_args()
-    file = asked.datasets / f"{asked.data}-ader.csv.gz"
+    arguments = parse.parse_args()
+    file = arguments.datasets / f"{arguments.data}-ader.csv.gz"
     if not file.exists():
         parse.error(f"data set {file} not found: set --datasets or ANABRANCH_DATASETS to the folder of the data sets")
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    periods = read_periods(file, asked.periods, asked.share, 0)
-    print(f"{asked.data}: {len(periods.sessions) - 1} periods, {periods.known[-1]:,} items", flush=True)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    periods = read_periods(file, arguments.periods, arguments.share, 0)
+    print(f"{arguments.data}: {len(periods.sessions) - 1} periods, {periods.known[-1]:,} items", flush=True)
     first_versions: dict[int, tuple[Create, float]] = {}
-    for variant in asked.variants:
-        for seed in range(1 if variant in COUNTED else asked.seeds):
-            rows = run(variant, periods, asked, seed, first_versions)
+    for variant in arguments.variants:
+        for seed in range(1 if variant in UNTRAINED_VARIANTS else arguments.seeds):
+            rows = run(variant, periods, arguments, seed, first_versions)
             print(f"{variant:11} seed {seed}  {summary_line(rows)}", flush=True)
-    for name, (recall, mrr) in PUBLISHED[asked.data].items():
+    for name, (recall, mrr) in PUBLISHED[arguments.data].items():
         print(f"{name:9} published, 16 periods  Recall@20 {recall:.2f}  MRR@20 {mrr:.2f}")
 
 

@@ -1,8 +1,9 @@
-"""Tables of what `benchmarks.quality.periods` measured: `python -m benchmarks.quality.periods_report FILE...`.
+"""Tables of the results of `benchmarks.quality.periods`: `python -m benchmarks.quality.periods_report FILE...`.
 
-Recall@20 / MRR@20 in percent, means over the periods tested. The columns: the model alone, the model with the live
-graph, period 0 tested again at the end (Recall@20), the last test of both, and processor seconds of learning: all
-periods, and the last one. Rows of the paper (arXiv 2007.12000, table 3) stand below where all sessions were used.
+Recall@20 / MRR@20 in percent, means over the tested periods. The columns are the model alone, the model with the live
+graph, Recall@20 of period 0 tested again at the end, and the last test of both models. Processor seconds of learning
+follow, for all periods and for the last. If all sessions were used, rows of the paper (arXiv 2007.12000, table 3)
+follow the table.
 """
 
 import argparse
@@ -17,8 +18,8 @@ import numpy as np
 from benchmarks.quality.global_temporal_report import headed, row
 from benchmarks.quality.periods import PUBLISHED
 
-HEAD = ("the model alone", "+ live graph", "period 0 at the end", "last test, alone", "last, + live graph")
-COST = ("CPU s, all", "CPU s, last")
+QUALITY_COLUMNS = ("the model alone", "+ live graph", "period 0 at the end", "last test, alone", "last, + live graph")
+COST_COLUMNS = ("CPU s, all", "CPU s, last")
 
 
 def pair(lines: list[dict[str, Any]], prefix: str = "") -> str:
@@ -30,7 +31,7 @@ def pair(lines: list[dict[str, Any]], prefix: str = "") -> str:
 
 
 def cells(lines: list[dict[str, Any]]) -> list[str]:
-    """A row's figures."""
+    """The figures of a row."""
     last = lines[-1]
     at_the_end = f"{last['first_recall@20']:.1f}" if "first_recall@20" in last else ""
     seconds = [line["cpu_s"] for line in lines]
@@ -47,13 +48,19 @@ def table(file: Path) -> Iterator[str]:
     for line in lines:
         variants[line["variant"], line["seed"]].append(line)
     yield f"### {file.stem}\n"
-    yield from headed(["variant", *HEAD, *COST])
+    yield from headed(["variant", *QUALITY_COLUMNS, *COST_COLUMNS])
     for (variant, seed), found in variants.items():
         periods = f"periods {found[0]['period']} to {found[-1]['period']}"
         yield row([f"{variant}, seed {seed}, {periods}", *cells(found)])
     if all(line["share"] == 1.0 for line in lines):
         for name, (recall, mrr) in PUBLISHED[lines[0]["data"]].items():
-            yield row([f"published: {name}", f"{recall:.2f} / {mrr:.2f}", *[""] * (len(HEAD) + len(COST) - 1)])
+            yield row(
+                [
+                    f"published: {name}",
+                    f"{recall:.2f} / {mrr:.2f}",
+                    *[""] * (len(QUALITY_COLUMNS) + len(COST_COLUMNS) - 1),
+                ]
+            )
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
-"""Learning from arriving streams, beside rivals that do not learn: `python -m benchmarks.quality.prequential --help`.
+"""Models that learn from a stream, next to rivals that do not: `python -m benchmarks.quality.prequential --help`.
 
-Each event is first a test and is then learned from (`model/evaluation/prequential.py`). Parts:
+Each event is first a test, then the models learn from it (`model/evaluation/prequential.py`). Parts:
 
     streams     the model, the same one frozen, one retrained in each cycle, and rivals; also the same versions without
                 fusion, without provisional items, and with the fusion weights as published
     ablation    the same increments without the graph's warm-up, without transfer, half and twice as long; with the
                 likeliest fusion weights, without the NDCG search (model/fusion_weights/ndcg_search.py); and with half
                 and twice the clicks that weights are chosen on between versions
-    drift       two halves of the catalogue swap places: events until Hit@10 recovers, with the drift trigger, with the
+    drift       two halves of the catalogue are swapped: events until Hit@10 recovers, with the drift trigger, with the
                 timer alone, and without learning
-    break       the same at the point where clicks change most by themselves
+    break       the same at the largest natural change of the clicks
 
 Each run adds a line to OUT/runs.jsonl and writes its ranks to OUT/*.npz and its curves to OUT/*.png. `python -m
 benchmarks.quality.prequential_report OUT` prints the tables. `python -m benchmarks.quality.pack OUT` keeps the lines.
@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.ablations.likeliest_weights import likeliest
-from model.evaluation.learner import CycleTrigger, Every, Learner, Never
+from model.evaluation.learner import AfterEvents, CycleTrigger, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import (
-    DEPTH,
+    LIST_LENGTH,
     EvaluatedModel,
     RunResult,
     ServedModel,
@@ -63,11 +63,11 @@ ABLATION: dict[str, dict[str, Any]] = {
 ONLINE_CLICKS = {f"weights on {clicks} clicks": clicks for clicks in (200, 800)}
 """Values of `ranking.online_clicks` instead of the default."""
 DROPOUT = {f"dropout {share}": share for share in (0.2, 0.4, 0.6)}
-"""Values of `model.dropout`. The default is among them, for comparison."""
+"""Values of `model.dropout`, the default included."""
 VARIANTS = (*ABLATION, *ONLINE_CLICKS, *DROPOUT)
-SWAPPED_AT = 0.6
-RECOVERED = 0.9
-"""A row has recovered at this share of the Hit@10 before the change, over RECOVERY_EVENTS tests."""
+SWAP_AT_SHARE = 0.6
+RECOVERED_SHARE = 0.9
+"""A row has recovered when Hit@10 over RECOVERY_EVENTS tests is this share of the value before the change."""
 RECOVERY_EVENTS = 500
 
 
@@ -104,8 +104,8 @@ def run_stream(
 ) -> tuple[RunResult, dict[str, Learner]]:
     """Run all rows of part `streams` on the same versions."""
     past = warm_up(events, settings)
-    every = Every(-(-(len(events) - past.count) // CYCLES))
-    versions = {"create": Learner(settings, every, seed=seed), "frozen": Learner(settings, Never(), seed=seed)}
+    every = AfterEvents(-(-(len(events) - past.count) // CYCLES))
+    versions = {"create": Learner(settings, every, seed=seed), "frozen": Learner(settings, NeverDue(), seed=seed)}
     if retrain:
         versions["full retrain"] = Learner(settings, every, "retrain", seed=seed)
     begin_together(versions, past)
@@ -120,7 +120,7 @@ def run_stream(
         "create, no provisional items": ServedModel(past, create, changed(settings.ranking, fresh_items=0)),
     }
     if rivals:
-        rows |= {name: rival(past, DEPTH) for name, rival in LIVE_RIVALS.items()}
+        rows |= {name: rival(past, LIST_LENGTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
 
 
@@ -133,7 +133,7 @@ def run_ablation(events: Records, seed: int, variant: str) -> tuple[RunResult, d
     if variant in DROPOUT:
         settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
     past = warm_up(events, settings)
-    versions = {"create": Learner(settings, Every(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
+    versions = {"create": Learner(settings, AfterEvents(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
     fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
     rows: dict[str, EvaluatedModel] = {
         "create": ServedModel(past, versions["create"], settings.ranking),
@@ -145,11 +145,11 @@ def run_ablation(events: Records, seed: int, variant: str) -> tuple[RunResult, d
 
 
 class OnDrift:
-    """A cycle by the timer, and at once when ADWIN finds a rise in misses, as in `stream.trainer.trigger`."""
+    """A cycle is due by the timer, or when ADWIN finds a rise in misses, as in `stream.trainer.trigger`."""
 
-    def __init__(self, every: int, fewest: int) -> None:
+    def __init__(self, every: int, min_events: int) -> None:
         trainer = Config().trainer
-        self._every, self._fewest, self._due = every, fewest, False
+        self._every, self._min_events, self._due = every, min_events, False
         self._drift = Drift(trainer.drift_delta, trainer.drift_quiet_s)
         self.found: list[int] = []
 
@@ -158,15 +158,15 @@ class OnDrift:
         if self._drift.look(tested, hits, float(tested)) is not None:
             self._due = True
             self.found.append(tested)
-        if new_events >= self._every or (self._due and new_events >= self._fewest):
+        if new_events >= self._every or (self._due and new_events >= self._min_events):
             self._due = False
             return True
         return False
 
 
-def swapped(events: Records) -> Records:
-    """From SWAPPED_AT on, each item of one random half of the catalogue trades places with one of the other half."""
-    changed, at = events.copy(), int(len(events) * SWAPPED_AT)
+def swap_halves(events: Records) -> Records:
+    """From SWAP_AT_SHARE of the events on, swap each item of a random half of the catalogue with one of the other."""
+    changed, at = events.copy(), int(len(events) * SWAP_AT_SHARE)
     items, counts = np.unique(events["item"], return_counts=True)
     by_count = items[np.argsort(-counts, kind="stable")]
     half = len(by_count) // 2
@@ -177,9 +177,10 @@ def swapped(events: Records) -> Records:
 
 
 def natural_break(events: Records) -> int:
-    """The event where a tenth of the stream differs most from the tenth before it, by total variation of item shares.
+    """The event at which the next tenth of the stream differs most from the previous tenth.
 
-    The search leaves enough events before it to learn from, and enough after it to recover in.
+    The difference is the total variation of item shares. The search leaves enough events before the change to learn
+    from, and enough after it to recover in.
     """
     _, item = np.unique(events["item"], return_inverse=True)
     width = len(events) // 10
@@ -192,20 +193,24 @@ def natural_break(events: Records) -> int:
 
 
 def run_drift(events: Records, changed: int, seed: int) -> tuple[RunResult, dict[str, Learner], dict[str, Any]]:
-    """A stream that changes at an event, learned from in three ways. All three have the live graph."""
+    """Test three ways of learning on a stream that changes at an event. All three have the live graph."""
     settings = production()
     past = warm_up(events, settings)
     every = -(-(len(events) - past.count) // 4)
     trigger = OnDrift(every, Config().trainer.min_events)
-    triggers: dict[str, CycleTrigger] = {"drift trigger": trigger, "timer alone": Every(every), "no learning": Never()}
+    triggers: dict[str, CycleTrigger] = {
+        "drift trigger": trigger,
+        "timer alone": AfterEvents(every),
+        "no learning": NeverDue(),
+    }
     versions = {name: Learner(settings, t, seed=seed) for name, t in triggers.items()}
     begin_together(versions, past)
     rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
     alone = {
         f"{name}, no fusion": ServedModel(past, v, settings.ranking, fusion=MODEL_ONLY) for name, v in versions.items()
     }
-    still = {"no learning, graph too": ServedModel(past, versions["no learning"], settings.ranking, live=False)}
-    tested = run(events, past, versions, rows | alone | still)
+    frozen = {"no learning, graph too": ServedModel(past, versions["no learning"], settings.ranking, live=False)}
+    tested = run(events, past, versions, rows | alone | frozen)
     at = int(np.searchsorted(tested.at, changed))
     facts = {name: recovery(ranks, at) for name, ranks in tested.ranks.items()}
     return tested, versions, {"found_at_test": trigger.found, "changed_at_test": at, "recovery": facts}
@@ -216,7 +221,7 @@ def recovery(ranks: Ranks, at: int) -> dict[str, Any]:
     course = rolling(ranks, RECOVERY_EVENTS)
     before = float((ranks[max(at - 2 * RECOVERY_EVENTS, 0) : at] < CUTOFF).mean())
     later = course[at + RECOVERY_EVENTS :]
-    back = np.flatnonzero(later >= RECOVERED * before)
+    back = np.flatnonzero(later >= RECOVERED_SHARE * before)
     after = ranks[at:] < CUTOFF
     return {
         "before": round(before, 5),
@@ -237,7 +242,7 @@ def lead_in_points(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> 
 
 
 def record(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[str, Learner], picture: bool) -> None:
-    """Append a line of figures, and write the ranks and, if asked, a picture."""
+    """Append a line of figures, and write the ranks and optionally a picture."""
     measured = report(tested, versions)
     found = msgspec.to_builtins(measured)
     against = {}
@@ -278,30 +283,30 @@ def main() -> None:
     parse.add_argument("--no-retrain", action="store_true")
     parse.add_argument("--no-rivals", action="store_true")
     parse.add_argument("--pictures", action="store_true", help="draw the curves; needs matplotlib")
-    asked = parse.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for stream in asked.streams:
-        events = load(stream, asked.data, asked.events)
-        for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+    arguments = parse.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for stream in arguments.streams:
+        events = load(stream, arguments.data, arguments.events)
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             facts: dict[str, Any] = {"stream": stream, "events": len(events), "seed": seed}
-            for part in asked.parts:
-                variants = asked.variants if part == "ablation" else [None]
+            for part in arguments.parts:
+                variants = arguments.variants if part == "ablation" else [None]
                 for variant in variants:
                     began = time.process_time()
                     more: dict[str, Any] = {"part": part, "variant": variant}
                     if part == "streams":
                         tested, versions = run_stream(
-                            events, production(), seed, retrain=not asked.no_retrain, rivals=not asked.no_rivals
+                            events, production(), seed, retrain=not arguments.no_retrain, rivals=not arguments.no_rivals
                         )
                     elif part == "ablation":
                         tested, versions = run_ablation(events, seed, variant or "")
                     else:
                         natural = part == "break"
-                        changed = natural_break(events) if natural else int(len(events) * SWAPPED_AT)
-                        tested, versions, drift = run_drift(events if natural else swapped(events), changed, seed)
+                        changed = natural_break(events) if natural else int(len(events) * SWAP_AT_SHARE)
+                        tested, versions, drift = run_drift(events if natural else swap_halves(events), changed, seed)
                         more |= drift
                     more["cpu_s"] = round(time.process_time() - began, 1)
-                    record(asked.out, facts | more, tested, versions, asked.pictures)
+                    record(arguments.out, facts | more, tested, versions, arguments.pictures)
 
 
 if __name__ == "__main__":

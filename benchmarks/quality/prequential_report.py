@@ -1,4 +1,4 @@
-"""Tables of what `benchmarks.quality.prequential` measured: `python -m benchmarks.quality.prequential_report
+"""Tables of the results of `benchmarks.quality.prequential`: `python -m benchmarks.quality.prequential_report
 FOLDER`."""
 
 import argparse
@@ -55,15 +55,15 @@ def stream_tables(line: dict[str, Any]) -> list[str]:
 
 
 def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
-    """All variants, beside the full model on the same events."""
+    """The table of all variants and of the full model on the same events."""
     page = [
         "\n## Ablations: one change to the training\n",
         "| stream | events | seed | training | Hit@10 | last quarter | model alone | last quarter | increments, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    wholes = [li for li in lines if li["part"] == "streams"]
+    full_runs = [li for li in lines if li["part"] == "streams"]
     for line in (li for li in lines if li["part"] == "ablation"):
-        same = [w for w in wholes if all(w[k] == line[k] for k in ("stream", "events", "seed"))]
+        same = [w for w in full_runs if all(w[k] == line[k] for k in ("stream", "events", "seed"))]
         for run in [*same[-1:], line]:
             create, alone = run["models"]["create"], run["models"]["create, no fusion"]
             cells = [create["hit@10"], create["last_quarter_hit@10"], alone["hit@10"], alone["last_quarter_hit@10"]]
@@ -76,8 +76,8 @@ def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
     return page
 
 
-FROZEN = ("frozen", "frozen, graph too")
-SEEDED = ("create", "full retrain", *FROZEN, "create, fixed weights", "create, no fusion")
+FROZEN_ROWS = ("frozen", "frozen, graph too")
+SEED_TABLE_ROWS = ("create", "full retrain", *FROZEN_ROWS, "create, fixed weights", "create, no fusion")
 
 
 def seeds_table(lines: list[dict[str, Any]]) -> list[str]:
@@ -91,16 +91,18 @@ def seeds_table(lines: list[dict[str, Any]]) -> list[str]:
     page = [
         "\n## Seeds\n",
         "Hit@10 of all tests / of the last quarter; the last columns are create over each frozen model in it.\n",
-        "| stream | events | seeds | " + " | ".join([*SEEDED, *(f"times {name}" for name in FROZEN)]) + " |",
-        "|" + "---|" * (len(SEEDED) + len(FROZEN) + 3),
+        "| stream | events | seeds | "
+        + " | ".join([*SEED_TABLE_ROWS, *(f"times {name}" for name in FROZEN_ROWS)])
+        + " |",
+        "|" + "---|" * (len(SEED_TABLE_ROWS) + len(FROZEN_ROWS) + 3),
     ]
     for (stream, events), found in runs.items():
         models = [line["models"] for line in found.values()]
         cells = []
-        for row in SEEDED:
+        for row in SEED_TABLE_ROWS:
             both = [[100 * m[row][k] for m in models if row in m] for k in ("hit@10", "last_quarter_hit@10")]
             cells.append(" / ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else "-" for v in both))
-        for row in FROZEN:
+        for row in FROZEN_ROWS:
             times = [m["create"]["last_quarter_hit@10"] / m[row]["last_quarter_hit@10"] for m in models]
             cells.append(f"{np.mean(times):.2f} ± {np.std(times, ddof=1):.2f}")
         page.append(f"| {stream} | {events:,} | {len(found)} | {' | '.join(cells)} |")
@@ -108,7 +110,7 @@ def seeds_table(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def drift_tables(line: dict[str, Any]) -> list[str]:
-    """How long each row took to recover from a change."""
+    """The table of the recovery of each row from a change."""
     what = "Half of the catalogue swaps places" if line["part"] == "drift" else "Largest natural change"
     page = [
         f"\n## {what}: {line['stream']}, {line['events']:,} events, seed {line['seed']}\n",

@@ -1,7 +1,7 @@
 """The product's default settings on several data sets: `python -m benchmarks.quality.product_defaults --help`.
 
 Runs `anabranch evaluate DATA --protocol global-temporal --seed SEED --json` for each data set and seed, and appends
-one line of figures to FILE. Without `--measure` it prints the tables of what FILE has: NDCG@10 in percent of every
+one line of figures to FILE. Without `--measure` it prints the tables of the lines in FILE: NDCG@10 in percent of every
 event after the split ("successive"), mean ± standard deviation over seeds, and the leads of each seed with their 95%
 intervals.
 """
@@ -34,7 +34,7 @@ SEEN_ITEMS = ("unfiltered", "filtered")
 
 
 def evaluate(file: Path, seed: int) -> dict[str, Any]:
-    """What `anabranch evaluate` prints for one seed, on one thread."""
+    """The output of `anabranch evaluate` for one seed, on one thread."""
     command = [sys.executable, "-m", "stream.cli", "evaluate", str(file), "--protocol", "global-temporal"]
     done = subprocess.run(
         [*command, "--seed", str(seed), "--json"],
@@ -62,7 +62,7 @@ def compact(data: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(lines: list[dict[str, Any]], seen: str) -> Iterator[str]:
-    """NDCG@10 and leads with seen items filtered or not, a column a data set."""
+    """NDCG@10 and leads with seen items filtered or not, with a column for each data set."""
     datasets = list(dict.fromkeys(line["data"] for line in lines))
     yield from headed([f"NDCG@10, seen items {seen}", *datasets])
     for model, title in MODELS.items():
@@ -82,24 +82,26 @@ def leads(lines: list[dict[str, Any]], data: str, model: str, over: str, seen: s
 
 
 def main() -> None:
-    """Measure if asked, then print the tables."""
+    """Measure with `--measure`, then print the tables."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("file", nargs="?", type=Path, default=RESULTS, help="figures, one run a line")
     parse.add_argument("--measure", action="store_true", help="run `anabranch evaluate` and append to FILE first")
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parse.add_argument("--seeds", type=int, default=SEEDS)
-    asked = parse.parse_args()
-    if asked.measure:
-        asked.file.parent.mkdir(parents=True, exist_ok=True)
-        for data in asked.datasets:
-            for seed in range(asked.seeds):
-                line = compact(data, evaluate(asked.data / f"{data}.csv.gz", seed))
-                with asked.file.open("a") as lines:
+    arguments = parse.parse_args()
+    if arguments.measure:
+        arguments.file.parent.mkdir(parents=True, exist_ok=True)
+        for data in arguments.datasets:
+            for seed in range(arguments.seeds):
+                line = compact(data, evaluate(arguments.data / f"{data}.csv.gz", seed))
+                with arguments.file.open("a") as lines:
                     lines.write(json.dumps(line, separators=(",", ":")) + "\n")
-    if not asked.file.exists():
-        sys.exit(f"no {asked.file}: `python -m benchmarks.quality.product_defaults {asked.file} --measure` writes it")
-    found = [json.loads(text) for text in asked.file.read_text().splitlines()]
+    if not arguments.file.exists():
+        sys.exit(
+            f"no {arguments.file}: `python -m benchmarks.quality.product_defaults {arguments.file} --measure` writes it"
+        )
+    found = [json.loads(text) for text in arguments.file.read_text().splitlines()]
     print("\n\n".join("\n".join(tables(found, seen)) for seen in SEEN_ITEMS))
 
 

@@ -1,8 +1,8 @@
-"""Ranks of test events, kept so that two variants can be compared event by event.
+"""Ranks of test events, stored so that variants can be compared event by event.
 
 A run writes one loose file: `FOLDER/ranks/DATASET.VARIANT.SEED.npz`. `python -m benchmarks.quality.pack` merges the
-loose files of a folder into one archive a data set, `FOLDER/DATASET.npz`. Readers prefer the loose file, so a new run
-counts before it is packed.
+loose files of a folder into one archive for each data set, `FOLDER/DATASET.npz`. Readers prefer the loose file, so
+a new run counts before it is packed.
 
 An archive holds four arrays. `variant` and `seed` name the R runs. `filtered` and `unfiltered` are uint8 [tests, R]:
 the rank of each test's target with and without the user's earlier items left out, capped at `MAX_RANK`. Tests come
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_RANK = 20
-"""Larger ranks are stored as this. No figure of the tables looks further down the list."""
+"""Larger ranks are stored as this rank. No figure of the tables depends on larger ranks."""
 SEEN_ITEMS = ("filtered", "unfiltered")
 
 SmallRanks = npt.NDArray[np.uint8]
@@ -81,7 +81,7 @@ class RankArchive:
 
 
 def write_archive(folder: Path, dataset: str, runs: dict[Run, dict[str, SmallRanks]]) -> None:
-    """Write the archive of a data set. ValueError if the runs do not have the same number of tests."""
+    """Write the archive of a data set. Raises ValueError if the runs have different numbers of tests."""
     sizes = {len(ranks[seen]) for ranks in runs.values() for seen in SEEN_ITEMS}
     if len(sizes) > 1:
         raise ValueError(

@@ -1,8 +1,8 @@
 """The live graph over millions of sessions: its signals for every item, and the choice of their weights.
 
-The signals are the product's (model/ranking/graph_evidence.py, model/ranking/popularity.py) and so is the choice
-(model/fusion_weights/fit_weights.py). The product's graph applies one event after the other. Here scipy counts whole
-periods at once, and ages are whole periods.
+Signals and choice are the product's (model/ranking/graph_evidence.py, model/ranking/popularity.py,
+model/fusion_weights/fit_weights.py). The product's graph applies events one by one. Here scipy counts a period at once,
+and ages are whole periods.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from model.settings import RankingSettings, TrainingSettings
 from state.settings import StateSettings
 
 SETTINGS, STATE = RankingSettings(), StateSettings()
-WEIGHT_TESTS = TrainingSettings().holdout_events
+MAX_WEIGHT_TESTS = TrainingSettings().holdout_events
 """Weights are chosen on at most this many tests."""
 BATCH_TESTS = 128
 
@@ -115,18 +115,18 @@ class Fused:
 def choose_weights(
     graph: SessionGraph, encoded: Tensor, table: Tensor, before: Histories, targets: np.ndarray, prior: Fusion
 ) -> Fusion:
-    """Weights that predict these targets best, or WEIGHT_TESTS of them, drawn evenly: as the product chooses them.
+    """Weights that predict these targets best, chosen as in the product on up to MAX_WEIGHT_TESTS random targets.
 
     `encoded` [T, d] are the encoded histories and `table` [d, n + 1] the item rows. Weights stay near `prior`.
     """
-    rows = np.sort(np.random.default_rng(0).permutation(len(targets))[:WEIGHT_TESTS])
+    rows = np.sort(np.random.default_rng(0).permutation(len(targets))[:MAX_WEIGHT_TESTS])
     weighted, popularity = [graph.weighted_pairs(b) for b in BEFORE_SHARES], graph.popularity()[0]
     draw, possible = torch.Generator().manual_seed(0), torch.ones(table.shape[1], dtype=torch.bool)
     possible[0] = False
-    most = 1 + sum(TOP_PER_SIGNAL) + SAMPLED_NEGATIVES
+    width = 1 + sum(TOP_PER_SIGNAL) + SAMPLED_NEGATIVES
     signals, corrections = (
-        torch.zeros(len(rows), most, 3 + len(BEFORE_SHARES)),
-        torch.full((len(rows), most), -torch.inf),
+        torch.zeros(len(rows), width, 3 + len(BEFORE_SHARES)),
+        torch.full((len(rows), width), -torch.inf),
     )
     for start in range(0, len(rows), BATCH_TESTS):
         part = rows[start : start + BATCH_TESTS]

@@ -1,10 +1,10 @@
 """Other implementations on our splits, ranked by our harness: RecTools' SASRec and implicit's ALS.
 
-    make bench-rivals      in an environment of its own: RecTools needs an older numpy
+    make bench-rivals      in a separate environment, because RecTools needs an older numpy
 
-Each trains on what was before the split and recommends for each test's history. Its lists become ranks like ours.
-RecTools' epochs alternate with epochs of ours, so that both times are of one run. RecTools stops when it no longer
-gains on the tests themselves, which favours it. Then ours trains for longer and longer until it is as good.
+Each trains on the events before the split and recommends for each test's history. Its lists become ranks like ours.
+RecTools' epochs alternate with ours, so that both times are measured in one run. RecTools stops when it no longer
+improves on the tests themselves, which favours it. Then our model trains longer and longer until it is as good.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.quality.global_temporal import ALONE, FOR_SECONDS, MODEL, Job, load, run, scores
+from benchmarks.quality.global_temporal import FOR_SECONDS, MODEL_SETTINGS, SASREC_TRAINING, Job, load, run, scores
 from model.encoders.create import Create
 from model.encoders.histories import Histories, to_histories
 from model.evaluation.global_temporal import Split
@@ -29,10 +29,11 @@ from model.learning.training import Schedule, train
 from model.metrics import Ranks
 from model.settings import ModelSettings, TrainingSettings
 
-DEPTH = 100
+LIST_LENGTH = 100
 """Length of the lists. The metrics need 20."""
-BEST = "successive, filtered"
-ALS = tuple(
+MAIN_COLUMN = "successive, filtered"
+"""The figure by which settings and epochs are compared."""
+ALS_SETTINGS = tuple(
     {"factors": f, "regularization": r, "alpha": a}
     for f in (64, 128, 256)
     for r in (0.01, 0.1)
@@ -41,7 +42,10 @@ ALS = tuple(
 
 
 def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray) -> dict[str, Ranks]:
-    """Ranks of targets in lists [T, K], best first, long enough to drop seen items. 0 pads a list."""
+    """Ranks of targets in lists [T, K], best first and padded with 0.
+
+    A list must be long enough to drop seen items.
+    """
     unfiltered, filtered = np.full(len(targets), 10**9), np.full(len(targets), 10**9)
     for test, (row, target) in enumerate(zip(lists, targets.tolist(), strict=True)):
         at = np.flatnonzero(row == target)
@@ -51,14 +55,14 @@ def ranks_of_lists(lists: np.ndarray, histories: Histories, targets: np.ndarray)
     return {"unfiltered": unfiltered, "filtered": filtered}
 
 
-def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict[str, Any]]:
-    """After each epoch of RecTools: its seconds, the seconds of one of our epochs, and its ranks."""
+def rectools(split: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict[str, Any]]:
+    """For each epoch of RecTools: its seconds, the seconds of an epoch of ours, and its ranks."""
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
-    past = to_histories(cut.past, cut.vocabulary)
-    tests = to_histories(cut.tests, cut.vocabulary)
+    past = to_histories(split.past, split.vocabulary)
+    tests = to_histories(split.tests, split.vocabulary)
 
     def table(histories: Histories) -> Any:
         users = histories.users
@@ -68,53 +72,53 @@ def rectools(cut: Split, settings: dict[str, Any], epochs: int) -> Iterator[dict
 
     torch.manual_seed(0)
     model = SASRecModel(**settings, epochs=epochs)
-    dataset, asked = table(past), table(tests)
-    ours = one_of_ours(cut)
+    dataset, test_dataset = table(past), table(tests)
+    ours = our_epochs(split)
     for epoch in range(1, epochs + 1):
         started = time.monotonic()
         model.fit_partial(dataset, min_epochs=1, max_epochs=1)
         theirs_s, ours_s = time.monotonic() - started, next(ours)
         # RecTools gives no list to users without trained items. Their targets count as misses.
         found = model.recommend(
-            users=np.arange(len(tests)), dataset=asked, k=DEPTH + settings["session_max_len"], filter_viewed=False,
-            on_unsupported_targets="ignore",
+            users=np.arange(len(tests)), dataset=test_dataset, k=LIST_LENGTH + settings["session_max_len"],
+            filter_viewed=False, on_unsupported_targets="ignore",
         )  # fmt: skip
-        lists = np.zeros((len(tests), DEPTH + settings["session_max_len"]), np.int64)
+        lists = np.zeros((len(tests), LIST_LENGTH + settings["session_max_len"]), np.int64)
         lists[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]
-        ranks = ranks_of_lists(lists, tests, cut.targets.numpy())
+        ranks = ranks_of_lists(lists, tests, split.targets.numpy())
         yield {"epoch": epoch, "epoch_s": theirs_s, "ours_epoch_s": ours_s, "ranks": ranks}
 
 
-def one_of_ours(cut: Split) -> Iterator[float]:
-    """Seconds of one epoch of our SASRec, once for each call."""
-    settings = msgspec.convert(ALONE | {"threads": torch.get_num_threads()}, TrainingSettings)
-    net = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
-    histories = to_histories(cut.past, cut.vocabulary)
+def our_epochs(split: Split) -> Iterator[float]:
+    """Train our SASRec. Each value is the seconds of one more epoch."""
+    settings = msgspec.convert(SASREC_TRAINING | {"threads": torch.get_num_threads()}, TrainingSettings)
+    net = Create(len(split.vocabulary), msgspec.convert(MODEL_SETTINGS, ModelSettings))
+    histories = to_histories(split.past, split.vocabulary)
     while True:
         spent = train(net, histories, settings, Schedule(epochs=1, learning_rate=1e-3, seed=0))
         yield spent.seconds
 
 
-def als(cut: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
-    """Seconds of training, and ranks. Users are computed from their histories."""
+def als(split: Split, settings: dict[str, Any]) -> tuple[float, dict[str, Ranks]]:
+    """Seconds of training, and ranks. User factors are computed from the histories."""
     import scipy.sparse as sp
     from implicit.als import AlternatingLeastSquares
 
     def matrix(histories: Histories) -> sp.csr_matrix:
         users = histories.users
-        shape = (len(histories), len(cut.vocabulary) + 1)
+        shape = (len(histories), len(split.vocabulary) + 1)
         return sp.csr_matrix((np.ones(len(users), np.float32), (users, histories.items)), shape=shape)
 
-    tests = to_histories(cut.tests, cut.vocabulary)
+    tests = to_histories(split.tests, split.vocabulary)
     model = AlternatingLeastSquares(**settings, iterations=20, random_state=0, num_threads=torch.get_num_threads())
     started = time.monotonic()
-    model.fit(matrix(to_histories(cut.past, cut.vocabulary)), show_progress=False)
+    model.fit(matrix(to_histories(split.past, split.vocabulary)), show_progress=False)
     seconds = time.monotonic() - started
-    asked = np.arange(len(tests))
+    rows = np.arange(len(tests))
     lists, _ = model.recommend(
-        asked, matrix(tests), N=2 * DEPTH, filter_already_liked_items=False, recalculate_user=True
+        rows, matrix(tests), N=2 * LIST_LENGTH, filter_already_liked_items=False, recalculate_user=True
     )
-    return seconds, ranks_of_lists(lists, tests, cut.targets.numpy())
+    return seconds, ranks_of_lists(lists, tests, split.targets.numpy())
 
 
 def main() -> None:
@@ -129,32 +133,32 @@ def main() -> None:
     parse.add_argument("--without-als", action="store_true")
     parse.add_argument("--threads", type=int, default=1)
     parse.add_argument("--out", type=Path, default=Path("build/outside"))
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(asked.threads)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    path = str(asked.data / f"{asked.dataset}.csv.gz")
-    cut = load(path)
+    torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = str(arguments.data / f"{arguments.dataset}.csv.gz")
+    split = load(path)
 
     def record(line: dict[str, Any], ranks: dict[str, Ranks]) -> float:
-        line["scores"] = scores(ranks, cut.last)
+        line["scores"] = scores(ranks, split.last)
         print(json.dumps(line), flush=True)
-        with (asked.out / f"{asked.dataset}.jsonl").open("a") as lines:
+        with (arguments.out / f"{arguments.dataset}.jsonl").open("a") as lines:
             lines.write(json.dumps(line) + "\n")
-        return float(line["scores"][BEST]["ndcg@10"])
+        return float(line["scores"][MAIN_COLUMN]["ndcg@10"])
 
-    for settings in () if asked.without_als else ALS:
-        seconds, ranks = als(cut, settings)
+    for settings in () if arguments.without_als else ALS_SETTINGS:
+        seconds, ranks = als(split, settings)
         record({"rival": "implicit ALS"} | settings | {"train_s": round(seconds, 1)}, ranks)
-    settings = {"n_factors": asked.factors, "session_max_len": asked.session_events}
+    settings = {"n_factors": arguments.factors, "session_max_len": arguments.session_events}
     best, best_epoch, theirs_s, best_s = 0.0, 0, 0.0, 0.0
-    for done in rectools(cut, settings, asked.epochs):
+    for done in rectools(split, settings, arguments.epochs):
         theirs_s += done["epoch_s"]
         times = {key: round(done[key], 2) for key in ("epoch_s", "ours_epoch_s")}
         found = record({"rival": "RecTools SASRec", "epoch": done["epoch"]} | settings | times, done["ranks"])
         if found > best:
             best, best_epoch, best_s = found, done["epoch"], theirs_s
-        elif done["epoch"] >= best_epoch + asked.patience:
+        elif done["epoch"] >= best_epoch + arguments.patience:
             break
     for seconds in FOR_SECONDS:
         variant = f"SASRec, {seconds} s"

@@ -1,6 +1,6 @@
-"""Where an epoch of CREATE goes, and the most memory training takes: `python -m benchmarks.speed.epoch_profile`.
+"""The phases of an epoch of CREATE and the peak memory of training: `python -m benchmarks.speed.epoch_profile`.
 
-Each row runs in a process of its own, so that its peak memory is its own. Phases are timed from outside the training
+Each row runs in a separate process, so that its peak memory can be measured. Phases are timed from outside the training
 loop, which adds a few percent. The rest is drawing negatives, clearing gradients and sums.
 """
 
@@ -18,7 +18,7 @@ from unittest import mock
 import msgspec
 import torch
 
-from benchmarks.quality.global_temporal import ALONE, MODEL, TOGETHER, Settings, load
+from benchmarks.quality.global_temporal import CREATE_TRAINING, MODEL_SETTINGS, SASREC_TRAINING, Settings, load
 from benchmarks.speed.million_items import peak_bytes
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
@@ -31,11 +31,11 @@ from model.settings import ModelSettings, TrainingSettings
 
 LIGHTGCN = {"graph_encoder": "lightgcn"}
 ROWS: dict[str, tuple[Settings, bool]] = {
-    "SASRec": (ALONE, False),
-    "CREATE, joint": (TOGETHER, False),
-    "CREATE, warm-up": (TOGETHER, True),
-    "CREATE, joint, LightGCN": (TOGETHER | LIGHTGCN, False),
-    "CREATE, warm-up, LightGCN": (TOGETHER | LIGHTGCN, True),
+    "SASRec": (SASREC_TRAINING, False),
+    "CREATE, joint": (CREATE_TRAINING, False),
+    "CREATE, warm-up": (CREATE_TRAINING, True),
+    "CREATE, joint, LightGCN": (CREATE_TRAINING | LIGHTGCN, False),
+    "CREATE, warm-up, LightGCN": (CREATE_TRAINING | LIGHTGCN, True),
 }
 PHASES: dict[str, tuple[tuple[object, str], ...]] = {
     "examples of the batch, packed": ((SASRec, "examples"), (training, "pack")),
@@ -51,40 +51,40 @@ PHASES: dict[str, tuple[tuple[object, str], ...]] = {
 ITEM_LOSS = "loss over items, forward"
 
 
-def timed(what: Callable[..., Any], phase: str, spent: dict[str, float]) -> Callable[..., Any]:
+def timed(function: Callable[..., Any], phase: str, spent: dict[str, float]) -> Callable[..., Any]:
     """The same function, with its seconds added to a phase."""
 
     def call(*args: Any, **named: Any) -> Any:
         started = time.perf_counter()
         try:
-            return what(*args, **named)
+            return function(*args, **named)
         finally:
             spent[phase] += time.perf_counter() - started
 
     return call
 
 
-def measured(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[str, float]]:
+def measure_epochs(path: str, name: str, epochs: int) -> tuple[float, int, int, dict[str, float]]:
     """Seconds an epoch, peak memory of the process, its memory before training, and the share of each phase."""
     torch.set_num_threads(1)
     chosen, warm_up = ROWS[name]
-    cut = load(path)
-    histories = to_histories(cut.past, cut.vocabulary)
+    split = load(path)
+    histories = to_histories(split.past, split.vocabulary)
     settings = msgspec.convert(chosen, TrainingSettings)
     schedule = training.Schedule(
         epochs=epochs * (not warm_up), learning_rate=1e-3, seed=0, warm_up_epochs=epochs * warm_up, from_scratch=True
     )
 
     def seconds() -> float:
-        model = Create(len(cut.vocabulary), msgspec.convert(MODEL, ModelSettings))
+        model = Create(len(split.vocabulary), msgspec.convert(MODEL_SETTINGS, ModelSettings))
         return training.train(model, histories, settings, schedule).seconds / epochs
 
     before = peak_bytes()
     plain, peak = seconds(), peak_bytes()
     spent: dict[str, float] = defaultdict(float)
     with ExitStack() as patched:
-        for phase, places in PHASES.items():
-            for owner, method in places:
+        for phase, functions in PHASES.items():
+            for owner, method in functions:
                 real = getattr(owner, method)
                 patched.enter_context(mock.patch.object(owner, method, timed(real, phase, spent)))
         patched.enter_context(
@@ -101,11 +101,11 @@ def main() -> None:
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--dataset", default="amazon-beauty")
     parse.add_argument("--epochs", type=int, default=3)
-    asked = parse.parse_args()
-    path = str(asked.data / f"{asked.dataset}.csv.gz")
+    arguments = parse.parse_args()
+    path = str(arguments.data / f"{arguments.dataset}.csv.gz")
     for name in ROWS:
         with get_context("spawn").Pool(1) as process:
-            took, most, before, phases = process.apply(measured, (path, name, asked.epochs))
+            took, most, before, phases = process.apply(measure_epochs, (path, name, arguments.epochs))
         print(f"{name}: {took:.2f} s an epoch; {most >> 20} MB at most, {before >> 20} MB before training")
         for phase, share in sorted({**phases, "the rest": 1 - sum(phases.values())}.items(), key=lambda p: -p[1]):
             print(f"  {100 * share:5.1f}%  {phase}")

@@ -1,8 +1,8 @@
-"""Where the time of the fold goes, without Kafka: `python -m benchmarks.speed.fold_profile --batch 5000`.
+"""The time of each function of the fold, without Kafka: `python -m benchmarks.speed.fold_profile --batch 5000`.
 
 Applies real purchases from memory to an empty store, first plain and then under cProfile. `--synthetic` uses events of
-a million users instead, who rarely come twice. Seconds are processor time of the folding thread, so another load
-changes them little. RocksDB's own threads are in `process` only.
+a million users instead, of whom few have two events. Seconds are processor time of the folding thread, so other load
+has little effect on them. Only `process` includes RocksDB's own threads.
 """
 
 import argparse
@@ -27,15 +27,15 @@ FUNCTIONS_SHOWN = 25
 
 
 def purchase_batches(count: int, size: int) -> list[EventBatch]:
-    """The first purchases of The Complete Journey, as batches that a decoder would make."""
+    """The first purchases of The Complete Journey, in the batches that a decoder makes."""
     clicks = read_purchases(count).clicks
     users, items = [c["user"].encode() for c in clicks], [c["item"].encode() for c in clicks]
     ts, kind = np.array([c["ts"] for c in clicks]), code_of("purchase")
     rows = [np.arange(start, min(start + size, len(clicks))) for start in range(0, len(clicks), size)]
-    cuts = [slice(int(row[0]), int(row[-1]) + 1) for row in rows]
+    slices = [slice(int(row[0]), int(row[-1]) + 1) for row in rows]
     return [
-        make_batch(users[cut], items[cut], ts=ts[cut], offset=row, kind=kind)
-        for cut, row in zip(cuts, rows, strict=True)
+        make_batch(users[part], items[part], ts=ts[part], offset=row, kind=kind)
+        for part, row in zip(slices, rows, strict=True)
     ]
 
 
@@ -64,18 +64,21 @@ def main() -> None:
     parse.add_argument("--events", type=int, default=200_000)
     parse.add_argument("--batch", type=int, default=20_000, help="events applied at once")
     parse.add_argument("--synthetic", action="store_true")
-    asked = parse.parse_args()
-    if asked.synthetic:
+    arguments = parse.parse_args()
+    if arguments.synthetic:
         drawn = Synthetic(1_000_000, 200_000, 8)
-        batches = [drawn.batch(0, number * asked.batch, asked.batch) for number in range(asked.events // asked.batch)]
+        batches = [
+            drawn.batch(0, number * arguments.batch, arguments.batch)
+            for number in range(arguments.events // arguments.batch)
+        ]
     else:
-        batches = purchase_batches(asked.events, asked.batch)
+        batches = purchase_batches(arguments.events, arguments.batch)
     events = sum(len(batch.events) for batch in batches)
     thread_s, process_s, disk = fold(batches, None)
     profile = cProfile.Profile(time.thread_time)
     fold(batches, profile)
     found = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    own = sorted(((entry[2], entry[1], place) for place, entry in found.items()), reverse=True)
+    own = sorted(((entry[2], entry[1], function) for function, entry in found.items()), reverse=True)
     total = sum(seconds for seconds, _, _ in own)
     print(f"{'own time':>9} {'us/event':>9} {'calls':>10}  function")
     for seconds, calls, (file, line, name) in own[:FUNCTIONS_SHOWN]:
@@ -83,7 +86,7 @@ def main() -> None:
         print(f"{seconds / total:9.1%} {seconds * 1e6 / events:9.2f} {calls:10,}  {where}")
     document = {
         "events": events,
-        "batch": asked.batch,
+        "batch": arguments.batch,
         "us_per_event": {"fold": round(thread_s * 1e6 / events, 2), "process": round(process_s * 1e6 / events, 2)},
         "disk_bytes_per_event": round(disk / events),
     }

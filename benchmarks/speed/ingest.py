@@ -1,6 +1,6 @@
-"""Durable ingest in events a second, beside plain consumption and what a user would write instead.
+"""Durable ingest in events a second, next to plain consumption and to programs that a user could write instead.
 
-All consume the same topic of real purchases from the same broker, each with a group of its own, to its end:
+All consume the same topic of real purchases from the same broker to its end, each in its own group:
 
     raw      aiokafka getmany, which does nothing with the records
     ours     decode, fold, one atomic RocksDB batch: the worker's own Decoder and Store
@@ -8,7 +8,7 @@ All consume the same topic of real purchases from the same broker, each with a g
     take     a Faust agent, `stream.take(1000, within=1)`, stores nothing
     table    a Faust agent, the newest 100 items a user in a Table on RocksDB
 
-Faust reads the first SLOW_EVENTS only: its rate does not depend on how far it reads. The broker is the Kafka at
+Faust reads the first FAUST_EVENTS only: its rate does not depend on how far it reads. The broker is the Kafka at
 KAFKA_HOME if there is one. The embedded broker lacks settings that Quix Streams reads, so it runs without that rival.
 """
 
@@ -39,9 +39,9 @@ from stream.worker.poll_size import PollSize
 from tests.kafka import kafka, missing
 
 EVENTS = 200_000
-SLOW_EVENTS = 40_000
+FAUST_EVENTS = 40_000
 RUNS = 3
-TRIES = 3
+MAX_ATTEMPTS = 3
 
 
 async def consume(broker: str, poll_size: PollSize, fold: Callable[[list[object]], None]) -> float:
@@ -102,23 +102,25 @@ def ours(broker: str) -> float:
 
 
 def rival(name: str, events: int) -> Callable[[str], float]:
-    """A function that runs a rival in a process of its own and returns its events a second."""
+    """A function that runs a rival in a separate process and returns its events a second."""
 
     def run(broker: str) -> float:
         script = str(Path(__file__).with_name("ingest_rivals.py"))
         command = [sys.executable, script, name, broker, str(events)]
-        for _ in range(TRIES):  # a new Kafka has no group coordinator at first, and Faust exits
+        for _ in range(MAX_ATTEMPTS):  # a new Kafka has no group coordinator at first, and Faust exits
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             if done.returncode == 0:
                 return float(done.stdout.split()[-1])
-        raise RuntimeError(f"{name} ended {TRIES} times without a result. Its last messages: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{name} ended {MAX_ATTEMPTS} times without a result. Its last messages: {done.stderr[-2000:]}"
+        )
 
     return run
 
 
 def main() -> None:
     """Print medians and ratios."""
-    runs = {"raw": raw, "ours": ours, "take": rival("take", SLOW_EVENTS), "table": rival("table", SLOW_EVENTS)}
+    runs = {"raw": raw, "ours": ours, "take": rival("take", FAUST_EVENTS), "table": rival("table", FAUST_EVENTS)}
     if find_spec("quixstreams") is None:
         print("quixstreams is not installed, so this run leaves it out. `make bench` installs it.", file=sys.stderr)
     elif reason := missing():

@@ -1,4 +1,4 @@
-"""What a user would write instead, each in a process of its own: `ingest_rivals.py NAME BROKER EVENTS`.
+"""Programs that a user could write instead of Anabranch: `ingest_rivals.py NAME BROKER EVENTS` runs one.
 
 Prints the events a second from the first event to the last. Starting up does not count.
 """
@@ -27,7 +27,7 @@ class Clock:
         self._first = self._first or time.perf_counter()
 
     def count(self, events: int = 1) -> None:
-        """Count events that are done."""
+        """Count events that are finished."""
         self.start()
         self._left -= events
         if self._left <= 0:

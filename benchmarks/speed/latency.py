@@ -1,4 +1,4 @@
-"""Click to recommendation at 200 events a second while the trainer learns, beside a plain aiokafka echo.
+"""Latency from click to recommendation at 200 events a second while the trainer learns, next to an aiokafka echo.
 
 Both answer the same clicks at the same time from the same broker. One is a worker with a model of 13,000 items and a
 trainer that starts a cycle as soon as one ends. The other consumes a click and produces it again. The answer to a
@@ -27,11 +27,11 @@ from stream.local.child_process import Child
 from stream.local.demo import read_purchases
 
 LEARNED_EVENTS = 30_000
-PER_S = 200
+EVENTS_PER_S = 200
 SECONDS = 20
 RUNS = 3
 ECHO_TOPIC = "replies"
-LEARNING = {
+TRAINER_ENVIRONMENT = {
     "ANABRANCH_TRAINER__EVERY_EVENTS": "200",
     "ANABRANCH_TRAINER__MIN_EVENTS": "1",
     "ANABRANCH_TRAINER__EVERY_S": "1",
@@ -49,7 +49,7 @@ async def echo(broker: str) -> None:
 
 
 async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[float], list[float]]:
-    """Send clicks at the pace. Returns seconds from each click to its recommendation, and to its echo."""
+    """Send clicks at EVENTS_PER_S. Returns the seconds from each click to its recommendation and to its echo."""
     # One reader for each topic: in one client each topic would wait for the other.
     readers = [AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False) for _ in range(2)]
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", linger_ms=0)
@@ -74,7 +74,7 @@ async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[floa
     readings = [asyncio.create_task(read_answers()), asyncio.create_task(read_echoes())]
     began, sent = time.perf_counter(), []
     for number, click in enumerate(clicks):
-        await asyncio.sleep(max(0.0, began + number / PER_S - time.perf_counter()))
+        await asyncio.sleep(max(0.0, began + number / EVENTS_PER_S - time.perf_counter()))
         user = str(click["user"])
         at = time.perf_counter()
         sent.append((user, at, await producer.send("clicks", msgspec.json.encode(click), key=user.encode())))
@@ -87,14 +87,14 @@ async def probe(broker: str, clicks: list[dict[str, object]]) -> tuple[list[floa
     ours = []
     for (user, at, _), offset in zip(sent, offsets, strict=True):
         answers = answered.get(user, [])
-        place = bisect_left(answers, (offset, 0.0))
-        ours.append(answers[place][1] - at if place < len(answers) else float("inf"))
+        first = bisect_left(answers, (offset, 0.0))
+        ours.append(answers[first][1] - at if first < len(answers) else float("inf"))
     return ours, [echoed.get(o, float("inf")) - at for (_, at, _), o in zip(sent, offsets, strict=True)]
 
 
 def main() -> None:
     """Print p50 and p99 of both, and their ratios."""
-    clicks = read_purchases(LEARNED_EVENTS + RUNS * PER_S * SECONDS).clicks
+    clicks = read_purchases(LEARNED_EVENTS + RUNS * EVENTS_PER_S * SECONDS).clicks
     runs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=1))
@@ -105,7 +105,12 @@ def main() -> None:
         log = config.data / "worker.log"
         children = [
             Child("worker", [*command, "worker", *flags], log),
-            Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", LEARNING),
+            Child(
+                "trainer",
+                [*command, "trainer", "--own-session", *flags],
+                config.data / "trainer.log",
+                TRAINER_ENVIRONMENT,
+            ),
         ]
         echo_process = subprocess.Popen([sys.executable, "-m", "benchmarks.speed.latency", "echo", broker])
         try:
@@ -114,12 +119,12 @@ def main() -> None:
                     raise RuntimeError("\n".join(child.last_lines() for child in children))
                 time.sleep(0.5)
             for run in range(RUNS):
-                start = LEARNED_EVENTS + run * PER_S * SECONDS
-                pair = asyncio.run(probe(broker, clicks[start : start + PER_S * SECONDS]))
+                start = LEARNED_EVENTS + run * EVENTS_PER_S * SECONDS
+                pair = asyncio.run(probe(broker, clicks[start : start + EVENTS_PER_S * SECONDS]))
                 found: dict[str, float] = {}
                 for name, seconds in zip(("ours", "echo"), pair, strict=True):
-                    cuts = statistics.quantiles(seconds, n=100)
-                    found[f"{name}_p50_ms"], found[f"{name}_p99_ms"] = cuts[49] * 1000, cuts[98] * 1000
+                    percentiles = statistics.quantiles(seconds, n=100)
+                    found[f"{name}_p50_ms"], found[f"{name}_p99_ms"] = percentiles[49] * 1000, percentiles[98] * 1000
                 print({k: round(v, 1) for k, v in found.items()}, file=sys.stderr)
                 runs.append(found)
             print(log.read_text()[-2000:], file=sys.stderr)
@@ -133,7 +138,7 @@ def main() -> None:
     document = {
         "ratios": {p: round(medians[f"ours_{p}_ms"] / medians[f"echo_{p}_ms"], 2) for p in ("p50", "p99")},
         "ms": {k: [round(v, 1) for v in sorted(r[k] for r in runs)] for k in medians},
-        "events_per_s": PER_S,
+        "events_per_s": EVENTS_PER_S,
         "versions_served_meanwhile": versions,
     }
     print(json.dumps(document))

@@ -1,4 +1,4 @@
-"""Memory and disk of a worker's state as events arrive, and how soon it answers after a restart or from a checkpoint.
+"""Memory and disk of a worker's state as it grows, and the time to the first answer after a restart or a restore.
 
 Synthetic events of `--users` users and `--items` items, popular ones more often, go to the stores of `--partitions`
 partitions as a worker applies them. RSS is that of the process, with everything a worker imports, without Kafka's
@@ -31,10 +31,10 @@ from state.store import Store
 from stream.config import Config
 from stream.worker.recommender import Recommender
 
-BATCH = 10_000
+EVENTS_PER_BATCH = 10_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SAMPLES = 20
-PARTS = {
+ROCKSDB_PROPERTIES = {
     "memtables": "rocksdb.cur-size-all-mem-tables",
     "indexes and filters": "rocksdb.estimate-table-readers-mem",
 }
@@ -85,41 +85,41 @@ def disk_bytes(folder: Path) -> int:
 
 
 def sample(stores: dict[int, Store], events: int) -> dict[str, float]:
-    """Resident memory and what RocksDB reports of its own, in MB."""
+    """Resident memory, and the memory that RocksDB reports, in MB."""
     found: dict[str, float] = {"events": events, "rss": round(rss_mb())}
-    for name, asked in PARTS.items():
+    for name, rocksdb_property in ROCKSDB_PROPERTIES.items():
         columns = [column for store in stores.values() for column in store.database.families()]
-        found[name] = round(sum(column.property_int_value(asked) or 0 for column in columns) / 1e6)
+        found[name] = round(sum(column.property_int_value(rocksdb_property) or 0 for column in columns) / 1e6)
     print(found, file=sys.stderr, flush=True)
     return found
 
 
 def apply_events(
-    stores: dict[int, Store], asked: argparse.Namespace
+    stores: dict[int, Store], arguments: argparse.Namespace
 ) -> tuple[list[dict[str, float]], dict[str, float], int]:
     """Apply all events. Returns memory samples, the seconds it took, and a user of partition 0."""
-    drawn = Synthetic(asked.users, asked.items, asked.partitions)
-    batches, samples = asked.events // BATCH, [sample(stores, 0)]
+    drawn = Synthetic(arguments.users, arguments.items, arguments.partitions)
+    batches, samples = arguments.events // EVENTS_PER_BATCH, [sample(stores, 0)]
     took = {"wall": 0.0, "cpu": 0.0}
     user = 0
     for number in range(batches):
-        store = stores[number % asked.partitions]
+        store = stores[number % arguments.partitions]
         start = store.progress.next_offset
-        batch = drawn.batch(number % asked.partitions, start, BATCH)
+        batch = drawn.batch(number % arguments.partitions, start, EVENTS_PER_BATCH)
         clock = Clock()
-        store.apply(batch, start + BATCH)
-        store.record_answers([(user, b"") for user in store.pending.claim(BATCH)])
+        store.apply(batch, start + EVENTS_PER_BATCH)
+        store.record_answers([(user, b"") for user in store.pending.claim(EVENTS_PER_BATCH)])
         for name, spent in clock.spent().items():
             took[name] += spent
-        if number % asked.partitions == 0:
+        if number % arguments.partitions == 0:
             user = int(batch.events["user"][-1])
         if (number + 1) % max(batches // SAMPLES, 1) == 0:
-            samples.append(sample(stores, (number + 1) * BATCH))
+            samples.append(sample(stores, (number + 1) * EVENTS_PER_BATCH))
     return samples, took, user
 
 
 def answer_once(folder: Path, partitions: int, user: int) -> None:
-    """Do what a restarted worker does until its first recommendation."""
+    """Open the stores and make one recommendation, like a restarted worker."""
     stores = open_stores(folder, partitions)
     unanswered = Unanswered(0, stores[0].progress.next_offset - 1, -1)
     [answer] = Recommender(Config(), stores, None).recommend(0, {user: unanswered})
@@ -154,23 +154,23 @@ def main() -> None:
     parse.add_argument("--partitions", type=int, default=8)
     parse.add_argument("--folder", type=Path, help="where to write; default: a temporary directory")
     parse.add_argument("--answer", type=int, metavar="USER", help=argparse.SUPPRESS)
-    asked = parse.parse_args()
-    if asked.answer is not None:
-        answer_once(asked.folder, asked.partitions, asked.answer)
+    arguments = parse.parse_args()
+    if arguments.answer is not None:
+        answer_once(arguments.folder, arguments.partitions, arguments.answer)
         return
-    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        stores = open_stores(folder, asked.partitions)
-        samples, replay, user = apply_events(stores, asked)
+        stores = open_stores(folder, arguments.partitions)
+        samples, replay, user = apply_events(stores, arguments)
         known = sum(s.progress.users for s in stores.values())
         edges = sum(s.progress.edges for s in stores.values())
         close_stores(stores)
         disk = disk_bytes(folder)
         clock = Clock()
-        arguments = ["--folder", str(folder), "--partitions", str(asked.partitions), "--answer", str(user)]
-        subprocess.run([sys.executable, "-m", "benchmarks.speed.memory", *arguments], check=True)
+        answer_flags = ["--folder", str(folder), "--partitions", str(arguments.partitions), "--answer", str(user)]
+        subprocess.run([sys.executable, "-m", "benchmarks.speed.memory", *answer_flags], check=True)
         restart = clock.spent()
-        uploaded, restore = upload_and_restore(folder, asked.partitions)
+        uploaded, restore = upload_and_restore(folder, arguments.partitions)
     before_mb, rss = samples[0]["rss"], [s["rss"] for s in samples]
     seconds: dict[str, Any] = {"replay": replay, "restart": restart, "upload": uploaded, "restore": restore}
     document = {
@@ -181,7 +181,7 @@ def main() -> None:
         "edges": edges,
         "users": known,
         "rss_mb": {"imports and empty stores": before_mb, "on the way": rss[1:], "most": max(rss)},
-        "rocksdb_mb": {name: [s[name] for s in samples[1:]] for name in PARTS},
+        "rocksdb_mb": {name: [s[name] for s in samples[1:]] for name in ROCKSDB_PROPERTIES},
         "bytes_per_user": {"disk": round(disk / known), "memory": round((rss[-1] - before_mb) * 1e6 / known)},
         "bytes_per_edge_on_disk": round(disk / edges, 1),
         "seconds": {name: {by: round(s, 1) for by, s in took.items()} for name, took in seconds.items()},

@@ -12,14 +12,14 @@ import torch
 from benchmarks.ablations.scalable_cross_entropy import scalable
 from model.learning.cycle import CycleInput, CycleSettings, run_cycle
 from model.learning.experiment import NO_EXPERIMENT, Experiment
-from model.learning.training import moves_lazily
+from model.learning.training import trains_lazily
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import make_events
 from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
 
-STEPS = 10
+STEPS_PER_USER = 10
 
 
 def peak_bytes() -> int:
@@ -35,34 +35,34 @@ def main() -> None:
     parse.add_argument("--loss", choices=("sampled", "scalable"), default="sampled")
     parse.add_argument("--lazy-items", type=int, default=TrainingSettings().lazy_items)
     parse.add_argument("--holdout-events", type=int, default=500)
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     draw = np.random.default_rng(0)
-    n = np.arange(asked.users * STEPS)
-    items = 1 + draw.permutation(len(n)) % asked.items  # every item is met
-    users = np.tile(np.arange(1, asked.users + 1), STEPS)
+    n = np.arange(arguments.users * STEPS_PER_USER)
+    items = 1 + draw.permutation(len(n)) % arguments.items  # every item occurs
+    users = np.tile(np.arange(1, arguments.users + 1), STEPS_PER_USER)
     events = make_events(users, items, ts=1_600_000_000_000 + n * 1000)
     sequences = from_events(events)
     names = {item: str(item) for item in np.unique(events["item"]).tolist()}
     before = peak_bytes()
     started = time.monotonic()
     training = TrainingSettings(
-        warm_up_epochs=1, epochs=1, last_epochs=1, loss="sampled", holdout_events=asked.holdout_events,
-        lazy_items=asked.lazy_items,
+        warm_up_epochs=1, epochs=1, last_epochs=1, loss="sampled", holdout_events=arguments.holdout_events,
+        lazy_items=arguments.lazy_items,
     )  # fmt: skip
     trained = run_cycle(
         None,
         CycleInput(sequences, names, MemoryGraph(StateSettings()).rows, seed=0),
         CycleSettings(ModelSettings(), training, RankingSettings(), StateSettings(neighbours_per_item=8)),
-        experiment=Experiment(item_loss=scalable()) if asked.loss == "scalable" else NO_EXPERIMENT,
+        experiment=Experiment(item_loss=scalable()) if arguments.loss == "scalable" else NO_EXPERIMENT,
     )
     found = {
         "items": len(trained.vocabulary),
         "events": len(events),
-        "loss": asked.loss,
+        "loss": arguments.loss,
         "peak_mb": {"before": before >> 20, "learned": peak_bytes() >> 20},
         "table_mb": trained.model.items.weight.numel() * 4 >> 20,
         "seconds": round(time.monotonic() - started, 1),
-        "lazy": moves_lazily(training, asked.items),
+        "lazy": trains_lazily(training, arguments.items),
         "warm_up_and_joint_s": round(trained.metrics["train_s"], 1),
         "last_s": round(trained.metrics["last_s"], 1),
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Recommendations a second for 12,000 items, beside the forward pass and top-k of the same model alone."""
+"""Recommendations a second for 12,000 items, next to the forward pass and top-k of the model alone."""
 
 import json
 import statistics
@@ -51,14 +51,14 @@ def main() -> None:
 
     bare(), ours()
     pairs = [(bare(), ours()) for _ in range(RUNS)]
-    floor, rate = (statistics.median(side) for side in zip(*pairs, strict=True))
+    bare_rate, our_rate = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
     print(
         json.dumps(
             {
                 "items": ITEMS,
                 "ratios": {"ours/bare": round(ratio, 2)},
-                "recommendations_per_s": {"ours": round(rate), "bare": round(floor)},
+                "recommendations_per_s": {"ours": round(our_rate), "bare": round(bare_rate)},
             }
         )
     )

@@ -70,15 +70,15 @@ def main() -> None:
     parse.add_argument("--events", type=int, default=1_000_000)
     parse.add_argument("--tail", type=int, default=20_000, help="events after the checkpoint")
     parse.add_argument("--runs", type=int, default=3)
-    asked = parse.parse_args()
+    arguments = parse.parse_args()
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
         config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=1))
         ensure(config)
-        asyncio.run(publish(config, "clicks", read_purchases(asked.events).clicks, "user", Pace(None)))
-        log = Log("bench", "", 1, 0, asked.events)
+        asyncio.run(publish(config, "clicks", read_purchases(arguments.events).clicks, "user", Pace(None)))
+        log = Log("bench", "", 1, 0, arguments.events)
         shared = msgspec.structs.replace(config, artifacts=str(Path(folder) / "artifacts"))
         store = PartitionStores(config).open(0, log)
-        asyncio.run(apply_log(config, store, asked.events - asked.tail))
+        asyncio.run(apply_log(config, store, arguments.events - arguments.tail))
         started = time.perf_counter()
         take(store, Path(folder) / "copy")
         taken_s = time.perf_counter() - started
@@ -88,14 +88,14 @@ def main() -> None:
         assert uploaded is not None
         store.close()
         seconds: dict[str, list[float]] = {"replay": [], "restore": []}
-        for _ in range(asked.runs):
+        for _ in range(arguments.runs):
             for name, how in (("replay", config), ("restore", shared)):
                 seconds[name].append(round(catch_up(how, log), 2))
                 print(f"{name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     document = {
-        "events": asked.events,
-        "tail": asked.tail,
+        "events": arguments.events,
+        "tail": arguments.tail,
         "ratios": {"restore/replay": round(medians["restore"] / medians["replay"], 3)},
         "seconds": {name: sorted(found) for name, found in seconds.items()},
         "checkpoint": {

@@ -4,7 +4,7 @@ import numpy as np
 
 from state.events import EventBatch, make_batch
 
-BEGUN_MS = 1_600_000_000_000
+START_MS = 1_600_000_000_000
 
 
 class Synthetic:
@@ -21,6 +21,6 @@ class Synthetic:
         items = (self._items * self._draw.random(size) ** 2).astype(np.int64)
         names = [[b"%s-%d" % (kind, n) for n in ids.tolist()] for kind, ids in ((b"u", users), (b"i", items))]
         n = np.arange(size)
-        batch = make_batch(names[0], names[1], ts=BEGUN_MS + self._drawn + n, offset=offset + n)
+        batch = make_batch(names[0], names[1], ts=START_MS + self._drawn + n, offset=offset + n)
         self._drawn += size
         return batch

@@ -1,11 +1,11 @@
-"""BERT4Rec: a Transformer that sees both sides predicts masked items (Sun et al., 2019, arXiv 1904.06690).
+"""BERT4Rec: a bidirectional Transformer predicts masked items (Sun et al., 2019, arXiv 1904.06690).
 
-    x_t = (E[i_t], or the mask's row m) + P[T - t]  blocks of model/encoders/transformer.py, not causal
-    h_t = LN(x_t)                                   scores of the item under the mask at t = E h_t
-    h_u = h at a mask behind the newest item
+    x_t = (E[i_t], or the row m of the mask) + P[T - t]   blocks of model/encoders/transformer.py, not causal
+    h_t = LN(x_t)                                         scores of the item under the mask at t = E h_t
+    h_u = h at a mask appended after the newest item
 
-Positions count back from the newest. In training each item is masked with probability `mask_share`; in half of the
-histories only the newest is, as in serving.
+Positions count back from the newest item. In training each item is masked with probability `mask_share`. In half of
+the histories only the newest item is masked, as in serving.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from model.settings import ModelSettings
 
 
 class BERT4Rec(SequenceEncoder):
-    """Encodes packed histories in which index 0 is a masked item; every token sees all of its user's.
+    """Encodes packed histories in which index 0 is a masked item. Every token sees all tokens of its user.
 
     >>> from model.encoders.histories import pack
     >>> encoder = BERT4Rec(ModelSettings(dim=4, sequence_encoder="bert4rec")).eval()
@@ -50,21 +50,21 @@ class BERT4Rec(SequenceEncoder):
         return encoded
 
     def serving_inputs(self, histories: Histories, limit: int) -> Histories:
-        """The newest items with a mask behind them."""
+        """The newest `limit` - 1 items of each user, followed by a mask."""
         histories = histories.newest(limit - 1)
         return Histories(
             histories.indptr + np.arange(len(histories) + 1), np.insert(histories.items, histories.indptr[1:], 0)
         )
 
     def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
-        """Masked items are predicted, at least one in each history."""
+        """Mask at least one item of each history and predict the masked items."""
         histories = histories.newest(limit)
         masked = draw.random(len(histories.items)) < self.mask_share
-        newest_alone = np.repeat(draw.random(len(histories)) < 0.5, histories.lengths)
-        masked[newest_alone] = False
-        masked[histories.indptr[1:] - 1] |= newest_alone[histories.indptr[1:] - 1]
-        without = ~np.logical_or.reduceat(masked, histories.indptr[:-1])
-        masked[histories.indptr[1:][without] - 1] = True
+        only_newest = np.repeat(draw.random(len(histories)) < 0.5, histories.lengths)
+        masked[only_newest] = False
+        masked[histories.indptr[1:] - 1] |= only_newest[histories.indptr[1:] - 1]
+        no_mask = ~np.logical_or.reduceat(masked, histories.indptr[:-1])
+        masked[histories.indptr[1:][no_mask] - 1] = True
         predicted = np.flatnonzero(masked)
         return Examples(
             Histories(histories.indptr, np.where(masked, 0, histories.items)), predicted, histories.items[predicted]

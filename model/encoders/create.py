@@ -1,12 +1,12 @@
-"""CREATE: two encoders on one item table, tied by a transfer loss (arXiv 2602.23471).
+"""CREATE: two encoders share an item table; a transfer loss aligns them (arXiv 2602.23471).
 
     E            item table, [n + 1, d], row 0 = padding
     h_u          SASRec (or BERT4Rec) on the user's newest items (local view);   scores = E h_u
     e_u          UltraGCN's (or LightGCN's) user row on the bipartite graph (global view), in training only
     L = L_local + w_global · L_global + w_transfer · BarlowTwins(h_u, e_u)     (or InfoNCE)
 
-Training (`model.learning.training`) warms E up on the graph alone, then trains both encoders. Inference uses E and the
-sequence encoder only, so that a new user needs no training.
+Training (`model.learning.training`) first learns E from the graph alone, then trains both encoders. Inference uses only
+E and the sequence encoder, so a new user needs no training.
 """
 
 from pkgutil import resolve_name
@@ -21,7 +21,7 @@ from model.settings import SEQUENCE_ENCODERS, ModelSettings
 
 
 class Create(nn.Module):
-    """The shared item table and the sequence encoder: what is published and served.
+    """The shared item table and the sequence encoder. Both are published and served.
 
     >>> import numpy as np
     >>> model = Create(9, ModelSettings(dim=4))
@@ -45,22 +45,22 @@ class Create(nn.Module):
         return self.items.num_embeddings - 1
 
     def rows(self, items: Tensor) -> Tensor:
-        """Rows of these items in the form in which they are scored, [..., d]."""
+        """Rows of these items as they are scored, [..., d]."""
         return self.as_scored(self.items(items))
 
     def table(self) -> Tensor:
-        """All rows in the form in which they are scored, [n + 1, d]."""
+        """All rows as they are scored, [n + 1, d]."""
         return self.as_scored(self.items.weight)
 
     def as_scored(self, rows: Tensor) -> Tensor:
-        """Bring rows [..., d] to the form in which they are scored: all of one length, if `row_length` is set."""
+        """Rows [..., d] as they are scored: scaled to the length `row_length`, if it is set."""
         length = self.settings.row_length
         return F.normalize(rows, dim=-1) * length if length else rows
 
     @torch.no_grad()
     def encode(self, histories: Histories) -> Tensor:
         """h_u of each user, [B, d]; zeros for an empty history."""
-        if self.training:  # tested first: eval() walks through every module, a tenth of a ranking
+        if self.training:  # eval() walks through every module, which takes a tenth of a ranking
             self.eval()
         h = torch.zeros(len(histories), self.settings.dim)
         rows = torch.from_numpy(histories.lengths).nonzero()[:, 0]
@@ -70,7 +70,7 @@ class Create(nn.Module):
         return h
 
     def grown(self, rows: Tensor) -> "Create":
-        """A copy with item rows [m, d] behind the old ones."""
+        """A copy with item rows [m, d] appended."""
         grown = Create(self.item_count + len(rows), self.settings)
         grown.sequence.load_state_dict(self.sequence.state_dict())
         with torch.no_grad():

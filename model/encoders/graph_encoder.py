@@ -30,31 +30,31 @@ class GraphEncoder(Protocol):
     """Learns from the bipartite graph of users' histories, on the item table that the sequence encoder uses too."""
 
     touches_every_row: ClassVar[bool]
-    """Whether a step updates every row of the item table, and not only the rows of its batch."""
+    """Whether a step updates every row of the item table or only the rows of its batch."""
 
     def __init__(
         self, histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
     ) -> None:
-        """From U users' histories, the item table [n + 1, d], which the caller updates, and first user rows [U, d]."""
+        """`table` [n + 1, d] is updated by the caller; `user_rows` [U, d] are the initial user rows."""
 
     @property
     def users(self) -> UserRows:
         """The user rows."""
 
     def draw(self, users: Indices, generator: torch.Generator) -> Any:
-        """A batch: the edges of these users. Its `wanted` lists the item indices whose rows `loss` needs."""
+        """The edges of a batch of users. Its field `wanted` lists the item indices whose rows `loss` needs."""
 
     def loss(self, edges: Any, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, a scalar, and the global view of its users, [B, d].
 
-        `rows` are the item rows that the batch wanted, [M, d] each; `negatives` [K, d] those of the items `drawn` [K].
+        `rows` are the item rows of `edges.wanted`, [M, d] each; `negatives` [K, d] are those of the items `drawn` [K].
         """
 
     def view(self, users: Indices) -> Tensor:
-        """The global view of users [B], [B, d]."""
+        """The global view, [B, d], of users [B]."""
 
     def item_rows(self) -> Tensor:
-        """Item rows [n + 1, d] after the warm-up, padding first: the sequence encoder starts from them."""
+        """Item rows [n + 1, d] after the warm-up, padding first. The sequence encoder starts from them."""
 
     def step(self) -> None:
         """Update the user rows from their gradients."""
@@ -63,15 +63,15 @@ class GraphEncoder(Protocol):
 def graph_encoder(
     histories: Histories, table: nn.Embedding, user_rows: Tensor, settings: TrainingSettings
 ) -> GraphEncoder:
-    """The encoder that the settings name."""
-    return _kind(settings)(histories, table, user_rows, settings)
+    """Create the graph encoder that the settings name."""
+    return _encoder_class(settings)(histories, table, user_rows, settings)
 
 
 def touches_every_row(settings: TrainingSettings) -> bool:
-    """Whether a step of that encoder updates every row of the item table."""
-    return _kind(settings).touches_every_row
+    """Whether a step of the encoder that the settings name updates every row of the item table."""
+    return _encoder_class(settings).touches_every_row
 
 
-def _kind(settings: TrainingSettings) -> type[GraphEncoder]:
-    kind: type[GraphEncoder] = resolve_name(GRAPH_ENCODERS[settings.graph_encoder])
-    return kind
+def _encoder_class(settings: TrainingSettings) -> type[GraphEncoder]:
+    encoder_class: type[GraphEncoder] = resolve_name(GRAPH_ENCODERS[settings.graph_encoder])
+    return encoder_class

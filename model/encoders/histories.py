@@ -1,4 +1,4 @@
-"""Users' histories as encoders read them: ragged item indices, packed so that little time goes to padding."""
+"""Users' histories as encoders read them: ragged item indices, packed with little padding."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from model.encoders.vocabulary import Indices, Vocabulary
-from model.settings import MOST_EVENTS
+from model.settings import MAX_HISTORY_EVENTS
 from state.events import Ints
 from state.sequences import Sequences
 
-LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MOST_EVENTS])
-"""Padded lengths. Each takes one attention call; about 7% of the tokens are padding."""
+PADDED_LENGTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 50, 70, 100, 140, MAX_HISTORY_EVENTS])
+"""Lengths to which histories are padded. Each length takes one attention call. About 7% of the tokens are padding."""
 
 
 class Histories(NamedTuple):
@@ -21,42 +21,42 @@ class Histories(NamedTuple):
     indptr: Indices
     items: Indices
     ts: Ints | None = None
-    """[items] when each was clicked, ms, or None if that is not known."""
+    """[items] time of each click, ms, or None if not known."""
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
     @property
     def lengths(self) -> Indices:
-        """Items of each user."""
+        """[users] number of items of each user."""
         return np.diff(self.indptr)
 
     @property
     def users(self) -> Indices:
-        """[items] user of each."""
+        """[items] row of the user of each item."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     @property
     def ages(self) -> Indices:
-        """[items] age of each in steps; the newest item of a user has 0."""
+        """[items] age of each item in steps; the newest item of a user has age 0."""
         return np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
 
-    def places(self, rows: Indices) -> Indices:
+    def positions_of(self, rows: Indices) -> Indices:
         """Positions in `items` of these users' items, user after user."""
         lengths = self._lengths_of(rows)
         return np.arange(lengths.sum()) + np.repeat(self.indptr[rows] - np.cumsum(lengths) + lengths, lengths)
 
     def take(self, rows: Indices) -> "Histories":
         """Only these users, in this order."""
-        return self._at(self._lengths_of(rows), self.places(rows))
+        return self._at(self._lengths_of(rows), self.positions_of(rows))
 
     def newest(self, limit: int) -> "Histories":
-        """Each history cut to its newest `limit` items."""
+        """The newest `limit` items of each history."""
         lengths = np.minimum(self.lengths, limit)
         return self._at(lengths, np.arange(lengths.sum()) + np.repeat(self.indptr[1:] - np.cumsum(lengths), lengths))
 
     def _lengths_of(self, rows: Indices) -> Indices:
-        return self.indptr[rows + 1] - self.indptr[rows]  # of these users only: called for every batch
+        return self.indptr[rows + 1] - self.indptr[rows]  # not of all users: called for every batch
 
     def _at(self, lengths: Indices, places: Indices) -> "Histories":
         ts = None if self.ts is None else self.ts[places]
@@ -72,13 +72,13 @@ def to_histories(sequences: Sequences, vocabulary: Vocabulary) -> Histories:
 
 
 class Examples(NamedTuple):
-    """What a sequence encoder is trained on: inputs, and the items that it has to predict."""
+    """Training data of a sequence encoder: inputs, and the items to predict."""
 
     inputs: Histories
     predicted: Indices
-    """[N] positions in `inputs.items` whose encodings make the predictions."""
+    """[N] positions in `inputs.items` whose encodings predict an item."""
     targets: Indices
-    """[N] the items they have to predict."""
+    """[N] the items to predict."""
 
 
 class Packed(NamedTuple):
@@ -87,23 +87,23 @@ class Packed(NamedTuple):
     items: Tensor
     """[T] item index, 0 = padding or a masked item."""
     positions: Tensor
-    """[T] position from the oldest token, which is 0."""
+    """[T] position counted from the oldest token, which has 0."""
     ages: Tensor
-    """[T] position back from the newest token, which is 0."""
+    """[T] position counted back from the newest token, which has 0."""
     groups: list[tuple[int, int]]
     """(users, padded length) in the order of the token axis."""
     real: Tensor
     """[T] bool: False for padding, True for tokens of a history, masked ones too."""
     tokens: Tensor
-    """[E] position on the token axis of each item of the histories, in their order."""
+    """[E] position on the token axis of each item of the histories, in the order of the histories."""
     last: Tensor
     """[B] position on the token axis of each user's last token."""
 
 
 def pack(histories: Histories) -> Packed:
-    """Pack a batch; every history has 1 to MOST_EVENTS items."""
+    """Pack a batch; every history has 1 to MAX_HISTORY_EVENTS items."""
     lengths = histories.lengths
-    padded = LENGTHS[np.searchsorted(LENGTHS, lengths)]
+    padded = PADDED_LENGTHS[np.searchsorted(PADDED_LENGTHS, lengths)]
     order = np.argsort(padded, kind="stable")
     start = np.zeros(len(lengths), np.int64)
     start[order] = np.cumsum(padded[order]) - padded[order]

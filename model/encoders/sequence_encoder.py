@@ -1,11 +1,11 @@
-"""The interface of a sequence encoder: a user's newest items in, a vector h_u out. The score of item j is E_j · h_u.
+"""The interface of a sequence encoder. It encodes a user's newest items as h_u; the score of item j is E_j · h_u.
 
 To add an encoder, write its class in a file of its own and name the class in `SEQUENCE_ENCODERS` of
 `model/settings.py`: `[model] sequence_encoder` then takes that name. If it uses `Block` of `transformer.py`, name it in
 `WITH_ATTENTION_HEADS` too. `make docs` writes the configuration page. `sasrec.py` is a short example. An encoder reads
 the fields of `[model]` that it needs, and raises ValueError for a value that it cannot use.
 
-Sizes: U users in a batch, T tokens of them with padding (`model.encoders.histories.pack`), N tokens that predict, d is
+Sizes: U users in a batch, T tokens with padding (`model.encoders.histories.pack`), N tokens that predict an item, d is
 `settings.dim`. CREATE and training call an encoder like this:
 
     serving    packed  = pack(encoder.serving_inputs(histories, settings.sequence_events))
@@ -15,8 +15,8 @@ Sizes: U users in a batch, T tokens of them with padding (`model.encoders.histor
                encoded = encoder(table(packed.items), packed)                                   [T, d]
                loss    = softmax over items of encoded[packed.tokens[predicted]], [N, d], against targets [N]
 
-All parameters belong to the module: they are trained, published and loaded with it. The item table does not: it is
-shared with the graph encoder, and its rows are passed in.
+The module owns its parameters: they are trained, published and loaded with it. The item table is not part of the
+module: it is shared with the graph encoder, and its rows are passed in.
 """
 
 from abc import ABC, abstractmethod
@@ -33,14 +33,14 @@ class SequenceEncoder(nn.Module, ABC):
 
     @abstractmethod
     def __init__(self, settings: ModelSettings) -> None:
-        """From `[model]` alone: it must not depend on the size of the catalogue, which grows."""
+        """Must not depend on the size of the catalogue: the catalogue grows."""
         super().__init__()
 
     @abstractmethod
     def forward(self, rows: Tensor, packed: Packed) -> Tensor:
         """Item rows [T, d] of packed tokens -> encodings [T, d].
 
-        A user's encodings depend on that user's tokens only, and not on padding (`packed.real` is False there).
+        A user's encodings must depend on that user's tokens only, and not on padding (where `packed.real` is False).
         """
 
     @abstractmethod
@@ -52,7 +52,7 @@ class SequenceEncoder(nn.Module, ABC):
 
     @abstractmethod
     def examples(self, histories: Histories, limit: int, draw: np.random.Generator) -> Examples:
-        """What the encoder learns from these histories of 2 items or more: inputs of 1 to `limit` tokens a user.
+        """Training data from histories of at least 2 items: inputs of 1 to `limit` tokens a user.
 
-        Randomness comes from `draw` alone, so that the same seed gives the same weights.
+        All random numbers must come from `draw`, so that the same seed gives the same weights.
         """

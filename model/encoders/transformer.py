@@ -3,8 +3,8 @@
     x = x + W_o [softmax(Q_h K_hᵀ / √(d/H)) V_h]_h        Q_h, K_h, V_h of LN(x), [t, d/H] each; H heads
     x = x + W_2 relu(W_1 LN(x))                           all W are [d, d]
 
-The norms come first, not last (Xiong et al., 2020, arXiv 2002.04745). Output projections start at zero, so that a block
-starts as the identity.
+LayerNorm comes before each layer, not after it (Xiong et al., 2020, arXiv 2002.04745). Output projections start at
+zero, so a block starts as the identity.
 """
 
 import torch
@@ -55,7 +55,7 @@ class Block(nn.Module):
                 t.view(users, length, self.heads, d // self.heads).transpose(1, 2)
                 for t in torch.split(part.view(users, length, 3 * d), d, 2)
             )
-            if self.causal:  # padding lies behind the last item, which no token sees
+            if self.causal:  # padding follows the last item, so no token of a history sees it
                 mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             else:
                 mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real.view(users, 1, 1, length))

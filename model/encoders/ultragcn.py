@@ -5,9 +5,9 @@ Mao et al., 2021, arXiv 2110.15114.
     L_C, L_O   Σ_(u,i) softplus(-e_u·e_i)  +  γ · mean over negatives of softplus(e_u·e_j), once for each edge of u
     L_I        Σ_(u,i) Σ_{j in top-K(i)} ω_ij softplus(-e_u·e_j)        ω_ij = G_ij / (g_i - G_ii) · sqrt(g_i / g_j)
 
-G = AᵀA is the item-item co-occurrence graph of the users' newest items, g its row sums. Of an item's neighbours one
-is drawn in proportion to ω and weighs Σ_j ω_ij: the same expectation at a tenth of the cost. The paper's weights by
-degree and edges that fade with event time lose in our tables: `benchmarks/ablations/graph_forms.py`.
+G = AᵀA is the item-item co-occurrence graph of the users' newest items; g are its row sums. For each edge one
+neighbour is drawn in proportion to ω, with the weight Σ_j ω_ij: the expectation is the same, at a tenth of the cost.
+The paper's weights by degree, and edges that fade with event time, are worse: `benchmarks/ablations/graph_forms.py`.
 """
 
 from typing import ClassVar, NamedTuple
@@ -30,15 +30,15 @@ class Edges(NamedTuple):
     users: Indices
     """[B] rows of the users."""
     wanted: list[Tensor]
-    """Item indices whose rows the loss needs: [M] items of the edges, [M] one neighbour of each, drawn by ω."""
+    """Item indices whose rows the loss needs: [M] the items of the edges, [M] a neighbour of each, drawn by ω."""
     user: Tensor
     """[M] position of the edge's user in the batch."""
     weight: Tensor
-    """[M] Σ ω over the item's neighbours."""
+    """[M] Σ ω over the neighbours of the edge's item."""
 
 
 class UltraGCN:
-    """The loss on the bipartite graph of these histories, and the user rows, which exist in training only.
+    """The loss on the bipartite graph of these histories, and the user rows. They exist in training only.
 
     >>> table, drawn = nn.Embedding(4, 8), torch.tensor([1, 2])
     >>> histories = Histories(np.array([0, 2, 5]), np.array([3, 1, 1, 2, 3]))
@@ -64,7 +64,7 @@ class UltraGCN:
 
     def draw(self, users: Indices, generator: torch.Generator) -> Edges:
         """The edges of these users, with one neighbour drawn for each."""
-        item = torch.from_numpy(self._histories.items[self._histories.places(users)])
+        item = torch.from_numpy(self._histories.items[self._histories.positions_of(users)])
         user = torch.repeat_interleave(self._degree[torch.from_numpy(users)].long())
         return Edges(users, [item, self._neighbour(item, generator)], user, self._cumulated[item, -1])
 
@@ -76,7 +76,7 @@ class UltraGCN:
         return self._nodes[items].gather(1, slot)[:, 0]
 
     def loss(self, edges: Edges, rows: list[Tensor], drawn: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss of an edge, from the wanted rows and those of shared negatives [K, d], and the view e_u [B, d]."""
+        """Mean loss of an edge against the shared negatives [K, d], and the view e_u, [B, d]."""
         settings = self._settings
         own = self.view(edges.users)
         if not len(edges.user):
@@ -84,10 +84,10 @@ class UltraGCN:
         items, neighbours = rows
         mine = own[edges.user]
         links = F.softplus(-(mine * items).sum(1)).sum()
-        # One row of negatives a user serves all of the user's edges.
-        apart = (self._degree[torch.from_numpy(edges.users)] * F.softplus(own @ negatives.T).mean(1)).sum()
-        beside = (F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
-        total = links + settings.negative_weight * apart + settings.item_item_weight * beside
+        # All edges of a user have the same negatives, so the term is computed once for each user.
+        repelled = (self._degree[torch.from_numpy(edges.users)] * F.softplus(own @ negatives.T).mean(1)).sum()
+        item_item = (F.softplus(-(mine * neighbours).sum(1)) * edges.weight).sum()
+        total = links + settings.negative_weight * repelled + settings.item_item_weight * item_item
         return total / len(edges.user), own
 
     def view(self, users: Indices) -> Tensor:
@@ -95,7 +95,7 @@ class UltraGCN:
         return self.users.leaf(torch.from_numpy(users))
 
     def item_rows(self) -> Tensor:
-        """E itself: there is no message passing."""
+        """E itself: UltraGCN passes no messages."""
         return self._table.weight
 
     def step(self) -> None:
@@ -139,20 +139,20 @@ class LazyRows:
         self.rows *= factor
 
     def begin(self, learning_rate: float) -> None:
-        """Start the moments from zero."""
+        """Start Adam with zero moments."""
         self._learning_rate = learning_rate
         self._mean, self._square = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
         self._step = 0
         self._leaf: Tensor | None = None
 
     def leaf(self, at: Tensor) -> Tensor:
-        """The rows `at` as a leaf for autograd; `step` updates them."""
+        """The rows `at` as a leaf of autograd. `step` updates them."""
         self._at, leaf = at, self.rows[at].requires_grad_()
         self._leaf = leaf
         return leaf
 
     def step(self) -> None:
-        """One Adam step of the rows taken since the last step, if there are any."""
+        """One Adam step for the rows of the last `leaf`, if they have a gradient."""
         leaf, self._leaf = self._leaf, None
         if leaf is None or leaf.grad is None:
             return

@@ -1,6 +1,6 @@
-"""Items by index. Index 0 is padding; an item keeps its index in every later version.
+"""Items by index. Index 0 is padding. An item keeps its index in every later version.
 
-The index of an item that is in no graph any more is free: a later new item may take it.
+An item that is no longer in any graph loses its index. The index is then free for a new item.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Vocabulary:
-    """Item hashes and ids; `hashes[i - 1]` is the item of index i, 0 where the index is free."""
+    """Item hashes and ids. `hashes[i - 1]` is the item of index i; 0 marks a free index."""
 
     def __init__(self, hashes: Ids, ids: list[str]) -> None:
         if len(hashes) != len(ids):
@@ -27,7 +27,7 @@ class Vocabulary:
         return len(self.hashes)
 
     def lookup(self, hashes: Ids) -> Indices:
-        """Indices of the items, any shape; 0 for an unknown one.
+        """Indices of the items, in any shape; 0 for an unknown item.
 
         >>> Vocabulary(np.array([30, 10], np.uint64), ["c", "a"]).lookup(np.array([10, 30, 99], np.uint64)).tolist()
         [2, 1, 0]
@@ -38,7 +38,7 @@ class Vocabulary:
         return np.where(self._sorted[place] == hashes, self._order[place] + 1, 0)
 
     def grow(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
-        """A vocabulary with new items behind the old ones."""
+        """A vocabulary with new items appended."""
         return Vocabulary(np.concatenate([self.hashes, hashes]), self.ids + ids)
 
     @property
@@ -47,7 +47,7 @@ class Vocabulary:
         return np.flatnonzero(self.hashes == 0) + 1
 
     def release(self, gone: Ids) -> "Vocabulary":
-        """A vocabulary without the items `gone`, whose indices are free."""
+        """A vocabulary without the items `gone`. Their indices are free."""
         found = self.lookup(gone)
         at = found[found > 0] - 1
         hashes, ids = self.hashes.copy(), list(self.ids)
@@ -57,7 +57,7 @@ class Vocabulary:
         return Vocabulary(hashes, ids)
 
     def settle(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
-        """A vocabulary with new items, at free indices first, then behind the old ones.
+        """A vocabulary with new items: free indices are used first, the rest is appended.
 
         >>> first = Vocabulary(np.array([30, 10], np.uint64), ["c", "a"])
         >>> first.release(np.array([30], np.uint64)).settle(np.array([7, 8], np.uint64), ["x", "y"]).ids

@@ -1,14 +1,17 @@
 """The global temporal protocol on a recorded stream, by the code that trains and serves.
 
-Everything up to one moment (the 0.9 quantile of event times) is for learning, everything later is for testing; equal
-times keep the file's order and lie on the same side. Targets: *successive*, every event after the split with the events
-before it as history, and each user's *last* of those. The whole catalogue is ranked, with and without the user's seen
-items; ties count against the target. Items that the past does not know cannot be ranked by a model: their events are
-counted as cold and left out, of histories too; so is a user's first event, which has no history. Rivals count the
-newest `state.sequence_events` of each user's past, which is what a model learns from.
+Events up to one moment, the 0.9 quantile of event times, are for learning. Later events are for testing. Events of
+equal time keep the file's order and are on the same side of the split.
 
-Models stand still at the split; the graph is live, as in serving: before a test it knows every earlier event and none
-of the test's moment.
+Targets     *successive*: every event after the split, with the user's earlier events as history
+            *last*: the last of these of each user
+Ranking     over the whole catalogue, with the user's seen items and without them; ties count against the target
+Cold        an event of an item that is new after the split. No model can rank the item, so the event is neither a test
+            nor part of a history. A user's first event is no test either: it has no history
+Rivals      count the newest `state.sequence_events` of each user before the split, as many as a model learns from
+
+Models do not learn after the split. The graph is live, as in serving: it has applied every event that is older than
+the test, and none of the same millisecond.
 """
 
 import math
@@ -38,19 +41,19 @@ from state.graph import MemoryGraph
 from state.sequences import Sequences, from_events
 from state.settings import StateSettings
 
-SPLIT = 0.9
-RECENT_S = 3 * 86_400.0
-"""Half-life of the recency-weighted popularity that is a rival. Like the three that follow the best of eight settings
-on validation data of Amazon Beauty: `benchmarks/results/quality/tuning.txt`."""
-TRANSITIONS_WITHIN = 10
+SPLIT_QUANTILE = 0.9
+RECENT_HALF_LIFE_S = 3 * 86_400.0
+"""Half-life of the rival "recent popularity". This value and the next three are the best of eight settings on
+validation data of Amazon Beauty (`benchmarks/results/quality/tuning.txt`)."""
+TRANSITIONS_WINDOW = 10
 TRANSITIONS_AGE_DECAY = 0.3
 KNN_AGE_DECAY = 0.7
 
-WARM_UP_COSTS = 0.25
-"""An epoch of the graph's warm-up takes this part of a joint one: `benchmarks/results/epoch_profile.txt`."""
+WARM_UP_EPOCH_COST = 0.25
+"""Time of a warm-up epoch over that of a joint epoch (`benchmarks/results/epoch_profile.txt`)."""
 
-SEEN = ("unfiltered", "filtered")
-"""How items are treated that the user has seen: ranked like any other, or left out."""
+SEEN_ITEMS = ("unfiltered", "filtered")
+"""Items that the user has seen are ranked like any other, or left out."""
 
 
 class Split(NamedTuple):
@@ -71,12 +74,12 @@ class Split(NamedTuple):
     ts: np.ndarray
     """[T] its time, ms."""
     last: np.ndarray
-    """[T] whether it is its user's last tested event."""
+    """[T] whether the test is its user's last."""
     cold: int
-    """Events after the split whose item the past does not know; not tested."""
+    """Number of events after the split whose item is new. They are not tested."""
 
 
-def split(events: Records, names: dict[int, str], quantile: float, state: StateSettings) -> Split:
+def split_stream(events: Records, names: dict[int, str], quantile: float, state: StateSettings) -> Split:
     """Split a stream at a quantile of its event times."""
     events = events[np.argsort(events["ts"], kind="stable")]
     moment = np.quantile(events["ts"], quantile)
@@ -104,40 +107,40 @@ class SplitScorer(Protocol):
         """Count the events between two batches of tests."""
 
 
-class OfModel:
+class ModelScorer:
     """Scores of a trained model with the graph, by the code that serves."""
 
     def __init__(
-        self, cut: Split, trained: Trained, fusion: Fusion, settings: RankingSettings, *, live: bool = True
+        self, split: Split, trained: Trained, fusion: Fusion, settings: RankingSettings, *, live: bool = True
     ) -> None:
         alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
         self._ranking = Ranker(trained.model, trained.vocabulary, fusion, alone)
-        self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(cut.vocabulary.hashes)]))
-        self._graph, self._live = cut.graph.fork(), live
+        self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(split.vocabulary.hashes)]))
+        self._graph, self._live = split.graph.fork(), live
 
     def scores(self, part: Sequences) -> torch.Tensor:
         """[B, n + 1]."""
         return self._ranking.scores(part, self._graph)[:, self._column]
 
     def update(self, events: Records) -> None:
-        """Update the graph where it is live; the model stands still."""
+        """Apply the events to a live graph. The model does not change."""
         if self._live:
             self._graph.apply(events)
             self._ranking.update(events)
 
 
-class OfCounts:
-    """Scores of a rival that stands still."""
+class CountScorer:
+    """Scores of a rival that counts no events after the split."""
 
-    def __init__(self, cut: Split, scorer: Callable[[Histories], torch.Tensor]) -> None:
-        self._vocabulary, self._scorer = cut.vocabulary, scorer
+    def __init__(self, split: Split, scorer: Callable[[Histories], torch.Tensor]) -> None:
+        self._vocabulary, self._scorer = split.vocabulary, scorer
 
     def scores(self, part: Sequences) -> torch.Tensor:
         """[B, n + 1]."""
         return self._scorer(to_histories(part, self._vocabulary))
 
     def update(self, events: Records) -> None:
-        """Do nothing."""
+        """Do nothing: the rival counts no events after the split."""
 
 
 class RankedTests(NamedTuple):
@@ -150,9 +153,9 @@ class RankedTests(NamedTuple):
 
 
 def ranked_batch(scores: torch.Tensor, targets: torch.Tensor, seen: Histories) -> dict[str, RankedTests]:
-    """Tests [B] by their scores [B, n + 1]: seen items ranked like any other; filtered (but a repeated target's rank).
+    """Rank tests by their scores [B, n + 1], with seen items unfiltered and filtered. Changes the scores in place.
 
-    The scores are the caller's: changed in place.
+    Filtering never removes the target, even if the user has seen it.
     """
     first = min(CUTOFF, scores.shape[1] - 1)
     scores[:, 0] = -torch.inf
@@ -161,59 +164,59 @@ def ranked_batch(scores: torch.Tensor, targets: torch.Tensor, seen: Histories) -
     scores[torch.from_numpy(seen.users), torch.from_numpy(seen.items)] = -torch.inf
     shown = scores.topk(first, dim=1).indices.numpy()
     filtered = RankedTests(ranks_of(scores.scatter(1, targets[:, None], own), targets), shown)
-    return dict(zip(SEEN, (unfiltered, filtered), strict=True))
+    return dict(zip(SEEN_ITEMS, (unfiltered, filtered), strict=True))
 
 
-def ranked_tests(cut: Split, scorer: SplitScorer) -> dict[str, RankedTests]:
-    """All tests of a split, both ways of SEEN."""
-    tests = len(cut.targets)
-    first = min(CUTOFF, len(cut.vocabulary))
-    # Allocated first: small arrays that stay between large ones that go would fragment the heap.
-    found = {seen: RankedTests(np.empty(tests, np.int64), np.empty((tests, first), np.int64)) for seen in SEEN}
-    for chosen, new_events in batches(cut.future, cut.ts, TESTS_PER_BATCH):
+def ranked_tests(split: Split, scorer: SplitScorer) -> dict[str, RankedTests]:
+    """Rank all tests of a split, with seen items unfiltered and filtered."""
+    tests = len(split.targets)
+    first = min(CUTOFF, len(split.vocabulary))
+    # Allocated before the loop: long-lived arrays between the large temporary ones would fragment the heap.
+    found = {seen: RankedTests(np.empty(tests, np.int64), np.empty((tests, first), np.int64)) for seen in SEEN_ITEMS}
+    for chosen, new_events in batches(split.future, split.ts, TESTS_PER_BATCH):
         if len(new_events):
             scorer.update(new_events)
-        part = slice_sequences(cut.tests, chosen.start, chosen.stop)
-        scores, histories = scorer.scores(part).clone(), to_histories(part, cut.vocabulary)
-        for seen, batch in ranked_batch(scores, cut.targets[chosen], histories).items():
+        part = slice_sequences(split.tests, chosen.start, chosen.stop)
+        scores, histories = scorer.scores(part).clone(), to_histories(part, split.vocabulary)
+        for seen, batch in ranked_batch(scores, split.targets[chosen], histories).items():
             found[seen].ranks[chosen], found[seen].shown[chosen] = batch
     return found
 
 
-def breadth(cut: Split, shown: np.ndarray) -> dict[str, float]:
-    """coverage@10, the share of the catalogue that anybody was shown, and popularity_bias.
+def breadth(split: Split, shown: np.ndarray) -> dict[str, float]:
+    """coverage@10 and popularity_bias of the shown items [T, 10].
 
-    popularity_bias: past clicks of the shown items over past clicks of the targets, means over all tests; at 1 the
-    lists are as popular as people's choices.
+    coverage@10 is the share of the catalogue that at least one user was shown. popularity_bias is the mean number of
+    clicks before the split of shown items, divided by that of targets: at 1 the lists are as popular as the choices.
     """
-    items = len(cut.vocabulary)
-    clicks = np.bincount(cut.vocabulary.lookup(cut.past.steps["item"]), minlength=items + 1)
+    items = len(split.vocabulary)
+    clicks = np.bincount(split.vocabulary.lookup(split.past.steps["item"]), minlength=items + 1)
     return {
         "coverage@10": round(len(np.unique(shown)) / items, 4),
-        "popularity_bias": round(float(clicks[shown].mean() / clicks[cut.targets.numpy()].mean()), 3),
+        "popularity_bias": round(float(clicks[shown].mean() / clicks[split.targets.numpy()].mean()), 3),
     }
 
 
 def rivals(
-    cut: Split,
-    recent_s: float = RECENT_S,
+    split: Split,
+    recent_s: float = RECENT_HALF_LIFE_S,
     transitions_age_decay: float = TRANSITIONS_AGE_DECAY,
     knn_age_decay: float = KNN_AGE_DECAY,
 ) -> dict[str, Callable[[Histories], torch.Tensor]]:
-    """Everything that needs no training, counted over the past."""
-    past, items = to_histories(cut.past, cut.vocabulary), len(cut.vocabulary)
-    ts = cut.past.steps["ts"]
+    """Scorers that need no training, counted over the events before the split."""
+    past, items = to_histories(split.past, split.vocabulary), len(split.vocabulary)
+    ts = split.past.steps["ts"]
     return {
         "popularity": popularity(past, ts, items),
         "recent popularity": popularity(past, ts, items, recent_s),
-        "transitions": transitions(past, items, TRANSITIONS_WITHIN, transitions_age_decay),
+        "transitions": transitions(past, items, TRANSITIONS_WINDOW, transitions_age_decay),
         "item-kNN": item_knn(past, items, knn_age_decay),
     }
 
 
 def sequence_encoder_as_long(training: TrainingSettings) -> TrainingSettings:
-    """The sequence encoder alone, for about as long as these settings train it with the graph."""
-    more = math.ceil(training.warm_up_epochs * WARM_UP_COSTS)
+    """Settings that train the sequence encoder alone for about as long as these settings train it with the graph."""
+    more = math.ceil(training.warm_up_epochs * WARM_UP_EPOCH_COST)
     return msgspec.structs.replace(without_graph(training), epochs=training.epochs + more)
 
 
@@ -226,23 +229,23 @@ def global_temporal(
     seed: int,
     progress: ProgressCallback = lambda _share, _what: None,
 ) -> GlobalTemporalReport:
-    """Learn from the events before the split, test on those after it.
+    """Learn from the events before the split and test on the events after it. Raises NothingToTest.
 
-    CREATE is compared with its sequence encoder alone, by the encoder's name, trained for about as long. Epochs alone
-    end training: by the clock the same seed would not give the same figures. Raises NothingToTest.
+    CREATE is compared with its sequence encoder alone, trained for about as long and reported under the encoder's
+    name. `max_train_s` is ignored: with a time limit the same seed would not give the same figures.
     """
     settings = settings._replace(training=msgspec.structs.replace(settings.training, max_train_s=math.inf))
     events, names = as_events(users, items, ts)
-    cut = split(events, names, SPLIT, settings.state)
-    if not len(cut.future):
+    split = split_stream(events, names, SPLIT_QUANTILE, settings.state)
+    if not len(split.future):
         raise NothingToTest(
-            f"no event comes after the {SPLIT} quantile of time, because the newest time of all has more than a tenth "
-            "of the events, as where whole days have one time; --protocol prequential tests event by event"
+            f"no event comes after the {SPLIT_QUANTILE} quantile of time: more than a tenth of the events have "
+            "the newest time, as when times are whole days; --protocol prequential tests event by event"
         )
-    if not len(cut.targets):
+    if not len(split.targets):
         raise NothingToTest(
-            f"none of the {len(cut.future)} events after the {SPLIT} quantile of time can be tested: {cut.cold} are of "
-            "items never met before it, the others of users without a history; "
+            f"none of the {len(split.future)} events after the {SPLIT_QUANTILE} quantile of time can be tested: "
+            f"{split.cold} are of items that are new after it, the others of users without a history; "
             "--protocol prequential tests event by event"
         )
     alone = settings.model.sequence_encoder
@@ -250,27 +253,27 @@ def global_temporal(
     tested: dict[str, dict[str, RankedTests]] = {}
     for number, (name, training) in enumerate(trainings.items()):
         progress(number / len(trainings), f"training {name}")
-        cycle_input = CycleInput(cut.past, cut.names, cut.graph.rows, seed)
+        cycle_input = CycleInput(split.past, split.names, split.graph.rows, seed)
         trained = run_cycle(None, cycle_input, settings._replace(training=training))
         for suffix, fusion in (("", MODEL_ONLY), ("+graph", trained.fusion)):
-            tested[name + suffix] = ranked_tests(cut, OfModel(cut, trained, fusion, settings.ranking))
-    for name, scorer in rivals(cut).items():
-        tested[name] = ranked_tests(cut, OfCounts(cut, scorer))
-    targets = {"last": cut.last, "successive": np.ones(len(cut.targets), bool)}
+            tested[name + suffix] = ranked_tests(split, ModelScorer(split, trained, fusion, settings.ranking))
+    for name, scorer in rivals(split).items():
+        tested[name] = ranked_tests(split, CountScorer(split, scorer))
+    targets = {"last": split.last, "successive": np.ones(len(split.targets), bool)}
     compared = (("create", alone), ("create+graph", f"{alone}+graph"), ("create+graph", "create"))
     return GlobalTemporalReport(
         protocol="global-temporal",
         events=SplitEvents(
-            past=int((events["ts"] <= np.quantile(ts, SPLIT)).sum()),
-            tested=len(cut.targets),
-            last=int(cut.last.sum()),
-            cold=cut.cold,
+            past=int((events["ts"] <= np.quantile(ts, SPLIT_QUANTILE)).sum()),
+            tested=len(split.targets),
+            last=int(split.last.sum()),
+            cold=split.cold,
         ),
         seed=seed,
         epochs={name: Epochs(of.warm_up_epochs, of.epochs + of.last_epochs) for name, of in trainings.items()},
         models={
             name: {
-                target: {seen: figures(cut, ranked, chosen, target) for seen, ranked in by_seen.items()}
+                target: {seen: figures(split, ranked, chosen, target) for seen, ranked in by_seen.items()}
                 for target, chosen in targets.items()
             }
             for name, by_seen in tested.items()
@@ -278,16 +281,16 @@ def global_temporal(
         leads=[
             Lead(
                 model, over, target, seen,
-                *lead(tested[model][seen].ranks[chosen], tested[over][seen].ranks[chosen], cut.tests.users[chosen]),
+                *lead(tested[model][seen].ranks[chosen], tested[over][seen].ranks[chosen], split.tests.users[chosen]),
             )
             for model, over in compared
             for target, chosen in targets.items()
-            for seen in SEEN
+            for seen in SEEN_ITEMS
         ],
     )  # fmt: skip
 
 
-def figures(cut: Split, ranked: RankedTests, chosen: np.ndarray, target: str) -> SplitFigures:
-    """Of one model's tests."""
-    of_lists = breadth(cut, ranked.shown) if target == "successive" else {}
+def figures(split: Split, ranked: RankedTests, chosen: np.ndarray, target: str) -> SplitFigures:
+    """Means over one model's tests of one kind of target."""
+    of_lists = breadth(split, ranked.shown) if target == "successive" else {}
     return msgspec.convert(summary(ranked.ranks[chosen]) | of_lists, SplitFigures)

@@ -1,4 +1,4 @@
-"""Cycles over a recorded stream, by the function that production learns by: `model.learning.cycle`."""
+"""Cycles over a recorded stream, run by `model.learning.cycle` as in production."""
 
 import time
 from typing import Literal, Protocol
@@ -14,30 +14,30 @@ class CycleTrigger(Protocol):
     """Decides when a cycle is due."""
 
     def due(self, new_events: int, tested: int, hits: int) -> bool:
-        """`new_events` since the last cycle; `tested` events so far, and `hits` in the first ten among them."""
+        """`new_events` arrived since the last cycle. Of the `tested` events so far, `hits` were in the top ten."""
 
 
-class Every:
-    """After a number of events."""
+class AfterEvents:
+    """A cycle is due after a number of events."""
 
     def __init__(self, events: int) -> None:
         self._events = events
 
     def due(self, new_events: int, tested: int, hits: int) -> bool:
-        """Whether there are enough."""
+        """Whether enough events have arrived since the last cycle."""
         return new_events >= self._events
 
 
-class Never:
-    """For a model that is trained once."""
+class NeverDue:
+    """No cycle is due: the model is trained once."""
 
     def due(self, new_events: int, tested: int, hits: int) -> bool:
-        """No."""
+        """Always False."""
         return False
 
 
 class Learner:
-    """The versions of one model on a recorded stream: learned in cycles, judged by the gate, as the trainer does."""
+    """The versions of one model on a recorded stream, learned in cycles and judged by the gate as the trainer does."""
 
     def __init__(
         self,
@@ -49,25 +49,25 @@ class Learner:
     ) -> None:
         self._settings, self._trigger, self._how, self._seed = settings, trigger, how, seed
         self._learned = 0
-        """Events that the serving version has learned."""
+        """Number of events that the serving version has learned."""
         self._last_cycle = 0
         self._tested = self._hits = 0
         self.serving: Trained | None = None
         self.cycles: list[CycleReport] = []
 
     def begin(self, stream: RecordedStream, first: Trained | None = None) -> Trained:
-        """Learn the first version; `first` is that of another learner with the same settings."""
+        """Learn the first version, or start from `first`, the first version of a learner with the same settings."""
         self.serving = self._run_cycle(stream) if first is None else first
         self._learned = self._last_cycle = stream.count
         return self.serving
 
     def count_tests(self, ranks: Ranks) -> None:
-        """Count the serving version's newest tests, for the trigger."""
+        """Count tests of the serving version, for the trigger."""
         self._tested += len(ranks)
         self._hits += int((ranks < CUTOFF).sum())
 
     def learn_if_due(self, stream: RecordedStream) -> bool:
-        """Run a cycle where one is due; return whether it was."""
+        """Run a cycle if one is due. Returns whether one was due."""
         if not self._trigger.due(stream.count - self._last_cycle, self._tested, self._hits):
             return False
         candidate = self._run_cycle(stream)

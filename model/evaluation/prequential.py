@@ -1,11 +1,8 @@
 """Prequential evaluation of a recorded stream: each event is first a test, then learned from.
 
-Events come in the order of the file, TESTS_PER_BATCH at a time. Every model ranks for the users of a batch; then it
-takes the
-batch in, and may learn from it. Models see nothing but the `RecordedStream`, so nothing can be read ahead. The cycle,
-the gate, the graph and the ranking are those of production; a cycle begins after a number of events.
-
-Whole lists are not compared: a target further down than DEPTH counts as not found.
+Events are read in the order of the file, TESTS_PER_BATCH at a time. Every model ranks for the users of a batch, then
+receives the batch and may learn from it. Models read only the `RecordedStream`, so they cannot read ahead. The cycle,
+the gate, the graph and the ranking are those of production. A cycle begins after a number of events.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,7 +11,7 @@ import msgspec
 import numpy as np
 
 from model.errors import NothingToTest
-from model.evaluation.learner import Every, Learner, Never
+from model.evaluation.learner import AfterEvents, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.recorded_stream import RecordedStream, Tests
 from model.evaluation.reports import Curves, PrequentialFigures, PrequentialReport, StreamEvents
@@ -30,27 +27,29 @@ from state.events import Ids, Records
 from state.sequences import Sequences
 
 WARM_UP_SHARE = 0.2
-"""Share of a stream that the first version learns from before testing begins."""
-CYCLES = 8
+"""The first version learns from this share of a stream. Tests begin after it."""
+DEFAULT_CYCLES = 8
 """Default number of cycles over the rest of the stream."""
-DEPTH = 100
+LIST_LENGTH = 100
+"""Items that each model ranks. A target further down counts as not found."""
 NOT_FOUND = 10**9
+"""Rank of a target that is not in the list."""
 ROLLING_EVENTS = 2_000
 CURVE_POINTS = 200
 
 
 class EvaluatedModel(Protocol):
-    """A model or a rival."""
+    """A model or a rival that is tested."""
 
     def rank(self, tests: Sequences) -> Ids:
-        """[T, up to DEPTH] items, best first; 0 = none."""
+        """Items [T, up to LIST_LENGTH], best first; 0 = none."""
 
     def update(self, events: Records) -> None:
-        """Count new events; the recorded stream already has them."""
+        """Count new events. The recorded stream already has them."""
 
 
 class ServedModel:
-    """A learner's serving version as a worker serves it, with the live graph and online fusion weights."""
+    """The serving version of a learner, ranked as a worker does: with the live graph and online fusion weights."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class ServedModel:
         fusion: Fusion | None = None,
         live: bool = True,
     ) -> None:
-        """`fusion` replaces the version's weights; without `live` the graph stands still too."""
+        """`fusion` replaces the version's weights. Without `live` the graph stays as it is now."""
         self._learner, self._fusion, self._live = learner, fusion, live
         self._ranking_settings = msgspec.structs.replace(ranking, because=False)
         self._graph = stream.graph if live else stream.graph.copy()
@@ -69,8 +68,8 @@ class ServedModel:
         self._online: OnlineFusion | None = None
 
     def rank(self, tests: Sequences) -> Ids:
-        """By the version that serves now."""
-        return self._ranker_of_serving().rank(tests, self._graph, DEPTH).items
+        """Rank with the version that serves now."""
+        return self._ranker_of_serving().rank(tests, self._graph, LIST_LENGTH).items
 
     def _ranker_of_serving(self) -> Ranker:
         serving = self._learner.serving
@@ -87,7 +86,7 @@ class ServedModel:
         return self._ranker
 
     def update_fusion(self, tests: Tests) -> None:
-        """Learn the fusion weights on these tests, where they are learned between versions."""
+        """Fit the fusion weights to these tests, if they are fitted between versions."""
         if self._ranking_settings.online_clicks:
             ranker = self._ranker_of_serving()
             assert self._online is not None
@@ -95,7 +94,7 @@ class ServedModel:
             ranker.fusion = self._online.fusion
 
     def update(self, events: Records) -> None:
-        """Count clicks where the graph is live."""
+        """Count the clicks, if the graph is live."""
         if self._live:
             self._ranker_of_serving().update(events)
 
@@ -105,13 +104,13 @@ def prequential(
     settings: CycleSettings,
     *,
     seed: int = 0,
-    cycles: int = CYCLES,
+    cycles: int = DEFAULT_CYCLES,
     with_retrain: bool = False,
     progress: ProgressCallback = lambda _share, _what: None,
 ) -> PrequentialReport:
     """Test the model, the same model frozen after its first version, and the rivals, in arrival order.
 
-    Raises NothingToTest.
+    Raises NothingToTest if no event can be tested.
     """
     start = int(len(events) * WARM_UP_SHARE)
     every = max(-(-(len(events) - start) // cycles), 1)
@@ -119,11 +118,11 @@ def prequential(
     stream.append(events[:start])
     progress(0.0, "learning the first version")
     learners = {
-        "create": Learner(settings, Every(every), seed=seed),
-        "frozen": Learner(settings, Never(), seed=seed),
+        "create": Learner(settings, AfterEvents(every), seed=seed),
+        "frozen": Learner(settings, NeverDue(), seed=seed),
     }
     if with_retrain:
-        learners["full retrain"] = Learner(settings, Every(every), "retrain", seed=seed)
+        learners["full retrain"] = Learner(settings, AfterEvents(every), "retrain", seed=seed)
     begin_together(learners, stream)
     fixed_weights = msgspec.structs.replace(settings.ranking, online_clicks=0)
     models: dict[str, EvaluatedModel] = {
@@ -131,7 +130,7 @@ def prequential(
     }
     models["frozen"] = ServedModel(stream, learners["frozen"], fixed_weights)
     models["frozen, graph too"] = ServedModel(stream, learners["frozen"], fixed_weights, live=False)
-    models |= {name: rival(stream, DEPTH) for name, rival in LIVE_RIVALS.items()}
+    models |= {name: rival(stream, LIST_LENGTH) for name, rival in LIVE_RIVALS.items()}
     tested = run(events, stream, learners, models, progress=progress)
     return msgspec.structs.replace(report(tested, learners), every_events=every, seed=seed, warm_up=start)
 
@@ -147,12 +146,12 @@ class RunResult(NamedTuple):
     """The results of all tests."""
 
     ranks: dict[str, Ranks]
-    """[T] place of each target in each model's list, NOT_FOUND where it is not among the first DEPTH."""
+    """[T] rank of each target in the list of each model, or NOT_FOUND."""
     at: np.ndarray
-    """[T] about where in the stream each test was."""
+    """[T] approximate event number of each test in the stream."""
     users: Ids
     new: np.ndarray
-    """[T] whether the stream had the item before and the serving version does not know it."""
+    """[T] whether the item occurred before but the serving version does not know it."""
 
 
 def run(
@@ -179,7 +178,7 @@ def run(
         tests = stream.tests(batch)
         if len(tests.targets):
             for name, model in models.items():
-                ranks_of_model = places_of(tests.targets, model.rank(tests.before))
+                ranks_of_model = ranks_in_lists(tests.targets, model.rank(tests.before))
                 if isinstance(model, ServedModel):
                     model.update_fusion(tests)
                 ranks[name].append(ranks_of_model)
@@ -200,7 +199,7 @@ def run(
     if not at:
         raise NothingToTest(
             f"none of the {len(events) - start} events can be tested: each is the first of its user, who has no "
-            "history to recommend from. Is the first column the user, and the same one whenever they come back?"
+            "history to recommend from. Is the first column the user, with the same id in all events of one user?"
         )
     progress(1.0, "done")
     return RunResult(
@@ -212,7 +211,7 @@ def run(
 
 
 def report(tested: RunResult, learners: dict[str, Learner]) -> PrequentialReport:
-    """Figures and curves of a run."""
+    """The report of a run: means and curves."""
     last_quarter = np.arange(len(tested.at)) >= len(tested.at) * 0.75
     points = np.unique(
         np.linspace(min(ROLLING_EVENTS // 4, len(tested.at)) - 1, len(tested.at) - 1, CURVE_POINTS).astype(int)
@@ -230,7 +229,7 @@ def report(tested: RunResult, learners: dict[str, Learner]) -> PrequentialReport
 
 
 def figures(ranks: Ranks, last_quarter: np.ndarray, new: np.ndarray) -> PrequentialFigures:
-    """Of one model's tests."""
+    """Means over one model's tests."""
     means = summary(ranks)
 
     def hit(chosen: np.ndarray) -> float | None:
@@ -240,14 +239,14 @@ def figures(ranks: Ranks, last_quarter: np.ndarray, new: np.ndarray) -> Prequent
 
 
 def rolling(ranks: Ranks, events: int = ROLLING_EVENTS) -> np.ndarray:
-    """Hit@10 of the newest `events` tests up to each, [T]."""
+    """[T] Hit@10 of the newest `events` tests up to each test."""
     hits = np.concatenate([[0], np.cumsum(ranks < CUTOFF)])
     end = np.arange(1, len(ranks) + 1)
     begin = np.maximum(end - events, 0)
     return np.asarray((hits[end] - hits[begin]) / (end - begin))
 
 
-def places_of(targets: Ids, ranked: Ids) -> Ranks:
-    """0-based place of each target in its row of ranked items; NOT_FOUND where it is not there."""
+def ranks_in_lists(targets: Ids, ranked: Ids) -> Ranks:
+    """0-based rank of each target in its row of ranked items, or NOT_FOUND."""
     match = ranked == targets[:, None]
     return np.where(match.any(1), match.argmax(1), NOT_FOUND) if match.shape[1] else np.full(len(targets), NOT_FOUND)

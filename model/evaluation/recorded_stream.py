@@ -1,4 +1,4 @@
-"""A recorded stream as it arrives: everything up to now, nothing later."""
+"""A recorded stream, event by event: it never holds an event that has not arrived yet."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,27 +12,27 @@ from state.settings import StateSettings
 
 
 def as_events(users: list[str], items: list[str], ts: np.ndarray) -> tuple[Records, dict[int, str]]:
-    """EVENTs in arrival order, and the items' ids by hash."""
+    """EVENT records in arrival order, and item ids by hash."""
     user_hashes, item_hashes = (hash_ids([name.encode() for name in names]) for names in (users, items))
     events = make_events(user_hashes, item_hashes, ts=ts, offset=np.arange(len(ts)))
     return events, dict(zip(events["item"].tolist(), items, strict=True))
 
 
 class Tests(NamedTuple):
-    """Events to predict. An event whose user has no history is none of them."""
+    """Events to predict. The first event of a user is not a test: there is no history to predict it from."""
 
     before: Sequences
     """[T] the user's history before each event."""
     targets: Ids
     """[T] the item of the event."""
     ts: Ints
-    """[T] its time, ms."""
+    """[T] the time of the event, ms."""
     last: np.ndarray
-    """[T] whether it is the user's last test."""
+    """[T] whether the test is its user's last."""
 
 
 class RecordedStream:
-    """Histories, graph and events up to now. A `Source` of a cycle, as the workers' state is in production."""
+    """Histories, graph and events up to now. A `Source` of cycles, like the workers' state in production."""
 
     def __init__(self, state: StateSettings) -> None:
         self.graph = MemoryGraph(state)
@@ -44,23 +44,23 @@ class RecordedStream:
 
     @property
     def users(self) -> Ids:
-        """All users so far, in the order of their first events."""
+        """All users so far, ordered by their first events."""
         return np.fromiter(self._steps, np.uint64, len(self._steps))
 
     def all_users(self) -> Ids:
-        """All users so far, in the order of their hashes."""
+        """All users so far, ordered by hash."""
         return np.sort(self.users)
 
     def some_users(self, count: int, seed: int) -> Ids:
-        """Up to `count` users, drawn evenly, in the order of their hashes."""
+        """Up to `count` users, sampled uniformly, ordered by hash."""
         return np.sort(np.random.default_rng(seed).permutation(self.all_users())[:count])
 
     def positives(self, users: Ids) -> Sequences:
-        """The users' sequences: all recorded events are clicks, which may be learned from."""
+        """The users' sequences. All recorded events are clicks and may be learned from."""
         return self.sequences(users)
 
     def item_ids(self, items: Ids) -> list[bytes | None]:
-        """A text form of the item hashes: an evaluation needs no ids."""
+        """The item hashes as text: an evaluation needs no ids."""
         return [f"{item:016x}".encode() for item in items.tolist()]
 
     @property
@@ -69,36 +69,36 @@ class RecordedStream:
         return self.graph.rows
 
     def append(self, events: Records) -> None:
-        """Take the next events, in arrival order."""
+        """Append the next events, in arrival order."""
         steps = steps_of(events)
         order = np.argsort(events["user"], kind="stable")
         users, starts = np.unique(events["user"][order], return_index=True)
-        nothing = np.empty(0, STEP)
+        no_steps = np.empty(0, STEP)
         for user, own in zip(users.tolist(), np.split(steps[order], starts[1:]), strict=True):
-            self._steps[user] = np.concatenate([self._steps.get(user, nothing), own])[-self._limit :]
+            self._steps[user] = np.concatenate([self._steps.get(user, no_steps), own])[-self._limit :]
         self.graph.apply(events)
         self._events.append(events)
         self.count += len(events)
 
     def events(self, since: int = 0) -> Records:
-        """The events so far, from number `since` on."""
+        """The events so far, starting at event number `since`."""
         self._events = [np.concatenate(self._events)]
         return self._events[0][since:]
 
     def sequences(self, users: Ids) -> Sequences:
-        """Newest steps of these users; none for an unknown user."""
-        nothing = np.empty(0, STEP)
-        steps = [self._steps.get(user, nothing) for user in users.tolist()]
+        """The newest steps of these users. An unknown user has none."""
+        no_steps = np.empty(0, STEP)
+        steps = [self._steps.get(user, no_steps) for user in users.tolist()]
         indptr = np.concatenate([[0], np.cumsum([len(s) for s in steps])]).astype(np.int64)
-        return Sequences(users, indptr, np.concatenate([nothing, *steps]))
+        return Sequences(users, indptr, np.concatenate([no_steps, *steps]))
 
     def tests(self, events: Records) -> Tests:
-        """The next events as tests. A user's earlier events of the same batch belong to the history."""
+        """The next events as tests. Earlier events of the same batch are part of a user's history."""
         return successive(self.sequences(np.unique(events["user"])), events, self._limit)
 
 
 def successive(before: Sequences, events: Records, limit: int) -> Tests:
-    """Each of these events as a test of its user's history up to then; events without a history are left out."""
+    """Each event as a test with its user's history up to then. Events without a history are left out."""
     row_of = {user: row for row, user in enumerate(before.users.tolist())}
     history: dict[int, Records] = {}
     tested: list[int] = []

@@ -1,4 +1,4 @@
-"""The reports of both protocols. Their JSON is `anabranch evaluate --json`: keys never change."""
+"""The reports of both protocols. Their JSON is the output of `anabranch evaluate --json`: keys never change."""
 
 import msgspec
 from msgspec import UNSET, UnsetType, field
@@ -7,21 +7,21 @@ from model.ranking.fusion import Fusion
 
 
 class PrequentialFigures(msgspec.Struct, frozen=True):
-    """Means over the tests of one model; None without a test."""
+    """Means over the tests of one model; None if there is no such test."""
 
     hit: float = field(name="hit@10")
     ndcg: float = field(name="ndcg@10")
     mrr: float
     last_quarter_hit: float | None = field(name="last_quarter_hit@10")
     new_items_hit: float | None = field(name="new_items_hit@10")
-    """Of items that the serving version does not know."""
+    """Hit@10 of items that the serving version does not know."""
 
 
 class CycleReport(msgspec.Struct, frozen=True):
     """One cycle of a recorded stream."""
 
     at: int
-    """Events of the stream so far."""
+    """Number of events of the stream so far."""
     cpu_s: float
     promoted: bool
     reason: str
@@ -30,7 +30,7 @@ class CycleReport(msgspec.Struct, frozen=True):
 
 
 class StreamEvents(msgspec.Struct, frozen=True):
-    """How many tests there were."""
+    """Numbers of tests."""
 
     tested: int
     of_new_items: int
@@ -44,7 +44,7 @@ class Curves(msgspec.Struct, frozen=True):
 
 
 class PrequentialReport(msgspec.Struct, frozen=True):
-    """What `--protocol prequential` measured, by the names of models and rivals."""
+    """Results of `--protocol prequential`, by model or rival."""
 
     protocol: str
     events: StreamEvents
@@ -55,20 +55,20 @@ class PrequentialReport(msgspec.Struct, frozen=True):
     """Events between two cycles."""
     seed: int | UnsetType = UNSET
     warm_up: int | UnsetType = UNSET
-    """Events that the first version learned from."""
+    """Number of events that the first version learned from."""
 
 
 class SplitFigures(msgspec.Struct, frozen=True):
-    """Means over the tests of one model, either kind of targets and of lists."""
+    """Means over the tests of one model, for one kind of target and of seen items."""
 
     ndcg: float = field(name="ndcg@10")
     recall_10: float = field(name="recall@10")
     recall_20: float = field(name="recall@20")
     mrr: float
     coverage: float | UnsetType = field(name="coverage@10", default=UNSET)
-    """Share of the catalogue that anybody was shown; of successive targets."""
+    """Share of the catalogue that at least one user was shown. For successive targets only."""
     popularity_bias: float | UnsetType = UNSET
-    """Past clicks of the shown items over those of the targets; of successive targets."""
+    """Mean clicks before the split of shown items over those of targets. For successive targets only."""
 
 
 class Lead(msgspec.Struct, frozen=True):
@@ -84,25 +84,25 @@ class Lead(msgspec.Struct, frozen=True):
 
 
 class SplitEvents(msgspec.Struct, frozen=True):
-    """Events before the split, and tests after it."""
+    """Numbers of events before the split, and of tests after it."""
 
     past: int
     tested: int
     last: int
-    """Tests that are their user's last."""
+    """Tests that are the last of their user."""
     cold: int
-    """Events after the split whose item the past does not know; not tested."""
+    """Events after the split whose item is new. They are not tested."""
 
 
 class Epochs(msgspec.Struct, frozen=True):
-    """How long a model was trained."""
+    """Epochs of a model's training."""
 
     warm_up: int
     joint: int
 
 
 class GlobalTemporalReport(msgspec.Struct, frozen=True):
-    """What `--protocol global-temporal` measured: `models[name][target][seen_items]`."""
+    """Results of `--protocol global-temporal`: `models[name][target][seen_items]`."""
 
     protocol: str
     events: SplitEvents

@@ -1,6 +1,6 @@
-"""Rivals that need no training: scores of all items from counts of the past.
+"""Rivals that need no training: scores of all items from counts.
 
-Each takes the past once and gives scores [B, n + 1] for batches of histories, column 0 being padding.
+Each counts histories `past` once and returns a scorer of batches of histories, [B, n + 1]. Column 0 is padding.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,21 @@ HistoryScorer = Callable[[Histories], Tensor]
 
 
 def popularity(past: Histories, ts: np.ndarray, items: int, half_life_s: float | None = None) -> HistoryScorer:
-    """Most popular items of the past; with a half-life, an event's weight halves with its age."""
+    """Clicks of each item. With a half-life, the weight of a click halves every `half_life_s` of its age."""
     weight = np.ones(len(ts)) if half_life_s is None else np.exp2((ts - ts.max()) / 1000.0 / half_life_s)
     counts = torch.from_numpy(np.bincount(past.items, weight, minlength=items + 1).astype(np.float32))
     return lambda histories: counts.expand(len(histories), -1).clone()
 
 
 def item_knn(past: Histories, items: int, age_decay: float) -> HistoryScorer:
-    """Cosine of two items over the users who had both, summed over the history.
+    """Cosine of two items over the users who clicked both, summed over the history.
 
-    An item of the history counts `age_decay` for each step it lies further back.
+    An item of the history that is a steps old counts `age_decay`^a.
     """
     users = past.users
-    had = sp.csr_matrix((np.ones(len(users), np.float32), (users, past.items)), shape=(len(past), items + 1))
-    had.data[:] = 1.0
-    together = (had.T @ had).tocsr()
+    clicked = sp.csr_matrix((np.ones(len(users), np.float32), (users, past.items)), shape=(len(past), items + 1))
+    clicked.data[:] = 1.0
+    together = (clicked.T @ clicked).tocsr()
     degree = np.maximum(together.diagonal(), 1e-9)
     together.setdiag(0)
     scale = sp.diags(1.0 / np.sqrt(degree))
@@ -38,9 +38,9 @@ def item_knn(past: Histories, items: int, age_decay: float) -> HistoryScorer:
 
 
 def transitions(past: Histories, items: int, window: int, age_decay: float) -> HistoryScorer:
-    """How often an item followed those of the history within `window` steps, each counting 1 / lag.
+    """How often an item followed the items of the history within `window` steps, each time counting 1 / lag.
 
-    An item of the history counts `age_decay` for each step it lies further back; at 0 the newest counts alone.
+    An item of the history that is a steps old counts `age_decay`^a. At 0 only the newest item counts.
     """
     users = past.users
     left, right, weight = [], [], []

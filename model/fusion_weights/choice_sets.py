@@ -1,8 +1,8 @@
-"""Choices: an item that came next, beside alternatives that could have come instead, with the signals of all of them.
+"""Choices: the next item of a user and alternatives to it, with the signals of all of them.
 
-The weights are fitted to such choices (`model.fusion_weights.conditional_logit`), a version's to those of its holdout
-and a worker's to the newest clicks. To take every item of a large catalogue as an alternative would cost too much:
-those with the highest signals are taken as they are, and the rest are sampled, each in place of many.
+Fusion weights are fitted to choices (`model.fusion_weights.conditional_logit`). A version's are fitted to its holdout,
+a worker's to the newest clicks. A large catalogue has too many items for all to be alternatives. Items with the highest
+signals are taken; of the rest a sample is taken, in which each item stands for many.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,18 +24,18 @@ from state.events import Ids
 from state.sequences import Sequences
 
 BEFORE_SHARES = (0.0, 0.5, 1.0)
-"""Values of `Fusion.before` that are tried. A choice set holds the evidence once for each, from EVIDENCE on."""
+"""Values of `Fusion.before` that are tried. A choice set holds the evidence for each of them, from EVIDENCE on."""
 TOP_PER_SIGNAL = (150, 100, 50, 60, 60, 60)
-"""Alternatives that are taken for each signal of a choice set: those where it is highest, if it is above 0."""
+"""Number of alternatives for each signal of a choice set: the items where the signal is highest and above 0."""
 SAMPLED_NEGATIVES = 100
-"""Alternatives that are sampled from all other items."""
+"""Number of alternatives that are sampled from all other items."""
 
 
 def build_choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> ChoiceSets:
-    """The choices of the held-out events whose item the version knows, F = 3 + len(BEFORE_SHARES) signals each."""
+    """Choices of the held-out events whose item the version knows, with F = 3 + len(BEFORE_SHARES) signals each."""
     ranker = Ranker(model, vocabulary, INITIAL_FUSION, msgspec.structs.replace(settings, because=False, fresh_items=0))
     draw = torch.Generator().manual_seed(0)
-    # Made beforehand: small tensors that stay, between large ones that go, would fragment the heap.
+    # Allocated before the loop: long-lived tensors between the large temporary ones would fragment the heap.
     width = 1 + sum(TOP_PER_SIGNAL) + SAMPLED_NEGATIVES
     choices = ChoiceSets.empty(len(holdout.targets), width, len(TOP_PER_SIGNAL))
     count = 0
@@ -53,10 +53,10 @@ def build_choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, s
 def build_choices(
     ranker: Ranker, before: Sequences, targets: Ids, graph: LiveGraph, settings: RankingSettings, draw: torch.Generator
 ) -> list[Choice]:
-    """The choices of clicks that the graph does not know yet, F = 4 signals each.
+    """Choices of clicks that the graph has not applied yet, with F = 4 signals each.
 
-    `before` are the users' histories until then, `targets` the items they clicked; an item that the version does not
-    know gives no choice.
+    `before` are the users' histories before the clicks, `targets` the clicked items. A click on an item that the
+    version does not know gives no choice.
     """
     possible = eligible_items(before, ranker.vocabulary, settings)
     indices = torch.from_numpy(ranker.vocabulary.lookup(targets))
@@ -70,7 +70,7 @@ def _choices(signals: Tensor, targets: Tensor, possible: Tensor, draw: torch.Gen
 
 
 def eligible_items(sequences: Sequences, vocabulary: Vocabulary, settings: RankingSettings) -> Tensor:
-    """Which items could have come next, [B, n + 1] bool: all of the version, without seen ones if they are filtered."""
+    """[B, n + 1] bool: whether the user can choose the item. With `filter_seen` only unseen items can be chosen."""
     possible = torch.ones(len(sequences.users), len(vocabulary) + 1, dtype=torch.bool)
     possible[:, 0] = False
     possible[:, torch.from_numpy(vocabulary.free)] = False
@@ -83,10 +83,10 @@ def eligible_items(sequences: Sequences, vocabulary: Vocabulary, settings: Ranki
 def sample_alternatives(
     target: Tensor, possible: Tensor, signals: Sequence[Tensor], draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Items [C] of one choice, and the log of how many items each stands for, [C].
+    """Items [C] of one choice, and [C] the log of how many items each stands for.
 
-    The target comes first, then the items where a signal is highest, then sampled ones. `possible` [n + 1] says which
-    items could have come, `signals` [n + 1] each are the first ones of a choice set.
+    The target is first, then the items where a signal is highest, then sampled items. `possible` [n + 1] marks the
+    items that could be chosen. Each of `signals` is [n + 1], in the order of a choice set.
     """
     chosen = torch.zeros_like(possible)
     for number, (signal, count) in enumerate(zip(signals, TOP_PER_SIGNAL, strict=False)):

@@ -1,11 +1,11 @@
-"""Weights of a few signals from what users chose: McFadden's conditional logit, with a floor under each choice.
+"""Weights of a few signals, fitted to the choices of users: McFadden's conditional logit, with a floor.
 
     p = exp(θ · x_target) / Σ_j exp(θ · x_j)          L(θ) = -mean log(p + floor) + ridge / T · |θ - θ_0|²
 
-x_j are the signals of alternative j. With floor = 0 this is the maximum likelihood, and choices that nothing predicts
-dominate it. With a floor a choice whose p is far below it no longer counts, and one that is nearly right does. That
-follows NDCG@10 much better (benchmarks/README.md), but has several optima: the descent starts from the maximum
-likelihood. The ridge holds the weights near those known before: a few hours of clicks are not like the next.
+x_j are the signals of alternative j. With floor = 0 the weights have the maximum likelihood, and choices that no signal
+predicts dominate them. With a floor, choices with p far below it have little effect. The result follows NDCG@10 much
+better (benchmarks/README.md), but L has several optima, so the descent starts from the maximum likelihood. The ridge
+keeps the weights near the prior θ_0, because a few hours of clicks are not typical of the next hours.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FLOOR = 0.03
+PROBABILITY_FLOOR = 0.03
+"""The floor of L."""
 RIDGE = 20.0
-"""The prior counts as much as a few dozen choices, however many there are."""
+"""The ridge of L. The prior counts as much as a few dozen choices, for any number of choices."""
 MAX_STEPS = 60
-"""Of L-BFGS, for each floor."""
+"""Steps of L-BFGS for each floor."""
 
 
 class Choice(NamedTuple):
     """One choice among C alternatives."""
 
     signals: Tensor
-    """[C, F] the signals of each alternative; the item that was chosen comes first."""
+    """[C, F] the signals of each alternative. The chosen item is first."""
     correction: Tensor
     """[C] log of how many items an alternative stands for."""
 
@@ -34,18 +35,18 @@ class ChoiceSets(NamedTuple):
     """T choices side by side, padded to the longest."""
 
     signals: Tensor
-    """[T, C, F]."""
+    """[T, C, F] signals."""
     correction: Tensor
-    """[T, C]; -inf for padding."""
+    """[T, C] corrections; -inf for padding."""
 
     @classmethod
     def empty(cls, choices: int, alternatives: int, signals: int) -> "ChoiceSets":
-        """Padding alone, [choices, alternatives, signals]."""
+        """Choice sets of padding only, [choices, alternatives, signals]."""
         return cls(torch.zeros(choices, alternatives, signals), torch.full((choices, alternatives), -torch.inf))
 
     @classmethod
     def pad(cls, choices: Sequence[Choice]) -> "ChoiceSets":
-        """One choice or more, side by side.
+        """Choice sets of one or more choices.
 
         >>> few, many = (Choice(torch.ones(n, 2), torch.zeros(n)) for n in (1, 3))
         >>> ChoiceSets.pad([few, many]).correction.tolist()
@@ -57,23 +58,23 @@ class ChoiceSets(NamedTuple):
         return sets
 
     def put(self, row: int, choice: Choice) -> None:
-        """Write a choice into a row of padding."""
+        """Write a choice into row `row`."""
         alternatives = len(choice.correction)
         self.signals[row, :alternatives], self.correction[row, :alternatives] = choice
 
 
 def fit(choices: ChoiceSets, free: Tensor, prior: Tensor, not_negative: Sequence[int] = ()) -> tuple[Tensor, float]:
-    """Weights [F] and the loss they reach; weights that are not `free` [F] (bool) stay 0.
+    """Fit weights [F]; returns them and their loss. Weights that are not `free` [F] (bool) stay 0.
 
-    `prior` [F] is θ_0. A signal of `not_negative` whose weight would be below 0 gets 0. Deterministic. Within, signals
-    are scaled to unit spread, so that the ridge means the same for each.
+    `prior` [F] is θ_0. A signal of `not_negative` whose weight would be below 0 gets 0. Signals are scaled to unit
+    spread inside, so that the ridge has the same effect on each. Deterministic.
     """
-    weights, reached = _fit(choices, free, prior)
+    weights, final_loss = _fit(choices, free, prior)
     while len(negative := [signal for signal in not_negative if weights[signal] < 0]):
         free = free.clone()
         free[negative] = False
-        weights, reached = _fit(choices, free, prior)
-    return weights, reached
+        weights, final_loss = _fit(choices, free, prior)
+    return weights, final_loss
 
 
 def _fit(choices: ChoiceSets, free: Tensor, prior: Tensor) -> tuple[Tensor, float]:
@@ -82,11 +83,11 @@ def _fit(choices: ChoiceSets, free: Tensor, prior: Tensor) -> tuple[Tensor, floa
     signals = choices.signals / spread * free
     known = prior * spread * free
     weights = known
-    for floor in (0.0, FLOOR):
+    for floor in (0.0, PROBABILITY_FLOOR):
         weights = _descend(signals, choices.correction, weights, known, floor)
     with torch.no_grad():
-        reached = loss(signals, choices.correction, weights, known, FLOOR).item()
-    return weights * free / spread, reached
+        final_loss = loss(signals, choices.correction, weights, known, PROBABILITY_FLOOR).item()
+    return weights * free / spread, final_loss
 
 
 def loss(signals: Tensor, correction: Tensor, weights: Tensor, prior: Tensor, floor: float) -> Tensor:

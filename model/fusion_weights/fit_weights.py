@@ -1,7 +1,7 @@
 """A version's fusion weights, chosen on its holdout.
 
-The weights make the held-out choices likeliest, near those of the champion (`conditional_logit`). The weight of
-repeats is then moved to where NDCG@10 is best (`ndcg_search`). Only it may be below 0.
+The weights are the likeliest for the held-out choices, near the weights of the champion (`conditional_logit`). The
+weight of repeats is then moved to the best NDCG@10 (`ndcg_search`). Only the weight of repeats may be below 0.
 """
 
 from collections.abc import Collection
@@ -28,20 +28,20 @@ def choose_fusion(
     prior: Fusion = INITIAL_FUSION,
     without: Collection[Signal] = (),
 ) -> Fusion:
-    """The weights that predict the held-out events best, near `prior`; `without`: signals that get no weight."""
+    """Weights that predict the held-out events best, near `prior`. Signals of `without` get no weight."""
     choices = build_choice_sets(holdout, model, vocabulary, settings)
     return fit_fusion(choices, BEFORE_SHARES, settings, prior, without)
 
 
 class CrossFit(NamedTuple):
-    """Fusion weights, and weights by which the same events can be tested."""
+    """Fusion weights, and weights with which the same events can be tested."""
 
     fusion: Fusion
     """Chosen on all events."""
     halves: tuple[Fusion, Fusion]
-    """Chosen on the events of every second user: of even ones, of odd ones."""
+    """Weights chosen on each half of the users."""
     half: np.ndarray
-    """[T] the half, 0 or 1, that each test is of. It is to be tested with the weights of the other."""
+    """[T] half of each test, 0 or 1. A test uses the weights of the other half."""
 
 
 def cross_fit_fusion(
@@ -67,33 +67,33 @@ def fit_fusion(
     prior: Fusion,
     without: Collection[Signal] = (),
 ) -> Fusion:
-    """The weights that make the choices likeliest, and the best of `before_shares`; too few choices: `prior`.
+    """The likeliest weights for the choices, with the best of `before_shares`; `prior` if there are too few choices.
 
-    `choices` are those of `build_choice_sets`: of their forms of the evidence one gets a weight.
+    `choices` are those of `build_choice_sets`. One of their forms of the evidence gets a weight.
     """
     if len(choices.signals) < MIN_FUSION_EVENTS:
         return prior
     fits_repeat = not settings.filter_seen and Signal.REPEAT not in without
     evidence = torch.full((len(BEFORE_SHARES) - 1,), prior.evidence)
     known = torch.cat([prior.as_tensor(), evidence])
-    found, best_before, best_loss = None, prior.before, np.inf
+    best, best_before, best_loss = None, prior.before, np.inf
     for before in before_shares:
-        place = {signal: int(signal) for signal in Signal} | {Signal.EVIDENCE: evidence_place(before)}
+        index = {signal: int(signal) for signal in Signal} | {Signal.EVIDENCE: evidence_index(before)}
         free = torch.zeros(len(known), dtype=torch.bool)
-        free[[at for signal, at in place.items() if signal not in without]] = True
+        free[[at for signal, at in index.items() if signal not in without]] = True
         free[Signal.REPEAT] = fits_repeat
-        not_negative = [at for signal, at in place.items() if signal != Signal.REPEAT]
+        not_negative = [at for signal, at in index.items() if signal != Signal.REPEAT]
         weights, loss = fit(choices, free, known, not_negative)
         if loss < best_loss:
-            found, best_before, best_loss = weights, before, loss
-    if found is None:
+            best, best_before, best_loss = weights, before, loss
+    if best is None:
         return prior
     if fits_repeat:
-        found = best_weight(choices, found, Signal.REPEAT, prior.repeat)
-    found[Signal.EVIDENCE] = found[evidence_place(best_before)]
-    return Fusion.from_tensor(found, best_before)
+        best = best_weight(choices, best, Signal.REPEAT, prior.repeat)
+    best[Signal.EVIDENCE] = best[evidence_index(best_before)]
+    return Fusion.from_tensor(best, best_before)
 
 
-def evidence_place(before: float) -> int:
-    """Where the evidence of this share stands among the signals of a choice set."""
+def evidence_index(before: float) -> int:
+    """Index of the evidence with this share among the signals of a choice set."""
     return Signal.EVIDENCE + BEFORE_SHARES.index(before)

@@ -1,7 +1,7 @@
-"""The newest events of the stream, held out: candidates are measured on them, by the code that serves.
+"""The newest events of the stream, held out. Candidates are measured on them, with the code that serves.
 
-The graph of the measurement moves forward from test to test. It has never applied the event that a test predicts, and
-is as recent as the worker's.
+The graph of the measurement advances from test to test. It never has the event that a test predicts, and is as recent
+as the graph of a worker.
 """
 
 import time
@@ -24,22 +24,22 @@ from state.sequences import Sequences, where
 from state.settings import StateSettings
 
 MAX_SCORES_PER_BATCH = 1 << 22
-"""Cells of a signal that are computed at once: with a large catalogue fewer tests are scored together."""
+"""Cells of a signal that are computed together. With a large catalogue a batch has fewer tests."""
 TIMED_RANKINGS = 7
-"""Rankings by which the time of a version is measured."""
+"""Number of rankings that are timed for each version."""
 
 
 def split_holdout(
     sequences: Sequences, holdout_events: int, new: np.ndarray | None = None
 ) -> tuple[Sequences, Sequences]:
-    """Past and held-out steps of every user: the newest of all steps are held out, a tenth at most.
+    """Past and held-out steps of every user. The newest `holdout_events` steps are held out, at most a tenth.
 
-    One moment divides the steps of all users, as one divides what a version has learned from what it will serve. If
-    steps of some users only were held out, those of the others at that time would make the model look better than it
-    will be, and get it too much weight. Steps of that very millisecond belong to the past.
+    The split is at one moment for all users, because a version serves only after the moment of its training. If the
+    past contained later steps of other users, the model would look better than it is in serving and get too much
+    weight. Steps of the same millisecond as the split belong to the past.
 
-    `new` marks the steps that the champion has not learned, [steps] bool. Only they are held out then, a quarter of
-    them at most.
+    `new` [steps] (bool) marks the steps that the champion has not learned. With it only those are held out, at most a
+    quarter of them.
     """
     ts = sequences.steps["ts"]
     eligible = np.ones(len(ts), bool) if new is None else new
@@ -51,22 +51,22 @@ def split_holdout(
 
 
 def mask_of(sequences: Sequences, events: Records) -> np.ndarray:
-    """Which steps of the sequences are among these events, [steps] bool."""
+    """[steps] bool: whether the step of the sequences is one of these events."""
     users = np.repeat(sequences.users, np.diff(sequences.indptr))
     return np.isin(_mixed(users, sequences.steps), _mixed(events["user"], events))
 
 
 def _mixed(users: Ids, steps: Records) -> Ids:
-    """A hash of user, item and time: products with odd numbers, which wrap."""
+    """A hash of user, item and time: products with odd numbers, modulo 2^64."""
     mixed: Ids = users * np.uint64(0x9E3779B97F4A7C15) ^ steps["item"] * np.uint64(0xC2B2AE3D27D4EB4F)
     return mixed * np.uint64(0xD6E8FEB86659FD93) ^ steps["ts"].astype(np.uint64) * np.uint64(0xA0761D6478BD642F)
 
 
 class HoldoutAnswers(NamedTuple):
-    """What a model recommended at every test."""
+    """The recommendations of a model at every test."""
 
     ranks: Ranks
-    """[T] rank of the item that came, CUTOFF where it was not recommended."""
+    """[T] rank of the target; CUTOFF if it was not recommended."""
     items: Ids
     """[T, CUTOFF] the recommended items."""
 
@@ -81,16 +81,15 @@ class HoldoutAnswers(NamedTuple):
 
 
 class Holdout:
-    """Held-out events as tests: a user's steps so far, and the item that came next, in order of time.
+    """Held-out events as tests: a user's steps so far and the next item, in order of time.
 
-    The graph moves forward between them: before each test it has applied the events of all users until then, no later
-    ones.
+    Before each test the graph has applied the earlier events of all users, and no later events.
     """
 
     def __init__(self, past: Sequences, held: Sequences, state: StateSettings) -> None:
         """`past` and `held` have the same users in the same order.
 
-        A step of the past may be later than a held-out one that arrived late. It is not part of its history.
+        A held-out event may have arrived late. Steps of the past with a later time are not part of its history.
         """
         users, histories, targets, ts = [], [], [], []
         for row in np.flatnonzero(np.diff(held.indptr) > 0).tolist():
@@ -109,7 +108,7 @@ class Holdout:
         self.sequences = Sequences(np.array(users, np.uint64)[order], indptr, before_each)
         self.targets: Ids = np.array(targets, np.uint64)[order]
         self.times = np.array(ts, np.int64)[order]
-        """[T] when each target came, ms."""
+        """[T] time of each target, ms."""
 
         events = np.concatenate([_events(past), _events(held)])
         events = events[np.argsort(events["ts"], kind="stable")]
@@ -120,11 +119,11 @@ class Holdout:
             self._graph.apply(events[events["ts"] < moment])
 
     def rows(self, items: Ids) -> Rows:
-        """Rows of the item-item graph as it stood before the first test."""
+        """Rows of the item-item graph before the first test."""
         return self._graph.rows(items)
 
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
-        """Tests to score together over this many items, the events applied before them, and the graph with those."""
+        """Batches of tests for a catalogue of `items`: the tests, the events applied before them, and the graph."""
         graph = self._graph.fork()
         for tests, applied in batches(self._arriving, self.times, tests_per_batch(items)):
             if len(applied):
@@ -147,7 +146,7 @@ class Holdout:
     def seconds(self, versions: list[tuple[Create, Vocabulary]], settings: RankingSettings) -> list[list[float]]:
         """Processor seconds that each version takes to rank one batch of tests, measured in turns.
 
-        Of this thread alone: a busy machine does not count against a version.
+        Only the time of this thread counts, so that a busy machine does not count against a version.
         """
         part = slice_sequences(self.sequences, 0, tests_per_batch(max(len(vocabulary) for _, vocabulary in versions)))
         rankers = [Ranker(model, vocabulary, INITIAL_FUSION, settings) for model, vocabulary in versions]
@@ -156,7 +155,7 @@ class Holdout:
             for ranker, times in zip(rankers, taken, strict=True):
                 started = time.thread_time()
                 ranker.rank(part, self._graph, CUTOFF)
-                if turn:  # the first counts clicks
+                if turn:  # the first ranking also counts clicks
                     times.append(time.thread_time() - started)
         return taken
 
@@ -168,7 +167,7 @@ class Holdout:
 
 
 def tests_per_batch(items: int) -> int:
-    """Tests that are scored together over this many items."""
+    """Number of tests in a batch, for a catalogue of `items`."""
     return max(1, min(TESTS_PER_BATCH, MAX_SCORES_PER_BATCH // (items + 1)))
 
 
@@ -178,6 +177,6 @@ def _events(sequences: Sequences) -> Records:
 
 
 def slice_sequences(sequences: Sequences, start: int, end: int) -> Sequences:
-    """The users from row `start` up to `end`."""
+    """The users of the rows `start` to `end`, without `end`."""
     indptr = sequences.indptr[start : min(end, len(sequences.users)) + 1]
     return Sequences(sequences.users[start:end], indptr - indptr[0], sequences.steps[indptr[0] : indptr[-1]])

@@ -1,8 +1,8 @@
-"""Fusion weights that move on between two versions, on the newest clicks.
+"""Fusion weights that are fitted to the newest clicks between two versions.
 
-They are chosen as `model.fusion_weights.fit_weights` chooses those of a version, with the same loss, ridge and search.
-The prior θ_0 is the version's own weights: what is served stays as near those that passed the gate as those are to the
-version before. The signals of a click are those before the graph has applied it.
+The fit has the same loss, ridge and search as `model.fusion_weights.fit_weights`. The prior θ_0 is the version's own
+weights, so that the served weights stay near the weights that passed the gate. The signals of a click are computed
+before the graph applies it.
 """
 
 from collections import deque
@@ -23,17 +23,17 @@ from state.sequences import Sequences, of_users
 
 MAX_CLICKS_PER_UPDATE = 16
 MAX_SCORES_PER_UPDATE = 1 << 19
-"""Cells of a signal that an update may compute: with a large catalogue it takes fewer clicks."""
+"""Cells of a signal that an update may compute. With a large catalogue it samples fewer clicks."""
 FITS_PER_WINDOW = 5
-"""Fits while the window of newest clicks is replaced once."""
-NOT_NEGATIVE = (Signal.MODEL, Signal.POPULARITY, Signal.EVIDENCE)
+"""Number of fits in the time in which the window of newest clicks is replaced once."""
+NON_NEGATIVE_SIGNALS = (Signal.MODEL, Signal.POPULARITY, Signal.EVIDENCE)
 
 
 class OnlineFusion:
-    """The weights of one version as they move on."""
+    """The weights of one version, fitted to the newest clicks."""
 
     def __init__(self, chosen: Fusion, settings: RankingSettings, seed: int = 0) -> None:
-        """`chosen` are the version's own weights, with those that an operator has set in their place."""
+        """`chosen` are the version's own weights, or the weights that an operator has set in their place."""
         self._chosen, self._settings = chosen, settings
         self._prior = chosen.as_tensor()
         self._free = free_signals(chosen, settings)
@@ -43,19 +43,19 @@ class OnlineFusion:
         self._alternatives_draw = torch.Generator().manual_seed(seed)
         self._clicks_draw = np.random.default_rng(seed)
         self.clicks = 0
-        """Clicks learned from."""
+        """Number of clicks learned from."""
         self.fusion = chosen
-        """The weights now."""
+        """The present weights."""
 
     def update(self, ranker: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
-        """Learn from a sample of these clicks on items that the version knows.
+        """Learn from a sample of these clicks. Clicks on items that the version does not know are left out.
 
-        `before` are the users' histories until then. The graph must not have applied the clicks yet.
+        `before` are the users' histories before the clicks. The graph must not have applied the clicks yet.
         """
         known = np.flatnonzero(ranker.vocabulary.lookup(targets) > 0)
-        most = max(1, min(MAX_CLICKS_PER_UPDATE, MAX_SCORES_PER_UPDATE // (len(ranker.vocabulary) + 1)))
+        sample_size = max(1, min(MAX_CLICKS_PER_UPDATE, MAX_SCORES_PER_UPDATE // (len(ranker.vocabulary) + 1)))
         sampled = np.zeros(len(targets), bool)
-        sampled[self._clicks_draw.permutation(known)[:most]] = True
+        sampled[self._clicks_draw.permutation(known)[:sample_size]] = True
         if sampled.any():
             histories = of_users(before, sampled)
             self.update_with(
@@ -63,7 +63,7 @@ class OnlineFusion:
             )
 
     def update_with(self, choices: Sequence[Choice]) -> None:
-        """Learn from these choices, [C, 4] signals each. Fits the weights again when enough of the window is new."""
+        """Learn from choices with [C, 4] signals each. Fits the weights again when enough of the window is new."""
         self._window.extend(choices)
         self.clicks += len(choices)
         self._since_fit += len(choices)
@@ -74,25 +74,25 @@ class OnlineFusion:
 
     @property
     def learned(self) -> Learned:
-        """The weights now, as they are kept for a restart."""
+        """The present weights, as they are stored for a restart."""
         return Learned(self._chosen, self.fusion, self.clicks)
 
     def resume(self, learned: Learned) -> None:
-        """Go on from weights that were kept; those of another version's weights are ignored.
+        """Continue from stored weights. Weights fitted for another version are ignored.
 
-        They stay until there are as many clicks again as they were chosen on.
+        They stay until there are as many new clicks as they were fitted to.
         """
         if learned.chosen == self._chosen:
             self._continue(learned.clicks, learned.fusion.as_tensor())
 
     def carry_over(self, learned: Learned) -> None:
-        """Start as far from this version's own weights as another version's had moved from its own."""
+        """Add the difference between another version's fitted and own weights to this version's own weights."""
         if learned.clicks:
             moved = learned.fusion.as_tensor() - learned.chosen.as_tensor()
             self._continue(learned.clicks, self._prior + moved)
 
     def keep_clicks_of(self, other: "OnlineFusion") -> None:
-        """Fit on the newest clicks of the version before too, until this one has enough of its own."""
+        """Start with the newest clicks of the previous version, until this version has enough of its own."""
         self._window.extend(other._window)
 
     def _continue(self, clicks: int, weights: Tensor) -> None:
@@ -102,21 +102,21 @@ class OnlineFusion:
 
     def _set(self, weights: Tensor) -> None:
         weights = weights.clone()
-        weights[list(NOT_NEGATIVE)] = weights[list(NOT_NEGATIVE)].clamp(min=0.0)
+        weights[list(NON_NEGATIVE_SIGNALS)] = weights[list(NON_NEGATIVE_SIGNALS)].clamp(min=0.0)
         self.fusion = Fusion.from_tensor(torch.where(self._free, weights, self._prior), self._chosen.before)
 
     def _fit(self, choices: ChoiceSets) -> None:
         fixed = torch.where(self._free, 0.0, self._prior)
-        # Signals of fixed weight become part of the correction.
+        # Signals of a fixed weight become part of the correction.
         with_fixed = ChoiceSets(choices.signals, choices.correction + choices.signals @ fixed)
-        weights = fit(with_fixed, self._free, self._prior, NOT_NEGATIVE)[0] + fixed
+        weights = fit(with_fixed, self._free, self._prior, NON_NEGATIVE_SIGNALS)[0] + fixed
         if self._free[Signal.REPEAT]:
             weights = best_weight(choices, weights, Signal.REPEAT, self._chosen.repeat)
         self._set(weights)
 
 
 def free_signals(chosen: Fusion, settings: RankingSettings) -> Tensor:
-    """Which weights may move, [4] bool: not those that an operator has set, nor those that are 0 in the version."""
+    """[4] bool: whether the weight may change. It may not if an operator has set it or if it is 0 in the version."""
     set_by_operator = {
         Signal.REPEAT: settings.repeat_weight,
         Signal.POPULARITY: settings.popularity_weight,

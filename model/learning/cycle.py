@@ -1,19 +1,19 @@
 """One cycle of learning, top to bottom. The trainer and the prequential evaluation both enter it at step 1.
 
-    1  select_training_users   users with new events, and a sample of others; a few others only test the candidate
+    1  select_training_users   users with new events, and a sample of others; some others are reserved for the gate
     2  collect_input           the newest events of each, and the ids of items that the champion does not know
     3  run_cycle               hold out the newest events that the champion has not learned
-                               start from the champion's weights, or from scratch
+                               start from the champion's weights or from scratch
                                warm up and fit on everything before the held-out events
-                               measure on the held-out events, which also chooses the fusion weights
+                               choose the fusion weights on the held-out events and measure on them
                                fit again with the held-out events
                                gate: promote the candidate or keep the champion
     4  publish                 in production only: the candidate becomes a version (`stream/trainer/trainer.py`)
 
 The global temporal evaluation has no champion and enters at step 3, with all users of its past.
 
-The figures of the held-out events are those of a model that has not learned them. The published model has; it is also
-tested for what it forgot, for its size and for its speed.
+The figures are measured before the model learns the held-out events. The published model has learned them. It is
+tested for forgetting, size and speed.
 """
 
 from collections.abc import Callable
@@ -39,13 +39,13 @@ from state.sequences import STEP, Sequences, newest
 from state.settings import StateSettings
 
 ProgressCallback = Callable[[float, str], None]
-"""Called with the share of the cycle that is done, and what it does now."""
+"""Called with the share of the cycle that is done, and a text for the present step."""
 NO_SEQUENCES = Sequences(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, STEP))
 NO_IDS: Ids = np.empty(0, np.uint64)
 
 
 class CycleSettings(NamedTuple):
-    """The sections of the configuration that a cycle reads."""
+    """The settings that a cycle reads."""
 
     model: ModelSettings
     training: TrainingSettings
@@ -59,19 +59,19 @@ class CycleSettings(NamedTuple):
 
 
 class Source(Protocol):
-    """Where users and their events come from: the workers' state in production, a recorded stream in the evaluation."""
+    """The source of users and events: the workers' state in production, a recorded stream in the evaluation."""
 
     def all_users(self) -> Ids:
         """Every user with an event."""
 
     def some_users(self, count: int, seed: int) -> Ids:
-        """Up to `count` users, drawn evenly, in the order of their hashes."""
+        """Up to `count` users, sampled uniformly, ordered by hash."""
 
     def positives(self, users: Ids) -> Sequences:
-        """The events of these users that may be learned from, in the order asked for."""
+        """The events of these users that may be learned from, in the order of `users`."""
 
     def item_ids(self, items: Ids) -> list[bytes | None]:
-        """The ids behind item hashes."""
+        """The ids of item hashes; None for an unknown hash."""
 
     @property
     def rows(self) -> RowsOf:
@@ -79,39 +79,39 @@ class Source(Protocol):
 
 
 class TrainingUsers(NamedTuple):
-    """Who a cycle learns from."""
+    """The users of a cycle."""
 
     with_new_events: Ids
     replayed: Ids
-    """Users without new events who are learned again, so that less is forgotten (experience replay)."""
+    """Users without new events. They are learned again, so that less is forgotten (experience replay)."""
     gate_users: Ids
-    """Users without new events whom the cycle does not learn from: the gate tests on them what was forgotten."""
+    """Users without new events. The cycle does not learn from them: the gate measures forgetting on them."""
 
 
 class CycleInput(NamedTuple):
-    """What a cycle learns from."""
+    """The input of a cycle."""
 
     sequences: Sequences
-    """Newest events of the users who are learned from."""
+    """Newest events of the users that the cycle learns from."""
     names: dict[int, str]
-    """Hash to id of the items that the champion does not know."""
+    """Id by hash of the items that the champion does not know."""
     rows_of: RowsOf
-    """The live graph. New items get their rows from their neighbours in it."""
+    """Reads the live graph. New items get their rows from their neighbours there."""
     seed: int
     new_events: Records | None = None
-    """Events that the champion has not learned; None where that is not known."""
+    """Events that the champion has not learned; None if not known."""
     gate_users: Sequences = NO_SEQUENCES
     gone: Ids = NO_IDS
-    """Items that are in no graph any more: their rows become free."""
+    """Items that are no longer in any graph. Their indices become free."""
 
 
 def select_training_users(
     source: Source, new_events: Records, champion: Trained | None, settings: CycleSettings, seed: int
 ) -> TrainingUsers:
-    """All users with new events, and up to `replay_users` others. Up to `gate.old_users` more only test the candidate.
+    """Select all users with new events and up to `replay_users` others. Up to `gate.old_users` more are for the gate.
 
-    To a first version all events are new. A model with changed `[model]` settings starts from scratch as a first
-    version does, so it replays everybody.
+    For a first version all events are new. A model with changed `[model]` settings starts from scratch, so it replays
+    all users.
     """
     with_new_events = np.unique(new_events["user"])
     if champion is not None and starts_from_scratch(champion, settings.model):
@@ -119,7 +119,7 @@ def select_training_users(
     else:
         others = source.some_users(settings.replay_users + settings.gate.old_users, seed)
     others = np.setdiff1d(others, with_new_events)
-    # Spread evenly: the users come in the order of their hashes.
+    # Evenly spaced positions are a uniform sample: the users are ordered by hash.
     count = min(settings.gate.old_users, len(others) // 4)
     gate_users = np.linspace(0, len(others), count, endpoint=False).astype(int)
     return TrainingUsers(with_new_events, np.delete(others, gate_users), others[gate_users])
@@ -133,7 +133,7 @@ def collect_input(
     seed: int,
     gone: Ids = NO_IDS,
 ) -> CycleInput:
-    """Read what the selected users did, at most `user_events` newest events each."""
+    """Read the events of the selected users, at most `user_events` newest events each."""
     users = select_training_users(source, new_events, champion, settings, seed)
     learned_from = np.concatenate([users.with_new_events, users.replayed])
     sequences = newest(source.positives(learned_from), settings.user_events)
@@ -160,10 +160,10 @@ def run_cycle(
     experiment: Experiment = NO_EXPERIMENT,
     progress: ProgressCallback = lambda _share, _what: None,
 ) -> Trained:
-    """Learn a candidate and judge it. Without a champion everything is learned from scratch.
+    """Learn a candidate and judge it. Without a champion it is learned from scratch.
 
-    `parent` is the champion's version. Deterministic for a seed and a number of threads, unless `max_train_s` ends the
-    training.
+    `parent` is the champion's version. The result is deterministic for a seed and a number of threads, unless
+    `max_train_s` ends the training.
     """
     torch.manual_seed(cycle_input.seed)
     training = settings.training
@@ -180,8 +180,8 @@ def run_cycle(
     progress(0.5, "choosing the fusion weights")
     measurement = measure_holdout(Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking)
 
-    # The next hour looks like the newest events, so they are learned too. By the sequence encoder alone: the graph
-    # would need new user rows for them.
+    # The next hour is most like the newest events, so they are learned too. Only the sequence encoder learns them: the
+    # graph would need new user rows.
     only_held_out = np.setdiff1d(new_items(cycle_input), past.steps["item"])
     if len(known) and len(only_held_out):
         init_new_item_rows(net, vocabulary, only_held_out, cycle_input.rows_of(only_held_out), known)
@@ -201,7 +201,7 @@ def run_cycle(
 def hold_out(
     champion: Trained | None, cycle_input: CycleInput, training: TrainingSettings
 ) -> tuple[Sequences, Sequences]:
-    """Past and held-out events of every user. The champion has learned none of the held-out ones."""
+    """Past and held-out events of every user. The champion has not learned any held-out event."""
     unlearned = None
     if champion is not None and cycle_input.new_events is not None:
         unlearned = mask_of(cycle_input.sequences, cycle_input.new_events)
@@ -215,7 +215,7 @@ def start_model(
     past: Sequences,
     held_out: Sequences,
 ) -> tuple[Create, Vocabulary, Vocabulary]:
-    """The champion's weights, or new ones, with rows for new items; their vocabulary, and the champion's."""
+    """The champion's or initial weights with rows for new items, the vocabulary with new items, and the champion's."""
     known = (champion.vocabulary if champion else Vocabulary(NO_IDS, [])).release(cycle_input.gone)
     if champion is None or starts_from_scratch(champion, settings.model):
         net = Create(len(known), settings.model)
@@ -224,14 +224,15 @@ def start_model(
     vocabulary, net = add_items(net, known, cycle_input.names)
     items = new_items(cycle_input)
     if len(known) and len(items):
-        # Not the live graph: it has the held-out events, so an item would be found by its own test. This graph is as
-        # large as the item table. It is built again for the tests: kept through training it would double the memory.
+        # Not the live graph: it has the held-out events, so the row of an item would come from its own test. This graph
+        # is as large as the item table. It is built again for the tests: kept in training it would double
+        # the memory.
         init_new_item_rows(net, vocabulary, items, Holdout(past, held_out, settings.state).rows(items), known)
     return net, vocabulary, known
 
 
 def schedules(champion: Trained | None, cycle_input: CycleInput, settings: CycleSettings) -> tuple[Schedule, Schedule]:
-    """How long the model trains without the newest events, and then with them."""
+    """The schedules of the training without the newest events and of the training with them."""
     training, seed = settings.training, cycle_input.seed
     if champion is None or starts_from_scratch(champion, settings.model):
         rate = training.learning_rate
@@ -253,7 +254,7 @@ def starts_from_scratch(champion: Trained, model: ModelSettings) -> bool:
 
 
 def metrics_of(measurement: HoldoutMeasurement, spent: Spent, last: Spent, users: int) -> dict[str, float]:
-    """What the manifest keeps of a cycle."""
+    """The metrics that the manifest stores."""
     return measurement.metrics | {
         "epochs": float(spent.epochs),
         "train_s": spent.seconds,
@@ -265,7 +266,7 @@ def metrics_of(measurement: HoldoutMeasurement, spent: Spent, last: Spent, users
 def measure(
     champion: Trained | None, candidate: Trained, measurement: HoldoutMeasurement, cycle_input: CycleInput
 ) -> Measured:
-    """Everything that the gate looks at."""
+    """Collect the measurements for the gate."""
     net, new_events = candidate.model, cycle_input.new_events
     return Measured(
         newest=measurement.newest,

@@ -1,9 +1,9 @@
 """The gate: it promotes a candidate or keeps the champion, and gives the reason in a sentence.
 
-Both predict the newest events, which neither has learned. The test is paired: NDCG@10 event by event, a bootstrap over
-users, a 95% interval. A candidate that is significantly worse is not promoted. Any other is, because it has learned
-newer events; where it has learned none, only if it is significantly better. So noise neither promotes nor blocks.
-Checks that depend little on luck come first: what it forgot, how many items it recommends, its size, its speed.
+Champion and candidate predict the newest events, which neither has learned. The test is paired: NDCG@10 event by event,
+with a 95% interval from a bootstrap over users. A significantly worse candidate is not promoted. Any other candidate is
+promoted, because it has learned newer events. Without newer events it must be significantly better. So noise neither
+promotes nor blocks. Checks that depend less on chance come first: forgetting, number of items, size and speed.
 """
 
 import math
@@ -17,16 +17,16 @@ from model.settings import GateSettings
 from state.events import Ids
 
 MIN_BOOTSTRAP_USERS = 30
-"""A bootstrap over fewer users is meaningless: they decide nothing."""
+"""With fewer users a bootstrap is not meaningful and decides nothing."""
 
 
 Outcome = Literal["promoted", "kept", "pinned", "shadow", "not_scored"]
-"""kept: by the gate; pinned: the gate promotes it, but an operator pinned the champion; shadow: scored beside the
-champion; not_scored: it was to be a shadow, but the gate keeps it."""
+"""kept: the gate keeps the champion; pinned: the gate promotes, but an operator pinned the champion; shadow: scored
+live next to the champion; not_scored: meant as a shadow, but the gate keeps the champion."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of a candidate. Stored in its manifest; manifests without `outcome` are those of older versions."""
+    """The decision on a candidate. Stored in its manifest; manifests of older versions have no `outcome`."""
 
     promoted: bool = True
     reason: str = ""
@@ -46,41 +46,41 @@ class Compared(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Everything that the gate looks at."""
+    """The measurements that the gate judges."""
 
     newest: Compared
     """Events that neither has learned, ranked as in serving."""
     old: Compared
-    """The newest event of users who took no part in this cycle, ranked by the models without the graph."""
+    """The newest event of users that the cycle did not learn from, ranked by the models without the graph."""
     shown: tuple[int, int]
-    """Number of different items recommended on the newest events: by the champion, by the candidate."""
+    """Number of different items recommended on the newest events, by champion and candidate."""
     seconds: tuple[list[float], list[float]]
-    """Seconds to rank the same users, measured several times in turns: the champion's, the candidate's."""
+    """Seconds of champion and candidate to rank the same users, measured several times in turns."""
     size_bytes: int
     finite: bool
     new_events: int
-    """Learned by the candidate, not by the champion."""
+    """Number of events that the candidate has learned and the champion has not."""
     new_items: int
 
 
 def judge(measured: Measured, settings: GateSettings, *, first: bool = False) -> Verdict:
-    """Promote or keep. `first`: there is no champion yet, and the candidate is compared with itself."""
-    wrong = next((reason for reason in _objections(measured, settings) if reason), None)
-    if wrong is not None:
-        return Verdict(False, f"{'not promoted' if first else 'champion kept'}: {wrong}")
+    """Promote the candidate or keep the champion. With `first` there is no champion: the candidate is its own."""
+    objection = next((reason for reason in _objections(measured, settings) if reason), None)
+    if objection is not None:
+        return Verdict(False, f"{'not promoted' if first else 'champion kept'}: {objection}")
     if first:
         return Verdict(True, "promoted: the first version")
     newest = measured.newest
     users = len(np.unique(newest.users))
-    newer = f"it has learned {_counted(measured.new_events, 'newer event')}"
-    newer += f" and {_counted(measured.new_items, 'newer item')}" if measured.new_items else ""
+    newer = f"it has learned {_plural(measured.new_events, 'newer event')}"
+    newer += f" and {_plural(measured.new_items, 'newer item')}" if measured.new_items else ""
     if users < MIN_BOOTSTRAP_USERS:
-        compared = f"the newest events are of {_counted(users, 'user')}, too few for a comparison"
+        compared = f"the newest events are of {_plural(users, 'user')}, too few for a comparison"
         return _undecided(measured, compared, newer)
-    by, low, high = lead(newest.candidate, newest.champion, newest.users)
+    change, low, high = lead(newest.candidate, newest.champion, newest.users)
     compared = (
         f"NDCG@10 {_percent(newest.candidate)} against the champion's {_percent(newest.champion)} on "
-        f"{_counted(len(newest.users), 'newest event')} of {_counted(users, 'user')} ({_change(by, low, high)})"
+        f"{_plural(len(newest.users), 'newest event')} of {_plural(users, 'user')} ({_change(change, low, high)})"
     )
     if high < 0:
         return Verdict(False, f"champion kept: significantly worse on the newest events: {compared}")
@@ -107,23 +107,23 @@ def _objections(measured: Measured, settings: GateSettings) -> list[str | None]:
     ]
 
 
-def _too_large(size: int, most: int) -> str | None:
-    if size <= most:
+def _too_large(size: int, limit: int) -> str | None:
+    if size <= limit:
         return None
-    return f"the candidate has {size:,} bytes; gate.max_version_bytes allows {most:,}"
+    return f"the candidate has {size:,} bytes; gate.max_version_bytes allows {limit:,}"
 
 
 def _forgot(old: Compared, allowed: float) -> str | None:
-    """An objection where the whole interval of the loss lies beyond what is allowed."""
+    """An objection if the whole interval of the relative change is below -`allowed`."""
     users = len(np.unique(old.users))
     if users < MIN_BOOTSTRAP_USERS:
         return None
-    by, low, high = lead(old.candidate, old.champion, old.users)
+    change, low, high = lead(old.candidate, old.champion, old.users)
     if high >= -allowed:
         return None
     return (
-        f"the candidate forgets: NDCG@10 of {_counted(users, 'user')} without new events falls from "
-        f"{_percent(old.champion)} to {_percent(old.candidate)} ({_change(by, low, high)}); "
+        f"the candidate forgets: NDCG@10 of {_plural(users, 'user')} without new events falls from "
+        f"{_percent(old.champion)} to {_percent(old.candidate)} ({_change(change, low, high)}); "
         f"gate.forgotten_share allows {allowed:.0%}"
     )
 
@@ -132,13 +132,13 @@ def _narrow(shown: tuple[int, int], share: float) -> str | None:
     if shown[1] >= share * shown[0]:
         return None
     return (
-        f"the candidate recommends {_counted(shown[1], 'different item')}, the champion {shown[0]:,}; "
+        f"the candidate recommends {_plural(shown[1], 'different item')}, the champion {shown[0]:,}; "
         f"gate.coverage_share requires {share:.0%} of that"
     )
 
 
 def _slow(seconds: tuple[list[float], list[float]], ratio: float) -> str | None:
-    """Compare the candidate's best time with the champion's median: a busy machine makes no candidate slow."""
+    """Compare the candidate's best time with the champion's median, so that a busy machine makes no candidate slow."""
     if not seconds[0] or not seconds[1]:
         return None
     times = min(seconds[1]) / float(np.median(seconds[0]))
@@ -151,11 +151,11 @@ def _percent(ranks: Ranks) -> str:
     return f"{100 * gains(ranks).mean():.2f}%" if len(ranks) else "-"
 
 
-def _change(by: float, low: float, high: float) -> str:
-    if not math.isfinite(by) or abs(by) > 10:
-        return "from nothing" if by > 0 else "to nothing"
-    return f"{100 * by:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
+def _change(change: float, low: float, high: float) -> str:
+    if not math.isfinite(change) or abs(change) > 10:
+        return "from nothing" if change > 0 else "to nothing"
+    return f"{100 * change:+.1f}% [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _counted(count: int, what: str) -> str:
+def _plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"

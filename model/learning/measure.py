@@ -1,4 +1,4 @@
-"""What the gate compares: champion and candidate on held-out events, and on users who took no part in the cycle."""
+"""Measurements for the gate: champion and candidate on held-out events, and on users that the cycle skipped."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ USERS_PER_BATCH = 256
 
 
 class HoldoutMeasurement(NamedTuple):
-    """Fusion weights and figures from the held-out events. In pairs the champion comes first."""
+    """Fusion weights and figures from the held-out events. The champion is first in each pair."""
 
     fusion: Fusion
     metrics: dict[str, float]
@@ -30,7 +30,7 @@ class HoldoutMeasurement(NamedTuple):
     shown: tuple[int, int]
     """Number of different items recommended."""
     seconds: tuple[list[float], list[float]]
-    """Times to rank the same users, several measurements each."""
+    """Seconds to rank the same users, measured several times."""
 
 
 def measure_holdout(
@@ -38,7 +38,7 @@ def measure_holdout(
 ) -> HoldoutMeasurement:
     """Choose the fusion weights on the held-out events, and measure candidate and champion on the same events.
 
-    Each half of the users is measured with the weights that the other half chose. Without a champion the candidate is
+    Each half of the users is measured with weights chosen on the other half. Without a champion the candidate is
     compared with itself.
     """
     crossed = cross_fit_fusion(holdout, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
@@ -47,17 +47,17 @@ def measure_holdout(
     metrics = answers.scores()
     model_alone = holdout.scores(net, vocabulary, MODEL_ONLY, ranking)
     metrics |= {f"model_{name}": value for name, value in model_alone.items()}
-    before = answers
+    champion_answers = answers
     if champion is not None:
-        before = holdout.answers(champion.model, champion.vocabulary, champion.fusion, ranking)
-        metrics |= {f"champion_{name}": value for name, value in before.scores().items()}
+        champion_answers = holdout.answers(champion.model, champion.vocabulary, champion.fusion, ranking)
+        metrics |= {f"champion_{name}": value for name, value in champion_answers.scores().items()}
     against = (champion.model, champion.vocabulary) if champion else (net, vocabulary)
     seconds = holdout.seconds([against, (net, vocabulary)], ranking)
     return HoldoutMeasurement(
         crossed.fusion,
         metrics,
-        newest=Compared(before.ranks, answers.ranks, holdout.sequences.users),
-        shown=(len(np.unique(before.items)), len(np.unique(answers.items))),
+        newest=Compared(champion_answers.ranks, answers.ranks, holdout.sequences.users),
+        shown=(len(np.unique(champion_answers.items)), len(np.unique(answers.items))),
         seconds=(seconds[0], seconds[1]),
     )
 
@@ -68,9 +68,9 @@ def _as_mask(half: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def measure_forgetting(champion: Trained, net: Create, vocabulary: Vocabulary, gate_users: Sequences) -> Compared:
-    """Predict the newest event of each of these users from the events before it, by either model without the graph.
+    """Rank the newest event of each gate user from the events before it, with both models and without the graph.
 
-    Items are ranked among those that both models know. Users with fewer than two of those items are left out.
+    Only items that both models know are ranked. Users with fewer than two such events are left out.
     """
     index = champion.vocabulary.lookup(gate_users.steps["item"])
     both = (index > 0) & (vocabulary.lookup(gate_users.steps["item"]) == index)

@@ -5,13 +5,13 @@ import torch
 
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
-from model.ranking.catalogue import neighbourhood
+from model.ranking.catalogue import mean_neighbour_rows
 from state.events import Ids
 from state.graph import Rows
 
 
 def add_items(net: Create, vocabulary: Vocabulary, names: dict[int, str]) -> tuple[Vocabulary, Create]:
-    """Add items (hash to id) with random rows. Free indices are used first; the rest follow the old ones."""
+    """Add items (id by hash) with random rows. Free indices are used first, the rest is appended."""
     new = np.fromiter(names, np.uint64, len(names))
     random_rows = torch.randn(len(new), net.settings.dim) * net.settings.init_std
     settled = vocabulary.settle(new, list(names.values()))
@@ -23,8 +23,8 @@ def add_items(net: Create, vocabulary: Vocabulary, names: dict[int, str]) -> tup
 
 
 def init_new_item_rows(net: Create, vocabulary: Vocabulary, items: Ids, graph_rows: Rows, known: Vocabulary) -> None:
-    """Set each item's row from its neighbours in the graph. An item without a `known` neighbour keeps its row."""
-    rows, has_neighbours = neighbourhood(items, graph_rows, known, net.items.weight.detach())
+    """Set the row of each item from its neighbours in the graph. An item without a `known` neighbour keeps its row."""
+    rows, has_neighbours = mean_neighbour_rows(items, graph_rows, known, net.items.weight.detach())
     with torch.no_grad():
         at = torch.from_numpy(vocabulary.lookup(items[has_neighbours]))
         net.items.weight[at] = rows[torch.from_numpy(has_neighbours)]

@@ -1,4 +1,4 @@
-"""A trained model with everything that is published beside it."""
+"""A trained model with everything that is published with it."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from model.ranking.fusion import Fusion
 
 
 class Trained(NamedTuple):
-    """What a cycle ends with, what a version stores, and what the next cycle starts from."""
+    """The result of a cycle. A version stores it, and the next cycle starts from it."""
 
     model: Create
     vocabulary: Vocabulary

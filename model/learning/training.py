@@ -1,4 +1,4 @@
-"""Training, top to bottom: the graph warms the item table up, then both encoders learn together.
+"""Training in two phases: the graph alone initializes the item table, then both encoders learn together.
 
 warm_up   L = L_graph                                                  `warm_up_epochs`
 fit       L = L_items + w_global · L_graph + w_transfer · L_transfer   `epochs`
@@ -25,34 +25,34 @@ from model.losses.item_loss import item_loss, name_of_loss
 from model.settings import TrainingSettings
 
 GRAPH_STD = 1e-4
-"""Scale of both tables before a warm-up from scratch: UltraGCN grows them from the edges alone."""
+"""Standard deviation of item and user rows before a warm-up from scratch. UltraGCN grows them from the edges."""
 
 
 class Schedule(NamedTuple):
-    """How long one training runs, and from what it starts."""
+    """Length, learning rate and start of one training."""
 
     epochs: int
     """Joint epochs."""
     learning_rate: float
-    """Of the first joint epoch. It falls along half a cosine."""
+    """Learning rate of the first joint epoch. It falls along half a cosine."""
     seed: int
     warm_up_epochs: int = 0
     from_scratch: bool = False
-    """The item table starts from the graph alone, whatever it holds."""
+    """Discard the item table and learn it from the graph alone in the warm-up."""
 
 
 class Spent(NamedTuple):
-    """What training came to."""
+    """Epochs, seconds and loss of a training."""
 
     epochs: int
-    """Joint epochs that were completed."""
+    """Completed joint epochs."""
     seconds: float
     loss: float
-    """Mean of the last epoch."""
+    """Mean loss of the last epoch."""
 
 
 class Run:
-    """One training: the model, the histories, and the random numbers that all its steps share."""
+    """One training: the model, the histories, and the random generators that all steps share."""
 
     def __init__(
         self,
@@ -71,25 +71,25 @@ class Run:
         self.schedule, self.experiment, self._progress = schedule, experiment, progress
         self.users = np.flatnonzero(histories.lengths > 0)
         self.trainable_users = np.flatnonzero(histories.lengths > 1)
-        self.lazy = moves_lazily(settings, model.item_count)
+        self.lazy = trains_lazily(settings, model.item_count)
         self.joint_graph = settings.w_global > 0 or settings.w_transfer > 0
         self.uses_graph = schedule.warm_up_epochs > 0 or self.joint_graph
         self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Since the training began."""
+        """Seconds since the training began."""
         return time.monotonic() - self._started
 
     def begin_epoch(self, number: int) -> bool:
-        """Report progress. False where `max_train_s` is over: no further epoch begins."""
+        """Report progress. Returns False after `max_train_s`: no further epoch may begin."""
         if self.seconds >= self.settings.max_train_s:
             return False
         self._progress(number / max(self.schedule.warm_up_epochs + self.schedule.epochs, 1))
         return True
 
     def draw_negatives(self) -> Tensor:
-        """[K] different items."""
+        """Draw [K] different items."""
         items = self.model.item_count
         return torch.randperm(items, generator=self.generator)[: min(self.settings.negatives, items)] + 1
 
@@ -103,10 +103,10 @@ def train(
     experiment: Experiment = NO_EXPERIMENT,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Spent:
-    """Train in place on users' histories.
+    """Train the model in place on users' histories.
 
-    Deterministic for a seed and a number of threads, unless `max_train_s` ends it. Raises FloatingPointError when the
-    loss is not a finite number.
+    Deterministic for a seed and a number of threads, unless `max_train_s` ends the training. Raises FloatingPointError
+    if the loss is not a finite number.
     """
     run = Run(model, histories, settings, schedule, experiment, progress)
     if not len(run.users) or model.item_count < 2:
@@ -124,7 +124,7 @@ def train(
 
 
 def warm_up(run: Run) -> GraphEncoder | None:
-    """Let the graph loss alone shape the item table; return the graph encoder, None where the run uses none."""
+    """Train the item table on the graph loss alone. Returns the graph encoder, or None if the run uses none."""
     model, settings, schedule = run.model, run.settings, run.schedule
     table = model.items
     if schedule.from_scratch:
@@ -151,13 +151,13 @@ def warm_up(run: Run) -> GraphEncoder | None:
 
 
 def fit(run: Run, graph: GraphEncoder | None) -> tuple[int, float]:
-    """Learn the next item, the graph, and that both views of a user agree; completed epochs and the last one's loss."""
+    """Train both encoders on the joint loss. Returns the number of completed epochs and the loss of the last one."""
     model, settings, schedule = run.model, run.settings, run.schedule
     if graph is not None:
         graph.users.begin(run.experiment.user_learning_rate)
     once = run.shuffle.permutation(np.intersect1d(run.trainable_users, run.experiment.once))
     every_epoch = np.setdiff1d(run.trainable_users, run.experiment.once)
-    loss_of_items = run.experiment.item_loss or item_loss(settings, model.item_count)
+    compute_item_loss = run.experiment.item_loss or item_loss(settings, model.item_count)
     optimizers = make_optimizers(model.items, list(model.sequence.parameters()), schedule.learning_rate, lazy=run.lazy)
     done, loss = 0, math.nan
     for epoch in range(schedule.epochs if len(run.trainable_users) else 0):
@@ -173,16 +173,18 @@ def fit(run: Run, graph: GraphEncoder | None) -> tuple[int, float]:
             continue
         total, steps = torch.zeros(()), batches(users_of_epoch, settings.batch_users, run.shuffle)
         for users in steps:
-            batch_loss = joint_loss(run, graph, users, loss_of_items)
+            batch_loss = joint_loss(run, graph, users, compute_item_loss)
             step(batch_loss, model, optimizers, graph)
-            total += batch_loss.detach()  # a list of small tensors between large ones would fragment the heap
+            total += batch_loss.detach()  # a list of small tensors between the large ones would fragment the heap
         loss = total.item() / len(steps)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the training loss is {loss} after {done} epochs")
     return done, loss
 
 
-def joint_loss(run: Run, graph: GraphEncoder | None, users: Indices, loss_of_items: Callable[..., Tensor]) -> Tensor:
+def joint_loss(
+    run: Run, graph: GraphEncoder | None, users: Indices, compute_item_loss: Callable[..., Tensor]
+) -> Tensor:
     """L_items + w_global · L_graph + w_transfer · L_transfer of a batch of users."""
     model, settings, encoder = run.model, run.settings, run.model.sequence
     examples = encoder.examples(run.histories.take(users), model.settings.sequence_events, run.shuffle)
@@ -193,7 +195,7 @@ def joint_loss(run: Run, graph: GraphEncoder | None, users: Indices, loss_of_ite
     encoded = encoder(tokens, packed)
     predicting = encoded[packed.tokens[torch.from_numpy(examples.predicted)]]
 
-    loss = loss_of_items(predicting, targets, target_rows, negatives, negative_rows, model)
+    loss = compute_item_loss(predicting, targets, target_rows, negatives, negative_rows, model)
     if graph is not None and edges:
         graph_loss, graph_view = graph.loss(edges, graph_rows, negatives, negative_rows)
         loss = loss + settings.w_global * graph_loss
@@ -221,7 +223,7 @@ def transfer_loss(local_view: Tensor, global_view: Tensor, settings: TrainingSet
 
 @torch.no_grad()
 def init_item_table(model: Create, warmed: GraphEncoder | None, std: float, generator: torch.Generator) -> None:
-    """Set the rows that the joint epochs start from: those of the warm-up scaled to `std`; without one, random rows."""
+    """Set the rows that the joint epochs start from: the warm-up's, scaled to `std`, or random rows without one."""
     rows = model.items.weight
     scale = std / warmed.item_rows()[1:].std() if warmed is not None else torch.tensor(math.inf)
     if warmed is not None and torch.isfinite(scale):
@@ -233,7 +235,7 @@ def init_item_table(model: Create, warmed: GraphEncoder | None, std: float, gene
 
 
 def step(loss: Tensor, model: Create, optimizers: list[torch.optim.Optimizer], graph: GraphEncoder | None) -> None:
-    """One optimization step."""
+    """Take one optimization step."""
     model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
@@ -242,36 +244,38 @@ def step(loss: Tensor, model: Create, optimizers: list[torch.optim.Optimizer], g
         graph.step()
 
 
-def moves_lazily(settings: TrainingSettings, items: int) -> bool:
-    """Whether a step moves only the item rows that its batch touches, instead of the whole table."""
+def trains_lazily(settings: TrainingSettings, items: int) -> bool:
+    """Whether a step updates only the item rows that its batch touches, instead of the whole table."""
     return items > settings.lazy_items and name_of_loss(settings, items) != "full" and not touches_every_row(settings)
 
 
 def make_optimizers(
     table: nn.Embedding, others: list[nn.Parameter], learning_rate: float, *, lazy: bool
 ) -> list[torch.optim.Optimizer]:
-    """Adam for the item table and the other weights; the lazy form leaves untouched rows alone.
+    """Adam for the item table and the other weights. The lazy form does not update untouched rows.
 
-    The lazy form has no momentum: momentum would carry a row for ten steps after a touch, and a row that is seldom
-    touched is cut off there.
+    The lazy form has no momentum. Momentum spreads an update over ten later steps, and a row that is rarely touched
+    would not get them.
     """
     if not lazy:
         return [torch.optim.AdamW([table.weight, *others], learning_rate, weight_decay=0.0, fused=True)]
-    found: list[torch.optim.Optimizer] = [torch.optim.SparseAdam([table.weight], learning_rate, betas=(0.0, 0.999))]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.SparseAdam([table.weight], learning_rate, betas=(0.0, 0.999))
+    ]
     if others:
-        found.append(torch.optim.AdamW(others, learning_rate, weight_decay=0.0, fused=True))
-    return found
+        optimizers.append(torch.optim.AdamW(others, learning_rate, weight_decay=0.0, fused=True))
+    return optimizers
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], learning_rate: float) -> None:
-    """The same for all parameters."""
+    """Set the learning rate of all parameters."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
 
 
 def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[np.ndarray]:
-    """The users in random order, `size` at a time."""
+    """Batches of `size` users, in random order."""
     mixed = shuffle.permutation(users)
     return [mixed[start : start + size] for start in range(0, len(mixed), size)]
 
@@ -279,7 +283,7 @@ def batches(users: np.ndarray, size: int, shuffle: np.random.Generator) -> list[
 def gather_rows(
     table: Callable[[Tensor], Tensor], wanted: list[Tensor], negatives: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """All rows that a batch needs in one gather: one dense gradient of the table instead of five."""
+    """Gather all rows that a batch needs at once, for one dense gradient of the table instead of five."""
     every = [*wanted, negatives]
     *rows, negative_rows = torch.split(table(torch.cat(every)), [len(w) for w in every])
     return rows, negative_rows
@@ -287,6 +291,6 @@ def gather_rows(
 
 @torch.no_grad()
 def mean_rows(model: Create, histories: Histories) -> torch.Tensor:
-    """User rows that an increment starts from: the mean of each user's item rows, [U, d]; 0 without items."""
+    """Initial user rows of an increment, [U, d]: the mean of each user's item rows; 0 for a user without items."""
     items, starts = torch.from_numpy(histories.items), torch.from_numpy(histories.indptr[:-1])
     return F.embedding_bag(items, model.items.weight, starts, mode="mean")

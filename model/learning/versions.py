@@ -1,10 +1,10 @@
-"""Versions in the artifact store: a directory each, verified file by file, never pickled.
+"""Versions in the artifact store: one directory each, verified file by file, never pickled.
 
     <store>/<name>/000001/weights.safetensors   item table and sequence encoder
                           items.msgpack         item hashes and ids, in index order
                           manifest.json         everything else, with the sha256 of each file; written last
 
-A directory without its manifest is no version. The store is a path or an fsspec URL (s3://, gs://, memory://).
+A directory without a manifest is not a version. The store is a path or an fsspec URL (s3://, gs://, memory://).
 """
 
 import hashlib
@@ -31,24 +31,24 @@ WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.msgpack", "manifest.jso
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Everything about a version but its weights and items."""
+    """Everything about a version except its weights and items."""
 
     name: str
     version: str
     parent: str | None
     created_ts: int
     offsets: dict[int, int]
-    """Next offset of each partition that the version has not learned."""
+    """First offset of each partition that the version has not learned."""
     metrics: dict[str, float]
     fusion: Fusion
     model: ModelSettings
     sha256: dict[str, str]
     verdict: Verdict = Verdict()
-    """The gate's verdict, with the trainer's pin or shadow."""
+    """The verdict of the gate. Its outcome also contains the operator's pin or shadow."""
 
 
 class Version(msgspec.Struct, frozen=True):
-    """A published version, loaded."""
+    """A published version, loaded into memory."""
 
     manifest: Manifest
     manifest_sha256: str
@@ -56,7 +56,7 @@ class Version(msgspec.Struct, frozen=True):
 
 
 def publish(url: str, name: str, trained: Trained, offsets: dict[int, int]) -> Version:
-    """Write a candidate as the next version. Raises ArtifactError when the store cannot be written."""
+    """Write a candidate as the next version. Raises ArtifactError if the store cannot be written."""
     weights = save_tensors({key: value.contiguous() for key, value in trained.model.state_dict().items()})
     items = msgspec.msgpack.encode([trained.vocabulary.hashes.tolist(), trained.vocabulary.ids])
     version = next_version(url, name)
@@ -85,7 +85,7 @@ def publish(url: str, name: str, trained: Trained, offsets: dict[int, int]) -> V
 
 
 def load(url: str, name: str, version: str, expected_sha256: str | None = None) -> Version:
-    """Read and verify a version; `expected_sha256` is its manifest's, from the pointer. Raises ArtifactError."""
+    """Read and verify a version. `expected_sha256` is the hash of its manifest in the pointer. Raises ArtifactError."""
     encoded = _read(url, name, version, MANIFEST)
     if expected_sha256 is not None and sha256(encoded) != expected_sha256:
         raise ArtifactError(_wrong(url, version, MANIFEST, expected_sha256, sha256(encoded)))
@@ -120,14 +120,14 @@ def list_versions(url: str, name: str) -> list[Manifest]:
 
 
 def manifest_sha256(url: str, name: str, version: str) -> str:
-    """Hash of the manifest, for a pointer to this version. Raises ArtifactError where there is no such version."""
+    """Hash of the manifest, for a pointer to this version. Raises ArtifactError if there is no such version."""
     return sha256(_read(url, name, version, MANIFEST))
 
 
 def prune(url: str, name: str, keep: int, needed: Collection[str]) -> list[str]:
-    """Remove the oldest versions beyond `keep`, never one that is needed; return their names.
+    """Remove versions until `keep` are left, but none in `needed`. Returns the names of the removed versions.
 
-    Versions that were not promoted go first, so that they do not displace those to roll back to.
+    Versions that were not promoted are removed first, so that promoted ones stay for a rollback. Then the oldest go.
     """
     fs, root = _store(url)
     promoted = {m.version for m in list_versions(url, name) if m.verdict.promoted}
@@ -139,12 +139,12 @@ def prune(url: str, name: str, keep: int, needed: Collection[str]) -> list[str]:
 
 
 def next_version(url: str, name: str) -> str:
-    """The name after the newest version's, whether that one is complete or not."""
+    """The name of the next version. Incomplete versions count too."""
     return f"{int((_directories(url, name) or ['0'])[-1]) + 1:06d}"
 
 
 def sha256(data: bytes) -> str:
-    """Hex digest."""
+    """SHA-256 as a hex digest."""
     return hashlib.sha256(data).hexdigest()
 
 

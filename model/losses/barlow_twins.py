@@ -1,9 +1,9 @@
-"""Barlow Twins, the transfer loss: two views of a user agree feature by feature.
+"""Barlow Twins, the default transfer loss: two views of a user agree feature by feature.
 
 Zbontar et al., 2021, arXiv 2103.03230.
 
 z = (x - mean) / std over the batch        C = z_aᵀ z_b / B
-loss = Σ_i (1 - C_ii)² + λ Σ_{i≠j} C_ij²   (here divided by d, so that its weight does not depend on the width)
+loss = Σ_i (1 - C_ii)² + λ Σ_{i≠j} C_ij²   (here divided by d, so that the weight does not depend on d)
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""InfoNCE, the contrastive transfer loss: a user's two views find each other among all users of the batch.
+"""InfoNCE, a contrastive transfer loss: each view of a user is classified among the other views of the batch.
 
-van den Oord et al., 2018, arXiv 1807.03748, as symmetric as in CLIP.
+van den Oord et al., 2018, arXiv 1807.03748, in the symmetric form of CLIP.
 
 loss = ½ Σ_b [ -log softmax_b'(a_b · b_b' / τ)_b  -  log softmax_b'(b_b · a_b' / τ)_b ] / B      on unit vectors
 """

@@ -1,4 +1,4 @@
-"""The loss that predicts items: by the settings, or by the size of the catalogue."""
+"""The loss of predicting items: named by the settings, or chosen by the size of the catalogue."""
 
 from collections.abc import Callable
 

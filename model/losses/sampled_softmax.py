@@ -2,7 +2,8 @@
 
     loss = -log( exp(s_y) / ( exp(s_y) + n/K · Σ_{j in negatives, j ≠ y} exp(s_j) ) )
 
-Negatives are K of n without replacement: each item is among them with the same chance K/n, whose log is taken off.
+K of n items are drawn as negatives, without replacement. Each item is drawn with probability K/n; the correction
+subtracts log(K/n).
 """
 
 import math
@@ -21,7 +22,7 @@ def sampled_softmax(
 ) -> Tensor:
     """Mean loss of encodings [N, d] against their positives' rows [N, d] and shared negatives' rows [K, d].
 
-    `items` is the size n of the catalogue the negatives were drawn from.
+    `items` is n, the size of the catalogue from which the negatives are drawn.
 
     >>> table = torch.eye(3)
     >>> ids = torch.tensor([0, 1, 2])

@@ -1,8 +1,8 @@
-"""What must not be recommended. Each filter sets scores [B, C] to -inf, in place.
+"""Filters of items that must not be recommended. Each filter sets scores [B, C] to -inf, in place.
 
 To add a filter, write a function here and call it in `Ranker.rank`, before the top k. Columns are those of
-`model.ranking.catalogue`: columns from `Catalogue.first_fresh` on are of fresh items, which no version knows. A column
-beyond C is of an item that got it after the scores were computed, and is skipped.
+`model.ranking.catalogue`; columns from `Catalogue.first_fresh` on belong to fresh items, which no version knows. A
+column beyond C belongs to an item that got it after the scores were computed. It is skipped.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from state.events import Ids
 
 
 def drop_columns(scores: Tensor, columns: Tensor) -> None:
-    """No user gets these columns: padding, free ones, or items without a click left."""
+    """Drop columns for all users: padding, free columns, or items without a click left."""
     scores.index_fill_(1, columns[columns < scores.shape[1]], -torch.inf)
 
 
 def drop_hidden(scores: Tensor, hidden: Sequence[Ids], columns_of: ColumnsOf) -> None:
-    """No user gets an item that this user has hidden; items user by user."""
+    """Drop the items that each user has hidden; `hidden` has an array for each user."""
     for row, items in enumerate(hidden):
         if len(items):
             columns = columns_of(items)
@@ -29,5 +29,5 @@ def drop_hidden(scores: Tensor, hidden: Sequence[Ids], columns_of: ColumnsOf) ->
 
 
 def drop_seen(scores: Tensor, users: Indices, columns: Indices) -> None:
-    """No user [M] gets an item [M] of that user's own sequence."""
+    """Drop items of the users' own sequences, given as pairs of row [M] and column [M]."""
     scores[torch.from_numpy(users), torch.from_numpy(columns)] = -torch.inf

@@ -1,4 +1,4 @@
-"""The four signals of a score, and how much each of them counts.
+"""The four signals of a score, and their weights.
 
     s = model · E h_u + repeat · r + popularity · p + evidence · t
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Signal(IntEnum):
-    """A signal's place in every tensor of signals or weights.
+    """The index of a signal in every tensor of signals or weights.
 
-    EVIDENCE is the last: where several forms of it are compared, they stand side by side from there on.
+    EVIDENCE is last. Where several forms of it are compared, they follow each other from this index on.
     """
 
     MODEL = 0
@@ -30,15 +30,15 @@ class Signal(IntEnum):
 
 
 class Fusion(msgspec.Struct, frozen=True):
-    """The weight of each signal, and what the evidence is made of."""
+    """The weight of each signal, and the share β of neighbours before an item in the evidence."""
 
     model: float = 0.3
     evidence: float = 3.0
     repeat: float = 0.0
-    """Below 0 where users do not return to items they had."""
+    """Below 0 if users do not return to items that they clicked."""
     popularity: float = 1.0
     before: float = 0.5
-    """β: the share at which neighbours that come before an item count as evidence. At 0 only those that follow do."""
+    """β: how much a neighbour that came before an item counts as evidence, next to 1 for one that followed it."""
 
     def weight_of(self, signal: Signal) -> float:
         """The weight of one signal."""
@@ -51,13 +51,13 @@ class Fusion(msgspec.Struct, frozen=True):
         >>> Fusion(model=1.0, evidence=2.0, repeat=3.0, popularity=4.0).as_tensor().tolist()
         [1.0, 3.0, 4.0, 2.0]
         """
-        import torch  # here: `anabranch status` reads weights, and torch takes seconds to import
+        import torch  # imported here: `anabranch status` reads weights, and torch takes seconds to import
 
         return torch.tensor([self.weight_of(signal) for signal in Signal])
 
     @classmethod
     def from_tensor(cls, weights: "Tensor", before: float) -> "Fusion":
-        """The inverse of `as_tensor`; `before` is no weight and is given with it.
+        """The inverse of `as_tensor`. `before` is an argument because it is not a weight.
 
         >>> Fusion.from_tensor(Fusion(repeat=-2.0).as_tensor(), before=0.5).repeat
         -2.0
@@ -66,24 +66,24 @@ class Fusion(msgspec.Struct, frozen=True):
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """Weights that moved on after their version was published (`model.fusion_weights.online`)."""
+    """Weights that were fitted again after their version was published (`model.fusion_weights.online`)."""
 
     chosen: Fusion
     """The version's own weights."""
     fusion: Fusion
     """The weights now."""
     clicks: int
-    """Clicks they were learned from."""
+    """Number of clicks that they were fitted to."""
 
 
 INITIAL_FUSION = Fusion()
-"""Weights before any were chosen: near those chosen on streams of several kinds."""
+"""Weights before any are chosen. They are near the weights chosen on streams of several kinds."""
 MODEL_ONLY = Fusion(1.0, 0.0, 0.0, 0.0, 0.0)
-"""The paper's inference: the model without the live graph."""
+"""The model without the live graph, which is the inference of the CREATE paper."""
 
 
 def with_set_weights(fusion: Fusion, settings: RankingSettings) -> Fusion:
-    """`fusion` with the weights that an operator has set in place of the chosen ones."""
+    """`fusion`, with weights that an operator has set in place of the chosen weights."""
     return Fusion(
         fusion.model,
         _set_or(settings.evidence_weight, fusion.evidence),
@@ -94,7 +94,7 @@ def with_set_weights(fusion: Fusion, settings: RankingSettings) -> Fusion:
 
 
 def is_model_only(settings: RankingSettings) -> bool:
-    """Whether an operator has set every weight but the model's to 0: the paper's inference."""
+    """Whether an operator has set every weight but the model's to 0, as in MODEL_ONLY."""
     return not any(
         _set_or(weight, 1.0)
         for weight in (settings.evidence_weight, settings.repeat_weight, settings.popularity_weight)

@@ -1,14 +1,16 @@
-"""What the live graph adds to the score of every item, given a user's newest items; the same code online and offline.
+"""Evidence and repeats: what a user's newest items and the live graph add to a score.
 
-Evidence for item j, of a user whose item of age a (0 = newest) is i_a:
+Serving and evaluation run the same code.
+
+Evidence for item j of a user whose item of age a is i_a (0 = newest):
 
     v_j = log(1 + 50 · Σ_a age_decay^a · c(i_a, j) / √n_j)        c(i, j) = g_ij / √(Σ_j g_ij)
                                                                   g_ij = after_ij + β · before_ij,  n_j = clicks of j
 
-Streams differ in whether direction matters: β is chosen with the weights (`model.fusion_weights.fit_weights`).
-1 / √n_j comes from `model.ranking.popularity`, which knows n_j of every column.
+Direction matters in some streams and not in others, so β is chosen with the weights
+(`model.fusion_weights.fit_weights`). `model.ranking.popularity` counts n_j and gives 1 / √n_j.
 
-Repeats of the user's own item j, over the ages a at which the user had it:
+Repeats of the user's own item j, summed over the ages a of its clicks:
 
     r_j = log(1 + Σ_a repeat_decay^a)
 """
@@ -25,20 +27,20 @@ from state.sequences import Sequences
 EVIDENCE_SHARPNESS = 50.0
 REPEAT_SHARPNESS = 1.0
 MIN_WEIGHT = 1e-6
-"""Entries of less weight are left out."""
+"""Entries of a smaller weight are left out."""
 
 
 class Entries(NamedTuple):
-    """Evidence before the sum: one entry for a user, an item of the user's and a neighbour of that item."""
+    """Evidence before the sum: one entry for a user, an item of the user and a neighbour of that item."""
 
     user: Indices
     """[M] row of the user."""
     source: Ids
-    """[M] the user's item."""
+    """[M] the item of the user."""
     column: Indices
-    """[M] column of the neighbour, 0 where it has none."""
+    """[M] column of the neighbour; 0 if it has none."""
     weight: Floats
-    """[M] age_decay^a · c(i_a, j), to be divided by √n_j."""
+    """[M] age_decay^a · c(i_a, j), not yet divided by √n_j."""
 
 
 class Repeats(NamedTuple):
@@ -47,7 +49,7 @@ class Repeats(NamedTuple):
     user: Indices
     """[M] row of the user."""
     column: Indices
-    """[M] column of the item, 0 where it has none."""
+    """[M] column of the item; 0 if it has none."""
     weight: Floats
     """[M] repeat_decay^a."""
 
@@ -56,7 +58,7 @@ NO_ENTRIES = Entries(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, 
 
 
 def newest_items(sequences: Sequences, count: int) -> Ids:
-    """Each user's newest items, newest first, [B, count], 0 where there are fewer."""
+    """Each user's newest items, newest first, [B, count]; 0 where a user has fewer."""
     back = np.arange(count)
     at = sequences.indptr[1:, None] - 1 - back[None, :]
     real = at >= sequences.indptr[:-1, None]
@@ -66,7 +68,7 @@ def newest_items(sequences: Sequences, count: int) -> Ids:
 
 
 def evidence_of(history: Ids, rows_of: RowsOf, columns_of: ColumnsOf, age_decay: float, before: float) -> Entries:
-    """The entries of users' newest items [B, H], newest first. Reads the graph once, a row for each item."""
+    """Entries of the users' newest items [B, H], newest first. Reads the graph once, a row for each item."""
     sources = np.unique(history)
     sources = sources[sources != 0]
     if not len(sources):
@@ -83,7 +85,7 @@ def evidence_of(history: Ids, rows_of: RowsOf, columns_of: ColumnsOf, age_decay:
 
 
 def repeats_of(sequences: Sequences, columns_of: ColumnsOf, decay: float) -> Repeats:
-    """The entries of all steps of the users' sequences."""
+    """Entries of all steps of the users' sequences."""
     lengths = np.diff(sequences.indptr)
     user = np.repeat(np.arange(len(lengths)), lengths)
     age = np.repeat(sequences.indptr[1:], lengths) - 1 - np.arange(len(sequences.steps))

@@ -1,10 +1,10 @@
-"""How often each item was clicked, in all and recently: numbers of the live graph's rows, kept by column for ranking.
+"""Clicks of each item, in total and recently: numbers from the live graph's rows, stored by column for ranking.
 
-    n_j   clicks in all                    the evidence for j is divided by √n_j: popular items are neighbours of all
+    n_j   clicks in total                  the evidence for j is divided by √n_j: popular items are neighbours of all
     p_j   log(1 + 10 · a_j)                a_j = clicks, halved every half-life of event time
 
-The graph's rows hold the same numbers. To read a row for every item that can be recommended would cost more than all
-the rest of a ranking.
+The graph's rows hold the same numbers. Reading a row for every item that can be recommended would cost more than the
+rest of a ranking.
 """
 
 import threading
@@ -16,8 +16,8 @@ from model.ranking.catalogue import RowsOf
 from state.events import Floats, Ids, Ints
 
 POPULARITY_SHARPNESS = 10.0
-FADE_ALL_AFTER = 0.01
-"""Half-lives by which event time moves on before the signal of items that were not clicked is brought up to date."""
+REFRESH_ALL_HALF_LIVES = 0.01
+"""The signal of items that were not clicked is refreshed each time event time advances by this many half-lives."""
 ROWS_PER_READ = 4096
 
 
@@ -38,13 +38,13 @@ class Popularity:
         """1 / √n_j, [columns]; 0 for padding."""
 
     def __len__(self) -> int:
-        """Columns that are counted. `damping` is assigned last: a thread that reads meanwhile finds all the others."""
+        """Number of columns. `damping` is assigned last, so a thread that reads it finds all other arrays complete."""
         return len(self.damping)
 
     def extend(self, items: Ids, rows_of: RowsOf) -> None:
-        """Add columns for these items, with the counts of their rows."""
+        """Add columns for these items, with the counts from their rows in the graph."""
         read = [rows_of(items[start : start + ROWS_PER_READ]) for start in range(0, len(items), ROWS_PER_READ)]
-        with self._changing:  # not while rows are read: that may take seconds
+        with self._changing:  # rows are read before: that may take seconds
             self._clicks = np.concatenate([self._clicks, *(rows.degree.astype(np.float32) for rows in read)])
             self._recent = np.concatenate([self._recent, *(rows.popularity.astype(np.float32) for rows in read)])
             self._ts = np.concatenate([self._ts, *(rows.ts for rows in read)])
@@ -54,8 +54,8 @@ class Popularity:
     def update(self, columns: Ints, ts: Ints, weight: Floats) -> None:
         """Count clicks at these event times, ms, each with its weight. Column 0 counts nothing.
 
-        May be called while another thread ranks. A column that is being added just now is left out: the row that it is
-        read from has the click.
+        May be called while another thread ranks. A column that is just being added is skipped: its row in the
+        graph already has the click.
         """
         if not len(columns):
             return
@@ -69,14 +69,14 @@ class Popularity:
             self._recent[touched], self._ts[touched] = recent, newest
             self._clicks[touched] += np.bincount(place)
             self._recent[0] = self._clicks[0] = 0.0
-            if newest.max() - self._now > FADE_ALL_AFTER * self._half_life_ms:
+            if newest.max() - self._now > REFRESH_ALL_HALF_LIVES * self._half_life_ms:
                 self._now = int(newest.max())
                 self._refresh_all()
             else:
                 self._refresh(touched, self.signal, self.damping)
 
     def remove(self, columns: Ints, ts: Ints, weight: Floats) -> None:
-        """Take back clicks that were counted before: undone, expired or erased."""
+        """Subtract clicks that were counted before and are now undone, expired or erased."""
         with self._changing:
             columns = np.where(columns < len(self), columns, 0)
             touched, place = np.unique(columns, return_inverse=True)
@@ -87,7 +87,7 @@ class Popularity:
             self._refresh(touched, self.signal, self.damping)
 
     def unclicked(self) -> torch.Tensor:
-        """Columns without a click left, padding among them."""
+        """Columns without a click left, padding included."""
         return torch.from_numpy(np.flatnonzero(self._clicks[: len(self)] <= 0))
 
     def _refresh_all(self) -> None:

@@ -2,7 +2,7 @@
 
     history → signals → fuse → filters → top k → reasons
 
-`Ranker.rank` has a line for each stage; the files beside this one have the stages. The worker, the holdout and the
+`Ranker.rank` calls the stages in this order; each stage is a file of this package. The worker, the holdout and the
 evaluations all rank with it.
 """
 
@@ -39,33 +39,33 @@ from state.sequences import Sequences
 
 
 class LiveGraph(Protocol):
-    """What ranking reads of the state, online and offline."""
+    """The part of the state that ranking reads, online and offline."""
 
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph."""
 
     @property
     def popularity_half_life_s(self) -> float:
-        """Event time after which a click counts half in the rows' popularity."""
+        """Half-life of a click in the popularity of a row, in seconds of event time."""
 
     @property
     def kinds(self) -> Kinds:
-        """What each event counts for."""
+        """The kinds of events, and what each counts for."""
 
     @property
     def expires(self) -> bool:
-        """Whether events expire: an item without a click left is not recommended then."""
+        """Whether events expire. If they do, an item without a click left is not recommended."""
 
 
 class Ranked(NamedTuple):
     """Recommendations for B users."""
 
     items: Ids
-    """[B, k] best first, 0 = none."""
+    """[B, k] best first; 0 = none."""
     scores: Floats
     """[B, k]."""
     because: Ids
-    """[B, k, 2] items of the user's own, 0 = none."""
+    """[B, k, 2] own items of the user that are the reasons; 0 = none."""
 
 
 class Ranker:
@@ -75,10 +75,10 @@ class Ranker:
         self._model = model.eval()
         self._settings = settings
         self.fusion = fusion
-        """The weights now. They may be replaced between two rankings."""
+        """The present weights. They may be replaced between two rankings."""
         self.vocabulary = vocabulary
         table = model.items.weight.detach()
-        # An item that the version does not know gets its row from the graph: none where the graph has no weight.
+        # Fresh items get their rows from the graph, so there are none where the graph has no weight.
         fresh_items = 0 if is_model_only(settings) else settings.fresh_items
         self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored)
         self._version_items = Catalogue(vocabulary, table, 0)
@@ -90,7 +90,7 @@ class Ranker:
     def rank(self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = ()) -> Ranked:
         """The k best items for each user. A user without a history gets none (all 0).
 
-        `sequences` hold the steps that count for each user, `hidden` the items that each does not want to see.
+        `sequences` hold the steps that count for each user, `hidden` the items that each user has hidden.
         """
         fusion, catalogue, settings = self.fusion, self._catalogue, self._settings
         history = newest_items(sequences, settings.history_items)
@@ -121,8 +121,8 @@ class Ranker:
     def signals(self, sequences: Sequences, graph: LiveGraph, before_shares: Sequence[float] = ()) -> Tensor:
         """The signals of every item of the version, unweighted, [4, B, n + 1] in the order of `Signal`.
 
-        With `before_shares` the evidence stands there once for each of them, [3 + len(before_shares), B, n + 1], and
-        not for the share of `fusion`. May be called while another thread ranks: no fresh item gets a column.
+        With `before_shares` there is one evidence for each share in place of that of `fusion`: the result is
+        [3 + len(before_shares), B, n + 1]. May be called while another thread ranks: no fresh item gets a column.
         """
         history = newest_items(sequences, self._settings.history_items)
         first, *others = before_shares or (self.fusion.before,)
@@ -137,14 +137,14 @@ class Ranker:
     def _signals(
         self, sequences: Sequences, history: Ids, graph: LiveGraph, fusion: Fusion, catalogue: Catalogue, sums: CellSums
     ) -> Signals:
-        """The signals that have a weight in `fusion`, for every column of the catalogue: fresh items get one here.
+        """The signals that have a weight in `fusion`, for every column of the catalogue. Fresh items get a column here.
 
-        The entries of the evidence are there too if only the reasons need them.
+        The entries of the evidence are included if only the reasons need them.
         """
         settings, rows_of = self._settings, graph.rows
         entries = NO_ENTRIES
         if fusion.evidence or settings.because:
-            # A neighbour that no version knows gets a column if it can be recommended for the evidence.
+            # A fresh neighbour gets a column if evidence has a weight: only then can it be recommended.
             items = catalogue if fusion.evidence else self._version_items
             entries = evidence_of(
                 history, rows_of, lambda found: items.columns_or_new(found, rows_of), settings.age_decay, fusion.before
@@ -172,19 +172,19 @@ class Ranker:
 
     def update(self, events: Records) -> None:
         """Count events that the graph has just applied."""
-        if self._popularity is not None and self._kinds is not None:  # else the first ranking counts them with the rest
+        if self._popularity is not None and self._kinds is not None:  # otherwise the first ranking counts them
             events = events[self._kinds.counts[events["kind"]]]
             columns = self._catalogue.vocabulary.lookup(events["item"])
             self._popularity.update(columns, events["ts"], self._kinds.weight[events["kind"]])
 
     def remove(self, steps: Records) -> None:
-        """Take back what the graph has lost: steps that were counted before."""
+        """Subtract steps that were counted before and that the graph has removed."""
         if self._popularity is not None and self._kinds is not None and len(steps):
             columns = self._catalogue.vocabulary.lookup(steps["item"])
             self._popularity.remove(columns, steps["ts"], self._kinds.weight[steps["kind"]])
 
     def count_clicks(self, graph: LiveGraph) -> None:
-        """Read from the graph how often each item was clicked, so that the first ranking need not."""
+        """Read the clicks of each item from the graph, so that the first ranking does not have to."""
         self._counted(graph, self._catalogue)
 
     @property
@@ -193,11 +193,11 @@ class Ranker:
         return self._popularity is not None and len(self._popularity) > len(self.vocabulary)
 
     def reset_clicks(self) -> None:
-        """Count clicks from scratch at the next ranking: the graph is another, or is of other partitions."""
+        """Count clicks from scratch at the next ranking: the graph or its partitions have changed."""
         self._popularity = None
 
     def _counted(self, graph: LiveGraph, catalogue: Catalogue) -> Popularity:
-        """Clicks of every column of the catalogue; those of new columns are read from the graph."""
+        """Clicks of every column of the catalogue. Clicks of new columns are read from the graph."""
         popularity = self._popularity
         if popularity is None:
             popularity, self._kinds = Popularity(graph.popularity_half_life_s), graph.kinds
@@ -208,9 +208,9 @@ class Ranker:
 
 
 def top_k(scores: Tensor, k: int, answerable: np.ndarray) -> tuple[Floats, Indices]:
-    """Scores and columns of the k best, both [B, k], best first; column 0 where there are fewer.
+    """Scores and columns of the k best, both [B, k], best first. Column 0 fills a row that has fewer.
 
-    Users that are not `answerable` [B] (bool) get none.
+    A user who is not `answerable` [B] (bool) gets none.
     """
     best, columns = np.zeros((len(scores), k), np.float32), np.zeros((len(scores), k), np.int64)
     width = min(k, scores.shape[1])

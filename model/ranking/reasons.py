@@ -1,7 +1,7 @@
-"""Why an item is recommended: the one or two of the user's newest items that count most for it.
+"""The reasons of a recommended item: one or two of the user's newest items that count most for it.
 
-The strength of an own item for a recommended one is the evidence between the two. Where the live graph has none for a
-recommended item, the cosine of the two item rows, scaled below all evidence, takes its place.
+The strength of an own item is its evidence for the recommended item. For a recommended item without evidence the
+cosine of the two item rows is used, scaled so that it is below any evidence.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from state.events import Floats, Ids
 
 COSINE_SCALE = 1e-3
 SECOND_REASON_SHARE = 0.5
-"""A second reason is given from this share of the first one's strength on."""
+"""A second reason is given if it has at least this share of the first reason's strength."""
 
 
 def reasons(history: Ids, entries: Entries, recommended: Indices, table: Tensor, vocabulary: Vocabulary) -> Ids:
-    """Own items [B, k, 2] for the recommended columns [B, k], the stronger first, 0 = none.
+    """Own items [B, k, 2] for the recommended columns [B, k], the stronger first; 0 = none.
 
     `history` [B, H] are the users' newest items, `table` [C, d] the item rows.
     """
@@ -39,7 +39,7 @@ def evidence_strengths(history: Ids, entries: Entries, recommended: Indices, col
     strengths = np.zeros((users, width, history.shape[1]), np.float32)
     if not len(entries.user):
         return strengths
-    # Few entries are of a recommended item: they are found by (user, column).
+    # Few entries belong to a recommended item, so they are looked up by (user, column).
     keys = (np.arange(users)[:, None] * columns + recommended).ravel()
     order = np.argsort(keys)
     wanted = entries.user * columns + entries.column
@@ -59,7 +59,7 @@ def cosines(table: Tensor, recommended: Indices, own: Indices) -> Floats:
 
 
 def exclude_repeated(strengths: Floats, history: Ids) -> None:
-    """Set strengths [B, k, H] to -1 where the history has no item, and for an item's older places in it."""
+    """Set strengths [B, k, H] to -1 where the history has no item, and where it has a newer click on the same item."""
     strengths[np.broadcast_to(history[:, None, :] == 0, strengths.shape)] = -1.0
     for later in range(1, history.shape[1]):
         repeated = (history[:, :later] == history[:, later : later + 1]).any(1)
@@ -67,7 +67,7 @@ def exclude_repeated(strengths: Floats, history: Ids) -> None:
 
 
 def two_strongest(strengths: Floats, history: Ids) -> Ids:
-    """[B, k, 2] items of the history by strength [B, k, H]; the second only where it is strong enough."""
+    """[B, k, 2] items of the history with the largest strengths [B, k, H]. A second one that is too weak is 0."""
     steps = history.shape[1]
     order = np.argsort(-strengths, axis=2)[:, :, :2]
     if steps < 2:

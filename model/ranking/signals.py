@@ -1,12 +1,12 @@
 """The four signals for a batch of users and every item that can be ranked.
 
-    MODEL       E h_u   what the encoder predicts             model/encoders/create.py
-    REPEAT      r       the user's own items                  model/ranking/graph_evidence.py
-    POPULARITY  p       clicks of all users, the newest most  model/ranking/popularity.py
-    EVIDENCE    t       neighbours of the user's newest items model/ranking/graph_evidence.py
+    MODEL       E h_u   predictions of the encoder             model/encoders/create.py
+    REPEAT      r       the user's own items                   model/ranking/graph_evidence.py
+    POPULARITY  p       clicks of all users, recent ones more  model/ranking/popularity.py
+    EVIDENCE    t       neighbours of the user's newest items  model/ranking/graph_evidence.py
 
-Columns are those of `model.ranking.catalogue`. Evidence and repeats are 0 in almost all of the B · C cells. They are
-kept as the cells that have any, and the fused score touches only those: the rest costs one matrix product.
+Columns are those of `model.ranking.catalogue`. Evidence and repeats are 0 in almost all of the B · C cells, so only the
+other cells are stored and added to the score. The model and popularity cost one matrix product.
 """
 
 from typing import NamedTuple
@@ -24,9 +24,9 @@ class Cells(NamedTuple):
     """A signal that is 0 in most cells of [B, C]."""
 
     at: Tensor
-    """[M] flat number of the cell, user · C + column. A cell may stand there more than once."""
+    """[M] flat index of the cell, user · C + column. A cell may occur more than once."""
     value: Tensor
-    """[M] the signal of that cell, the same each time the cell stands there."""
+    """[M] the signal of the cell, the same each time the cell occurs."""
 
     def write(self, dense: Tensor) -> None:
         """Write the cells into `dense`, zeros of [B, C]; padding stays 0."""
@@ -40,7 +40,7 @@ NO_CELLS = Cells(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 class CellSums:
     """log(1 + sharpness · Σ weights) by cell of [B, C].
 
-    Its buffer stays between uses, all 0: only the cells that were met are cleared. Not for two threads at once.
+    The buffer of sums is used again. After each use the cells that were written are set back to 0. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class CellSums:
     def add_log1p(
         self, users: Indices, columns: Indices, weights: Floats, sharpness: float, shape: torch.Size
     ) -> Cells:
-        """The cells of [B, C] = `shape` that these users [M] and columns [M] name; weights [M] of one cell add up."""
+        """The cells of users [M] and columns [M] in [B, C] = `shape`. Weights [M] of the same cell are summed."""
         if self._sums.numel() < shape.numel():
             self._sums = torch.zeros(shape.numel())
         cells = torch.from_numpy(users * shape[1] + columns)
@@ -60,16 +60,16 @@ class CellSums:
 
 
 class Signals(NamedTuple):
-    """The signals of B users for C columns. One that was not asked for is None, or has no cells."""
+    """The signals of B users for C columns. A signal without a weight is None or has no cells."""
 
     shape: torch.Size
-    """B, C."""
+    """(B, C)."""
     encoded: Tensor | None
-    """[B, d] h_u. MODEL is `encoded` · `table`ᵀ, which is multiplied out in `fuse`."""
+    """[B, d] h_u. The signal MODEL is `encoded` · `table`ᵀ; `fuse` computes the product."""
     table: Tensor
     """[C, d] item rows."""
     popularity: Tensor | None
-    """[C]."""
+    """[C] the popularity signal."""
     repeat: Cells
     evidence: Cells
     own: Repeats
@@ -89,7 +89,7 @@ class Signals(NamedTuple):
         flat = scores.view(-1)
         for cells, weight in ((self.evidence, fusion.evidence), (self.repeat, fusion.repeat)):
             if weight and len(cells.at):
-                # A cell that stands there twice is set twice to the same value.
+                # A cell that occurs twice is set twice to the same value.
                 flat[cells.at] = flat[cells.at] + weight * cells.value
         return scores
 

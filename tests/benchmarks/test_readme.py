@@ -1,4 +1,4 @@
-"""The page of results names commands that start, options and paths that exist, and figures that the files have."""
+"""benchmarks/README.md names commands that start, options and paths that exist, and figures from the result files."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Examples that the model's tests share: a stream whose next item is certain, a version learned from it, a holdout."""
+"""Examples for the tests of the model: a stream whose next item is certain, a version that learned it, a holdout."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
 
 
 def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
-    """Every user goes through the items in a circle: what follows is certain."""
+    """Every user clicks the items in a circle, so the next item is certain."""
     n = np.arange(users * steps)
     item = (n // users + n % users) % items + 100
     return make_events(n % users + 1, item, ts=1_000_000_000_000 + n * 1000, offset=n)

@@ -1,4 +1,4 @@
-"""Ranks count ties against the target; leads are paired by user."""
+"""Ties count against the target. Leads are paired, with intervals over users."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from model.metrics import gains, lead, ranks_of, summary
 
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=5, max_size=5), min_size=1, max_size=6), st.integers(0, 4))
-def test_a_rank_is_the_worst_one_among_equal_scores(rows, target):
+def test_a_rank_is_the_worst_among_equal_scores(rows, target):
     scores = torch.tensor(rows, dtype=torch.float32)
     found = ranks_of(scores, torch.full((len(rows),), target))
     for row, rank in zip(rows, found, strict=True):
         assert rank == sum(score >= row[target] for score in row) - 1
 
 
-def test_equal_scores_of_all_items_give_no_hits():
+def test_equal_scores_for_all_items_give_no_hits():
     assert summary(ranks_of(torch.zeros(3, 100), torch.tensor([1, 50, 99])))["recall@20"] == 0.0
 
 
@@ -29,11 +29,11 @@ def test_a_summary_has_the_first_ten_the_first_twenty_and_all_ranks():
     )
 
 
-def test_gains_are_those_of_ndcg():
+def test_gains_are_the_discounts_of_ndcg():
     assert gains(np.array([0, 1, 9, 10])).tolist() == pytest.approx([1.0, 1 / np.log2(3), 1 / np.log2(11), 0.0])
 
 
-def test_the_lead_over_the_same_ranks_is_0_and_over_worse_ranks_is_clear():
+def test_the_lead_is_0_over_the_same_ranks_and_significant_over_worse_ranks():
     users = np.repeat(np.arange(200, dtype=np.uint64), 3)
     ranks = np.random.default_rng(0).integers(0, 15, 600)
     assert lead(ranks, ranks, users) == (0.0, 0.0, 0.0)
@@ -41,7 +41,7 @@ def test_the_lead_over_the_same_ranks_is_0_and_over_worse_ranks_is_clear():
     assert 0 < low < middle < high
 
 
-def test_the_interval_depends_on_the_number_of_users_and_not_of_events():
+def test_the_interval_depends_on_the_number_of_users_and_not_on_that_of_events():
     users, draw = np.arange(200, dtype=np.uint64), np.random.default_rng(0)
     ranks, over = draw.integers(0, 15, (2, 200))
     once = lead(ranks, over, users)

@@ -1,4 +1,4 @@
-"""Settings refuse what the model cannot do, without importing torch."""
+"""Settings that the model cannot use are rejected, without importing torch."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("encoder", sorted(WITH_ATTENTION_HEADS))
-def test_heads_divide_the_width_of_an_encoder_that_has_heads(encoder):
+def test_heads_must_divide_the_width_of_an_encoder_that_has_heads(encoder):
     with pytest.raises(ValueError, match="dim = 64 is not divisible by heads = 3"):
         ModelSettings(sequence_encoder=encoder, heads=3)
     assert ModelSettings(sequence_encoder=encoder, heads=4).heads == 4
@@ -28,7 +28,7 @@ def test_encoders_with_heads_are_encoders():
     assert SEQUENCE_ENCODERS.keys() >= WITH_ATTENTION_HEADS
 
 
-def test_wrong_heads_are_refused_without_torch():
+def test_wrong_heads_are_rejected_without_importing_torch():
     code = (
         "import sys\nfrom model.settings import ModelSettings\n"
         "try: ModelSettings(heads=3)\nexcept ValueError: print('torch' in sys.modules)"
@@ -37,6 +37,6 @@ def test_wrong_heads_are_refused_without_torch():
     assert found.stdout.strip() == "False"
 
 
-def test_without_the_graph_neither_warm_up_nor_transfer_is_left():
+def test_without_the_graph_there_is_no_warm_up_and_no_transfer_loss():
     alone = without_graph(TrainingSettings())
     assert (alone.w_global, alone.w_transfer, alone.warm_up_epochs, alone.increment_warm_up_epochs) == (0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Forms of training that lost: each is what its paper says, and learns."""
+"""Ablated forms of training: each follows the equations of its paper, and each learns."""
 
 import msgspec
 import numpy as np
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from benchmarks.ablations import transfer_views
 from benchmarks.ablations.graph_forms import (
-    PAPERS_WEIGHTS,
+    PAPER_WEIGHTS,
     UNIFORM,
     DegreeWeights,
     FadingLightGCN,
@@ -41,22 +41,22 @@ SETTINGS = TrainingSettings()
         ({}, Experiment(transfer_views=transfer_views.graph_not_moved, graph_encoder=half_life(4.0))),
         ({"graph_encoder": "lightgcn"}, Experiment(graph_encoder=half_life(4.0))),
         ({}, Experiment(transfer_views=transfer_views.sequence_not_moved)),
-        ({"w_global": 0.3}, Experiment(graph_encoder=degree_weights(PAPERS_WEIGHTS))),
+        ({"w_global": 0.3}, Experiment(graph_encoder=degree_weights(PAPER_WEIGHTS))),
     ],
 )
-def test_every_form_learns_a_certain_stream_by_heart(changed, experiment):
+def test_every_form_learns_a_stream_whose_next_item_is_certain(changed, experiment):
     model = Create(ITEMS, SMALL)
     training = msgspec.structs.replace(SETTINGS, **changed)
     schedule = Schedule(epochs=60, learning_rate=5e-3, seed=1, warm_up_epochs=5, from_scratch=True)
     train(model, circles(), training, schedule, experiment=experiment)
-    asked = circles().newest(7)
-    scores = model.encode(asked) @ model.items.weight.T
+    inputs = circles().newest(7)
+    scores = model.encode(inputs) @ model.items.weight.T
     scores[:, 0] = -torch.inf
     found = scores.argmax(1).tolist()
-    assert sum(a == b for a, b in zip(found, next_of(asked), strict=True)) >= 22
+    assert sum(a == b for a, b in zip(found, next_of(inputs), strict=True)) >= 22
 
 
-def test_uniform_weights_without_fading_are_the_products_ultragcn():
+def test_uniform_weights_without_fading_give_the_loss_of_ultragcn():
     torch.manual_seed(0)
     table, users, drawn = torch.nn.Embedding(6, 4), torch.randn(len(CLICKS), 4), torch.tensor([2, 5])
     losses = []
@@ -105,7 +105,7 @@ def test_ultragcns_loss_has_all_four_weights_and_edges_that_fade():
     torch.testing.assert_close(loss.detach(), total / edge)
 
 
-def test_degree_weights_are_the_papers():
+def test_degree_weights_follow_the_paper():
     settings = TrainingSettings(item_item_weight=0.0)
     table = torch.nn.Embedding(3, 4)
     torch.nn.init.zeros_(table.weight)
@@ -118,7 +118,7 @@ def test_degree_weights_are_the_papers():
     assert found == pytest.approx(np.mean(betas) * np.log(2), rel=1e-5)  # softplus(0) = log 2
 
 
-def test_lightgcns_messages_fade_with_the_edge():
+def test_lightgcns_messages_fade_with_the_age_of_the_edge():
     table, clicked, users = torch.nn.Embedding(ITEMS + 1, 16), circles(users=5, steps=3), torch.randn(5, 16)
     graph = FadingLightGCN(clicked, table, users, TrainingSettings(graph_encoder="lightgcn"), half_life_s=2.0)
     adjacency = torch.zeros(5 + ITEMS + 1, 5 + ITEMS + 1)
@@ -156,7 +156,7 @@ def test_the_transfer_loss_does_not_move_the_side_that_is_detached(views, still,
     assert [n for n, leaf in enumerate(leaves) if leaf.grad is None] == ([] if still is None else [still])
 
 
-def test_a_random_position_is_one_of_the_users_own():
+def test_a_random_position_is_in_the_users_own_history():
     inputs = Histories(np.array([0, 3, 4, 9]), np.arange(1, 10))
     packed = pack(inputs)
 
@@ -185,18 +185,18 @@ def test_scalable_cross_entropy_with_all_items_in_every_bucket_is_the_softmax():
 
 
 def in_buckets(hidden: torch.Tensor, table: torch.Tensor, targets: list[int], own: list, near: list) -> torch.Tensor:
-    """Scalable cross-entropy, written out for buckets that are known."""
+    """Scalable cross-entropy, computed directly for given buckets."""
     losses: dict[int, list[torch.Tensor]] = {}
     for outputs, items in zip(own, near, strict=True):
         for output in outputs:
             at = [targets[output], *(item for item in items if item != targets[output])]
             losses.setdefault(output, []).append(-torch.log_softmax(table[at] @ hidden[output], 0)[0])
-    assert max(map(len, losses.values())) > 1, "an output lies in two buckets"
-    assert len(losses) < len(hidden), "an output lies in none"
+    assert max(map(len, losses.values())) > 1, "some output must be in two buckets"
+    assert len(losses) < len(hidden), "some output must be in no bucket"
     return torch.stack([max(found) for found in losses.values()]).mean()
 
 
-def test_scalable_cross_entropy_and_its_gradient_are_those_of_the_softmaxes_within_the_buckets():
+def test_scalable_cross_entropy_and_its_gradient_equal_the_softmaxes_within_the_buckets():
     torch.manual_seed(0)
     model, hidden = Create(20, ModelSettings(dim=8, init_std=1.0)).double(), rows(12, 8)
     targets = torch.randint(20, (12,)) + 1

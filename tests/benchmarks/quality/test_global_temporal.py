@@ -1,11 +1,11 @@
-"""Settings are chosen on data that no test uses."""
+"""Settings are chosen on validation data that no test uses."""
 
 import numpy as np
 
 from benchmarks.quality.global_temporal import load
 
 
-def test_validation_data_are_the_last_tenth_of_the_learning_part_and_hold_no_test(tmp_path):
+def test_validation_data_are_the_last_tenth_of_the_learning_part_and_contain_no_test(tmp_path):
     draw = np.random.default_rng(0)
     minutes = np.sort(draw.integers(0, 1000, 1000))
     lines = [f"user-{draw.integers(20)},item-{draw.integers(30)},{1_500_000_000_000 + n * 60_000}" for n in minutes]

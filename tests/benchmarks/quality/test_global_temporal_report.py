@@ -1,4 +1,4 @@
-"""Results of any data set become tables. A folder without results is an error that names the command."""
+"""Results of any data set become tables. For a folder without results the error names the command."""
 
 import gzip
 import sys
@@ -34,7 +34,7 @@ def printed(monkeypatch, capsys, *arguments: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
 
 
-def test_rows_are_means_over_seeds_best_first_and_name_their_cost(measured, monkeypatch, capsys):
+def test_rows_are_means_over_seeds_with_their_cost_and_the_best_is_first(measured, monkeypatch, capsys):
     monkeypatch.setenv("ANABRANCH_DATASETS", str(measured))
     rows = printed(monkeypatch, capsys, str(measured / "found"))
     [head] = [row for row in rows if row[0] == "variant"]
@@ -50,6 +50,6 @@ def test_rows_are_means_over_seeds_best_first_and_name_their_cost(measured, monk
     assert [row for row in rows if row[0] == "CREATE over SASRec" and "%" in row[1]]
 
 
-def test_a_folder_without_results_is_named(tmp_path, monkeypatch, capsys):
+def test_the_error_names_a_folder_without_results(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="no results in"):
         printed(monkeypatch, capsys, str(tmp_path))

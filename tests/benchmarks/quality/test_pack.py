@@ -1,4 +1,4 @@
-"""Packed results hold the same figures and ranks as the loose files they come from."""
+"""Packed results contain the same figures and ranks as the loose files."""
 
 import json
 
@@ -30,7 +30,7 @@ def lines_in(folder):
     return [json.loads(line) for line in (folder / "shop.jsonl").read_text().splitlines()]
 
 
-def test_packed_ranks_are_the_loose_ones_capped_where_no_figure_looks_further(tmp_path):
+def test_packed_ranks_are_the_loose_ranks_capped_at_the_largest_rank_of_a_figure(tmp_path):
     written = {run: ranks_of(seed) for seed, run in enumerate((SASREC, CREATE))}
     for run, ranks in written.items():
         write_run(tmp_path / "build", run, ranks)
@@ -43,7 +43,7 @@ def test_packed_ranks_are_the_loose_ones_capped_where_no_figure_looks_further(tm
             assert archive.ranks(run, seen).tolist() == np.minimum(expected, MAX_RANK).tolist()
 
 
-def test_a_second_pack_adds_new_runs_and_replaces_those_measured_again(tmp_path):
+def test_a_second_pack_adds_new_runs_and_replaces_runs_that_were_measured_again(tmp_path):
     (tmp_path / "results").mkdir()
     write_run(tmp_path / "first", SASREC, ranks_of(0), ndcg=0.1)
     pack.pack_dataset(tmp_path / "first", tmp_path / "results", "shop")
@@ -59,7 +59,7 @@ def test_a_second_pack_adds_new_runs_and_replaces_those_measured_again(tmp_path)
     assert packed.tolist() == np.minimum(ranks_of(5)["filtered"], MAX_RANK).tolist()
 
 
-def test_a_loose_file_counts_before_the_archive(tmp_path):
+def test_a_loose_file_takes_precedence_over_the_archive(tmp_path):
     write_run(tmp_path, SASREC, ranks_of(0))
     pack.pack_dataset(tmp_path, tmp_path, "shop")
     write_loose(tmp_path, "shop", SASREC, ranks_of(7))
@@ -67,7 +67,7 @@ def test_a_loose_file_counts_before_the_archive(tmp_path):
     assert RankArchive(tmp_path, "shop").ranks(SASREC, "filtered").tolist() == expected.tolist()
 
 
-def test_a_folder_packs_onto_itself_without_its_loose_files(tmp_path):
+def test_a_folder_without_loose_files_can_be_packed_into_itself(tmp_path):
     write_run(tmp_path, SASREC, ranks_of(0))
     pack.pack_dataset(tmp_path, tmp_path, "shop")
     loose_file(tmp_path, "shop", SASREC).unlink()
@@ -83,12 +83,12 @@ def test_runs_of_different_data_are_not_packed_together(tmp_path):
         pack.pack_dataset(tmp_path, tmp_path, "shop")
 
 
-def test_missing_ranks_name_the_command_that_measures_them(tmp_path):
+def test_the_error_for_missing_ranks_names_the_command_that_measures_them(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m benchmarks\.quality\.global_temporal --out"):
         RankArchive(tmp_path, "shop").ranks(SASREC, "filtered")
 
 
-def test_a_prequential_run_keeps_what_its_report_prints(tmp_path):
+def test_a_packed_prequential_run_has_the_figures_that_its_report_prints(tmp_path):
     cycle = {"at": 100, "cpu_s": 2.0, "promoted": True, "reason": "promoted: the first version", "metrics": {}}
     line = {"part": "streams", "stream": "shop", "events": 100, "variant": None, "seed": 0}
     line |= {"models": {"create": {"hit@10": 0.5}}, "versions": {"create": [cycle], "frozen": [cycle]}}

@@ -1,4 +1,4 @@
-"""Lists of other implementations become the ranks that our scores would give."""
+"""Ranks from lists of other implementations equal ranks from scores."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from benchmarks.rivals.outside import ranks_of_lists
 from model.encoders.histories import Histories
 
 
-def test_filtered_ranks_skip_seen_items_and_an_unlisted_target_is_a_miss():
+def test_filtered_ranks_skip_seen_items_and_a_target_outside_the_list_is_a_miss():
     lists = np.array([[5, 3, 7, 2], [5, 3, 7, 2], [4, 1, 0, 0]])
     histories = Histories(np.array([0, 2, 3, 4]), np.array([5, 9, 1, 4]))
     found = ranks_of_lists(lists, histories, np.array([7, 7, 8]))

@@ -1,4 +1,4 @@
-"""The profile of an epoch times functions that training has."""
+"""The functions that the profile of an epoch times exist."""
 
 import pytest
 
@@ -12,5 +12,5 @@ def test_every_timed_function_exists(phase):
         assert callable(getattr(owner, name))
 
 
-def test_the_item_loss_is_looked_up_where_it_is_replaced():
+def test_the_item_loss_can_be_replaced_in_training():
     assert callable(training.item_loss)

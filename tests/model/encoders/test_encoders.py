@@ -1,4 +1,4 @@
-"""Every encoder, loss and transfer learns, and sees what it may see only."""
+"""Every encoder and loss learns, has the right gradient, and reads only the tokens that it may read."""
 
 import itertools
 import os
@@ -30,7 +30,7 @@ SETTINGS = TrainingSettings()
 
 
 def circles(users: int = 24, steps: int = 8) -> Histories:
-    """Every user clicks the items in the same circle: the next one is certain."""
+    """Every user clicks the items in the same circle, so the next item is certain."""
     items = (np.arange(steps)[None, :] + np.arange(users)[:, None]) % ITEMS + 1
     return Histories(np.arange(0, users * steps + 1, steps), items.ravel(), np.tile(np.arange(steps) * 1000, users))
 
@@ -64,7 +64,7 @@ def test_a_certain_next_item_is_learned(sequence, changed):
         training,
         Schedule(epochs=epochs, learning_rate=5e-3, seed=1, warm_up_epochs=5, from_scratch=True),
     )
-    inputs = circles().newest(7)  # BERT4Rec was trained on no longer one: one of the eight is masked
+    inputs = circles().newest(7)  # not 8: BERT4Rec was trained on 7 unmasked items and a mask
     scores = model.encode(inputs) @ model.items.weight.T
     scores[:, 0] = -torch.inf
     found = scores.argmax(1).tolist()
@@ -89,7 +89,7 @@ def test_lightgcn_compares_and_returns_rows_after_message_passing():
     edges = graph.draw(np.arange(5), torch.Generator().manual_seed(0))
     expected = [
         -torch.nn.functional.logsigmoid(x[u] @ (x[5 + i] - x[5 + drawn[j % 3]]))
-        for u, i, j in zip(edges.user.tolist(), edges.item.tolist(), edges.against.tolist(), strict=True)
+        for u, i, j in zip(edges.user.tolist(), edges.item.tolist(), edges.negative.tolist(), strict=True)
     ]
     loss, view = graph.loss(edges, [], drawn, model.items(drawn))
     torch.testing.assert_close(loss, torch.stack(expected).mean())
@@ -100,7 +100,7 @@ def test_lightgcn_compares_and_returns_rows_after_message_passing():
     torch.testing.assert_close(torch.cat([graph.users.rows.grad, model.items.weight.grad]), first.grad)
 
 
-def test_packing_loses_nothing_and_sasrec_sees_no_later_item():
+def test_packing_keeps_every_item_and_sasrec_sees_no_later_item():
     histories = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 4]))
     packed = pack(histories)
     assert packed.items[packed.tokens].tolist() == [1, 2, 3, 4]
@@ -114,7 +114,7 @@ def test_packing_loses_nothing_and_sasrec_sees_no_later_item():
     assert not torch.equal(first[last], second[last])
 
 
-def test_heads_that_do_not_divide_the_dimension_are_refused_with_the_remedy():
+def test_the_error_for_heads_that_do_not_divide_the_dimension_names_the_fix():
     settings = SimpleNamespace(dim=16, heads=3, dropout=0.0)
     with pytest.raises(ValueError, match=r"model.heads = 3 does not divide model.dim = 16.* to a divisor of 16"):
         Block(settings, causal=True)
@@ -125,17 +125,17 @@ def encoded(model: Create, histories: Histories) -> torch.Tensor:
     return model.eval().sequence(model.items(packed.items), packed)[packed.tokens]
 
 
-@pytest.mark.parametrize(("name", "place"), [("sasrec", [0, 1, 2, 0]), ("bert4rec", [2, 1, 0, 0])])
-def test_an_item_has_its_position_from_the_oldest_or_from_the_newest(name, place):
+@pytest.mark.parametrize(("name", "position"), [("sasrec", [0, 1, 2, 0]), ("bert4rec", [2, 1, 0, 0])])
+def test_positions_count_from_the_oldest_item_in_sasrec_and_from_the_newest_in_bert4rec(name, position):
     encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name)).sequence
     packed, rows = pack(Histories(np.array([0, 3, 4]), np.arange(1, 5))), torch.randn(4, 16)
-    places = (encoder.positions if name == "sasrec" else encoder.ages)(torch.tensor(place))
+    position_rows = (encoder.positions if name == "sasrec" else encoder.ages)(torch.tensor(position))
     found = encoder(torch.zeros(len(packed.items), 16).index_copy(0, packed.tokens, rows), packed)[packed.tokens]
-    torch.testing.assert_close(found, encoder.norm(rows + places))  # new blocks are the identity
+    torch.testing.assert_close(found, encoder.norm(rows + position_rows))  # new blocks are the identity
 
 
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
-def test_dropout_of_inputs_and_blocks_is_for_training_only(name):
+def test_dropout_of_inputs_and_blocks_applies_in_training_only(name):
     encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name, dropout=1.0)).sequence
     packed = pack(Histories(np.array([0, 3]), np.arange(1, 4)))
     rows = torch.randn(len(packed.items), 16)
@@ -149,7 +149,7 @@ def test_dropout_of_inputs_and_blocks_is_for_training_only(name):
 
 
 @pytest.mark.parametrize(("sequence", "sees_later"), [("sasrec", False), ("bert4rec", True)])
-def test_only_the_masked_encoder_sees_what_comes_later(sequence, sees_later):
+def test_only_the_masked_encoder_sees_later_items(sequence, sees_later):
     model = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=sequence))
     torch.nn.init.normal_(model.sequence.blocks[0].out.weight)  # a new block is the identity, without attention
     one = encoded(model, Histories(np.array([0, 4]), np.array([1, 2, 3, 4])))
@@ -257,14 +257,14 @@ def test_barlow_twins_compares_the_correlations_with_the_identity():
     assert barlow_twins(a, b, 0.1).item() == pytest.approx(expected / 3, rel=1e-3)
 
 
-def test_infonce_classifies_each_view_by_the_other_of_its_user():
+def test_infonce_classifies_each_view_of_a_user_among_the_other_views():
     a, b = torch.randn(6, 3), torch.randn(6, 3)
     alike = torch.cosine_similarity(a[:, None], b[None], dim=2) / 0.2
     expected = -(alike.log_softmax(1) + alike.log_softmax(0)).diagonal().mean() / 2
     assert infonce(a, b, 0.2).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_sampled_softmax_over_all_items_is_the_softmax():
+def test_sampled_softmax_over_all_items_equals_the_softmax():
     torch.manual_seed(0)
     table, encoded = torch.randn(6, 4), torch.randn(3, 4)
     target = torch.tensor([1, 3, 5])
@@ -274,8 +274,8 @@ def test_sampled_softmax_over_all_items_is_the_softmax():
     )
 
 
-def test_sampled_softmax_counts_each_negative_for_those_that_were_not_drawn():
-    """On the mean of all draws the sum over the sampled negatives, logQ-corrected, is the one over all items."""
+def test_sampled_softmax_estimates_the_sum_over_all_items_without_bias():
+    """The mean over all draws of the corrected sum over the negatives is the sum over all items."""
     torch.manual_seed(0)
     table, encoded = torch.randn(6, 4), torch.randn(1, 4)
     target, own = torch.tensor([3]), (encoded @ table.T)[0].exp()
@@ -311,7 +311,7 @@ def test_the_gradient_of_a_loss_is_its_slope(loss, shapes):
 
 @pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
 def test_the_gradient_of_a_sequence_encoder_is_its_slope(name):
-    """In its inputs and in every parameter; output projections are not zero here."""
+    """With respect to the inputs and every parameter. Output projections are not zero here."""
     torch.manual_seed(0)
     settings = ModelSettings(dim=4, layers=2, dropout=0.0, sequence_events=4, sequence_encoder=name)
     encoder = Create(ITEMS, settings).sequence.double().eval()
@@ -327,7 +327,7 @@ def test_the_gradient_of_a_sequence_encoder_is_its_slope(name):
 
 
 @pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
-def test_a_user_is_joined_to_its_newest_items_only(name):
+def test_a_user_has_edges_to_the_newest_items_only(name):
     histories, table = Histories(np.array([0, 3, 4]), np.array([1, 2, 3, 3])), torch.nn.Embedding(4, 4)
     graph = graph_encoder(histories, table, torch.zeros(2, 4), TrainingSettings(graph_encoder=name, graph_events=1))
     edges = graph.draw(np.arange(2), torch.Generator().manual_seed(0))
@@ -336,7 +336,7 @@ def test_a_user_is_joined_to_its_newest_items_only(name):
 
 
 @pytest.mark.parametrize("name", ["ultragcn", "lightgcn"])
-def test_user_rows_are_updated_as_adam_does(name):
+def test_user_rows_are_updated_as_by_adam(name):
     first, wanted = torch.randn(24, 4), torch.randn(24, 4)
     settings = TrainingSettings(graph_encoder=name)
     graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), first.clone(), settings)
@@ -352,7 +352,7 @@ def test_user_rows_are_updated_as_adam_does(name):
         torch.testing.assert_close(graph.users.rows, reference, rtol=1e-5, atol=1e-6)
 
 
-def test_users_who_were_not_read_stay():
+def test_rows_of_users_outside_the_batch_do_not_change():
     user_rows = torch.randn(24, 4)
     graph = graph_encoder(circles(), torch.nn.Embedding(ITEMS + 1, 4), user_rows.clone(), SETTINGS)
     graph.view(np.arange(3)).sum().backward()
@@ -364,14 +364,14 @@ def test_users_who_were_not_read_stay():
     assert not torch.equal(moved[:3], user_rows[:3])
 
 
-ANOTHER = """
+ANOTHER_ENCODER_SOURCE = """
 from model.encoders.sasrec import SASRec
 from model.encoders.ultragcn import UltraGCN
 
 class Another(SASRec): ...
 class AnotherGraph(UltraGCN): ...
 """
-WITH_ANOTHER = """
+TRAIN_ANOTHER_SCRIPT = """
 import msgspec
 from model.encoders.create import Create
 from model.settings import ModelSettings, TrainingSettings
@@ -386,16 +386,16 @@ print(type(model.sequence).__name__, spent.epochs)
 """
 
 
-def test_another_encoder_takes_its_file_and_one_line_in_the_settings(tmp_path):
+def test_another_encoder_needs_a_file_and_one_line_in_the_settings(tmp_path):
     for package in ("state", "model"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "model" / "another.py").write_text(ANOTHER)
+    (tmp_path / "model" / "another.py").write_text(ANOTHER_ENCODER_SOURCE)
     settings = (tmp_path / "model" / "settings.py").read_text()
     for names, kind in (("SEQUENCE_ENCODERS", "Another"), ("GRAPH_ENCODERS", "AnotherGraph")):
         settings = settings.replace(f"{names} = {{", f'{names} = {{"another": "model.another:{kind}", ')
     (tmp_path / "model" / "settings.py").write_text(settings)
     found = subprocess.run(
-        [sys.executable, "-c", WITH_ANOTHER], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", TRAIN_ANOTHER_SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )  # fmt: skip
     assert found.stdout.split() == ["Another", "2"], found.stderr

@@ -1,4 +1,4 @@
-"""UltraGCN against its paper's equations, edge by edge."""
+"""UltraGCN follows the equations of its paper, edge by edge."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def histories() -> Histories:
 
 
 def omegas() -> dict[tuple[int, int], float]:
-    """Eq. 9: G_ij / (g_i - G_ii) · √(g_i / g_j), where G = AᵀA and g are its rows' sums."""
+    """Eq. 9: G_ij / (g_i - G_ii) · √(g_i / g_j), where G = AᵀA and g are its row sums."""
     together = np.zeros((ITEMS + 1, ITEMS + 1))
     for clicked in CLICKS:
         for i, j in itertools.product(clicked, repeat=2):
@@ -47,7 +47,7 @@ def test_neighbours_are_those_with_the_largest_omega():
     assert not weights[0].any()
 
 
-def test_the_loss_has_the_edges_the_negatives_and_the_neighbour():
+def test_the_loss_sums_edges_negatives_and_a_neighbour():
     torch.manual_seed(0)
     table = torch.nn.Embedding(ITEMS + 1, 4)
     users = torch.randn(len(CLICKS), 4)

@@ -1,4 +1,4 @@
-"""Test, then learn: what each model sees, what is counted, and that nothing is read ahead."""
+"""The prequential protocol: what each model sees, what is counted, and that no model reads ahead."""
 
 import msgspec
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from model.evaluation import learner as learner_module
 from model.evaluation import prequential as protocol
-from model.evaluation.learner import Every, Learner, Never
+from model.evaluation.learner import AfterEvents, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import NOT_FOUND, RunResult, ServedModel, prequential, report, rolling, run
 from model.evaluation.recorded_stream import RecordedStream, as_events
@@ -34,10 +34,13 @@ def clicks(*pairs: str) -> Records:
     return as_events(list(users), list(items), 1_500_000_000_000 + np.arange(len(pairs)) * 1000)[0]
 
 
-def everything(events: Records) -> tuple[RunResult, Learner]:
+def run_all_models(events: Records) -> tuple[RunResult, Learner]:
     past = RecordedStream(SETTINGS.state)
     past.append(events[:100])
-    versions = {"create": Learner(SETTINGS, Every(64)), "full retrain": Learner(SETTINGS, Every(128), "retrain")}
+    versions = {
+        "create": Learner(SETTINGS, AfterEvents(64)),
+        "full retrain": Learner(SETTINGS, AfterEvents(128), "retrain"),
+    }
     for learner in versions.values():
         learner.begin(past)
     rows = {name: ServedModel(past, v, SETTINGS.ranking) for name, v in versions.items()}
@@ -57,30 +60,30 @@ def permuted(events: Records) -> Records:
 
 
 @pytest.fixture(scope="module")
-def as_it_was() -> tuple[RunResult, Learner]:
-    return everything(stream())
+def unchanged_run() -> tuple[RunResult, Learner]:
+    return run_all_models(stream())
 
 
 @pytest.mark.parametrize("changed", [shifted, permuted])
-def test_what_comes_later_changes_nothing_before(as_it_was, changed):
-    (one, learned), (other, learned_otherwise) = as_it_was, everything(changed(stream()))
+def test_later_events_do_not_change_earlier_tests(unchanged_run, changed):
+    (one, learned), (other, learned_otherwise) = unchanged_run, run_all_models(changed(stream()))
     before = one.at < 292  # the end of a batch
     assert before.sum() > 100
     for name, ranks in one.ranks.items():
-        there = other.ranks[name][: before.sum()]
-        assert ranks[before].tolist() == there.tolist(), name
+        other_ranks = other.ranks[name][: before.sum()]
+        assert ranks[before].tolist() == other_ranks.tolist(), name
         assert ranks[~before].tolist() != other.ranks[name][before.sum() :].tolist(), name
     measured = [[c.metrics["ndcg@10"] for c in v.cycles] for v in (learned, learned_otherwise)]
     assert measured[0][:4] == measured[1][:4]
     assert measured[0] != measured[1]
 
 
-def test_a_candidate_that_the_gate_keeps_back_does_not_serve(monkeypatch):
+def test_a_candidate_that_the_gate_rejects_does_not_serve(monkeypatch):
     real, verdicts = learner_module.run_cycle, iter([Verdict(True), Verdict(False, "kept"), Verdict(True)])
     monkeypatch.setattr(learner_module, "run_cycle", lambda *a, **k: real(*a, **k)._replace(verdict=next(verdicts)))
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS, Every(50))
+    versions = Learner(SETTINGS, AfterEvents(50))
     first = versions.begin(past)
     past.append(events[300:350])
     assert versions.learn_if_due(past)
@@ -91,17 +94,17 @@ def test_a_candidate_that_the_gate_keeps_back_does_not_serve(monkeypatch):
     assert [c.promoted for c in versions.cycles] == [True, False, True]
 
 
-def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monkeypatch):
+def test_after_a_rejected_candidate_the_next_cycle_learns_its_events_again(monkeypatch):
     learned_from, real = [], learner_module.run_cycle
 
-    def kept_after_the_first(champion, cycle_input, settings):
+    def reject_after_the_first(champion, cycle_input, settings):
         learned_from.append(len(cycle_input.new_events))
         return real(champion, cycle_input, settings)._replace(verdict=Verdict(champion is None, ""))
 
-    monkeypatch.setattr(learner_module, "run_cycle", kept_after_the_first)
+    monkeypatch.setattr(learner_module, "run_cycle", reject_after_the_first)
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS, Every(50))
+    versions = Learner(SETTINGS, AfterEvents(50))
     versions.begin(past)
     for end in (350, 400):
         past.append(events[past.count : end])
@@ -109,26 +112,26 @@ def test_after_a_kept_champion_the_next_cycle_begins_where_learning_stopped(monk
     assert learned_from == [300, 50, 100]
 
 
-def test_a_model_that_stands_still_with_its_graph_says_the_same_whatever_came():
+def test_a_frozen_model_with_a_frozen_graph_never_changes_its_recommendations():
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS, Never())
+    versions = Learner(SETTINGS, NeverDue())
     versions.begin(past)
-    still, live = (ServedModel(past, versions, RankingSettings(), live=live) for live in (False, True))
-    asked = past.sequences(past.users[:5])
-    before = still.rank(asked), live.rank(asked)
+    frozen, live = (ServedModel(past, versions, RankingSettings(), live=live) for live in (False, True))
+    sequences = past.sequences(past.users[:5])
+    before = frozen.rank(sequences), live.rank(sequences)
     past.append(events[300:])
-    for row in (still, live):
+    for row in (frozen, live):
         row.update(events[300:])
-    assert (still.rank(asked) == before[0]).all()
-    assert (live.rank(asked) != before[1]).any()
+    assert (frozen.rank(sequences) == before[0]).all()
+    assert (live.rank(sequences) != before[1]).any()
 
 
-def test_an_item_no_version_knows_is_found_once_it_has_been_met():
+def test_an_item_that_no_version_knows_is_recommended_after_its_first_clicks():
     events = np.concatenate([stream(300), clicks(*[f"user-{n % 20} brand-new" for n in range(200)])])
     past = RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = {"create": Learner(SETTINGS, Never())}
+    versions = {"create": Learner(SETTINGS, NeverDue())}
     versions["create"].begin(past)
     rows = {"create": ServedModel(past, versions["create"], RankingSettings())}
     rows["without"] = ServedModel(past, versions["create"], RankingSettings(fresh_items=0))
@@ -139,13 +142,13 @@ def test_an_item_no_version_knows_is_found_once_it_has_been_met():
     assert (tested.ranks["without"] == NOT_FOUND).all()
 
 
-def says(name: str, user: str, *pairs: str) -> str:
-    """What a rival that knows these clicks recommends to a user, best first."""
+def recommended(name: str, user: str, *pairs: str) -> str:
+    """Items that a rival recommends to a user after these clicks, best first."""
     past = RecordedStream(StateSettings())
     past.append(clicks(*pairs))
     named = {hash_id(i): i for i in "abcdexyz"}
-    asked = past.sequences(np.array([hash_id(user)], np.uint64))
-    return "".join(named[h] for h in LIVE_RIVALS[name](past, 3).rank(asked)[0].tolist() if h)
+    sequences = past.sequences(np.array([hash_id(user)], np.uint64))
+    return "".join(named[h] for h in LIVE_RIVALS[name](past, 3).rank(sequences)[0].tolist() if h)
 
 
 @pytest.mark.parametrize(
@@ -157,60 +160,60 @@ def says(name: str, user: str, *pairs: str) -> str:
         ("transitions", "bc"),
     ],
 )
-def test_rivals_say_what_they_count(name, expected):
-    said = says(name, "dan", "ann a", "ann b", "bob a", "bob c", "cid a", "cid b", "dan d", "dan a")
-    assert said[:2] == expected
+def test_rivals_recommend_by_their_counts(name, expected):
+    found = recommended(name, "dan", "ann a", "ann b", "bob a", "bob c", "cid a", "cid b", "dan d", "dan a")
+    assert found[:2] == expected
 
 
-def test_transitions_are_from_the_item_before_and_own_items_by_count_then_newest():
-    assert says("transitions", "eve", "ann a", "ann b", "ann c", "eve b") == "c"
-    assert says("own", "ann", "ann a", "ann b", "ann c", "ann b", "ann a", "ann b") == "bac"
+def test_transitions_follow_the_newest_item_and_own_items_are_ranked_by_count_then_recency():
+    assert recommended("transitions", "eve", "ann a", "ann b", "ann c", "eve b") == "c"
+    assert recommended("own", "ann", "ann a", "ann b", "ann c", "ann b", "ann a", "ann b") == "bac"
 
 
-def test_item_knn_says_nothing_where_nothing_is_like_what_a_user_had():
-    assert set(says("item-kNN", "dan", "ann a", "ann b", "dan a", "eve e")) == {"b"}
-    assert says("item-kNN", "eve", "ann a", "ann b", "dan a", "eve e") == ""
+def test_item_knn_recommends_nothing_without_a_similar_item():
+    assert set(recommended("item-kNN", "dan", "ann a", "ann b", "dan a", "eve e")) == {"b"}
+    assert recommended("item-kNN", "eve", "ann a", "ann b", "dan a", "eve e") == ""
 
 
-def test_session_knn_prefers_who_shares_newer_items_and_has_few_others():
+def test_session_knn_prefers_neighbours_who_share_newer_items_and_have_few_others():
     shared = ("ann x", "ann a", "bob y", "bob b", "bob c", "eve x", "eve y")
-    said = says("session-kNN", "eve", *shared)  # of ann x, half of it, by the root of 2; of bob y by the root of 3
-    assert set(said[:2]) < {"y", "b", "c"}
-    assert said != says("session-kNN", "eve", *shared[:5], "eve y", "eve x")
-    assert says("session-kNN", "eve", "ann y", "ann a", "bob y", "bob b", "bob c", "bob d", "eve y")[:2] == "ya"
+    found = recommended("session-kNN", "eve", *shared)  # ann scores 1/2 / √2 for x, bob 1 / √3 for y
+    assert set(found[:2]) < {"y", "b", "c"}
+    assert found != recommended("session-kNN", "eve", *shared[:5], "eve y", "eve x")
+    assert recommended("session-kNN", "eve", "ann y", "ann a", "bob y", "bob b", "bob c", "bob d", "eve y")[:2] == "ya"
 
 
-def test_session_knn_asks_those_who_had_an_item_last(monkeypatch):
+def test_session_knn_looks_for_neighbours_among_the_last_users_of_an_item(monkeypatch):
     monkeypatch.setattr("model.evaluation.live_rivals.RECENT_USERS", 2)
-    said = says("session-kNN", "cid", "ann a", "ann x", "bob b", "bob x", "ann x", "cid x")
-    assert set(said) == {"x", "a"}, "cid and ann are the last who had x"
+    found = recommended("session-kNN", "cid", "ann a", "ann x", "bob b", "bob x", "ann x", "cid x")
+    assert set(found) == {"x", "a"}, "cid and ann are the last two users of x"
 
 
 @pytest.mark.parametrize("name", LIVE_RIVALS)
-def test_a_rival_that_hears_events_one_by_one_says_what_one_that_knows_them_from_the_start_says(name):
+def test_a_rival_recommends_the_same_after_updates_as_with_all_events_from_the_start(name):
     events, early, late = stream(2100), RecordedStream(StateSettings()), RecordedStream(StateSettings())
     early.append(events)
     late.append(events[:100])
     rival = LIVE_RIVALS[name](late, 10)
     late.append(events[100:])
     rival.update(events[100:])
-    asked = early.sequences(early.users[:5])
-    assert (rival.rank(asked) == LIVE_RIVALS[name](early, 10).rank(asked)).all()
+    sequences = early.sequences(early.users[:5])
+    assert (rival.rank(sequences) == LIVE_RIVALS[name](early, 10).rank(sequences)).all()
 
 
-def test_rolling_hits_are_those_of_the_newest_tests():
+def test_rolling_hits_count_the_newest_tests():
     ranks = np.array([0, NOT_FOUND, 9, 10])
     assert rolling(ranks, 2).tolist() == [1.0, 0.5, 0.5, 0.5]
 
 
-def test_the_report_has_every_model_its_curve_and_its_versions():
+def test_the_report_has_every_model_with_its_curve_and_versions():
     found = prequential(stream(), SETTINGS, cycles=2, with_retrain=True)
     assert {"create", "frozen", "frozen, graph too", "full retrain", *LIVE_RIVALS} == set(found.models)
     assert set(found.curves.rolling_hit) == set(found.models)
     assert [c.at for c in found.versions["create"]] == [84, 276]
 
 
-def test_the_json_of_a_report_has_the_keys_it_always_had():
+def test_the_json_keys_of_a_report_never_change():
     found = msgspec.to_builtins(prequential(stream(200), SETTINGS, seed=1, cycles=1))
     keys = ["protocol", "events", "models", "versions", "curves", "every_events", "seed", "warm_up"]
     assert list(found) == keys
@@ -221,25 +224,25 @@ def test_the_json_of_a_report_has_the_keys_it_always_had():
     assert list(found["curves"]) == ["event", "rolling_hit@10"]
 
 
-def test_a_cycle_of_the_evaluation_learns_from_the_users_that_production_would(monkeypatch):
-    """The trainer's source and the recorded stream hand the same function the same kind of answers."""
-    asked = []
+def test_a_cycle_of_the_evaluation_selects_users_as_in_production(monkeypatch):
+    """The trainer's source and the recorded stream are inputs of the same function."""
+    inputs = []
     real = learner_module.collect_input
-    monkeypatch.setattr(learner_module, "collect_input", lambda *a: asked.append(real(*a)) or asked[-1])
+    monkeypatch.setattr(learner_module, "collect_input", lambda *a: inputs.append(real(*a)) or inputs[-1])
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
-    versions = Learner(SETTINGS._replace(replay_users=4, gate=GateSettings(old_users=2)), Every(10))
+    versions = Learner(SETTINGS._replace(replay_users=4, gate=GateSettings(old_users=2)), AfterEvents(10))
     versions.begin(past)
     past.append(events[300:310])
     assert versions.learn_if_due(past)
-    first, second = asked
+    first, second = inputs
     assert len(first.sequences.users) == len(past.users)
     new = len(np.unique(events["user"][300:310]))
     assert new < len(second.sequences.users) + len(second.gate_users.users) <= new + 6
     assert not set(second.sequences.users.tolist()) & set(second.gate_users.users.tolist())
 
 
-def test_tests_of_new_items_are_counted_apart():
+def test_tests_of_new_items_are_also_counted_separately():
     ranks = np.array([0, NOT_FOUND, 3, NOT_FOUND])
     tested = RunResult({"a": ranks}, np.arange(4), np.ones(4, np.uint64), np.array([True, True, False, False]))
     found = report(tested, {}).models["a"]

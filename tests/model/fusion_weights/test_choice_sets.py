@@ -1,4 +1,4 @@
-"""A choice is the item that came, beside alternatives that stand for all others."""
+"""A choice has the target and alternatives that stand for all other items."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ from tests.model.examples import cycling, holdout_of, learned
 
 
 @pytest.mark.parametrize("filter_seen", [False, True])
-def test_the_target_is_the_first_alternative_and_each_item_is_there_once(filter_seen):
+def test_the_target_is_first_and_no_item_occurs_twice(filter_seen):
     trained = learned(cycling(users=60, items=30))
     holdout = holdout_of(cycling(users=60, items=30), 60)
     settings = RankingSettings(filter_seen=filter_seen)
     choices = build_choice_sets(holdout, trained.model, trained.vocabulary, settings)
     real = torch.isfinite(choices.correction)
     assert real[:, 0].all()
-    # 30 items are few enough for all of them to be alternatives, without those seen before.
+    # With 30 items all are alternatives, except seen items if they are filtered.
     seen = [len(np.unique(holdout.sequences.of(row)["item"])) for row in range(len(real))]
     expected = [30 - s for s in seen] if filter_seen else [30] * len(seen)
     assert real.sum(1).tolist() == expected
@@ -26,7 +26,7 @@ def test_the_target_is_the_first_alternative_and_each_item_is_there_once(filter_
     assert all(len(torch.unique(row[torch.isfinite(row)])) == n for row, n in zip(model, expected, strict=True))
 
 
-def test_the_alternatives_stand_for_all_items_that_could_have_come():
+def test_the_alternatives_stand_for_all_items_that_could_be_chosen():
     draw = torch.Generator().manual_seed(0)
     possible = torch.rand(5001, generator=draw) < 0.8
     possible[0], possible[7] = False, True

@@ -1,4 +1,4 @@
-"""A version's fusion weights are chosen on held-out events, with the signals that the worker would have had."""
+"""The fusion weights of a version are chosen on held-out events, with the signals that a worker would have."""
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def test_repeats_get_a_negative_weight_when_no_user_returns_to_an_item():
     assert with_graph["ndcg@10"] > alone["ndcg@10"]
 
 
-def test_repeats_get_a_weight_when_users_return_to_items_unless_seen_items_are_filtered(monkeypatch):
+def test_repeats_get_a_weight_if_users_return_to_items_and_seen_items_are_not_filtered(monkeypatch):
     signals = torch.zeros(300, 40, 6)
     signals[:, :, Signal.MODEL] = 4.0 * torch.randn(300, 40, generator=torch.Generator().manual_seed(0))  # noise
     signals[:150, 0, Signal.REPEAT] = signals[150:, 1, Signal.REPEAT] = 1.0  # half of the choices are repeats

@@ -1,4 +1,4 @@
-"""Held-out events are tests, each with its user's history and the graph until then."""
+"""Held-out events are tests. Each has its user's history and the graph of the time before it."""
 
 import time
 
@@ -11,7 +11,7 @@ from state.sequences import from_events
 from tests.model.examples import cycling, holdout_of, learned
 
 
-def test_one_moment_divides_the_steps_of_all_users():
+def test_the_split_is_at_one_moment_for_all_users():
     past, held = split_holdout(from_events(cycling(users=40)), 10)
     assert len(held.steps) == 10
     users = np.flatnonzero(np.diff(held.indptr))
@@ -41,7 +41,7 @@ def test_before_each_test_the_graph_has_applied_earlier_events_only():
 
 
 def held_ts(holdout: Holdout, test: int, events: np.ndarray) -> int:
-    """The time of the held-out event: the first one of its user after its history."""
+    """The time of the held-out event, which is the first event of its user after the history."""
     own = np.sort(events["ts"][events["user"] == holdout.sequences.users[test]])
     return own[np.diff(holdout.sequences.indptr)[test]]
 
@@ -54,6 +54,6 @@ def test_a_busy_machine_does_not_count_against_a_version(monkeypatch):
     assert max(one + other) < 0.01
 
 
-def test_a_target_that_is_not_recommended_is_no_hit():
+def test_a_target_that_is_not_recommended_is_not_a_hit():
     found = HoldoutAnswers(np.array([0, 9, 10, 10]), np.zeros((4, 10), np.uint64)).scores()
     assert found == pytest.approx({"hit@10": 0.5, "ndcg@10": (1 + 1 / np.log2(11)) / 4})

@@ -1,4 +1,4 @@
-"""Fusion weights move on between versions: in which direction, and how far."""
+"""Fusion weights change between versions: in which direction, and how far."""
 
 import msgspec
 import numpy as np
@@ -10,13 +10,13 @@ from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import RecordedStream
 from model.fusion_weights.conditional_logit import Choice, ChoiceSets, fit
-from model.fusion_weights.fit_weights import evidence_place, fit_fusion
+from model.fusion_weights.fit_weights import evidence_index, fit_fusion
 from model.fusion_weights.online import OnlineFusion
 from model.ranking.fusion import Fusion, Learned, Signal
 from model.ranking.ranker import Ranker
 from model.settings import ModelSettings, RankingSettings
 from state.settings import StateSettings
-from tests.model.fusion_weights.test_ndcg_search import people
+from tests.model.fusion_weights.test_ndcg_search import returning_users
 
 SETTINGS = RankingSettings(online_clicks=50, because=False)
 CHOSEN = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
@@ -24,7 +24,7 @@ ITEMS = "abcdefghijkl"
 
 
 def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, RecordedStream]:
-    """Every user clicks a to l again and again; the model is untrained."""
+    """Every user clicks a to l twice. The model is untrained."""
     names = [f"user-{n % users}" for n in range(users * 24)]
     items = [ITEMS[(n // users) % 12] for n in range(users * 24)]
     past = RecordedStream(StateSettings())
@@ -45,21 +45,21 @@ def test_the_signal_that_predicts_the_clicks_gains_weight():
     ranker, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
     for _ in range(5):
-        online.update(ranker, *clicked(past, "a"), past.graph)  # a comes after l
+        online.update(ranker, *clicked(past, "a"), past.graph)  # a follows l
     assert online.fusion.evidence > CHOSEN.evidence
     assert online.clicks == 80
     assert online.fusion.before == CHOSEN.before
 
 
-def test_the_signals_are_those_that_ranking_adds_up():
+def test_the_weighted_sum_of_the_signals_is_the_score_of_ranking():
     ranker, past = served(Fusion(0.7, 2.0, -0.4, 0.3, 0.5))
     sequences = past.sequences(past.users[:6])
     summed = torch.einsum("f,fbn->bn", ranker.fusion.as_tensor(), ranker.signals(sequences, past.graph))
     assert torch.allclose(summed[:, 1:], ranker.scores(sequences, past.graph)[:, 1:], atol=1e-5)
 
 
-def drawn(clicks: int, seed: int = 0, alternatives: int = 20) -> list[Choice]:
-    """Clicks on items of which repeats and evidence are high, and what the model predicts is low."""
+def draw_choices(clicks: int, seed: int = 0, alternatives: int = 20) -> list[Choice]:
+    """Choices of items with high repeats and evidence and a low score of the model."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.zeros(4)
     target[Signal.MODEL], target[Signal.REPEAT], target[Signal.EVIDENCE] = -0.5, 1.0, 1.0
@@ -72,17 +72,17 @@ def drawn(clicks: int, seed: int = 0, alternatives: int = 20) -> list[Choice]:
 
 
 def as_holdout(signals: torch.Tensor, before: float) -> torch.Tensor:
-    """Signals [T, C, 4] as those of a holdout, [T, C, 6], whose evidence has three forms: all 0 but one."""
+    """Signals [T, C, 4] in the form of a holdout, [T, C, 6], with three forms of evidence. Two of them are 0."""
     wider = torch.zeros(*signals.shape[:2], 6)
     wider[:, :, : Signal.EVIDENCE] = signals[:, :, : Signal.EVIDENCE]
-    wider[:, :, evidence_place(before)] = signals[:, :, Signal.EVIDENCE]
+    wider[:, :, evidence_index(before)] = signals[:, :, Signal.EVIDENCE]
     return wider
 
 
-def test_the_weights_are_those_that_a_version_would_get_from_the_same_clicks():
+def test_the_weights_equal_those_of_a_version_fitted_to_the_same_clicks():
     chosen = Fusion(0.8, 1.5, 0.5, 0.4, 0.5)
     online = OnlineFusion(chosen, SETTINGS)
-    clicks = drawn(50)
+    clicks = draw_choices(50)
     online.update_with(clicks)
     signals, correction = ChoiceSets.pad(clicks)
     expected = fit_fusion(ChoiceSets(as_holdout(signals, 0.5), correction), (0.5,), SETTINGS, chosen)
@@ -92,8 +92,8 @@ def test_the_weights_are_those_that_a_version_would_get_from_the_same_clicks():
     assert online.fusion.model < chosen.model
 
 
-def test_the_weight_of_repeats_is_searched_as_that_of_a_version():
-    chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), people(200, come_back=0.33)
+def test_the_weight_of_repeats_is_searched_as_for_a_version():
+    chosen, found = Fusion(0.3, 0.0, 0.1, 0.0, 0.0), returning_users(200, come_back=0.33)
     signals = torch.zeros(200, 200, 4)
     signals[:, :, [Signal.MODEL, Signal.REPEAT]] = found.signals
     online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, online_clicks=200))
@@ -111,7 +111,7 @@ def test_weights_learned_for_another_version_are_ignored():
         OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS),
         OnlineFusion(CHOSEN, SETTINGS),
     )
-    other.update_with(drawn(50))
+    other.update_with(draw_choices(50))
     online.resume(other.learned)
     assert (online.fusion, online.clicks) == (CHOSEN, 0)
 
@@ -125,19 +125,19 @@ def test_only_the_weight_of_repeats_may_be_carried_over_below_0():
 
 def test_only_the_newest_clicks_count():
     one, other = OnlineFusion(CHOSEN, SETTINGS), OnlineFusion(CHOSEN, SETTINGS)
-    one.update_with(drawn(40, seed=1))
-    one.update_with(drawn(50, seed=2))
-    other.update_with(drawn(50, seed=2))
+    one.update_with(draw_choices(40, seed=1))
+    one.update_with(draw_choices(50, seed=2))
+    other.update_with(draw_choices(50, seed=2))
     assert one.fusion == other.fusion != CHOSEN
 
 
 def test_weights_are_fitted_again_when_a_fifth_of_the_clicks_are_new():
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online.update_with(drawn(50))
+    online.update_with(draw_choices(50))
     before = online.fusion
-    online.update_with(drawn(9, seed=1))
+    online.update_with(draw_choices(9, seed=1))
     assert online.fusion == before
-    online.update_with(drawn(1, seed=2))
+    online.update_with(draw_choices(1, seed=2))
     assert online.fusion != before
 
 
@@ -146,37 +146,39 @@ def test_a_weight_that_an_operator_has_set_stays_and_the_others_are_fitted_to_it
     online = OnlineFusion(chosen, msgspec.structs.replace(SETTINGS, evidence_weight=3.0))
     without = OnlineFusion(msgspec.structs.replace(chosen, evidence=0.0), SETTINGS)
     for each in (online, without):
-        each.update_with(drawn(50))
+        each.update_with(draw_choices(50))
     assert online.fusion.evidence == 3.0
     assert online.fusion.model != pytest.approx(without.fusion.model, abs=0.01)
 
 
-def test_after_a_restart_weights_stay_until_there_are_as_many_clicks_as_they_were_fitted_to():
+def test_after_a_restart_weights_stay_until_there_are_as_many_new_clicks_as_they_were_fitted_to():
     settings = msgspec.structs.replace(SETTINGS, online_clicks=100)
     online = OnlineFusion(CHOSEN, settings)
-    online.update_with(drawn(120))
+    online.update_with(draw_choices(120))
     again = OnlineFusion(CHOSEN, settings)
     again.resume(online.learned)
-    again.update_with(drawn(99, seed=1))
+    again.update_with(draw_choices(99, seed=1))
     assert again.fusion == online.fusion != CHOSEN
-    again.update_with(drawn(1, seed=2))
+    again.update_with(draw_choices(1, seed=2))
     assert again.fusion != online.fusion
 
 
-def test_the_next_version_starts_as_far_from_its_own_weights_and_keeps_the_clicks():
+def test_the_next_version_starts_with_the_same_difference_of_weights_and_the_same_clicks():
     first = OnlineFusion(CHOSEN, SETTINGS)
-    first.update_with(drawn(50))
+    first.update_with(draw_choices(50))
     following = OnlineFusion(msgspec.structs.replace(CHOSEN, evidence=2.0), SETTINGS)
     following.carry_over(first.learned)
     following.keep_clicks_of(first)
     assert following.fusion.evidence == pytest.approx(first.fusion.evidence + 1.0)
-    following.update_with(drawn(10, seed=1))
-    assert following.fusion.evidence != pytest.approx(first.fusion.evidence + 1.0), "ten new ones and forty of before"
+    following.update_with(draw_choices(10, seed=1))
+    assert following.fusion.evidence != pytest.approx(first.fusion.evidence + 1.0), (
+        "fitted to ten new clicks and forty old ones"
+    )
 
 
 def test_a_signal_without_a_weight_in_the_version_gets_none():
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online.update_with(drawn(50))
+    online.update_with(draw_choices(50))
     assert online.fusion.repeat == 0.0
 
 

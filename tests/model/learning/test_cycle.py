@@ -1,4 +1,4 @@
-"""A cycle: whom it learns from, items that come and go, late events, and held-out events that stay unseen."""
+"""A cycle: its users, new and removed items, late events, and held-out events that it must not learn."""
 
 import msgspec
 import numpy as np
@@ -36,7 +36,7 @@ def increment(champion: Trained, events: Records, arrived: Records, gone: tuple[
     return run_cycle(champion, cycle_input, settings, parent="000001")
 
 
-def test_weights_are_chosen_while_the_index_of_an_item_that_is_gone_is_free():
+def test_weights_can_be_chosen_while_the_index_of_a_removed_item_is_free():
     events = cycling(users=60, items=20)
     champion = learned(events)
     arrived = cycling(users=60, items=20)
@@ -49,7 +49,7 @@ def test_weights_are_chosen_while_the_index_of_an_item_that_is_gone_is_free():
     assert candidate.fusion != champion.fusion
 
 
-def test_an_item_met_only_in_what_is_kept_back_is_not_placed_by_it(monkeypatch):
+def test_an_item_of_held_out_events_only_does_not_get_its_row_from_them(monkeypatch):
     events = cycling(users=60, items=20)
     champion = learned(events)
     arrived = cycling(users=60, items=20)
@@ -68,22 +68,22 @@ def test_an_item_met_only_in_what_is_kept_back_is_not_placed_by_it(monkeypatch):
     published = candidate.model.items.weight[index]
     neighbours = candidate.model.items.weight[1:21].detach()
     assert not torch.equal(rows["measured"], published)
-    assert nearest(published, neighbours) > 0.5 > nearest(rows["measured"], neighbours)
+    assert similarity_to_mean(published, neighbours) > 0.5 > similarity_to_mean(rows["measured"], neighbours)
 
 
-def nearest(row: torch.Tensor, rows: torch.Tensor) -> float:
+def similarity_to_mean(row: torch.Tensor, rows: torch.Tensor) -> float:
     return torch.nn.functional.cosine_similarity(row[None], rows.mean(0)[None]).item()
 
 
-def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
+def test_a_candidate_is_tested_with_weights_chosen_on_other_users(monkeypatch):
     events = cycling(users=60, items=20)
     champion = learned(events)
     arrived = cycling(users=60, items=20)
     arrived["ts"] += HOUR_MS
     answered, crosses, judged = {}, [], []
 
-    def cross(*asked, real=measure.cross_fit_fusion):
-        crosses.append(real(*asked)._replace(halves=(Fusion(1.0, 0.0, 0.0, 0.0), Fusion(0.0, 0.0, 0.0, 1.0))))
+    def cross(*arguments, real=measure.cross_fit_fusion):
+        crosses.append(real(*arguments)._replace(halves=(Fusion(1.0, 0.0, 0.0, 0.0), Fusion(0.0, 0.0, 0.0, 1.0))))
         return crosses[-1]
 
     def answers(holdout, model, vocabulary, fusion, settings, real=Holdout.answers):
@@ -106,7 +106,7 @@ def test_a_candidate_is_tested_with_weights_that_other_users_chose(monkeypatch):
     assert judged[0].newest.candidate.tolist() == np.where(first, of_second, of_first).tolist()
 
 
-def test_a_first_version_and_an_increment_have_epochs_and_a_rate_of_their_own(monkeypatch):
+def test_a_first_version_and_an_increment_have_their_own_epochs_and_learning_rates(monkeypatch):
     trained = []
 
     def train(net, histories, settings, schedule, *, real=cycle_module.train, **named):
@@ -126,13 +126,13 @@ def test_a_first_version_and_an_increment_have_epochs_and_a_rate_of_their_own(mo
     for names in ({i: str(i) for i in np.unique(events["item"]).tolist()}, {}):
         settings = CycleSettings(MODEL, training, RankingSettings(), STATE)
         champion = run_cycle(champion, CycleInput(from_events(events), names, graph.rows, 0), settings)
-    # The newest events are learned by the sequence encoder alone.
+    # Only the sequence encoder learns the newest events.
     assert trained == [
         (True, 1, 2, 0.004, True), (False, 0, 3, 0.004, False), (True, 4, 5, 0.007, False), (False, 0, 6, 0.007, False),
     ]  # fmt: skip
 
 
-def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch):
+def test_a_candidate_with_weights_that_are_not_finite_is_not_promoted(monkeypatch):
     events = cycling(users=60, items=20)
     champion = learned(events)
     arrived = cycling(users=60, items=20)
@@ -140,7 +140,7 @@ def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch
 
     def train(net, histories, settings, schedule, real=cycle_module.train, **named):
         spent = real(net, histories, settings, schedule, **named)
-        if schedule.epochs == 0:  # the last epochs, after which nothing is measured any more
+        if schedule.epochs == 0:  # the last epochs: nothing is measured after them
             with torch.no_grad():
                 net.items.weight[3, 0] = torch.nan
         return spent
@@ -153,12 +153,12 @@ def test_a_candidate_whose_weights_are_not_all_numbers_stays_outside(monkeypatch
     )
 
 
-def test_a_late_event_is_no_history_of_earlier_ones():
+def test_a_late_event_is_not_part_of_the_history_of_earlier_events():
     events = np.zeros(40, EVENT)
     events["user"], events["item"] = np.arange(40) % 2 + 1, np.arange(40) % 9 + 100
     events["ts"] = 1_000_000_000_000 + np.arange(40) * 1000
     sequences = from_events(events)
-    new = sequences.steps["ts"] % 3 == 0  # what the champion knows lies between what has come
+    new = sequences.steps["ts"] % 3 == 0  # learned and new events alternate in time
     holdout = Holdout(*split_holdout(sequences, 5, new), STATE)
     assert len(holdout.targets) > 1
     for row, ts in enumerate(holdout.times):
@@ -184,21 +184,21 @@ SETTINGS = CycleSettings(
 )
 
 
-def test_users_with_new_events_are_learned_and_a_sample_of_others_less_those_held_back():
+def test_users_with_new_events_and_a_sample_of_others_are_learned_except_held_back_users():
     stream = stream_of(users=60, steps=4)
     champion = learned(stream.events(), model=MODEL)
     new_events = stream.events(stream.count - 20)
     users = select_training_users(stream, new_events, champion, SETTINGS, seed=3)
     assert users.with_new_events.tolist() == np.unique(new_events["user"]).tolist()
     parts = [set(part.tolist()) for part in users]
-    assert len(set.union(*parts)) == sum(map(len, parts)), "nobody is in two parts"
+    assert len(set.union(*parts)) == sum(map(len, parts)), "no user is in two parts"
     assert 0 < len(users.gate_users) <= 5
     assert len(users.replayed) + len(users.gate_users) <= 15
     again = select_training_users(stream, new_events, champion, SETTINGS, seed=3)
     assert all((a == b).all() for a, b in zip(users, again, strict=True))
 
 
-def test_to_a_first_version_all_users_are_new_and_nobody_is_held_back():
+def test_for_a_first_version_all_users_are_new_and_none_is_held_back():
     stream = stream_of(users=60, steps=4)
     users = select_training_users(stream, stream.events(), None, SETTINGS, seed=3)
     assert len(users.with_new_events) == 60
@@ -215,7 +215,7 @@ def test_a_changed_encoder_learns_from_as_many_users_as_a_first_version_does():
         collect_input(stream, new_events, champion, settings, seed=3) for settings in (SETTINGS, changed)
     )
     assert len(as_before.sequences.users) < 40
-    # All but those whom the gate needs, to compare the two on users that neither learned in this cycle.
+    # All except the users on whom the gate measures forgetting.
     assert len(from_scratch.sequences.users) + len(from_scratch.gate_users.users) == 60
     assert len(from_scratch.gate_users.users) == 5
     candidate = run_cycle(champion, from_scratch, changed, parent="000001")

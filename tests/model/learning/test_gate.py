@@ -1,4 +1,4 @@
-"""Who serves: every verdict, and that chance gives none of them."""
+"""Every verdict of the gate, and that noise leads to no verdict."""
 
 import numpy as np
 import pytest
@@ -12,17 +12,17 @@ from state.sequences import from_events
 from tests.model.examples import SMALL, STATE, cycling
 
 GATE = GateSettings()
-MISSED = 10
+MISS_RANK = 10
 
 
-def compared(champion: float, candidate: float, users: int = 400, seed: int = 0, apart: bool = True) -> Compared:
-    """Two versions that put what came first with these probabilities, each event apart or as the other does."""
+def compared(champion: float, candidate: float, users: int = 400, seed: int = 0, independent: bool = True) -> Compared:
+    """Two versions that rank the target first with these probabilities: independently, or at the same events."""
     draw = np.random.default_rng(seed)
     one = draw.random(users * 3)
-    other = draw.random(users * 3) if apart else one
+    other = draw.random(users * 3) if independent else one
     return Compared(
-        np.where(one < champion, 0, MISSED),
-        np.where(other < candidate, 0, MISSED),
+        np.where(one < champion, 0, MISS_RANK),
+        np.where(other < candidate, 0, MISS_RANK),
         np.repeat(np.arange(users, dtype=np.uint64), 3),
     )
 
@@ -40,35 +40,35 @@ def measured(newest: Compared, **other) -> Measured:
     return Measured(newest=newest, **(usual | other))
 
 
-def test_a_better_candidate_is_promoted_for_that():
+def test_a_significantly_better_candidate_is_promoted():
     verdict = judge(measured(compared(0.2, 0.4)), GATE)
     assert verdict.promoted
     assert verdict.reason.startswith("promoted: significantly better on the newest events: NDCG@10 4")
     assert "on 1,200 newest events of 400 users" in verdict.reason
 
 
-def test_a_worse_candidate_is_not_promoted_whatever_it_has_learned():
+def test_a_significantly_worse_candidate_is_never_promoted():
     verdict = judge(measured(compared(0.4, 0.2), new_events=10**6), GATE)
     assert not verdict.promoted
     assert verdict.reason.startswith("champion kept: significantly worse on the newest events")
 
 
-def test_noise_does_not_block_a_candidate_that_knows_more():
+def test_noise_does_not_block_a_candidate_with_newer_events():
     verdicts = [judge(measured(compared(0.3, 0.3, 100, seed)), GATE) for seed in range(24)]
-    # At 95% one in forty is taken for worse though it is not.
+    # At 95% one of forty equal candidates is significantly worse by chance.
     assert sum(v.promoted for v in verdicts) >= 21
     undecided = [v.reason for v in verdicts if "not significantly worse" in v.reason]
     assert len(undecided) >= 20
     assert "it has learned 1,000 newer events and 7 newer items" in undecided[0]
 
 
-def test_noise_does_not_promote_a_candidate_that_knows_nothing_more():
+def test_noise_does_not_promote_a_candidate_without_newer_events():
     verdicts = [judge(measured(compared(0.3, 0.3, 100, seed), new_events=0), GATE) for seed in range(24)]
     assert sum(v.promoted for v in verdicts) <= 3
     assert sum("has learned nothing new" in v.reason for v in verdicts) >= 20
 
 
-def test_one_users_events_decide_nothing():
+def test_the_events_of_one_user_decide_nothing():
     newest = compared(1.0, 0.0)._replace(users=np.zeros(1200, np.uint64))
     verdict = judge(measured(newest), GATE)
     assert verdict.promoted
@@ -77,7 +77,7 @@ def test_one_users_events_decide_nothing():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reason"),
     [
         (
             {"old": compared(0.6, 0.3)},
@@ -96,19 +96,19 @@ def test_one_users_events_decide_nothing():
     ],
     ids=["forgot", "narrow", "not finite", "large", "slow"],
 )
-def test_nothing_on_the_newest_events_makes_up_for(wrong, said):
+def test_a_candidate_beyond_a_limit_is_not_promoted_even_if_it_is_better(wrong, reason):
     verdict = judge(measured(compared(0.2, 0.4), **wrong), GATE)
     assert verdict == Verdict(False, verdict.reason, "kept")
-    assert verdict.reason.startswith(f"champion kept: {said}")
+    assert verdict.reason.startswith(f"champion kept: {reason}")
 
 
-def test_a_little_forgetting_is_allowed_and_luck_is_not_forgetting():
+def test_a_little_forgetting_is_allowed_and_noise_does_not_count_as_forgetting():
     for seed in range(10):
-        assert judge(measured(compared(0.2, 0.4), old=compared(0.6, 0.57, seed=seed, apart=False)), GATE).promoted
+        assert judge(measured(compared(0.2, 0.4), old=compared(0.6, 0.57, seed=seed, independent=False)), GATE).promoted
         assert judge(measured(compared(0.2, 0.4), old=compared(0.3, 0.3, users=40, seed=seed)), GATE).promoted
 
 
-def test_a_candidate_may_show_somewhat_fewer_items():
+def test_a_candidate_may_recommend_slightly_fewer_items():
     assert judge(measured(compared(0.2, 0.4), shown=(500, 260)), GATE).promoted
 
 
@@ -116,7 +116,7 @@ def test_a_busy_machine_makes_no_candidate_slow():
     assert judge(measured(compared(0.2, 0.4), seconds=([0.01, 0.01, 0.01], [0.09, 0.01, 0.05])), GATE).promoted
 
 
-def test_a_first_version_needs_nothing_but_to_be_sound():
+def test_a_first_version_is_promoted_if_its_weights_are_finite():
     first = measured(compared(0.0, 0.0), new_events=0)
     assert judge(first, GATE, first=True) == Verdict(True, "promoted: the first version")
     assert not judge(first._replace(finite=False), GATE, first=True).promoted
@@ -139,7 +139,7 @@ def cycle(champion, events, arrived, old=NO_SEQUENCES, **training):
 
 @pytest.fixture(scope="module")
 def circles():
-    """A stream of 100 users who go round, and the version that learned the first three quarters of it."""
+    """A stream of 100 users who click items in a circle, and a version that learned three quarters of it."""
     events = cycling(users=100, items=20, steps=16)
     return events, cycle(None, events[:1200], None, last_epochs=30)
 
@@ -151,7 +151,7 @@ def test_a_cycle_that_learns_as_the_champion_did_is_promoted(circles):
     assert candidate.metrics.keys() >= {"ndcg@10", "champion_ndcg@10"}
 
 
-def test_users_without_new_events_tell_what_was_forgotten(circles):
+def test_forgetting_is_measured_on_users_without_new_events(circles):
     events, champion = circles
     others = cycling(users=100, items=20, steps=16)
     others["item"] = np.random.default_rng(1).permutation(others["item"])
@@ -162,7 +162,7 @@ def test_users_without_new_events_tell_what_was_forgotten(circles):
     assert "the candidate forgets: NDCG@10 of 100 users without new events falls" in candidate.verdict.reason
 
 
-def test_a_candidate_is_tested_on_nothing_that_the_champion_learned(circles, monkeypatch):
+def test_a_candidate_is_not_tested_on_events_that_the_champion_learned(circles, monkeypatch):
     events, champion = circles
     tested = []
     real = cycle_module.Holdout
@@ -170,6 +170,6 @@ def test_a_candidate_is_tested_on_nothing_that_the_champion_learned(circles, mon
         cycle_module, "Holdout", lambda past, held, state: tested.append(held) or real(past, held, state)
     )
     cycle(champion, events, events[1500:])
-    # A quarter of the hundred new ones.
+    # A quarter of the hundred new events.
     assert len(tested[0].steps) == 25
     assert tested[0].steps["ts"].min() > events["ts"][1500]

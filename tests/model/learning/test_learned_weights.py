@@ -19,7 +19,7 @@ from tests.model.examples import QUICK, SMALL, cycling, learned
 ROOT = Path(__file__).parents[3]
 
 
-def test_ten_users_can_be_learned_by_heart():
+def test_the_model_can_learn_the_sequences_of_ten_users_exactly():
     events = cycling()
     histories = Histories(np.arange(0, 121, 12), (from_events(events).steps["item"].astype(np.int64) - 99))
     model = Create(7, SMALL)
@@ -31,7 +31,7 @@ def test_ten_users_can_be_learned_by_heart():
     assert scores.argmax(1).tolist() == following.tolist()
 
 
-def test_a_large_catalogue_moves_only_the_rows_that_a_batch_touches():
+def test_with_a_large_catalogue_only_rows_that_a_batch_touches_change():
     lazy = msgspec.structs.replace(QUICK, loss="sampled", lazy_items=1, negatives=7)
     histories = Histories(np.arange(0, 121, 12), (from_events(cycling()).steps["item"].astype(np.int64) - 99))
     model = Create(1000, SMALL)
@@ -42,7 +42,7 @@ def test_a_large_catalogue_moves_only_the_rows_that_a_batch_touches():
     assert moved.sum() < 50
 
 
-def test_what_is_moved_lazily_is_learned_by_heart_too():
+def test_lazy_updates_learn_the_sequences_exactly_too():
     lazy = msgspec.structs.replace(QUICK, loss="sampled", lazy_items=1)
     histories = Histories(np.arange(0, 121, 12), (from_events(cycling()).steps["item"].astype(np.int64) - 99))
     model = Create(7, SMALL)
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_weights(lazily):
         assert torch.equal(a, b)
 
 
-DIGEST = """
+DIGEST_SCRIPT = """
 import hashlib
 import numpy as np
 from model.evaluation.recorded_stream import as_events
@@ -72,16 +72,16 @@ from tests.model.examples import learned
 
 users, items = zip(*[(f"user-{n % 10}", f"item-{(n // 10 + n) % 7}") for n in range(120)])
 events, _ = as_events(users, items, 1_500_000_000_000 + np.arange(120) * 1000)
-trained = learned(events, model=ModelSettings(dim=16))  # with dropout, which is drawn too
+trained = learned(events, model=ModelSettings(dim=16))  # with dropout, which is random too
 weights = b"".join(weight.detach().numpy().tobytes() for weight in trained.model.parameters())
 print(hashlib.sha256(weights + repr((trained.vocabulary.ids, trained.fusion)).encode()).hexdigest())
 """
 
 
-def test_another_process_in_which_strings_hash_otherwise_gives_the_same_weights():
+def test_a_process_with_another_string_hash_seed_gives_the_same_weights():
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", DIGEST], env=os.environ | {"PYTHONHASHSEED": seed},
+            [sys.executable, "-c", DIGEST_SCRIPT], env=os.environ | {"PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )
         for seed in ("1", "2")

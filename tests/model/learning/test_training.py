@@ -1,4 +1,4 @@
-"""Which users are learned in which epoch, the parts of the loss, and item rows of one length."""
+"""Users of each epoch, terms of the loss, learning rates, and item rows of one length."""
 
 import msgspec
 import numpy as np
@@ -19,16 +19,16 @@ PLAIN = TrainingSettings(w_transfer=0.0, batch_users=4)
 
 
 def pairs(users: int, items: int) -> Histories:
-    """User r has clicked item r + 1 and the one after it."""
+    """User r clicked item r + 1 and the item after it."""
     first = np.arange(users) % (items - 1) + 1
     return Histories(np.arange(0, 2 * users + 1, 2), np.stack([first, first + 1], 1).ravel())
 
 
-def taught(epochs: int, model: Create, experiment: Experiment = NO_EXPERIMENT) -> None:
+def train_on_pairs(epochs: int, model: Create, experiment: Experiment = NO_EXPERIMENT) -> None:
     train(model, pairs(20, 21), PLAIN, Schedule(epochs=epochs, learning_rate=3e-3, seed=1), experiment=experiment)
 
 
-def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
+def test_item_and_user_rows_are_scaled_alike_after_the_warm_up():
     model, users = Create(21, SHAPE), torch.randn(20, 16)
     torch.nn.init.normal_(model.items.weight)
     before = model.items.weight.detach().clone()
@@ -42,9 +42,9 @@ def test_what_the_warm_up_made_is_brought_to_a_size_items_and_users_alike():
 
 @pytest.mark.parametrize("term", ["w_global", "w_transfer"])
 @pytest.mark.parametrize("graph", ["ultragcn", "lightgcn"])
-def test_every_term_of_the_joint_loss_has_its_say(term, graph):
+def test_every_term_of_the_joint_loss_changes_the_weights(term, graph):
     tables = []
-    for weight in (1e-9, 1e-9, 0.5):  # at 0 the graph draws nothing, and other negatives would come
+    for weight in (1e-9, 1e-9, 0.5):  # not 0: without draws of the graph the negatives would differ
         torch.manual_seed(0)
         model = Create(21, SHAPE)
         settings = msgspec.structs.replace(PLAIN, graph_encoder=graph, **{term: weight})
@@ -59,7 +59,7 @@ def test_every_term_of_the_joint_loss_has_its_say(term, graph):
     assert not torch.allclose(tables[0], tables[2], atol=1e-3)
 
 
-def test_users_rows_have_a_learning_rate_of_their_own_in_the_joint_epochs():
+def test_user_rows_have_their_own_learning_rate_in_the_joint_epochs():
     tables = []
     for rate in (1e-9, 0.1):
         torch.manual_seed(0)
@@ -70,7 +70,7 @@ def test_users_rows_have_a_learning_rate_of_their_own_in_the_joint_epochs():
     assert not torch.allclose(*tables, atol=1e-3)
 
 
-def test_a_user_of_once_is_learned_in_one_epoch_and_every_other_user_in_each(monkeypatch):
+def test_a_user_of_once_is_learned_in_one_epoch_and_every_other_user_in_all(monkeypatch):
     seen = list[np.ndarray]()
     examples = SASRec.examples
 
@@ -79,7 +79,7 @@ def test_a_user_of_once_is_learned_in_one_epoch_and_every_other_user_in_each(mon
         return examples(self, histories, limit, draw)
 
     monkeypatch.setattr(SASRec, "examples", watched)
-    taught(4, Create(21, SHAPE), Experiment(once=np.arange(8, 20)))
+    train_on_pairs(4, Create(21, SHAPE), Experiment(once=np.arange(8, 20)))
     times = np.bincount(np.concatenate(seen), minlength=21)[1:]
     assert times.tolist() == [4] * 8 + [1] * 12
     assert [len(batch) for batch in seen] == [4, 4, 3] * 4
@@ -89,13 +89,13 @@ def test_learning_some_users_once_is_deterministic_too():
     one, two = Create(21, SHAPE), Create(21, SHAPE)
     two.load_state_dict(one.state_dict())
     for model in (one, two):
-        taught(3, model, Experiment(once=np.arange(8, 20)))
+        train_on_pairs(3, model, Experiment(once=np.arange(8, 20)))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("loss", ["full", "sampled"])
-def test_every_row_is_as_long_as_was_asked_for_and_learns_all_the_same(loss):
+def test_rows_of_a_fixed_length_have_that_length_and_learn(loss):
     model = Create(21, ModelSettings(dim=16, dropout=0.0, row_length=0.7))
     users = pairs(20, 21)
     settings = TrainingSettings(loss=loss, batch_users=4)
@@ -103,20 +103,20 @@ def test_every_row_is_as_long_as_was_asked_for_and_learns_all_the_same(loss):
     lengths = model.items.weight.detach().norm(dim=1)
     torch.testing.assert_close(lengths[1:], torch.full((21,), 0.7))
     assert lengths[0] == 0
-    # What is published is what was learned: no row is stretched again when it is scored.
+    # Published rows already have the length, so scoring does not change them.
     torch.testing.assert_close(model.table(), model.items.weight)
     scores = model.encode(Histories(np.arange(21), np.arange(1, 21))) @ model.items.weight.T
     scores[:, 0] = -torch.inf
     assert (scores.argmax(1).numpy() == np.arange(2, 22)).mean() > 0.9
 
 
-def test_rows_keep_their_own_lengths_unless_asked():
+def test_rows_have_different_lengths_by_default():
     model = Create(21, SHAPE)
-    taught(3, model)
+    train_on_pairs(3, model)
     assert model.items.weight.detach().norm(dim=1)[1:].std() > 0.01
 
 
-def test_the_warm_up_hands_on_its_rows_at_a_fixed_scale():
+def test_item_rows_have_a_fixed_scale_after_the_warm_up():
     model = Create(21, SHAPE)
     warmed = Schedule(epochs=0, learning_rate=1.0, seed=1, warm_up_epochs=3, from_scratch=True)
     train(model, pairs(20, 21), PLAIN, warmed)
@@ -145,7 +145,7 @@ def test_the_learning_rate_falls_along_half_a_cosine(monkeypatch):
         real(loss, model, optimizers, graph)
 
     monkeypatch.setattr(training, "step", step)
-    taught(4, Create(21, SHAPE))
+    train_on_pairs(4, Create(21, SHAPE))
     per_epoch = [3e-3 * (1 + np.cos(np.pi * epoch / 4.4)) / 2 for epoch in range(4)]
     assert rates[::5] == pytest.approx(per_epoch)
     assert rates == pytest.approx(np.repeat(per_epoch, 5))

@@ -1,4 +1,4 @@
-"""A version survives publication, and one that was damaged is refused."""
+"""A published version loads unchanged, and a damaged version is rejected."""
 
 import json
 
@@ -11,7 +11,7 @@ from model.learning.versions import list_versions, load, prune, publish
 from tests.model.examples import cycling, learned
 
 
-def test_a_published_version_loads_as_it_was(tmp_path):
+def test_a_published_version_loads_unchanged(tmp_path):
     trained = learned(cycling())
     version = publish(str(tmp_path), "create", trained, {0: 120})
     again = load(str(tmp_path), "create", version.manifest.version, version.manifest_sha256)
@@ -22,7 +22,7 @@ def test_a_published_version_loads_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "items.msgpack", "manifest.json"])
-def test_a_version_that_is_not_what_it_says_is_refused_by_the_name_of_the_file(tmp_path, file):
+def test_the_error_for_a_damaged_version_names_the_file(tmp_path, file):
     version = publish(str(tmp_path), "create", learned(cycling()), {})
     path = tmp_path / "create" / "000001" / file
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -30,7 +30,7 @@ def test_a_version_that_is_not_what_it_says_is_refused_by_the_name_of_the_file(t
         load(str(tmp_path), "create", "000001", version.manifest_sha256)
 
 
-def test_versions_live_in_any_store_and_the_serving_one_is_never_pruned():
+def test_versions_can_be_in_any_store_and_a_needed_version_is_never_pruned():
     url = "memory://artifacts"
     trained = learned(cycling())
     for _ in range(3):
@@ -39,7 +39,7 @@ def test_versions_live_in_any_store_and_the_serving_one_is_never_pruned():
     assert [m.version for m in list_versions(url, "create")] == ["000001", "000003"]
 
 
-def test_a_manifest_of_before_outcomes_opens_and_its_outcome_follows_from_what_it_has(tmp_path):
+def test_a_manifest_without_an_outcome_opens_and_its_outcome_follows_from_promoted(tmp_path):
     version = publish(str(tmp_path), "create", learned(cycling()), {0: 120})
     file = tmp_path / "create" / "000001" / "manifest.json"
     for promoted, outcome in ((True, "promoted"), (False, "kept")):

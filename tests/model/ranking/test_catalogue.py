@@ -1,4 +1,4 @@
-"""Items that no version knows: the row of each, and how many there can be."""
+"""Fresh items, which no version knows: their rows and their number."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_a_fresh_item_without_known_neighbours_has_the_mean_row_until_it_has_one
     assert torch.equal(catalogue.table[:5], TABLE)
 
 
-def test_only_as_many_fresh_items_as_there_is_room_for_get_a_column(past):
+def test_the_number_of_fresh_items_with_a_column_is_limited(past):
     click(past, "ann x", "ann y", "ann z")
     catalogue = Catalogue(VOCABULARY, TABLE, 2)
     columns = catalogue.update(ids("x", "y", "z", "a"), past.graph.rows)
@@ -64,13 +64,13 @@ def test_only_as_many_fresh_items_as_there_is_room_for_get_a_column(past):
     assert Catalogue(VOCABULARY, TABLE, 0).update(ids("x", "a"), past.graph.rows).tolist() == [0, 1]
 
 
-def test_a_fresh_item_that_one_user_repeats_is_recommended_to_that_user(past):
+def test_a_fresh_item_is_recommended_to_the_user_who_clicked_it(past):
     click(past, "ann a", "ann b", "bob c", "bob d", "cid new")
     ranker = Ranker(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
     assert ranker.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
 
 
-def test_the_row_of_a_fresh_item_has_the_row_length_that_is_set(past):
+def test_the_row_of_a_fresh_item_has_the_configured_length(past):
     click(past, "ann a", "ann beside", "bob alone")
     model = Create(4, ModelSettings(dim=3, heads=1, row_length=0.7))
     catalogue = Catalogue(VOCABULARY, model.table().detach(), 10, model.as_scored)

@@ -1,4 +1,4 @@
-"""Clicks by column are the same, counted click by click or read from the graph."""
+"""Counts of clicks are the same whether they are counted one by one or read from the graph."""
 
 import sys
 import threading
@@ -33,7 +33,7 @@ def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
     whole = Popularity(HALF_LIFE_S)
     whole.extend(ITEMS, graph.rows)
     assert some.damping == pytest.approx(whole.damping)
-    # Items that were not clicked fade after a hundredth of a half-life only.
+    # Items that were not clicked are refreshed only every hundredth of a half-life.
     assert some.signal.numpy() == pytest.approx(whole.signal.numpy(), abs=0.02)
 
 
@@ -46,7 +46,7 @@ def test_a_click_two_half_lives_ago_counts_a_quarter():
     assert popularity.damping.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
 
 
-def test_removed_clicks_count_as_if_they_had_never_been_made():
+def test_removed_clicks_leave_no_trace_in_the_counts():
     one, other = Popularity(HALF_LIFE_S), Popularity(HALF_LIFE_S)
     for popularity in (one, other):
         popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
@@ -58,8 +58,8 @@ def test_removed_clicks_count_as_if_they_had_never_been_made():
     assert one.unclicked().tolist() == [0, 3]
 
 
-def test_no_column_is_lost_when_another_thread_counts_clicks_meanwhile(monkeypatch):
-    monkeypatch.setattr("model.ranking.popularity.FADE_ALL_AFTER", 0.0)  # every click fades all others
+def test_no_column_is_lost_while_another_thread_counts_clicks(monkeypatch):
+    monkeypatch.setattr("model.ranking.popularity.REFRESH_ALL_HALF_LIVES", 0.0)  # every click refreshes all columns
     popularity, graph, stop = Popularity(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
 
     def click() -> None:

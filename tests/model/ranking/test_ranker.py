@@ -1,4 +1,4 @@
-"""A score is the weighted sum of its signals: each is written out again from the formulas of model/, item by item."""
+"""A score is the weighted sum of its signals. Each signal is computed again from its formula, item by item."""
 
 import math
 
@@ -22,14 +22,14 @@ from tests.model.ranking.test_catalogue import ids
 
 ITEMS = [f"item-{n}" for n in range(6)]
 VOCABULARY = Vocabulary(ids(*ITEMS), ITEMS).release(ids("item-5"))
-"""The index of one item is free. Events of that item may still come."""
+"""The index of one item is free. Events of that item may still arrive."""
 RANKING = RankingSettings(history_items=3, age_decay=0.7, repeat_decay=0.6, because=False)
 clicks = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(ITEMS), st.integers(0, 10**8)), min_size=1)
 weights = st.builds(Fusion, *[st.sampled_from([0.0, -1.5, 2.0])] * 4, st.sampled_from([0.0, 0.5, 1.0]))
 
 
 def recorded(stream: list[tuple[str, str, int]]) -> RecordedStream:
-    """These clicks by time, and one that is the newest of all."""
+    """A recorded stream of these clicks by time, followed by one newer click."""
     users, items, ts = zip(*sorted(stream, key=lambda click: click[2]), ("c", "item-0", 10**8), strict=True)
     past = RecordedStream(StateSettings(neighbours_per_item=8, popularity_half_life_s=3600.0))
     past.append(as_events(users, items, 1_500_000_000_000 + np.array(ts))[0])
@@ -89,7 +89,7 @@ def test_a_score_is_the_weighted_sum_of_the_signals(stream, fusion):
         assert scores[[0, 6]].tolist() == [-math.inf, -math.inf]
 
 
-def test_the_evidence_stands_there_once_for_each_share_of_neighbours_before():
+def test_there_is_one_evidence_for_each_share_of_neighbours_before():
     past, model = (
         recorded([("a", "item-1", 1), ("a", "item-2", 2), ("b", "item-2", 3), ("b", "item-1", 4)]),
         untrained(),
@@ -107,7 +107,7 @@ def test_the_evidence_stands_there_once_for_each_share_of_neighbours_before():
 @settings(deadline=None, max_examples=40)
 @given(clicks, weights)
 def test_the_reasons_are_the_strongest_own_item_and_one_at_least_half_as_strong(stream, fusion):
-    """Without evidence the cosine of two rows is the strength; it may add 1e-3 to that of evidence."""
+    """Without evidence the strength is the cosine of two rows. It may add 1e-3 to the strength of evidence."""
     past, model = recorded(stream), untrained()
     ranker = Ranker(model, VOCABULARY, fusion, msgspec.structs.replace(RANKING, because=True))
     rows = torch.nn.functional.normalize(model.items.weight.detach(), dim=1)

@@ -1,4 +1,4 @@
-"""Recommendations of a trained model: without the graph, with it, and what is filtered from them."""
+"""Recommendations of a trained model: without the graph, with it, and with filters."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_with_all_graph_weights_0_the_graph_changes_nothing(because):
     assert with_graph.scores.tobytes() == without.scores.tobytes()
 
 
-def test_an_item_that_no_version_knows_is_recommended_for_its_evidence_with_its_reason():
+def test_an_item_that_no_version_knows_is_recommended_for_its_evidence_and_has_a_reason():
     trained = learned(cycling())
     graph = MemoryGraph(STATE)
     graph.apply(cycling())

@@ -62,7 +62,7 @@ def test_the_global_temporal_protocol_prints_scores_with_seen_items_and_without(
     ("protocol", "clicks", "message"),
     [
         ("global-temporal", lambda n: (n % 9, 0), "no event comes after the 0.9 quantile of time"),
-        ("global-temporal", lambda n: (n if n > 90 else n % 9, n), "can be tested: 0 are of items never met before it"),
+        ("global-temporal", lambda n: (n if n > 90 else n % 9, n), "0 are of items that are new after it"),
         ("prequential", lambda n: (n, n), "each is the first of its user"),
     ],
     ids=["all events at one time", "the last users are new", "no user has two events"],
