@@ -22,7 +22,7 @@ from state.settings import StateSettings
 from state.sorting import distinct
 
 FOLD_EVENTS = 50_000
-"""Events that a graph in memory folds at once: each takes about 500 bytes meanwhile."""
+"""Events that a graph in memory folds at once. Each takes about 500 bytes until it is folded."""
 
 
 def row_dtype(neighbours: int) -> np.dtype[np.void]:
@@ -40,7 +40,7 @@ def row_dtype(neighbours: int) -> np.dtype[np.void]:
 
 
 class Rows(NamedTuple):
-    """Rows of the graph for R items, K slots each, in the order asked for.
+    """Rows of the graph for R items, K slots each, in the order of the requested items.
 
     An unknown item has degree 0 and empty slots.
     """

@@ -1,4 +1,4 @@
-"""Steps that leave a store: those behind the horizon, and all steps of a user who is to be forgotten.
+"""Steps that leave a store: those behind the horizon, and all steps of a forgotten user.
 
 A removal is a WriteBatch of its own, together with its counts in the progress. It changes nothing that a batch of
 events relies on. After a crash between the two WriteBatches the removal is done, and the batch is read again.
@@ -20,7 +20,7 @@ class Removed(NamedTuple):
     """Steps, users and items that left the state."""
 
     steps: Records
-    """STEPs that counted and count no longer."""
+    """STEPs that counted before and no longer count."""
     users: Ids
     """Users without any step left."""
     items: Ids
@@ -78,7 +78,7 @@ def erase(partition: Partition, progress: Progress, user: int, write: WriteBatch
 
 
 def put_hidden(partition: Partition, user: int, hidden: Records, stored: bool, write: WriteBatch) -> None:
-    """Write a user's HIDDEN records; `stored` says whether the user may have some on disk."""
+    """Write a user's HIDDEN records; `stored`: whether the user may have some on disk."""
     if len(hidden):
         write.put(KEY.pack(user), hidden.tobytes(), partition.database.handles["hidden"])
     elif stored:

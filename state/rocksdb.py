@@ -1,4 +1,4 @@
-"""The RocksDB database of one store: its options, its column families, and its errors for people."""
+"""The RocksDB database of one store: its options, its column families and its error messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ class Database:
         self.columns: dict[str, Any] = {name: self.default.get_column_family(name) for name in COLUMNS}
         """The other column families by name."""
         self.handles: dict[str, ColumnFamily] = {name: self.default.get_column_family_handle(name) for name in COLUMNS}
-        """What a WriteBatch names the other column families by."""
+        """The other column families by name, as a WriteBatch takes them."""
 
     def families(self) -> list[Any]:
         """All column families, the default one first. Drop them before `close`: a reference keeps the lock."""
@@ -112,7 +112,7 @@ REMEDIES = {
     "read-only file system": "mount the file system writable",
     "too many open files": "raise the limit on open files (ulimit -n 65536; LimitNOFILE= of a systemd unit)",
 }
-"""Causes outside the store, in the system's words, and what mends each."""
+"""Causes outside the store, as the system reports them, and the remedy for each."""
 
 
 def state_error(doing: str, path: Path, message: str) -> StateError:

@@ -16,7 +16,7 @@ OFFSETS_KEY = b"offsets"
 
 
 class TitleOffsets(msgspec.Struct):
-    """How far the topic with this id was read."""
+    """How far the items topic with this id was read."""
 
     topic_id: str = ""
     offsets: dict[int, int] = {}

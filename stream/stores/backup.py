@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import msgspec
 
-from state.checkpoint import CheckpointStore, inside
+from state.checkpoint import CheckpointStore, read_copy
 from state.identity import Identity
 from state.progress import Progress
 from state.view import partition_path
@@ -52,7 +52,7 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
     fs, root = _place(url)
     partitions = []
     for folder in sorted(copies):
-        identity, progress = inside(folder, config.state)
+        identity, progress = read_copy(folder, config.state)
         if identity is None:  # nothing was read yet
             continue
         CheckpointStore(url, identity).upload(folder, config.state)

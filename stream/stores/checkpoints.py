@@ -80,7 +80,7 @@ class Checkpoints:
         return copied
 
     def _upload(self, checkpoints: CheckpointStore, folder: Path, number: int, started: float) -> None:
-        uploaded = checkpoints.upload(folder, self._config.state, may=lambda: self._lease.held)
+        uploaded = checkpoints.upload(folder, self._config.state, may_continue=lambda: self._lease.held)
         if uploaded is None:
             return
         checkpoints.prune(self._config.checkpoints.keep)
