@@ -78,7 +78,7 @@ def read_all(config: Config, topic: str) -> list[Any]:
         deadline, asked = time.monotonic() + WITHIN_S, 0
 
         def to_the_end(partition: TopicPartition) -> bool:
-            # The embedded broker says that the end is where its last batch begins; what it says to a reader is right.
+            # The embedded broker reports the beginning of its last batch as the end; a reader gets the right end.
             known = consumer.highwater(partition)
             return consumer.position(partition) >= max(ends[partition], known or 0) and (
                 known is not None or asked >= ASKED_TIMES

@@ -197,7 +197,7 @@ WRONG = {
         lambda b: (b.ssl, KafkaSettings()),
         "speaks TLS, but kafka.security is 'plaintext': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
-    "TLS not spoken": (
+    "TLS to a plain port": (
         lambda b: (b.sasl_plaintext, b.user()),
         "does not speak TLS, but kafka.security is 'sasl_ssl': use its TLS port, or set kafka.security to 'sasl",
     ),

@@ -234,7 +234,7 @@ async def test_a_completed_rebuild_replaces_the_open_store(owner):
 
 
 @of_an_owner
-async def test_whoever_counts_clicks_is_called_when_a_store_was_opened_or_closed(owner):
+async def test_on_change_is_called_after_a_store_was_opened_or_closed(owner):
     calls = []
     owner.assignment.on_change = lambda: calls.append(len(owner.assignment.stores))
     await owner.assign()

@@ -13,7 +13,7 @@ def users(*counts: int) -> np.ndarray:
     return np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint64), counts)
 
 
-def test_enough_events_make_a_cycle_due_and_its_beginning_counts_anew():
+def test_enough_events_make_a_cycle_due_and_its_start_resets_the_count():
     trigger = Trigger(SETTINGS, 0.0)
     trigger.update(users(*[10] * 99))
     assert trigger.due(1.0) is None
