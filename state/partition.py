@@ -223,6 +223,6 @@ class Partition:
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards."""
-        # On a full disk RocksDB cannot flush. It is closed all the same, and its write-ahead log has what is missing.
+        # On a full disk RocksDB cannot flush. It is closed nevertheless, and its write-ahead log has the rest.
         with suppress(StateError):
             self.database.close()

@@ -78,7 +78,7 @@ class Database:
                 family.flush(True)
 
     def close(self) -> None:
-        """Close the database. Raises a StateError when RocksDB cannot flush; the database is closed all the same."""
+        """Close the database. Raises a StateError when RocksDB cannot flush; the database is closed nevertheless."""
         self.columns.clear()
         self.handles.clear()
         with state_errors("close", self.path):

@@ -133,5 +133,5 @@ def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
 
 
 def cluster_id() -> str:
-    """A new cluster's id. Its first character is no dash: an option would begin with one."""
+    """A new cluster's id. It does not begin with a dash: Kafka's script would read it as an option."""
     return base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")

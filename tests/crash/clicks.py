@@ -1,4 +1,4 @@
-"""Realistic records for crash tests: all kinds of events, late ones, duplicates, forgets and records that are no event.
+"""Realistic records for crash tests: all kinds of events, late ones, duplicates, forgets, and non-events.
 
 A record is a function of the seed and its number, so a duplicate equals the record that was sent before.
 """

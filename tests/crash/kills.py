@@ -30,7 +30,7 @@ from tests.kafka import kafka, missing
 CRASH_POINTS = 7
 AT_ANY_TIME = 0
 GIVE_UP_S = 15.0
-"""A worker that has nothing to do does not reach its crash point: it is killed after this, wherever it is."""
+"""An idle worker does not reach its crash point: it is killed after this time, wherever it is."""
 SETTLED_WITHIN_S = 240.0
 WINDOW_S, DAYS = 2.5 * 86_400, 13
 """With expiry: the horizon, and the days of event time that the log covers, however many events there are."""
@@ -70,7 +70,7 @@ def worker_of(config: Config, instance: str = "0", **env: str) -> Life:
 
 
 def kill(config: Config, kills: int, events: int, seed: int, within_s: float = float("inf")) -> Report:
-    """Publish a part of the events, let a worker die, and so on; then a last worker that lives; then compare.
+    """Publish a part of the events and let a worker die, again and again. Then run a last worker, and compare.
 
     After `within_s` there are no more kills; the last worker reads the rest of the events.
     """
@@ -143,7 +143,9 @@ def main() -> None:
     parse.add_argument("--partitions", type=int, default=4)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
-    parse.add_argument("--within-s", type=float, default=float("inf"), help="no more kills after so long")
+    parse.add_argument(
+        "--within-s", type=float, default=float("inf"), help="seconds after which there are no more kills"
+    )
     parse.add_argument("--expiry", action="store_true", help=f"events expire after {WINDOW_S / 86_400} days of {DAYS}")
     asked = parse.parse_args()
     with fresh(asked.broker, asked.partitions, WINDOW_S if asked.expiry else 0.0) as config:

@@ -49,7 +49,7 @@ def tuples(records: np.ndarray) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=60), st.lists(st.integers(1, 60), max_size=8), st.data())
-def test_every_query_about_time_has_the_oracles_answer(tmp_path_factory, log, cuts, data):
+def test_queries_as_of_a_time_agree_with_the_oracle(tmp_path_factory, log, cuts, data):
     store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS), Oracle(SETTINGS)
     bounds = sorted({0, len(log), *(c for c in cuts if c < len(log))})
     for start, end in pairwise(bounds):

@@ -1,4 +1,4 @@
-"""A forgotten user leaves nothing behind, other users are unchanged, and one who comes back starts from nothing."""
+"""A forgotten user leaves no data behind, other users are unchanged, and a user who comes back starts empty."""
 
 import time
 from pathlib import Path
