@@ -73,7 +73,7 @@ def worker(
 def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
-    """Keep learning from the state in the data directory; publish versions."""
+    """Learn from the state in the data directory; publish versions."""
     from stream.kafka.topics import check
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
@@ -107,7 +107,10 @@ def up(
     ] = None,
     config_file: Path | None,
 ) -> None:
-    """Run everything: topics, a worker, a trainer, and without --broker an embedded broker."""
+    """Run everything on this machine: topics, a worker and a trainer.
+
+    Without --broker it starts an embedded broker too.
+    """
     from stream.local.supervisor import run_everything
 
     if port is not None and settings.broker:
