@@ -1,11 +1,11 @@
-"""Live metrics: every event is first a test of what was last recommended to its user, and then learned from.
+"""Live metrics: every event first tests the last recommendation to its user, and is then learned from.
 
 A recommendation counts from the moment it is sent until the next one. The baselines are computed at the same moment
 from the same state, so all of them are tested by the very same events:
 
     popularity    the most popular items of the stream, decayed
     own           the user's own most frequent items
-    transitions   what most often followed the user's last item
+    transitions   the items that most often followed the user's last item
 
 An event whose user has no recommendation, or only the popularity fallback, tests no model and is counted apart.
 """
@@ -33,7 +33,7 @@ Mode = Literal["shadow", "ab"]
 
 
 class ScoreKey(NamedTuple):
-    """What a score belongs to: a version or a baseline, or a version in a comparison of champion and candidate."""
+    """The owner of a score: a version or a baseline, or a version in a comparison of champion and candidate."""
 
     version: str
     """The version; or the name of a baseline, of all versions together, or of the fallback."""
@@ -98,7 +98,7 @@ class LastRecommendation(NamedTuple):
     items: list[int]
     baselines: dict[ScoreKey, list[int]]
     compared: dict[ScoreKey, list[int]] = {}  # noqa: RUF012  never changed
-    """What counts for the comparison of champion and candidate."""
+    """Keys under which the event counts in the comparison of champion and candidate."""
 
 
 class LiveMetrics:
@@ -109,7 +109,7 @@ class LiveMetrics:
         self._last: OrderedDict[int, LastRecommendation] = OrderedDict()
 
     def remember(self, user: int, recommendation: LastRecommendation) -> None:
-        """Replace the user's last recommendation. The user whose own is oldest is dropped where there are too many."""
+        """Replace the user's last recommendation. With too many users, the oldest recommendation is dropped."""
         self._last[user] = recommendation
         self._last.move_to_end(user)
         if len(self._last) > self._max_users:
@@ -121,7 +121,10 @@ class LiveMetrics:
             self._last.pop(user, None)
 
     def test(self, events: Records, scores: Scores) -> bool:
-        """Count these events, of kinds that are learned from, in `scores`; whether there was anything to test."""
+        """Count these events, of kinds that are learned from, in `scores`.
+
+        Return whether any tested a recommendation.
+        """
         tested = False
         for user, item in zip(events["user"].tolist(), events["item"].tolist(), strict=True):
             last = self._last.get(user)

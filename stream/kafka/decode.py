@@ -50,14 +50,14 @@ class Record(Protocol):
 
 
 class DeadLetter(NamedTuple):
-    """A record that is no event, and the reason."""
+    """A record that is not an event, and the reason."""
 
     record: Record
     reason: str
 
 
 class Decoded(NamedTuple):
-    """The events of a batch of records, and the records that are none."""
+    """The events of a batch of records, and the records that are not events."""
 
     batch: EventBatch
     dead: list[DeadLetter]
@@ -107,7 +107,7 @@ class Decoder:
         """One record as an event. Raises Invalid with the reason."""
         value = record.value
         if value is None:
-            raise Invalid("no value: a tombstone is no event")
+            raise Invalid("no value: a tombstone is not an event")
         if len(value) > self._max_bytes:
             raise Invalid(f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._max_bytes}")
         try:

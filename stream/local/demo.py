@@ -35,7 +35,7 @@ HOUSEHOLDS_SHOWN = 3
 HOUSEHOLDS_EVERY_S = 6.0
 """Long enough to read them."""
 LINE_EVERY_S = 10.0
-"""Where there is no terminal."""
+"""Time between two lines of output without a terminal."""
 APPLIED_WITHIN_S = 60.0
 """After the last event was published."""
 RECENT_EVENTS = 400
@@ -209,7 +209,7 @@ class Screen:
         return max(self._feed.published - self.applied, 0)
 
     def _households(self) -> list[Text]:
-        """Some households that bought just now: their last products, and what is recommended to them."""
+        """Some households that bought just now: their last products and recommendations."""
         if time.monotonic() - self._chosen_at > HOUSEHOLDS_EVERY_S:
             self._chosen_at = time.monotonic()
             self._chosen = list(self._choose_households())

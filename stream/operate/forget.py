@@ -1,4 +1,4 @@
-"""Forget a user: send the event, wait until the stores have applied it, and search for what is left."""
+"""Forget a user: send the event, wait until the stores have applied it, and search for remains."""
 
 import asyncio
 import time

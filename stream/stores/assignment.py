@@ -13,7 +13,7 @@
         |                                 v                                   |
         |                             ANSWERING ------------------------------+
         |                                 |                                   |
-        |        a StoreFault, or the log is not the store's any more         |
+        |        a StoreFault, or the log no longer belongs to the store      |
         |        (also from CATCHING_UP)  v                                   v
         +---- the store is closed --- FAULTED ----------------------------> gone: the store
               (a damaged one is moved aside)                                is closed
@@ -56,7 +56,7 @@ from stream.stores.partition_stores import PartitionStores, rebuilt_path
 log = logging.getLogger("anabranch.worker")
 
 WATCH_EVERY_S = 10.0
-"""Between two looks at the id of the clicks topic."""
+"""Time between two checks of the clicks topic's id."""
 
 
 class Phase(enum.Enum):
@@ -84,7 +84,7 @@ class OwnedPartition:
     log_end: int = 0
     """The end of the log when the store was opened."""
     fault: StoreFault | None = None
-    """Why it is FAULTED; None where the log is not the store's any more."""
+    """Why it is FAULTED; None if the log no longer belongs to the store."""
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -134,7 +134,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                 await work
 
         task = asyncio.create_task(held())
-        self._holds.go_on_for(task)
+        self._holds.keep_until_done(task)
         return task
 
     def keep_open(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -194,7 +194,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self.on_change()
 
     async def catch_up(self) -> bool:
-        """Let partitions answer that have caught up; whether there is one. Called when all that was polled is applied.
+        """Let partitions answer that have caught up. Return whether there is one. Called when all that was polled is
+        applied.
 
         The consumer's position decides: the end of a transaction takes an offset, and no event comes of it.
         """
@@ -211,7 +212,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     # -> FAULTED -> OPENING
 
     def reopen_soon(self, number: int, reason: str) -> None:
-        """The log is not the store's any more: open the store again before anything else is applied."""
+        """The log no longer belongs to the store: open the store again before anything else is applied."""
         log.error("partition %d: %s; its store is opened again", number, reason)
         self._owned[number].phase = Phase.FAULTED
 
@@ -256,7 +257,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._give_up(list(self._owned))
 
     async def _give_up(self, numbers: list[int]) -> bool:
-        """Wait until no store is in use, close these and own them no more. Whether one of them was owned then."""
+        """Wait until no store is in use, close these and own them no more. Return whether one was owned until then."""
         owned = False
         async with self._holds.none_held():
             for number in numbers:
@@ -266,7 +267,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self.on_change()
         return owned
 
-    # Questions, and the pause
+    # Phases, and the pause
 
     def _in(self, phase: Phase) -> list[OwnedPartition]:
         return [p for p in self._owned.values() if p.phase is phase]
@@ -281,7 +282,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         return {p.number: p.store for p in self._in(Phase.ANSWERING) if p.store is not None}
 
     def pause(self, paused: bool) -> None:
-        """Stop or go on reading clicks."""
+        """Stop reading clicks, or continue."""
         self._paused = paused
         clicks = [TopicPartition(self._topic, number) for number in self._stores]
         if paused:

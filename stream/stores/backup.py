@@ -1,4 +1,4 @@
-"""A backup is an artifact store of its own: checkpoints of the partitions, the versions, and a manifest.
+"""A backup is a separate artifact store: checkpoints of the partitions, the versions, and a manifest.
 
 DIR/backup.json      the champion, the partitions and the offset of each; written last
     state/…          checkpoints: see `state/checkpoint.py`
@@ -64,7 +64,7 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
     return backup
 
 
-def need_empty(url: str) -> None:
+def check_empty(url: str) -> None:
     """Raise AnabranchError unless the folder is empty: a backup is of one moment."""
     fs, root = _place(url)
     try:
@@ -82,7 +82,7 @@ def read(url: str) -> Backup:
         return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST}"), type=Backup)
     except FileNotFoundError:
         raise AnabranchError(
-            f"{url} has no {MANIFEST}: it is no backup, or an incomplete one; `anabranch backup DIR` writes one"
+            f"{url} has no {MANIFEST}: it is not a backup, or not a complete one; `anabranch backup DIR` writes one"
         ) from None
     except (OSError, msgspec.MsgspecError) as error:
         raise AnabranchError(f"{url}/{MANIFEST} cannot be read: {error}") from None

@@ -15,7 +15,7 @@ from stream.stores.assignment import Assignment
 log = logging.getLogger("anabranch.checkpoints")
 
 COPIES = "copies"
-"""Where in the data directory a store's copy lies while it is uploaded."""
+"""Folder of the data directory that holds a store's copy during its upload."""
 
 
 class Checkpoints:

@@ -23,7 +23,7 @@ from stream.stores.partition_stores import EMBEDDED, PartitionStores
 log = logging.getLogger("anabranch.worker")
 
 OPEN_AGAIN_S = 5.0
-"""Between two tries to open a store."""
+"""Time between two attempts to open a store."""
 MAX_HIGHWATER_POLLS, HIGHWATER_POLL_MS = 20, 100
 
 
@@ -86,5 +86,5 @@ async def read_logs(config: Config, cluster: str, partitions: list[TopicPartitio
 
 
 async def read_topic_id(config: Config, cluster: str) -> str:
-    """The id of the clicks topic now; empty where the cluster has none, or it means nothing."""
+    """The id of the clicks topic now; empty if the cluster has no topic ids, or is the embedded broker."""
     return "" if cluster == EMBEDDED else await asyncio.to_thread(topic_id, config, config.topics.clicks)

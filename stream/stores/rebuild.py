@@ -99,7 +99,7 @@ async def _rebuild_one(
         served = view.partitions.get(number)
         if served is not None and served.identity is not None and served.identity.cluster == EMBEDDED:
             raise AnabranchError(
-                f"{path} was built from an embedded broker, whose log holds only what came since it was started: "
+                f"{path} was built from an embedded broker, whose log holds only the events since its start: "
                 f"a rebuild would lose all earlier events. It works with a Kafka of your own (--broker HOST:PORT)"
             )
         answered = served.answered() if served is not None else 0

@@ -17,7 +17,7 @@ LOOK_EVERY_S = 1.0
 
 
 async def run(config: Config) -> None:
-    """Listen and learn until cancelled."""
+    """Receive messages and learn until cancelled."""
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)

@@ -57,5 +57,5 @@ class StoresGraph:
         return self._popular[:count]
 
     def reset_popular(self) -> None:
-        """Read the popular items again: some of them are gone."""
+        """Discard the list of popular items, because some of them are gone."""
         self._popular_until = 0.0

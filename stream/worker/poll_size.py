@@ -1,7 +1,7 @@
-"""How many events are polled at once: as many as are applied while the event loop is held for a moment.
+"""How many events are polled at once: as many as can be applied in `worker.fold_hold_ms`.
 
-The larger a batch, the cheaper an event: what is written for a user or an item is written once a batch. But heartbeats
-and the answers to requests wait for the batch.
+The larger a batch, the cheaper an event: each record of a user or an item is written once a batch. But heartbeats and
+the answers to requests wait for the batch.
 """
 
 FIRST_EVENTS, MIN_EVENTS = 10_000, 500
@@ -14,11 +14,11 @@ class PollSize:
         self._max_events, self._hold_s = max_events, hold_s
         self.events = min(FIRST_EVENTS, max_events)
 
-    def took(self, events: int, seconds: float) -> None:
-        """Adapt to a batch of so many events that took so long. A small batch is no measure: most of it is overhead.
+    def update(self, events: int, seconds: float) -> None:
+        """Adapt to the `seconds` that a batch of `events` took. A small batch is ignored: most of it is overhead.
 
         >>> size = PollSize(50_000, 0.5)
-        >>> size.took(10_000, 0.1)
+        >>> size.update(10_000, 0.1)
         >>> size.events
         30000
         """

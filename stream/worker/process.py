@@ -1,4 +1,4 @@
-"""The operating system's process of one worker: signals, a bounded end, and what is logged of stray errors."""
+"""The operating system's process of one worker: signals, an end within bounded time, and logging of stray errors."""
 
 import asyncio
 import logging

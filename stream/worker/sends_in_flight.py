@@ -3,7 +3,7 @@
 import asyncio
 
 MAX_BATCHES = 4
-"""Batches of answers in flight at most."""
+"""Largest number of batches of answers in flight."""
 
 
 class SendsInFlight:

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 32 << 20
 RETRY_S = 1.0
-"""Between two questions to a broker that is away."""
+"""Pause between two attempts to reach a broker that is away."""
 
 
 class WorkerService(Service):
@@ -137,7 +137,7 @@ class WorkerService(Service):
             await self._producer.send(self._config.topics.command_replies, encode(reply), key=reply.id.encode())
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work. Where the state cannot be used, end the whole worker as an operator would."""
+        """Do the work. If the state cannot be used, end the whole worker as an operator would."""
         try:
             await work
         except StateError as error:

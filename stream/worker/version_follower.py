@@ -56,7 +56,7 @@ class VersionFollower:
             write_last_pointers(self._config.data, pointers)
 
     async def retry(self) -> None:
-        """Try again to load what is missing, if it is time: an artifact store that was away may be back."""
+        """Try again to load the missing versions, if it is time: an artifact store that was away may be back."""
         if self._missing() and time.monotonic() > self._retry_at:
             await self.follow(self._pointers)
 

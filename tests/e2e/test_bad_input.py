@@ -124,7 +124,7 @@ def test_bad_messages_on_all_other_topics_are_skipped(config, producer):
     assert "Traceback" not in log.read_text()
 
 
-def test_a_version_that_is_not_what_its_pointer_says_is_not_served(config, producer):
+def test_a_version_that_differs_from_its_pointer_is_not_served(config, producer):
     bad = Pointer("create", "000007", str(config.data / "models"), "0" * 64, 1_700_000_000_000)
     folder = config.data / "models/create/000007"
     folder.mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_a_version_that_is_not_what_its_pointer_says_is_not_served(config, produ
         producer.flush()
         log = config.data / "worker.log"
         until(lambda: "version 000007 is not served" in log.read_text())
-        assert "its manifest says" in log.read_text() or "sha256" in log.read_text()
+        assert "sha256" in log.read_text()
         producer.send(config.topics.clicks, key=b"ann", value=b'{"user": "ann", "item": "milk"}')
         producer.flush()
         answer = until(lambda: read_all(config, config.topics.recommendations))[0]

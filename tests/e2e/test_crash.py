@@ -25,7 +25,7 @@ def config(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> Confi
     return impatient(made) if request.config.getoption("--broker") == "embedded" else made
 
 
-def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(config):
+def test_a_kill_after_any_step_loses_and_doubles_nothing(config):
     report = kill(config, kills=CRASH_POINTS + 1, events=1_500, seed=0)
     assert report.found == (0, 0, [])
     assert report.kills.total() == CRASH_POINTS + 1
@@ -56,7 +56,7 @@ def test_a_worker_that_is_behind_replaces_no_newer_answer_before_it_dies(config,
 
 
 @pytest.mark.slow
-def test_killed_while_events_expire_nothing_is_lost_and_nothing_stays(config):
+def test_a_kill_while_events_expire_loses_nothing_and_leaves_no_expired_event(config):
     config = eventful(config, WINDOW_S)
     report = kill(config, kills=CRASH_POINTS + 1, events=3_000, seed=2)
     assert report.found == (0, 0, [])
@@ -66,7 +66,7 @@ def test_killed_while_events_expire_nothing_is_lost_and_nothing_stays(config):
 
 
 @pytest.mark.slow
-def test_the_oracle_sees_what_is_wrong(config):
+def test_the_oracle_finds_differences(config):
     report = kill(config, kills=0, events=600, seed=1)
     assert report.found == (0, 0, [])
     log = report.truth.logs[0]

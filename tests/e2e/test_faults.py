@@ -77,7 +77,7 @@ def settled(lives: ForkServer, config: Config, **env: str) -> list[str]:
     return differences(config, fold(read_all(config, config.topics.clicks), config))
 
 
-def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
+def test_a_worker_waits_for_a_broker_that_is_away_for_long(wire, lives, tmp_path):
     config = on(f"127.0.0.1:{wire.port}", tmp_path / "data")
     clicked(config, 0, 300)
     worker = lives.start(worker_of(config))
@@ -107,7 +107,7 @@ def test_a_slow_broker_only_slows_the_worker_down(wire, lives, tmp_path):
     assert settled(lives, config) == []
 
 
-def test_a_broker_killed_and_started_again_and_one_that_hangs(lives, tmp_path):
+def test_a_worker_goes_on_after_a_broker_was_killed_or_hung(lives, tmp_path):
     if reason := missing():
         pytest.skip(reason)
     with broker_of_our_own(**{"group.min.session.timeout.ms": "1000"}) as broker:
@@ -194,7 +194,7 @@ def test_a_full_disk_pauses_reading_until_there_is_room(broker, lives, small_dis
     assert settled(lives, config) == []
 
 
-def test_a_file_system_that_turns_read_only_is_waited_for(broker, lives, small_disk):
+def test_a_worker_waits_while_a_file_system_is_read_only(broker, lives, small_disk):
     config = on(broker, small_disk / "data")
     clicked(config, 0, 200)
     life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
@@ -210,7 +210,7 @@ def test_a_file_system_that_turns_read_only_is_waited_for(broker, lives, small_d
     assert settled(lives, config) == []
 
 
-def test_a_limit_on_open_files_is_named(broker, lives, tmp_path):
+def test_the_error_names_the_limit_on_open_files(broker, lives, tmp_path):
     config = on(broker, tmp_path / "data")
     clicked(config, 0, 300)
     life = worker_of(config)

@@ -44,7 +44,7 @@ def test_the_command_forgets_a_user_and_proves_it(config, producer):
         report = json.loads(done.stdout)
         assert report["found"] == []
         assert report["searched"]["records"] > 10
-        assert newest()[WHO] is None, "a tombstone stands where the recommendation was"
+        assert newest()[WHO] is None, "a tombstone replaces the recommendation"
         assert newest()["bob"]
         assert (steps_of(config, WHO), steps_of(config, "bob")) == (0, 30)
         click(WHO, "item-new")

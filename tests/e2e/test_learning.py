@@ -23,7 +23,7 @@ QUICK = {
 }
 
 
-def test_learning_rolling_back_and_watching(config, producer):
+def test_retrain_rollback_and_shadow_reach_running_processes(config, producer):
     env = {**os.environ, **flags_of(config)}
 
     def command_line(*arguments: str) -> list[str]:

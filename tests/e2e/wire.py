@@ -1,4 +1,4 @@
-"""A wire to a broker that can be slowed down and cut."""
+"""A network connection to a broker that can be slowed down and cut."""
 
 import asyncio
 import contextlib

@@ -147,7 +147,7 @@ class Owner:
 
 
 async def until(true) -> None:
-    """Wait for something; fail the test when it does not come."""
+    """Wait until a condition is true; fail the test if it never is."""
     for _ in range(1000):
         if true():
             return

@@ -76,7 +76,7 @@ def test_partitions_add_up():
     assert both.rolling_hit == pytest.approx(2 / 3)
 
 
-def test_the_baselines_recommend_what_their_names_say():
+def test_each_baseline_recommends_by_its_definition():
     log = events((1, 7), (1, 8), (1, 7), (2, 7), (2, 9))
     graph = MemoryGraph(StateSettings(neighbours_per_item=4))
     graph.apply(log)

@@ -122,7 +122,7 @@ async def test_without_the_lease_or_a_store_a_hold_gets_none(owner):
 
 
 @of_an_owner
-async def test_a_lease_that_runs_out_ends_the_hold_and_no_more(owner):
+async def test_a_lease_that_runs_out_ends_only_the_hold(owner):
     await answering(owner)
     async with owner.assignment.hold(0):
         raise LeaseLost
@@ -157,7 +157,7 @@ async def test_a_damaged_store_is_moved_aside(owner):
 
 
 @of_an_owner
-async def test_a_fault_of_something_that_is_no_partition_is_raised(owner):
+async def test_a_fault_outside_the_owned_partitions_is_raised(owner):
     await answering(owner)
     with pytest.raises(StoreFault):
         async with owner.assignment.hold(0):

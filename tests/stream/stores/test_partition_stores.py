@@ -39,7 +39,7 @@ def test_a_store_goes_on_where_it_stopped(config):
     assert opened(config, end=12).progress.next_offset == 10
 
 
-def test_another_number_of_partitions_is_refused_with_what_to_do(config):
+def test_another_number_of_partitions_is_refused_with_the_remedy(config):
     with_ten_events(config)
     with pytest.raises(Repartitioned, match=r"had 2 partitions .* has 4 now.*topics\.clicks"):
         opened(config, partitions=4)
@@ -99,7 +99,10 @@ def add_events(store: Store, count: int) -> None:
 
 
 def with_checkpoints(config: Config, counts: list[int]) -> Config:
-    """A configuration whose artifact store holds a checkpoint after each so many more events, and no local store."""
+    """A configuration without a local store.
+
+    The artifact store holds a checkpoint after each of these counts of events.
+    """
     shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
     store = opened(config, end=10**7)
     for number, count in enumerate(counts):
@@ -126,7 +129,7 @@ def test_without_a_checkpoint_a_partition_that_moved_here_begins_where_the_log_b
     assert opened(shared).progress.next_offset == 0
 
 
-def test_instead_of_a_damaged_checkpoint_the_one_before_is_restored(config, caplog):
+def test_the_checkpoint_before_a_damaged_one_is_restored(config, caplog):
     shared = with_checkpoints(config, [10, 5])
     store = CheckpointStore(shared.artifacts, IDENTITY)
     newest, before = store.usable()

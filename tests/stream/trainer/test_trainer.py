@@ -243,7 +243,7 @@ def test_a_shadow_that_the_gate_keeps_is_not_scored(shop, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("place", "wrong", "said"),
+    ("place", "wrong", "error"),
     [
         ("learn", MemoryError(), "MemoryError"),
         ("learn", FloatingPointError("the training loss is nan"), "the training loss is nan"),
@@ -252,7 +252,9 @@ def test_a_shadow_that_the_gate_keeps_is_not_scored(shop, monkeypatch):
     ],
     ids=["memory", "nan", "torch memory", "artifacts away"],
 )
-def test_a_failed_cycle_changes_no_champion_and_the_next_cycle_continues_from_it(shop, monkeypatch, place, wrong, said):
+def test_a_failed_cycle_changes_no_champion_and_the_next_cycle_continues_from_it(
+    shop, monkeypatch, place, wrong, error
+):
     shop.crowd(CYCLE_EVENTS)
     shop.run_due_cycle()
 
@@ -265,9 +267,9 @@ def test_a_failed_cycle_changes_no_champion_and_the_next_cycle_continues_from_it
         shop.command()
         shop.run_due_cycle()
     assert shop.champion == "000001"
-    assert said in shop.topics.messages("failed")[0]
+    assert error in shop.topics.messages("failed")[0]
     kept = status_file.read(shop.config.data)
-    assert said in kept.failure
+    assert error in kept.failure
     assert kept.failures == 1
     shop.run_due_cycle()  # too soon after a failure
     assert shop.champion == "000001"
@@ -442,7 +444,7 @@ def test_drift_starts_a_cycle_before_the_event_threshold(shop, monkeypatch):
     shop.crowd(CYCLE_EVENTS // 2)
     shop.run_due_cycle()
     assert len(shop.versions) == 1
-    monkeypatch.setattr(shop.trainer.drift, "look", lambda *_: "people click otherwise")
+    monkeypatch.setattr(shop.trainer.drift, "update", lambda *_: "people click otherwise")
     shop.run_due_cycle()
     assert len(shop.versions) == 2
 

@@ -51,7 +51,7 @@ class Shop(Owner):
         await self.pipeline.consume()
 
     async def answered(self) -> list[tuple[bytes | None, bytes | None]]:
-        """What was sent to whom, until no user is pending any more."""
+        """Run until no user is pending; return the recommendations by user."""
         answering = self.start(self.pipeline.answer())
         await self.poll({})
         await until(lambda: answering.done() or self.store.answered() == self.store.progress.next_offset)
@@ -108,7 +108,7 @@ async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
 
 
 @in_a_shop
-async def test_where_all_pending_users_are_forgotten_it_is_recorded_that_none_is_left(shop):
+async def test_no_user_is_pending_after_all_pending_users_were_forgotten(shop):
     shop.log = shop.log._replace(end=2)
     await shop.revoke()
     await shop.assign()
@@ -138,7 +138,7 @@ async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nob
 
 
 @in_a_shop
-async def test_a_partition_that_is_revoked_while_its_answers_are_sent_is_given_up_when_they_are_recorded(shop):
+async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
     shop.start(shop.pipeline.answer())
@@ -156,7 +156,7 @@ async def test_a_partition_that_is_revoked_while_its_answers_are_sent_is_given_u
 
 
 @in_a_shop
-async def test_a_partition_that_is_revoked_while_a_reply_is_sent_is_given_up_when_it_is_acknowledged(shop):
+async def test_a_revocation_waits_until_a_reply_is_acknowledged(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
     replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
@@ -174,7 +174,7 @@ async def test_a_partition_that_is_revoked_while_a_reply_is_sent_is_given_up_whe
 
 
 @in_a_shop
-async def test_a_partition_that_is_revoked_while_many_users_are_ranked_is_given_up_when_they_are_answered(shop):
+async def test_a_revocation_waits_until_users_being_ranked_are_answered(shop):
     shop.apply(*({"user": f"user-{n}"} for n in range(20)))
     real, ranking = shop.recommender.recommend, asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ async def test_answers_that_are_sent_when_the_lease_runs_out_are_left_to_the_nex
 
 
 @in_a_shop
-async def test_a_partition_that_is_revoked_while_its_dead_letters_are_sent_is_given_up_when_the_batch_is_applied(shop):
+async def test_a_revocation_waits_until_dead_letters_are_sent_and_the_batch_is_applied(shop):
     shop.producer.acknowledges.clear()
     applying = shop.start(shop.poll({CLICKS: shop.records(b"no event", {"user": "ann"})}))
     await until(lambda: shop.producer.to(shop.config.topics.dead_letters))
@@ -255,7 +255,7 @@ async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
 
 
 @in_a_shop
-async def test_what_is_no_request_goes_to_the_dead_letters_and_the_next_request_is_answered(shop):
+async def test_an_invalid_request_goes_to_the_dead_letters_and_the_next_one_is_answered(shop):
     shop.apply({"user": "ann"})
     bad = [b"no request", b"[" * 5000, '{"user": "José"}'.encode("latin-1"), b'{"user": "\\ud800"}', None]
     await shop.poll({REQUESTS: [Record(value, n) for n, value in enumerate([*bad, b'{"user": "ann"}'])]})
