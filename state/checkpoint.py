@@ -77,7 +77,10 @@ class CheckpointStore:
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise CheckpointError(f"the artifact store {url} cannot be used: {error}") from None
+            raise CheckpointError(
+                f"the artifact store {url} cannot be used: {error}; it must be a path, or an fsspec URL "
+                f"whose package is installed"
+            ) from None
         self._identity = identity
         self._url = url
         self._root = f"{root.rstrip('/')}/state/{identity.cluster}/{identity.topic}-{identity.partition}"
@@ -145,7 +148,10 @@ class CheckpointStore:
             for file in manifest.files:
                 target = partial / file.name
                 if target.parent != partial:
-                    raise CheckpointError(f"checkpoint {manifest.progress.next_offset} names a file {file.name!r}")
+                    raise CheckpointError(
+                        f"the checkpoint at offset {manifest.progress.next_offset} in {self._url} names a file outside "
+                        f"its folder, {file.name!r}: its manifest is damaged"
+                    )
                 self._fs.get_file(f"{self._root}/files/{file.sha256}", str(target))
                 if (found := _sha256(target)) != file.sha256:
                     self._fs.rm_file(f"{self._root}/files/{file.sha256}")

@@ -16,7 +16,7 @@ import msgspec
 from rocksdict import BottommostLevelCompaction, CompactOptions, Rdict, WriteBatch
 
 from state.journal import Journal
-from state.partition import KEY
+from state.partition import UINT64
 from state.progress import PROGRESS_KEY
 from state.rocksdb import Database, state_errors
 
@@ -24,9 +24,9 @@ MAX_CHUNKS_PER_SWEEP = 200
 
 ERASING_PREFIX = b"erasing/"
 """The key of one erasure is this prefix and the user's key."""
-OLD_ERASING_LIST = b"erasing"
+OLD_ERASING_KEY = b"erasing"
 """The key under which earlier versions kept a list of all erasures."""
-COMPACTING = b"compacting"
+COMPACTING_KEY = b"compacting"
 """This key exists until the files have been rewritten."""
 
 _compactions = ThreadPoolExecutor(1, "compaction")
@@ -56,7 +56,7 @@ class Erasures:
         self._unswept = {user: e for user, e in self._open.items() if e.days}
         self._without_tombstone = {user: e for user, e in self._open.items() if not e.tombstone_sent}
         self._chunks: Iterator[bytes] | None = None
-        self._compaction_due = database.default.get(COMPACTING) is not None
+        self._compaction_due = database.default.get(COMPACTING_KEY) is not None
         self._compaction: Future[None] | None = None
 
     def begin(self, user: int, name: str, offset: int, days: list[int], write: WriteBatch) -> None:
@@ -110,10 +110,10 @@ class Erasures:
         elif self._open and not self._without_tombstone:
             write = WriteBatch(raw_mode=True)
             for user in self._open:
-                write.delete(ERASING_PREFIX + KEY.pack(user))
-            write.delete(OLD_ERASING_LIST)
+                write.delete(ERASING_PREFIX + UINT64.pack(user))
+            write.delete(OLD_ERASING_KEY)
             self._open = {}
-            write.put(COMPACTING, b"")
+            write.put(COMPACTING_KEY, b"")
             self._database.write(write)
             self._compaction_due = True
         elif self._compaction_due:
@@ -167,18 +167,18 @@ class Erasures:
         with state_errors("write", self._database.path):
             compaction.result()
             default = self._database.default
-            default.delete(COMPACTING)
+            default.delete(COMPACTING_KEY)
             default.flush()  # begins a new list of files, without the first and last keys of the deleted ones
             default.put(PROGRESS_KEY, default.get(PROGRESS_KEY))  # a secondary refreshes only after a new write
         self._compaction_due = False
 
     def _put(self, erasure: Erasure, write: WriteBatch) -> None:
-        write.put(ERASING_PREFIX + KEY.pack(erasure.user), msgspec.json.encode(erasure))
+        write.put(ERASING_PREFIX + UINT64.pack(erasure.user), msgspec.json.encode(erasure))
 
 
 def read_erasures(default: Rdict) -> list[Erasure]:
     """The unfinished erasures in a store's default column family."""
-    found = msgspec.json.decode(default.get(OLD_ERASING_LIST) or b"[]", type=list[Erasure])
+    found = msgspec.json.decode(default.get(OLD_ERASING_KEY) or b"[]", type=list[Erasure])
     it = default.iter()
     it.seek(ERASING_PREFIX)
     while it.valid() and it.key().startswith(ERASING_PREFIX):

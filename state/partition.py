@@ -51,8 +51,8 @@ NEGLIGIBLE_HALF_LIVES = 20
 MAX_FOLLOWING_STEPS = 64
 """How many steps of a user are read to find what followed one of them, and whether it was undone."""
 
-KEY = struct.Struct(">Q")
-"""The key of a user or item."""
+UINT64 = struct.Struct(">Q")
+"""Eight bytes, big-endian: the hash of a user or item, a generation of ids, or an offset."""
 
 
 class Partition:
@@ -92,7 +92,7 @@ class Partition:
     def answered(self) -> int:
         """The logical offset before which every event has had its recommendation."""
         value = self.database.get(b"answered")
-        return KEY.unpack(value)[0] if value else 0
+        return UINT64.unpack(value)[0] if value else 0
 
     @property
     def erasing(self) -> bool:
@@ -209,7 +209,7 @@ class Partition:
 
     def recommended(self, user: int) -> bytes | None:
         """The last recommendation message sent for a user."""
-        return self.database.get_many("recommended", [KEY.pack(user)])[0]
+        return self.database.get_many("recommended", [UINT64.pack(user)])[0]
 
     def all_items(self) -> Ids:
         """Hashes of every item in the graph, ascending."""

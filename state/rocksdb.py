@@ -21,7 +21,7 @@ from rocksdict import (
 from state.errors import StateError, StoreBlocked, StoreInUse, StoreUnreadable
 from state.settings import StateSettings
 
-COLUMNS = (
+COLUMN_FAMILIES = (
     "sequences", "sequence_leaves", "edges", "edge_leaves", "rows", "hidden", "journal", "days", "ids", "seen",
     "recommended",
 )  # fmt: skip
@@ -40,9 +40,11 @@ class Database:
         self.path = path
         self.default = _open(path, settings, access or AccessType.read_write())
         """The default column family; also the database itself."""
-        self.columns: dict[str, Any] = {name: self.default.get_column_family(name) for name in COLUMNS}
+        self.columns: dict[str, Any] = {name: self.default.get_column_family(name) for name in COLUMN_FAMILIES}
         """The other column families by name."""
-        self.handles: dict[str, ColumnFamily] = {name: self.default.get_column_family_handle(name) for name in COLUMNS}
+        self.handles: dict[str, ColumnFamily] = {
+            name: self.default.get_column_family_handle(name) for name in COLUMN_FAMILIES
+        }
         """The other column families by name, as a WriteBatch takes them."""
 
     def families(self) -> list[Any]:
@@ -86,7 +88,7 @@ class Database:
 
 
 def _open(path: Path, settings: StateSettings, access: AccessType) -> Rdict:
-    families = {name: _options(settings) for name in COLUMNS}
+    families = {name: _options(settings) for name in COLUMN_FAMILIES}
     try:
         return Rdict(str(path), _options(settings), column_families=families, access_type=access)
     except Exception as error:  # rocksdict raises bare Exception, and others where its own configuration is damaged

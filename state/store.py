@@ -20,7 +20,7 @@ from state.events import EventBatch, Ids, Records
 from state.folding import fold_events
 from state.identity import Identity, check_identity
 from state.journal import DAY_MS, Journal
-from state.partition import KEY, Partition
+from state.partition import UINT64, Partition
 from state.pending import Pending
 from state.progress import PROGRESS_KEY, Progress
 from state.removal import Removed, erase, expire
@@ -58,7 +58,11 @@ class Store(Partition):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreBlocked(f"cannot create the store {path}: {error.strerror}", path) from None
+            raise StoreBlocked(
+                f"cannot create the store {path}: {error.strerror}; the disk needs room, and the user that runs "
+                f"anabranch the right to write there (chown -R)",
+                path,
+            ) from None
         super().__init__(path, settings)
         try:
             with state_errors("open", path):
@@ -137,10 +141,10 @@ class Store(Partition):
         write = WriteBatch(raw_mode=True)
         for user, message in answers:
             if user in completed:  # else forgotten since
-                write.put(KEY.pack(user), message, self.database.handles["recommended"])
+                write.put(UINT64.pack(user), message, self.database.handles["recommended"])
         self.erasures.record_tombstones(completed, write)
         watermark = self.pending.watermark(self.progress.next_offset)
-        write.put(b"answered", KEY.pack(watermark))
+        write.put(b"answered", UINT64.pack(watermark))
         self.database.write(write)
         self._answered = watermark
 
@@ -178,7 +182,7 @@ class Store(Partition):
         """Take the place of another store of the same log, with its `answered` offset and its prequential counts."""
         write = WriteBatch(raw_mode=True)
         self._answered = min(answered, self.progress.next_offset)
-        write.put(b"answered", KEY.pack(self._answered))
+        write.put(b"answered", UINT64.pack(self._answered))
         write.put(b"prequential", prequential)
         self.database.write(write)
 
