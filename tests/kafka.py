@@ -116,12 +116,12 @@ class Kafka:
 @contextmanager
 def kafka(**properties: str) -> Iterator[str]:
     """Run the Kafka at KAFKA_HOME with these additional broker properties; yields its address."""
-    with broker_of_our_own(**properties) as started:
+    with restartable_broker(**properties) as started:
         yield started.address
 
 
 @contextmanager
-def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
+def restartable_broker(**properties: str) -> Iterator[Kafka]:
     """A Kafka that may be killed and started again."""
     with tempfile.TemporaryDirectory() as folder:
         started = Kafka(Path(folder), properties)

@@ -27,7 +27,7 @@ KIND_SHARES = {
 }  # fmt: skip
 
 
-def eventful(config: Config, window_s: float = 0.0) -> Config:
+def with_custom_kinds(config: Config, window_s: float = 0.0) -> Config:
     """The configuration with custom kinds, a short de-duplication window, and expiry where `window_s` is given."""
     kinds = config.state.kinds | CUSTOM_KINDS
     state = msgspec.structs.replace(

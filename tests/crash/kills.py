@@ -21,7 +21,7 @@ from state.view import View
 from stream.config import Config
 from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
-from tests.crash.clicks import EVERY_MS, Clicks, eventful
+from tests.crash.clicks import EVERY_MS, Clicks, with_custom_kinds
 from tests.crash.lives import ForkServer, Life, fork_server, is_running
 from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import flags_of, progress, read_all, until
@@ -46,7 +46,7 @@ class Report(NamedTuple):
     seconds: float
 
 
-def impatient(config: Config) -> Config:
+def with_short_session(config: Config) -> Config:
     """With a session timeout shorter than Kafka's default minimum: the group notices dead workers sooner."""
     worker = msgspec.structs.replace(config.worker, session_timeout_ms=1500, heartbeat_ms=500)
     return msgspec.structs.replace(config, worker=worker)
@@ -106,7 +106,7 @@ def kill(config: Config, kills: int, events: int, seed: int, within_s: float = f
 def settle(lives: ForkServer, config: Config, **env: str) -> None:
     """Run a last worker until it has read and answered everything."""
     last = lives.start(worker_of(config, "last", **env))
-    # The embedded broker answers the question for the end with the beginning of its last batch: a reader is asked.
+    # The embedded broker reports the beginning of its last batch as the end: the reader's end is used.
     end = sum({r.partition: r.offset + 1 for r in read_all(config, config.topics.clicks)}.values())
 
     def caught_up() -> bool:
@@ -132,7 +132,9 @@ def fresh(broker: str, partitions: int, window_s: float = 0.0) -> Iterator[Confi
             address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
         else:
             address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
-        yield eventful(impatient(with_topics(address, folder / "data", partitions=partitions)), window_s)
+        yield with_custom_kinds(
+            with_short_session(with_topics(address, folder / "data", partitions=partitions)), window_s
+        )
 
 
 def main() -> None:

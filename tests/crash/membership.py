@@ -63,7 +63,7 @@ def load(config: Config, seed: int, per_s: int) -> Iterator[None]:
         clicking.join()
 
 
-def come_and_go(config: Config, moves: int, seed: int, per_s: int = 200) -> Report:
+def run_moves(config: Config, moves: int, seed: int, per_s: int = 200) -> Report:
     """Make `moves` moves with up to three workers. Then run the last worker, and compare."""
     draw, done = random.Random(seed), Counter[str]()
     away_s = 2 * config.worker.session_timeout_ms / 1000
@@ -119,7 +119,7 @@ def main() -> None:
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
     asked = parse.parse_args()
     with fresh(asked.broker, asked.partitions) as config:
-        report = come_and_go(config, asked.moves, asked.seed, asked.per_s)
+        report = run_moves(config, asked.moves, asked.seed, asked.per_s)
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers")
     print(f"moves    {report.moves.total()}: {', '.join(f'{n} {move}' for move, n in sorted(report.moves.items()))}")

@@ -52,11 +52,11 @@ def anabranch(config: Config, *command: str, env: dict[str, str] | None = None) 
             process.wait()
 
 
-def until(true: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
-    """Wait until `true` returns something; fail the test if it does not within `within_s`."""
+def until(condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
+    """Wait until `condition` returns something; fail the test if it does not within `within_s`."""
     deadline = time.monotonic() + within_s
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come in time"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition was not true in time"
         time.sleep(0.1)
     return found
 
