@@ -62,10 +62,10 @@ def parse_key(text: str) -> ScoreKey:
 
 
 FALLBACK = ScoreKey("fallback")
-MODEL = ScoreKey("model")
-"""All versions together."""
+ALL_VERSIONS = ScoreKey("model")
+"""All versions together. The state and `anabranch status` show it as `model`."""
 POPULARITY, OWN, TRANSITIONS = BASELINES = (ScoreKey("popularity"), ScoreKey("own"), ScoreKey("transitions"))
-NOT_A_VERSION = frozenset({FALLBACK, MODEL, *BASELINES})
+KEYS_WITHOUT_VERSION = frozenset({FALLBACK, ALL_VERSIONS, *BASELINES})
 
 
 class Score(msgspec.Struct):
@@ -133,7 +133,7 @@ class LiveMetrics:
             tested = True
             lists = {last.by: last.items}
             if last.by != FALLBACK:
-                lists |= {MODEL: last.items} | last.baselines | last.compared
+                lists |= {ALL_VERSIONS: last.items} | last.baselines | last.compared
             for key, items in lists.items():
                 rank = items.index(item) if item in items else -1
                 score = scores.setdefault(key, Score())
@@ -145,7 +145,7 @@ class LiveMetrics:
 
 def _drop_oldest(scores: Scores) -> None:
     """Drop the oldest versions' scores; versions are numbered in the order in which they were learned."""
-    versions = sorted((key for key in scores if key not in NOT_A_VERSION), key=str)
+    versions = sorted((key for key in scores if key not in KEYS_WITHOUT_VERSION), key=str)
     for key in versions[: len(scores) - MAX_SCORES // 2]:
         del scores[key]
 

@@ -38,10 +38,10 @@ def demo(
     from rich.console import Console
 
     from stream.load_config import load
-    from stream.local.demo import SETTINGS, empty_directory, read_purchases
+    from stream.local.demo import DEMO_SETTINGS, empty_directory, read_purchases
 
     console = Console(highlight=False)
-    os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
+    os.environ.update({key: value for key, value in DEMO_SETTINGS.items() if key not in os.environ})
     settings = load(data=data)
     empty_directory(data)
     console.print("reading The Complete Journey: grocery purchases of 2,469 households …")

@@ -119,13 +119,13 @@ def copied_stores(settings: "Config") -> "Iterator[list[Path]]":
     from state.view import partition_path, partitions_in
     from stream.local.data_directory import data_directory_lock
     from stream.operate.send_command import send_command
-    from stream.stores.checkpoints import COPIES
+    from stream.stores.checkpoints import COPIES_FOLDER
 
     topic = settings.topics.clicks
     if not (numbers := partitions_in(settings.data, topic)):
         raise AnabranchError(f"no state in {settings.data}: --data names another directory")
     copy_id = uuid.uuid4().hex
-    folder = settings.data / COPIES / copy_id
+    folder = settings.data / COPIES_FOLDER / copy_id
     folder.mkdir(parents=True)
     try:
         with contextlib.ExitStack() as lock:

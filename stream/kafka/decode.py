@@ -3,8 +3,8 @@
 `Row` is the one list of the columns of an event. A field that joins the click joins `Click` (`stream.kafka.messages`),
 `ClickFields` (`stream.config`), `Row`, `Decoder.one`, `Decoder._valid_chunk` and `_decoded`.
 
-A chunk's values are joined by newlines and decoded in one call. No event can move to another record: each value begins
-with `{` and ends with `}`, a JSON string holds no raw newline, so no value completes the one before it, and the number
+A chunk's values are joined by newlines and decoded in one call. No event can move to another record. Each value begins
+with `{` and ends with `}`, and a JSON string holds no raw newline, so no value completes the one before it. The number
 of events must equal the number of records.
 """
 
@@ -34,7 +34,7 @@ from stream.kafka.field_mapping import paths_of, read_fields
 from stream.kafka.messages import Click
 
 DEFAULT_KIND = "click"
-CHUNK = 512
+CHUNK_RECORDS = 512
 """Records decoded together. An invalid record costs its own chunk the fast path, no other."""
 
 
@@ -97,8 +97,8 @@ class Decoder:
         """Events and dead letters of records in log order; the progress maps their offsets to logical ones."""
         columns: Columns = [[] for _ in Row._fields]
         dead: list[DeadLetter] = []
-        for start in range(0, len(records), CHUNK):
-            chunk = records[start : start + CHUNK]
+        for start in range(0, len(records), CHUNK_RECORDS):
+            chunk = records[start : start + CHUNK_RECORDS]
             for column, more in zip(columns, self._valid_chunk(chunk) or self._one_by_one(chunk, dead), strict=False):
                 column.extend(more)
         return _decoded(columns, progress or Progress(), dead)

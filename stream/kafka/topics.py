@@ -33,16 +33,16 @@ class Shape(NamedTuple):
     """Kafka's settings of the topic."""
 
 
-COMPACTED = {"cleanup.policy": "compact"}
-BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
+COMPACTED_CONFIG = {"cleanup.policy": "compact"}
+BROKER_TIME_CONFIG = {"message.timestamp.type": "LogAppendTime"}
 """Else a producer sets a record's time, and one whose clock is years ahead makes everybody's events expire."""
 
 SHAPES = {
-    "clicks": Shape(like_clicks=True, policies=BROKER_TIME),
-    "recommendations": Shape(like_clicks=True, policies=COMPACTED),
+    "clicks": Shape(like_clicks=True, policies=BROKER_TIME_CONFIG),
+    "recommendations": Shape(like_clicks=True, policies=COMPACTED_CONFIG),
     "dead_letters": Shape(),
-    "items": Shape(policies=COMPACTED),
-    "models": Shape(policies=COMPACTED),
+    "items": Shape(policies=COMPACTED_CONFIG),
+    "models": Shape(policies=COMPACTED_CONFIG),
     "requests": Shape(like_clicks=True),
     "replies": Shape(),
     "commands": Shape(),

@@ -55,7 +55,7 @@ from stream.stores.partition_stores import PartitionStores, rebuilt_path
 
 log = logging.getLogger("anabranch.worker")
 
-WATCH_EVERY_S = 10.0
+CHECK_TOPIC_EVERY_S = 10.0
 """Time between two checks of the clicks topic's id."""
 
 
@@ -231,7 +231,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def watch_topic(self) -> None:
         """Open all stores again when the clicks topic was deleted and created again; look forever."""
         while True:
-            await asyncio.sleep(WATCH_EVERY_S)
+            await asyncio.sleep(CHECK_TOPIC_EVERY_S)
             with contextlib.suppress(KafkaError, BrokerUnavailable):
                 now = await read_topic_id(self._config, self._cluster)
                 for number, store in list(self._stores.items()):

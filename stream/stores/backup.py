@@ -23,7 +23,7 @@ from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, write_last_pointers
 
-MANIFEST = "backup.json"
+MANIFEST_NAME = "backup.json"
 
 
 class BackedUp(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
     _copy_versions(config.artifacts_url, url)
     backup = Backup(time.time_ns() // 1_000_000, champion, partitions)
     fs.makedirs(root, exist_ok=True)
-    fs.pipe_file(f"{root}/{MANIFEST}", msgspec.json.encode(backup))
+    fs.pipe_file(f"{root}/{MANIFEST_NAME}", msgspec.json.encode(backup))
     return backup
 
 
@@ -79,13 +79,13 @@ def read(url: str) -> Backup:
     """The manifest of a backup. Raises AnabranchError if there is none."""
     fs, root = _place(url)
     try:
-        return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST}"), type=Backup)
+        return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST_NAME}"), type=Backup)
     except FileNotFoundError:
         raise AnabranchError(
-            f"{url} has no {MANIFEST}: it is not a backup, or not a complete one; `anabranch backup DIR` writes one"
+            f"{url} has no {MANIFEST_NAME}: it is not a complete backup; `anabranch backup DIR` writes one"
         ) from None
     except (OSError, msgspec.MsgspecError) as error:
-        raise AnabranchError(f"{url}/{MANIFEST} cannot be read: {error}") from None
+        raise AnabranchError(f"{url}/{MANIFEST_NAME} cannot be read: {error}") from None
 
 
 def restore(config: Config, url: str, backup: Backup) -> None:

@@ -14,7 +14,7 @@ from stream.stores.assignment import Assignment
 
 log = logging.getLogger("anabranch.checkpoints")
 
-COPIES = "copies"
+COPIES_FOLDER = "copies"
 """Folder of the data directory that holds a store's copy during its upload."""
 
 
@@ -46,7 +46,7 @@ class Checkpoints:
         identity = store.identity if store is not None else None
         if identity is None:
             return
-        folder = self._config.data / COPIES / f"{identity.topic}-{number}"
+        folder = self._config.data / COPIES_FOLDER / f"{identity.topic}-{number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
         try:

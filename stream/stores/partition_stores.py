@@ -21,9 +21,9 @@ log = logging.getLogger("anabranch.partitions")
 
 LOG_APPEND_TIME = 1
 """Kafka's number for times that are the broker's, in a record's `timestamp_type`."""
-EMBEDDED = "embedded"
+EMBEDDED_CLUSTER = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
-WORTH_A_RESTORE_EVENTS = 200_000
+MIN_EVENTS_TO_RESTORE = 200_000
 """A store that is fewer events behind a checkpoint catches up from the log instead, which takes a few seconds."""
 
 
@@ -47,7 +47,7 @@ class PartitionStores:
         store = self._open_local(path, identity, its_log)
         store = self._from_checkpoint(path, identity, its_log, store) or store or self._store(path, identity)
         offset = store.progress.log_offset
-        if its_log.cluster == EMBEDDED and number not in self._begun:
+        if its_log.cluster == EMBEDDED_CLUSTER and number not in self._begun:
             self._begun.add(number)
             if offset:
                 log.warning(
@@ -84,7 +84,7 @@ class PartitionStores:
             move_aside(path, str(reason))
             return None
         offset = store.progress.log_offset
-        if offset > its_log.end and not (its_log.cluster == EMBEDDED and identity.partition not in self._begun):
+        if offset > its_log.end and not (its_log.cluster == EMBEDDED_CLUSTER and identity.partition not in self._begun):
             progress = store.progress
             store.close()
             move_aside(
@@ -100,7 +100,7 @@ class PartitionStores:
         if not self._config.artifacts:
             return None
         local = store.progress.next_offset if store is not None else -1
-        wanted = local if store is None or store.progress.log_offset < its_log.begin else local + WORTH_A_RESTORE_EVENTS
+        wanted = local if store is None or store.progress.log_offset < its_log.begin else local + MIN_EVENTS_TO_RESTORE
         try:
             checkpoints = CheckpointStore(self._config.artifacts, identity)
             manifests = checkpoints.usable()
@@ -109,7 +109,7 @@ class PartitionStores:
             return None
         for manifest in manifests:
             progress = manifest.progress
-            if progress.log_offset > its_log.end and its_log.cluster != EMBEDDED:
+            if progress.log_offset > its_log.end and its_log.cluster != EMBEDDED_CLUSTER:
                 log.warning(
                     "partition %d: a checkpoint lies beyond the end of the log and is removed", identity.partition
                 )
@@ -140,7 +140,7 @@ class PartitionStores:
 
 def warn_of_producer_clocks(record: Record, config: Config, cluster: str) -> None:
     """Warn if producers set the times of records: one wrong clock then affects all users."""
-    if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED:
+    if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED_CLUSTER:
         return
     log.warning(
         "the topic %r keeps its producers' clocks instead of the broker's: a clock that is far ahead is not noticed, "
@@ -201,5 +201,8 @@ def move_aside(path: Path, reason: str) -> None:
     try:
         path.rename(aside)
     except OSError as error:
-        raise StateError(f"cannot move {path} aside: {error.strerror}") from None
+        raise StateError(
+            f"cannot move {path} aside: {error.strerror}; the user that runs anabranch must be able to write in "
+            f"{path.parent} (chown -R)"
+        ) from None
     log.error("%s: moved to %s; the partition is read again from the log or a checkpoint", reason, aside)

@@ -21,7 +21,7 @@ from state.view import View
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
-from stream.live_metrics import MODEL, Score, decode_scores, total
+from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
 from stream.trainer.champion import CannotContinue, ChampionFollower, Publisher
 from stream.trainer.command_queue import CommandQueue
 from stream.trainer.drift import Drift
@@ -154,7 +154,7 @@ class Trainer:
             self.trigger.update(read(self.view, since, upto)["user"])
         self._counted = upto
         scores = total([decode_scores(p.prequential()) for p in self.view.partitions.values()])
-        model = scores.get(MODEL, Score())
+        model = scores.get(ALL_VERSIONS, Score())
         found = self.drift.update(model.events, model.hits, time.monotonic())
         if found is not None:
             log.info(found)

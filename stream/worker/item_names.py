@@ -47,7 +47,7 @@ class ItemNames:
             item: Name(identifier.decode() if identifier else f"#{item:016x}", title)
             for item, identifier, title in zip(missing.tolist(), ids, titles, strict=True)
         }
-        if before == self._forgotten:  # else some of these names were forgotten in the meantime
+        if before == self._forgotten:  # else some of these names were forgotten during the lookup
             if len(self._cached) > MAX_CACHED_NAMES:
                 self._cached.clear()
             self._cached.update(new)

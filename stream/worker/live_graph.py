@@ -13,7 +13,7 @@ from state.settings import StateSettings
 from state.view import most_popular
 
 POPULAR_FOR_S = 1.0
-"""How long a list of popular items is used before it is read again."""
+"""A list of popular items is read again after this time."""
 
 
 class StoresGraph:

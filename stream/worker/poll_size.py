@@ -4,7 +4,7 @@ The larger a batch, the cheaper an event: each record of a user or an item is wr
 the answers to requests wait for the batch.
 """
 
-FIRST_EVENTS, MIN_EVENTS = 10_000, 500
+FIRST_POLL_EVENTS, MIN_POLL_EVENTS = 10_000, 500
 
 
 class PollSize:
@@ -12,7 +12,7 @@ class PollSize:
 
     def __init__(self, max_events: int, hold_s: float) -> None:
         self._max_events, self._hold_s = max_events, hold_s
-        self.events = min(FIRST_EVENTS, max_events)
+        self.events = min(FIRST_POLL_EVENTS, max_events)
 
     def update(self, events: int, seconds: float) -> None:
         """Adapt to the `seconds` that a batch of `events` took. A small batch is ignored: most of it is overhead.
@@ -22,6 +22,6 @@ class PollSize:
         >>> size.events
         30000
         """
-        if events >= min(MIN_EVENTS, self._max_events):
+        if events >= min(MIN_POLL_EVENTS, self._max_events):
             wanted = (self.events + self._hold_s * events / max(seconds, 1e-6)) / 2
-            self.events = int(min(max(wanted, MIN_EVENTS), self._max_events))
+            self.events = int(min(max(wanted, MIN_POLL_EVENTS), self._max_events))

@@ -14,7 +14,7 @@ from stream.worker.served_versions import ServedVersion, ServedVersions, load_ve
 log = logging.getLogger("anabranch.worker")
 
 FETCH_AGAIN_S, MAX_FETCH_AGAIN_S = 5.0, 300.0
-"""After a version could not be fetched. Each further try waits twice as long, at most five minutes."""
+"""Pause after a version could not be fetched. Each further try waits twice as long, up to the maximum."""
 
 
 class VersionFollower:

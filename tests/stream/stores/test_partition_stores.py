@@ -14,7 +14,7 @@ from state.identity import Identity
 from state.store import Store
 from stream.config import Config
 from stream.kafka.topics import Log
-from stream.stores.partition_stores import EMBEDDED, PartitionStores, rebuilt_path
+from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, rebuilt_path
 
 IDENTITY = Identity("here", "clicks", 0, 2, 100, 32)
 
@@ -45,7 +45,7 @@ def test_another_number_of_partitions_is_refused_with_the_remedy(config):
         opened(config, partitions=4)
 
 
-def test_another_layout_is_refused_by_the_settings_name(config):
+def test_the_error_for_another_layout_names_the_setting(config):
     with_ten_events(config)
     other = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, sequence_events=7))
     with pytest.raises(WrongLayout, match=r"state\.sequence_events = 100"):
@@ -86,8 +86,8 @@ def test_events_that_retention_deleted_are_logged_and_the_state_goes_on(config, 
 
 
 def test_an_embedded_brokers_new_log_goes_on_behind_the_old_one(config):
-    with_ten_events(config, EMBEDDED)
-    store = opened(config, cluster=EMBEDDED, end=0)
+    with_ten_events(config, EMBEDDED_CLUSTER)
+    store = opened(config, cluster=EMBEDDED_CLUSTER, end=0)
     assert (store.progress.next_offset, store.progress.base) == (10, 10)
 
 
@@ -151,7 +151,7 @@ def test_a_store_that_is_further_than_the_checkpoint_stays(config):
 
 
 def test_a_store_far_behind_is_replaced_by_a_checkpoint(config, monkeypatch):
-    monkeypatch.setattr("stream.stores.partition_stores.WORTH_A_RESTORE_EVENTS", 8)
+    monkeypatch.setattr("stream.stores.partition_stores.MIN_EVENTS_TO_RESTORE", 8)
     shared = with_checkpoints(config, [10])
     with_ten_events(config)
     assert opened(shared, end=100).progress.next_offset == 10  # as far as the checkpoint: nothing is downloaded

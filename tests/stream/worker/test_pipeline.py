@@ -46,7 +46,7 @@ class Shop(Owner):
         return [Record(value, first + at) for at, value in enumerate(values)]
 
     async def poll(self, *polls: dict) -> None:
-        """Let the worker poll these, and all that it does between two polls; `{}` polls nothing."""
+        """Let the worker poll these records and do its work between two polls; `{}` polls nothing."""
         self.consumer.polls.extend(polls)
         await self.pipeline.consume()
 
@@ -65,8 +65,8 @@ class Shop(Owner):
         return PartitionStores(self.config).open(0, self.log._replace(end=100))
 
 
-def in_a_shop(scenario):
-    """A test of what happens in a shop."""
+def with_shop(scenario):
+    """Run the scenario as a test with a `Shop` that owns its partition."""
 
     def test(tmp_path, monkeypatch):
         async def run() -> None:
@@ -83,7 +83,7 @@ def in_a_shop(scenario):
     return test
 
 
-@in_a_shop
+@with_shop
 async def test_a_click_is_applied_and_its_user_answered(shop):
     answering = shop.start(shop.pipeline.answer())
     await shop.poll({CLICKS: shop.records({"user": "ann"})})
@@ -92,14 +92,14 @@ async def test_a_click_is_applied_and_its_user_answered(shop):
     assert (user, json.loads(message)["offset"]) == (b"ann", 0)
 
 
-@in_a_shop
+@with_shop
 async def test_a_user_who_comes_back_gets_a_new_answer_in_place_of_the_old_one_and_no_tombstone(shop):
     shop.apply({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
     [(user, message)] = await shop.answered()
     assert (user, json.loads(message)["offset"]) == (b"ann", 2)
 
 
-@in_a_shop
+@with_shop
 async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
     shop.apply({"user": "ann"}, {"user": "bob"}, {"user": "ann", "event": "forget"})
     (ann, tombstone), (bob, answer) = await shop.answered()
@@ -107,7 +107,7 @@ async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
     assert answer
 
 
-@in_a_shop
+@with_shop
 async def test_no_user_is_pending_after_all_pending_users_were_forgotten(shop):
     shop.log = shop.log._replace(end=2)
     await shop.revoke()
@@ -121,7 +121,7 @@ async def test_no_user_is_pending_after_all_pending_users_were_forgotten(shop):
     assert shop.store.answered() == shop.store.progress.next_offset == 2
 
 
-@in_a_shop
+@with_shop
 async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_else_gets_it(shop):
     shop.apply({"user": "ann"}, {"user": "bob"})
     real = shop.recommender.recommend
@@ -137,7 +137,7 @@ async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nob
     assert shop.store.answered() == 3
 
 
-@in_a_shop
+@with_shop
 async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
@@ -155,7 +155,7 @@ async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
     store.close()
 
 
-@in_a_shop
+@with_shop
 async def test_a_revocation_waits_until_a_reply_is_acknowledged(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
@@ -173,7 +173,7 @@ async def test_a_revocation_waits_until_a_reply_is_acknowledged(shop):
     assert json.loads(reply)["id"] == 7
 
 
-@in_a_shop
+@with_shop
 async def test_a_revocation_waits_until_users_being_ranked_are_answered(shop):
     shop.apply(*({"user": f"user-{n}"} for n in range(20)))
     real, ranking = shop.recommender.recommend, asyncio.Event()
@@ -195,7 +195,7 @@ async def test_a_revocation_waits_until_users_being_ranked_are_answered(shop):
     store.close()
 
 
-@in_a_shop
+@with_shop
 async def test_answers_that_are_sent_when_the_lease_runs_out_are_left_to_the_next_owner(shop):
     shop.apply({"user": "ann"})
     shop.producer.away = True
@@ -210,7 +210,7 @@ async def test_answers_that_are_sent_when_the_lease_runs_out_are_left_to_the_nex
     store.close()
 
 
-@in_a_shop
+@with_shop
 async def test_a_revocation_waits_until_dead_letters_are_sent_and_the_batch_is_applied(shop):
     shop.producer.acknowledges.clear()
     applying = shop.start(shop.poll({CLICKS: shop.records(b"no event", {"user": "ann"})}))
@@ -226,7 +226,7 @@ async def test_a_revocation_waits_until_dead_letters_are_sent_and_the_batch_is_a
     store.close()
 
 
-@in_a_shop
+@with_shop
 async def test_a_batch_whose_lease_runs_out_while_its_dead_letters_are_sent_is_read_again(shop):
     records = shop.records(b"no event", {"user": "ann"})
     shop.producer.on_send = lambda topic: setattr(shop.lease, "held", False)
@@ -236,7 +236,7 @@ async def test_a_batch_whose_lease_runs_out_while_its_dead_letters_are_sent_is_r
     assert shop.consumer.sought == [0]
 
 
-@in_a_shop
+@with_shop
 async def test_a_log_that_went_back_has_its_store_opened_again(shop):
     shop.apply({"user": "ann"}, {"user": "bob"})
     await shop.poll({CLICKS: [Record(b'{"user": "ann", "item": "milk"}', 0)]})
@@ -246,7 +246,7 @@ async def test_a_log_that_went_back_has_its_store_opened_again(shop):
     assert shop.store.progress.next_offset == 0, "its log ends before the offset of the old store"
 
 
-@in_a_shop
+@with_shop
 async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
     shop.apply({"user": "ann"})
     shop.consumer.begin = 5
@@ -254,7 +254,7 @@ async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
     assert (shop.store.progress.next_offset, shop.store.progress.lost) == (6, 4)
 
 
-@in_a_shop
+@with_shop
 async def test_an_invalid_request_goes_to_the_dead_letters_and_the_next_one_is_answered(shop):
     shop.apply({"user": "ann"})
     bad = [b"no request", b"[" * 5000, '{"user": "José"}'.encode("latin-1"), b'{"user": "\\ud800"}', None]
@@ -265,7 +265,7 @@ async def test_an_invalid_request_goes_to_the_dead_letters_and_the_next_one_is_a
     ]
 
 
-@in_a_shop
+@with_shop
 async def test_without_the_lease_nothing_is_sent(shop):
     shop.apply({"user": "ann"}, {"user": "bob", "event": "forget"})
     shop.lease.held = False
@@ -279,7 +279,7 @@ async def test_without_the_lease_nothing_is_sent(shop):
     assert shop.producer.sent == []
 
 
-@in_a_shop
+@with_shop
 async def test_the_group_gets_the_next_offset_of_each_partition_in_its_own_log(shop):
     shop.apply({"user": "ann"}, {"user": "bob"})
     shop.store.progress.base = 1  # an embedded broker began a new log after one event

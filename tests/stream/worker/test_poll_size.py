@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.worker.poll_size import FIRST_EVENTS, MIN_EVENTS, PollSize
+from stream.worker.poll_size import FIRST_POLL_EVENTS, MIN_POLL_EVENTS, PollSize
 
 
 def settled(us_per_event: float, max_events: int = 50_000) -> int:
@@ -13,7 +13,7 @@ def settled(us_per_event: float, max_events: int = 50_000) -> int:
 
 
 @pytest.mark.parametrize(
-    ("us_per_event", "events"), [(1, 50_000), (10, 50_000), (25, 20_000), (100, 5_000), (10_000, MIN_EVENTS)]
+    ("us_per_event", "events"), [(1, 50_000), (10, 50_000), (25, 20_000), (100, 5_000), (10_000, MIN_POLL_EVENTS)]
 )
 def test_slow_events_make_polls_smaller(us_per_event, events):
     assert settled(us_per_event) == pytest.approx(events, rel=0.01)
@@ -22,7 +22,7 @@ def test_slow_events_make_polls_smaller(us_per_event, events):
 def test_a_small_batch_does_not_change_the_poll_size():
     size = PollSize(50_000, 0.5)
     size.update(3, 0.004)
-    assert size.events == FIRST_EVENTS
+    assert size.events == FIRST_POLL_EVENTS
 
 
 def test_a_poll_is_never_larger_than_the_setting():

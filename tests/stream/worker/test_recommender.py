@@ -55,7 +55,7 @@ class Stall:
         return Recommender(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
 
     def following(self) -> np.ndarray:
-        """What every user clicks next if the laps go on."""
+        """The next click of every user if the laps continue."""
         events = np.zeros(len(USERS), EVENT)
         events["user"] = hash_ids([u.encode() for u in USERS])
         events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
