@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRAINER_NICENESS = 15
 THREAD_SWITCH_S = 0.0005
-"""A worker's event loop waits this long at most for a thread that computes."""
+"""Python's thread switch interval: the event loop waits at most this long for a thread that computes."""
 MAX_BROKER_WAIT_S = 30.0
 
 
@@ -127,7 +127,7 @@ def up(
 
 
 def lower_priority(own_session: bool) -> None:
-    """Let the worker go first on a machine with few cores."""
+    """Lower the trainer's priority, so that the worker runs first on a machine with few cores."""
     os.nice(TRAINER_NICENESS)
     # Linux compares whole sessions before it compares niceness. Only a session that is ours alone may be slowed down:
     # another one is the terminal's, with everything that runs in it.

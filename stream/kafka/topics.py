@@ -19,7 +19,7 @@ from stream.kafka.diagnosis import unavailable
 T = TypeVar("T")
 
 VISIBLE_WITHIN_S, POLL_S = 10.0, 0.1
-"""Kafka reports a topic as created before every broker knows it."""
+"""Time to wait for a new topic: Kafka reports it as created before every broker knows it."""
 
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
 COMPACTED_CONFIG = {"cleanup.policy": "compact"}
 BROKER_TIME_CONFIG = {"message.timestamp.type": "LogAppendTime"}
-"""Else a producer sets a record's time, and one whose clock is years ahead makes everybody's events expire."""
+"""The broker sets the time of records. A producer whose clock is years ahead would make all users' events expire."""
 
 SHAPES = {
     "clicks": Shape(like_clicks=True, policies=BROKER_TIME_CONFIG),
@@ -56,7 +56,7 @@ class Log(NamedTuple):
 
     cluster: str
     topic_id: str
-    """It changes when the topic is deleted and created again; empty if the broker has no topic ids."""
+    """The topic's id. It changes when the topic is deleted and created again; empty if the broker has no topic ids."""
     partitions: int
     begin: int
     end: int

@@ -126,7 +126,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             with self._ending_the_block():
                 yield owned.store if owned is not None and usable else None
 
-    def go_on_holding(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def keep_holding(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Inside a hold: start work on the held store. The store stays open until the work has ended too."""
 
         async def held() -> None:
@@ -194,7 +194,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self.on_change()
 
     async def catch_up(self) -> bool:
-        """Let partitions answer that have caught up. Return whether there is one. Called when all that was polled is
+        """Let partitions that have caught up answer. Return whether there is one. Called when all polled records are
         applied.
 
         The consumer's position decides: the end of a transaction takes an offset, and no event comes of it.

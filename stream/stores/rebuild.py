@@ -62,7 +62,7 @@ async def rebuild(config: Config, cluster: str, since: Since, report: Callable[[
             done.append(await _rebuild_one(config, consumer, partition, its_log, begin, report))
     finally:
         await consumer.stop()
-    for rebuilt in done:  # all or none
+    for rebuilt in done:  # only after all are complete
         path = partition_path(config.data, topic, rebuilt.partition)
         shutil.rmtree(rebuilt_path(path), ignore_errors=True)
         path.with_name(f"rebuilding-{path.name}").rename(rebuilt_path(path))

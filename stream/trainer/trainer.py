@@ -41,7 +41,7 @@ class CycleResult(NamedTuple):
     """`done` or `kept`."""
     message: str
     version: str | None
-    """The version that serves now because of it."""
+    """The version that serves as a result."""
 
 
 class Trainer:
@@ -163,7 +163,7 @@ class Trainer:
             self.status.update(events=self.trigger.events, drifts=self.drift.fired)
 
     async def _report_progress(self) -> None:
-        """Once a second, to the status file and to the commands that the cycle answers."""
+        """Report progress once a second, to the status file and to the commands that the cycle answers."""
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             self.status.write()
@@ -171,7 +171,7 @@ class Trainer:
 
 
 def learn(config: Config, view: View, champion: Version | None, new: News, progress: ProgressCallback) -> Trained:
-    """One cycle on the state."""
+    """Run one cycle on the state; return the trained version."""
     settings = cycle_settings(config)
     cycle_input = collect_news(view, champion, new, settings)
     if champion is None:

@@ -174,7 +174,7 @@ class Pipeline:
                 crash_points.reached(4)
                 for answer in answers:
                     self._metrics.remember(answer.user, answer.last_recommendation)
-                self._in_flight.add(self._assignment.go_on_holding(self._send(store, answers)))
+                self._in_flight.add(self._assignment.keep_holding(self._send(store, answers)))
                 more = True
         return more
 

@@ -99,7 +99,7 @@ async def test_work_that_goes_on_holding_keeps_the_store_open(owner):
         await sent.wait()
 
     async with owner.assignment.hold(0):
-        sending = owner.assignment.go_on_holding(send())
+        sending = owner.assignment.keep_holding(send())
     revoking = asyncio.create_task(owner.revoke())
     await asyncio.sleep(0.02)
     assert not revoking.done()
