@@ -33,7 +33,7 @@ BAD_MESSAGES = [
     (b'{"user": "ann", "item": "milk", "ts": NaN}', "not JSON"),
     (b'{"user": "ann", "item": "milk", "event": "teleport"}', "unknown event kind"),
     (b'{"user": "ann", "item": "milk", "x": ' + b"[" * 2000 + b"]" * 2000 + b"}", "nested too deeply"),
-    (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "no time in milliseconds"),
+    (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "not a time in milliseconds"),
     (b'{"user": "ann", "item": "' + b"m" * (5 << 20) + b'"}', "max_message_bytes"),
 ]
 LARGE_KEY = b"k" * (5 << 20)
@@ -89,10 +89,10 @@ def test_every_bad_message_goes_to_the_dead_letters_with_its_reason_and_every_go
         else:
             assert letter.value == value
     with View(config.data, config.topics.clicks, config.state) as view:
-        marks = [p.read_progress() for p in view.partitions.values()]
-    assert sum(m.dead for m in marks) == len(BAD_MESSAGES) + 1
-    assert sum(m.applied for m in marks) == len(GOOD_MESSAGES) + 1
-    assert sum(m.key_mismatch for m in marks) == 1
+        progresses = [p.read_progress() for p in view.partitions.values()]
+    assert sum(m.dead for m in progresses) == len(BAD_MESSAGES) + 1
+    assert sum(m.applied for m in progresses) == len(GOOD_MESSAGES) + 1
+    assert sum(m.key_mismatch for m in progresses) == 1
 
 
 @pytest.mark.slow
