@@ -5,7 +5,7 @@ import xxhash
 from rocksdict import WriteBatch
 
 from state.events import EventBatch
-from state.partition import KEY, Partition
+from state.partition import UINT64, Partition
 
 
 def drop_duplicates(
@@ -14,8 +14,8 @@ def drop_duplicates(
     """Drop events whose id was seen before; return the others and how many were dropped. No forget is dropped.
 
     The batch is what the log holds from `first_offset` up to `next_offset`. Ids are kept by generation: a generation is
-    `dedup_window_events` offsets. An id is compared with its own generation and the one before, so the answer depends
-    on the log alone and not on how it is cut into batches.
+    `dedup_window_events` offsets. An id is compared with its own generation and the one before. So the result depends
+    on the log alone, not on its batches.
     """
     if not batch.ids:
         return batch, 0
@@ -24,8 +24,8 @@ def drop_duplicates(
     rows = [row for row in batch.ids if not forget[row]]
     digests = [xxhash.xxh3_128_digest(batch.ids[row]) for row in rows]
     generations = (batch.events["offset"][rows] // window).tolist()
-    now = [KEY.pack(g) + d for g, d in zip(generations, digests, strict=True)]
-    before = [KEY.pack(max(g - 1, 0)) + d for g, d in zip(generations, digests, strict=True)]
+    now = [UINT64.pack(g) + d for g, d in zip(generations, digests, strict=True)]
+    before = [UINT64.pack(max(g - 1, 0)) + d for g, d in zip(generations, digests, strict=True)]
     found = (partition.database.get_many("seen", keys) for keys in (now, before))
     stored = [a is not None or b is not None for a, b in zip(*found, strict=True)]
     handle = partition.database.handles["seen"]
@@ -39,7 +39,7 @@ def drop_duplicates(
             write.put(key, b"", handle)
     # One range for each generation: every read goes through all deleted ranges, so one for each batch would be slow.
     if next_offset // window > max(first_offset // window, 1):
-        write.delete_range(KEY.pack(0), KEY.pack(next_offset // window - 1), handle)
+        write.delete_range(UINT64.pack(0), UINT64.pack(next_offset // window - 1), handle)
     if not dropped:
         return batch, 0
     return batch.take(np.setdiff1d(np.arange(len(batch.events)), dropped)), len(dropped)

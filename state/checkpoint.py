@@ -62,8 +62,8 @@ class Manifest(msgspec.Struct, frozen=True):
 def take(store: Partition, folder: Path) -> None:
     """Make a consistent copy of an open store in `folder`, by hard links, while the worker writes it.
 
-    Safe in a thread beside the writer. The tables are flushed first, because other threads run meanwhile. RocksDB's
-    checkpoint would flush them too, and would make the writer wait. Raises a StateError.
+    Safe in a thread beside the writer. The memtables are flushed first, while other threads run. RocksDB's checkpoint
+    would flush them too, but would make the writer wait. Raises a StateError.
     """
     store.database.flush()
     with state_errors("copy", store.path):
@@ -77,7 +77,10 @@ class CheckpointStore:
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise CheckpointError(f"the artifact store {url} cannot be used: {error}") from None
+            raise CheckpointError(
+                f"the artifact store {url} cannot be used: {error}; it must be a path, or an fsspec URL "
+                f"whose package is installed"
+            ) from None
         self._identity = identity
         self._url = url
         self._root = f"{root.rstrip('/')}/state/{identity.cluster}/{identity.topic}-{identity.partition}"
@@ -85,13 +88,14 @@ class CheckpointStore:
         """The last upload's hashes by name, inode and time of change: unchanged files are not read again."""
 
     def upload(
-        self, folder: Path, settings: StateSettings, *, may: Callable[[], bool] = lambda: True
+        self, folder: Path, settings: StateSettings, *, may_continue: Callable[[], bool] = lambda: True
     ) -> Manifest | None:
         """Publish the copy that `take` made in `folder`.
 
-        Returns None when nothing is new, or when `may` returns False on the way. Raises CheckpointError.
+        Returns None when nothing is new, or when `may_continue` returns False during the upload. Raises
+        CheckpointError.
         """
-        identity, progress = inside(folder, settings)
+        identity, progress = read_copy(folder, settings)
         if identity is None or self._newest_offset() >= progress.next_offset:
             return None
         before, self.hashed = self.hashed, {}
@@ -102,7 +106,7 @@ class CheckpointStore:
             # Another worker may prune files that it does not know this checkpoint needs: look again at the end.
             for _ in range(MAX_UPLOAD_ROUNDS):
                 for file in (missing := self._missing(files)):
-                    if not may():
+                    if not may_continue():
                         return None
                     self._fs.put_file(str(folder / file.name), f"{self._root}/files/{file.sha256}")
                 if not missing:
@@ -111,7 +115,7 @@ class CheckpointStore:
                 raise CheckpointError(
                     f"files written to {self._url} are missing there, or have another size: check the artifact store"
                 )
-            if not may():
+            if not may_continue():
                 return None
             self._fs.pipe_file(f"{self._root}/{_name(manifest)}", msgspec.json.encode(manifest))
         except OSError as error:
@@ -144,13 +148,16 @@ class CheckpointStore:
             for file in manifest.files:
                 target = partial / file.name
                 if target.parent != partial:
-                    raise CheckpointError(f"checkpoint {manifest.progress.next_offset} names a file {file.name!r}")
+                    raise CheckpointError(
+                        f"the checkpoint at offset {manifest.progress.next_offset} in {self._url} names a file outside "
+                        f"its folder, {file.name!r}: its manifest is damaged"
+                    )
                 self._fs.get_file(f"{self._root}/files/{file.sha256}", str(target))
                 if (found := _sha256(target)) != file.sha256:
                     self._fs.rm_file(f"{self._root}/files/{file.sha256}")
                     raise CheckpointError(
                         f"{file.name} of the checkpoint at offset {manifest.progress.next_offset} in {self._url} has "
-                        f"sha256 {found[:12]}…, its manifest says {file.sha256[:12]}…"
+                        f"sha256 {found[:12]}…, its manifest names {file.sha256[:12]}…"
                     )
             partial.rename(path)
         except OSError as error:
@@ -161,7 +168,8 @@ class CheckpointStore:
             shutil.rmtree(partial, ignore_errors=True)
 
     def prune(self, keep: int) -> int:
-        """Remove all but the newest `keep` checkpoints, then the files that none names; return how many were removed.
+        """Remove all but the newest `keep` checkpoints, then the unused files; return how many checkpoints were
+        removed.
 
         Checkpoints of another log or layout are removed once there are `keep` of this one.
         """
@@ -206,7 +214,7 @@ class CheckpointStore:
         return entries
 
     def _hash(self, file: Path, before: dict[tuple[str, int, int], str]) -> CheckpointFile:
-        """A file with its hash. The inode tells a file that was hashed for the last checkpoint."""
+        """A file with its hash. Its inode identifies a file that was hashed for the last checkpoint."""
         about = file.stat()
         key = file.name, about.st_ino, about.st_mtime_ns
         known = self.hashed[key] = before.get(key) or _sha256(file)
@@ -219,8 +227,8 @@ class _Named(msgspec.Struct):
     files: list[CheckpointFile]
 
 
-def inside(folder: Path, settings: StateSettings) -> tuple[Identity | None, Progress]:
-    """Identity and progress of a copied store; it may be ahead of the store when the copy began."""
+def read_copy(folder: Path, settings: StateSettings) -> tuple[Identity | None, Progress]:
+    """Identity and progress of a copied store. The copy may be newer than the store was when copying began."""
     copied = Partition(folder, settings, AccessType.read_only(False))
     try:
         return copied.identity, copied.read_progress()

@@ -4,8 +4,8 @@ The state is erased at once, with the forget event. An `Erasure` stays in the st
 journal's chunks of the user's days are rewritten, a few between two batches, and a tombstone for the user's
 recommendation is sent. Then compaction rewrites the files, so that the bytes are gone too.
 
-Each erasure has a record of its own. One list of all would be rewritten with every change of it, and thousands of
-forgets in one batch would take the square of their number.
+Each erasure has a record of its own. One list of all erasures would be rewritten at every change, so thousands of
+forgets in one batch would take quadratic time.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,18 +16,18 @@ import msgspec
 from rocksdict import BottommostLevelCompaction, CompactOptions, Rdict, WriteBatch
 
 from state.journal import Journal
-from state.partition import KEY
+from state.partition import UINT64
 from state.progress import PROGRESS_KEY
 from state.rocksdb import Database, state_errors
 
 MAX_CHUNKS_PER_SWEEP = 200
 
 ERASING_PREFIX = b"erasing/"
-"""With the user's key behind it, the key of one erasure."""
-OLD_ERASING_LIST = b"erasing"
+"""The key of one erasure is this prefix and the user's key."""
+OLD_ERASING_KEY = b"erasing"
 """The key under which earlier versions kept a list of all erasures."""
-COMPACTING = b"compacting"
-"""The key that is there while the files are to be rewritten."""
+COMPACTING_KEY = b"compacting"
+"""This key exists until the files have been rewritten."""
 
 _compactions = ThreadPoolExecutor(1, "compaction")
 """One store is rewritten at a time: each needs the whole disk."""
@@ -41,9 +41,9 @@ class Erasure(msgspec.Struct):
     offset: int
     """Logical offset of the forget event. Later events of the user are not erased."""
     days: list[int]
-    """Days of event time in which the journal may name the user; empty once it does not."""
+    """Days of event time in which the journal may name the user; empty when no chunk is left to rewrite."""
     tombstone_sent: bool = msgspec.field(name="told", default=False)
-    """Whether the last recommendation is taken back: by a tombstone, or by a newer one to a user who came back."""
+    """Whether the last recommendation was replaced: by a tombstone, or by a newer one if the user came back."""
 
 
 class Erasures:
@@ -56,13 +56,16 @@ class Erasures:
         self._unswept = {user: e for user, e in self._open.items() if e.days}
         self._without_tombstone = {user: e for user, e in self._open.items() if not e.tombstone_sent}
         self._chunks: Iterator[bytes] | None = None
-        self._compaction_due = database.default.get(COMPACTING) is not None
+        self._compaction_due = database.default.get(COMPACTING_KEY) is not None
         self._compaction: Future[None] | None = None
 
     def begin(self, user: int, name: str, offset: int, days: list[int], write: WriteBatch) -> None:
-        """This write erases a user's state; the journal may name the user in chunks of these days."""
+        """Add the record of an erasure to the write that erases the state.
+
+        The journal may name the user on these days.
+        """
         if (known := self._open.get(user)) is not None:
-            self._chunks = None  # it may iterate over the days known so far of this user
+            self._chunks = None  # the iterator may not include the new days
         erasure = Erasure(user, name, offset, sorted({*days, *(known.days if known else [])}))
         self._open[user] = self._without_tombstone[user] = erasure
         if erasure.days:
@@ -84,7 +87,7 @@ class Erasures:
         return list(self._without_tombstone.values())
 
     def record_tombstones(self, users: Collection[int], write: WriteBatch) -> None:
-        """The last recommendation of these users is a tombstone or a newer one. Most were never forgotten."""
+        """Record that the last recommendation of these users was replaced. Most of them were never forgotten."""
         if not self._without_tombstone:
             return
         for user in users:
@@ -94,9 +97,9 @@ class Erasures:
                 self._put(erasure, write)
 
     def sweep(self) -> None:
-        """Do a little of the work that is left. The worker calls it between batches.
+        """Do a part of the remaining work. The worker calls it between batches.
 
-        Rewriting the files takes as long as the store is large, so it runs in a thread.
+        Rewriting the files of a large store takes long, so it runs in a thread.
         """
         if self._compaction is not None:
             if not self._compaction.done():
@@ -107,17 +110,17 @@ class Erasures:
         elif self._open and not self._without_tombstone:
             write = WriteBatch(raw_mode=True)
             for user in self._open:
-                write.delete(ERASING_PREFIX + KEY.pack(user))
-            write.delete(OLD_ERASING_LIST)
+                write.delete(ERASING_PREFIX + UINT64.pack(user))
+            write.delete(OLD_ERASING_KEY)
             self._open = {}
-            write.put(COMPACTING, b"")
+            write.put(COMPACTING_KEY, b"")
             self._database.write(write)
             self._compaction_due = True
         elif self._compaction_due:
             self._compaction = _compactions.submit(self._compact)
 
     def close(self) -> None:
-        """Let go of the database. A compaction is cancelled; it begins again when the store is opened."""
+        """Release the database. A compaction is cancelled; it begins again when the store is opened."""
         self._chunks = None
         # A cancelled compaction keeps its frame, and the frame a column family: the directory would stay locked.
         compaction, self._compaction = self._compaction, None
@@ -127,7 +130,7 @@ class Erasures:
                 error.__traceback__ = None  # the thread may keep the error, and so the frame, a moment longer
 
     def _sweep_journal(self) -> None:
-        """Rewrite some of the journal's chunks without their users; an erasure has no days when none is left."""
+        """Rewrite some of the journal's chunks without their erased users; an erasure without days is swept."""
         left = MAX_CHUNKS_PER_SWEEP
         while left > 0 and self._unswept:
             erasure = next(iter(self._unswept.values()))
@@ -154,7 +157,7 @@ class Erasures:
     def _compact(self) -> None:
         """Rewrite the files, so that no byte of deleted records is left."""
         options = CompactOptions()
-        options.set_bottommost_level_compaction(BottommostLevelCompaction.force())  # else a file is only moved down
+        options.set_bottommost_level_compaction(BottommostLevelCompaction.force())  # else it may only move a file
         for column in self._database.families():
             column.flush()
             column.compact_range(None, None, options)
@@ -164,18 +167,18 @@ class Erasures:
         with state_errors("write", self._database.path):
             compaction.result()
             default = self._database.default
-            default.delete(COMPACTING)
+            default.delete(COMPACTING_KEY)
             default.flush()  # begins a new list of files, without the first and last keys of the deleted ones
-            default.put(PROGRESS_KEY, default.get(PROGRESS_KEY))  # a secondary looks again only after a new write
+            default.put(PROGRESS_KEY, default.get(PROGRESS_KEY))  # a secondary refreshes only after a new write
         self._compaction_due = False
 
     def _put(self, erasure: Erasure, write: WriteBatch) -> None:
-        write.put(ERASING_PREFIX + KEY.pack(erasure.user), msgspec.json.encode(erasure))
+        write.put(ERASING_PREFIX + UINT64.pack(erasure.user), msgspec.json.encode(erasure))
 
 
 def read_erasures(default: Rdict) -> list[Erasure]:
     """The unfinished erasures in a store's default column family."""
-    found = msgspec.json.decode(default.get(OLD_ERASING_LIST) or b"[]", type=list[Erasure])
+    found = msgspec.json.decode(default.get(OLD_ERASING_KEY) or b"[]", type=list[Erasure])
     it = default.iter()
     it.seek(ERASING_PREFIX)
     while it.valid() and it.key().startswith(ERASING_PREFIX):

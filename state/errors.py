@@ -1,4 +1,4 @@
-"""Errors of a store. Each message says what is wrong, with its value, and what mends it.
+"""Errors of a store. Each message names the problem, the value and the remedy.
 
 StateError
 ├── StoreInUse       another process has the directory open
@@ -6,7 +6,7 @@ StateError
 ├── WrongLayout      its records have another layout: other settings, or another version
 ├── Repartitioned    the topic had another number of partitions when the store was built
 └── StoreFault       RocksDB cannot open, read or write it
-    ├── StoreUnreadable  its files are damaged; a rebuild mends that
+    ├── StoreUnreadable  its files are damaged; a rebuild repairs the store
     └── StoreBlocked     the store is sound, but the disk is full, a permission is missing or the like
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class StateError(Exception):
-    """The state cannot be used as asked. The message says why and what mends it."""
+    """The state cannot be used. The message names the reason and the remedy."""
 
 
 class StoreInUse(StateError):
@@ -42,7 +42,7 @@ class StoreFault(StateError):
 
 
 class StoreUnreadable(StoreFault):
-    """The store's files are damaged. A rebuild mends that."""
+    """The store's files are damaged. A rebuild repairs the store."""
 
 
 class StoreBlocked(StoreFault):

@@ -1,9 +1,9 @@
 """The live item-item graph: one row for each item, with a fixed number of decayed neighbour slots.
 
 Every event pairs its item with the user's `pair_window_events` items before it, with weight 1 / lag. Row `i` holds, for
-a neighbour `j`, how often `j` came after `i` and before it. Both counts halve every `pair_half_life_s` of event time.
-A full row gives its weakest slot to a new neighbour, so an item is in its neighbours' rows from the first co-occurrence
-on (the "space saving" idea of Metwally et al., 2005, without inheriting the count).
+a neighbour `j`, how often `j` came after `i` and before it. Both counts halve every `pair_half_life_s` of event time. A
+full row gives its weakest slot to a new neighbour, so an item is in its neighbours' rows from the first co-occurrence
+on. This is the "space saving" idea of Metwally et al., 2005, without inheriting the count.
 
 `state/pairs.py` changes rows. The same code serves the rows in RocksDB (`state/store.py`) and in memory (`MemoryGraph`,
 for offline evaluation).
@@ -22,7 +22,7 @@ from state.settings import StateSettings
 from state.sorting import distinct
 
 FOLD_EVENTS = 50_000
-"""Events that a graph in memory folds at once: each takes about 500 bytes meanwhile."""
+"""Events that a graph in memory folds at once. Each takes about 500 bytes until it is folded."""
 
 
 def row_dtype(neighbours: int) -> np.dtype[np.void]:
@@ -40,7 +40,7 @@ def row_dtype(neighbours: int) -> np.dtype[np.void]:
 
 
 class Rows(NamedTuple):
-    """Rows of the graph for R items, K slots each, in the order asked for.
+    """Rows of the graph for R items, K slots each, in the order of the requested items.
 
     An unknown item has degree 0 and empty slots.
     """

@@ -60,7 +60,7 @@ class GraphDelta:
             unfold(touched, rows, place[marked], steps["ts"][marked], weight[marked], pairs, self._settings)
 
     def _located(self, touched: Ids) -> tuple[Ints, Records, Mask, Ints]:
-        """Of every step: its item's place among the touched items, itself, whether it is marked, its user's number."""
+        """For every step: its item's index in the touched items, the step, whether it is marked, its user's number."""
         steps, lengths = np.concatenate(self._steps), np.concatenate(self._lengths)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         return np.searchsorted(touched, steps["item"]), steps, np.concatenate(self._marked), owner

@@ -55,7 +55,7 @@ class Journal:
             events = np.frombuffer(it.value(), EVENT)
             chunks.append(events[(events["offset"] >= start) & (events["offset"] < end)])
             it.next()
-        it.status()  # an iterator that meets a damaged block ends; only its status says why
+        it.status()  # an iterator ends at a damaged block; only its status shows the error
         events = np.concatenate(chunks)
         if (np.diff(events["offset"]) < 0).any():  # a batch of several days is stored day by day
             events = events[np.argsort(events["offset"], kind="stable")]

@@ -2,7 +2,7 @@
 
 A code is a function of the kind's name: its place among the built-in kinds, or a hash. Stores, checkpoints and other
 machines agree on it without a table, and no later configuration can confuse two kinds. A kind that is no longer
-configured stays in the graph under its code and counts for nothing.
+configured stays in the graph under its code, with weight 0.
 """
 
 from collections.abc import Mapping

@@ -16,14 +16,14 @@ SEARCH_ROWS = 4096
 """Rows searched at once for a neighbour's slot."""
 EMPTY_SLOT_COUNT = 1e-4
 """A slot whose decayed count is lower is emptied."""
-NEW_SHARE = 4
-"""One of this many slots of a row always goes to new neighbours."""
+SLOTS_PER_NEW_NEIGHBOUR = 4
+"""New neighbours always get one slot of a row in this many."""
 
 
 class Pairs(NamedTuple):
     """P pairs: item `right[p]` followed item `left[p]` at `ts[p]`, `lag[p]` steps later in one user's sequence.
 
-    Items are places among the touched items.
+    Items are indices into the touched items.
     """
 
     left: Ints
@@ -37,7 +37,7 @@ class Pairs(NamedTuple):
 def pairs_in(items: Ints, ts: Ints, weight: Floats, sequence: Ints, marked: Mask, window: int) -> Pairs:
     """Pairs within `window` steps with at least one marked step.
 
-    `items` (places among the touched items), `ts` and `weight` are [N], sequence after sequence, oldest step first.
+    `items` (indices into the touched items), `ts` and `weight` are [N], sequence after sequence, oldest step first.
     `sequence` is each step's sequence number. `marked` are the steps to fold into the graph or to take out of it.
     """
     lefts, rights = [], []
@@ -55,7 +55,7 @@ def fold(
 ) -> None:
     """Fold events and pairs into the rows of the touched items, in place.
 
-    `touched` are sorted hashes; `item` and `pairs` refer to places in it. `rows` are their records in the same order,
+    `touched` are sorted hashes; `item` and `pairs` hold indices into it. `rows` are their records in the same order,
     writable. `item`, `ts` and `weight` describe the events.
     """
     n = len(touched)
@@ -85,7 +85,7 @@ def unfold(
 ) -> None:
     """Take events and pairs that were folded before out of the rows, in place; the inverse of `fold`.
 
-    A pair whose slot went to another neighbour is gone already. Counts never fall below 0.
+    A pair whose slot went to another neighbour has left the row before. Counts never fall below 0.
     """
     n = len(touched)
     rows["degree"] -= np.minimum(rows["degree"], np.bincount(item, minlength=n).astype(np.uint32))
@@ -150,8 +150,8 @@ def _entries(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings)
 def _give_slots(rows: Records, row: Ints, node: Ids, after: Floats, before: Floats) -> None:
     """Give new neighbours the weakest slots of their rows, strongest neighbour first.
 
-    A share of the row is always theirs (NEW_SHARE). Beyond it a neighbour takes a slot only from a weaker one, so one
-    batch of strangers cannot wipe out a row.
+    They always get a share of the row (SLOTS_PER_NEW_NEIGHBOUR). Beyond it a neighbour takes a slot only from a weaker
+    one, so one batch of new neighbours cannot replace a whole row.
     """
     order = descending(after + before)
     order = order[order_of(row[order])]
@@ -165,7 +165,7 @@ def _give_slots(rows: Records, row: Ints, node: Ids, after: Floats, before: Floa
     crowded, place = row[first], np.cumsum(first) - 1
     strength = rows["after"][crowded] + rows["before"][crowded]
     slot = np.argsort(strength, axis=1, kind="stable")[place, rank]
-    takes = (rank < max(1, slots // NEW_SHARE)) | (strength[place, slot] <= after + before)
+    takes = (rank < max(1, slots // SLOTS_PER_NEW_NEIGHBOUR)) | (strength[place, slot] <= after + before)
     at = row[takes], slot[takes]
     rows["nodes"][at] = node[takes]
     rows["after"][at] = after[takes]

@@ -1,6 +1,6 @@
-"""Reading one partition's state, in the worker that writes it and in processes that only look.
+"""Reading one partition's state, in the worker that writes it and in processes that only read.
 
-Column families, users and items by their hash, all keys big-endian so that RocksDB's order is theirs:
+The column families. Users and items are keyed by their hash. Keys are big-endian, so RocksDB sorts them by number:
 
     default            "identity", "marks", "answered", "popular", "prequential", "compacting"; "erasing/", user
     sequences          user                    -> the user's newest steps (STEP), one direction of the graph
@@ -43,16 +43,16 @@ EDGE = np.dtype([("user", "<u8"), ("ts", "<i8"), ("kind", "<u2")])
 HIDDEN = np.dtype([("item", "<u8"), ("ts", "<i8")])
 """An item that a user does not want to see, and the event time, ms, since when."""
 POPULAR = np.dtype([("item", "<u8"), ("score", "<f8")])
-"""`score` = log2(popularity) + time in half-lives: it orders items rightly at any later time without decay."""
+"""`score` = log2(popularity) + time in half-lives: it orders items correctly at any later time, without decay."""
 HEAD_EDGES = 32
 """Newest edges of an item in its head record, at least."""
-FAINT_HALF_LIVES = 20
+NEGLIGIBLE_HALF_LIVES = 20
 """An event this many half-lives old counts for less than a millionth."""
 MAX_FOLLOWING_STEPS = 64
-"""Steps of a user read to find what followed one of them, and whether it was undone."""
+"""How many steps of a user are read to find what followed one of them, and whether it was undone."""
 
-KEY = struct.Struct(">Q")
-"""The key of a user or item."""
+UINT64 = struct.Struct(">Q")
+"""Eight bytes, big-endian: the hash of a user or item, a generation of ids, or an offset."""
 
 
 class Partition:
@@ -81,7 +81,7 @@ class Partition:
         return msgspec.convert({"layout": FIRST_LAYOUT} | msgspec.json.decode(value), Identity)
 
     def read_progress(self) -> Progress:
-        """How far the state has come."""
+        """How far the store has read its log, and its counts."""
         value = self.database.get(PROGRESS_KEY)
         return msgspec.json.decode(value, type=Progress) if value else Progress()
 
@@ -92,7 +92,7 @@ class Partition:
     def answered(self) -> int:
         """The logical offset before which every event has had its recommendation."""
         value = self.database.get(b"answered")
-        return KEY.unpack(value)[0] if value else 0
+        return UINT64.unpack(value)[0] if value else 0
 
     @property
     def erasing(self) -> bool:
@@ -116,7 +116,7 @@ class Partition:
         return self.read_progress().horizon(self.settings)
 
     def sequences(self, users: Ids) -> Sequences:
-        """The users' newest steps of every kind, in the order asked for; empty for a user without events."""
+        """The users' newest steps of every kind, in the order of `users`; empty for a user without events."""
         limit = self.settings.sequence_events * STEP.itemsize
         with state_errors("read", self.path):
             heads = self.users.heads(users)
@@ -155,11 +155,11 @@ class Partition:
     def popularity(self, item: int, t: int) -> float:
         """The sum of the weights of an item's events before t, each halved for every half-life of its age.
 
-        Events older than FAINT_HALF_LIVES are not read.
+        Events older than NEGLIGIBLE_HALF_LIVES are not read.
         """
         half_life_ms = self.settings.popularity_half_life_s * 1000.0
         with state_errors("read", self.path):
-            edges = self.items.between(item, max(self.horizon(), t - int(FAINT_HALF_LIVES * half_life_ms)), t)
+            edges = self.items.between(item, max(self.horizon(), t - int(NEGLIGIBLE_HALF_LIVES * half_life_ms)), t)
         return float((self.kinds.weight[edges["kind"]] * np.exp2((edges["ts"] - t) / half_life_ms)).sum())
 
     def transitions(self, item: int, t: int, limit: int) -> dict[int, float]:
@@ -209,7 +209,7 @@ class Partition:
 
     def recommended(self, user: int) -> bytes | None:
         """The last recommendation message sent for a user."""
-        return self.database.get_many("recommended", [KEY.pack(user)])[0]
+        return self.database.get_many("recommended", [UINT64.pack(user)])[0]
 
     def all_items(self) -> Ids:
         """Hashes of every item in the graph, ascending."""
@@ -217,12 +217,12 @@ class Partition:
         return np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)
 
     def some_users(self, count: int, seed: int) -> Ids:
-        """Hashes of up to `count` users, drawn evenly."""
+        """Hashes of up to `count` users, sampled uniformly."""
         with state_errors("read", self.path):
             return self.users.some(count, seed)
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards."""
-        # On a full disk RocksDB cannot flush. It is closed all the same, and its write-ahead log has what is missing.
+        # On a full disk RocksDB cannot flush. It is closed nevertheless, and its write-ahead log has the rest.
         with suppress(StateError):
             self.database.close()

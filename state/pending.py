@@ -1,6 +1,6 @@
 """Pending users: those touched by an event that no answer reflects yet.
 
-No record of each user is written. The journal, written in the same WriteBatch as the state, says which users each
+No record of each user is written. The journal, written in the same WriteBatch as the state, records the user that each
 offset touched. One number is stored: `answered`, the offset before which nobody is pending. After a crash the pending
 users are read back from the journal, from `answered` on. A crash can repeat an answer and never loses one.
 

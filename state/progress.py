@@ -27,7 +27,7 @@ class Progress(msgspec.Struct):
     applied: int = 0
     """Events applied."""
     dead: int = 0
-    """Records that were no valid event."""
+    """Records that were not valid events."""
     duplicate: int = 0
     """Events dropped because their id was seen before."""
     too_old: int = 0

@@ -1,4 +1,4 @@
-"""Steps that leave a store: those behind the horizon, and all steps of a user who is to be forgotten.
+"""Steps that leave a store: those behind the horizon, and all steps of a forgotten user.
 
 A removal is a WriteBatch of its own, together with its counts in the progress. It changes nothing that a batch of
 events relies on. After a crash between the two WriteBatches the removal is done, and the batch is read again.
@@ -12,7 +12,7 @@ from rocksdict import WriteBatch
 from state.events import Ids, Records, packed_keys
 from state.graph_delta import GraphDelta
 from state.journal import CHUNK_KEY, DAY_MS
-from state.partition import KEY, POPULAR, Partition
+from state.partition import POPULAR, UINT64, Partition
 from state.progress import Progress
 
 
@@ -20,7 +20,7 @@ class Removed(NamedTuple):
     """Steps, users and items that left the state."""
 
     steps: Records
-    """STEPs that counted and count no longer."""
+    """STEPs that counted before and no longer count."""
     users: Ids
     """Users without any step left."""
     items: Ids
@@ -67,7 +67,7 @@ def erase(partition: Partition, progress: Progress, user: int, write: WriteBatch
     items = np.unique(steps["item"])
     emptied = [partition.items.remove(i, user, steps["ts"][steps["item"] == i], write) for i in items.tolist()]
     partition.users.clear(user, write)
-    write.delete(KEY.pack(user), partition.database.handles["hidden"])
+    write.delete(UINT64.pack(user), partition.database.handles["hidden"])
     progress.erased += len(steps)
     known = partition.user_ids(np.array([user], np.uint64))[0] is not None
     removed = Removed(delta.marked_steps(), np.array([user] if known else [], np.uint64), items[emptied])
@@ -78,11 +78,11 @@ def erase(partition: Partition, progress: Progress, user: int, write: WriteBatch
 
 
 def put_hidden(partition: Partition, user: int, hidden: Records, stored: bool, write: WriteBatch) -> None:
-    """Write a user's HIDDEN records; `stored` says whether the user may have some on disk."""
+    """Write a user's HIDDEN records; `stored`: whether the user may have some on disk."""
     if len(hidden):
-        write.put(KEY.pack(user), hidden.tobytes(), partition.database.handles["hidden"])
+        write.put(UINT64.pack(user), hidden.tobytes(), partition.database.handles["hidden"])
     elif stored:
-        write.delete(KEY.pack(user), partition.database.handles["hidden"])
+        write.delete(UINT64.pack(user), partition.database.handles["hidden"])
 
 
 def _take_chunks(
@@ -106,8 +106,8 @@ def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed
     """Take the steps out of the item-item graph, and remove the users and items that have nothing left."""
     handles = partition.database.handles
     for user in removed.users.tolist():
-        write.delete(b"u" + KEY.pack(user), handles["ids"])
-        write.delete(KEY.pack(user), handles["recommended"])
+        write.delete(b"u" + UINT64.pack(user), handles["ids"])
+        write.delete(UINT64.pack(user), handles["recommended"])
     progress.users -= len(removed.users)
 
     neighbours = partition.row_records(removed.items)["nodes"].ravel()
@@ -121,10 +121,10 @@ def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed
         rows[name] = np.where(gone, 0, rows[name])
     for item, row, known in zip(touched.tolist(), rows, stored, strict=True):
         if known:  # edges are pruned by item, so an item may be gone before all its steps are
-            write.put(KEY.pack(item), row.tobytes(), handles["rows"])
+            write.put(UINT64.pack(item), row.tobytes(), handles["rows"])
     for item in removed.items.tolist():
-        write.delete(KEY.pack(item), handles["rows"])
-        write.delete(b"i" + KEY.pack(item), handles["ids"])
+        write.delete(UINT64.pack(item), handles["rows"])
+        write.delete(b"i" + UINT64.pack(item), handles["ids"])
     progress.items -= len(removed.items)
     popular = partition.popular()
     left = popular[~np.isin(popular["item"], removed.items)]

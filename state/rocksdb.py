@@ -1,4 +1,4 @@
-"""The RocksDB database of one store: its options, its column families, and its errors for people."""
+"""The RocksDB database of one store: its options, its column families and its error messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from rocksdict import (
 from state.errors import StateError, StoreBlocked, StoreInUse, StoreUnreadable
 from state.settings import StateSettings
 
-COLUMNS = (
+COLUMN_FAMILIES = (
     "sequences", "sequence_leaves", "edges", "edge_leaves", "rows", "hidden", "journal", "days", "ids", "seen",
     "recommended",
 )  # fmt: skip
@@ -40,10 +40,12 @@ class Database:
         self.path = path
         self.default = _open(path, settings, access or AccessType.read_write())
         """The default column family; also the database itself."""
-        self.columns: dict[str, Any] = {name: self.default.get_column_family(name) for name in COLUMNS}
+        self.columns: dict[str, Any] = {name: self.default.get_column_family(name) for name in COLUMN_FAMILIES}
         """The other column families by name."""
-        self.handles: dict[str, ColumnFamily] = {name: self.default.get_column_family_handle(name) for name in COLUMNS}
-        """What a WriteBatch names the other column families by."""
+        self.handles: dict[str, ColumnFamily] = {
+            name: self.default.get_column_family_handle(name) for name in COLUMN_FAMILIES
+        }
+        """The other column families by name, as a WriteBatch takes them."""
 
     def families(self) -> list[Any]:
         """All column families, the default one first. Drop them before `close`: a reference keeps the lock."""
@@ -78,7 +80,7 @@ class Database:
                 family.flush(True)
 
     def close(self) -> None:
-        """Close the database. Raises a StateError when RocksDB cannot flush; the database is closed all the same."""
+        """Close the database. Raises a StateError when RocksDB cannot flush; the database is closed nevertheless."""
         self.columns.clear()
         self.handles.clear()
         with state_errors("close", self.path):
@@ -86,7 +88,7 @@ class Database:
 
 
 def _open(path: Path, settings: StateSettings, access: AccessType) -> Rdict:
-    families = {name: _options(settings) for name in COLUMNS}
+    families = {name: _options(settings) for name in COLUMN_FAMILIES}
     try:
         return Rdict(str(path), _options(settings), column_families=families, access_type=access)
     except Exception as error:  # rocksdict raises bare Exception, and others where its own configuration is damaged
@@ -112,7 +114,7 @@ REMEDIES = {
     "read-only file system": "mount the file system writable",
     "too many open files": "raise the limit on open files (ulimit -n 65536; LimitNOFILE= of a systemd unit)",
 }
-"""Causes outside the store, in the system's words, and what mends each."""
+"""Causes outside the store, as the system reports them, and the remedy for each."""
 
 
 def state_error(doing: str, path: Path, message: str) -> StateError:

@@ -46,7 +46,7 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     sequence_events: Whole = 100
-    """Events in a user's sequence: the newest ones."""
+    """Length of a user's sequence: the newest events."""
     neighbours_per_item: Whole = 32
     """Neighbour slots of an item's row in the item-item graph. A new neighbour takes the weakest slot."""
     pair_window_events: Whole = 5
@@ -58,8 +58,8 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     popular_items: Whole = 200
     """Length of the list of most popular items, which serves users without a history."""
     dedup_window_events: Whole = 1_000_000
-    """An event is dropped as a duplicate when its `id` was applied within this many offsets before it. Up to twice as
-    many offsets it may be dropped, beyond that never."""
+    """An event is dropped as a duplicate when its `id` was applied within this many offsets before it. Up to twice that
+    distance it may be dropped, beyond that never."""
     window_s: Weight = 0.0
     """Event time after which an event expires, counted back from the newest event of its partition; 0: never. Set it in
     production (two years are 63072000): without it the state grows with every new user."""

@@ -1,6 +1,6 @@
 """Sorting of whole columns, faster than `np.argsort` and `np.unique`.
 
-numpy sorts values with vector instructions, but neither places nor hash tables.
+numpy sorts values with vector instructions; `np.argsort` and the hash tables of `np.unique` do not use them.
 """
 
 import numpy as np
@@ -28,9 +28,9 @@ def begins(ordered: Ids | Ints) -> Mask:
 
 
 def order_of(keys: npt.NDArray[np.integer]) -> Ints:
-    """Places of whole numbers >= 0, smallest first; equal numbers keep their order.
+    """Indices that sort whole numbers >= 0 in ascending order; equal numbers keep their order.
 
-    A number and its place are sorted as one number where both fit into 64 bits.
+    A number and its index are sorted as one number where both fit into 64 bits.
 
     >>> order_of(np.array([5, 0, 5, 2])).tolist()
     [1, 3, 0, 2]
@@ -44,7 +44,7 @@ def order_of(keys: npt.NDArray[np.integer]) -> Ints:
 
 
 def descending(values: Floats) -> Ints:
-    """Places of 32-bit floats >= 0, largest first; equal values keep their order.
+    """Indices that sort 32-bit floats >= 0 in descending order; equal values keep their order.
 
     The bits of such floats, read as whole numbers, have the order of the floats; inverted, the opposite order.
 

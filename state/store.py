@@ -20,7 +20,7 @@ from state.events import EventBatch, Ids, Records
 from state.folding import fold_events
 from state.identity import Identity, check_identity
 from state.journal import DAY_MS, Journal
-from state.partition import KEY, Partition
+from state.partition import UINT64, Partition
 from state.pending import Pending
 from state.progress import PROGRESS_KEY, Progress
 from state.removal import Removed, erase, expire
@@ -43,7 +43,7 @@ class Applied(NamedTuple):
     gained: Records
     """STEPs that count from now on: of new events, and those that an undo no longer takes back."""
     lost: Records
-    """STEPs that count no longer: undone, expired or erased."""
+    """STEPs that no longer count: undone, expired or erased."""
     gone: Ids
     """Items without any edge left."""
     forgotten: Ids
@@ -58,7 +58,11 @@ class Store(Partition):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreBlocked(f"cannot create the store {path}: {error.strerror}", path) from None
+            raise StoreBlocked(
+                f"cannot create the store {path}: {error.strerror}; the disk needs room, and the user that runs "
+                f"anabranch the right to write there (chown -R)",
+                path,
+            ) from None
         super().__init__(path, settings)
         try:
             with state_errors("open", path):
@@ -137,20 +141,20 @@ class Store(Partition):
         write = WriteBatch(raw_mode=True)
         for user, message in answers:
             if user in completed:  # else forgotten since
-                write.put(KEY.pack(user), message, self.database.handles["recommended"])
+                write.put(UINT64.pack(user), message, self.database.handles["recommended"])
         self.erasures.record_tombstones(completed, write)
         watermark = self.pending.watermark(self.progress.next_offset)
-        write.put(b"answered", KEY.pack(watermark))
+        write.put(b"answered", UINT64.pack(watermark))
         self.database.write(write)
         self._answered = watermark
 
     def record_all_answered(self) -> None:
-        """Record that no user is pending where no answer does: after duplicates, or when the pending were forgotten."""
+        """Record that no user is pending where no answer records it: after duplicates, or when they were forgotten."""
         if self.pending.empty and self._answered < self.progress.next_offset:
             self.record_answers([])
 
     def tombstones(self) -> list[Erasure]:
-        """Forgotten users to send a tombstone for: those without one who have not come back.
+        """Forgotten users who need a tombstone: none was sent, and they have not come back.
 
         A tombstone for a user who came back could be repeated after an answer by another owner of the partition, and
         would then stay the last message.
@@ -175,10 +179,10 @@ class Store(Partition):
         self._put_progress(msgspec.structs.replace(self.progress, next_offset=next_offset, lost=lost))
 
     def take_over(self, answered: int, prequential: bytes) -> None:
-        """Continue for another store of the same log, with its `answered` offset and its prequential counts."""
+        """Take the place of another store of the same log, with its `answered` offset and its prequential counts."""
         write = WriteBatch(raw_mode=True)
         self._answered = min(answered, self.progress.next_offset)
-        write.put(b"answered", KEY.pack(self._answered))
+        write.put(b"answered", UINT64.pack(self._answered))
         write.put(b"prequential", prequential)
         self.database.write(write)
 
@@ -198,7 +202,7 @@ class Store(Partition):
         return removed
 
     def _forget(self, batch: EventBatch) -> "tuple[EventBatch, int, Ids, list[Removed]]":
-        """Erase the users who are to be forgotten, each in a WriteBatch of its own.
+        """Erase the users that the batch's forget events name, each in a WriteBatch of its own.
 
         Returns the rest of the batch, how many of its events came before a forget of their user, the forgotten users,
         and what left the state. A batch that is read again after a crash erases them again, which changes nothing.

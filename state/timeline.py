@@ -4,7 +4,7 @@
     leaves    node, first time, order, steps     -> LEAF_STEPS older steps, more after late ones were inserted
 
 Head and leaves together are one array, ordered by time; steps of equal time keep their order of arrival. The array is
-cut into pieces whose times do not overlap. A query at time t reads the head and the leaves next to t. A late step is
+cut into pieces whose times do not overlap. A query at time t reads the head and the leaves around t. A late step is
 inserted into the piece that covers its time. A leaf's key holds its number of steps, so counting reads keys only.
 
 An iterator that meets a damaged block ends as if it had reached the last one. Only its status shows the damage, so
@@ -30,7 +30,7 @@ MAX_TIME = MAX_ORDER = 2**64 - 1
 MAX_STEPS = 2**32 - 1
 """The largest values in a leaf's key."""
 ORDER_BITS = 20
-"""One node gets at most 2 to this many leaves at one offset."""
+"""Bits of a leaf's order that count the leaves of one node at one offset."""
 ALL_TIME = 2**63 - 1
 """A time after every event."""
 
@@ -232,7 +232,7 @@ class Timelines:
             write.delete(key, self._database.handles[self._leaves])
 
     def some(self, count: int, seed: int) -> Ids:
-        """Up to `count` nodes, drawn evenly: hashes spread evenly, so a random seek is a fair draw."""
+        """Up to `count` nodes, sampled uniformly: hashes are uniform, so a random seek is a uniform sample."""
         it = self._database.columns[self._heads].iter()
         drawn: set[int] = set()
         for start in np.random.default_rng(seed).integers(0, 2**64, count, np.uint64, endpoint=False).tolist():
@@ -285,7 +285,7 @@ class Timelines:
             self._put_leaf(node, LEAF_KEY.unpack(key)[2], leaf[np.argsort(leaf["ts"], kind="stable")], write)
 
     def _put_leaf(self, node: int, order: int, steps: Records, write: WriteBatch) -> None:
-        """Write a leaf; one that has grown too large becomes several, never cut between equal times.
+        """Write a leaf. A leaf that is too large is split into several, but never between equal times.
 
         The parts keep the leaf's order. It is lower than that of any leaf that begins at the time of the last part.
         """

@@ -9,14 +9,14 @@ from rocksdict import AccessType, Options, Rdict, WriteBatch
 
 from state.errors import StateError
 from state.events import Ids
-from state.partition import KEY
+from state.partition import UINT64
 from state.rocksdb import state_error, state_errors
 
 OFFSETS_KEY = b"offsets"
 
 
 class TitleOffsets(msgspec.Struct):
-    """How far the topic with this id was read."""
+    """How far the items topic with this id was read."""
 
     topic_id: str = ""
     offsets: dict[int, int] = {}
@@ -58,9 +58,9 @@ class Titles:
         write = WriteBatch(raw_mode=True)
         for item, title in titles.items():
             if title is None:
-                write.delete(KEY.pack(item))
+                write.delete(UINT64.pack(item))
             else:
-                write.put(KEY.pack(item), title.encode())
+                write.put(UINT64.pack(item), title.encode())
         write.put(OFFSETS_KEY, msgspec.json.encode(TitleOffsets(topic_id, self.offsets(topic_id) | offsets)))
         with state_errors("write", self._path):
             self._db.write(write)
@@ -68,7 +68,7 @@ class Titles:
     def get(self, items: Ids) -> list[str | None]:
         """Titles of the items; None for an item without one. Raises a StateError."""
         with state_errors("read", self._path):
-            found: Any = self._db.get([KEY.pack(i) for i in items.tolist()])
+            found: Any = self._db.get([UINT64.pack(i) for i in items.tolist()])
         return [value.decode() if value is not None else None for value in found]
 
     def close(self) -> None:

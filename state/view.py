@@ -18,7 +18,7 @@ from state.settings import StateSettings
 from state.timeline import ALL_TIME
 
 SCRATCH_PREFIX = "anabranch-view-"
-"""Of a view's folder in the directory for temporary files; its process id follows."""
+"""Prefix of a view's folder in the directory for temporary files; the process id follows."""
 CREATED_WITHIN_S = 2.0
 """A worker has created a store after this time: one that cannot be opened by then is damaged."""
 RETRY_EVERY_S = 0.1
@@ -58,7 +58,7 @@ class View:
         self.close()
 
     def refresh(self) -> None:
-        """Catch up with the workers' writes and open new partitions; `unreadable` has stores that cannot be opened."""
+        """Read the workers' new writes and open new partitions; `unreadable` lists stores that cannot be opened."""
         self.unreadable.clear()
         for number, partition in list(self.partitions.items()):
             try:
@@ -82,8 +82,8 @@ class View:
             time.sleep(RETRY_EVERY_S)
             self.refresh()
 
-    def need_all(self) -> None:
-        """Check that every store could be opened. Raises the StateError of one that could not."""
+    def check_all_open(self) -> None:
+        """Check that every store was opened. Raises the StateError of a store that was not."""
         self.settle()
         for error in self.unreadable.values():
             raise error
@@ -154,7 +154,7 @@ class View:
         return np.unique(np.concatenate([np.empty(0, np.uint64), *(p.all_items() for p in self.partitions.values())]))
 
     def some_users(self, count: int, seed: int) -> Ids:
-        """Up to `count` users drawn evenly over the partitions."""
+        """Up to `count` users, spread evenly over the partitions."""
         share = -(-count // max(1, len(self.partitions)))
         drawn = [p.some_users(share, seed) for p in self.partitions.values()]
         return np.unique(np.concatenate([np.empty(0, np.uint64), *drawn]))

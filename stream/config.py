@@ -13,7 +13,7 @@ from state.settings import Positive, Share, StateSettings, Whole
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to connect to the broker. A managed Kafka requires TLS and a user, one on the same machine neither."""
+    """How to connect to the broker. A managed Kafka requires TLS and a user, a broker on this machine often neither."""
 
     security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
     """Kafka's `security.protocol`: TLS with `ssl` in the name, a user and a password with `sasl`. The embedded broker
@@ -29,9 +29,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Certificates (PEM) of the authorities that may sign the broker's certificate; empty: those that the system
     trusts. This file and the next two are read once, at start."""
     cert_file: str = ""
-    """Our own certificate (PEM, with its chain), if the broker requires one."""
+    """The client's own certificate (PEM, with its chain), if the broker requires one."""
     key_file: str = ""
-    """Its private key (PEM, not encrypted); empty: the key is in `kafka.cert_file`."""
+    """The certificate's private key (PEM, not encrypted); empty: the key is in `kafka.cert_file`."""
 
     @property
     def tls(self) -> bool:
@@ -78,23 +78,23 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Names of the topics. `anabranch init` creates the missing ones."""
 
     clicks: str = "clicks"
-    """Events come in. All events of a user must be in one partition: key them by the user."""
+    """Incoming events. All events of a user must be in one partition: key them by the user."""
     recommendations: str = "recommendations"
-    """Recommendations go out, keyed by user."""
+    """Outgoing recommendations, keyed by user."""
     dead_letters: str = "dead-letters"
-    """Messages that are no valid event or request, with the reason in a header."""
+    """Messages that are not a valid event or request, with the reason in a header."""
     items: str = "items"
     """Titles of items. Optional."""
     models: str = "models"
-    """Pointers to the version that serves and to the candidate."""
+    """Pointers to the serving version and to the candidate."""
     requests: str = "requests"
-    """Requests to recommend for a user now. It must have as many partitions as `clicks`."""
+    """Requests for a user's recommendation now. The topic must have as many partitions as `clicks`."""
     replies: str = "replies"
     """The answers to requests."""
     commands: str = "commands"
     """Commands from the command line to workers and trainer."""
     command_replies: str = "command-replies"
-    """Their replies."""
+    """Replies of workers and trainer to commands."""
     partitions: Whole = 2
     """Partitions of `clicks` when `init` creates it; `requests` and `recommendations` get as many as `clicks` has. At
     most this many workers share the work, and it cannot be changed later."""
@@ -114,7 +114,7 @@ class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     event: str = "event"
     """Path of the kind of the event; `click` if it is missing."""
     id: str = "id"
-    """Path of the id by which repetitions are dropped. Optional."""
+    """Path of the id by which repeated events are dropped. Optional."""
 
 
 class ClickSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,28 +134,29 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Name of this worker. Of two workers with one name only one receives new versions. `anabranch worker --instance
     NAME` sets it."""
     poll_max_events: Whole = 50_000
-    """Most events in one batch of a worker that is behind."""
+    """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500
     """Batches get smaller if applying one takes longer than this, so that heartbeats and answers are not delayed."""
     poll_wait_ms: Whole = 100
     """A poll returns after this long without an event."""
     fetch_max_bytes: Whole = 16 << 20
-    """Most bytes of one fetch from the broker; a single longer message is still fetched."""
+    """Largest fetch from the broker, in bytes; a single longer message is still fetched."""
     session_timeout_ms: Whole = 6_000
     """A worker that sends no heartbeat for this long loses its partitions to other workers."""
     heartbeat_ms: Whole = 2_000
     """Time between two heartbeats. At most a third of `worker.session_timeout_ms`, so that a lost heartbeat costs
     nothing."""
     end_within_s: Positive = 10.0
-    """A worker that is stopped waits this long for a broker that does not answer. Nothing is lost when it then ends."""
+    """A stopping worker waits at most this long for a broker that does not answer. Nothing is lost when it then
+    ends."""
     rank_batch_users: Whole = 256
-    """Pending users that are answered in one forward pass."""
+    """How many pending users are answered in one forward pass, at most."""
     rank_threads: Whole = 1
-    """Threads of torch for ranking. The trainer has its own."""
+    """Number of torch threads for ranking. The trainer has its own."""
     baselines: bool = True
     """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
     standing_users: Whole = 100_000
-    """Users whose last recommendation is remembered for the prequential test."""
+    """For how many users the worker remembers the last recommendation, for the prequential test."""
     ab: Share = 0.0
     """Share of users, by a stable hash, who get the candidate's recommendations; 0: the candidate is only scored."""
 
@@ -178,7 +179,7 @@ class CheckpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     most this much of the log again. A machine with an older store of its own uses it, unless it is 200,000 events
     behind."""
     keep: Whole = 3
-    """Newest checkpoints of each partition that are kept."""
+    """How many checkpoints of each partition are kept: the newest ones."""
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,18 +190,18 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     every_s: Positive = 300.0
     """A cycle begins after this long with at least `trainer.min_events` new events."""
     min_events: Whole = 500
-    """Fewest new events for a cycle. `anabranch retrain` needs none."""
+    """A cycle needs at least this many new events. `anabranch retrain` needs none."""
     user_events: Whole = 100
-    """Newest events of one user that a cycle counts and learns from."""
+    """A cycle counts and learns from at most this many events of a user: the newest ones."""
     drift_delta: Share = 0.002
     """A cycle begins at once when ADWIN detects that the model predicts fewer events than before. This is ADWIN's
     probability of a false alarm: smaller is more cautious; 0: never."""
     drift_quiet_s: Positive = 600.0
-    """After drift was detected, none is looked for during this time."""
+    """After drift was detected, the trainer ignores further drift for this time."""
     replay_users: Whole = 20_000
-    """Users without new events whose sequences a cycle learns from again (experience replay)."""
+    """How many users without new events a cycle learns from again (experience replay)."""
     keep_versions: Whole = 10
-    """Newest versions that are kept in the artifact store. The champion and the candidate are always kept."""
+    """How many versions the artifact store keeps: the newest ones. The champion and the candidate are always kept."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

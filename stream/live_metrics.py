@@ -1,11 +1,11 @@
-"""Live metrics: every event is first a test of what was last recommended to its user, and then learned from.
+"""Live metrics: every event first tests the last recommendation to its user, and is then learned from.
 
 A recommendation counts from the moment it is sent until the next one. The baselines are computed at the same moment
 from the same state, so all of them are tested by the very same events:
 
     popularity    the most popular items of the stream, decayed
     own           the user's own most frequent items
-    transitions   what most often followed the user's last item
+    transitions   the items that most often followed the user's last item
 
 An event whose user has no recommendation, or only the popularity fallback, tests no model and is counted apart.
 """
@@ -33,7 +33,7 @@ Mode = Literal["shadow", "ab"]
 
 
 class ScoreKey(NamedTuple):
-    """What a score belongs to: a version or a baseline, or a version in a comparison of champion and candidate."""
+    """The owner of a score: a version or a baseline, or a version in a comparison of champion and candidate."""
 
     version: str
     """The version; or the name of a baseline, of all versions together, or of the fallback."""
@@ -62,10 +62,10 @@ def parse_key(text: str) -> ScoreKey:
 
 
 FALLBACK = ScoreKey("fallback")
-MODEL = ScoreKey("model")
-"""All versions together."""
+ALL_VERSIONS = ScoreKey("model")
+"""All versions together. The state and `anabranch status` show it as `model`."""
 POPULARITY, OWN, TRANSITIONS = BASELINES = (ScoreKey("popularity"), ScoreKey("own"), ScoreKey("transitions"))
-NOT_A_VERSION = frozenset({FALLBACK, MODEL, *BASELINES})
+KEYS_WITHOUT_VERSION = frozenset({FALLBACK, ALL_VERSIONS, *BASELINES})
 
 
 class Score(msgspec.Struct):
@@ -98,7 +98,7 @@ class LastRecommendation(NamedTuple):
     items: list[int]
     baselines: dict[ScoreKey, list[int]]
     compared: dict[ScoreKey, list[int]] = {}  # noqa: RUF012  never changed
-    """What counts for the comparison of champion and candidate."""
+    """Keys under which the event counts in the comparison of champion and candidate."""
 
 
 class LiveMetrics:
@@ -109,7 +109,7 @@ class LiveMetrics:
         self._last: OrderedDict[int, LastRecommendation] = OrderedDict()
 
     def remember(self, user: int, recommendation: LastRecommendation) -> None:
-        """Replace the user's last recommendation. The user whose own is oldest is dropped where there are too many."""
+        """Replace the user's last recommendation. With too many users, the oldest recommendation is dropped."""
         self._last[user] = recommendation
         self._last.move_to_end(user)
         if len(self._last) > self._max_users:
@@ -121,7 +121,10 @@ class LiveMetrics:
             self._last.pop(user, None)
 
     def test(self, events: Records, scores: Scores) -> bool:
-        """Count these events, of kinds that are learned from, in `scores`; whether there was anything to test."""
+        """Count these events, of kinds that are learned from, in `scores`.
+
+        Return whether any tested a recommendation.
+        """
         tested = False
         for user, item in zip(events["user"].tolist(), events["item"].tolist(), strict=True):
             last = self._last.get(user)
@@ -130,7 +133,7 @@ class LiveMetrics:
             tested = True
             lists = {last.by: last.items}
             if last.by != FALLBACK:
-                lists |= {MODEL: last.items} | last.baselines | last.compared
+                lists |= {ALL_VERSIONS: last.items} | last.baselines | last.compared
             for key, items in lists.items():
                 rank = items.index(item) if item in items else -1
                 score = scores.setdefault(key, Score())
@@ -142,7 +145,7 @@ class LiveMetrics:
 
 def _drop_oldest(scores: Scores) -> None:
     """Drop the oldest versions' scores; versions are numbered in the order in which they were learned."""
-    versions = sorted((key for key in scores if key not in NOT_A_VERSION), key=str)
+    versions = sorted((key for key in scores if key not in KEYS_WITHOUT_VERSION), key=str)
     for key in versions[: len(scores) - MAX_SCORES // 2]:
         del scores[key]
 

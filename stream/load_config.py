@@ -59,7 +59,7 @@ def _check_addresses(broker: str) -> None:
                 raise ValueError
         except ValueError:
             raise ConfigError(
-                f"setting 'broker': {address.strip()!r} is no HOST:PORT with a port from 1 to 65535"
+                f"setting 'broker': {address.strip()!r} is not HOST:PORT with a port from 1 to 65535"
             ) from None
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 MAX_MS = 2**63 - 1
-"""The latest time: the state stores eight bytes for one."""
+"""The latest time that fits into the eight bytes of the state."""
 
 
 def iso_ms(text: str) -> int:
@@ -21,7 +21,7 @@ def instant(text: str) -> int:
 
 
 def moment(ts: int) -> str:
-    """A time in ms as a person reads it, in UTC; the number where no calendar has it."""
+    """A time in ms as a person reads it, in UTC; the plain number if it is outside the calendar."""
     try:
         return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):

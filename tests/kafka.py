@@ -116,12 +116,12 @@ class Kafka:
 @contextmanager
 def kafka(**properties: str) -> Iterator[str]:
     """Run the Kafka at KAFKA_HOME with these additional broker properties; yields its address."""
-    with broker_of_our_own(**properties) as started:
+    with restartable_broker(**properties) as started:
         yield started.address
 
 
 @contextmanager
-def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
+def restartable_broker(**properties: str) -> Iterator[Kafka]:
     """A Kafka that may be killed and started again."""
     with tempfile.TemporaryDirectory() as folder:
         started = Kafka(Path(folder), properties)
@@ -133,5 +133,5 @@ def broker_of_our_own(**properties: str) -> Iterator[Kafka]:
 
 
 def cluster_id() -> str:
-    """A new cluster's id. Its first character is no dash: an option would begin with one."""
+    """A new cluster's id. It does not begin with a dash: Kafka's script would read it as an option."""
     return base64.urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")

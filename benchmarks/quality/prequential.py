@@ -155,7 +155,7 @@ class OnDrift:
 
     def due(self, new_events: int, tested: int, hits: int) -> bool:
         """Whether a cycle is due. `trainer.drift_quiet_s` counts tested events: a recorded stream has no wall clock."""
-        if self._drift.look(tested, hits, float(tested)) is not None:
+        if self._drift.update(tested, hits, float(tested)) is not None:
             self._due = True
             self.found.append(tested)
         if new_events >= self._every or (self._due and new_events >= self._min_events):

@@ -93,7 +93,7 @@ def ours(broker: str) -> float:
             began = time.perf_counter()
             decoded = decoder.decode(records)  # type: ignore[arg-type]
             store.apply(decoded.batch, records[-1].offset + 1)  # type: ignore[attr-defined]
-            poll_size.took(len(records), time.perf_counter() - began)
+            poll_size.update(len(records), time.perf_counter() - began)
 
         seconds = asyncio.run(consume(broker, poll_size, fold))
         assert store.progress.applied == EVENTS

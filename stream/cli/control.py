@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 @command()
 def retrain(
     *,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the cycle to its end.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the cycle.")] = False,
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="Score what is learned on live events, without serving it.")
+        bool, typer.Option("--shadow", help="Score the new version on live events, without serving it.")
     ] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Begin a training cycle now. Ctrl-C while waiting does not stop it."""
+    """Begin a training cycle now. Ctrl-C while waiting does not stop the cycle."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -50,14 +50,14 @@ def retrain(
 @command()
 def rollback(
     version: Annotated[
-        str | None, typer.Argument(help="The version to serve; the serving one's parent if unset.")
+        str | None, typer.Argument(help="The version to serve; the parent of the serving version if unset.")
     ] = None,
     *,
     unpin: Annotated[bool, typer.Option("--unpin", help="Let the trainer replace the serving version again.")] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Serve another version and pin it: the trainer does not replace it until --unpin."""
+    """Serve another version, and pin it. The trainer does not replace a pinned version until --unpin."""
     from stream.kafka.pointers import read_pointers, roll_back
 
     if unpin and version is not None:
@@ -91,11 +91,11 @@ def unpin_champion(settings: "Config", champion: "Pointer | None") -> "Pointer":
 def shadow(
     version: Annotated[str | None, typer.Argument(help="The version to score.")] = None,
     *,
-    stop: Annotated[bool, typer.Option("--stop", help="Score none any more.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop scoring the candidate.")] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Score a version on live events beside the champion; with the setting worker.ab some users get it."""
+    """Score a version on live events beside the champion. With worker.ab set, some users get its recommendations."""
     from model.learning.versions import list_versions
     from stream.kafka.pointers import MODEL_NAME, check_version, pointer_to, publish_pointer, read_pointers
 
@@ -106,13 +106,13 @@ def shadow(
     pointers = asyncio.run(read_pointers(settings))
     pointer = pointer_to(settings, version or "", pointers.candidate, role="candidate")
     asyncio.run(publish_pointer(settings, pointer))
-    started, stopped = f"version {version} is scored; `anabranch status` compares", "no candidate is scored any more"
+    started, stopped = f"version {version} is scored; `anabranch status` compares", "no candidate is scored from now on"
     show_json(pointer) if as_json else show(started if version else stopped)
 
 
 @command()
 def pause(*, settings: "Config", as_json: bool) -> None:
-    """Stop every worker from reading clicks; requests are still answered."""
+    """Stop every worker from reading clicks. Requests are still answered."""
     command_workers(settings, "pause", as_json)
 
 

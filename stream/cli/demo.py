@@ -28,20 +28,20 @@ Publish one event and watch the answer (the model just trained goes on serving a
 
 @app.command()
 def demo(
-    data: Annotated[Path, typer.Option("--data", help="Where its state goes; emptied at each start.")] = Path(
+    data: Annotated[Path, typer.Option("--data", help="Directory of its state; emptied at each start.")] = Path(
         "anabranch-data/demo"
     ),
-    events: Annotated[int, typer.Option("--events", help="Purchases to replay.")] = 85_000,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long the replay takes.")] = 165.0,
+    events: Annotated[int, typer.Option("--events", help="Number of purchases to replay.")] = 85_000,
+    seconds: Annotated[float, typer.Option("--seconds", help="Duration of the replay in seconds.")] = 165.0,
 ) -> None:
-    """Three minutes of real grocery purchases through Kafka, learning as they come."""
+    """Replay real grocery purchases through Kafka for three minutes. The model learns as they come."""
     from rich.console import Console
 
     from stream.load_config import load
-    from stream.local.demo import SETTINGS, empty_directory, read_purchases
+    from stream.local.demo import DEMO_SETTINGS, empty_directory, read_purchases
 
     console = Console(highlight=False)
-    os.environ.update({key: value for key, value in SETTINGS.items() if key not in os.environ})
+    os.environ.update({key: value for key, value in DEMO_SETTINGS.items() if key not in os.environ})
     settings = load(data=data)
     empty_directory(data)
     console.print("reading The Complete Journey: grocery purchases of 2,469 households …")

@@ -21,17 +21,25 @@ MIN_EVENTS = 100
 def evaluate(
     file: Annotated[str, typer.Argument(help="CSV or JSON lines: user, item, ts (ms, ISO-8601) or timestamp (s).")],
     *,
-    protocol: Annotated[Literal["global-temporal", "prequential"], typer.Option("--protocol")],
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    cycles: Annotated[int, typer.Option("--cycles", min=1, help="prequential: cycles of learning.")] = 8,
+    protocol: Annotated[
+        Literal["global-temporal", "prequential"],
+        typer.Option("--protocol", help="Test the events after a moment, or each event before it is learned."),
+    ],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the training.")] = 0,
+    cycles: Annotated[int, typer.Option("--cycles", min=1, help="prequential: number of training cycles.")] = 8,
     with_retrain: Annotated[
-        bool, typer.Option("--with-retrain", help="prequential: also a model trained from scratch at each cycle; slow.")
+        bool,
+        typer.Option(
+            "--with-retrain", help="prequential: also measure a model trained from scratch at each cycle; slow."
+        ),
     ] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="prequential: rolling Hit@10 as a picture.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="prequential: write a plot of rolling Hit@10 to this file.")
+    ] = None,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Measure the model and its baselines on a file, by the code that runs in production."""
+    """Measure the model and its baselines on a file. It runs the code that runs in production."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
@@ -84,7 +92,7 @@ def evaluate(
 
 
 def show_global_temporal(report: "GlobalTemporalReport") -> None:
-    """For seen items in the list and left out: a line for each model and target, and the leads."""
+    """Two tables, with seen items and without: a line for each model and target, then the leads."""
     from rich.table import Table
 
     for seen, title in (("unfiltered", "Seen items ranked like any other"), ("filtered", "Seen items left out")):

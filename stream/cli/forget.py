@@ -20,7 +20,10 @@ def forget(
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Erase a user for good, from a state rebuilt from the log too; then search every file for what is left."""
+    """Erase a user for good, then search every file for what is left.
+
+    A state rebuilt from the log stays without the user.
+    """
     from stream.kafka.topics import check
     from stream.operate.forget import forget as erase
 

@@ -27,7 +27,7 @@ def user(
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """A user's sequence, and what was last recommended."""
+    """Show a user's sequence and last recommendation."""
     from stream.operate import lookup
     from stream.times import moment
 
@@ -54,7 +54,7 @@ def item(
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """An item's degree and popularity, and what follows it."""
+    """Show an item's degree, its popularity and the items that follow it."""
     if at:
         return show_item_at(settings, name, time_argument(at), as_json)
     from stream.operate import lookup
@@ -103,14 +103,14 @@ def show_item_at(settings: "Config", name: str, t: int, as_json: bool) -> None:
 def graph(
     *,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Only events after this: ms or ISO-8601.")
+        str | None, typer.Option("--from", metavar="TIME", help="Only events after this time: ms or ISO-8601.")
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only events up to this.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only events up to this time.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the events to this .npz file.")] = None,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """The temporal graph in numbers, whole or a window of event time."""
+    """Show the temporal graph in numbers, whole or in a window of time."""
     from stream.operate import lookup
     from stream.times import moment
 
@@ -150,11 +150,11 @@ def show_window(settings: "Config", start: int, end: int, out: Path | None, as_j
 def recommend(
     name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)], *, settings: "Config", as_json: bool
 ) -> None:
-    """What the worker of this data directory would recommend to a user now.
+    """Show what the worker would recommend to a user now.
 
-    Version, learned weights, filters and A/B arm are the worker's. It counts clicks in memory, and this command reads
-    them from its state: a score can differ in its last digits, and so can the place of an item that the version does
-    not know yet.
+    Version, learned weights, filters and A/B arm are those of this data directory's worker. The worker counts clicks in
+    memory, and this command reads them from the state. So a score can differ in its last digits, and so can the rank of
+    an item that the version does not know yet.
     """
     import msgspec
 

@@ -62,4 +62,4 @@ def time_argument(text: str) -> int:
     try:
         return instant(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time: give milliseconds or ISO-8601 (2026-11-24T18:00)") from None
+        raise typer.BadParameter(f"{text!r} is not a time: give milliseconds or ISO-8601 (2026-11-24T18:00)") from None

@@ -24,15 +24,17 @@ def publish(
         ),
     ],
     *,
-    topic: Annotated[Literal["clicks", "items"], typer.Option("--topic", help="Which topic.")] = "clicks",
+    topic: Annotated[
+        Literal["clicks", "items"], typer.Option("--topic", help="clicks: events; items: titles.")
+    ] = "clicks",
     speed: Annotated[
         str | None,
-        typer.Option("--speed", metavar="N|Nx", help="N events a second, or N times the events' own time."),
+        typer.Option("--speed", metavar="N|Nx", help="N events a second, or N times event time; unset: full speed."),
     ] = None,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Publish a file's events (or items' titles) to Kafka."""
+    """Publish events, or titles of items, from a file to Kafka."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 

@@ -31,10 +31,10 @@ PlaceArgument = Annotated[
 
 @command(broker_required=False)
 def backup(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
-    """Write the state of this data directory and all model versions to an empty DIR; the worker may run."""
+    """Write the state and all model versions to an empty DIR. The worker may run meanwhile."""
     from stream.stores import backup as backups
 
-    backups.need_empty(place)
+    backups.check_empty(place)
     with copied_stores(settings) as folders:
         written = backups.write(settings, place, folders, serving(settings))
     show_json(written) if as_json else show_backup(written, place)
@@ -42,7 +42,7 @@ def backup(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
 
 @command(broker_required=False)
 def restore(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
-    """Fill an empty data directory from a backup; a worker then goes on at the backup's offsets."""
+    """Fill an empty data directory from a backup. A worker then goes on at the backup's offsets."""
     from stream.local.data_directory import refuse_if_in_use
     from stream.stores import backup as backups
 
@@ -64,11 +64,13 @@ def show_backup(backup: "Backup", place: str) -> None:
 @command()
 def replay(
     *,
-    since: Annotated[str, typer.Option("--from", metavar="earliest|OFFSET|TIMESTAMP", help="Where to begin.")],
+    since: Annotated[
+        str, typer.Option("--from", metavar="earliest|OFFSET|TIMESTAMP", help="Where in the log to begin.")
+    ],
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Rebuild the state from the log while the old one serves, then swap; the old one is kept aside."""
+    """Rebuild the state from the log while the old one serves. Then swap the two; the old one is kept aside."""
     from stream.kafka.topics import check, cluster_id
     from stream.local.data_directory import data_directory_lock
     from stream.stores.rebuild import rebuild
@@ -117,13 +119,13 @@ def copied_stores(settings: "Config") -> "Iterator[list[Path]]":
     from state.view import partition_path, partitions_in
     from stream.local.data_directory import data_directory_lock
     from stream.operate.send_command import send_command
-    from stream.stores.checkpoints import COPIES
+    from stream.stores.checkpoints import COPIES_FOLDER
 
     topic = settings.topics.clicks
     if not (numbers := partitions_in(settings.data, topic)):
         raise AnabranchError(f"no state in {settings.data}: --data names another directory")
     copy_id = uuid.uuid4().hex
-    folder = settings.data / COPIES / copy_id
+    folder = settings.data / COPIES_FOLDER / copy_id
     folder.mkdir(parents=True)
     try:
         with contextlib.ExitStack() as lock:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRAINER_NICENESS = 15
 THREAD_SWITCH_S = 0.0005
-"""A worker's event loop waits this long at most for a thread that computes."""
+"""Python's thread switch interval: the event loop waits at most this long for a thread that computes."""
 MAX_BROKER_WAIT_S = 30.0
 
 
@@ -73,7 +73,7 @@ def worker(
 def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
-    """Keep learning from the state in the data directory; publish versions."""
+    """Learn from the state in the data directory; publish versions."""
     from stream.kafka.topics import check
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
@@ -107,7 +107,10 @@ def up(
     ] = None,
     config_file: Path | None,
 ) -> None:
-    """Run everything: topics, a worker, a trainer, and without --broker an embedded broker."""
+    """Run everything on this machine: topics, a worker and a trainer.
+
+    Without --broker it starts an embedded broker too.
+    """
     from stream.local.supervisor import run_everything
 
     if port is not None and settings.broker:
@@ -124,7 +127,7 @@ def up(
 
 
 def lower_priority(own_session: bool) -> None:
-    """Let the worker go first on a machine with few cores."""
+    """Lower the trainer's priority, so that the worker runs first on a machine with few cores."""
     os.nice(TRAINER_NICENESS)
     # Linux compares whole sessions before it compares niceness. Only a session that is ours alone may be slowed down:
     # another one is the terminal's, with everything that runs in it.

@@ -18,7 +18,7 @@ SIGNALS = ("model", "evidence", "repeat", "popularity")
 
 @command(broker_required=False)
 def status(*, settings: "Config", as_json: bool) -> None:
-    """How far, how much, which version, and how good it has been."""
+    """Show progress, counts, the serving version and its quality."""
     from stream.errors import BrokerUnavailable
     from stream.kafka.topics import log_ends
     from stream.operate import report
@@ -72,7 +72,7 @@ def show_status(found: "Status") -> None:
 
 
 def changes_of(weights: "LearnedWeights") -> str:
-    """Each signal's weight as the version chose it, and as it is now."""
+    """Each signal's weight in the version, and now."""
     pairs = ((signal, getattr(weights.chosen, signal), getattr(weights.now, signal)) for signal in SIGNALS)
     return ", ".join(f"{signal} {chosen:.2f} → {now:.2f}" for signal, chosen, now in pairs)
 
@@ -123,7 +123,7 @@ def show_comparison(found: "Comparison") -> None:
 
 @command(broker_required=False)
 def models(*, settings: "Config", as_json: bool) -> None:
-    """Published versions, and which one serves."""
+    """List the published versions, and show which one serves."""
     from rich.table import Table
 
     from stream.operate import report

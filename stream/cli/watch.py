@@ -17,14 +17,14 @@ ITEMS_SHOWN = 5
 
 @command()
 def watch(
-    user: Annotated[str | None, typer.Argument(help="Only this user's.", callback=utf8)] = None,
+    user: Annotated[str | None, typer.Argument(help="Show only this user's recommendations.", callback=utf8)] = None,
     *,
-    limit: Annotated[int | None, typer.Option("--limit", help="End after this many.")] = None,
-    from_start: Annotated[bool, typer.Option("--from-start", help="Also those already there.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", help="End after this many recommendations.")] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Also show recommendations sent before.")] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Show recommendations as they come; Ctrl-C ends it."""
+    """Show recommendations as they are sent; Ctrl-C ends it."""
     import msgspec
     from kafka import KafkaConsumer
 

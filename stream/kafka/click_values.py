@@ -10,7 +10,7 @@ MAX_TIME_MS = 4_102_444_800_000
 
 
 class Invalid(ValueError):
-    """A record is no event; the message is the dead letter's reason."""
+    """A record is not an event; the message is the dead letter's reason."""
 
 
 def read_identifier(value: object, name: str) -> bytes:
@@ -34,7 +34,7 @@ def read_time(ts: object, broker_ms: int, max_future_ms: float) -> int:
     """`ts` in ms; the record's own time `broker_ms` if it is None. Raises Invalid."""
     if not MIN_TIME_MS <= broker_ms <= MAX_TIME_MS:
         raise Invalid(
-            f"the record's own timestamp {broker_ms} is no time in milliseconds: its producer sets it wrongly"
+            f"the record's own timestamp {broker_ms} is not a time in milliseconds: its producer sets it wrongly"
         )
     if ts is None:
         return broker_ms
@@ -52,7 +52,7 @@ def read_time(ts: object, broker_ms: int, max_future_ms: float) -> int:
     if ms < MIN_TIME_MS and not isinstance(ts, str):
         raise Invalid(f"ts {show_value(ts)} looks like seconds: milliseconds are expected")
     if abs(ms) > 2**62:  # Python's integers are unbounded; a float() of a larger one raises
-        raise Invalid(f"ts {show_value(ts)} is no time in milliseconds")
+        raise Invalid(f"ts {show_value(ts)} is not a time in milliseconds")
     if ms > broker_ms + max_future_ms:
         raise Invalid(
             f"ts {show_value(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "

@@ -18,7 +18,7 @@ MAX_ACCEPTED_IDS = 100
 
 
 class Commands:
-    """Drops the repetitions of commands that were accepted lately."""
+    """Drops the repetitions of recently accepted commands."""
 
     def __init__(self) -> None:
         self._accepted: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
@@ -28,7 +28,7 @@ class Commands:
         try:
             command = msgspec.json.decode(value or b"", type=Command)
         except UNREADABLE as error:
-            log.warning("commands topic: a message is no command and is skipped: %s", error)
+            log.warning("commands topic: a message is not a command and is skipped: %s", error)
             return None
         if command.id in self._accepted:
             return None

@@ -51,7 +51,7 @@ def security(kafka: KafkaSettings) -> dict[str, Any]:
 
 def faust_connection(config: Config) -> dict[str, Any]:
     """The same as settings of a Faust app, whose URLs begin with kafka:// with TLS too. Raises ConfigError."""
-    from faust import SASLCredentials, SSLCredentials  # a second to import; only a worker needs it
+    from faust import SASLCredentials, SSLCredentials  # importing it takes a second, and only a worker needs it
 
     arguments = security(config.kafka)
     context = arguments.get("ssl_context")
@@ -73,7 +73,7 @@ def faust_connection(config: Config) -> dict[str, Any]:
 
 @functools.cache
 def tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
-    """The certificates that we trust, and our own if one is configured. Raises ConfigError.
+    """The trusted certificates, and the client's own if one is configured. Raises ConfigError.
 
     It is made once: a process that runs for months would otherwise read a file while it is being replaced.
     """
@@ -87,8 +87,8 @@ def tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
             context.load_cert_chain(cert_file, key_file or None, password="")
         except OSError as error:
             raise ConfigError(
-                f"kafka.cert_file = {cert_file!r} with kafka.key_file = {key_file!r} is no certificate with its key, "
-                f"in PEM and not encrypted ({_reason(error)})"
+                f"kafka.cert_file = {cert_file!r} with kafka.key_file = {key_file!r} is not a certificate with its "
+                f"key, in PEM and not encrypted ({_reason(error)})"
             ) from None
     return context
 

@@ -6,8 +6,8 @@ recommendation it also joins `EVENT`, `make_events` and `make_batch` (`state/eve
 `Pending.apply` (`state/pending.py`), `message_of` (`stream/worker/recommendation.py`) and `Recommendation`. A new
 `EVENT` needs a new `LAYOUT` (`state/identity.py`): the state is then rebuilt from the log.
 
-A chunk's values are joined by newlines and decoded in one call. No event can move to another record: each value begins
-with `{` and ends with `}`, a JSON string holds no raw newline, so no value completes the one before it, and the number
+A chunk's values are joined by newlines and decoded in one call. No event can move to another record. Each value begins
+with `{` and ends with `}`, and a JSON string holds no raw newline, so no value completes the one before it. The number
 of events must equal the number of records.
 """
 
@@ -37,7 +37,7 @@ from stream.kafka.field_mapping import paths_of, read_fields
 from stream.kafka.messages import Click
 
 DEFAULT_KIND = "click"
-CHUNK = 512
+CHUNK_RECORDS = 512
 """Records decoded together. An invalid record costs its own chunk the fast path, no other."""
 
 
@@ -53,14 +53,14 @@ class Record(Protocol):
 
 
 class DeadLetter(NamedTuple):
-    """A record that is no event, and the reason."""
+    """A record that is not an event, and the reason."""
 
     record: Record
     reason: str
 
 
 class Decoded(NamedTuple):
-    """The events of a batch of records, and the records that are none."""
+    """The events of a batch of records, and the records that are not events."""
 
     batch: EventBatch
     dead: list[DeadLetter]
@@ -100,8 +100,8 @@ class Decoder:
         """Events and dead letters of records in log order; the progress maps their offsets to logical ones."""
         columns: Columns = [[] for _ in Row._fields]
         dead: list[DeadLetter] = []
-        for start in range(0, len(records), CHUNK):
-            chunk = records[start : start + CHUNK]
+        for start in range(0, len(records), CHUNK_RECORDS):
+            chunk = records[start : start + CHUNK_RECORDS]
             for column, more in zip(columns, self._valid_chunk(chunk) or self._one_by_one(chunk, dead), strict=False):
                 column.extend(more)
         return _decoded(columns, progress or Progress(), dead)
@@ -110,7 +110,7 @@ class Decoder:
         """One record as an event. Raises Invalid with the reason."""
         value = record.value
         if value is None:
-            raise Invalid("no value: a tombstone is no event")
+            raise Invalid("no value: a tombstone is not an event")
         if len(value) > self._max_bytes:
             raise Invalid(f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._max_bytes}")
         try:

@@ -19,9 +19,9 @@ from stream.errors import BrokerRefused, BrokerUnavailable
 from stream.kafka.connection import addresses, security
 
 STEP_TIMEOUT_MS = 5_000
-"""For each step of a connection. We connect to a broker at most twice."""
+"""Timeout of each step of a connection. We connect to a broker at most twice."""
 DENIED_RIGHTS = {29: "a topic", 30: "the consumer group", 31: "the cluster"}
-"""What an authorization error is about, by Kafka's error code. Both client libraries use the same codes."""
+"""The resource of an authorization error, by Kafka's error code. Both client libraries use the same codes."""
 UNKNOWN_MECHANISM = "NONE"
 """A broker that requires SASL refuses this mechanism before any user is sent."""
 

@@ -8,7 +8,7 @@ resumes with answers that may be older than what the next owner has sent.
 import time
 
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""It runs on while the machine is suspended, and does not jump when the wall clock is set."""
+"""A clock that goes on while the machine is suspended, and does not jump when the wall clock is set."""
 
 
 class Lease:
@@ -24,7 +24,7 @@ class Lease:
         return time.clock_gettime(CLOCK)
 
     def confirmed(self, asked_at: float) -> None:
-        """The group has answered a request that we sent at `asked_at` as a member."""
+        """Extend the lease: the group answered a request that this worker sent as a member at `asked_at`."""
         self._until = max(self._until, asked_at + self._lasts_s)
 
     @property

@@ -9,7 +9,7 @@ import msgspec
 
 encode = msgspec.json.encode
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises on a message that is no such record."""
+"""Errors of decoding a message that is not such a record."""
 
 
 class Click(msgspec.Struct, gc=False):
@@ -72,7 +72,7 @@ class Pointer(msgspec.Struct, frozen=True):
 
     name: str
     version: str
-    """Empty: no candidate is scored any more."""
+    """Empty: no candidate is scored from now on."""
     url: str
     sha256: str
     moved_ts: int

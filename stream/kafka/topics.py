@@ -19,7 +19,7 @@ from stream.kafka.diagnosis import unavailable
 T = TypeVar("T")
 
 VISIBLE_WITHIN_S, POLL_S = 10.0, 0.1
-"""Kafka reports a topic as created before every broker knows it."""
+"""Time to wait for a new topic: Kafka reports it as created before every broker knows it."""
 
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -33,16 +33,16 @@ class Shape(NamedTuple):
     """Kafka's settings of the topic."""
 
 
-COMPACTED = {"cleanup.policy": "compact"}
-BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
-"""Else a producer sets a record's time, and one whose clock is years ahead makes everybody's events expire."""
+COMPACTED_CONFIG = {"cleanup.policy": "compact"}
+BROKER_TIME_CONFIG = {"message.timestamp.type": "LogAppendTime"}
+"""The broker sets the time of records. A producer whose clock is years ahead would make all users' events expire."""
 
 SHAPES = {
-    "clicks": Shape(like_clicks=True, policies=BROKER_TIME),
-    "recommendations": Shape(like_clicks=True, policies=COMPACTED),
+    "clicks": Shape(like_clicks=True, policies=BROKER_TIME_CONFIG),
+    "recommendations": Shape(like_clicks=True, policies=COMPACTED_CONFIG),
     "dead_letters": Shape(),
-    "items": Shape(policies=COMPACTED),
-    "models": Shape(policies=COMPACTED),
+    "items": Shape(policies=COMPACTED_CONFIG),
+    "models": Shape(policies=COMPACTED_CONFIG),
     "requests": Shape(like_clicks=True),
     "replies": Shape(),
     "commands": Shape(),
@@ -56,7 +56,7 @@ class Log(NamedTuple):
 
     cluster: str
     topic_id: str
-    """It changes when the topic is deleted and created again; empty if the broker has no topic ids."""
+    """The topic's id. It changes when the topic is deleted and created again; empty if the broker has no topic ids."""
     partitions: int
     begin: int
     end: int

@@ -29,15 +29,15 @@ from stream.operate import lookup
 from stream.operate.report import Status, status
 
 WARM_UP_EVENTS = 20_000
-"""Published at full speed, so that the first version comes soon."""
+"""Events published at full speed, so that the first version comes soon."""
 STRETCH_EVENTS = 1_000
 HOUSEHOLDS_SHOWN = 3
 HOUSEHOLDS_EVERY_S = 6.0
-"""Long enough to read them."""
+"""Time for which the same households are shown: long enough to read them."""
 LINE_EVERY_S = 10.0
-"""Where there is no terminal."""
+"""Time between two lines of output without a terminal."""
 APPLIED_WITHIN_S = 60.0
-"""After the last event was published."""
+"""Time after the last event was published, until all must be applied."""
 RECENT_EVENTS = 400
 ROW_TITLES = {
     "model": "the live model",
@@ -46,17 +46,17 @@ ROW_TITLES = {
     "transitions": "item-to-item transitions",
 }
 
-SETTINGS = {
+DEMO_SETTINGS = {
     "ANABRANCH_TRAINER__EVERY_EVENTS": "25000",
     "ANABRANCH_TRAINER__MIN_EVENTS": "10000",
     "ANABRANCH_TRAINER__EVERY_S": "30",
     "ANABRANCH_TRAINING__MAX_TRAIN_S": "25",
 }
-"""Cycles follow each other faster than with the defaults, so that minutes show what else takes hours."""
+"""Cycles follow each other faster than by default, so that the demo shows in minutes what takes hours otherwise."""
 
 
 class Purchases(NamedTuple):
-    """What is published."""
+    """The purchases to publish, and the names of their products."""
 
     clicks: list[dict[str, Any]]
     titles: list[dict[str, Any]]
@@ -70,8 +70,8 @@ def read_purchases(count: int) -> Purchases:
         raise AnabranchError("the demo's data is not installed: pip install 'anabranch[demo]'") from None
     data = get_data(["transactions", "products"])
     bought = data["transactions"].sort_values("transaction_timestamp", kind="stable").head(count).reset_index(drop=True)
-    # All items of a basket have the same minute. Baskets are interleaved, as from tills side by side: within a stretch
-    # of the log come every household's first items, then all second ones. Each household keeps its own order.
+    # All items of a basket have the same minute. Baskets are interleaved, as from several checkouts: a stretch of the
+    # log has every household's first items, then all second items. Each household keeps its own order.
     stretch = bought.index // STRETCH_EVENTS
     turn = bought.groupby([stretch, "household_id"]).cumcount()
     bought = bought.iloc[np.lexsort((turn.to_numpy(), stretch.to_numpy()))]
@@ -209,7 +209,7 @@ class Screen:
         return max(self._feed.published - self.applied, 0)
 
     def _households(self) -> list[Text]:
-        """Some households that bought just now: their last products, and what is recommended to them."""
+        """Some households that bought just now: their last products and recommendations."""
         if time.monotonic() - self._chosen_at > HOUSEHOLDS_EVERY_S:
             self._chosen_at = time.monotonic()
             self._chosen = list(self._choose_households())

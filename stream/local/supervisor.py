@@ -17,8 +17,8 @@ from stream.local.child_process import Child
 from stream.local.data_directory import create_data_directory
 from stream.local.embedded_broker import EmbeddedBroker
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
-"""Before a process that ended is started again; the pause doubles each time."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 5.0, 300.0
+"""Pause before an ended process is started again. It doubles each time, up to the maximum."""
 UNTIL_RESTARTED = {"trainer": "the champion goes on serving", "worker": "it goes on from its last offset"}
 
 
@@ -44,7 +44,7 @@ class RestartedChild:
             )  # fmt: skip
         elif now >= self._restart_at:
             self.child = self._start()
-            self._pause_s, self._restart_at = min(2 * self._pause_s, LONGEST_PAUSE_S), None
+            self._pause_s, self._restart_at = min(2 * self._pause_s, MAX_PAUSE_S), None
 
 
 class Supervisor:
@@ -66,7 +66,7 @@ class Supervisor:
             restarted.child.stop()
 
     def check(self) -> None:
-        """Restart a process that was killed, and a trainer in any case.
+        """Restart a killed process, and a trainer that ended for any reason.
 
         Raises AnabranchError if the worker ended by itself: it would end again for the same reason.
         """

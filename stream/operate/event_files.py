@@ -25,7 +25,7 @@ from stream.times import MAX_MS, iso_ms
 
 Row = dict[str, Any]
 OnBrokenLine = Callable[[int, str], None]
-"""Gets the number of a broken line and what is wrong with it."""
+"""Called with the number of a broken line and the problem."""
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "the compressed file is cut off: copy or compress it again"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return f"it is no valid gzip file, though its name ends in .gz: {error}"
+        return f"it is not a valid gzip file, though its name ends in .gz: {error}"
     return str(error.strerror if isinstance(error, OSError) else error)
 
 
@@ -93,7 +93,7 @@ def _is_utf8(value: Row | list[str]) -> bool:
 
 
 def _set_time(row: Row) -> str | None:
-    """Turn `timestamp`, or a `ts` of digits, into a `ts` in ms. Return what is wrong with it, or None."""
+    """Turn `timestamp`, or a `ts` of digits, into a `ts` in ms. Return the problem, or None."""
     if "timestamp" in row and "ts" not in row:
         try:
             row["ts"] = int(float(row["timestamp"]) * 1000)
@@ -102,10 +102,10 @@ def _set_time(row: Row) -> str | None:
         del row["timestamp"]
     elif isinstance(ts := row.get("ts"), str) and ts.isdecimal():
         if len(ts) > len(str(MAX_MS)):
-            return f"has a ts of {len(ts)} digits, which is no time in ms"
+            return f"has a ts of {len(ts)} digits, which is not a time in ms"
         row["ts"] = int(ts)
     if isinstance(ts := row.get("ts"), int | float) and not abs(ts) <= MAX_MS:
-        return f"ts {ts} is no time in ms"
+        return f"ts {ts} is not a time in ms"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Forget a user: send the event, wait until the stores have applied it, and search for what is left."""
+"""Forget a user: send the event, wait until the stores have applied it, and search for remains."""
 
 import asyncio
 import time
@@ -56,7 +56,7 @@ def forget(config: Config, user: str, within_s: float) -> ForgetReport:
     shop with other keys has the user's clicks there. Raises AnabranchError, or before anything is published StateError.
     """
     with View(config.data, config.topics.clicks, config.state) as view:
-        view.need_all()
+        view.check_all_open()
         key = np.array([hash_id(user)], np.uint64)
         known = [n for n, partition in view.partitions.items() if len(partition.sequences(key).steps)]
         offsets = asyncio.run(_publish(config, user, known))

@@ -218,7 +218,7 @@ def user_names(view: View, users: Ids) -> list[str]:
 
 
 def item_titles(config: Config, items: Ids) -> list[str | None]:
-    """Titles of the items, as far as the items topic has sent any."""
+    """Titles of the items; None where the items topic has none."""
     try:
         store = Titles(config.data, read_only=True)
     except StateError:

@@ -1,4 +1,4 @@
-"""The picture of a prequential evaluation: rolling Hit@10 of every model over the events."""
+"""The plot of a prequential evaluation: rolling Hit@10 of every model over the events."""
 
 import importlib.util
 from pathlib import Path

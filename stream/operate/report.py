@@ -32,7 +32,7 @@ class PartitionStatus(msgspec.Struct):
 
 
 class EventCounts(msgspec.Struct):
-    """What became of the events, all partitions together."""
+    """Counts of the events by outcome, over all partitions."""
 
     applied: int
     dead: int
@@ -67,7 +67,7 @@ class ModelStatus(msgspec.Struct):
 
 
 class Quality(msgspec.Struct):
-    """How well a version or baseline predicted: each event is tested before it is learned."""
+    """How well a version or baseline predicted: each event is a test before it is learned."""
 
     events: int
     hit: float = msgspec.field(name="hit@10")
@@ -186,7 +186,7 @@ def model_status(config: Config, pointers: Pointers) -> ModelStatus:
 
 
 def learned_weights(config: Config, champion: str | None) -> dict[str, LearnedWeights]:
-    """By worker of this data directory: the champion's fusion weights, and those that clicks have led to since."""
+    """By worker of this data directory: the champion's fusion weights, and those learned from clicks since."""
     return {
         instance: LearnedWeights(saved.learned.clicks, saved.learned.chosen, saved.learned.fusion)
         for instance, saved in online_weights.read(config.data).items()

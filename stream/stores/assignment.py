@@ -13,7 +13,7 @@
         |                                 v                                   |
         |                             ANSWERING ------------------------------+
         |                                 |                                   |
-        |        a StoreFault, or the log is not the store's any more         |
+        |        a StoreFault, or the log no longer belongs to the store      |
         |        (also from CATCHING_UP)  v                                   v
         +---- the store is closed --- FAULTED ----------------------------> gone: the store
               (a damaged one is moved aside)                                is closed
@@ -55,8 +55,8 @@ from stream.stores.partition_stores import PartitionStores, rebuilt_path
 
 log = logging.getLogger("anabranch.worker")
 
-WATCH_EVERY_S = 10.0
-"""Between two looks at the id of the clicks topic."""
+CHECK_TOPIC_EVERY_S = 10.0
+"""Time between two checks of the clicks topic's id."""
 
 
 class Phase(enum.Enum):
@@ -84,7 +84,7 @@ class OwnedPartition:
     log_end: int = 0
     """The end of the log when the store was opened."""
     fault: StoreFault | None = None
-    """Why it is FAULTED; None where the log is not the store's any more."""
+    """Why it is FAULTED; None if the log no longer belongs to the store."""
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -126,7 +126,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             with self._ending_the_block():
                 yield owned.store if owned is not None and usable else None
 
-    def go_on_holding(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def keep_holding(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Inside a hold: start work on the held store. The store stays open until the work has ended too."""
 
         async def held() -> None:
@@ -134,7 +134,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                 await work
 
         task = asyncio.create_task(held())
-        self._holds.go_on_for(task)
+        self._holds.keep_until_done(task)
         return task
 
     def keep_open(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -204,7 +204,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self.on_change()
 
     async def catch_up(self) -> bool:
-        """Let partitions answer that have caught up; whether there is one. Called when all that was polled is applied.
+        """Let partitions that have caught up answer. Return whether there is one. Called when all polled records are
+        applied.
 
         The consumer's position decides: the end of a transaction takes an offset, and no event comes of it.
         """
@@ -221,7 +222,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     # -> FAULTED -> OPENING
 
     def reopen_soon(self, number: int, reason: str) -> None:
-        """The log is not the store's any more: open the store again before anything else is applied."""
+        """The log no longer belongs to the store: open the store again before anything else is applied."""
         log.error("partition %d: %s; its store is opened again", number, reason)
         self._owned[number].phase = Phase.FAULTED
 
@@ -240,7 +241,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def watch_topic(self) -> None:
         """Open all stores again when the clicks topic was deleted and created again; look forever."""
         while True:
-            await asyncio.sleep(WATCH_EVERY_S)
+            await asyncio.sleep(CHECK_TOPIC_EVERY_S)
             with contextlib.suppress(KafkaError, BrokerUnavailable):
                 now = await read_topic_id(self._config, self._cluster)
                 for number, store in list(self._stores.items()):
@@ -281,7 +282,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         if (store := self._stores.pop(number, None)) is not None:
             store.close()
 
-    # Questions, and the pause
+    # Phases, and the pause
 
     def _owns(self, owned: OwnedPartition) -> bool:
         """Whether this is the partition as it is owned now: not since revoked, nor opened again."""
@@ -300,7 +301,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         return {p.number: p.store for p in self._in(Phase.ANSWERING) if p.store is not None}
 
     def pause(self, paused: bool) -> None:
-        """Stop or go on reading clicks."""
+        """Stop reading clicks, or continue."""
         self._paused = paused
         clicks = [TopicPartition(self._topic, number) for number in self._stores]
         if paused:

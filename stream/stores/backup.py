@@ -1,4 +1,4 @@
-"""A backup is an artifact store of its own: checkpoints of the partitions, the versions, and a manifest.
+"""A backup is a separate artifact store: checkpoints of the partitions, the versions, and a manifest.
 
 DIR/backup.json      the champion, the partitions and the offset of each; written last
     state/…          checkpoints: see `state/checkpoint.py`
@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import msgspec
 
-from state.checkpoint import CheckpointStore, inside
+from state.checkpoint import CheckpointStore, read_copy
 from state.identity import Identity
 from state.progress import Progress
 from state.view import partition_path
@@ -23,7 +23,7 @@ from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, write_last_pointers
 
-MANIFEST = "backup.json"
+MANIFEST_NAME = "backup.json"
 
 
 class BackedUp(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
     fs, root = _place(url)
     partitions = []
     for folder in sorted(copies):
-        identity, progress = inside(folder, config.state)
+        identity, progress = read_copy(folder, config.state)
         if identity is None:  # nothing was read yet
             continue
         CheckpointStore(url, identity).upload(folder, config.state)
@@ -60,11 +60,11 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
     _copy_versions(config.artifacts_url, url)
     backup = Backup(time.time_ns() // 1_000_000, champion, partitions)
     fs.makedirs(root, exist_ok=True)
-    fs.pipe_file(f"{root}/{MANIFEST}", msgspec.json.encode(backup))
+    fs.pipe_file(f"{root}/{MANIFEST_NAME}", msgspec.json.encode(backup))
     return backup
 
 
-def need_empty(url: str) -> None:
+def check_empty(url: str) -> None:
     """Raise AnabranchError unless the folder is empty: a backup is of one moment."""
     fs, root = _place(url)
     try:
@@ -79,13 +79,13 @@ def read(url: str) -> Backup:
     """The manifest of a backup. Raises AnabranchError if there is none."""
     fs, root = _place(url)
     try:
-        return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST}"), type=Backup)
+        return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST_NAME}"), type=Backup)
     except FileNotFoundError:
         raise AnabranchError(
-            f"{url} has no {MANIFEST}: it is no backup, or an incomplete one; `anabranch backup DIR` writes one"
+            f"{url} has no {MANIFEST_NAME}: it is not a complete backup; `anabranch backup DIR` writes one"
         ) from None
     except (OSError, msgspec.MsgspecError) as error:
-        raise AnabranchError(f"{url}/{MANIFEST} cannot be read: {error}") from None
+        raise AnabranchError(f"{url}/{MANIFEST_NAME} cannot be read: {error}") from None
 
 
 def restore(config: Config, url: str, backup: Backup) -> None:

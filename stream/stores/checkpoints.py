@@ -14,8 +14,8 @@ from stream.stores.assignment import Assignment
 
 log = logging.getLogger("anabranch.checkpoints")
 
-COPIES = "copies"
-"""Where in the data directory a store's copy lies while it is uploaded."""
+COPIES_FOLDER = "copies"
+"""Folder of the data directory that holds a store's copy during its upload."""
 
 
 class Checkpoints:
@@ -46,7 +46,7 @@ class Checkpoints:
         identity = store.identity if store is not None else None
         if identity is None:
             return
-        folder = self._config.data / COPIES / f"{identity.topic}-{number}"
+        folder = self._config.data / COPIES_FOLDER / f"{identity.topic}-{number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
         try:
@@ -80,7 +80,7 @@ class Checkpoints:
         return copied
 
     def _upload(self, checkpoints: CheckpointStore, folder: Path, number: int, started: float) -> None:
-        uploaded = checkpoints.upload(folder, self._config.state, may=lambda: self._lease.held)
+        uploaded = checkpoints.upload(folder, self._config.state, may_continue=lambda: self._lease.held)
         if uploaded is None:
             return
         checkpoints.prune(self._config.checkpoints.keep)

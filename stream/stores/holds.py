@@ -1,4 +1,4 @@
-"""Who uses stores now. A store closes only when nobody does: every ranking reads all of them.
+"""Uses of the stores. A store closes only when none is in use, because every ranking reads all of them.
 
 What happens when a partition is revoked while an answer is being sent:
 
@@ -38,7 +38,7 @@ class Holds:
         finally:
             self._end()
 
-    def go_on_for(self, task: asyncio.Task[None]) -> None:
+    def keep_until_done(self, task: asyncio.Task[None]) -> None:
         """Inside a hold: no store closes before this task has ended either."""
         self._begin()
         task.add_done_callback(lambda _: self._end())

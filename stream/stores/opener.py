@@ -1,7 +1,7 @@
 """Opens the stores of assigned partitions, off the event loop's thread.
 
-That can take as long as a download, or has to wait for room on a disk. The Kafka client would lose its place in the
-group if it waited too, so the log of a partition is paused until its store is open (`stream/stores/assignment.py`).
+Opening can take as long as a download, or wait for room on a disk. If the Kafka client waited too, it would lose its
+place in the group. So the log of a partition is paused until its store is open (`stream/stores/assignment.py`).
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from stream.config import Config
 from stream.errors import BrokerUnavailable
 from stream.kafka.connection import connection
 from stream.kafka.topics import Log, topic_id
-from stream.stores.partition_stores import EMBEDDED, PartitionStores
+from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores
 
 log = logging.getLogger("anabranch.worker")
 
 OPEN_AGAIN_S = 5.0
-"""Between two tries to open a store."""
+"""Time between two attempts to open a store."""
 MAX_HIGHWATER_POLLS, HIGHWATER_POLL_MS = 20, 100
 
 
@@ -71,8 +71,8 @@ async def read_logs(config: Config, cluster: str, partitions: list[TopicPartitio
         reader.assign(partitions)
         begins = await reader.beginning_offsets(partitions)
         ends = await reader.end_offsets(partitions)
-        # The embedded broker answers the question for the end with the beginning of its last batch; what it reports to
-        # a reader is right. A store is moved aside over this number, so a reader is asked everywhere.
+        # The embedded broker reports the beginning of its last batch as the end, but the right end to a reader. A wrong
+        # end could move a store aside, so the reader's end is used with every broker.
         for partition in partitions:
             reader.seek(partition, ends[partition])
         for _ in range(MAX_HIGHWATER_POLLS):
@@ -86,5 +86,5 @@ async def read_logs(config: Config, cluster: str, partitions: list[TopicPartitio
 
 
 async def read_topic_id(config: Config, cluster: str) -> str:
-    """The id of the clicks topic now; empty where the cluster has none, or it means nothing."""
-    return "" if cluster == EMBEDDED else await asyncio.to_thread(topic_id, config, config.topics.clicks)
+    """The id of the clicks topic now; empty if the cluster has no topic ids, or is the embedded broker."""
+    return "" if cluster == EMBEDDED_CLUSTER else await asyncio.to_thread(topic_id, config, config.topics.clicks)

@@ -21,10 +21,10 @@ log = logging.getLogger("anabranch.partitions")
 
 LOG_APPEND_TIME = 1
 """Kafka's number for times that are the broker's, in a record's `timestamp_type`."""
-EMBEDDED = "embedded"
+EMBEDDED_CLUSTER = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
-WORTH_A_RESTORE_EVENTS = 200_000
-"""A store that is behind a checkpoint by fewer events than this reads on from the log, which takes a few seconds."""
+MIN_EVENTS_TO_RESTORE = 200_000
+"""A store that is fewer events behind a checkpoint catches up from the log instead, which takes a few seconds."""
 
 
 class PartitionStores:
@@ -47,7 +47,7 @@ class PartitionStores:
         store = self._open_local(path, identity, its_log)
         store = self._from_checkpoint(path, identity, its_log, store) or store or self._store(path, identity)
         offset = store.progress.log_offset
-        if its_log.cluster == EMBEDDED and number not in self._begun:
+        if its_log.cluster == EMBEDDED_CLUSTER and number not in self._begun:
             self._begun.add(number)
             if offset:
                 log.warning(
@@ -66,7 +66,7 @@ class PartitionStores:
         return store
 
     def move_aside(self, number: int, reason: str) -> None:
-        """Move a partition's store, which is not open, out of the way."""
+        """Move a partition's store aside. It must not be open."""
         move_aside(partition_path(self._config.data, self._config.topics.clicks, number), reason)
 
     def _store(self, path: Path, identity: Identity) -> Store:
@@ -84,7 +84,7 @@ class PartitionStores:
             move_aside(path, str(reason))
             return None
         offset = store.progress.log_offset
-        if offset > its_log.end and not (its_log.cluster == EMBEDDED and identity.partition not in self._begun):
+        if offset > its_log.end and not (its_log.cluster == EMBEDDED_CLUSTER and identity.partition not in self._begun):
             progress = store.progress
             store.close()
             move_aside(
@@ -100,7 +100,7 @@ class PartitionStores:
         if not self._config.artifacts:
             return None
         local = store.progress.next_offset if store is not None else -1
-        wanted = local if store is None or store.progress.log_offset < its_log.begin else local + WORTH_A_RESTORE_EVENTS
+        wanted = local if store is None or store.progress.log_offset < its_log.begin else local + MIN_EVENTS_TO_RESTORE
         try:
             checkpoints = CheckpointStore(self._config.artifacts, identity)
             manifests = checkpoints.usable()
@@ -109,7 +109,7 @@ class PartitionStores:
             return None
         for manifest in manifests:
             progress = manifest.progress
-            if progress.log_offset > its_log.end and its_log.cluster != EMBEDDED:
+            if progress.log_offset > its_log.end and its_log.cluster != EMBEDDED_CLUSTER:
                 log.warning(
                     "partition %d: a checkpoint lies beyond the end of the log and is removed", identity.partition
                 )
@@ -139,13 +139,13 @@ class PartitionStores:
 
 
 def warn_of_producer_clocks(record: Record, config: Config, cluster: str) -> None:
-    """Warn where the times of records are the producers': one wrong clock then counts for all users."""
-    if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED:
+    """Warn if producers set the times of records: one wrong clock then affects all users."""
+    if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED_CLUSTER:
         return
     log.warning(
-        "the topic %r keeps its producers' clocks instead of the broker's: one that is far ahead goes unnoticed, and "
-        "where state.window_s is set lets everybody's events expire. `kafka-configs.sh --bootstrap-server %s --alter "
-        "--entity-type topics --entity-name %s --add-config message.timestamp.type=LogAppendTime` mends it",
+        "the topic %r keeps its producers' clocks instead of the broker's: a clock that is far ahead is not noticed, "
+        "and with state.window_s set it makes all users' events expire. `kafka-configs.sh --bootstrap-server %s "
+        "--alter --entity-type topics --entity-name %s --add-config message.timestamp.type=LogAppendTime` fixes it",
         config.topics.clicks, config.broker, config.topics.clicks,
     )  # fmt: skip
 
@@ -156,8 +156,8 @@ def skip_deleted(store: Store, number: int, begin: int, config: Config) -> None:
     store.skip_to(store.progress.logical(begin))
     log.warning(
         "partition %d: events %d to %d were deleted from the log before they were read (retention); the state is kept, "
-        "and goes on from offset %d. `anabranch status` counts what was lost. Against a next time, keep the log for "
-        "longer, 14 days: `kafka-configs.sh --bootstrap-server %s --alter --entity-type topics "
+        "and goes on from offset %d. `anabranch status` counts the lost events. To prevent this, keep the log "
+        "longer, for example 14 days: `kafka-configs.sh --bootstrap-server %s --alter --entity-type topics "
         "--entity-name %s --add-config retention.ms=1209600000`",
         number, lost_from, begin - 1, begin, config.broker, config.topics.clicks,
     )  # fmt: skip
@@ -196,10 +196,13 @@ def swap(path: Path) -> bool:
 
 
 def move_aside(path: Path, reason: str) -> None:
-    """Move a store that is not open out of the way, and log the reason. Raises StateError."""
+    """Move a store aside and log the reason. It must not be open. Raises StateError."""
     aside = path.with_name(f"aside-{path.name}-{time.time_ns() // 1_000_000}")
     try:
         path.rename(aside)
     except OSError as error:
-        raise StateError(f"cannot move {path} aside: {error.strerror}") from None
+        raise StateError(
+            f"cannot move {path} aside: {error.strerror}; the user that runs anabranch must be able to write in "
+            f"{path.parent} (chown -R)"
+        ) from None
     log.error("%s: moved to %s; the partition is read again from the log or a checkpoint", reason, aside)

@@ -14,7 +14,7 @@ from stream.kafka.connection import connection
 from stream.kafka.decode import Decoder
 from stream.kafka.topics import Log
 from stream.stores.opener import read_logs
-from stream.stores.partition_stores import EMBEDDED, identity_of, rebuilt_path
+from stream.stores.partition_stores import EMBEDDED_CLUSTER, identity_of, rebuilt_path
 
 POLL_MS = 1_000
 
@@ -62,7 +62,7 @@ async def rebuild(config: Config, cluster: str, since: Since, report: Callable[[
             done.append(await _rebuild_one(config, consumer, partition, its_log, begin, report))
     finally:
         await consumer.stop()
-    for rebuilt in done:  # all or none
+    for rebuilt in done:  # only after all are complete
         path = partition_path(config.data, topic, rebuilt.partition)
         shutil.rmtree(rebuilt_path(path), ignore_errors=True)
         path.with_name(f"rebuilding-{path.name}").rename(rebuilt_path(path))
@@ -97,9 +97,9 @@ async def _rebuild_one(
     shutil.rmtree(beside, ignore_errors=True)
     with View(config.data, partition.topic, config.state) as view:
         served = view.partitions.get(number)
-        if served is not None and served.identity is not None and served.identity.cluster == EMBEDDED:
+        if served is not None and served.identity is not None and served.identity.cluster == EMBEDDED_CLUSTER:
             raise AnabranchError(
-                f"{path} was built from an embedded broker, whose log holds only what came since it was started: "
+                f"{path} was built from an embedded broker, whose log holds only the events since its start: "
                 f"a rebuild would lose all earlier events. It works with a Kafka of your own (--broker HOST:PORT)"
             )
         answered = served.answered() if served is not None else 0

@@ -1,4 +1,4 @@
-"""The champion that the trainer learns on from, and the pointers that say which version that is."""
+"""The champion that the trainer continues from, and the pointers that name it."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ class ChampionFollower:
         """The champion, loaded."""
 
     async def on_pointer(self, pointer: Pointer | None) -> None:
-        """Take a pointer from the topic. Raises ArtifactError where its version cannot be loaded."""
+        """Follow a pointer from the topic. Raises ArtifactError where its version cannot be loaded."""
         if pointer is None:
             return
         before = self.pointers.champion
@@ -58,14 +58,14 @@ class ChampionFollower:
     async def _repeat_pin(self, before: Pointer | None, pointer: Pointer) -> None:
         """Send an operator's pin again where our pointer crossed it on its way.
 
-        Workers honour the pin all the same, but compaction would keep our pointer and drop it.
+        Workers follow the pin all the same, but compaction would keep our pointer and drop the pin.
         """
         crossed = pointer.by == "trainer" and before is not None and pointer.moved_ts > before.moved_ts
         if before is not None and before.pinned and crossed:
             await self._send(msgspec.structs.replace(before, moved_ts=pointer.moved_ts + 1, by="operator"))
 
     async def follow(self, pointers: Pointers) -> None:
-        """Learn on from the champion of these pointers: a new version, a rollback, another trainer's version.
+        """Continue from the champion of these pointers: a new version, a rollback, another trainer's version.
 
         Raises ArtifactError where it cannot be loaded; the champion before it stays loaded.
         """
@@ -100,7 +100,7 @@ class ChampionFollower:
         if left:
             newest = left[-1].version
             raise CannotContinue(f"the champion cannot be loaded; `anabranch rollback {newest}` serves another version")
-        log.warning("the artifact store holds no version any more: learning starts from scratch")
+        log.warning("the artifact store no longer holds any version: learning starts from scratch")
 
     def _is_loaded(self) -> bool:
         return self.version is not None

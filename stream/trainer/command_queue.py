@@ -22,7 +22,7 @@ class CommandQueue:
         self.waiting: list[Command] = []
 
     async def on_command(self, value: bytes | None, busy: str | None) -> None:
-        """Take a message of the topic of commands; `busy` says how far a running cycle is, None where none runs."""
+        """Queue the command in a message. `busy` describes the running cycle; None if none runs."""
         command = self._commands.accept(value)
         if command is None or command.command != "retrain":
             return
@@ -38,7 +38,7 @@ class CommandQueue:
 
     @property
     def shadow(self) -> bool:
-        """Whether the running cycle's candidate is to be scored and not served."""
+        """Whether the running cycle's candidate will be scored instead of served."""
         return any(command.shadow for command in self._running)
 
     async def report_progress(self, what: str, share: float) -> None:

@@ -1,14 +1,14 @@
 """Drift: the share of events that were not predicted rises. ADWIN (Bifet and Gavaldà, 2007) on the prequential loss.
 
 The loss of a tested event is 0 where it was among the ten recommended items, else 1. ADWIN fires repeatedly while a
-change goes on, and for improvements too: only a rise counts, and after one nothing does for `drift_quiet_s`.
+change goes on, and also for improvements. Only a rise counts, and the next one only after `drift_quiet_s`.
 """
 
 import numpy as np
 from river.drift import ADWIN
 
-MAX_LOSSES_PER_LOOK = 2_000
-"""Most losses that ADWIN gets at once; they represent the others."""
+MAX_LOSSES_PER_UPDATE = 2_000
+"""ADWIN gets at most this many losses at once; they represent the others."""
 
 
 class Drift:
@@ -21,17 +21,17 @@ class Drift:
         self._quiet_until = -np.inf
         self.fired = 0
 
-    def look(self, events: int, hits: float, now: float) -> str | None:
-        """Take the tests and hits so far; return a description of the drift, or None."""
+    def update(self, events: int, hits: float, now: float) -> str | None:
+        """Update with the tests and hits counted so far; return a description of the drift, or None."""
         before, self._seen = self._seen, (events, hits)
         if self._adwin is None or before is None or events < before[0]:  # counts were reset
             return None
         tested, hit = events - before[0], hits - before[1]
         if not tested:
             return None
-        count = min(tested, MAX_LOSSES_PER_LOOK)
+        count = min(tested, MAX_LOSSES_PER_UPDATE)
         missed = round(count * (1.0 - hit / tested))
-        # Spread evenly: within one look the order is unknown.
+        # Spread evenly: within one update the order is unknown.
         losses = np.diff(np.floor(np.linspace(0, missed, count + 1) + 1e-9))
         found = None
         for loss in losses.tolist():

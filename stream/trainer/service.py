@@ -1,4 +1,4 @@
-"""The trainer's process: it takes pointers and commands from Kafka while the trainer learns in a thread."""
+"""The trainer's process: it receives pointers and commands from Kafka while the trainer learns in a thread."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
 
-LOOK_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
 
 
 async def run(config: Config) -> None:
-    """Listen and learn until cancelled."""
+    """Receive messages and learn until cancelled."""
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)
@@ -37,7 +37,7 @@ async def run(config: Config) -> None:
                 await trainer.cycle_if_due()
                 if listening.done():
                     listening.result()
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(CHECK_EVERY_S)
         finally:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ import msgspec
 
 from stream import json_file
 
-FILE = "trainer.json"
+FILE_NAME = "trainer.json"
 
 
 class TrainerStatus(msgspec.Struct):
@@ -36,7 +36,7 @@ class TrainerStatus(msgspec.Struct):
 
 
 class StatusReporter:
-    """Keeps the status, in memory and in the file."""
+    """Holds the status in memory and writes it to the file."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -65,12 +65,12 @@ class StatusReporter:
     def write(self) -> None:
         """Write the file; a full disk does not stop the trainer."""
         with contextlib.suppress(OSError):
-            json_file.write(self._data / FILE, self.current)
+            json_file.write(self._data / FILE_NAME, self.current)
 
 
 def read(data: Path) -> TrainerStatus | None:
     """The last status, `not running` where no trainer holds the directory; None where there never was one."""
-    status = json_file.read(data / FILE, TrainerStatus)
+    status = json_file.read(data / FILE_NAME, TrainerStatus)
     if status is not None and not _held(data / "trainer.lock"):
         status.doing = "not running"
     return status

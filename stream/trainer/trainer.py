@@ -1,9 +1,9 @@
 """The trainer: it keeps learning from the state that the workers write.
 
-One cycle at a time: see what is new (never all of history), learn from it (`model.learning.cycle`), publish the
-version, and move the pointer if the gate promotes it. Whatever goes wrong, the champion keeps serving, and the next
-cycle begins where learning stopped: a manifest records what its version has learned. The workers' stores are read as
-RocksDB secondaries. The loop that takes commands and pointers (`stream.trainer.service`) never waits for torch.
+One cycle at a time: find the new events (never all of history), learn from them (`model.learning.cycle`), publish the
+version, and move the pointer if the gate promotes it. After any failure the champion keeps serving, and the next cycle
+begins where learning stopped: a manifest records what its version has learned. The workers' stores are read as RocksDB
+secondaries. The loop that takes commands and pointers (`stream.trainer.service`) never waits for torch.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from state.view import View
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
-from stream.live_metrics import MODEL, Score, decode_scores, total
+from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
 from stream.trainer.champion import CannotContinue, ChampionFollower, Publisher
 from stream.trainer.command_queue import CommandQueue
 from stream.trainer.drift import Drift
@@ -35,13 +35,13 @@ REPORT_EVERY_S = 1.0
 
 
 class CycleResult(NamedTuple):
-    """What a cycle came to, as its commands are answered."""
+    """The result of a cycle, as its commands are answered."""
 
     status: str
     """`done` or `kept`."""
     message: str
     version: str | None
-    """The version that serves now because of it."""
+    """The version that serves as a result."""
 
 
 class Trainer:
@@ -58,7 +58,7 @@ class Trainer:
         self._counted: dict[int, int] | None = None
 
     async def on_pointer(self, pointer: Pointer | None) -> None:
-        """Take a pointer from the topic; a version that cannot be loaded is reported and tried again later."""
+        """Follow a pointer from the topic; a version that cannot be loaded is reported and tried again later."""
         try:
             await self.champion.on_pointer(pointer)
         except ArtifactError as error:
@@ -72,13 +72,13 @@ class Trainer:
             self._report_unloadable(error)
 
     async def on_command(self, value: bytes | None) -> None:
-        """Take a message of the topic of commands."""
+        """Queue the command in a message of the commands topic."""
         status = self.status.current
         busy = f"a cycle is running ({status.share:.0%} done)" if status.doing == "learning" else None
         await self.commands.on_command(value, busy)
 
     async def cycle_if_due(self) -> None:
-        """Count what is new, and run a cycle where one is due or commanded."""
+        """Count new events, and run a cycle if one is due or commanded."""
         try:
             await asyncio.to_thread(self._count_new_events)
         except StateError as error:
@@ -139,12 +139,12 @@ class Trainer:
 
     def _report_unloadable(self, error: ArtifactError) -> None:
         champion = self.champion.pointers.champion
-        message = f"cannot load version {champion.version if champion else '?'} to learn on from: {error}"
+        message = f"cannot load version {champion.version if champion else '?'} to continue from: {error}"
         log.error(message)
         self.status.update(failure=message)
 
     def _count_new_events(self) -> None:
-        """Count the events since the last look, and watch how well they were predicted."""
+        """Count the events since the last call, and track how well they were predicted."""
         self.view.refresh()
         upto = {number: p.read_progress().next_offset for number, p in self.view.partitions.items()}
         if self._counted is None:
@@ -154,8 +154,8 @@ class Trainer:
             self.trigger.update(read(self.view, since, upto)["user"])
         self._counted = upto
         scores = total([decode_scores(p.prequential()) for p in self.view.partitions.values()])
-        model = scores.get(MODEL, Score())
-        found = self.drift.look(model.events, model.hits, time.monotonic())
+        model = scores.get(ALL_VERSIONS, Score())
+        found = self.drift.update(model.events, model.hits, time.monotonic())
         if found is not None:
             log.info(found)
             self.trigger.on_drift(found)
@@ -163,7 +163,7 @@ class Trainer:
             self.status.update(events=self.trigger.events, drifts=self.drift.fired)
 
     async def _report_progress(self) -> None:
-        """Once a second, to the status file and to the commands that the cycle answers."""
+        """Report progress once a second, to the status file and to the commands that the cycle answers."""
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             self.status.write()
@@ -171,7 +171,7 @@ class Trainer:
 
 
 def learn(config: Config, view: View, champion: Version | None, new: News, progress: ProgressCallback) -> Trained:
-    """One cycle on the state."""
+    """Run one cycle on the state; return the trained version."""
     settings = cycle_settings(config)
     cycle_input = collect_news(view, champion, new, settings)
     if champion is None:

@@ -1,4 +1,4 @@
-"""The workers' state as a cycle learns from it: what is new since the champion learned, and whose events there are.
+"""The workers' state as the input of a cycle: the events since the champion learned, and those of users.
 
 Which users are learned from is decided in `model.learning.cycle.select_training_users`.
 """
@@ -82,7 +82,7 @@ def collect_news(view: View, champion: Version | None, new: News, settings: Cycl
 
 
 def gone(view: View, champion: Version | None, new: News) -> Ids:
-    """Items of the champion that are in no graph any more; none while the state is behind the champion."""
+    """Items of the champion that are no longer in any graph; none while the state is behind the champion."""
     if champion is None or any(new.upto.get(n, 0) < seen for n, seen in champion.manifest.offsets.items()):
         return np.empty(0, np.uint64)
     return np.setdiff1d(champion.trained.vocabulary.hashes, view.all_items())

@@ -8,7 +8,7 @@ from state.events import Ids
 from stream.config import TrainerSettings
 
 FIRST_PAUSE_S = 10.0
-"""After a failed cycle; each further failure doubles it, up to `trainer.every_s`."""
+"""Pause after a failed cycle. Each further failure doubles it, up to `trainer.every_s`."""
 
 
 class Trigger:
@@ -22,7 +22,7 @@ class Trigger:
         self._drift: str | None = None
         self._failures = 0
         self.events = 0
-        """New events, at most `user_events` of each user: a bot's million events are no reason to learn."""
+        """New events, at most `user_events` of each user, so that a bot's million events do not start a cycle."""
 
     def update(self, users: Ids) -> None:
         """Count new events by their users."""
@@ -38,7 +38,7 @@ class Trigger:
         self._drift = reason
 
     def due(self, now: float) -> str | None:
-        """Why a cycle is due; None when none is."""
+        """The reason why a cycle is due, or None."""
         settings = self._settings
         if now < self._not_before:
             return None
@@ -55,7 +55,7 @@ class Trigger:
         return None
 
     def began(self, now: float) -> None:
-        """A cycle begins and takes all new events."""
+        """A cycle begins with all new events: count from 0."""
         self._began = now
         self._counts.clear()
         self._drift = None

@@ -31,7 +31,7 @@ class GroupCommit:
         self._lapse_logged = False
 
     async def commit_if_due(self) -> bool:
-        """Commit, if it is time or the lease has run out. Whether the lease is held again."""
+        """Commit, if it is time or the lease has run out. Return whether the lease is held again."""
         if self._lease.held and time.monotonic() - self._committed_at < COMMIT_EVERY_S:
             return False
         self._committed_at = time.monotonic()

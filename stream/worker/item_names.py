@@ -42,12 +42,12 @@ class ItemNames:
         ids: list[bytes | None] = [None] * len(missing)
         for store in list(self._stores.values()):
             ids = [a or b for a, b in zip(ids, store.item_ids(missing), strict=True)]
-        # An item that only a version trained elsewhere knows has no id here: its hash stands for it.
+        # An item that only a version trained elsewhere knows has no id here: its hash is shown instead.
         new = {
             item: Name(identifier.decode() if identifier else f"#{item:016x}", title)
             for item, identifier, title in zip(missing.tolist(), ids, titles, strict=True)
         }
-        if before == self._forgotten:  # else some of these names were forgotten in the meantime
+        if before == self._forgotten:  # else some of these names were forgotten during the lookup
             if len(self._cached) > MAX_CACHED_NAMES:
                 self._cached.clear()
             self._cached.update(new)
@@ -63,7 +63,7 @@ class ItemNames:
         return [None] * len(items)
 
     def forget(self, items: Iterable[int]) -> None:
-        """Look these up again: they have other names now, or are gone."""
+        """Look these up again: their names changed, or they are gone."""
         self._forgotten += 1
         for item in items:
             self._cached.pop(item, None)

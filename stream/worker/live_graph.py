@@ -13,7 +13,7 @@ from state.settings import StateSettings
 from state.view import most_popular
 
 POPULAR_FOR_S = 1.0
-"""How long a list of popular items is used before it is read again."""
+"""A list of popular items is read again after this time."""
 
 
 class StoresGraph:
@@ -57,5 +57,5 @@ class StoresGraph:
         return self._popular[:count]
 
     def reset_popular(self) -> None:
-        """Read the popular items again: some of them are gone."""
+        """Discard the list of popular items, because some of them are gone."""
         self._popular_until = 0.0

@@ -12,7 +12,7 @@ from stream.stores.assignment import Assignment
 from stream.stores.partition_stores import skip_deleted, warn_of_producer_clocks
 
 READ_AGAIN_S = 0.1
-"""Before records are polled again: the lease has run out, or a store is opened again."""
+"""Pause before records are polled again, because the lease has run out or a store is opened again."""
 MAX_BROKER_OFFSETS = 1
 """Offsets in a row without an event that are normal: the end of a transaction takes one. Where more are missing, the
 broker is asked where the log begins."""

@@ -5,7 +5,7 @@ from stream.config import Config
 from stream.kafka.commands import Commands
 from stream.kafka.messages import Command, CommandReply
 from stream.stores.assignment import Assignment
-from stream.stores.checkpoints import COPIES, Checkpoints
+from stream.stores.checkpoints import COPIES_FOLDER, Checkpoints
 
 
 class OperatorCommands:
@@ -32,7 +32,7 @@ class OperatorCommands:
             self._assignment.pause(command.command == "pause")
             return f"{command.command}d"
         if command.command == "copy":
-            folder = self._config.data / COPIES / command.id
+            folder = self._config.data / COPIES_FOLDER / command.id
             if folder.exists():  # the command line made it on the data directory that it means
                 return f"copied {await self._checkpoints.copy_all(folder)} partitions"
         if command.command == "swap" and (swapped := await self._assignment.swap()):

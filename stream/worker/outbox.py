@@ -21,7 +21,7 @@ log = logging.getLogger("anabranch.outbox")
 
 SEND_AGAIN_S = 1.0
 TRUNCATED_BYTES = 1000
-"""Bytes left of a dead letter that is larger than its topic takes."""
+"""Length to which a dead letter is cut if its topic does not accept its size."""
 
 
 class Outbox:

@@ -6,7 +6,7 @@ The commit order, and what a crash after each step does (`tests/crash` kills the
                         can repeat one, never lose one
     2 apply in memory   lost with the process; the batch is read again
     3 write             state, journal and next offset are in RocksDB, or none of them is
-    4 rank              the users are still pending: the journal past the `answered` offset says so
+    4 rank              the users are still pending: the journal past the `answered` offset has them
     5 send              the message may be sent again after a restart, with the same partition and offset
     6 record answers    the message was sent and is known as sent
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it renews the
@@ -96,7 +96,7 @@ class Pipeline:
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
             for number in list(self._assignment.stores):
-                await self._tombstones.tend(number)
+                await self._tombstones.finish_erasures(number)
             await asyncio.sleep(0)
 
     async def answer(self) -> None:
@@ -122,7 +122,7 @@ class Pipeline:
                 return await self._log_position.read_again(partition)
             began = time.perf_counter()
             applied = self._write(store, records, decoded)
-            self._poll_size.took(len(records), decode_s + time.perf_counter() - began)
+            self._poll_size.update(len(records), decode_s + time.perf_counter() - began)
             self._recommender.update(applied)
             self._metrics.forget(applied.forgotten.tolist())
             ended = True
@@ -148,7 +148,7 @@ class Pipeline:
     def _write(self, store: Store, records: Sequence[Record], decoded: Decoded) -> Applied:
         scores, events = decode_scores(store.prequential()), decoded.batch.events
         counted = events[store.kinds.counts[events["kind"]]]
-        tested = self._metrics.test(counted, scores)  # against what was recommended before these events
+        tested = self._metrics.test(counted, scores)  # against the recommendations before these events
         self._recommender.learn(store, counted)
         return store.apply(
             decoded.batch,
@@ -180,7 +180,7 @@ class Pipeline:
                 crash_points.reached(4)
                 for answer in answers:
                     self._metrics.remember(answer.user, answer.last_recommendation)
-                self._in_flight.add(self._assignment.go_on_holding(self._send(store, answers)))
+                self._in_flight.add(self._assignment.keep_holding(self._send(store, answers)))
                 more = True
         return more
 
@@ -188,7 +188,7 @@ class Pipeline:
 
     async def _send(self, store: Store, answers: list[Answer]) -> None:
         try:
-            # A user who was forgotten while being ranked has no id any more; the tombstone follows.
+            # A user who was forgotten during the ranking has no id; the tombstone follows.
             await self._outbox.send_recommendations([answer for answer in answers if answer.user_id])
         except LeaseLost:
             store.pending.release(answer.user for answer in answers)

@@ -1,10 +1,10 @@
-"""How many events are polled at once: as many as are applied while the event loop is held for a moment.
+"""How many events are polled at once: as many as can be applied in `worker.fold_hold_ms`.
 
-The larger a batch, the cheaper an event: what is written for a user or an item is written once a batch. But heartbeats
-and the answers to requests wait for the batch.
+The larger a batch, the cheaper an event: each record of a user or an item is written once a batch. But heartbeats and
+the answers to requests wait for the batch.
 """
 
-FIRST_EVENTS, MIN_EVENTS = 10_000, 500
+FIRST_POLL_EVENTS, MIN_POLL_EVENTS = 10_000, 500
 
 
 class PollSize:
@@ -12,16 +12,16 @@ class PollSize:
 
     def __init__(self, max_events: int, hold_s: float) -> None:
         self._max_events, self._hold_s = max_events, hold_s
-        self.events = min(FIRST_EVENTS, max_events)
+        self.events = min(FIRST_POLL_EVENTS, max_events)
 
-    def took(self, events: int, seconds: float) -> None:
-        """Adapt to a batch of so many events that took so long. A small batch is no measure: most of it is overhead.
+    def update(self, events: int, seconds: float) -> None:
+        """Adapt to the `seconds` that a batch of `events` took. A small batch is ignored: most of it is overhead.
 
         >>> size = PollSize(50_000, 0.5)
-        >>> size.took(10_000, 0.1)
+        >>> size.update(10_000, 0.1)
         >>> size.events
         30000
         """
-        if events >= min(MIN_EVENTS, self._max_events):
+        if events >= min(MIN_POLL_EVENTS, self._max_events):
             wanted = (self.events + self._hold_s * events / max(seconds, 1e-6)) / 2
-            self.events = int(min(max(wanted, MIN_EVENTS), self._max_events))
+            self.events = int(min(max(wanted, MIN_POLL_EVENTS), self._max_events))

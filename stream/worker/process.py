@@ -1,4 +1,4 @@
-"""The operating system's process of one worker: signals, a bounded end, and what is logged of stray errors."""
+"""The operating system's process of one worker: signals, an end within bounded time, and logging of stray errors."""
 
 import asyncio
 import logging
@@ -19,9 +19,10 @@ log = logging.getLogger("anabranch.worker")
 
 
 class Process(faust.Worker):
-    """Runs one worker until a signal. Everything stops then, or the process ends without having stopped.
+    """Runs one worker until a signal. It then stops everything, or ends after `end_within_s` without waiting longer.
 
-    Kafka clients wait for a frozen broker without a limit. What the state has is durable, and the log has the rest.
+    Kafka clients wait for a frozen broker without a limit. Nothing is lost: the state is on disk, and the log has the
+    rest.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The recommendation message of one user, and what is remembered of it until the user's next event."""
+"""The recommendation message of one user, and the lists that it is built from."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,10 +44,13 @@ def ranked_list(ranked: "Ranked | None", row: int) -> ItemList | None:
 
 
 def popular_list(popular: Ids, hidden: Ids, k: int) -> ItemList:
-    """The k most popular items that the user does not hide. The score is the place: 1 for the first, then less."""
+    """The k most popular items that the user does not hide.
+
+    The score falls evenly with the rank: 1 for the first of n items, 1 / n for the last.
+    """
     items = popular[~np.isin(popular, hidden)][:k] if len(hidden) else popular[:k]
-    places = np.arange(len(items), 0, -1) / max(len(items), 1)
-    return ItemList(items.tolist(), places.tolist(), [[]] * len(items))
+    scores = np.arange(len(items), 0, -1) / max(len(items), 1)
+    return ItemList(items.tolist(), scores.tolist(), [[]] * len(items))
 
 
 def message_of(

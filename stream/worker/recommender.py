@@ -54,19 +54,19 @@ class Recommender:
         users = np.fromiter(arm.users, np.uint64, len(arm.users))
         # History
         history = store.positives(users)
-        # Filters: what each user hides; what is seen or without a click is the ranker's to leave out
+        # Filters: what each user hides. The ranker leaves out items that are seen or have no click
         hidden = store.hidden(users)
         # Signals, top k, reasons (`model/ranking/ranker.py`)
         ranked = arm.version.ranker.rank(history, self.graph, k, hidden) if arm.version else None
         scored = arm.scored.ranker.rank(history, self.graph, k, hidden) if arm.scored else None
-        # Without a version, or a history: what is popular
+        # Popular items, for users without a version or a history
         max_hidden = max(map(len, hidden), default=0)
         popular = self.graph.popular(max(k, MEASURED_ITEMS) + max_hidden)
         # Message
         names = self._names_of(ranked, popular[: k + max_hidden])
         rivals = self._baselines(history, popular) if ranked is not None else None
         now_ms, progress = time.time_ns() // 1_000_000, store.read_progress()
-        ids = store.user_ids(users)  # now: a user who was forgotten while being ranked has none any more
+        ids = store.user_ids(users)  # now: a user who was forgotten during the ranking has none
         answers = []
         for row, (user, newest) in enumerate(arm.users.items()):
             of_model = ranked_list(ranked, row)

@@ -29,7 +29,7 @@ class Requests:
         self._recommender, self._answering_lock = recommender, answering_lock
 
     async def answer(self, number: int, records: Sequence[Record]) -> None:
-        """Rank for each request and send the reply; what is no request goes to the dead letters.
+        """Rank for each request and send the reply. A message that is not a request goes to the dead letters.
 
         The store is held until the reply is acknowledged: a partition that is revoked goes to its next owner only then.
         """

@@ -2,8 +2,8 @@
 
 import asyncio
 
-MAX_BATCHES = 4
-"""Batches of answers in flight at most."""
+MAX_BATCHES_IN_FLIGHT = 4
+"""Largest number of batches of answers in flight."""
 
 
 class SendsInFlight:
@@ -20,7 +20,7 @@ class SendsInFlight:
 
     async def wait_for_room(self) -> None:
         """Wait until another batch may be sent."""
-        while len(self._tasks) >= MAX_BATCHES:
+        while len(self._tasks) >= MAX_BATCHES_IN_FLIGHT:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def wait_for_all(self) -> None:

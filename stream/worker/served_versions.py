@@ -1,7 +1,7 @@
 """The versions that a worker ranks with: the champion, the candidate beside it, and the fusion weights of both.
 
-A version's own weights were chosen on a few hundred events. The champion's go on with the clicks of this worker
-(`model.fusion_weights.online`), and the candidate's go as far from its own weights. `anabranch recommend` installs
+A version's own weights were chosen on a few hundred events. The champion's weights then follow the clicks of this
+worker (`model.fusion_weights.online`), and the candidate's move by the same amount. `anabranch recommend` installs
 versions through the same functions, so it ranks with the same weights.
 
 Loading a version imports torch, some 190 MB of memory: a worker without a version never does.
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from model.ranking.ranker import Ranker
 
 LEARN_EVERY_S = 5.0
-"""Between two steps of the fusion weights. Each holds the event loop for some 30 ms: more of them would show in the
-99th percentile of latencies."""
+"""Time between two steps of the fusion weights. Each holds the event loop for about 30 ms: more of them would show in
+the 99th percentile of latencies."""
 LEARN_USERS = 64
-"""Users whose clicks a step learns from, at most."""
+"""A step learns from the clicks of at most this many users."""
 
 
 class ServedVersion(NamedTuple):
@@ -169,7 +169,7 @@ class ServedVersions:
         return OnlineFusion(version.ranker.fusion, self._config.ranking)
 
     def _follow_champions_weights(self) -> None:
-        """Move the candidate's weights as far from its own as the champion's have come from theirs."""
+        """Move the candidate's weights as far from its version's as the champion's have moved from theirs."""
         if self.candidate is None or self._candidates_weights is None or self._champions_weights is None:
             return
         self._candidates_weights.carry_over(self._champions_weights.learned)

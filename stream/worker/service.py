@@ -1,8 +1,8 @@
-"""What starts and stops together in a worker: Kafka clients, stores, and the tasks between them.
+"""The parts of a worker that start and stop together: Kafka clients, stores, and the tasks between them.
 
 Clicks do not run through Faust's agents: one service around one batch consumer reads them. Agents serve the `models`
-and `commands` topics. The app's id is the group's with the worker's instance, because agents of one app id share a
-topic's partitions, and every worker must receive every pointer and command.
+and `commands` topics. Agents of one app id share a topic's partitions, but every worker must receive every pointer and
+command. So the app's id is the group's id with the worker's instance.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.topics import cluster_id, topic_id
 from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import Checkpoints
-from stream.stores.partition_stores import EMBEDDED, PartitionStores, move_aside
+from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 32 << 20
 RETRY_S = 1.0
-"""Between two questions to a broker that is away."""
+"""Pause between two attempts to reach a broker that is away."""
 
 
 class WorkerService(Service):
@@ -59,14 +59,14 @@ class WorkerService(Service):
         self._config, self._embedded = config, embedded
         self.failure: StateError | None = None
         self._to_close = contextlib.AsyncExitStack()
-        """What is open so far: the worker can be stopped while it starts."""
+        """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready = asyncio.Event()
 
     async def on_start(self) -> None:
         config, to_close = self._config, self._to_close
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
-        cluster = EMBEDDED
+        cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
         self._titles = open_titles(config.data)
@@ -136,7 +136,7 @@ class WorkerService(Service):
             await self._producer.send(self._config.topics.command_replies, encode(reply), key=reply.id.encode())
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work. Where the state cannot be used, end the whole worker as an operator would."""
+        """Do the work. If the state cannot be used, end the whole worker as an operator would."""
         try:
             await work
         except StateError as error:

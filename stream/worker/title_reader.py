@@ -51,7 +51,7 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
 
 
 def title_of(record: Any) -> tuple[int, str | None] | None:
-    """The item, a hash, and its title (None: it has none any more); None for a message that is no title."""
+    """The item, a hash, and its title (None: it was removed); None for a message that is not a title."""
     try:
         item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
         key = str(item.item).encode() if item else record.key

@@ -29,10 +29,10 @@ class Tombstones:
         await self._outbox.send_tombstones([erasure.id for erasure in forgotten])
         store.record_tombstones(forgotten)
 
-    async def tend(self, number: int) -> None:
-        """Do a part of what is left to do for forgotten users. Called between two polls.
+    async def finish_erasures(self, number: int) -> None:
+        """Do a part of the remaining work for forgotten users. Called between two polls.
 
-        Where all pending users were forgotten, no answer comes that would record that none is left: it is done here.
+        If all pending users were forgotten, no answer records that none is left. So this is recorded here.
         """
         async with self._assignment.hold(number) as store:
             if store is None:

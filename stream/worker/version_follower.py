@@ -14,7 +14,7 @@ from stream.worker.served_versions import ServedVersion, ServedVersions, load_ve
 log = logging.getLogger("anabranch.worker")
 
 FETCH_AGAIN_S, MAX_FETCH_AGAIN_S = 5.0, 300.0
-"""After a version could not be fetched. Each further try waits twice as long, at most five minutes."""
+"""Pause after a version could not be fetched. Each further try waits twice as long, up to the maximum."""
 
 
 class VersionFollower:
@@ -57,7 +57,7 @@ class VersionFollower:
             write_last_pointers(self._config.data, pointers)
 
     async def retry(self) -> None:
-        """Try again to load what is missing, if it is time: an artifact store that was away may be back."""
+        """Try again to load the missing versions, if it is time: an artifact store that was away may be back."""
         if self._missing() and time.monotonic() > self._retry_at:
             await self.follow(self._pointers)
 

@@ -1,4 +1,4 @@
-"""Realistic records for crash tests: all kinds of events, late ones, duplicates, forgets and records that are no event.
+"""Realistic records for crash tests: all kinds of events, late ones, duplicates, forgets, and non-events.
 
 A record is a function of the seed and its number, so a duplicate equals the record that was sent before.
 """
@@ -27,7 +27,7 @@ KIND_SHARES = {
 }  # fmt: skip
 
 
-def eventful(config: Config, window_s: float = 0.0) -> Config:
+def with_custom_kinds(config: Config, window_s: float = 0.0) -> Config:
     """The configuration with custom kinds, a short de-duplication window, and expiry where `window_s` is given."""
     kinds = config.state.kinds | CUSTOM_KINDS
     state = msgspec.structs.replace(

@@ -21,7 +21,7 @@ from state.view import View
 from stream.config import Config
 from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
-from tests.crash.clicks import EVERY_MS, Clicks, eventful
+from tests.crash.clicks import EVERY_MS, Clicks, with_custom_kinds
 from tests.crash.lives import ForkServer, Life, fork_server, is_running
 from tests.crash.oracle import Found, Truth, compare, fold
 from tests.e2e.conftest import flags_of, progress, read_all, until
@@ -30,7 +30,7 @@ from tests.kafka import kafka, missing
 CRASH_POINTS = 7
 AT_ANY_TIME = 0
 GIVE_UP_S = 15.0
-"""A worker that has nothing to do does not reach its crash point: it is killed after this, wherever it is."""
+"""An idle worker does not reach its crash point: it is killed after this time, wherever it is."""
 SETTLED_WITHIN_S = 240.0
 WINDOW_S, DAYS = 2.5 * 86_400, 13
 """With expiry: the horizon, and the days of event time that the log covers, however many events there are."""
@@ -46,7 +46,7 @@ class Report(NamedTuple):
     seconds: float
 
 
-def impatient(config: Config) -> Config:
+def with_short_session(config: Config) -> Config:
     """With a session timeout shorter than Kafka's default minimum: the group notices dead workers sooner."""
     worker = msgspec.structs.replace(config.worker, session_timeout_ms=1500, heartbeat_ms=500)
     return msgspec.structs.replace(config, worker=worker)
@@ -70,7 +70,7 @@ def worker_of(config: Config, instance: str = "0", **env: str) -> Life:
 
 
 def kill(config: Config, kills: int, events: int, seed: int, within_s: float = float("inf")) -> Report:
-    """Publish a part of the events, let a worker die, and so on; then a last worker that lives; then compare.
+    """Publish a part of the events and let a worker die, again and again. Then run a last worker, and compare.
 
     After `within_s` there are no more kills; the last worker reads the rest of the events.
     """
@@ -106,7 +106,7 @@ def kill(config: Config, kills: int, events: int, seed: int, within_s: float = f
 def settle(lives: ForkServer, config: Config, **env: str) -> None:
     """Run a last worker until it has read and answered everything."""
     last = lives.start(worker_of(config, "last", **env))
-    # The embedded broker answers the question for the end with the beginning of its last batch: a reader is asked.
+    # The embedded broker reports the beginning of its last batch as the end: the reader's end is used.
     end = sum({r.partition: r.offset + 1 for r in read_all(config, config.topics.clicks)}.values())
 
     def caught_up() -> bool:
@@ -132,7 +132,9 @@ def fresh(broker: str, partitions: int, window_s: float = 0.0) -> Iterator[Confi
             address = stack.enter_context(kafka(**{"group.min.session.timeout.ms": "1000"}))
         else:
             address = stack.enter_context(EmbeddedBroker(folder / "broker")).address
-        yield eventful(impatient(with_topics(address, folder / "data", partitions=partitions)), window_s)
+        yield with_custom_kinds(
+            with_short_session(with_topics(address, folder / "data", partitions=partitions)), window_s
+        )
 
 
 def main() -> None:
@@ -143,7 +145,9 @@ def main() -> None:
     parse.add_argument("--partitions", type=int, default=4)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
-    parse.add_argument("--within-s", type=float, default=float("inf"), help="no more kills after so long")
+    parse.add_argument(
+        "--within-s", type=float, default=float("inf"), help="seconds after which there are no more kills"
+    )
     parse.add_argument("--expiry", action="store_true", help=f"events expire after {WINDOW_S / 86_400} days of {DAYS}")
     asked = parse.parse_args()
     with fresh(asked.broker, asked.partitions, WINDOW_S if asked.expiry else 0.0) as config:

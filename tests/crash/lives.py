@@ -1,4 +1,4 @@
-"""Worker processes that die where a test tells them to. They are forked where everything is imported already.
+"""Worker processes that die where a test wants it. They are forked from a process that has imported everything.
 
 `python -m tests.crash.lives` reads a `Life` a line, as JSON. For each it forks a process that runs
 `anabranch ARGUMENT ...`, and answers with the process id. A life with a crash point dies by SIGKILL when it has reached
@@ -27,7 +27,7 @@ IMPORTED_BEFORE = (
     "stream.cli.inspect",
     "stream.cli.publish", "stream.cli.recovery", "stream.cli.watch", "stream.cli.run",
 )  # fmt: skip
-"""Imports that take each process longer than all it does before it dies."""
+"""Imports that would take each process longer than the rest of its life."""
 
 
 class Life(msgspec.Struct):
@@ -39,9 +39,9 @@ class Life(msgspec.Struct):
     crash_point: int | None = None
     count: int = 0
     clock_jumps_s: list[float] = []
-    """The wall clock is set by so much after each second."""
+    """After each second, the wall clock jumps by this much."""
     limits: dict[str, int] = {}
-    """Of the `resource` module, by name: RLIMIT_NOFILE."""
+    """Limits of the `resource` module by name, such as RLIMIT_NOFILE."""
 
 
 class ForkServer:
@@ -58,7 +58,7 @@ class ForkServer:
         return child
 
     def run_to_crash(self, life: Life, give_up_s: float) -> bool:
-        """Run a life with a crash point to its end; whether it reached the point before `give_up_s`."""
+        """Run a life with a crash point to its end. Return whether it reached the point before `give_up_s`."""
         child = self._fork(life)
         assert self._process.stdout is not None
         ended = threading.Thread(target=self._process.stdout.readline)

@@ -63,8 +63,8 @@ def load(config: Config, seed: int, per_s: int) -> Iterator[None]:
         clicking.join()
 
 
-def come_and_go(config: Config, moves: int, seed: int, per_s: int = 200) -> Report:
-    """Make so many moves with up to three workers; then run the last worker; then compare."""
+def run_moves(config: Config, moves: int, seed: int, per_s: int = 200) -> Report:
+    """Make `moves` moves with up to three workers. Then run the last worker, and compare."""
     draw, done = random.Random(seed), Counter[str]()
     away_s = 2 * config.worker.session_timeout_ms / 1000
     homes = [msgspec.structs.replace(config, data=config.data / str(n)) for n in range(WORKERS)]
@@ -113,13 +113,13 @@ def main() -> None:
     """Print the report; exit 1 where anything differs."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--moves", type=int, default=100)
-    parse.add_argument("--per-s", type=int, default=200, help="clicks published a second, all the while")
+    parse.add_argument("--per-s", type=int, default=200, help="clicks published a second during the moves")
     parse.add_argument("--partitions", type=int, default=4)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "kafka"), default="embedded")
     asked = parse.parse_args()
     with fresh(asked.broker, asked.partitions) as config:
-        report = come_and_go(config, asked.moves, asked.seed, asked.per_s)
+        report = run_moves(config, asked.moves, asked.seed, asked.per_s)
     found = report.found
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers")
     print(f"moves    {report.moves.total()}: {', '.join(f'{n} {move}' for move, n in sorted(report.moves.items()))}")
@@ -127,7 +127,7 @@ def main() -> None:
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
     print(f"differences in all, counts, roles, dead letters and last answers with them: {len(found.differences):,}")
-    print(f"differences in stores left behind, up to the offset that each had come to: {len(report.behind):,}")
+    print(f"differences in stores left behind, each up to its own offset: {len(report.behind):,}")
     print(f"partitions that the last worker restored from a checkpoint: {report.restored}")
     print("\n".join([*found.differences, *report.behind][:20]))
     sys.exit(bool(found.differences or report.behind))

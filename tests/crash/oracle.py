@@ -1,7 +1,7 @@
 """The expected state: plain dicts, folded from the log itself, one record after the other.
 
-The oracle uses nothing of the product but its readers (`View`), which are under test, and its settings. It decides for
-itself what an event is, what it counts for, and which events are duplicates, expired or forgotten.
+From the product the oracle uses only the readers (`View`), which are under test, and the settings. It has its own rules
+for what an event is, how it counts, and which events are duplicates, expired or forgotten.
 """
 
 import json
@@ -43,7 +43,7 @@ class Log:
         self.forgotten: dict[str, int] = {}
         """Offset of each user's last forget."""
         self.bad: set[int] = set()
-        """Offsets of records that are no event."""
+        """Offsets of records that are not events."""
         self.items: set[str] = set()
         """Every item that any event named."""
         self.applied = self.duplicate = self.too_old = self.newest_ts = self.end = 0
@@ -76,7 +76,7 @@ class Log:
         self.lines[user].append(Line(user, event["item"], ts, kind, record.offset))
 
     def _event(self, record: ConsumerRecord) -> dict[str, Any] | None:
-        """The record's event, or None: `tests/crash/clicks.py` writes no bad records subtler than these checks."""
+        """The record's event, or None. These checks find every bad record that `tests/crash/clicks.py` writes."""
         try:
             event = json.loads(record.value)
             kind = self._state.kinds[event.get("event", "click")]
@@ -133,7 +133,7 @@ class Truth(NamedTuple):
 
     @property
     def bad(self) -> set[tuple[int, int]]:
-        """Partition and offset of each record that is no event."""
+        """Partition and offset of each record that is not an event."""
         return {(number, offset) for number, log in self.logs.items() for offset in log.bad}
 
     @property

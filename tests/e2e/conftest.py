@@ -15,8 +15,8 @@ from stream.config import Config
 from stream.kafka.connection import connection
 
 WITHIN_S = 120.0
-ASKED_TIMES = 10
-"""A reader asks for the end of a partition that sends nothing."""
+POLLS_OF_EMPTY_PARTITION = 10
+"""A partition without records reports no end to its reader. After this many polls it counts as empty."""
 
 
 def flags_of(config: Config) -> dict[str, str]:
@@ -52,17 +52,17 @@ def anabranch(config: Config, *command: str, env: dict[str, str] | None = None) 
             process.wait()
 
 
-def until(true: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
-    """Wait for something; fail the test when it does not come."""
+def until(condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
+    """Wait until `condition` returns something; fail the test if it does not within `within_s`."""
     deadline = time.monotonic() + within_s
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come in time"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition was not true in time"
         time.sleep(0.1)
     return found
 
 
 def progress(view: View) -> int:
-    """Records that the stores of a view have read, whatever became of them."""
+    """Records that the stores of a view have read, valid or not."""
     return sum(p.read_progress().log_offset for p in view.partitions.values())
 
 
@@ -78,10 +78,10 @@ def read_all(config: Config, topic: str) -> list[Any]:
         deadline, asked = time.monotonic() + WITHIN_S, 0
 
         def to_the_end(partition: TopicPartition) -> bool:
-            # The embedded broker says that the end is where its last batch begins; what it says to a reader is right.
+            # The embedded broker reports the beginning of its last batch as the end; a reader gets the right end.
             known = consumer.highwater(partition)
             return consumer.position(partition) >= max(ends[partition], known or 0) and (
-                known is not None or asked >= ASKED_TIMES
+                known is not None or asked >= POLLS_OF_EMPTY_PARTITION
             )
 
         while not all(map(to_the_end, partitions)):

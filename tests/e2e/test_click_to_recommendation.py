@@ -22,7 +22,7 @@ def answers(config: Config) -> dict[str, dict]:
     return {r.key.decode(): json.loads(r.value) for r in read_all(config, config.topics.recommendations)}
 
 
-def test_each_click_is_answered_and_what_is_no_click_goes_to_the_dead_letters(config, producer):
+def test_each_click_is_answered_and_other_messages_go_to_the_dead_letters(config, producer):
     with anabranch(config, "worker"):
         click(producer, config, "ann", "milk")
         click(producer, config, "bob", "bread")
@@ -88,7 +88,7 @@ def test_after_a_kill_every_sequence_is_equal_to_the_log(config, producer):
             assert steps.tolist() == [hash_id(i) for i in items][-config.state.sequence_events :]
 
 
-def test_a_version_is_learned_published_and_swapped_in(config, producer):
+def test_a_version_is_trained_published_and_served(config, producer):
     quick = {
         "ANABRANCH_TRAINER__EVERY_EVENTS": "400",
         "ANABRANCH_TRAINING__EPOCHS": "2",

@@ -9,10 +9,10 @@ from kafka import KafkaProducer
 
 from stream.config import Config
 from tests.conftest import with_topics
-from tests.crash.clicks import eventful
-from tests.crash.kills import CRASH_POINTS, GIVE_UP_S, WINDOW_S, impatient, kill, settle, worker_of
+from tests.crash.clicks import with_custom_kinds
+from tests.crash.kills import CRASH_POINTS, GIVE_UP_S, WINDOW_S, kill, settle, with_short_session, worker_of
 from tests.crash.lives import fork_server
-from tests.crash.membership import come_and_go
+from tests.crash.membership import run_moves
 from tests.crash.oracle import Line, compare, fold
 from tests.e2e.conftest import read_all
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.broker
 
 @pytest.fixture
 def config(broker: str, tmp_path: Path, request: pytest.FixtureRequest) -> Config:
-    made = eventful(with_topics(broker, tmp_path / "data", partitions=3))
-    return impatient(made) if request.config.getoption("--broker") == "embedded" else made
+    made = with_custom_kinds(with_topics(broker, tmp_path / "data", partitions=3))
+    return with_short_session(made) if request.config.getoption("--broker") == "embedded" else made
 
 
-def test_killed_after_each_step_nothing_is_lost_and_nothing_doubled(config):
+def test_a_kill_after_any_step_loses_and_doubles_nothing(config):
     report = kill(config, kills=CRASH_POINTS + 1, events=1_500, seed=0)
     assert report.found == (0, 0, [])
     assert report.kills.total() == CRASH_POINTS + 1
@@ -56,8 +56,8 @@ def test_a_worker_that_is_behind_replaces_no_newer_answer_before_it_dies(config,
 
 
 @pytest.mark.slow
-def test_killed_while_events_expire_nothing_is_lost_and_nothing_stays(config):
-    config = eventful(config, WINDOW_S)
+def test_a_kill_while_events_expire_loses_nothing_and_leaves_no_expired_event(config):
+    config = with_custom_kinds(config, WINDOW_S)
     report = kill(config, kills=CRASH_POINTS + 1, events=3_000, seed=2)
     assert report.found == (0, 0, [])
     logs = report.truth.logs.values()
@@ -66,7 +66,7 @@ def test_killed_while_events_expire_nothing_is_lost_and_nothing_stays(config):
 
 
 @pytest.mark.slow
-def test_the_oracle_sees_what_is_wrong(config):
+def test_the_oracle_finds_differences(config):
     report = kill(config, kills=0, events=600, seed=1)
     assert report.found == (0, 0, [])
     log = report.truth.logs[0]
@@ -84,7 +84,7 @@ def test_the_oracle_sees_what_is_wrong(config):
 
 @pytest.mark.slow
 def test_workers_join_leave_die_and_return_as_zombies_and_nothing_is_lost_or_doubled(config):
-    report = come_and_go(config, moves=7, seed=6)
+    report = run_moves(config, moves=7, seed=6)
     assert report.found == (0, 0, [])
     assert report.behind == []
     assert report.moves["zombie"]

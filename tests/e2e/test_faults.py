@@ -22,13 +22,13 @@ from stream.kafka.pointers import MODEL_NAME
 from stream.kafka.topics import ensure
 from stream.local.embedded_broker import EmbeddedBroker
 from tests.conftest import with_topics
-from tests.crash.clicks import Clicks, eventful
-from tests.crash.kills import impatient, settle, worker_of
+from tests.crash.clicks import Clicks, with_custom_kinds
+from tests.crash.kills import settle, with_short_session, worker_of
 from tests.crash.lives import ForkServer, Life, fork_server, is_running
 from tests.crash.oracle import differences, fold
 from tests.e2e.conftest import progress, read_all, until
 from tests.e2e.wire import Wire
-from tests.kafka import broker_of_our_own, missing
+from tests.kafka import missing, restartable_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.faults]
 
@@ -50,18 +50,18 @@ def wire(tmp_path: Path):
         yield made
 
 
-def on(address: str, data: Path) -> Config:
-    return eventful(impatient(with_topics(address, data, partitions=2)))
+def config_on(address: str, data: Path) -> Config:
+    return with_custom_kinds(with_short_session(with_topics(address, data, partitions=2)))
 
 
-def clicked(config: Config, first: int, count: int) -> None:
+def publish_clicks(config: Config, first: int, count: int) -> None:
     with contextlib.closing(KafkaProducer(bootstrap_servers=config.broker)) as producer:
         clicks = Clicks(config, seed=3)
         clicks.published = first
         clicks.publish(producer, count)
 
 
-def read(config: Config) -> int:
+def records_read(config: Config) -> int:
     with View(config.data, config.topics.clicks, config.state) as view:
         return progress(view)
 
@@ -71,75 +71,75 @@ def log_of(config: Config) -> str:
     return log.read_text() if log.exists() else ""
 
 
-def settled(lives: ForkServer, config: Config, **env: str) -> list[str]:
+def differences_when_settled(lives: ForkServer, config: Config, **env: str) -> list[str]:
     """Let a last worker catch up; the differences between its state and the log."""
     settle(lives, config, **env)
     return differences(config, fold(read_all(config, config.topics.clicks), config))
 
 
-def test_a_broker_that_is_away_for_long_is_waited_for(wire, lives, tmp_path):
-    config = on(f"127.0.0.1:{wire.port}", tmp_path / "data")
-    clicked(config, 0, 300)
+def test_a_worker_waits_for_a_broker_that_is_away_for_long(wire, lives, tmp_path):
+    config = config_on(f"127.0.0.1:{wire.port}", tmp_path / "data")
+    publish_clicks(config, 0, 300)
     worker = lives.start(worker_of(config))
-    until(lambda: read(config) == 300)
+    until(lambda: records_read(config) == 300)
     wire.cut()
     until(lambda: "the group has not confirmed this worker" in log_of(config))
     time.sleep(AWAY_S)
     assert is_running(worker)
     wire.reconnect()
-    clicked(config, 300, 200)
-    until(lambda: read(config) == 500)
+    publish_clicks(config, 300, 200)
+    until(lambda: records_read(config) == 500)
     assert "it goes on" in log_of(config) or "opened" in log_of(config)
     assert "Traceback" not in log_of(config)
     assert "never retrieved" not in log_of(config)
     lives.signal(worker, signal.SIGTERM)
-    assert settled(lives, config) == []
+    assert differences_when_settled(lives, config) == []
 
 
 def test_a_slow_broker_only_slows_the_worker_down(wire, lives, tmp_path):
-    config = on(f"127.0.0.1:{wire.port}", tmp_path / "data")
-    clicked(config, 0, 200)
+    config = config_on(f"127.0.0.1:{wire.port}", tmp_path / "data")
+    publish_clicks(config, 0, 200)
     wire.delay_s = 0.2
     worker = lives.start(worker_of(config))
-    until(lambda: read(config) == 200, 120)
+    until(lambda: records_read(config) == 200, 120)
     wire.delay_s = 0.0
     lives.signal(worker, signal.SIGTERM)
-    assert settled(lives, config) == []
+    assert differences_when_settled(lives, config) == []
 
 
-def test_a_broker_killed_and_started_again_and_one_that_hangs(lives, tmp_path):
+def test_a_worker_goes_on_after_a_broker_was_killed_or_hung(lives, tmp_path):
     if reason := missing():
         pytest.skip(reason)
-    with broker_of_our_own(**{"group.min.session.timeout.ms": "1000"}) as broker:
-        config = on(broker.address, tmp_path / "data")
-        clicked(config, 0, 300)
+    with restartable_broker(**{"group.min.session.timeout.ms": "1000"}) as broker:
+        config = config_on(broker.address, tmp_path / "data")
+        publish_clicks(config, 0, 300)
         worker = lives.start(worker_of(config))
-        until(lambda: read(config) == 300)
+        until(lambda: records_read(config) == 300)
         broker.kill()
         time.sleep(3)
         broker.start()
-        clicked(config, 300, 200)
-        until(lambda: read(config) == 500)
+        publish_clicks(config, 300, 200)
+        until(lambda: records_read(config) == 500)
         broker.signal(signal.SIGSTOP)
         time.sleep(8)
         broker.signal(signal.SIGCONT)
-        clicked(config, 500, 200)
-        until(lambda: read(config) == 700)
+        publish_clicks(config, 500, 200)
+        until(lambda: records_read(config) == 700)
         assert is_running(worker)
         broker.signal(signal.SIGSTOP)
         lives.signal(worker, signal.SIGTERM)  # waits for its end, longer than worker.end_within_s
         broker.signal(signal.SIGCONT)
         assert "no broker answers; ending without it" in log_of(config)
-        assert settled(lives, config) == []
+        assert differences_when_settled(lives, config) == []
         assert "Traceback" not in log_of(config)
         assert "never retrieved" not in log_of(config)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_store_is_moved_aside_and_read_again(broker, lives, tmp_path, damage):
-    config = on(broker, tmp_path / "data")
+    config = config_on(broker, tmp_path / "data")
     env = {"ANABRANCH_ARTIFACTS": str(tmp_path / "artifacts"), "ANABRANCH_CHECKPOINTS__EVERY_S": "1"}
-    clicked(config, 0, 400)
+    publish_clicks(config, 0, 400)
     worker = lives.start(worker_of(config, **env))
     until(lambda: log_of(config).count("checkpoint at offset") >= 2)
     lives.signal(worker, signal.SIGTERM)
@@ -148,8 +148,8 @@ def test_a_damaged_store_is_moved_aside_and_read_again(broker, lives, tmp_path, 
     for table in tables:
         content = bytearray(table.read_bytes())
         table.write_bytes(content[:-20] if damage == "truncated" else bytes(60) + content[60:])
-    clicked(config, 400, 200)
-    assert settled(lives, config, **env) == []
+    publish_clicks(config, 400, 200)
+    assert differences_when_settled(lives, config, **env) == []
     assert "Corruption" in log_of(config)
     assert "restored from the checkpoint" in log_of(config)
     assert len(list(config.data.glob(f"aside-{config.topics.clicks}-*"))) == 2
@@ -176,30 +176,30 @@ def fill(disk: Path) -> Path:
 
 
 def test_a_full_disk_pauses_reading_until_there_is_room(broker, lives, small_disk):
-    config = on(broker, small_disk / "data")
-    clicked(config, 0, 200)
+    config = config_on(broker, small_disk / "data")
+    publish_clicks(config, 0, 200)
     # Its log is elsewhere: on a full disk nothing could be logged.
     life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
     worker = lives.start(life)
-    until(lambda: read(config) == 200)
+    until(lambda: records_read(config) == 200)
     balloon = fill(small_disk)
-    clicked(config, 200, 3000)
+    publish_clicks(config, 200, 3000)
     until(lambda: "is not read for now" in Path(life.log).read_text())
     assert "the disk is full: make room on it" in Path(life.log).read_text()
     assert is_running(worker)
     balloon.unlink()
-    until(lambda: read(config) == 3200)
+    until(lambda: records_read(config) == 3200)
     assert "Traceback" not in Path(life.log).read_text()
     lives.signal(worker, signal.SIGTERM)
-    assert settled(lives, config) == []
+    assert differences_when_settled(lives, config) == []
 
 
-def test_a_file_system_that_turns_read_only_is_waited_for(broker, lives, small_disk):
-    config = on(broker, small_disk / "data")
-    clicked(config, 0, 200)
+def test_a_worker_waits_while_a_file_system_is_read_only(broker, lives, small_disk):
+    config = config_on(broker, small_disk / "data")
+    publish_clicks(config, 0, 200)
     life = msgspec.structs.replace(worker_of(config), log=str(small_disk.parent / "worker.log"))
     worker = lives.start(life)
-    until(lambda: read(config) == 200)
+    until(lambda: records_read(config) == 200)
     lives.signal(worker, signal.SIGTERM)
     command = [sys.executable, "-m", "stream.cli", "worker", "--data", str(config.data), "--broker", broker]
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -207,36 +207,36 @@ def test_a_file_system_that_turns_read_only_is_waited_for(broker, lives, small_d
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     assert refused.returncode == 1
     assert "cannot be written (Read-only file system)" in refused.stderr
-    assert settled(lives, config) == []
+    assert differences_when_settled(lives, config) == []
 
 
-def test_a_limit_on_open_files_is_named(broker, lives, tmp_path):
-    config = on(broker, tmp_path / "data")
-    clicked(config, 0, 300)
+def test_the_error_names_the_limit_on_open_files(broker, lives, tmp_path):
+    config = config_on(broker, tmp_path / "data")
+    publish_clicks(config, 0, 300)
     life = worker_of(config)
     worker = lives.start(msgspec.structs.replace(life, limits={"RLIMIT_NOFILE": 45}))
     until(lambda: "Too many open files" in log_of(config) or not is_running(worker))
     assert "ulimit -n" in log_of(config)
     with contextlib.suppress(ProcessLookupError):
         lives.signal(worker, signal.SIGKILL)
-    assert settled(lives, config) == []
+    assert differences_when_settled(lives, config) == []
 
 
 @pytest.mark.parametrize("jumps", [[0, 0, 86_400, 0, -200_000, 0, 50_000], [-10_000_000]], ids=["both ways", "back"])
 def test_a_clock_that_jumps_changes_nothing(broker, lives, tmp_path, jumps):
-    config = on(broker, tmp_path / "data")
+    config = config_on(broker, tmp_path / "data")
     worker = lives.start(msgspec.structs.replace(worker_of(config), clock_jumps_s=jumps))
     for burst in range(8):
-        clicked(config, burst * 100, 100)
+        publish_clicks(config, burst * 100, 100)
         time.sleep(1)
-    until(lambda: read(config) == 800)
+    until(lambda: records_read(config) == 800)
     lives.signal(worker, signal.SIGTERM)
-    assert settled(lives, config) == []
+    assert differences_when_settled(lives, config) == []
     assert "Traceback" not in log_of(config)
 
 
 def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
-    config = on(broker, tmp_path / "data")
+    config = config_on(broker, tmp_path / "data")
     worker = worker_of(config)
     often = {"ANABRANCH_TRAINER__EVERY_EVENTS": "150", "ANABRANCH_TRAINER__MIN_EVENTS": "100"}
     arguments = ["trainer", "--data", str(config.data), "--broker", broker]
@@ -244,7 +244,7 @@ def test_a_trainer_whose_clock_jumps_goes_on_learning(broker, lives, tmp_path):
     working = lives.start(worker)
     learning = lives.start(Life(arguments, worker.env | often, str(config.data / "trainer.log"), clock_jumps_s=jumps))
     for version in range(1, 4):
-        clicked(config, version * 300, 300)
+        publish_clicks(config, version * 300, 300)
         until(lambda version=version: len(list_versions(config.artifacts_url, MODEL_NAME)) >= version, 240)
     versions = list_versions(config.artifacts_url, MODEL_NAME)
     assert [v.offsets for v in versions] == sorted((v.offsets for v in versions), key=lambda o: sum(o.values()))
@@ -299,7 +299,7 @@ def kafka_alone():
     """A Kafka: the embedded broker deletes no records."""
     if reason := missing():
         pytest.skip(reason)
-    with broker_of_our_own(**{"group.min.session.timeout.ms": "1000"}) as started:
+    with restartable_broker(**{"group.min.session.timeout.ms": "1000"}) as started:
         yield started.address
 
 
@@ -318,17 +318,17 @@ def marks_of(config: Config) -> dict[int, Progress]:
 def test_retention_that_overtakes_a_worker_is_logged_before_anything_is_written(
     kafka_alone, lives, tmp_path, worker_is
 ):
-    config = on(kafka_alone, tmp_path / "data")
-    clicked(config, 0, 300)
+    config = config_on(kafka_alone, tmp_path / "data")
+    publish_clicks(config, 0, 300)
     worker = lives.start(worker_of(config))
-    until(lambda: read(config) == 300)
+    until(lambda: records_read(config) == 300)
     lives.signal(worker, signal.SIGTERM if worker_is == "stopped" else signal.SIGSTOP)
     before = marks_of(config)
-    clicked(config, 300, 200)
+    publish_clicks(config, 300, 200)
     log = read_all(config, config.topics.clicks)
     begins = {r.partition: r.offset + 1 for r in log}
     delete_up_to(config, begins)
-    clicked(config, 500, 100)
+    publish_clicks(config, 500, 100)
     log += read_all(config, config.topics.clicks)
 
     if worker_is == "running":
@@ -342,7 +342,7 @@ def test_retention_that_overtakes_a_worker_is_logged_before_anything_is_written(
                 assert (now.lost, now.next_offset, now.applied) == (lost, begins[number], before[number].applied)
         assert any(now.lost for now in marks_of(config).values())
         worker = lives.start(worker_of(config))
-    until(lambda: read(config) == 600)
+    until(lambda: records_read(config) == 600)
     logged = re.findall(
         r"partition (\d): events (\d+) to (\d+) were deleted from the log before they were read", log_of(config)
     )
@@ -367,35 +367,35 @@ def test_retention_that_overtakes_a_worker_is_logged_before_anything_is_written(
 
 
 def test_a_zombie_joins_again_and_works_on(broker, lives, tmp_path):
-    config = on(broker, tmp_path / "data")
+    config = config_on(broker, tmp_path / "data")
     one, two = (msgspec.structs.replace(config, data=tmp_path / name) for name in ("one", "two"))
-    clicked(config, 0, 200)
+    publish_clicks(config, 0, 200)
     first = lives.start(worker_of(one, "one"))
-    until(lambda: read(one) == 200)
+    until(lambda: records_read(one) == 200)
     lives.signal(first, signal.SIGSTOP)
     second = lives.start(worker_of(two, "two"))
-    until(lambda: read(two) == 200)
-    clicked(config, 200, 200)
-    until(lambda: read(two) == 400)
+    until(lambda: records_read(two) == 200)
+    publish_clicks(config, 200, 200)
+    until(lambda: records_read(two) == 400)
     lives.signal(first, signal.SIGCONT)
-    clicked(config, 400, 200)
-    until(lambda: read(one) > 250)  # it has a partition again, and reads on
+    publish_clicks(config, 400, 200)
+    until(lambda: records_read(one) > 250)  # it has a partition again, and reads on
     lives.signal(second, signal.SIGTERM)
-    until(lambda: read(one) == 600)
+    until(lambda: records_read(one) == 600)
     lives.signal(first, signal.SIGTERM)
-    assert settled(lives, one) == []
+    assert differences_when_settled(lives, one) == []
 
 
 def test_a_topic_that_was_created_again_is_another_log(broker, lives, tmp_path):
-    config = on(broker, tmp_path / "data")
-    clicked(config, 0, 300)
+    config = config_on(broker, tmp_path / "data")
+    publish_clicks(config, 0, 300)
     worker = lives.start(worker_of(config))
-    until(lambda: read(config) == 300)
+    until(lambda: records_read(config) == 300)
     lives.signal(worker, signal.SIGTERM)
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker)) as admin:
         admin.delete_topics([config.topics.clicks, config.topics.dead_letters, config.topics.recommendations])
         until(lambda: config.topics.clicks not in admin.list_topics())
     ensure(config)
-    clicked(config, 0, 400)  # as many offsets as before and more: only the topic's id tells them apart
-    assert settled(lives, config) == []
+    publish_clicks(config, 0, 400)  # as many offsets as before and more: only the topic's id tells them apart
+    assert differences_when_settled(lives, config) == []
     assert "the topic was deleted and made again" in log_of(config)

@@ -15,7 +15,7 @@ from tests.e2e.conftest import anabranch, flags_of, read_all, until
 
 pytestmark = pytest.mark.broker
 
-WHO = "ann-who-leaves"
+USER = "ann-who-leaves"
 
 
 def steps_of(config: Config, user: str) -> int:
@@ -33,24 +33,24 @@ def test_the_command_forgets_a_user_and_proves_it(config, producer):
 
     with anabranch(config, "worker"):
         for n in range(30):
-            click(WHO, f"item-{n % 5}")
+            click(USER, f"item-{n % 5}")
             click("bob", f"item-{n % 3}")
         producer.flush()
-        until(lambda: steps_of(config, WHO) == steps_of(config, "bob") == 30 and newest().keys() == {WHO, "bob"})
-        command = [sys.executable, "-m", "stream.cli", "forget", WHO, "--data", str(config.data), "--json"]
+        until(lambda: steps_of(config, USER) == steps_of(config, "bob") == 30 and newest().keys() == {USER, "bob"})
+        command = [sys.executable, "-m", "stream.cli", "forget", USER, "--data", str(config.data), "--json"]
         env = flags_of(config) | {"ANABRANCH_BROKER": config.broker}
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         report = json.loads(done.stdout)
         assert report["found"] == []
         assert report["searched"]["records"] > 10
-        assert newest()[WHO] is None, "a tombstone stands where the recommendation was"
+        assert newest()[USER] is None, "a tombstone replaces the recommendation"
         assert newest()["bob"]
-        assert (steps_of(config, WHO), steps_of(config, "bob")) == (0, 30)
-        click(WHO, "item-new")
+        assert (steps_of(config, USER), steps_of(config, "bob")) == (0, 30)
+        click(USER, "item-new")
         producer.flush()
-        until(lambda: steps_of(config, WHO) == 1 and newest()[WHO])
+        until(lambda: steps_of(config, USER) == 1 and newest()[USER])
 
     shutil.rmtree(config.data)
     with anabranch(config, "worker"):
-        until(lambda: steps_of(config, "bob") == 30 and steps_of(config, WHO) == 1)
+        until(lambda: steps_of(config, "bob") == 30 and steps_of(config, USER) == 1)

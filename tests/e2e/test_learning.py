@@ -15,7 +15,7 @@ from tests.e2e.conftest import anabranch, flags_of, read_all, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
-QUICK = {
+QUICK_TRAINING = {
     "ANABRANCH_TRAINING__EPOCHS": "400",  # long enough to be interrupted
     "ANABRANCH_TRAINING__LAST_EPOCHS": "1",
     "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1",
@@ -23,7 +23,7 @@ QUICK = {
 }
 
 
-def test_learning_rolling_back_and_watching(config, producer):
+def test_retrain_rollback_and_shadow_reach_running_processes(config, producer):
     env = {**os.environ, **flags_of(config)}
 
     def command_line(*arguments: str) -> list[str]:
@@ -45,7 +45,7 @@ def test_learning_rolling_back_and_watching(config, producer):
             producer.send(config.topics.clicks, key=user.encode(), value=json.dumps(value).encode())
         producer.flush()
 
-    with anabranch(config, "worker"), anabranch(config, "trainer", env=QUICK):
+    with anabranch(config, "worker"), anabranch(config, "trainer", env=QUICK_TRAINING):
         click(300)
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
         until(lambda: status().events.applied == 300)

@@ -24,14 +24,14 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 SHARE = 0.5
 USERS, ITEMS = [f"user-{n}" for n in range(20)], 7
 IN_ARM = {arm: [u for u in USERS if in_candidates_arm(hash_id(u), SHARE) is arm] for arm in (True, False)}
-QUICK = {
+QUICK_TRAINING = {
     "ANABRANCH_TRAINER__EVERY_EVENTS": "100",
     "ANABRANCH_TRAINER__MIN_EVENTS": "100",
     "ANABRANCH_TRAINING__EPOCHS": "2",
     "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "2",
 }
-IN_MEMORY = 2e-4
-"""Scores may differ by this much: the worker counts clicks in memory, and its state rounds them otherwise."""
+SCORE_TOLERANCE = 2e-4
+"""Scores may differ by this much: the worker counts clicks in memory, and the state rounds them differently."""
 
 
 class Session:
@@ -62,7 +62,7 @@ class Session:
         return json.loads(found.stdout)
 
     def reply(self, user: str) -> dict[str, Any]:
-        """What the worker answers to a request."""
+        """The worker's answer to a request."""
         asked = f"{user} after {self.clicks} clicks"
         value = json.dumps({"user": user, "id": asked}).encode()
         self.producer.send(self.config.topics.requests, key=user.encode(), value=value)
@@ -77,7 +77,7 @@ class Session:
         return {r.key.decode(): json.loads(r.value) for r in records}
 
     def answered(self) -> bool:
-        """Whether all that was clicked is applied and answered."""
+        """Whether all clicks are applied and answered."""
         with View(self.config.data, self.config.topics.clicks, self.config.state) as view:
             progress = [(p.read_progress(), p.answered()) for p in view.partitions.values()]
         return sum(p.next_offset for p, _ in progress) == self.clicks and all(
@@ -85,19 +85,19 @@ class Session:
         )
 
 
-def same(ours: dict[str, Any], workers: dict[str, Any]) -> None:
-    """Fail where the two messages recommend differently."""
+def assert_same_recommendation(ours: dict[str, Any], workers: dict[str, Any]) -> None:
+    """Fail if the two messages recommend differently."""
     assert (ours["model"], ours["source"]) == (workers["model"], workers["source"])
     assert [i["item"] for i in ours["items"]] == [i["item"] for i in workers["items"]]
     assert [i.get("because") for i in ours["items"]] == [i.get("because") for i in workers["items"]]
     scores = [[i["score"] for i in message["items"]] for message in (ours, workers)]
-    assert scores[0] == pytest.approx(scores[1], abs=IN_MEMORY)
+    assert scores[0] == pytest.approx(scores[1], abs=SCORE_TOLERANCE)
 
 
 def learn_two_versions(session: Session) -> None:
     """A champion, 000001, and a candidate that is only scored, 000002."""
     config = session.config
-    with anabranch(config, "worker"), anabranch(config, "trainer", env=QUICK):
+    with anabranch(config, "worker"), anabranch(config, "trainer", env=QUICK_TRAINING):
         session.click_all(8)
         until(lambda: (p := read_last_pointers(config.data).champion) and p.version == "000001")
         session.click_all(2)
@@ -125,20 +125,20 @@ def test_the_command_recommends_what_the_running_worker_does(config, producer):
         producer.flush()
         until(session.answered)
         last = session.command("recommend", IN_ARM[False][1], **env)
-        same(last, session.last_messages()[IN_ARM[False][1]])
+        assert_same_recommendation(last, session.last_messages()[IN_ARM[False][1]])
 
         for user, version in ((by_champion, "000001"), (by_candidate, "000002")):
             ours = session.command("recommend", user, **env)
             assert ours["model"] == version
             assert hidden[user] not in {i["item"] for i in ours["items"]}
-            same(ours, session.reply(user))
+            assert_same_recommendation(ours, session.reply(user))
 
         nobody = session.command("recommend", "nobody", **env)
         assert (nobody["model"], nobody["source"]) == (None, "popularity")
-        same(nobody, session.reply("nobody"))
+        assert_same_recommendation(nobody, session.reply("nobody"))
 
         own_weights = session.command("recommend", by_champion, **env, ANABRANCH_RANKING__ONLINE_CLICKS="0")
         learned = session.command("recommend", by_champion, **env)
         assert [i["score"] for i in own_weights["items"]] != pytest.approx(
-            [i["score"] for i in learned["items"]], abs=IN_MEMORY
+            [i["score"] for i in learned["items"]], abs=SCORE_TOLERANCE
         ), "the learned weights count"

@@ -12,8 +12,8 @@ from stream.cli import recovery
 from stream.config import Config
 from stream.errors import AnabranchError, DataDirectoryError
 from tests.conftest import with_topics
-from tests.crash.clicks import Clicks, eventful
-from tests.crash.kills import impatient, settle, worker_of
+from tests.crash.clicks import Clicks, with_custom_kinds
+from tests.crash.kills import settle, with_short_session, worker_of
 from tests.crash.lives import ForkServer, fork_server
 from tests.crash.oracle import Truth, differences, fold
 from tests.e2e.conftest import flags_of, progress, read_all, until
@@ -29,11 +29,11 @@ def lives(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def config(request, broker: str, tmp_path: Path, monkeypatch) -> Config:
-    made = eventful(with_topics(broker, tmp_path / "data", partitions=2))
+    made = with_custom_kinds(with_topics(broker, tmp_path / "data", partitions=2))
     for name, value in flags_of(made).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ANABRANCH_BROKER", broker)
-    return impatient(made) if request.config.getoption("--broker") == "embedded" else made
+    return with_short_session(made) if request.config.getoption("--broker") == "embedded" else made
 
 
 def log_of(config: Config) -> Truth:
@@ -109,7 +109,7 @@ def test_a_replay_beside_the_serving_state_swaps_under_the_worker(config, lives,
     assert differences(config, log_of(config)) == []
 
 
-def test_a_replay_from_an_offset_leaves_out_what_came_before(config, lives, producer, capsys):
+def test_a_replay_from_an_offset_leaves_out_earlier_events(config, lives, producer, capsys):
     Clicks(config, seed=4).publish(producer, 100)
     settle(lives, config)
     recovery.replay(since="20", settings=config, as_json=False)

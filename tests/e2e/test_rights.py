@@ -16,13 +16,13 @@ from stream.config import Config, KafkaSettings, TopicSettings
 from stream.local.embedded_broker import free_port
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, until
-from tests.kafka import broker_of_our_own, missing
+from tests.kafka import missing, restartable_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 FIELDS = {name: field for field, name in msgspec.structs.asdict(TopicSettings()).items() if isinstance(name, str)}
-WHO = ("worker", "trainer", "operator")
+ROLES = ("worker", "trainer", "operator")
 Rights = dict[str, tuple[set[str], set[str]]]
 
 
@@ -42,7 +42,7 @@ def lists(config: Config, given: Rights) -> list[ACL]:
     name = {field: getattr(config.topics, field) for field in FIELDS.values()}
     topics, groups = ResourceType.TOPIC, ResourceType.GROUP
     allowed = [("worker", ACLOperation.READ, groups, group) for group in (config.group, f"{config.group}-0")]
-    for who in WHO:
+    for who in ROLES:
         writes, reads = given[who]
         allowed += [(who, ACLOperation.WRITE, topics, name[field]) for field in writes]
         allowed += [(who, ACLOperation.READ, topics, name[field]) for field in reads]
@@ -57,7 +57,7 @@ def guarded() -> Iterator[tuple[str, str]]:
     if reason := missing():
         pytest.skip(reason)
     open_to_all, with_users, controller = (f"127.0.0.1:{free_port()}" for _ in range(3))
-    users = " ".join(f'user_{who}="secret-of-{who}"' for who in WHO)
+    users = " ".join(f'user_{who}="secret-of-{who}"' for who in ROLES)
     plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     listeners = f"PLAINTEXT://{open_to_all},SASL_PLAINTEXT://{with_users}"
     properties = {
@@ -70,7 +70,7 @@ def guarded() -> Iterator[tuple[str, str]]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
     }
-    with broker_of_our_own(**properties):
+    with restartable_broker(**properties):
         yield open_to_all, with_users
 
 
@@ -116,7 +116,7 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         assert "the group has not confirmed" not in log.read_text()
 
 
-def test_the_page_says_who_may_do_what():
+def test_the_page_lists_the_rights_of_each_role():
     found = rights()
     assert found["worker"][0] == {"recommendations", "replies", "dead_letters", "command_replies"}
     assert found["trainer"][1] == {"models", "commands"}

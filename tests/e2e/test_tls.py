@@ -22,8 +22,8 @@ from tests.certificates import missing as openssl_missing
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
 from tests.kafka import Kafka as Broker
-from tests.kafka import broker_of_our_own
 from tests.kafka import missing as kafka_missing
+from tests.kafka import restartable_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -76,7 +76,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     for name in ("sasl_plaintext", "sasl_ssl"):
         properties[f"listener.name.{name}.plain.sasl.jaas.config"] = f'{plain} user_ann="{PASSWORD}";'
         properties[f"listener.name.{name}.scram-sha-512.sasl.jaas.config"] = scram
-    with broker_of_our_own(**properties) as process:
+    with restartable_broker(**properties) as process:
         admin = KafkaAdminClient(bootstrap_servers=ports["PLAINTEXT"])
         admin.alter_user_scram_credentials(
             [UserScramCredentialUpsertion("bob", ScramMechanism.SCRAM_SHA_512, SCRAM_PASSWORD)]
@@ -156,7 +156,7 @@ def test_a_worker_goes_on_when_a_broker_with_tls_comes_back(secured, tmp_path):
     assert "Traceback" not in log.read_text()
 
 
-WRONG = {
+WRONG_SETTINGS = {
     "wrong password": (
         lambda b: (b.sasl_ssl, b.user(sasl_password="guessed")),
         "refuses user 'ann' (sasl_mechanism plain): check kafka.sasl_user and kafka.sasl_password",
@@ -197,7 +197,7 @@ WRONG = {
         lambda b: (b.ssl, KafkaSettings()),
         "speaks TLS, but kafka.security is 'plaintext': set it to 'sasl_ssl', with kafka.sasl_user and",
     ),
-    "TLS not spoken": (
+    "TLS to a plain port": (
         lambda b: (b.sasl_plaintext, b.user()),
         "does not speak TLS, but kafka.security is 'sasl_ssl': use its TLS port, or set kafka.security to 'sasl",
     ),
@@ -218,9 +218,9 @@ WRONG = {
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # aiokafka waits for no connection that it gives up
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("what", WRONG_SETTINGS)
 def test_an_error_names_the_setting_to_change(secured, what):
-    settings, error = WRONG[what]
+    settings, error = WRONG_SETTINGS[what]
     address, kafka = settings(secured)
     with pytest.raises(BrokerRefused) as refused:
         cluster_id(Config(broker=address, kafka=kafka))
@@ -232,7 +232,7 @@ def test_an_error_names_the_setting_to_change(secured, what):
 @pytest.mark.parametrize("command", ["init", "worker", "trainer", "up", "watch", "retrain", "rollback"])
 @pytest.mark.parametrize("what", ["wrong password", "wrong CA"])
 def test_a_command_ends_with_that_error(secured, tmp_path: Path, what, command):
-    settings, error = WRONG[what]
+    settings, error = WRONG_SETTINGS[what]
     address, kafka = settings(secured)
     done = run(msgspec.structs.replace(Config(broker=address, kafka=kafka), data=tmp_path), command)
     assert done.returncode == 1

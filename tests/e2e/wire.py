@@ -1,4 +1,4 @@
-"""A wire to a broker that can be slowed down and cut."""
+"""A network connection to a broker that can be slowed down and cut."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ class Wire:
         self._loop.call_soon_threadsafe(self._break)
 
     def reconnect(self) -> None:
-        """Carry again."""
+        """Accept connections again."""
         self._cut = False
 
     def _break(self) -> None:
@@ -51,7 +51,7 @@ class Wire:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Carry, in a thread."""
+        """Carry bytes, in a thread, until the block ends."""
         ready = threading.Event()
 
         async def serve() -> None:

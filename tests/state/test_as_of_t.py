@@ -21,7 +21,7 @@ SETTINGS = StateSettings(
 )
 LOG = Identity("cluster", "clicks", 0, 1, 4, 8)
 USERS, ITEMS = ("ann", "bob"), ("milk", "bread", "salt")
-FAR = 10**15
+LATEST_TIME = 10**15
 """A time after every event."""
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 """A store is opened for every example: shrinking one would take minutes."""
@@ -49,7 +49,7 @@ def tuples(records: np.ndarray) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=60), st.lists(st.integers(1, 60), max_size=8), st.data())
-def test_every_query_about_time_has_the_oracles_answer(tmp_path_factory, log, cuts, data):
+def test_queries_as_of_a_time_agree_with_the_oracle(tmp_path_factory, log, cuts, data):
     store, oracle = Store(tmp_path_factory.mktemp("store") / "s", LOG, SETTINGS), Oracle(SETTINGS)
     bounds = sorted({0, len(log), *(c for c in cuts if c < len(log))})
     for start, end in pairwise(bounds):
@@ -58,7 +58,7 @@ def test_every_query_about_time_has_the_oracles_answer(tmp_path_factory, log, cu
         oracle.add(event)
     assert (store.progress.applied, store.progress.duplicate) == (oracle.applied, oracle.duplicate)
 
-    times = [*data.draw(st.lists(st.integers(0, 13).map(lambda t: t * DAY_MS // 4), max_size=3)), FAR]
+    times = [*data.draw(st.lists(st.integers(0, 13).map(lambda t: t * DAY_MS // 4), max_size=3)), LATEST_TIME]
     for t in times:
         k = data.draw(st.integers(1, 20))
         since = data.draw(st.integers(0, 13)) * DAY_MS // 4
@@ -92,7 +92,7 @@ def test_every_query_about_time_has_the_oracles_answer(tmp_path_factory, log, cu
             assert tuples(positives.of(row)) == hashed(oracle.positives(user), "item")
     rows = store.rows(np.array([hash_id(i) for i in ITEMS], np.uint64))
     assert rows.degree.tolist() == [oracle.degree(i) for i in ITEMS]
-    assert store.journal(0, FAR)["item"].tolist() == [hash_id(e.item) for e in oracle.events]
+    assert store.journal(0, LATEST_TIME)["item"].tolist() == [hash_id(e.item) for e in oracle.events]
     store.close()
 
 
@@ -127,14 +127,14 @@ def test_events_behind_the_horizon_are_removed_entirely(tmp_path_factory, monkey
         }
     for item in (*ITEMS, "rye"):
         assert tuples(store.edges(hash_id(item), 100)) == hashed(oracle.of_item(item), "user")
-    assert len(store.window(0, FAR)) == sum(e.ts > 0 for e in oracle.graph())
+    assert len(store.window(0, LATEST_TIME)) == sum(e.ts > 0 for e in oracle.graph())
     assert store.progress.too_old == oracle.too_old
 
     # Whole days behind it are removed from disk, and with them users and items without any event left.
     for _ in range(len(log)):
         apply(store)
     day = oracle.horizon // DAY_MS * DAY_MS
-    assert (store.journal(0, FAR)["ts"] >= day).all()
+    assert (store.journal(0, LATEST_TIME)["ts"] >= day).all()
     on_disk = [e for e in oracle.events if e.ts >= day]
     names = {e.user for e in on_disk}
     assert {u for u in (*USERS, "cid") if store.user_ids(np.array([hash_id(u)], np.uint64))[0]} == names

@@ -55,7 +55,7 @@ def test_a_restored_store_equals_the_copied_one(store, url, tmp_path):
     restored.close()
 
 
-def test_a_checkpoint_taken_in_the_middle_of_writing_holds_whole_batches(store, tmp_path):
+def test_a_checkpoint_of_a_store_that_is_being_written_holds_whole_batches(store, tmp_path):
     checkpoints = CheckpointStore(str(tmp_path / "artifacts"), LOG)
     stop = threading.Event()
 
@@ -130,7 +130,7 @@ def test_a_manifest_is_written_last(store, tmp_path):
 
     folder = tmp_path / "copy"
     take(store, folder)
-    assert checkpoints.upload(folder, SETTINGS, may=may) is None, "the lease was lost during the upload"
+    assert checkpoints.upload(folder, SETTINGS, may_continue=may) is None, "the lease was lost during the upload"
     assert checkpoints.usable() == []
 
 

@@ -1,4 +1,4 @@
-"""A forgotten user leaves nothing behind, other users are unchanged, and one who comes back starts from nothing."""
+"""A forgotten user leaves no data behind, other users are unchanged, and a user who comes back starts empty."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from state.journal import DAY_MS
 from state.settings import StateSettings
 from state.store import Store
 from tests.state.oracle import Event, Oracle, apply, hashed
-from tests.state.test_as_of_t import FAR, ITEMS, UNSHRUNK, USERS, tuples
+from tests.state.test_as_of_t import ITEMS, LATEST_TIME, UNSHRUNK, USERS, tuples
 
 SETTINGS = StateSettings(sequence_events=4, neighbours_per_item=8, pair_window_events=2)
 LOG = Identity("cluster", "clicks", 0, 1, 4, 8)
@@ -49,11 +49,14 @@ def clicks_of(user: str, count: int) -> list[Event]:
 def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(
-        store, *clicks_of("bob", 20), *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "item-1", FAR, "hide")
+        store,
+        *clicks_of("bob", 20),
+        *clicks_of("ann-who-leaves", 20),
+        Event("ann-who-leaves", "item-1", LATEST_TIME, "hide"),
     )
     store.record_answers([(user, b"for ann-who-leaves" if user == ANN else b"") for user in store.pending.claim(10)])
     assert store.recommended(ANN) == b"for ann-who-leaves"
-    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, Event("ann-who-leaves", "", LATEST_TIME, "forget"))
     assert [e.id for e in store.erasures.without_tombstone()] == ["ann-who-leaves"]
     assert store.erasing
     finish(store)
@@ -67,7 +70,7 @@ def test_nothing_of_the_user_is_left_in_any_file(tmp_path: Path):
 
 def test_an_erasure_goes_on_after_a_restart(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    apply(store, *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "", LATEST_TIME, "forget"))
     store.close()
     store = Store(tmp_path / "s", LOG, SETTINGS)
     assert store.erasing
@@ -83,7 +86,7 @@ def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_pa
         apply(store, *clicks_of(f"user-{n}", 2000))
     closed = []
     for delay_s in (0.0, 0.002, 0.005, 0.01):
-        apply(store, *clicks_of("ann-who-leaves", 2), Event("ann-who-leaves", "", FAR, "forget"))
+        apply(store, *clicks_of("ann-who-leaves", 2), Event("ann-who-leaves", "", LATEST_TIME, "forget"))
         store.record_tombstones(store.erasures.without_tombstone()[:1])
         while not store.erasures.compacting:
             store.erasures.sweep()
@@ -98,13 +101,13 @@ def test_a_store_closed_while_its_files_are_rewritten_can_be_opened_again(tmp_pa
 
 def test_a_user_who_comes_back_starts_from_nothing(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
-    again = Event("ann-who-leaves", "item-9", FAR)
-    apply(store, *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "", FAR, "forget"), again)
+    again = Event("ann-who-leaves", "item-9", LATEST_TIME)
+    apply(store, *clicks_of("ann-who-leaves", 20), Event("ann-who-leaves", "", LATEST_TIME, "forget"), again)
     finish(store)
     assert tuples(store.steps(ANN, 10)) == hashed([again], "item")
     assert store.pending.claim(1).keys() == {ANN}
     assert (store.progress.users, store.progress.items, store.progress.edges) == (1, 1, 1)
-    assert store.journal(0, FAR)["item"].tolist() == [hash_id("item-9")]
+    assert store.journal(0, LATEST_TIME)["item"].tolist() == [hash_id("item-9")]
     store.close()
 
 
@@ -112,7 +115,7 @@ def test_an_answer_to_a_user_forgotten_meanwhile_is_not_recorded(tmp_path: Path)
     store = Store(tmp_path / "s", LOG, SETTINGS)
     apply(store, *clicks_of("ann-who-leaves", 2))
     assert store.pending.claim(1).keys() == {ANN}
-    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, Event("ann-who-leaves", "", LATEST_TIME, "forget"))
     store.record_answers([(ANN, b"for ann")])
     assert store.recommended(ANN) is None
     assert store.answered() == store.progress.next_offset
@@ -142,14 +145,14 @@ def test_other_users_are_as_if_the_forgotten_ones_had_never_clicked(tmp_path_fac
         assert tuples(store.steps(hash_id(user), 100)) == hashed(oracle.of_user(user), "item")
     for item in ITEMS:
         assert tuples(store.edges(hash_id(item), 100)) == hashed(oracle.of_item(item), "user")
-        assert store.items.count(hash_id(item), 0, FAR) == len(oracle.of_item(item))
+        assert store.items.count(hash_id(item), 0, LATEST_TIME) == len(oracle.of_item(item))
     rows = store.rows(np.array([hash_id(i) for i in ITEMS], np.uint64))
     assert rows.degree.tolist() == [oracle.degree(i) for i in ITEMS]
     assert store.progress.applied == oracle.applied
     assert store.progress.edges == len(oracle.events)
     assert store.progress.users == len({e.user for e in oracle.events})
     assert store.progress.items == len({e.item for e in oracle.events})
-    assert store.journal(0, FAR)["item"].tolist() == [hash_id(e.item) for e in oracle.events]
+    assert store.journal(0, LATEST_TIME)["item"].tolist() == [hash_id(e.item) for e in oracle.events]
     store.close()
 
 
@@ -183,12 +186,12 @@ def test_a_long_journal_is_swept_a_little_at_a_time(tmp_path: Path):
     store = Store(tmp_path / "s", LOG, SETTINGS)
     for _ in range(MAX_CHUNKS_PER_SWEEP + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000), Event("bob", "milk", 1_600_000_000_000))
-    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, Event("ann-who-leaves", "", LATEST_TIME, "forget"))
     store.record_tombstones(store.erasures.without_tombstone()[:1])
     store.erasures.sweep()
-    assert ANN in store.journal(0, FAR)["user"]
+    assert ANN in store.journal(0, LATEST_TIME)["user"]
     finish(store)
-    assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}
+    assert set(store.journal(0, LATEST_TIME)["user"].tolist()) == {hash_id("bob")}
     store.close()
 
 
@@ -196,13 +199,13 @@ def test_a_user_forgotten_again_during_the_sweep_is_swept_for_the_later_events_t
     store = Store(tmp_path / "s", LOG, SETTINGS)
     for _ in range(MAX_CHUNKS_PER_SWEEP + 5):
         apply(store, Event("ann-who-leaves", "milk", 1_600_000_000_000))
-    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, Event("ann-who-leaves", "", LATEST_TIME, "forget"))
     store.record_tombstones(store.erasures.without_tombstone())
     store.erasures.sweep()
     apply(store, Event("ann-who-leaves", "bread", 1_600_000_000_000 + 9 * DAY_MS))
-    apply(store, Event("ann-who-leaves", "", FAR, "forget"))
+    apply(store, Event("ann-who-leaves", "", LATEST_TIME, "forget"))
     finish(store)
-    assert len(store.journal(0, FAR)) == 0
+    assert len(store.journal(0, LATEST_TIME)) == 0
     store.close()
 
 
@@ -210,7 +213,7 @@ def test_many_users_are_swept_at_once_and_a_reopened_store_knows_the_rest(tmp_pa
     store = Store(tmp_path / "s", LOG, SETTINGS)
     many = [f"user-{n}" for n in range(50)]
     apply(store, *(Event(user, f"item-{n % 7}", 1_600_000_000_000 + n * DAY_MS) for n, user in enumerate(many)))
-    apply(store, *(Event(user, "", FAR, "forget") for user in many), Event("bob", "milk", FAR))
+    apply(store, *(Event(user, "", LATEST_TIME, "forget") for user in many), Event("bob", "milk", LATEST_TIME))
     assert len(store.erasures.without_tombstone()) == 50
     store.record_tombstones(store.erasures.without_tombstone()[:20])
     store.close()
@@ -220,7 +223,7 @@ def test_many_users_are_swept_at_once_and_a_reopened_store_knows_the_rest(tmp_pa
     store.record_tombstones(store.erasures.without_tombstone())
     for _ in range(3):
         store.erasures.sweep()
-    assert set(store.journal(0, FAR)["user"].tolist()) == {hash_id("bob")}
+    assert set(store.journal(0, LATEST_TIME)["user"].tolist()) == {hash_id("bob")}
     finish(store)
     assert not store.erasing
     assert store.erasures.users == []
@@ -237,5 +240,5 @@ def test_the_erasing_list_of_an_earlier_version_is_finished(tmp_path: Path):
     assert store.erasing
     finish(store)
     assert not store.erasing
-    assert len(store.journal(0, FAR)) == 0
+    assert len(store.journal(0, LATEST_TIME)) == 0
     store.close()

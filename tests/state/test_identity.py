@@ -19,7 +19,7 @@ def test_another_logs_store_is_refused(tmp_path, other):
         Store(tmp_path / "s", other, SETTINGS)
 
 
-def test_a_store_of_another_layout_is_refused_by_the_name_of_the_setting(tmp_path):
+def test_the_error_for_another_layout_names_the_setting(tmp_path):
     Store(tmp_path / "s", LOG, SETTINGS).close()
     with pytest.raises(WrongLayout, match="sequence_events = 5"):
         Store(tmp_path / "s", Identity("cluster", "clicks", 0, 1, 6, 4), StateSettings(sequence_events=6))

@@ -26,7 +26,7 @@ SETTINGS = StateSettings(sequence_events=4, neighbours_per_item=8, pair_window_e
 LOG = Identity("cluster", "clicks", 0, 1, 4, 8)
 USERS = np.array([hash_id(user) for user in ("ann", "bob", "cid", "dan", "eve")], np.uint64)
 ITEMS = np.array([hash_id(f"item-{n}") for n in range(10)], np.uint64)
-ALL = 10**9
+ALL_OFFSETS = 10**9
 
 
 @pytest.fixture
@@ -53,15 +53,15 @@ def rows(records: Records, *names: str) -> list[list[int]]:
     return [[int(record[name]) for name in names] for record in records]
 
 
-def test_an_old_store_holds_what_the_earlier_version_read_from_it(old: Path, store: Store):
+def test_an_old_store_has_the_content_that_the_earlier_version_read(old: Path, store: Store):
     expected: dict[str, Any] = json.loads((old / "expected.json").read_text())
     assert {name: getattr(store.progress, name) for name in expected["progress"]} == expected["progress"]
     assert store.answered() == expected["answered"]
     for name, found in (("sequences", store.sequences(USERS)), ("positives", store.positives(USERS))):
         assert [rows(found.of(row), "item", "ts", "kind") for row in range(len(USERS))] == expected[name]
-    assert rows(store.steps(int(USERS[0]), ALL), "item", "ts", "kind") == expected["steps_of_ann"]
-    assert [rows(store.edges(item, ALL), "user", "ts", "kind") for item in ITEMS.tolist()] == expected["edges"]
-    assert rows(store.journal(0, ALL), "user", "item", "ts", "offset", "kind") == expected["journal"]
+    assert rows(store.steps(int(USERS[0]), ALL_OFFSETS), "item", "ts", "kind") == expected["steps_of_ann"]
+    assert [rows(store.edges(item, ALL_OFFSETS), "user", "ts", "kind") for item in ITEMS.tolist()] == expected["edges"]
+    assert rows(store.journal(0, ALL_OFFSETS), "user", "item", "ts", "offset", "kind") == expected["journal"]
     assert [hidden.tolist() for hidden in store.hidden(USERS)] == expected["hidden"]
     graph_rows = store.rows(ITEMS)
     assert {name: getattr(graph_rows, name).tolist() for name in graph_rows._fields} == expected["rows"]
@@ -80,7 +80,7 @@ def test_an_old_stores_pending_users_and_unfinished_erasure_go_on(old: Path, sto
     store.record_tombstones(erasures)
     while store.erasing:
         store.erasures.sweep()
-    assert hash_id("cid") not in store.journal(0, ALL)["user"]
+    assert hash_id("cid") not in store.journal(0, ALL_OFFSETS)["user"]
 
 
 def test_names_on_disk_stay_those_of_earlier_versions():

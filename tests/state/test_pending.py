@@ -1,4 +1,4 @@
-"""Every touched user is answered, no matter how few stay in memory, and no unanswered event is passed over."""
+"""Every touched user is answered, no matter how few stay in memory, and no unanswered event is skipped."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

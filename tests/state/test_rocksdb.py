@@ -1,4 +1,4 @@
-"""RocksDB's errors name what is wrong and what mends it."""
+"""RocksDB's errors name the problem and the remedy."""
 
 import pytest
 

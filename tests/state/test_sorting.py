@@ -1,4 +1,4 @@
-"""Sorting by value instead of by place: the same order, whatever the numbers are."""
+"""Sorting by value gives the same order as numpy's stable sort, for all numbers."""
 
 import numpy as np
 import pytest
@@ -17,15 +17,15 @@ def test_equal_numbers_keep_their_order(keys):
 
 
 @given(hashes)
-def test_numbers_too_large_to_carry_their_place_are_ordered_all_the_same(keys):
+def test_numbers_too_large_to_pack_with_their_index_are_ordered_too(keys):
     assert order_of(keys).tolist() == np.argsort(keys, kind="stable").tolist()
 
 
 @given(hashes)
-def test_every_hash_is_there_once(found):
+def test_distinct_returns_every_hash_once(found):
     assert distinct(found).tolist() == sorted(set(found.tolist()))
 
 
 @pytest.mark.parametrize(("column", "first"), [([], []), ([3], [True]), ([3, 3, 4, 4], [True, False, True, False])])
-def test_where_a_value_begins(column, first):
+def test_begins_marks_the_first_of_equal_values(column, first):
     assert begins(np.array(column, np.int64)).tolist() == first

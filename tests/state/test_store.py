@@ -54,7 +54,7 @@ def test_a_late_event_is_inserted_by_its_time(store):
     assert store.sequences(hashes("ann")).of(0)["item"].tolist() == hashes("first", "second", "third").tolist()
 
 
-def test_an_item_knows_what_came_after_it_from_the_first_co_occurrence(store):
+def test_the_first_co_occurrence_makes_two_items_neighbours(store):
     apply(store, [("ann", "bread", 1000), ("ann", "butter", 2000)])
     rows = store.rows(hashes("bread", "butter"))
     assert rows.nodes[0, 0] == hash_id("butter")
@@ -111,7 +111,7 @@ def test_touched_users_stay_pending_until_answered_also_after_reopening(tmp_path
     store.close()
 
 
-def test_that_all_events_are_answered_is_recorded_where_no_answer_does_it(tmp_path):
+def test_a_batch_without_pending_users_is_recorded_as_answered(tmp_path):
     path = tmp_path / "s"
     store = Store(path, LOG, SETTINGS)
     store.apply(batch([("ann", "milk", 1000), ("bob", "milk", 1000)], 0, {0: b"order-1"}), 2)

@@ -33,11 +33,11 @@ def test_a_store_that_cannot_be_opened_is_listed_with_the_reason_and_the_others_
     with View(tmp_path, "clicks", StateSettings()) as view:
         assert list(view.partitions) == [0]
         with pytest.raises(StoreUnreadable, match=r"cannot open .*clicks-1"):
-            view.need_all()
+            view.check_all_open()
         current.write_text(sound)
         view.refresh()
         assert list(view.partitions) == [0, 1]
-        view.need_all()
+        view.check_all_open()
 
 
 def test_a_view_waits_for_a_store_that_is_being_created(tmp_path):
@@ -48,7 +48,7 @@ def test_a_view_waits_for_a_store_that_is_being_created(tmp_path):
         assert list(view.unreadable) == [1]
         created = threading.Timer(0.3, current.write_text, [sound])
         created.start()
-        view.need_all()
+        view.check_all_open()
         created.join()
         assert list(view.partitions) == [0, 1]
 

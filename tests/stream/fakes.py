@@ -17,7 +17,7 @@ CLICKS, REQUESTS = TopicPartition("clicks", 0), TopicPartition("requests", 0)
 
 @dataclass
 class FakeLease:
-    """Held until a test says otherwise."""
+    """Held until a test sets `held` to False."""
 
     held: bool = True
     was_held: bool = True
@@ -106,7 +106,7 @@ class FakeConsumer:
 
 
 class Owner:
-    """An assignment over a log of no Kafka, `log`, with partition 0 to be assigned."""
+    """An assignment over a stand-in `log`, with partition 0 to be assigned."""
 
     def __init__(self, config: Config, monkeypatch) -> None:
         self.config, self.monkeypatch, self.log = config, monkeypatch, Log("here", "", 1, 0, 0)
@@ -121,7 +121,7 @@ class Owner:
         monkeypatch.setattr("stream.stores.assignment.OPEN_AGAIN_S", 0.05)
 
     def start(self, coroutine) -> asyncio.Task:
-        """Run beside the test, until it ends."""
+        """Run the coroutine beside the test; `close` cancels it."""
         self.tasks.append(asyncio.create_task(coroutine))
         return self.tasks[-1]
 
@@ -139,17 +139,17 @@ class Owner:
         self.consumer.assigned.clear()
 
     async def close(self) -> None:
-        """End what runs, and close the stores."""
+        """Cancel the tasks and close the stores."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.assignment.close_all()
 
 
-async def until(true) -> None:
-    """Wait for something; fail the test when it does not come."""
+async def until(condition) -> None:
+    """Wait until a condition is true; fail the test if it never is."""
     for _ in range(1000):
-        if true():
+        if condition():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not come in time")
+    raise AssertionError("the condition was not true in time")

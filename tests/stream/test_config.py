@@ -1,4 +1,4 @@
-"""Settings come from a file, the environment and flags; a wrong one is refused by its name."""
+"""Settings come from a file, the environment and flags; the error for a wrong one names it."""
 
 from pathlib import Path
 
@@ -79,10 +79,10 @@ def test_a_variable_can_name_the_file(tmp_path):
         ("[kafka]\nsecurity = 'ssl'\nca_file = '/nowhere'", "ca_file = '/nowhere': there is no such file"),
         ("[kafka]\nsecurity = 'ssl'\nkey_file = 'anabranch.toml'", "key_file is set, but not kafka.cert_file"),
         ("[trainer", "not valid TOML"),
-        ("broker = 'localhost:abc'", "setting 'broker': 'localhost:abc' is no HOST:PORT"),
-        ("broker = 'a:1, b:'", "setting 'broker': 'b:' is no HOST:PORT"),
-        ("broker = 'a:65536'", "setting 'broker': 'a:65536' is no HOST:PORT"),
-        ("broker = 'a..b:1'", "setting 'broker': 'a..b:1' is no HOST:PORT"),
+        ("broker = 'localhost:abc'", "setting 'broker': 'localhost:abc' is not HOST:PORT"),
+        ("broker = 'a:1, b:'", "setting 'broker': 'b:' is not HOST:PORT"),
+        ("broker = 'a:65536'", "setting 'broker': 'a:65536' is not HOST:PORT"),
+        ("broker = 'a..b:1'", "setting 'broker': 'a..b:1' is not HOST:PORT"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path, monkeypatch, text, message):

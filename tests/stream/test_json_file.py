@@ -10,7 +10,7 @@ def test_a_document_is_read_back(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_missing_file_a_broken_one_and_another_document_read_as_none(tmp_path):
+def test_a_missing_or_broken_file_or_another_document_reads_as_none(tmp_path):
     assert json_file.read(tmp_path / "a.json", dict[str, int]) is None
     (tmp_path / "a.json").write_text('{"count":')
     assert json_file.read(tmp_path / "a.json", dict[str, int]) is None

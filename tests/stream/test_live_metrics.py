@@ -8,9 +8,9 @@ from state.graph import MemoryGraph
 from state.sequences import from_events
 from state.settings import StateSettings
 from stream.live_metrics import (
+    ALL_VERSIONS,
     FALLBACK,
     MAX_SCORES,
-    MODEL,
     OWN,
     POPULARITY,
     TRANSITIONS,
@@ -42,7 +42,7 @@ def test_an_event_tests_what_was_last_recommended_to_its_user():
     assert scores[V1].hits == 1
     assert scores[V1].ndcg == pytest.approx(1 / np.log2(3))
     assert scores[POPULARITY].ndcg == pytest.approx(1.0)
-    assert scores[MODEL].events == 2
+    assert scores[ALL_VERSIONS].events == 2
 
 
 def test_an_event_of_a_user_without_a_recommendation_tests_nothing():
@@ -76,7 +76,7 @@ def test_partitions_add_up():
     assert both.rolling_hit == pytest.approx(2 / 3)
 
 
-def test_the_baselines_recommend_what_their_names_say():
+def test_each_baseline_recommends_by_its_definition():
     log = events((1, 7), (1, 8), (1, 7), (2, 7), (2, 9))
     graph = MemoryGraph(StateSettings(neighbours_per_item=4))
     graph.apply(log)
@@ -111,11 +111,19 @@ def test_a_key_has_one_text_and_the_text_one_key():
 
 
 def test_the_oldest_versions_scores_are_dropped_and_the_baselines_stay():
-    scores: Scores = {key: Score(1) for key in (MODEL, POPULARITY, OWN, TRANSITIONS, FALLBACK)}
+    scores: Scores = {key: Score(1) for key in (ALL_VERSIONS, POPULARITY, OWN, TRANSITIONS, FALLBACK)}
     scores |= {ScoreKey(f"{n:06}"): Score(1) for n in range(MAX_SCORES)}
     metrics = LiveMetrics(10)
     metrics.remember(1, LastRecommendation(ScoreKey("000099"), [7], {}))
     assert metrics.test(events((1, 7)), scores)
     assert len(scores) == MAX_SCORES // 2
-    assert scores.keys() >= {MODEL, POPULARITY, OWN, TRANSITIONS, FALLBACK, ScoreKey("000099"), ScoreKey("000059")}
+    assert scores.keys() >= {
+        ALL_VERSIONS,
+        POPULARITY,
+        OWN,
+        TRANSITIONS,
+        FALLBACK,
+        ScoreKey("000099"),
+        ScoreKey("000059"),
+    }
     assert ScoreKey("000000") not in scores

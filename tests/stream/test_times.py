@@ -25,7 +25,7 @@ def test_an_instant_is_milliseconds_or_an_iso_time():
 
 
 @pytest.mark.parametrize("text", ["", "soon", "²", "1.5", str(MAX_MS + 1), "9" * 5000])
-def test_other_texts_are_no_instant(text):
+def test_other_texts_are_not_an_instant(text):
     with pytest.raises(ValueError):
         instant(text)
 

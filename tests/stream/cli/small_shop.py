@@ -11,11 +11,10 @@ from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
 from state.titles import Titles
-from stream import json_file
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, pointer_to, write_last_pointers
-from stream.trainer import status_file
+from stream.trainer.status_file import StatusReporter
 from stream.worker import online_weights
 from tests.model.examples import cycling, learned
 from tests.state.oracle import Event, batch
@@ -50,7 +49,5 @@ def make_small_shop(data: Path) -> None:
     candidate = pointer_to(config, "000002", None, role="candidate")
     assert isinstance(candidate, Pointer)
     write_last_pointers(data, Pointers(pointer_to(config, "000001", None, pinned=True), candidate))
-    json_file.write(
-        data / status_file.FILE, status_file.TrainerStatus(events=4, last="version 000002", last_ts=T, drifts=1)
-    )
+    StatusReporter(data).update(events=4, last="version 000002", last_ts=T, drifts=1)
     online_weights.write(data, "0", "000001", Learned(Fusion(), Fusion(1.0, 0.5, 0.25, 0.125), 60))

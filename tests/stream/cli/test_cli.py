@@ -71,7 +71,7 @@ def test_every_command_but_the_demo_takes_the_shared_flags(name):
             2,
             "kafka.security is 'ssl', but no broker is named, and the embedded one supports plaintext only",
         ),
-        (["status", "--broker", "localhost:abc"], {}, 2, "setting 'broker': 'localhost:abc' is no HOST:PORT"),
+        (["status", "--broker", "localhost:abc"], {}, 2, "setting 'broker': 'localhost:abc' is not HOST:PORT"),
         (["status", "--config", "/"], {}, 2, "the configuration file '/' cannot be read: Is a directory"),
         (["status", "--data", "caf\udce9"], {}, 2, "--data: 'caf\\udce9' is not UTF-8"),
         (["backup", "caf\udce9"], {}, 2, "'caf\\udce9' is not UTF-8"),
@@ -124,9 +124,9 @@ def shop(data: Path, partition: int = 0) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["user", "ann", "--at", "²"], 2, "'²' is no time"),
-        (["item", "milk", "--at", "99999999999999999999999"], 2, "'99999999999999999999999' is no time"),
-        (["graph", "--to", "9" * 5000], 2, "is no time"),
+        (["user", "ann", "--at", "²"], 2, "'²' is not a time"),
+        (["item", "milk", "--at", "99999999999999999999999"], 2, "'99999999999999999999999' is not a time"),
+        (["graph", "--to", "9" * 5000], 2, "is not a time"),
         (["graph", "--out", "/"], 1, "cannot write --out /: Is a directory"),
         (["user", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),
         (["item", "caf\udce9"], 2, "'caf\\udce9' is not UTF-8"),

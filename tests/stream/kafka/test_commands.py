@@ -11,7 +11,7 @@ def test_a_repeated_command_is_accepted_once():
     assert commands.accept(encode(Command("pause", "2"))) == Command("pause", "2")
 
 
-def test_a_message_that_is_no_command_is_skipped():
+def test_a_message_that_is_not_a_command_is_skipped():
     commands = Commands()
     assert commands.accept(None) is None
     for junk in (b"not json", b"[" * 5000, b'{"command": "caf\xe9"}'):

@@ -59,7 +59,7 @@ def test_faust_gets_the_same_arguments_as_the_other_clients(security, mechanism)
     }
 
 
-def test_faust_gets_tls_without_a_user_and_neither_of_them():
+def test_faust_gets_tls_without_a_user_and_plaintext():
     config = Config(broker="a:1", kafka=KafkaSettings(security="ssl"))
     arguments = credentials_to_aiokafka_auth(faust_connection(config)["broker_credentials"])
     assert arguments == {"security_protocol": "SSL", "ssl_context": connection(config)["ssl_context"]}

@@ -73,8 +73,8 @@ def test_a_plain_click_takes_the_brokers_time():
         (click(ts=253_402_300_799_000), "ahead of the broker's clock"),
         (click(ts="9999-12-31T23:59:59Z"), "ahead of the broker's clock"),
         (click(ts=True), "neither milliseconds nor ISO-8601"),
-        (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "is no time in milliseconds"),
-        (b'{"user": "ann", "item": "milk", "ts": 1e300}', "is no time in milliseconds"),
+        (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "is not a time in milliseconds"),
+        (b'{"user": "ann", "item": "milk", "ts": 1e300}', "is not a time in milliseconds"),
         (b'{"user": "ann", "item": "milk", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
         (click(event="explode"), "unknown event kind 'explode'"),
         (click(event=7), "unknown event kind 7"),
@@ -188,13 +188,13 @@ def test_a_configured_kind_is_known_by_its_name():
 @pytest.mark.parametrize("given", [{}, {"ts": BROKER_TIME}], ids=["time left out", "time given"])
 @pytest.mark.parametrize("stamp", [-1, 0, 1_700_000_000, BROKER_TIME * 1000, BROKER_TIME * 10**6])
 @pytest.mark.parametrize("beside", [0, 3])
-def test_a_record_with_an_impossible_timestamp_is_no_event_alone_or_among_others(stamp, beside, given):
+def test_a_record_with_an_impossible_timestamp_is_a_dead_letter_alone_or_among_others(stamp, beside, given):
     others = [Record(click(ts=BROKER_TIME), n) for n in range(beside)]
     wrong = Record(click(**given), beside, timestamp=stamp)
     last = Record(click(ts=BROKER_TIME), beside + 1)
     decoded = Decoder(ClickSettings()).decode([*others, wrong, last])
     assert [d.record.offset for d in decoded.dead] == [beside]
-    assert f"the record's own timestamp {stamp} is no time" in decoded.dead[0].reason
+    assert f"the record's own timestamp {stamp} is not a time" in decoded.dead[0].reason
     assert len(decoded.batch.events) == beside + 1
 
 

@@ -36,11 +36,11 @@ def followed(*arrived: Pointer | None) -> Pointers:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True))
-def test_the_newest_pointer_is_followed_in_whatever_order_they_come(times):
+def test_the_newest_pointer_wins_in_any_order_of_arrival(times):
     assert followed(*map(pointer, [*times, *times])).champion == pointer(max(times))
 
 
-def test_a_message_that_is_no_pointer_changes_nothing():
+def test_a_message_that_is_not_a_pointer_changes_nothing():
     assert decode_pointer(None) is None
     for junk in (b"junk", b"[" * 5000, b'{"name": "caf\xe9"}'):
         assert decode_pointer(junk) is None

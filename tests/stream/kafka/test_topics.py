@@ -18,7 +18,7 @@ def test_ensure_creates_missing_topics_and_then_finds_them(config):
     assert log_ends(config, config.topics.clicks) == {0: 0, 1: 0}
 
 
-def test_topics_of_which_the_newest_message_counts_are_compacted(config, monkeypatch):
+def test_topics_with_one_current_message_for_each_key_are_compacted(config, monkeypatch):
     made = {}
 
     async def create(admin, topics, *rest, real=AIOKafkaAdminClient.create_topics):

@@ -75,10 +75,10 @@ def test_an_impossible_time_breaks_only_its_line(tmp_path, time):
     assert [line for line, _ in broken] == [1]
 
 
-def test_a_gz_file_that_is_no_archive_is_refused_by_its_name(tmp_path):
+def test_a_gz_file_that_is_not_an_archive_is_refused_by_its_name(tmp_path):
     file = tmp_path / "e.csv.gz"
     file.write_text("user,item\nann,milk\n")
-    with pytest.raises(AnabranchError, match=r"cannot read .*e\.csv\.gz: it is no valid gzip file"):
+    with pytest.raises(AnabranchError, match=r"cannot read .*e\.csv\.gz: it is not a valid gzip file"):
         read(file)
 
 
@@ -97,7 +97,7 @@ def test_a_cut_off_gz_file_is_read_up_to_its_end_and_then_refused(tmp_path):
 def test_a_damaged_gz_file_is_refused(tmp_path):
     file = tmp_path / "e.csv.gz"
     file.write_bytes(gzip.compress(b"user,item\nann,milk\n")[:10] + b"\xff" * 30)
-    with pytest.raises(AnabranchError, match="it is no valid gzip file"):
+    with pytest.raises(AnabranchError, match="it is not a valid gzip file"):
         read(file)
 
 

@@ -16,8 +16,8 @@ from tests.stream.fakes import CLICKS, Owner, until
 from tests.stream.stores.test_partition_stores import add_events
 
 
-def of_an_owner(scenario):
-    """A test of what happens to the partitions of a worker."""
+def with_owner(scenario):
+    """Run the scenario as a test with an `Owner` whose log ends at offset 10."""
 
     def test(tmp_path, monkeypatch):
         async def run() -> None:
@@ -41,7 +41,7 @@ async def answering(owner: Owner) -> None:
     assert await owner.assignment.catch_up()
 
 
-@of_an_owner
+@with_owner
 async def test_an_assigned_partition_is_paused_until_its_store_is_open_and_answers_when_it_has_caught_up(owner):
     await owner.assignment.on_partitions_assigned([CLICKS])
     assert owner.assignment.phase(0) is Phase.OPENING
@@ -57,7 +57,7 @@ async def test_an_assigned_partition_is_paused_until_its_store_is_open_and_answe
     assert owner.assignment.answering().keys() == {0}
 
 
-@of_an_owner
+@with_owner
 async def test_a_revoked_partition_is_gone_and_its_store_closed(owner):
     await answering(owner)
     await owner.revoke()
@@ -66,7 +66,7 @@ async def test_a_revoked_partition_is_gone_and_its_store_closed(owner):
     PartitionStores(owner.config).open(0, owner.log).close()  # nobody has it open
 
 
-@of_an_owner
+@with_owner
 async def test_a_store_closes_when_the_hold_has_ended_and_a_later_hold_gets_none(owner):
     await answering(owner)
     order = []
@@ -91,7 +91,7 @@ async def test_a_store_closes_when_the_hold_has_ended_and_a_later_hold_gets_none
     assert order == ["held", "revoked", None]
 
 
-@of_an_owner
+@with_owner
 async def test_work_that_goes_on_holding_keeps_the_store_open(owner):
     await answering(owner)
     sent = asyncio.Event()
@@ -100,7 +100,7 @@ async def test_work_that_goes_on_holding_keeps_the_store_open(owner):
         await sent.wait()
 
     async with owner.assignment.hold(0):
-        sending = owner.assignment.go_on_holding(send())
+        sending = owner.assignment.keep_holding(send())
     revoking = asyncio.create_task(owner.revoke())
     await asyncio.sleep(0.02)
     assert not revoking.done()
@@ -109,7 +109,7 @@ async def test_work_that_goes_on_holding_keeps_the_store_open(owner):
     assert sending.done()
 
 
-@of_an_owner
+@with_owner
 async def test_without_the_lease_or_a_store_a_hold_gets_none(owner):
     async with owner.assignment.hold(0) as store:
         assert store is None
@@ -122,15 +122,15 @@ async def test_without_the_lease_or_a_store_a_hold_gets_none(owner):
         assert store is None
 
 
-@of_an_owner
-async def test_a_lease_that_runs_out_ends_the_hold_and_no_more(owner):
+@with_owner
+async def test_a_lease_that_runs_out_ends_only_the_hold(owner):
     await answering(owner)
     async with owner.assignment.hold(0):
         raise LeaseLost
     assert owner.assignment.phase(0) is Phase.ANSWERING
 
 
-@of_an_owner
+@with_owner
 async def test_a_fault_ends_the_hold_and_the_store_is_opened_again_before_it_is_used(owner):
     await answering(owner)
     add_events(owner.assignment.stores[0], 5)
@@ -145,7 +145,7 @@ async def test_a_fault_ends_the_hold_and_the_store_is_opened_again_before_it_is_
     assert owner.consumer.sought[-1] == 5
 
 
-@of_an_owner
+@with_owner
 async def test_a_damaged_store_is_moved_aside(owner):
     await answering(owner)
     add_events(owner.assignment.stores[0], 5)
@@ -157,8 +157,8 @@ async def test_a_damaged_store_is_moved_aside(owner):
     assert len(list(owner.config.data.glob("aside-clicks-0-*"))) == 1
 
 
-@of_an_owner
-async def test_a_fault_of_something_that_is_no_partition_is_raised(owner):
+@with_owner
+async def test_a_fault_outside_the_owned_partitions_is_raised(owner):
     await answering(owner)
     with pytest.raises(StoreFault):
         async with owner.assignment.hold(0):
@@ -166,7 +166,7 @@ async def test_a_fault_of_something_that_is_no_partition_is_raised(owner):
     assert owner.assignment.phase(0) is Phase.ANSWERING
 
 
-@of_an_owner
+@with_owner
 async def test_a_store_that_cannot_be_opened_yet_is_tried_again(owner):
     owner.config.data.joinpath("clicks-0").write_text("in the way")
     opening = owner.start(owner.assignment.open_assigned())
@@ -179,7 +179,7 @@ async def test_a_store_that_cannot_be_opened_yet_is_tried_again(owner):
     await until(lambda: owner.assignment.phase(0) is Phase.CATCHING_UP)
 
 
-@of_an_owner
+@with_owner
 async def test_a_partition_that_is_revoked_while_its_store_opens_is_not_owned(owner):
     owner.start(owner.assignment.open_assigned())
     owner.consumer.assigned = {CLICKS}
@@ -191,7 +191,7 @@ async def test_a_partition_that_is_revoked_while_its_store_opens_is_not_owned(ow
     PartitionStores(owner.config).open(0, owner.log).close()
 
 
-@of_an_owner
+@with_owner
 async def test_a_partition_that_is_assigned_again_while_its_store_opens_catches_up_with_the_log_as_it_is_then(owner):
     real, opening, may_open = PartitionStores.open, threading.Event(), threading.Event()
 
@@ -217,7 +217,7 @@ async def test_a_partition_that_is_assigned_again_while_its_store_opens_catches_
     assert await owner.assignment.catch_up()
 
 
-@of_an_owner
+@with_owner
 async def test_a_damaged_store_that_was_replaced_while_its_reopening_waited_is_not_moved_aside_again(owner):
     await answering(owner)
     async with owner.assignment.hold(0) as store:
@@ -244,7 +244,7 @@ async def test_a_damaged_store_that_was_replaced_while_its_reopening_waited_is_n
     assert list(owner.config.data.glob("aside-*")) == []
 
 
-@of_an_owner
+@with_owner
 async def test_a_partition_that_is_revoked_before_its_faulted_store_closes_is_not_opened_again(owner):
     await answering(owner)
     async with owner.assignment.hold(0):
@@ -257,7 +257,7 @@ async def test_a_partition_that_is_revoked_before_its_faulted_store_closes_is_no
     assert owner.assignment.phase(0) is None
 
 
-@of_an_owner
+@with_owner
 async def test_a_pause_stops_reading_clicks_until_it_ends_also_of_a_store_that_opens_meanwhile(owner):
     await answering(owner)
     owner.assignment.pause(True)
@@ -270,7 +270,7 @@ async def test_a_pause_stops_reading_clicks_until_it_ends_also_of_a_store_that_o
     assert owner.consumer.paused == set()
 
 
-@of_an_owner
+@with_owner
 async def test_a_completed_rebuild_replaces_the_open_store(owner):
     rebuilt = PartitionStores(owner.config).open(0, owner.log)
     add_events(rebuilt, 7)
@@ -287,8 +287,8 @@ async def test_a_completed_rebuild_replaces_the_open_store(owner):
     assert owner.assignment.stores[0].progress.next_offset == 7
 
 
-@of_an_owner
-async def test_whoever_counts_clicks_is_called_when_a_store_was_opened_or_closed(owner):
+@with_owner
+async def test_on_change_is_called_after_a_store_was_opened_or_closed(owner):
     calls = []
     owner.assignment.on_change = lambda: calls.append(len(owner.assignment.stores))
     await owner.assign()

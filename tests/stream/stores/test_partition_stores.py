@@ -14,7 +14,7 @@ from state.identity import Identity
 from state.store import Store
 from stream.config import Config
 from stream.kafka.topics import Log
-from stream.stores.partition_stores import EMBEDDED, PartitionStores, rebuilt_path
+from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, rebuilt_path
 
 IDENTITY = Identity("here", "clicks", 0, 2, 100, 32)
 
@@ -39,13 +39,13 @@ def test_a_store_goes_on_where_it_stopped(config):
     assert opened(config, end=12).progress.next_offset == 10
 
 
-def test_another_number_of_partitions_is_refused_with_what_to_do(config):
+def test_another_number_of_partitions_is_refused_with_the_remedy(config):
     with_ten_events(config)
     with pytest.raises(Repartitioned, match=r"had 2 partitions .* has 4 now.*topics\.clicks"):
         opened(config, partitions=4)
 
 
-def test_another_layout_is_refused_by_the_settings_name(config):
+def test_the_error_for_another_layout_names_the_setting(config):
     with_ten_events(config)
     other = msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, sequence_events=7))
     with pytest.raises(WrongLayout, match=r"state\.sequence_events = 100"):
@@ -86,8 +86,8 @@ def test_events_that_retention_deleted_are_logged_and_the_state_goes_on(config, 
 
 
 def test_an_embedded_brokers_new_log_goes_on_behind_the_old_one(config):
-    with_ten_events(config, EMBEDDED)
-    store = opened(config, cluster=EMBEDDED, end=0)
+    with_ten_events(config, EMBEDDED_CLUSTER)
+    store = opened(config, cluster=EMBEDDED_CLUSTER, end=0)
     assert (store.progress.next_offset, store.progress.base) == (10, 10)
 
 
@@ -99,7 +99,10 @@ def add_events(store: Store, count: int) -> None:
 
 
 def with_checkpoints(config: Config, counts: list[int]) -> Config:
-    """A configuration whose artifact store holds a checkpoint after each so many more events, and no local store."""
+    """A configuration without a local store.
+
+    The artifact store holds a checkpoint after each of these counts of events.
+    """
     shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
     store = opened(config, end=10**7)
     for number, count in enumerate(counts):
@@ -126,7 +129,7 @@ def test_without_a_checkpoint_a_partition_that_moved_here_begins_where_the_log_b
     assert opened(shared).progress.next_offset == 0
 
 
-def test_instead_of_a_damaged_checkpoint_the_one_before_is_restored(config, caplog):
+def test_the_checkpoint_before_a_damaged_one_is_restored(config, caplog):
     shared = with_checkpoints(config, [10, 5])
     store = CheckpointStore(shared.artifacts, IDENTITY)
     newest, before = store.usable()
@@ -148,7 +151,7 @@ def test_a_store_that_is_further_than_the_checkpoint_stays(config):
 
 
 def test_a_store_far_behind_is_replaced_by_a_checkpoint(config, monkeypatch):
-    monkeypatch.setattr("stream.stores.partition_stores.WORTH_A_RESTORE_EVENTS", 8)
+    monkeypatch.setattr("stream.stores.partition_stores.MIN_EVENTS_TO_RESTORE", 8)
     shared = with_checkpoints(config, [10])
     with_ten_events(config)
     assert opened(shared, end=100).progress.next_offset == 10  # as far as the checkpoint: nothing is downloaded

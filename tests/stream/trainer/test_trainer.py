@@ -26,7 +26,7 @@ from stream.trainer.trainer import Trainer
 from stream.trainer.training_data import News, gone
 
 STATE = StateSettings(neighbours_per_item=4, sequence_events=20)
-EVERY = 400
+CYCLE_EVENTS = 400
 
 
 class Topics:
@@ -45,7 +45,7 @@ class Topics:
         else:
             self.replies.append(msgspec.json.decode(value, type=CommandReply))
 
-    def said(self, status: str) -> list[str]:
+    def messages(self, status: str) -> list[str]:
         return [r.message for r in self.replies if r.status == status]
 
 
@@ -58,22 +58,22 @@ class Shop:
             state=STATE,
             model=ModelSettings(dim=8),
             training=TrainingSettings(warm_up_epochs=1, epochs=1, last_epochs=1, negatives=8, holdout_events=60),
-            trainer=TrainerSettings(every_events=EVERY, min_events=100, every_s=3600.0),
+            trainer=TrainerSettings(every_events=CYCLE_EVENTS, min_events=100, every_s=3600.0),
         )
         self.store = Store(data / "clicks-0", Identity("cluster", "clicks", 0, 1, 20, 4), STATE)
         self.draw = np.random.default_rng(0)
         self.jumped_ms = 0
         self.topics = Topics()
-        self.begin()
+        self.start_trainer()
 
-    def begin(self) -> None:
-        """Another trainer process."""
+    def start_trainer(self) -> None:
+        """Start a trainer process."""
         self.trainer = self.topics.trainer = Trainer(self.config, self.topics)
 
-    def having(self, **changed) -> None:
-        """Other settings, from another trainer process on."""
+    def restart_with(self, **changed) -> None:
+        """Start another trainer process with changed settings."""
         self.config = msgspec.structs.replace(self.config, **changed)
-        self.begin()
+        self.start_trainer()
 
     def click(self, users: list[str], items: list[str] | None = None) -> None:
         items = items or [f"item-{n}" for n in self.draw.integers(0, 30, len(users))]
@@ -86,8 +86,8 @@ class Shop:
     def crowd(self, count: int) -> None:
         self.click([f"user-{n}" for n in self.draw.integers(0, 80, count)])
 
-    def turn(self) -> None:
-        """The trainer looks, and learns if it should."""
+    def run_due_cycle(self) -> None:
+        """Let the trainer count new events, and run a cycle if one is due."""
         asyncio.run(self.trainer.cycle_if_due())
 
     def command(self, **more) -> None:
@@ -110,31 +110,31 @@ def shop(tmp_path):
     made.store.close()
 
 
-def test_a_cycle_comes_with_enough_events_and_not_before(shop):
-    shop.crowd(EVERY - 1)
-    shop.turn()
+def test_a_cycle_runs_once_there_are_enough_events(shop):
+    shop.crowd(CYCLE_EVENTS - 1)
+    shop.run_due_cycle()
     assert shop.versions == []
     shop.crowd(1)
-    shop.turn()
+    shop.run_due_cycle()
     assert shop.champion == "000001"
-    assert shop.versions[0].offsets == {0: EVERY}
+    assert shop.versions[0].offsets == {0: CYCLE_EVENTS}
     assert shop.versions[0].verdict == Verdict(True, "promoted: the first version")
-    shop.turn()
+    shop.run_due_cycle()
     assert len(shop.versions) == 1
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     second = shop.versions[1]
-    assert (second.parent, second.offsets) == ("000001", {0: 2 * EVERY})
+    assert (second.parent, second.offsets) == ("000001", {0: 2 * CYCLE_EVENTS})
     assert second.verdict.promoted or second.verdict.reason.startswith(
         "champion kept: significantly worse on the newest events"
     )
 
 
-def test_a_command_is_followed_from_its_beginning_to_its_end(shop, monkeypatch):
+def test_a_command_gets_progress_replies_until_its_cycle_ends(shop, monkeypatch):
     monkeypatch.setattr(trainer, "REPORT_EVERY_S", 0.01)
     shop.crowd(120)
     shop.command()
-    shop.turn()
+    shop.run_due_cycle()
     statuses = [r.status for r in shop.topics.replies]
     assert statuses[0] == "started"
     assert statuses[-1] == "done"
@@ -144,62 +144,62 @@ def test_a_command_is_followed_from_its_beginning_to_its_end(shop, monkeypatch):
     assert shop.topics.replies[-1].version == "000001"
 
 
-def test_a_second_command_waits_and_says_so_and_one_cycle_answers_all_that_wait(shop, monkeypatch):
+def test_commands_during_a_cycle_are_answered_by_the_next_cycle(shop, monkeypatch):
     shop.crowd(200)
     real = trainer.learn
 
-    async def turns() -> None:
+    async def two_cycles() -> None:
         loop = asyncio.get_running_loop()
 
         def slow(*args):
             for name in ("second", "third"):
-                heard = shop.trainer.on_command(encode(Command("retrain", name)))
-                asyncio.run_coroutine_threadsafe(heard, loop).result()
+                received = shop.trainer.on_command(encode(Command("retrain", name)))
+                asyncio.run_coroutine_threadsafe(received, loop).result()
             monkeypatch.setattr(trainer, "learn", real)
             return real(*args)
 
         monkeypatch.setattr(trainer, "learn", slow)
         await shop.trainer.on_command(encode(Command("retrain", "first")))
         await shop.trainer.cycle_if_due()
-        assert shop.topics.said("waiting")[0].startswith("a cycle is running")
+        assert shop.topics.messages("waiting")[0].startswith("a cycle is running")
         ended = {r.id for r in shop.topics.replies if r.status in ("done", "kept")}
         assert ended == {"first"}
         await shop.trainer.cycle_if_due()
 
-    asyncio.run(turns())
+    asyncio.run(two_cycles())
     assert {r.id for r in shop.topics.replies if r.status in ("done", "kept")} == {"first", "second", "third"}
     assert len(shop.versions) == 2
 
 
-def test_a_pinned_champion_is_learned_on_from_but_not_replaced(shop):
+def test_a_pinned_champion_is_trained_further_but_not_replaced(shop):
     for _ in range(2):
-        shop.crowd(EVERY)
-        shop.turn()
+        shop.crowd(CYCLE_EVENTS)
+        shop.run_due_cycle()
     served = shop.trainer.champion.pointers.champion
     pinned = pointer_to(shop.config, "000001", served, pinned=True)
     asyncio.run(shop.topics.send_and_wait("models", encode(pinned), b""))
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     assert shop.champion == "000001"
     last = shop.versions[-1]
     assert (last.verdict.promoted, last.verdict.outcome) == (False, "pinned")
     assert "version 000001 is pinned until `anabranch rollback --unpin`" in last.verdict.reason
     unpinned = msgspec.structs.replace(pinned, pinned=False, moved_ts=pinned.moved_ts + 1)
     asyncio.run(shop.topics.send_and_wait("models", encode(unpinned), b""))
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     assert shop.champion == "000004"
 
 
-def test_a_pin_set_while_a_version_is_being_published_holds(shop, monkeypatch):
-    shop.crowd(EVERY)
-    shop.turn()
+def test_a_pin_that_arrives_while_a_version_is_published_stays_in_force(shop, monkeypatch):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     pinned = pointer_to(shop.config, "000001", shop.trainer.champion.pointers.champion, pinned=True)
     real = trainer.publish
 
     def crossed(*args):
         found = real(*args)
-        # The operator's word reaches the topic before ours, the trainer hears both afterwards.
+        # The operator's pointer reaches the topic before the trainer's. The trainer receives both afterwards.
         monkeypatch.setattr(shop.topics, "send_and_wait", both)
         return found
 
@@ -209,19 +209,19 @@ def test_a_pin_set_while_a_version_is_being_published_holds(shop, monkeypatch):
         await shop.topics.send_and_wait(topic, value, key)
 
     monkeypatch.setattr(trainer, "publish", crossed)
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     assert shop.champion == "000001"
-    # Said again, so that it is the last word in a compacted topic too.
+    # Sent again, so that compaction keeps the pin.
     assert (shop.topics.pointers[-1].version, shop.topics.pointers[-1].pinned) == ("000001", True)
 
 
 def test_a_shadow_is_published_and_scored_but_not_served(shop):
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     shop.crowd(150)
     shop.command(shadow=True)
-    shop.turn()
+    shop.run_due_cycle()
     assert shop.champion == "000001"
     assert shop.trainer.champion.pointers.scored.version == "000002"
     assert shop.topics.replies[-1].status == "kept"
@@ -230,20 +230,20 @@ def test_a_shadow_is_published_and_scored_but_not_served(shop):
 
 
 def test_a_shadow_that_the_gate_keeps_is_not_scored(shop, monkeypatch):
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     real = trainer.run_cycle
     kept = Verdict(False, "champion kept: the gate says so")
     monkeypatch.setattr(trainer, "run_cycle", lambda *a, **k: real(*a, **k)._replace(verdict=kept))
     shop.crowd(150)
     shop.command(shadow=True)
-    shop.turn()
+    shop.run_due_cycle()
     assert shop.trainer.champion.pointers.scored is None
     assert shop.versions[-1].verdict.outcome == "not_scored"
 
 
 @pytest.mark.parametrize(
-    ("place", "wrong", "said"),
+    ("place", "wrong", "error"),
     [
         ("learn", MemoryError(), "MemoryError"),
         ("learn", FloatingPointError("the training loss is nan"), "the training loss is nan"),
@@ -252,40 +252,40 @@ def test_a_shadow_that_the_gate_keeps_is_not_scored(shop, monkeypatch):
     ],
     ids=["memory", "nan", "torch memory", "artifacts away"],
 )
-def test_what_goes_wrong_in_a_cycle_leaves_the_champion_and_the_next_goes_on_from_it(
-    shop, monkeypatch, place, wrong, said
+def test_a_failed_cycle_changes_no_champion_and_the_next_cycle_continues_from_it(
+    shop, monkeypatch, place, wrong, error
 ):
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
 
     def fails(*_):
         raise wrong
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer, place, fails)
-        shop.crowd(EVERY)
+        shop.crowd(CYCLE_EVENTS)
         shop.command()
-        shop.turn()
+        shop.run_due_cycle()
     assert shop.champion == "000001"
-    assert said in shop.topics.said("failed")[0]
+    assert error in shop.topics.messages("failed")[0]
     kept = status_file.read(shop.config.data)
-    assert said in kept.failure
+    assert error in kept.failure
     assert kept.failures == 1
-    shop.turn()  # too soon after a failure
+    shop.run_due_cycle()  # too soon after a failure
     assert shop.champion == "000001"
     monkeypatch.setattr(trigger, "FIRST_PAUSE_S", 0.0)
     shop.trainer.trigger.failed(time.monotonic())
-    shop.turn()
-    assert shop.versions[-1].offsets == {0: 2 * EVERY}, "nothing more had to come"
+    shop.run_due_cycle()
+    assert shop.versions[-1].offsets == {0: 2 * CYCLE_EVENTS}, "nothing more had to come"
     assert shop.versions[-1].parent == "000001"
     assert status_file.read(shop.config.data).failures == 0
 
 
 @pytest.mark.parametrize("moment", ["learning", "published"])
-def test_a_trainer_killed_in_a_cycle_leaves_nothing_that_another_could_not_go_on_from(shop, monkeypatch, moment):
-    shop.crowd(EVERY)
-    shop.turn()
-    shop.crowd(EVERY)
+def test_after_a_trainer_is_killed_in_a_cycle_another_trainer_continues(shop, monkeypatch, moment):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
+    shop.crowd(CYCLE_EVENTS)
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -296,77 +296,77 @@ def test_a_trainer_killed_in_a_cycle_leaves_nothing_that_another_could_not_go_on
         else:
             patched.setattr(champion, "pointer_to", killed)
         with contextlib.suppress(KeyboardInterrupt):
-            shop.turn()
+            shop.run_due_cycle()
     pointers = shop.trainer.champion.pointers
     assert pointers.champion.version == "000001"
     assert status_file.read(shop.config.data).doing == "not running"
-    shop.begin()
+    shop.start_trainer()
     asyncio.run(shop.trainer.follow(pointers))
-    shop.turn()  # what was not learned counts as new again
+    shop.run_due_cycle()  # what was not learned counts as new again
     assert shop.versions[-1].parent == "000001"
-    assert shop.versions[-1].offsets == {0: 2 * EVERY}
+    assert shop.versions[-1].offsets == {0: 2 * CYCLE_EVENTS}
     assert shop.champion == shop.versions[-1].version
 
 
-def test_without_its_artifacts_a_new_trainer_waits_rather_than_forget(shop, monkeypatch):
-    shop.crowd(EVERY)
-    shop.turn()
+def test_a_new_trainer_waits_while_the_champion_cannot_be_loaded(shop, monkeypatch):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     pointers = shop.trainer.champion.pointers
     folder = Path(shop.config.artifacts_url)
     folder.rename(folder.with_name("away"))
     folder.write_text("no directory")
-    shop.begin()
+    shop.start_trainer()
     asyncio.run(shop.trainer.follow(pointers))
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     assert "the champion cannot be loaded" in status_file.read(shop.config.data).failure
     folder.unlink()
     folder.with_name("away").rename(folder)
     shop.command()
-    shop.turn()
+    shop.run_due_cycle()
     assert shop.versions[-1].parent == "000001"
 
 
-def test_fed_nothing_it_says_so(shop):
+def test_a_command_without_any_event_fails_with_the_reason(shop):
     shop.command()
-    shop.turn()
-    assert shop.topics.said("failed") == ["there is nothing to learn from: no events have arrived"]
+    shop.run_due_cycle()
+    assert shop.topics.messages("failed") == ["there is nothing to learn from: no events have arrived"]
     assert shop.versions == []
 
 
-def test_fed_one_user_only_it_still_learns_and_decides_nothing_by_that_user(shop):
+def test_the_events_of_one_user_alone_train_a_version_but_do_not_test_it(shop):
     for _ in range(2):
         shop.click(["ann"] * 150)
         shop.command()
-        shop.turn()
+        shop.run_due_cycle()
     assert shop.champion == "000002"
     assert "too few for a comparison" in shop.versions[-1].verdict.reason
 
 
-def test_clocks_that_jump_change_neither_when_it_learns_nor_who_serves(shop, monkeypatch):
+def test_clock_jumps_change_neither_the_cycles_nor_the_champion(shop, monkeypatch):
     for number, jump_s in enumerate((0, 10_000_000, -20_000_000), 1):
         wall = time.time_ns() + jump_s * 10**9
         monkeypatch.setattr(time, "time_ns", lambda wall=wall: wall)
         shop.jumped_ms = jump_s * 1000
-        shop.crowd(EVERY)
-        shop.turn()
+        shop.crowd(CYCLE_EVENTS)
+        shop.run_due_cycle()
         monkeypatch.undo()
-        shop.turn()
-        assert [v.offsets for v in shop.versions] == [{0: n * EVERY} for n in range(1, number + 1)]
+        shop.run_due_cycle()
+        assert [v.offsets for v in shop.versions] == [{0: n * CYCLE_EVENTS} for n in range(1, number + 1)]
         assert shop.champion == shop.versions[-1].version == f"{number:06}"
     moved = [p.moved_ts for p in shop.topics.pointers]
     assert moved == sorted(set(moved)), "a pointer is later than the one before, whatever the clock says"
 
 
-def test_a_bots_burst_is_no_reason_to_learn_and_little_to_learn_from(shop, monkeypatch):
-    shop.crowd(EVERY)
-    shop.turn()
+def test_a_bots_burst_starts_no_cycle_and_adds_few_training_events(shop, monkeypatch):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     shop.click(["bot"] * 30_000)
-    shop.turn()
+    shop.run_due_cycle()
     assert len(shop.versions) == 1
     learned = watched(monkeypatch)
-    shop.crowd(EVERY)
-    shop.turn()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     sequences = learned[0].sequences
     steps = np.diff(sequences.indptr)
     assert steps.max() <= STATE.sequence_events
@@ -387,13 +387,13 @@ def watched(monkeypatch) -> list[CycleInput]:
     return learned
 
 
-def test_forgetting_is_tested_on_users_who_take_no_part_by_the_gates_own_settings(shop, monkeypatch):
-    shop.having(gate=GateSettings(old_users=7, forgotten_share=0.5))
-    shop.click([f"user-{n % 60}" for n in range(EVERY)])
-    shop.turn()
+def test_forgetting_is_measured_on_users_outside_the_cycle_with_the_gates_settings(shop, monkeypatch):
+    shop.restart_with(gate=GateSettings(old_users=7, forgotten_share=0.5))
+    shop.click([f"user-{n % 60}" for n in range(CYCLE_EVENTS)])
+    shop.run_due_cycle()
     learned = watched(monkeypatch)
-    shop.click([f"user-{n % 20}" for n in range(EVERY)])
-    shop.turn()
+    shop.click([f"user-{n % 20}" for n in range(CYCLE_EVENTS)])
+    shop.run_due_cycle()
     [cycle_input] = learned
     parts = (cycle_input.gate_users.users, cycle_input.sequences.users, hashed(20))
     gate_users, learned_from, with_new_events = (set(users.tolist()) for users in parts)
@@ -407,17 +407,17 @@ def hashed(count: int) -> Ids:
     return hash_ids([f"user-{n}".encode() for n in range(count)])
 
 
-def test_a_changed_encoder_learns_from_everybody_as_a_first_version_does(shop, monkeypatch):
-    shop.click([f"user-{n % 60}" for n in range(EVERY)])
-    shop.turn()
+def test_a_changed_encoder_is_trained_on_all_users_like_a_first_version(shop, monkeypatch):
+    shop.click([f"user-{n % 60}" for n in range(CYCLE_EVENTS)])
+    shop.run_due_cycle()
     pointers = shop.trainer.champion.pointers
     few = msgspec.structs.replace(shop.config.trainer, replay_users=4)
     model = msgspec.structs.replace(shop.config.model, sequence_encoder="bert4rec")
-    shop.having(gate=GateSettings(old_users=7), trainer=few, model=model)
+    shop.restart_with(gate=GateSettings(old_users=7), trainer=few, model=model)
     asyncio.run(shop.trainer.follow(pointers))
     learned = watched(monkeypatch)
-    shop.click([f"user-{n % 20}" for n in range(EVERY)])
-    shop.turn()
+    shop.click([f"user-{n % 20}" for n in range(CYCLE_EVENTS)])
+    shop.run_due_cycle()
     [cycle_input] = learned
     assert len(cycle_input.gate_users.users) == 7
     learned_from = [*cycle_input.sequences.users.tolist(), *cycle_input.gate_users.users.tolist()]
@@ -425,12 +425,12 @@ def test_a_changed_encoder_learns_from_everybody_as_a_first_version_does(shop, m
     assert shop.versions[-1].model.sequence_encoder == "bert4rec"
 
 
-def test_of_a_user_no_more_events_are_learned_than_the_cap_and_the_newest(shop, monkeypatch):
-    shop.having(trainer=msgspec.structs.replace(shop.config.trainer, user_events=5, min_events=20))
+def test_a_cycle_learns_only_the_newest_events_of_a_user_up_to_the_cap(shop, monkeypatch):
+    shop.restart_with(trainer=msgspec.structs.replace(shop.config.trainer, user_events=5, min_events=20))
     learned = watched(monkeypatch)
     shop.click(["ann"] * 12 + ["bob"] * 3 + [f"user-{n}" for n in range(40)])
     shop.command()
-    shop.turn()
+    shop.run_due_cycle()
     sequences = learned[0].sequences
     row = {user: n for n, user in enumerate(sequences.users.tolist())}
     assert len(sequences.of(row[hash_id("bob")])) == 3
@@ -438,54 +438,54 @@ def test_of_a_user_no_more_events_are_learned_than_the_cap_and_the_newest(shop, 
     assert sequences.of(row[hash_id("ann")])["ts"].tolist() == whole["ts"][-5:].tolist()
 
 
-def test_drift_calls_a_cycle_before_there_are_events_enough(shop, monkeypatch):
-    shop.crowd(EVERY)
-    shop.turn()
-    shop.crowd(EVERY // 2)
-    shop.turn()
+def test_drift_starts_a_cycle_before_the_event_threshold(shop, monkeypatch):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
+    shop.crowd(CYCLE_EVENTS // 2)
+    shop.run_due_cycle()
     assert len(shop.versions) == 1
-    monkeypatch.setattr(shop.trainer.drift, "look", lambda *_: "people click otherwise")
-    shop.turn()
+    monkeypatch.setattr(shop.trainer.drift, "update", lambda *_: "people click otherwise")
+    shop.run_due_cycle()
     assert len(shop.versions) == 2
 
 
-def test_old_versions_go_but_neither_who_serves_nor_who_is_scored(shop):
-    shop.having(trainer=msgspec.structs.replace(shop.config.trainer, keep_versions=1))
-    shop.crowd(EVERY)
-    shop.turn()
+def test_old_versions_are_pruned_but_not_the_champion_or_the_candidate(shop):
+    shop.restart_with(trainer=msgspec.structs.replace(shop.config.trainer, keep_versions=1))
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     pinned = pointer_to(shop.config, "000001", shop.trainer.champion.pointers.champion, pinned=True)
     asyncio.run(shop.topics.send_and_wait("models", encode(pinned), b""))
-    shop.crowd(EVERY)
+    shop.crowd(CYCLE_EVENTS)
     shop.command(shadow=True)
-    shop.turn()
+    shop.run_due_cycle()
     assert shop.trainer.champion.pointers.scored.version == "000002"
     for _ in range(2):
-        shop.crowd(EVERY)
-        shop.turn()
+        shop.crowd(CYCLE_EVENTS)
+        shop.run_due_cycle()
     assert [v.version for v in shop.versions] == ["000001", "000002"]
 
 
-def test_items_that_no_graph_has_any_more_give_their_rows_to_new_ones(shop, monkeypatch):
-    shop.crowd(EVERY)
-    shop.turn()
+def test_new_items_reuse_the_rows_of_items_that_left_the_graph(shop, monkeypatch):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     before = shop.trainer.champion.version.trained.vocabulary
     left = np.setdiff1d(shop.trainer.view.all_items(), before.hashes[3:4])
     monkeypatch.setattr(type(shop.trainer.view), "all_items", lambda _: left)
-    shop.crowd(EVERY - 1)
+    shop.crowd(CYCLE_EVENTS - 1)
     shop.click(["user-1"], ["brand-new"])
-    shop.turn()
+    shop.run_due_cycle()
     after = shop.trainer.champion.version.trained.vocabulary
     assert shop.champion == "000002"
     assert after.ids[3] == "brand-new"
     assert after.ids[:3] + after.ids[4:] == before.ids[:3] + before.ids[4:]
 
 
-def test_while_the_state_is_behind_the_champion_nothing_counts_as_gone(shop):
-    shop.crowd(EVERY)
-    shop.turn()
+def test_no_item_counts_as_gone_while_the_state_is_behind_the_champion(shop):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
     served = shop.trainer.champion.version
     rebuilt = News({0: 10}, {0: 10})
     assert len(gone(shop.trainer.view, served, rebuilt)) == 0
     nothing = shop.trainer.view
     nothing.partitions.clear()
-    assert len(gone(nothing, served, News({}, {0: EVERY}))) == len(served.trained.vocabulary)
+    assert len(gone(nothing, served, News({}, {0: CYCLE_EVENTS}))) == len(served.trained.vocabulary)

@@ -13,7 +13,7 @@ def users(*counts: int) -> np.ndarray:
     return np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint64), counts)
 
 
-def test_enough_events_make_a_cycle_due_and_its_beginning_counts_anew():
+def test_enough_events_make_a_cycle_due_and_its_start_resets_the_count():
     trigger = Trigger(SETTINGS, 0.0)
     trigger.update(users(*[10] * 99))
     assert trigger.due(1.0) is None
@@ -33,7 +33,7 @@ def test_time_makes_a_cycle_due_only_where_there_is_something_to_learn():
     assert trigger.due(61.0) == "61 s and 100 new events"
 
 
-def test_a_bots_million_events_are_no_news():
+def test_a_bots_million_events_do_not_make_a_cycle_due():
     trigger = Trigger(SETTINGS, 0.0)
     for _ in range(10):
         trigger.update(users(100_000))
@@ -65,22 +65,22 @@ def test_the_pause_grows_with_each_failure_until_a_cycle_succeeds():
 
 
 def watched(*shares: float, quiet_s: float = 600.0, tests: int = 300, looks: int = 100) -> list[int]:
-    """At which look drift is found, where events are predicted with these probabilities, one after the other."""
+    """The updates at which drift is found, when events are predicted with these probabilities, one after the other."""
     draw, drift = np.random.default_rng(0), Drift(0.002, quiet_s)
     events, hits, found = 0, 0.0, []
     for look in range(looks * len(shares)):
         events, hits = events + tests, hits + draw.binomial(tests, shares[look // looks])
-        if drift.look(events, hits, float(look)):
+        if drift.update(events, hits, float(look)):
             found.append(look)
     return found
 
 
-def test_where_fewer_events_are_predicted_drift_is_found_soon_and_once():
+def test_drift_is_found_soon_and_once_when_fewer_events_are_predicted():
     (look,) = watched(0.1, 0.05)
     assert 100 <= look < 110
 
 
-def test_an_unchanged_or_better_rate_is_no_drift():
+def test_an_unchanged_or_better_rate_is_not_drift():
     assert watched(0.1, 0.1) == []
     assert watched(0.05, 0.1) == []
 
@@ -91,8 +91,8 @@ def test_a_change_that_goes_on_is_reported_again_only_after_the_quiet_time():
     assert np.diff(looks).min() >= 250
 
 
-def test_counts_that_were_reset_are_no_drift():
+def test_counts_that_were_reset_are_not_drift():
     drift = Drift(0.002, 600.0)
-    assert drift.look(1000, 900.0, 0.0) is None
-    assert drift.look(10, 0.0, 1.0) is None
-    assert Drift(0.0, 600.0).look(1000, 0.0, 0.0) is None
+    assert drift.update(1000, 900.0, 0.0) is None
+    assert drift.update(10, 0.0, 1.0) is None
+    assert Drift(0.0, 600.0).update(1000, 0.0, 0.0) is None

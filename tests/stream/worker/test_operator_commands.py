@@ -4,7 +4,7 @@ import asyncio
 
 from stream.config import Config
 from stream.kafka.messages import Command, CommandReply, encode
-from stream.stores.checkpoints import COPIES, Checkpoints
+from stream.stores.checkpoints import COPIES_FOLDER, Checkpoints
 from stream.worker.operator_commands import OperatorCommands
 from tests.stream.fakes import CLICKS, Owner
 from tests.stream.stores.test_partition_stores import add_events
@@ -30,9 +30,9 @@ def test_a_command_is_carried_out_once_and_its_outcome_returned(tmp_path, monkey
         assert await reply("retrain", "3") is None, "that is for the trainer"
         assert await reply("swap", "4") is None, "no rebuild is complete"
         assert await reply("copy", "5") is None, "it is for a worker on another data directory"
-        (config.data / COPIES / "6").mkdir(parents=True)
+        (config.data / COPIES_FOLDER / "6").mkdir(parents=True)
         assert await reply("copy", "6") == CommandReply("6", "done", "worker 0: copied 1 partitions")
-        assert (config.data / COPIES / "6" / "clicks-0" / "CURRENT").exists()
+        assert (config.data / COPIES_FOLDER / "6" / "clicks-0" / "CURRENT").exists()
         assert await commands.on_command(b"no command") is None
         await owner.close()
 

@@ -50,12 +50,12 @@ class Shop(Owner):
         return [Record(value, first + at) for at, value in enumerate(values)]
 
     async def poll(self, *polls: dict) -> None:
-        """Let the worker poll these, and all that it does between two polls; `{}` polls nothing."""
+        """Let the worker poll these records and do its work between two polls; `{}` polls nothing."""
         self.consumer.polls.extend(polls)
         await self.pipeline.consume()
 
     async def answered(self) -> list[tuple[bytes | None, bytes | None]]:
-        """What was sent to whom, until no user is pending any more."""
+        """Run until no user is pending; return the recommendations by user."""
         answering = self.start(self.pipeline.answer())
         await self.poll({})
         await until(lambda: answering.done() or self.store.answered() == self.store.progress.next_offset)
@@ -77,8 +77,8 @@ class Shop(Owner):
         return PartitionStores(self.config).open(0, self.log._replace(end=100))
 
 
-def in_a_shop(scenario):
-    """A test of what happens in a shop."""
+def with_shop(scenario):
+    """Run the scenario as a test with a `Shop` that owns its partition."""
 
     def test(tmp_path, monkeypatch):
         async def run() -> None:
@@ -95,7 +95,7 @@ def in_a_shop(scenario):
     return test
 
 
-@in_a_shop
+@with_shop
 async def test_a_click_is_applied_and_its_user_answered(shop):
     answering = shop.start(shop.pipeline.answer())
     await shop.poll({CLICKS: shop.records({"user": "ann"})})
@@ -104,14 +104,14 @@ async def test_a_click_is_applied_and_its_user_answered(shop):
     assert (user, json.loads(message)["offset"]) == (b"ann", 0)
 
 
-@in_a_shop
+@with_shop
 async def test_a_user_who_comes_back_gets_a_new_answer_in_place_of_the_old_one_and_no_tombstone(shop):
     shop.apply({"user": "ann"}, {"user": "ann", "event": "forget"}, {"user": "ann", "item": "bread"})
     [(user, message)] = await shop.answered()
     assert (user, json.loads(message)["offset"]) == (b"ann", 2)
 
 
-@in_a_shop
+@with_shop
 async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
     shop.apply({"user": "ann"}, {"user": "bob"}, {"user": "ann", "event": "forget"})
     (ann, tombstone), (bob, answer) = await shop.answered()
@@ -119,8 +119,8 @@ async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
     assert answer
 
 
-@in_a_shop
-async def test_where_all_pending_users_are_forgotten_it_is_recorded_that_none_is_left(shop):
+@with_shop
+async def test_no_user_is_pending_after_all_pending_users_were_forgotten(shop):
     shop.log = shop.log._replace(end=2)
     await shop.revoke()
     await shop.assign()
@@ -133,7 +133,7 @@ async def test_where_all_pending_users_are_forgotten_it_is_recorded_that_none_is
     assert shop.store.answered() == shop.store.progress.next_offset == 2
 
 
-@in_a_shop
+@with_shop
 async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nobody_else_gets_it(shop):
     shop.apply({"user": "ann"}, {"user": "bob"})
     real = shop.recommender.recommend
@@ -149,8 +149,8 @@ async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nob
     assert shop.store.answered() == 3
 
 
-@in_a_shop
-async def test_a_partition_that_is_revoked_while_its_answers_are_sent_is_given_up_when_they_are_recorded(shop):
+@with_shop
+async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
     shop.start(shop.pipeline.answer())
@@ -167,8 +167,8 @@ async def test_a_partition_that_is_revoked_while_its_answers_are_sent_is_given_u
     store.close()
 
 
-@in_a_shop
-async def test_a_partition_that_is_revoked_while_a_reply_is_sent_is_given_up_when_it_is_acknowledged(shop):
+@with_shop
+async def test_a_revocation_waits_until_a_reply_is_acknowledged(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
     replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
@@ -185,8 +185,8 @@ async def test_a_partition_that_is_revoked_while_a_reply_is_sent_is_given_up_whe
     assert json.loads(reply)["id"] == 7
 
 
-@in_a_shop
-async def test_a_partition_that_is_revoked_while_many_users_are_ranked_is_given_up_when_they_are_answered(shop):
+@with_shop
+async def test_a_revocation_waits_until_users_being_ranked_are_answered(shop):
     shop.apply(*({"user": f"user-{n}"} for n in range(20)))
     real, ranking = shop.recommender.recommend, asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -207,7 +207,7 @@ async def test_a_partition_that_is_revoked_while_many_users_are_ranked_is_given_
     store.close()
 
 
-@in_a_shop
+@with_shop
 async def test_answers_that_are_sent_when_the_lease_runs_out_are_left_to_the_next_owner(shop):
     shop.apply({"user": "ann"})
     shop.producer.away = True
@@ -222,8 +222,8 @@ async def test_answers_that_are_sent_when_the_lease_runs_out_are_left_to_the_nex
     store.close()
 
 
-@in_a_shop
-async def test_a_partition_that_is_revoked_while_its_dead_letters_are_sent_is_given_up_when_the_batch_is_applied(shop):
+@with_shop
+async def test_a_revocation_waits_until_dead_letters_are_sent_and_the_batch_is_applied(shop):
     shop.producer.acknowledges.clear()
     applying = shop.start(shop.poll({CLICKS: shop.records(b"no event", {"user": "ann"})}))
     await until(lambda: shop.producer.to(shop.config.topics.dead_letters))
@@ -238,7 +238,7 @@ async def test_a_partition_that_is_revoked_while_its_dead_letters_are_sent_is_gi
     store.close()
 
 
-@in_a_shop
+@with_shop
 async def test_a_batch_whose_lease_runs_out_while_its_dead_letters_are_sent_is_read_again(shop):
     records = shop.records(b"no event", {"user": "ann"})
     shop.producer.on_send = lambda topic: setattr(shop.lease, "held", False)
@@ -248,7 +248,7 @@ async def test_a_batch_whose_lease_runs_out_while_its_dead_letters_are_sent_is_r
     assert shop.consumer.sought == [0]
 
 
-@in_a_shop
+@with_shop
 async def test_a_batch_is_read_again_when_another_partitions_store_has_a_fault_while_it_is_learned_from(shop):
     another, real = await shop.assign_another(), shop.recommender.learn
 
@@ -265,7 +265,7 @@ async def test_a_batch_is_read_again_when_another_partitions_store_has_a_fault_w
     assert (shop.store.progress.next_offset, shop.store.progress.applied) == (2, 2)
 
 
-@in_a_shop
+@with_shop
 async def test_users_are_answered_when_another_partitions_store_has_a_fault_and_cannot_be_opened(shop):
     another, real_open, real = await shop.assign_another(), PartitionStores.open, shop.recommender.recommend
 
@@ -289,7 +289,7 @@ async def test_users_are_answered_when_another_partitions_store_has_a_fault_and_
     assert shop.assignment.phase(1) is Phase.OPENING
 
 
-@in_a_shop
+@with_shop
 async def test_a_batch_that_was_polled_before_its_store_was_replaced_is_not_applied_to_the_new_one(shop):
     shop.log = shop.log._replace(end=4)
     shop.apply({"user": "ann"})
@@ -306,7 +306,7 @@ async def test_a_batch_that_was_polled_before_its_store_was_replaced_is_not_appl
     assert (shop.store.progress.next_offset, shop.consumer.positions[CLICKS]) == (1, 1), "offsets 1 and 2 are missing"
 
 
-@in_a_shop
+@with_shop
 async def test_a_log_that_went_back_has_its_store_opened_again(shop):
     shop.apply({"user": "ann"}, {"user": "bob"})
     await shop.poll({CLICKS: [Record(b'{"user": "ann", "item": "milk"}', 0)]})
@@ -316,7 +316,7 @@ async def test_a_log_that_went_back_has_its_store_opened_again(shop):
     assert shop.store.progress.next_offset == 0, "its log ends before the offset of the old store"
 
 
-@in_a_shop
+@with_shop
 async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
     shop.apply({"user": "ann"})
     shop.consumer.begin = 5
@@ -324,8 +324,8 @@ async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
     assert (shop.store.progress.next_offset, shop.store.progress.lost) == (6, 4)
 
 
-@in_a_shop
-async def test_what_is_no_request_goes_to_the_dead_letters_and_the_next_request_is_answered(shop):
+@with_shop
+async def test_an_invalid_request_goes_to_the_dead_letters_and_the_next_one_is_answered(shop):
     shop.apply({"user": "ann"})
     bad = [b"no request", b"[" * 5000, '{"user": "José"}'.encode("latin-1"), b'{"user": "\\ud800"}', None]
     await shop.poll({REQUESTS: [Record(value, n) for n, value in enumerate([*bad, b'{"user": "ann"}'])]})
@@ -335,7 +335,7 @@ async def test_what_is_no_request_goes_to_the_dead_letters_and_the_next_request_
     ]
 
 
-@in_a_shop
+@with_shop
 async def test_without_the_lease_nothing_is_sent(shop):
     shop.apply({"user": "ann"}, {"user": "bob", "event": "forget"})
     shop.lease.held = False
@@ -349,7 +349,7 @@ async def test_without_the_lease_nothing_is_sent(shop):
     assert shop.producer.sent == []
 
 
-@in_a_shop
+@with_shop
 async def test_the_group_gets_the_next_offset_of_each_partition_in_its_own_log(shop):
     shop.apply({"user": "ann"}, {"user": "bob"})
     shop.store.progress.base = 1  # an embedded broker began a new log after one event

@@ -55,7 +55,7 @@ class Stall:
         return Recommender(Config(state=STATE, ranking=ranking, data=data), {0: self.store}, None)
 
     def following(self) -> np.ndarray:
-        """What every user clicks next if the laps go on."""
+        """The next click of every user if the laps continue."""
         events = np.zeros(len(USERS), EVENT)
         events["user"] = hash_ids([u.encode() for u in USERS])
         events["item"] = hash_ids([f"item-{(8 + n) % 12}".encode() for n in range(len(USERS))])
@@ -188,7 +188,7 @@ def test_the_candidates_arm_has_its_share_of_users_and_grows_with_it():
 WEIGHTS = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 
 
-def test_clicks_move_the_weights_that_serve_and_a_restart_and_the_next_version_go_on_from_there(
+def test_clicks_move_the_serving_weights_and_a_restart_and_a_new_version_continue_from_them(
     stall, versions, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("stream.worker.served_versions.LEARN_EVERY_S", 0.0)
@@ -238,7 +238,7 @@ def test_status_shows_the_weights_of_the_version_that_serves(stall, versions, tm
     assert learned_weights(config, "000002") == learned_weights(off, "000001") == {}
 
 
-def test_between_two_steps_of_the_weights_some_time_passes(stall, versions, tmp_path):
+def test_the_weights_move_again_only_after_some_time(stall, versions, tmp_path):
     recommender = stall.learning_recommender(tmp_path)
     recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(3):

@@ -33,7 +33,7 @@ def record(value: bytes | None, offset: int = 0, key: bytes | None = None) -> Si
         (b"[" * 5000, None, None),
     ],
 )
-def test_what_is_no_title_is_skipped(value, key, found):
+def test_an_invalid_title_is_skipped(value, key, found):
     expected = (hash_id(found[0]), found[1]) if found else None
     assert title_of(record(value, key=key)) == expected
 
@@ -86,7 +86,7 @@ def test_a_partition_that_the_topic_gets_later_is_read_from_its_beginning(tmp_pa
     titles.close()
 
 
-def test_a_disk_that_is_full_is_waited_for_and_nothing_is_left_out(tmp_path, monkeypatch):
+def test_the_reader_waits_while_the_disk_is_full_and_skips_no_title(tmp_path, monkeypatch):
     titles, real, tries = Titles(tmp_path), Titles.apply, []
 
     def apply(self, *titles):
