@@ -2,7 +2,7 @@
 
 What happens when a partition is revoked while an answer is being sent:
 
-    1  the ranking has begun the send inside a hold, and `go_on_for` keeps a hold until the send has ended
+    1  the ranking has begun the send inside a hold, and `keep_until_done` keeps a hold until the send has ended
     2  the revocation enters `none_held`: from now on no hold begins, of any partition
     3  the send ends: acknowledged, the answer is recorded in the store, which is still open; without the lease, the
        users are released and stay pending for the next owner
