@@ -8,6 +8,7 @@ A directory without a manifest is not a version. The store is a path or an fsspe
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Collection
 from typing import Any
@@ -28,6 +29,8 @@ from model.ranking.fusion import Fusion
 from model.settings import ModelSettings
 
 WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.msgpack", "manifest.json"
+VERSION = re.compile(r"[0-9]{6,}")
+"""The name of a version: a number, as `next_version` writes it."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -165,7 +168,8 @@ def _directories(url: str, name: str) -> list[str]:
         return []
     except OSError as error:
         raise ArtifactError(f"the artifact store {url} does not answer: {error}") from None
-    return sorted(v for v in (e.rstrip("/").rsplit("/", 1)[-1] for e in entries) if v.isdigit())
+    names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    return sorted(version for version in names if VERSION.fullmatch(version))
 
 
 def _read(url: str, name: str, version: str, file: str) -> bytes:

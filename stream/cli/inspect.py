@@ -156,9 +156,6 @@ def recommend(
     memory, and this command reads them from the state. So a score can differ in its last digits, and so can the rank of
     an item that the version does not know yet.
     """
-    import msgspec
-
-    from stream.kafka.messages import Recommendation
     from stream.operate.recommend import answer_now
 
     pointers = pointers_of(settings)
@@ -166,4 +163,4 @@ def recommend(
         found = answer_now(settings, view, pointers, name)
     if as_json:
         return show_json(found)
-    show_recommendation(msgspec.convert(found, Recommendation))
+    show_recommendation(found)

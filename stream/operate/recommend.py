@@ -1,7 +1,6 @@
 """One answer outside the worker: its recommender, versions and weights, over a read-only view of its stores."""
 
 import time
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,13 +13,14 @@ from state.titles import Titles
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
+from stream.kafka.messages import Recommendation
 from stream.kafka.pointers import Pointers
 from stream.worker import online_weights
 from stream.worker.recommender import Recommender
 from stream.worker.served_versions import load_version
 
 
-def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> dict[str, Any]:
+def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> Recommendation:
     """The recommendation message for one user, as the worker would send it now. Raises AnabranchError.
 
     The worker counts clicks in memory, this reads them from its state. So a score can differ in its last digits, and
@@ -62,7 +62,7 @@ def _install_versions(recommender: Recommender, config: Config, pointers: Pointe
             return  # a worker that cannot load the candidate answers everybody with the champion
 
 
-def _answer(recommender: Recommender, view: View, user: str) -> dict[str, Any]:
+def _answer(recommender: Recommender, view: View, user: str) -> Recommendation:
     key = hash_id(user)
     one = np.array([key], np.uint64)
     number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
@@ -70,5 +70,5 @@ def _answer(recommender: Recommender, view: View, user: str) -> dict[str, Any]:
     steps = partition.sequences(one).steps
     ts = int(steps["ts"][-1]) if len(steps) else -1
     [answer] = recommender.recommend(number, {key: Unanswered(0, partition.read_progress().next_offset - 1, ts)})
-    message: dict[str, Any] = msgspec.json.decode(answer.message)
-    return message | {"user": user, "emitted_ts": time.time_ns() // 1_000_000}
+    message = msgspec.json.decode(answer.message, type=Recommendation)
+    return msgspec.structs.replace(message, user=user, emitted_ts=time.time_ns() // 1_000_000)

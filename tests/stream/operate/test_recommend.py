@@ -8,6 +8,7 @@ from model.settings import RankingSettings
 from state.events import hash_id
 from state.view import View
 from stream.config import Config, WorkerSettings
+from stream.kafka.messages import Recommendation
 from stream.kafka.pointers import MODEL_NAME, Pointers, pointer_to
 from stream.operate.recommend import answer_now
 from stream.worker.recommender import Recommender
@@ -22,9 +23,9 @@ def stall(tmp_path):
     made.store.close()
 
 
-def of_worker(recommender: Recommender, stall: Stall, user: str) -> dict:
+def of_worker(recommender: Recommender, stall: Stall, user: str) -> Recommendation:
     [answer] = recommender.recommend(0, stall.pending(user))
-    return msgspec.json.decode(answer.message)
+    return msgspec.json.decode(answer.message, type=Recommendation)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5], ids=["candidate only scored", "A/B"])
@@ -46,7 +47,7 @@ def test_the_command_recommends_what_the_worker_does(stall, share, monkeypatch):
     assert worker.versions.champion.ranker.fusion != own_weights
     hides = [next(u for u in USERS if in_candidates_arm(hash_id(u), 0.5) is arm) for arm in (True, False)]
     for user in hides:
-        first = of_worker(worker, stall, user)["items"][0]["item"]
+        first = of_worker(worker, stall, user).items[0].item
         worker.update(stall.click([user], [first], "hide"))
 
     as_typed = msgspec.structs.replace(config, worker=WorkerSettings(ab=share))  # without the worker's --instance
@@ -54,7 +55,7 @@ def test_the_command_recommends_what_the_worker_does(stall, share, monkeypatch):
         for user in (*hides, "nobody"):
             ours, workers = answer_now(as_typed, view, pointers, user), of_worker(worker, stall, user)
             for field in ("model", "source", "items"):
-                assert ours[field] == workers[field], (user, field)
-        assert {answer_now(as_typed, view, pointers, u)["model"] for u in hides} == (
+                assert getattr(ours, field) == getattr(workers, field), (user, field)
+        assert {answer_now(as_typed, view, pointers, u).model for u in hides} == (
             {"000001", "000002"} if share else {"000001"}
         )
