@@ -76,7 +76,7 @@ def test_the_oracle_finds_differences(config):
     found = compare(config, report.truth)
     assert (found.lost, found.doubled) == (1, 0)
     kinds = ["edge", "journal", "sequence", "popularity", "edges"]
-    for kind in (*kinds, "what counts", "clicks of item-1", "dead letters"):
+    for kind in (*kinds, "steps of", "clicks of item-1", "dead letters"):
         assert any(f"partition 0: {kind}" in line for line in found.differences), kind
     assert any(line.startswith("dead letter (0, ") for line in found.differences)
     assert any(line.startswith(f"the last answer to {user}") for line in found.differences)
