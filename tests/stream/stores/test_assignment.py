@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from state.errors import StoreBlocked, StoreFault, StoreUnreadable
+from state.errors import StateError, StoreBlocked, StoreFault, StoreUnreadable
 from stream.config import Config
 from stream.kafka.lease import LeaseLost
 from stream.stores.assignment import Phase
@@ -187,8 +187,16 @@ async def test_a_partition_that_is_revoked_while_its_store_opens_is_not_owned(ow
     await asyncio.sleep(0)
     await owner.revoke()
     await asyncio.sleep(0.3)
+
+    def can_be_opened() -> bool:
+        try:
+            PartitionStores(owner.config).open(0, owner.log).close()
+        except StateError:  # the opener's thread still has it
+            return False
+        return True
+
+    await until(can_be_opened)
     assert owner.assignment.stores == {}
-    PartitionStores(owner.config).open(0, owner.log).close()
 
 
 @with_owner
