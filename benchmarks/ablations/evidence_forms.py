@@ -6,17 +6,14 @@ the validation data (`benchmarks.quality.global_temporal --validation`), and the
 with a 95% interval from a bootstrap over users.
 """
 
-import argparse
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import torch
 
-from benchmarks.ablations.fusion_forms import with_lead
+from benchmarks.ablations.fusion_forms import parse_arguments, with_lead
 from benchmarks.quality.global_temporal import (
     DAY_S,
     SERVED,
@@ -90,12 +87,7 @@ def evidence_of(form: Form) -> Iterator[None]:
 
 def main() -> None:
     """Train once, then count, choose weights, test and print for each form."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
-    parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
-    parse.add_argument("--seed", type=int, default=0)
-    arguments = parse.parse_args()
-    torch.set_num_threads(1)
+    arguments = parse_arguments(__doc__)
     training = without_time_limit(SERVED[SIGNAL_BY_SIGNAL])
     for name in arguments.datasets:
         path = str(arguments.data / f"{name}.csv.gz")

@@ -196,14 +196,19 @@ def with_lead(found: dict[str, Ranks], base: dict[str, Ranks], users: Ids) -> st
     return "   ".join(texts)
 
 
-def main() -> None:
-    """Train once, then choose weights, test and print for each form."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """The arguments of a benchmark of forms; torch computes on one thread from now on."""
+    parse = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path(os.environ.get("ANABRANCH_DATASETS", "../shared/data")))
     parse.add_argument("--datasets", nargs="+", default=["amazon-beauty", "amazon-sports"])
     parse.add_argument("--seed", type=int, default=0)
-    arguments = parse.parse_args()
     torch.set_num_threads(1)
+    return parse.parse_args()
+
+
+def main() -> None:
+    """Train once, then choose weights, test and print for each form."""
+    arguments = parse_arguments(__doc__)
     state, ranking, training = StateSettings(), RankingSettings(), without_time_limit(SERVED[SIGNAL_BY_SIGNAL])
     for name in arguments.datasets:
         split = load(str(arguments.data / f"{name}.csv.gz"), validation=True)

@@ -153,3 +153,23 @@ async def until(condition) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the condition was not true in time")
+
+
+def scenario_with(open_owner):
+    """A decorator that runs a coroutine as a test. It gets what `open_owner(config, monkeypatch)` returns, open."""
+
+    def decorate(scenario):
+        def test(tmp_path, monkeypatch):
+            async def run() -> None:
+                owner = await open_owner(Config(data=tmp_path), monkeypatch)
+                try:
+                    await scenario(owner)
+                finally:
+                    await owner.close()
+
+            asyncio.run(run())
+
+        test.__name__ = scenario.__name__
+        return test
+
+    return decorate

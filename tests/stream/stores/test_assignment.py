@@ -8,30 +8,19 @@ from pathlib import Path
 import pytest
 
 from state.errors import StateError, StoreBlocked, StoreFault, StoreUnreadable
-from stream.config import Config
 from stream.kafka.lease import LeaseLost
 from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
-from tests.stream.fakes import CLICKS, Owner, until
+from tests.stream.fakes import CLICKS, Owner, scenario_with, until
 from tests.stream.stores.test_partition_stores import add_events
 
 
-def with_owner(scenario):
-    """Run the scenario as a test with an `Owner` whose log ends at offset 10."""
-
-    def test(tmp_path, monkeypatch):
-        async def run() -> None:
-            owner = Owner(Config(data=tmp_path), monkeypatch)
-            owner.log = owner.log._replace(end=10)
-            try:
-                await scenario(owner)
-            finally:
-                await owner.close()
-
-        asyncio.run(run())
-
-    test.__name__ = scenario.__name__
-    return test
+@scenario_with
+async def with_owner(config, monkeypatch):
+    """An `Owner` whose log ends at offset 10."""
+    owner = Owner(config, monkeypatch)
+    owner.log = owner.log._replace(end=10)
+    return owner
 
 
 async def answering(owner: Owner) -> None:

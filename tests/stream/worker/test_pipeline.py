@@ -17,7 +17,7 @@ from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 from stream.worker.pipeline import Pipeline
 from stream.worker.recommender import Recommender
-from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, until
+from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, scenario_with, until
 from tests.stream.kafka.test_decode import Record
 
 TS = 1_600_000_000_000
@@ -77,22 +77,12 @@ class Shop(Owner):
         return PartitionStores(self.config).open(0, self.log._replace(end=100))
 
 
-def with_shop(scenario):
-    """Run the scenario as a test with a `Shop` that owns its partition."""
-
-    def test(tmp_path, monkeypatch):
-        async def run() -> None:
-            shop = Shop(Config(data=tmp_path), monkeypatch)
-            await shop.assign()
-            try:
-                await scenario(shop)
-            finally:
-                await shop.close()
-
-        asyncio.run(run())
-
-    test.__name__ = scenario.__name__
-    return test
+@scenario_with
+async def with_shop(config, monkeypatch):
+    """A `Shop` that owns its partition."""
+    shop = Shop(config, monkeypatch)
+    await shop.assign()
+    return shop
 
 
 @with_shop
