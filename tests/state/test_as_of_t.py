@@ -47,6 +47,7 @@ def tuples(records: np.ndarray) -> list[tuple[int, int, int]]:
     return [tuple(r) for r in records.tolist()]
 
 
+@pytest.mark.medium
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=60), st.lists(st.integers(1, 60), max_size=8), st.data())
 def test_queries_as_of_a_time_agree_with_the_oracle(tmp_path_factory, log, cuts, data):
@@ -109,6 +110,7 @@ timed_events = st.builds(
 )
 
 
+@pytest.mark.medium
 @settings(max_examples=60, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(timed_events, min_size=1, max_size=60), st.integers(1, 9), st.booleans())
 def test_events_behind_the_horizon_are_removed_entirely(tmp_path_factory, monkeypatch, log, size, in_order):

@@ -132,6 +132,7 @@ events = st.builds(
 )
 
 
+@pytest.mark.medium
 @settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, min_size=1, max_size=50), st.integers(1, 20))
 def test_other_users_are_as_if_the_forgotten_ones_had_never_clicked(tmp_path_factory, log, size):
@@ -162,6 +163,7 @@ DROPPING = StateSettings(
 duplicated = st.builds(lambda event, given: event._replace(id=given), events, st.sampled_from((None, "one", "two")))
 
 
+@pytest.mark.medium
 @settings(max_examples=40, deadline=None, phases=UNSHRUNK, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(duplicated, min_size=1, max_size=50), st.integers(1, 20))
 def test_dropped_events_do_not_depend_on_the_batch_of_a_forget(tmp_path_factory, log, size):
