@@ -1,11 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Files and arguments are UTF-8 in every locale.
+export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-kafka test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@LC_ALL=C sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: .venv/installed  ## three minutes of real purchases through Kafka; the model learns as they arrive
 	@$(BIN)/anabranch demo

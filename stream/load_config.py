@@ -16,6 +16,7 @@ from state.kinds import kinds_of
 from state.settings import KINDS, Kind
 from stream.config import Config, choices_of
 from stream.errors import ConfigError
+from stream.permissions import warn_about_private_key, warn_about_secrets
 
 CONFIG_FILE = "anabranch.toml"
 ENV_PREFIX = "ANABRANCH_"
@@ -44,6 +45,7 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
     except ValueError as error:
         raise ConfigError(f"setting 'state.kinds': {error}") from None
     _check_addresses(config.broker)
+    warn_about_private_key(config.kafka.key_file or config.kafka.cert_file)
     return config
 
 
@@ -89,7 +91,9 @@ def _from_file(path: Path | None, env: Mapping[str, str]) -> dict[str, Any]:
     explicit = path or (Path(env["ANABRANCH_CONFIG"]) if "ANABRANCH_CONFIG" in env else None)
     file = explicit or Path(CONFIG_FILE)
     try:
-        return tomllib.loads(file.read_text())
+        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+        warn_about_secrets(file, tree)
+        return tree
     except FileNotFoundError:
         if explicit is None:
             return {}

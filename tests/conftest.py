@@ -1,7 +1,9 @@
 """Brokers for the tests that need one: embedded by default, a real Kafka with --broker kafka."""
 
+import locale
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,25 @@ from tests.kafka import missing as kafka_missing
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--broker", choices=("embedded", "kafka"), default="embedded", help="what the broker tests run on")
+
+
+OF_THE_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "GITHUB_ACTIONS", "PYTHONWARNINGS", "PYTHONIOENCODING")
+"""Variables that change what a command prints."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every test, and every process that a test starts, one environment, whatever the machine has set."""
+    for name in list(os.environ):
+        if name in OF_THE_SHELL or (name.startswith("ANABRANCH_") and name != "ANABRANCH_DATASETS"):
+            del os.environ[name]
+    os.environ["ANABRANCH_CONFIG"] = os.devnull  # an anabranch.toml of the clone is its owner's, not the tests'
+    os.environ["PYTHONUTF8"] = "1"
+    if locale.getencoding() != "UTF-8":
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):  # the embedded broker's binary is unpacked there
+        home = tempfile.TemporaryDirectory()
+        config.add_cleanup(home.cleanup)
+        os.environ["HOME"] = home.name
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,9 @@ def test_the_recommendation_in_the_readme_has_the_fields_that_a_worker_sends():
 
 
 @pytest.mark.broker
-def test_the_commands_of_your_own_clicks_work(broker, tmp_path):
+def test_the_commands_of_your_own_clicks_work(broker, tmp_path, request):
+    # Debian's kcat cannot read the embedded broker's answers, as the README says.
+    with_kcat = shutil.which("kcat") is not None and request.config.getoption("--broker") == "kafka"
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -79,7 +81,7 @@ def test_the_commands_of_your_own_clicks_work(broker, tmp_path):
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for command in typed:
-            if "kcat" in command and shutil.which("kcat") is None:
+            if "kcat" in command and not with_kcat:
                 continue
             if endless.search(command):
                 with (tmp_path / f"output-{len(started)}").open("wb") as output:

@@ -15,10 +15,12 @@ from stream.cli import (  # noqa: F401  # isort: skip
 )  # fmt: skip
 from stream.cli.app import app
 from stream.errors import AnabranchError, ConfigError
+from stream.permissions import create_private_files
 
 
 def main() -> None:
     """Run the command line. An error that a person can cause ends it with a message, not with a traceback."""
+    create_private_files()
     # The Kafka clients log every try to connect; we log the outcome once.
     for client in ("aiokafka", "kafka"):
         logging.getLogger(client).setLevel(logging.CRITICAL)

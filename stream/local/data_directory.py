@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from stream.errors import DataDirectoryError
+from stream.permissions import warn_about_directory
 
 Role = Literal["worker", "trainer", "replay"]
 
@@ -18,7 +19,7 @@ Role = Literal["worker", "trainer", "replay"]
 def create_data_directory(data: Path) -> None:
     """Create the data directory if it is missing. Raises DataDirectoryError if it cannot be written."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = data / f".write-{os.getpid()}"
         probe.touch()
         probe.unlink()
@@ -27,6 +28,7 @@ def create_data_directory(data: Path) -> None:
             f"the data directory {data} cannot be written ({error.strerror}): state lives there; "
             f"name another with --data DIR"
         ) from None
+    warn_about_directory(data)
 
 
 @contextlib.contextmanager
