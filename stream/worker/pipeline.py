@@ -54,13 +54,11 @@ class Pipeline:
         assignment: Assignment,
         recommender: Recommender,
         lease: Lease,
-        *,
-        cluster: str,
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
         self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
-        self._log_position = LogPosition(config, consumer, assignment, cluster)
+        self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state)
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)

@@ -33,7 +33,7 @@ def test_topics_with_one_current_message_for_each_key_are_compacted(config, monk
     compacted = {name for name, settings in made.items() if settings.get("cleanup.policy") == "compact"}
     assert compacted == {again.topics.recommendations, again.topics.items, again.topics.models}
     assert compacted < made.keys()
-    assert made[again.topics.clicks] == {"message.timestamp.type": "LogAppendTime"}
+    assert made[again.topics.clicks] == {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
 
 
 def test_a_missing_topic_is_named_with_the_command_that_creates_it(config):

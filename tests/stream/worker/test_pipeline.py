@@ -30,9 +30,7 @@ class Shop(Owner):
         super().__init__(config, monkeypatch)
         self.producer = FakeProducer()
         self.recommender = Recommender(config, self.assignment.stores, None)
-        self.pipeline = Pipeline(
-            config, self.consumer, self.producer, self.assignment, self.recommender, self.lease, cluster="here"
-        )
+        self.pipeline = Pipeline(config, self.consumer, self.producer, self.assignment, self.recommender, self.lease)
 
     @property
     def store(self):
