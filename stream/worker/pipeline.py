@@ -29,10 +29,12 @@ from state.errors import StoreFault
 from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
+from stream.kafka.keys import misplaced
 from stream.kafka.lease import Lease, LeaseLost
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment
 from stream.worker.group_commit import GroupCommit
+from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll_size import PollSize
@@ -60,6 +62,7 @@ class Pipeline:
         self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
         self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state)
+        self._key_warnings = KeyWarnings(config.topics.clicks)
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
@@ -148,11 +151,17 @@ class Pipeline:
         counted = events[store.kinds.counts[events["kind"]]]
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
         self._recommender.learn(store, counted)
+        identity = store.identity
+        partition, partitions = (identity.partition, identity.partitions) if identity is not None else (0, 1)
+        found = misplaced(decoded.keys, partition, partitions)
+        self._key_warnings.add(found, partitions)
         return store.apply(
             decoded.batch,
             store.progress.logical(records[-1].offset + 1),
             dead=len(decoded.dead),
             key_mismatch=decoded.key_mismatch,
+            keyless=found.keyless,
+            foreign_partition=found.foreign,
             prequential=encode_scores(scores) if tested else None,
         )
 
