@@ -36,8 +36,8 @@ class Shape(NamedTuple):
     written: bool = True
     """Whether we write to it."""
 
-    def settings(self, replication: int) -> dict[str, str]:
-        """Kafka's settings of the topic."""
+    def settings(self, replication: int = 1) -> dict[str, str]:
+        """Kafka's settings of the topic with so many replicas."""
         safe = {"min.insync.replicas": str(SAFE_IN_SYNC)} if replication >= SAFE_REPLICAS else {}
         return {"cleanup.policy": self.cleanup} | dict(self.more) | safe
 

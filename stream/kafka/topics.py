@@ -11,7 +11,14 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidConfigurationError,
+    KafkaConnectionError,
+    KafkaError,
+    NoError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError as PythonKafkaError
 
@@ -77,20 +84,13 @@ def create_missing(config: Config) -> list[TopicState]:
         clicks = existing.get(config.topics.clicks, config.topics.partitions)
         missing = {name: shape for name, shape in shapes(config).items() if name not in existing}
         made = {name: clicks if shape.like_clicks else 1 for name, shape in missing.items()}
-        response = await admin.create_topics(
-            [
-                NewTopic(
-                    name=name,
-                    num_partitions=made[name],
-                    replication_factor=config.topics.replication,
-                    topic_configs=shape.settings(config.topics.replication),
-                )
-                for name, shape in missing.items()
-            ]
-        )
-        for name, code, *_ in response.topic_errors if missing else []:
-            error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
+        replication = config.topics.replication
+        refused = await _create(admin, made, replication, {n: s.settings(replication) for n, s in missing.items()})
+        # A managed Kafka may set the number of replicas in sync by itself, and refuse ours.
+        again = {name: made[name] for name, error in refused.items() if error is InvalidConfigurationError}
+        refused |= await _create(admin, again, replication, {n: missing[n].settings() for n in again})
+        for name, error in refused.items():
+            if error not in (NoError, TopicAlreadyExistsError):
                 raise TopicMismatch(
                     f"the broker at {config.broker} refused to create the topic {name!r} ({error.__name__}): "
                     f"check topics.replication and the rights in docs/messages.md, and run `anabranch init` again"
@@ -213,6 +213,18 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
     """Partition numbers of a topic now; none if it does not exist. All topics are listed, none is named."""
     await consumer._client.force_metadata_update()
     return sorted(consumer.partitions_for_topic(topic) or ())
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, partitions: dict[str, int], replication: int, settings: dict[str, dict[str, str]]
+) -> dict[str, type[KafkaError]]:
+    """Create these topics; the error of each, NoError for one that was created."""
+    new = [
+        NewTopic(name=name, num_partitions=count, replication_factor=replication, topic_configs=settings[name])
+        for name, count in partitions.items()
+    ]
+    response = await admin.create_topics(new) if new else None
+    return {name: for_code(code) for name, code, *_ in response.topic_errors} if response is not None else {}
 
 
 async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from stream.config import Config, TopicSettings
+from stream.kafka.shapes import SHAPES
 from tests.e2e.conftest import anabranch, flags_of, until
 from tests.kafka import kafka, missing
 from tests.stream.cli.small_shop import make_small_shop
@@ -20,7 +21,6 @@ from tests.stream.cli.small_shop import make_small_shop
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-FIELDS = [name for name, value in msgspec.structs.asdict(TopicSettings()).items() if isinstance(value, str) and value]
 LOOKING = [
     ["status"], ["models"], ["recommend", "ann"], ["user", "ann"], ["watch"], ["pause"], ["rollback", "000001"],
     ["forget", "ann", "--within", "1"], ["publish", "-"],
@@ -42,7 +42,7 @@ def topics_of(address: str) -> set[str]:
 
 
 def named(address: str, data: Path, tag: str) -> Config:
-    names = {field: f"{field}-{tag}" for field in FIELDS}
+    names = {field: f"{field}-{tag}" for field in SHAPES}
     return Config(broker=address, data=data, group=f"group-{tag}", topics=TopicSettings(**names))
 
 
