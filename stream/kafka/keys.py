@@ -66,18 +66,18 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
 
 
 def explain_keyless(topic: str, count: int) -> str:
-    """What a person does about events without a key."""
+    """What a person does about messages without a key."""
     return (
-        f"{count:,} events in {topic!r} have no key: Kafka puts each into any partition, and a user whose events lie "
-        f"in several gets recommendations from a part of them. Key events by their user (kcat: -K:)"
+        f"{count:,} messages in {topic!r} have no key: Kafka puts each into any partition, and a user whose events lie "
+        f"in several gets recommendations from a part of them. Key messages by their user (kcat: -K:)"
     )
 
 
 def explain_foreign(topic: str, count: int, *, crc32: bool = False) -> str:
-    """What a person does about events in another partition than the one of their key."""
+    """What a person does about messages in another partition than the one of their key."""
     return (
-        f"{count:,} events in {topic!r} lie in another partition than the one where Kafka's own partitioner (murmur2) "
-        f"puts their key{', but where librdkafka puts it by default (crc32)' if crc32 else ''}. A user's events, and "
+        f"{count:,} messages in {topic!r} lie in another partition than the one where Kafka's own partitioner "
+        f"(murmur2) puts their key{', but where librdkafka puts it by default (crc32)' if crc32 else ''}. A user's events, and "
         f"the user's requests, must all get into one partition: if not every producer puts them alike, set "
         f"partitioner=murmur2_random in those made from librdkafka (kcat: -X topic.partitioner=murmur2_random), or the "
         f"same partitioner in all"

@@ -47,7 +47,7 @@ def test_a_user_in_one_partition_is_not(split):
 
 def test_status_reports_wrong_keys_with_the_setting(split):
     done = anabranch(split, "status")
-    assert "3 events in 'clicks' have no key" in done.stderr
+    assert "3 messages in 'clicks' have no key" in done.stderr
     assert "set partitioner=murmur2_random" in done.stderr
     events = json.loads(anabranch(split, "status", "--json").stdout)["events"]
     assert (events["keyless"], events["foreign_partition"]) == (3, 1)

@@ -52,4 +52,4 @@ def test_many_keys_are_counted_as_few_are():
 def test_the_sentences_name_the_setting():
     assert "-X topic.partitioner=murmur2_random" in explain_foreign("clicks", 3)
     assert "librdkafka puts it by default" in explain_foreign("clicks", 3, crc32=True)
-    assert explain_keyless("clicks", 3).startswith("3 events in 'clicks' have no key")
+    assert explain_keyless("clicks", 3).startswith("3 messages in 'clicks' have no key")

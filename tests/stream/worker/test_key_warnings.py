@@ -25,10 +25,10 @@ def logged(caplog, *batches: Misplaced, clock: Clock, partitions: int = 4, warni
 def test_wrong_keys_are_logged_at_once_and_an_hour_later_with_what_came_since(caplog):
     clock = Clock()
     warnings, first = logged(caplog, Misplaced(), Misplaced(2, 3), Misplaced(5, 7), Misplaced(1, 1), clock=clock)
-    assert first == ["2 events", "3 events"]
+    assert first == ["2 messages", "3 messages"]
     clock.now = AGAIN_S
     _, later = logged(caplog, Misplaced(0, 1), clock=clock, warnings=warnings)
-    assert later == ["6 events", "9 events"]
+    assert later == ["6 messages", "9 messages"]
 
 
 def test_librdkafka_is_named_only_where_it_explains_all(caplog):
