@@ -11,6 +11,8 @@ WAIT_S = 2.0
 
 broker, user = sys.argv[1:3]
 answers = KafkaConsumer(bootstrap_servers=broker)
+if not {"requests", "replies"} <= answers.topics():  # a client that names a missing topic can create it
+    sys.exit(f"{broker} has no topics 'requests' and 'replies': `anabranch init --broker {broker}` creates them")
 partitions = [TopicPartition("replies", n) for n in answers.partitions_for_topic("replies") or ()]
 answers.assign(partitions)
 # Before the request goes out: from here on no answer is missed.

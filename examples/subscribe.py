@@ -5,7 +5,11 @@ import sys
 
 from kafka import KafkaConsumer
 
-consumer = KafkaConsumer("recommendations", bootstrap_servers=sys.argv[1], auto_offset_reset="earliest")
+broker = sys.argv[1]
+consumer = KafkaConsumer(bootstrap_servers=broker, auto_offset_reset="earliest")
+if "recommendations" not in consumer.topics():  # a client that subscribes to a missing topic can create it
+    sys.exit(f"{broker} has no topic 'recommendations': `anabranch init --broker {broker}` creates it")
+consumer.subscribe(["recommendations"])
 for record in consumer:
     if record.value is None:  # a tombstone: the user was forgotten
         continue

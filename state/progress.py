@@ -38,6 +38,10 @@ class Progress(msgspec.Struct):
     """Edges of forgotten users."""
     key_mismatch: int = 0
     """Events whose record key was not their user."""
+    keyless: int = 0
+    """Events whose record had no key."""
+    foreign_partition: int = 0
+    """Events whose record was in another partition than the one where Kafka's partitioner puts its key."""
     lost: int = 0
     """Offsets that retention deleted from the log before they were read."""
     users: int = 0

@@ -92,12 +92,14 @@ class Store(Partition):
         *,
         dead: int = 0,
         key_mismatch: int = 0,
+        keyless: int = 0,
+        foreign_partition: int = 0,
         prequential: bytes | None = None,
     ) -> Applied:
         """Fold a batch into the state and write it, with `next_offset`, atomically.
 
-        Events are in log order, at logical offsets below `next_offset`. `dead` and `key_mismatch` are the decoder's
-        counts. Expired and forgotten events are removed first, in WriteBatches of their own. Raises StoreUnreadable or
+        Events are in log order, at logical offsets below `next_offset`. `dead`, `key_mismatch`, `keyless` and
+        `foreign_partition` are counts of their records. Expired and forgotten events are removed first, in WriteBatches of their own. Raises StoreUnreadable or
         StoreBlocked when RocksDB fails; nothing more is changed then.
         """
         expired = self._expire(len(batch.events))
@@ -114,6 +116,8 @@ class Store(Partition):
         progress.duplicate += duplicate
         progress.too_old += too_old
         progress.key_mismatch += key_mismatch
+        progress.keyless += keyless
+        progress.foreign_partition += foreign_partition
         gained = lost = np.empty(0, STEP)
         if len(fresh.events):
             with state_errors("read", self.path):

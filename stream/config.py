@@ -3,6 +3,7 @@
 `make docs` writes docs/configuration.md and deploy/anabranch.toml from the docstrings of the fields.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +11,9 @@ import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.settings import Positive, Share, StateSettings, Whole
+
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+"""What Kafka allows."""
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +81,10 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names of the topics. `anabranch init` creates the missing ones."""
 
+    prefix: str = ""
+    """Put before the default name of each topic, and before that of `group`. A second installation on one Kafka needs
+    one. A name that is set is used as it is: two installations may read the same `topics.clicks`. Each needs its own
+    `data` and `artifacts`."""
     clicks: str = "clicks"
     """Incoming events. All events of a user must be in one partition: key them by the user."""
     recommendations: str = "recommendations"
@@ -99,7 +107,20 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Partitions of `clicks` when `init` creates it; `requests` and `recommendations` get as many as `clicks` has. At
     most this many workers share the work, and it cannot be changed later."""
     replication: Whole = 1
-    """Replicas of each topic when `init` creates it; 3 in production."""
+    """Replicas of each topic when `init` creates it; 3 in production, of which two must then have each message."""
+
+    def __post_init__(self) -> None:
+        names: dict[str, str] = {}
+        for field, name in msgspec.structs.asdict(self).items():
+            if field in ("prefix", "partitions", "replication"):
+                continue
+            if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+                raise ValueError(
+                    f"{field} = {name!r} is no name for a topic: use at most 249 letters, digits and . _ -"
+                )
+            if name in names:
+                raise ValueError(f"{names[name]} and {field} are both {name!r}: each needs a topic of its own")
+            names[name] = field
 
 
 class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -212,7 +233,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: Path = Path("anabranch-data")
     """Directory of the state, the logs and, without `artifacts`, the versions. Each machine has its own."""
     group: str = "anabranch"
-    """Consumer group of the workers. Two installations on one Kafka need different ones."""
+    """Consumer group of the workers. Two installations on one Kafka need different ones: `topics.prefix` sees to it."""
     artifacts: str = ""
     """The artifact store, for model versions and checkpoints of the state: a path or an fsspec URL that all machines
     share (s3:// with `pip install s3fs`, gs:// with `pip install gcsfs`). Empty: versions in `<data>/models`, and no

@@ -14,7 +14,7 @@ import msgspec
 
 from state.kinds import kinds_of
 from state.settings import KINDS, Kind
-from stream.config import Config, choices_of
+from stream.config import Config, TopicSettings, choices_of
 from stream.errors import ConfigError
 from stream.permissions import warn_about_private_key, warn_about_secrets
 
@@ -37,6 +37,7 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
         if flag is not None:
             _put(tree, key.split("__"), flag, f"--{key.replace('_', '-')}")
     _with_built_in_kinds(tree)
+    _with_prefix(tree)
     try:
         config = msgspec.convert(tree, Config, strict=False, str_keys=True, dec_hook=_from_text)
         kinds_of(config.state)
@@ -79,6 +80,18 @@ def _with_built_in_kinds(tree: dict[str, Any]) -> None:
         except msgspec.ValidationError as error:
             raise ConfigError(_explain(error, f"state.kinds.{name}")) from None
     state["kinds"] = kinds
+
+
+def _with_prefix(tree: dict[str, Any]) -> None:
+    """Put `topics.prefix` before the names that are not set."""
+    topics = tree.get("topics")
+    prefix = topics.get("prefix") if isinstance(topics, dict) else None
+    if not isinstance(topics, dict) or not isinstance(prefix, str):
+        return
+    for field in msgspec.structs.fields(TopicSettings):
+        if field.type is str and field.name != "prefix":
+            topics.setdefault(field.name, prefix + field.default)
+    tree.setdefault("group", prefix + Config().group)
 
 
 def _from_text(kind: type, value: object) -> object:

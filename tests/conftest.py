@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from stream.config import Config, TopicSettings
+from stream.kafka.shapes import SHAPES
 from stream.kafka.topics import ensure
 from stream.local.embedded_broker import EmbeddedBroker
 from tests.kafka import kafka
@@ -79,9 +80,7 @@ def config(broker: str, tmp_path: Path) -> Config:
 def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Config:
     """New topics with unique names."""
     tag = uuid.uuid4().hex[:8]
-    names = {
-        name: f"{name}-{tag}" for name in TopicSettings.__struct_fields__ if name not in ("partitions", "replication")
-    }
+    names = {field: f"{field}-{tag}" for field in SHAPES}
     topics = TopicSettings(**names, partitions=partitions)
     made = Config(broker=broker, data=data, group=f"group-{tag}", topics=topics, **more)
     ensure(made)

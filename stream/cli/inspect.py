@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.output import show, show_json, show_recommendation, time_argument
+from stream.cli.output import note, show, show_json, show_recommendation, time_argument
 from stream.cli.state_access import pointers_of, serving, view_of
 from stream.errors import AnabranchError
 
@@ -44,6 +44,13 @@ def user(
         show(f"{moment(step.ts)}  {step.event:8}  {step.item}")
     if isinstance(found, lookup.UserReport):
         show_recommendation(found.recommended)
+        if len(found.partitions) > 1:
+            note(
+                f"user {name!r} has events in the partitions {', '.join(map(str, found.partitions))} of "
+                f"{settings.topics.clicks!r}: each has a part of the sequence, shown is that of the first, and each "
+                f"recommends from its own part. All events of a user must get into one partition: key them by the "
+                f"user, with the same partitioner in all producers (docs/messages.md)"
+            )
 
 
 @command(broker_required=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.output import show_json
+from stream.cli.output import note, show_json
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -26,15 +26,21 @@ MAX_BROKER_WAIT_S = 30.0
 
 @command()
 def init(*, settings: "Config", as_json: bool) -> None:
-    """Create the topics that are missing; change nothing that exists."""
-    from stream.kafka.topics import ensure
+    """Create the topics that are missing; change nothing that exists, and report what is wrong with it."""
+    from stream.kafka.topics import create_missing, inspect, refuse
 
-    topics = ensure(settings)
+    topics = create_missing(settings)
+    found = inspect(settings)
+    if not as_json:
+        for topic in topics:
+            outcome = "created" if topic.created else "exists"
+            print(f"{outcome:8} {topic.name} ({topic.partitions} partition{'s' if topic.partitions > 1 else ''})")
+    warnings = found.warnings(settings)
+    for line in warnings:
+        note(line)
+    refuse(found.deviations)
     if as_json:
-        return show_json({"topics": topics})
-    for topic in topics:
-        outcome = "created" if topic.created else "exists"
-        print(f"{outcome:8} {topic.name} ({topic.partitions} partition{'s' if topic.partitions > 1 else ''})")
+        show_json({"topics": topics, "warnings": warnings})
 
 
 @command()
@@ -49,7 +55,7 @@ def worker(
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
 
-    from stream.kafka.topics import check
+    from stream.kafka.topics import check_shapes
     from stream.local.data_directory import data_directory_lock
     from stream.worker.service import build
 
@@ -60,7 +66,7 @@ def worker(
     sys.setswitchinterval(THREAD_SWITCH_S)
     with data_directory_lock(settings.data, "worker"):
         wait_for_broker(settings)
-        check(settings)
+        check_shapes(settings)
         process = build(settings, embedded=embedded)
         try:
             process.execute_from_commandline()
@@ -74,7 +80,7 @@ def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
     """Learn from the state in the data directory; publish versions."""
-    from stream.kafka.topics import check
+    from stream.kafka.topics import check_shapes
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
 
@@ -82,7 +88,7 @@ def trainer(
     lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
         wait_for_broker(settings)
-        check(settings)
+        check_shapes(settings)
 
         async def run_until_signal() -> None:
             task = asyncio.current_task()

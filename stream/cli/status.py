@@ -20,23 +20,26 @@ SIGNALS = ("model", "evidence", "repeat", "popularity")
 def status(*, settings: "Config", as_json: bool) -> None:
     """Show progress, counts, the serving version and its quality."""
     from stream.errors import BrokerUnavailable
-    from stream.kafka.topics import log_ends
+    from stream.kafka.topics import inspect, log_ends
     from stream.operate import report
 
-    ends = None
+    ends, of_topics = None, []
     if settings.broker:
         try:
             ends = log_ends(settings, settings.topics.clicks)
+            of_topics = [deviation.text for deviation in inspect(settings).deviations]
         except BrokerUnavailable as error:
             note(str(error))
     pointers = pointers_of(settings)
     with view_of(settings, whole=False) as view:
-        found = report.status(settings, view, ends, pointers)
+        found = report.status(settings, view, ends, pointers, of_topics)
         for unreadable in view.unreadable.values():
             note(explain_unreadable(unreadable))
     if as_json:
         return show_json(found)
     show_status(found)
+    for warning in found.warnings:
+        note(warning)
 
 
 def show_status(found: "Status") -> None:

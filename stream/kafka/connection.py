@@ -14,8 +14,11 @@ from aiokafka.conn import collect_hosts
 
 from stream.config import Config, KafkaSettings
 from stream.errors import ConfigError
+from stream.kafka.no_creation import only_look
 
 CONNECT_WITHIN_S = 3.0
+
+only_look()
 
 
 def connection(config: Config) -> dict[str, Any]:

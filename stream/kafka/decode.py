@@ -66,6 +66,8 @@ class Decoded(NamedTuple):
     dead: list[DeadLetter]
     key_mismatch: int
     """Events whose record's key is not their user."""
+    keys: list[bytes | None]
+    """The key of each event's record."""
 
 
 class Row(NamedTuple):
@@ -212,4 +214,4 @@ def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter]) -> De
     logical = progress.logical(np.array(offsets, np.int64))
     batch = make_batch(users, items, ts=times, offset=logical, kind=kinds, ids=given)
     with_key = len(keys) - keys.count(None)
-    return Decoded(batch, dead, with_key - sum(map(eq, keys, users)))
+    return Decoded(batch, dead, with_key - sum(map(eq, keys, users)), keys)

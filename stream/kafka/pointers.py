@@ -4,6 +4,7 @@ The newest `moved_ts` wins, in whatever order pointers arrive. A champion that a
 operator only.
 """
 
+import asyncio
 import contextlib
 import functools
 import time
@@ -21,6 +22,7 @@ from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Pointer
+from stream.kafka.topics import check_existence, partitions_of
 
 MODEL_NAME = "create"
 LAST_POINTERS = "pointers.json"
@@ -43,8 +45,8 @@ class Pointers(NamedTuple):
 async def read_pointers(config: Config) -> Pointers:
     """The pointers in the topic now, read without a consumer group; none before the first version.
 
-    If the topic is empty (an embedded broker loses its topics), the pointers that this data directory last followed.
-    Raises BrokerUnavailable.
+    If the topic is missing or empty (an embedded broker loses its topics), the pointers that this data directory last
+    followed. Raises BrokerUnavailable.
     """
     # A fetch that waits for more records blocks every later request on its connection.
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
@@ -55,7 +57,9 @@ async def read_pointers(config: Config) -> Pointers:
         raise await unavailable(config, error) from None
     try:
         topic = config.topics.models
-        partitions = [TopicPartition(topic, p) for p in await consumer_partitions(consumer, topic)]
+        partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
+        if not partitions:
+            return read_last_pointers(config.data)
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
@@ -71,9 +75,7 @@ async def read_pointers(config: Config) -> Pointers:
 
 async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
     """Partition numbers of a topic that the consumer is not subscribed to."""
-    await consumer._client.force_metadata_update()
-    found = consumer.partitions_for_topic(topic) or {0}
-    return sorted(found)
+    return await partitions_of(consumer, topic) or [0]
 
 
 def decode_pointer(value: bytes | None) -> Pointer | None:
@@ -162,7 +164,8 @@ def check_version(version: str, versions: Collection[str]) -> None:
 
 
 async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
-    """Send the pointer to every worker and trainer. Raises BrokerUnavailable."""
+    """Send the pointer to every worker and trainer. Raises BrokerUnavailable, TopicMismatch."""
+    await asyncio.to_thread(check_existence, config, config.topics.models)
     producer = AIOKafkaProducer(**connection(config), acks="all")
     try:
         await producer.start()

@@ -1,13 +1,24 @@
-"""The topics: the shape of each (`SHAPES`), creating and checking them, and how far their logs go."""
+"""The topics on the broker: creating and checking them, and how far their logs go.
+
+`stream.kafka.shapes` says what each must be like.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    InvalidConfigurationError,
+    KafkaConnectionError,
+    KafkaError,
+    NoError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError as PythonKafkaError
 
@@ -15,6 +26,7 @@ from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
 from stream.kafka.connection import connection, reached
 from stream.kafka.diagnosis import unavailable
+from stream.kafka.shapes import Deviation, FoundTopic, deviations, missing_topics, not_checked, shapes
 
 T = TypeVar("T")
 
@@ -22,33 +34,6 @@ VISIBLE_WITHIN_S, POLL_S = 10.0, 0.1
 """Time to wait for a new topic: Kafka reports it as created before every broker knows it."""
 
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
-
-
-class Shape(NamedTuple):
-    """A topic as `anabranch init` creates it."""
-
-    like_clicks: bool = False
-    """As many partitions as `clicks`; else one."""
-    policies: dict[str, str] = {}  # noqa: RUF012  never changed
-    """Kafka's settings of the topic."""
-
-
-COMPACTED_CONFIG = {"cleanup.policy": "compact"}
-BROKER_TIME_CONFIG = {"message.timestamp.type": "LogAppendTime"}
-"""The broker sets the time of records. A producer whose clock is years ahead would make all users' events expire."""
-
-SHAPES = {
-    "clicks": Shape(like_clicks=True, policies=BROKER_TIME_CONFIG),
-    "recommendations": Shape(like_clicks=True, policies=COMPACTED_CONFIG),
-    "dead_letters": Shape(),
-    "items": Shape(policies=COMPACTED_CONFIG),
-    "models": Shape(policies=COMPACTED_CONFIG),
-    "requests": Shape(like_clicks=True),
-    "replies": Shape(),
-    "commands": Shape(),
-    "command_replies": Shape(),
-}
-"""By the field of `TopicSettings` that has the topic's name; `anabranch init` lists them in this order."""
 
 
 class Log(NamedTuple):
@@ -70,12 +55,28 @@ class TopicState(msgspec.Struct, frozen=True):
     created: bool
 
 
-def shapes(config: Config) -> dict[str, Shape]:
-    """The shape of each topic by the topic's name."""
-    return {getattr(config.topics, field): shape for field, shape in SHAPES.items()}
+class Inspection(NamedTuple):
+    """What the topics look like to somebody who created none of them."""
+
+    deviations: list[Deviation]
+    """The fatal ones first."""
+    not_described: list[str]
+    """Topics whose settings the broker does not show us; they may deviate too."""
+
+    def warnings(self, config: Config) -> list[str]:
+        """What does not stop us: deviations that are not fatal, and what was not checked."""
+        found = [deviation.text for deviation in self.deviations if not deviation.fatal]
+        return [*found, not_checked(config, self.not_described)] if self.not_described else found
 
 
 def ensure(config: Config) -> list[TopicState]:
+    """Create the topics that are missing, and check all. Raises BrokerUnavailable, TopicMismatch."""
+    found = create_missing(config)
+    check_shapes(config)
+    return found
+
+
+def create_missing(config: Config) -> list[TopicState]:
     """Create the topics that are missing; change nothing that exists. Raises BrokerUnavailable, TopicMismatch."""
 
     async def create(admin: AIOKafkaAdminClient) -> list[TopicState]:
@@ -83,20 +84,13 @@ def ensure(config: Config) -> list[TopicState]:
         clicks = existing.get(config.topics.clicks, config.topics.partitions)
         missing = {name: shape for name, shape in shapes(config).items() if name not in existing}
         made = {name: clicks if shape.like_clicks else 1 for name, shape in missing.items()}
-        response = await admin.create_topics(
-            [
-                NewTopic(
-                    name=name,
-                    num_partitions=made[name],
-                    replication_factor=config.topics.replication,
-                    topic_configs=shape.policies,
-                )
-                for name, shape in missing.items()
-            ]
-        )
-        for name, code, *_ in response.topic_errors if missing else []:
-            error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
+        replication = config.topics.replication
+        refused = await _create(admin, made, replication, {n: s.settings(replication) for n, s in missing.items()})
+        # A managed Kafka may set the number of replicas in sync by itself, and refuse ours.
+        again = {name: made[name] for name, error in refused.items() if error is InvalidConfigurationError}
+        refused |= await _create(admin, again, replication, {n: missing[n].settings() for n in again})
+        for name, error in refused.items():
+            if error not in (NoError, TopicAlreadyExistsError):
                 raise TopicMismatch(
                     f"the broker at {config.broker} refused to create the topic {name!r} ({error.__name__}): "
                     f"check topics.replication and the rights in docs/messages.md, and run `anabranch init` again"
@@ -107,20 +101,52 @@ def ensure(config: Config) -> list[TopicState]:
             await asyncio.sleep(POLL_S)
         return [TopicState(name, (existing | made)[name], name in made) for name in shapes(config)]
 
-    found = _with_admin(config, create)
-    _check_partitions(config, {f.name: f.partitions for f in found})
-    return found
+    return _with_admin(config, create)
 
 
 def check(config: Config) -> None:
     """Raise TopicMismatch unless every topic exists with partitions that the workers can use."""
+    found = {name: FoundTopic(count) for name, count in _with_admin(config, _partitions).items()}
+    refuse(deviations(config, found))
+
+
+def check_shapes(config: Config) -> None:
+    """The same, and their settings as far as the broker shows them to us. Raises TopicMismatch, BrokerUnavailable."""
+    refuse(inspect(config).deviations)
+
+
+def check_existence(config: Config, *topics: str) -> None:
+    """Raise TopicMismatch unless these topics exist: a client that names a missing one waits for it for a long time."""
     existing = _with_admin(config, _partitions)
-    missing = [name for name in shapes(config) if name not in existing]
-    if missing:
-        raise TopicMismatch(
-            f"the broker at {config.broker} has no topic {', '.join(map(repr, missing))}: run `anabranch init`"
-        )
-    _check_partitions(config, existing)
+    if missing := [name for name in topics if name not in existing]:
+        raise TopicMismatch(missing_topics(config, missing))
+
+
+def inspect(config: Config) -> Inspection:
+    """How the topics differ from what we need. It creates nothing. Raises BrokerUnavailable."""
+
+    async def look(admin: AIOKafkaAdminClient) -> Inspection:
+        described = await _described(admin)
+        existing = [name for name in shapes(config) if name in described]
+        settings = await _settings(admin, existing)
+        found = {
+            name: FoundTopic(
+                len(described[name]),
+                min((len(partition["replicas"]) for partition in described[name]), default=0),
+                settings.get(name, {}),
+            )
+            for name in existing
+        }
+        brokers = len((await admin.describe_cluster())["brokers"])
+        return Inspection(deviations(config, found, brokers), [n for n in existing if n not in settings])
+
+    return _with_admin(config, look)
+
+
+def refuse(found: list[Deviation]) -> None:
+    """Raise TopicMismatch if any of these is fatal."""
+    if fatal := [deviation.text for deviation in found if deviation.fatal]:
+        raise TopicMismatch("\n".join(fatal))
 
 
 def cluster_id(config: Config) -> str:
@@ -128,6 +154,20 @@ def cluster_id(config: Config) -> str:
 
     async def ask(admin: AIOKafkaAdminClient) -> str:
         return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
+
+    return _with_admin(config, ask)
+
+
+def group_members(config: Config, group: str) -> list[str]:
+    """The hosts of a consumer group's members; none where the broker does not describe it. Raises BrokerUnavailable."""
+
+    async def ask(admin: AIOKafkaAdminClient) -> list[str]:
+        try:
+            answers = await admin.describe_consumer_groups([group])
+        except KafkaError:
+            return []
+        groups = [found for answer in answers for found in answer.to_object()["groups"]]
+        return [member["client_host"].lstrip("/") for found in groups for member in found["members"]]
 
     return _with_admin(config, ask)
 
@@ -152,15 +192,15 @@ def topic_id(config: Config, topic: str) -> str:
 
 
 def log_ends(config: Config, topic: str) -> dict[int, int]:
-    """The next offset of each partition of a topic. Raises BrokerUnavailable."""
+    """The next offset of each partition of a topic; none if it does not exist. Raises BrokerUnavailable."""
 
     async def ask() -> dict[int, int]:
         consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
         try:
             await consumer.start()
-            await consumer._client.force_metadata_update()
-            partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-            return {p.partition: end for p, end in (await consumer.end_offsets(partitions)).items()}
+            partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
+            ends = await consumer.end_offsets(partitions) if partitions else {}
+            return {p.partition: end for p, end in ends.items()}
         except (KafkaConnectionError, KafkaError) as error:
             raise await unavailable(config, error) from None
         finally:
@@ -169,20 +209,46 @@ def log_ends(config: Config, topic: str) -> dict[int, int]:
     return asyncio.run(ask())
 
 
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    """Partition numbers of a topic now; none if it does not exist. All topics are listed, none is named."""
+    await consumer._client.force_metadata_update()
+    return sorted(consumer.partitions_for_topic(topic) or ())
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, partitions: dict[str, int], replication: int, settings: dict[str, dict[str, str]]
+) -> dict[str, type[KafkaError]]:
+    """Create these topics; the error of each, NoError for one that was created."""
+    new = [
+        NewTopic(name=name, num_partitions=count, replication_factor=replication, topic_configs=settings[name])
+        for name, count in partitions.items()
+    ]
+    response = await admin.create_topics(new) if new else None
+    return {name: for_code(code) for name, code, *_ in response.topic_errors} if response is not None else {}
+
+
+async def _described(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
+    """The partitions of every topic that we may see. All are listed: a broker may create a topic that is named."""
+    return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+
+
 async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    described = await admin.describe_topics()
-    return {t["topic"]: len(t["partitions"]) for t in described}
+    return {name: len(partitions) for name, partitions in (await _described(admin)).items()}
 
 
-def _check_partitions(config: Config, partitions: dict[str, int]) -> None:
-    topics = config.topics
-    clicks = partitions[topics.clicks]
-    if partitions[topics.requests] != clicks:
-        raise TopicMismatch(
-            f"{topics.clicks!r} has {clicks} partitions, {topics.requests!r} has {partitions[topics.requests]}: a "
-            f"user's requests would reach a worker that does not have the user's state. Delete {topics.requests!r} and "
-            f"run `anabranch init`, or give it {clicks} partitions"
-        )
+async def _settings(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
+    """Kafka's settings of topics, without those that the broker does not describe to us."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
+    try:
+        answers = await admin.describe_configs(resources) if resources else []
+    except KafkaError:  # an old broker, or one that is no Kafka
+        return {}
+    return {
+        resource["resource_name"]: {e["config_names"]: e["config_value"] or "" for e in resource["config_entries"]}
+        for answer in answers
+        for resource in answer.to_object()["resources"]
+        if not resource["error_code"]
+    }
 
 
 def _with_admin(config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:

@@ -34,6 +34,9 @@ class UserReport(msgspec.Struct):
     user: str
     sequence: list[Step]
     recommended: Recommendation | None
+    partitions: list[int]
+    """Partitions in this data directory that have events of the user. More than one: the user is split, and each is
+    recommended for apart; `sequence` is that of the first."""
 
 
 class UserAt(msgspec.Struct):
@@ -120,7 +123,14 @@ def user(config: Config, view: View, name: str) -> UserReport:
         user=name,
         sequence=named_steps(config, view, view.sequences(np.array([key], np.uint64)).of(0)),
         recommended=msgspec.json.decode(message, type=Recommendation) if message else None,
+        partitions=partitions_of(view, key),
     )
+
+
+def partitions_of(view: View, user: int) -> list[int]:
+    """The partitions that have events of a user."""
+    asked = np.array([user], np.uint64)
+    return [number for number, p in sorted(view.partitions.items()) if len(p.sequences(asked).steps)]
 
 
 def user_at(config: Config, view: View, name: str, t: int) -> UserAt:

@@ -4,7 +4,7 @@ The fields of a document, in their order, are the keys of `--json`. The tables a
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from model.ranking.fusion import Fusion
 from state.progress import Progress
 from state.view import View
 from stream.config import Config
+from stream.kafka.keys import explain_foreign, explain_keyless
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
 from stream.trainer import status_file
@@ -42,6 +43,8 @@ class EventCounts(msgspec.Struct):
     erased: int
     key_mismatch: int
     lost: int
+    keyless: int
+    foreign_partition: int
 
 
 class LearnedWeights(msgspec.Struct):
@@ -111,6 +114,8 @@ class Status(msgspec.Struct):
     comparison: Comparison | None
     prequential: dict[str, Quality]
     """By version or baseline."""
+    warnings: list[str]
+    """What is wrong with the topics, if a broker answers, and with the keys of events."""
 
 
 class VersionReport(msgspec.Struct):
@@ -136,16 +141,23 @@ class Models(msgspec.Struct):
     versions: list[VersionReport]
 
 
-def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers: Pointers) -> Status:
+def status(
+    config: Config,
+    view: View,
+    log_ends: dict[int, int] | None,
+    pointers: Pointers,
+    of_topics: Sequence[str] = (),
+) -> Status:
     """Progress, counts, the serving version and its quality on live events.
 
-    `log_ends` are the next offsets of the partitions in Kafka; None if no broker answers.
+    `log_ends` are the next offsets of the partitions in Kafka; None if no broker answers. `of_topics` is what is wrong
+    with the topics.
     """
     progress = {number: p.read_progress() for number, p in view.partitions.items()}
     scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
     return Status(
         partitions=[partition_status(number, p.log_offset, log_ends) for number, p in progress.items()],
-        events=event_counts(progress.values()),
+        events=(events := event_counts(progress.values())),
         users=sum(p.users for p in progress.values()),
         items=count_items(view),
         edges=sum(p.edges for p in progress.values()),
@@ -153,7 +165,14 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
         trainer=status_file.read(config.data),
         comparison=comparison(config, pointers, scores),
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
+        warnings=[*of_topics, *warnings_of_keys(config.topics.clicks, events, several=len(log_ends or progress) > 1)],
     )
+
+
+def warnings_of_keys(topic: str, events: EventCounts, *, several: bool) -> list[str]:
+    """What is wrong with the keys of events in a topic of one or of several partitions."""
+    keyless = [explain_keyless(topic, events.keyless)] if events.keyless and several else []
+    return [*keyless, explain_foreign(topic, events.foreign_partition)] if events.foreign_partition else keyless
 
 
 def partition_status(number: int, next_offset: int, log_ends: dict[int, int] | None) -> PartitionStatus:

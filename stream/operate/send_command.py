@@ -5,6 +5,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable
+from itertools import chain
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -15,7 +16,7 @@ from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
-from stream.kafka.topics import cluster_id
+from stream.kafka.topics import check_existence, cluster_id, partitions_of
 
 REPLY_WITHIN_S = 15.0
 REPEAT_EVERY_S = 3.0
@@ -39,22 +40,24 @@ async def send_command(
     `on_progress` gets the other replies. Without `within_s` only the first reply must come within REPLY_WITHIN_S.
     Raises AnabranchError.
     """
+    await asyncio.to_thread(check_existence, config, config.topics.commands, config.topics.command_replies)
     command = Command(name, id or uuid.uuid4().hex, shadow=shadow)
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:
         await consumer.start()
         await producer.start()
-        replies = TopicPartition(config.topics.command_replies, 0)
-        consumer.assign([replies])
-        await consumer.seek_to_end(replies)
+        topic = config.topics.command_replies
+        replies = [TopicPartition(topic, number) for number in await partitions_of(consumer, topic)]
+        consumer.assign(replies)
+        await consumer.seek_to_end(*replies)
         began = checked = time.monotonic()
         sent, replied = -math.inf, False
         while (within_s is None and replied) or time.monotonic() - began < (within_s or REPLY_WITHIN_S):
             if not replied and time.monotonic() - sent > REPEAT_EVERY_S:
                 sent = time.monotonic()
                 await producer.send_and_wait(config.topics.commands, encode(command), key=command.id.encode())
-            for record in (await consumer.getmany(replies, timeout_ms=500)).get(replies, []):
+            for record in chain.from_iterable((await consumer.getmany(timeout_ms=500)).values()):
                 reply = _reply_to(command, record.value)
                 if reply is None:
                     continue

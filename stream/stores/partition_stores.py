@@ -14,13 +14,10 @@ from state.identity import Identity
 from state.store import Store
 from state.view import partition_path
 from stream.config import Config
-from stream.kafka.decode import Record
 from stream.kafka.topics import Log
 
 log = logging.getLogger("anabranch.partitions")
 
-LOG_APPEND_TIME = 1
-"""Kafka's number for times that are the broker's, in a record's `timestamp_type`."""
 EMBEDDED_CLUSTER = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
 MIN_EVENTS_TO_RESTORE = 200_000
@@ -136,18 +133,6 @@ class PartitionStores:
             )  # fmt: skip
             return self._store(path, identity)
         return None
-
-
-def warn_of_producer_clocks(record: Record, config: Config, cluster: str) -> None:
-    """Warn if producers set the times of records: one wrong clock then affects all users."""
-    if record.timestamp_type == LOG_APPEND_TIME or cluster == EMBEDDED_CLUSTER:
-        return
-    log.warning(
-        "the topic %r keeps its producers' clocks instead of the broker's: a clock that is far ahead is not noticed, "
-        "and with state.window_s set it makes all users' events expire. `kafka-configs.sh --bootstrap-server %s "
-        "--alter --entity-type topics --entity-name %s --add-config message.timestamp.type=LogAppendTime` fixes it",
-        config.topics.clicks, config.broker, config.topics.clicks,
-    )  # fmt: skip
 
 
 def skip_deleted(store: Store, number: int, begin: int, config: Config) -> None:

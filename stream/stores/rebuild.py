@@ -12,6 +12,7 @@ from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.decode import Decoder
+from stream.kafka.keys import misplaced
 from stream.kafka.topics import Log
 from stream.stores.opener import read_logs
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, identity_of, rebuilt_path
@@ -116,11 +117,14 @@ async def _rebuild_one(
             if not records:
                 continue
             decoded = decoder.decode(records)
+            found = misplaced(decoded.keys, number, its_log.partitions)
             store.apply(
                 decoded.batch,
                 records[-1].offset + 1,
                 dead=len(decoded.dead),
                 key_mismatch=decoded.key_mismatch,
+                keyless=found.keyless,
+                foreign_partition=found.foreign,
             )
             report(f"partition {number}: {store.progress.next_offset:,} of {its_log.end:,}")
         store.take_over(answered, prequential)

@@ -9,7 +9,7 @@ from state.store import Store
 from stream.config import Config
 from stream.kafka.decode import Record
 from stream.stores.assignment import Assignment
-from stream.stores.partition_stores import skip_deleted, warn_of_producer_clocks
+from stream.stores.partition_stores import skip_deleted
 
 READ_AGAIN_S = 0.1
 """Pause before records are polled again, because the lease has run out or a store is opened again."""
@@ -21,16 +21,12 @@ broker is asked where the log begins."""
 class LogPosition:
     """Keeps the consumer's position and the stores' offsets together."""
 
-    def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment, cluster: str) -> None:
+    def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment) -> None:
         self._config, self._consumer, self._assignment = config, consumer, assignment
-        self._cluster, self._clocks_checked = cluster, False
 
     async def follows(self, store: Store, partition: TopicPartition, records: Sequence[Record]) -> bool:
         """Whether the records can be applied; if the log went back, their store is opened again. Raises KafkaError."""
         number, first = partition.partition, records[0]
-        if not self._clocks_checked:
-            self._clocks_checked = True
-            warn_of_producer_clocks(first, self._config, self._cluster)
         offset = store.progress.logical(first.offset)
         if offset < store.progress.next_offset:
             self._assignment.reopen_soon(number, f"the log went back to offset {first.offset}")

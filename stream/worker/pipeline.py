@@ -29,10 +29,12 @@ from state.errors import StoreFault
 from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
+from stream.kafka.keys import Misplaced, misplaced
 from stream.kafka.lease import Lease, LeaseLost
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment
 from stream.worker.group_commit import GroupCommit
+from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll_size import PollSize
@@ -54,14 +56,13 @@ class Pipeline:
         assignment: Assignment,
         recommender: Recommender,
         lease: Lease,
-        *,
-        cluster: str,
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
         self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
-        self._log_position = LogPosition(config, consumer, assignment, cluster)
+        self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state)
+        self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
@@ -91,6 +92,7 @@ class Pipeline:
                 if partition.topic == self._topics.clicks:
                     await self._apply(partition, records, polled_for.get(partition.partition))
                 else:
+                    self._check_keys(partition, [record.key for record in records])
                     await self._requests.answer(partition.partition, records)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
@@ -121,7 +123,7 @@ class Pipeline:
             except (LeaseLost, KafkaError):
                 return await self._log_position.read_again(partition)
             began = time.perf_counter()
-            applied = self._write(store, records, decoded)
+            applied = self._write(store, partition, records, decoded)
             self._poll_size.update(len(records), decode_s + time.perf_counter() - began)
             self._recommender.update(applied)
             self._metrics.forget(applied.forgotten.tolist())
@@ -145,18 +147,31 @@ class Pipeline:
     # 2 Apply in memory
     # 3 Write: one call of the store, one WriteBatch; both crash points are in it (`state/store.py`)
 
-    def _write(self, store: Store, records: Sequence[Record], decoded: Decoded) -> Applied:
+    def _write(self, store: Store, partition: TopicPartition, records: Sequence[Record], decoded: Decoded) -> Applied:
         scores, events = decode_scores(store.prequential()), decoded.batch.events
         counted = events[store.kinds.counts[events["kind"]]]
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
         self._recommender.learn(store, counted)
+        found = self._check_keys(partition, decoded.keys)
         return store.apply(
             decoded.batch,
             store.progress.logical(records[-1].offset + 1),
             dead=len(decoded.dead),
             key_mismatch=decoded.key_mismatch,
+            keyless=found.keyless,
+            foreign_partition=found.foreign,
             prequential=encode_scores(scores) if tested else None,
         )
+
+    def _check_keys(self, partition: TopicPartition, keys: Sequence[bytes | None]) -> Misplaced:
+        """Whether messages are where their users' other messages are; both topics have as many partitions."""
+        store = self._assignment.stores.get(partition.partition)
+        identity = store.identity if store is not None else None
+        if identity is None:
+            return Misplaced()
+        found = misplaced(keys, partition.partition, identity.partitions)
+        self._key_warnings[partition.topic].add(found, identity.partitions)
+        return found
 
     # 4 Rank
 

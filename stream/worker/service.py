@@ -32,7 +32,7 @@ from stream.kafka.lease import Lease
 from stream.kafka.messages import encode
 from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.topics import cluster_id, topic_id
-from stream.stores.assignment import Assignment
+from stream.stores.assignment import CHECK_TOPIC_EVERY_S, Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.worker.operator_commands import OperatorCommands
@@ -40,6 +40,7 @@ from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
 from stream.worker.recommender import Recommender
 from stream.worker.title_reader import read_titles
+from stream.worker.topic_watch import TopicWatch
 from stream.worker.version_follower import VersionFollower
 
 log = logging.getLogger("anabranch.worker")
@@ -80,9 +81,7 @@ class WorkerService(Service):
         for client in (self._producer, self._title_reader, consumer):
             to_close.push_async_callback(client.stop)
             await self._retry(client.start)
-        self._pipeline = Pipeline(
-            config, consumer, self._producer, self._assignment, self._recommender, lease, cluster=cluster
-        )
+        self._pipeline = Pipeline(config, consumer, self._producer, self._assignment, self._recommender, lease)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment)
         await self._versions.follow(await self._retry(lambda: read_pointers(config)))
@@ -106,6 +105,10 @@ class WorkerService(Service):
     @Service.task
     async def _watch_topic(self) -> None:
         await self._or_end(self._assignment.watch_topic())
+
+    @Service.task
+    async def _watch_shapes(self) -> None:
+        await TopicWatch(self._config).run()
 
     @Service.task
     async def _take_checkpoints(self) -> None:
@@ -166,6 +169,8 @@ def click_consumer(config: Config) -> AIOKafkaConsumer:
         heartbeat_interval_ms=config.worker.heartbeat_ms,
         fetch_max_bytes=config.worker.fetch_max_bytes,
         max_partition_fetch_bytes=config.worker.fetch_max_bytes,
+        # How soon a topic that was deleted and created again is read.
+        metadata_max_age_ms=int(CHECK_TOPIC_EVERY_S * 1000),
     )
 
 

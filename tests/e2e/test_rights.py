@@ -13,6 +13,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from stream.config import Config, KafkaSettings, TopicSettings
+from stream.kafka.shapes import SHAPES
 from stream.local.embedded_broker import free_port
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, flags_of, until
@@ -21,7 +22,7 @@ from tests.kafka import missing, restartable_broker
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
-FIELDS = {name: field for field, name in msgspec.structs.asdict(TopicSettings()).items() if isinstance(name, str)}
+FIELDS = {getattr(TopicSettings(), field): field for field in SHAPES}
 ROLES = ("worker", "trainer", "operator")
 Rights = dict[str, tuple[set[str], set[str]]]
 

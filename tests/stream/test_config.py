@@ -7,6 +7,7 @@ import pytest
 from state.settings import Kind
 from stream.config import Config
 from stream.errors import ConfigError
+from stream.kafka.shapes import shapes
 from stream.load_config import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,6 +48,10 @@ def test_a_variable_can_name_the_file(tmp_path):
         ("[state]\nkinds = 3", "setting 'state.kinds'"),
         ("[training]\nloss = 'half'", "'half', it is one of auto, full, sampled"),
         ("[state.kinds.view]\nrole = 'like'", "'like', it is one of positive, negative, undo, forget"),
+        ("[topics]\nclicks = 'shop clicks'", "clicks = 'shop clicks' is no name for a topic"),
+        ("[topics]\nprefix = 'shop/'", "'shop/clicks' is no name for a topic"),
+        ("[topics]\nitems = 'clicks'", "clicks and items are both 'clicks'"),
+        ("[topics]\nprefix = 3", "setting 'topics.prefix'"),
         ("[model]\nheads = 3", "dim = 64 is not divisible by heads = 3"),
         ("[model]\nsequence_encoder = 'bert4rec'\nheads = 3", "dim = 64 is not divisible by heads = 3"),
         ("[training]\nloss = 'scalable'", "'scalable', it is one of auto, full, sampled"),
@@ -125,3 +130,17 @@ def test_a_built_in_kind_is_configured_on_top_of_its_defaults(tmp_path):
     assert kinds["cart"] == Kind("positive", 2.0)
     assert kinds["wishlist"] == Kind("positive", 1.0)
     assert kinds["hide"] == Kind("negative")
+
+
+def test_a_prefix_gives_a_second_installation_topics_and_a_group_of_its_own(tmp_path):
+    first, second = load(None, {}), load(written(tmp_path, '[topics]\nprefix = "second-"'), {})
+    assert (second.topics.clicks, second.topics.dead_letters) == ("second-clicks", "second-dead-letters")
+    assert second.group == "second-anabranch"
+    assert not set(shapes(first)) & set(shapes(second))
+
+
+def test_a_name_that_is_set_gets_no_prefix_even_if_it_is_the_default(tmp_path):
+    file = written(tmp_path, 'group = "anabranch"\n[topics]\nclicks = "clicks"\nmodels = "pointers"\n')
+    config = load(file, {"ANABRANCH_TOPICS__PREFIX": "second-"})
+    assert (config.topics.clicks, config.topics.models, config.topics.items) == ("clicks", "pointers", "second-items")
+    assert config.group == "anabranch"

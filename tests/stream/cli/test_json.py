@@ -40,7 +40,7 @@ DOCUMENTS: dict[str, Any] = {
         "partitions": [{"partition": "int", "next_offset": "int", "log_end": "None", "lag": "None"}],
         "events": {
             "applied": "int", "dead": "int", "duplicate": "int", "too_old": "int", "expired": "int", "erased": "int",
-            "key_mismatch": "int", "lost": "int",
+            "key_mismatch": "int", "lost": "int", "keyless": "int", "foreign_partition": "int",
         },
         "users": "int", "items": "int", "edges": "int",
         "model": {
@@ -56,9 +56,10 @@ DOCUMENTS: dict[str, Any] = {
             "champion": {"version": "str", **QUALITY}, "candidate": {"version": "str", **QUALITY},
         },
         "prequential": {"000001": QUALITY, "fallback": QUALITY, "model": QUALITY, "popularity": QUALITY},
+        "warnings": [],
     },
-    "user ann": {"user": "str", "sequence": [STEP], "recommended": RECOMMENDATION},
-    "user bob": {"user": "str", "sequence": [STEP], "recommended": "None"},
+    "user ann": {"user": "str", "sequence": [STEP], "recommended": RECOMMENDATION, "partitions": ["int"]},
+    "user bob": {"user": "str", "sequence": [STEP], "recommended": "None", "partitions": ["int"]},
     "user ann --at 2023-11-14T22:13:30Z": {"user": "str", "at": "int", "sequence": [STEP]},
     "item milk": {
         "item": "str", "title": "None", "degree": "int", "popularity": "float",

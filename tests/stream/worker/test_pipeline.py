@@ -1,12 +1,14 @@
 """The path of an event, without Kafka: partitions are revoked and the lease runs out between its steps."""
 
 import asyncio
+import dataclasses
 import json
 import shutil
 import time
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.partitioner import murmur2
 
 from state.errors import StoreBlocked
 from state.events import hash_id
@@ -30,9 +32,7 @@ class Shop(Owner):
         super().__init__(config, monkeypatch)
         self.producer = FakeProducer()
         self.recommender = Recommender(config, self.assignment.stores, None)
-        self.pipeline = Pipeline(
-            config, self.consumer, self.producer, self.assignment, self.recommender, self.lease, cluster="here"
-        )
+        self.pipeline = Pipeline(config, self.consumer, self.producer, self.assignment, self.recommender, self.lease)
 
     @property
     def store(self):
@@ -92,6 +92,25 @@ async def test_a_click_is_applied_and_its_user_answered(shop):
     await until(lambda: answering.done() or shop.store.answered() == 1)
     [(user, message)] = shop.recommendations()
     assert (user, json.loads(message)["offset"]) == (b"ann", 0)
+
+
+@scenario_with
+async def with_shop_of_two_partitions(config, monkeypatch):
+    """A `Shop` that owns the first of two partitions."""
+    shop = Shop(config, monkeypatch)
+    shop.log = shop.log._replace(partitions=2)
+    await shop.assign()
+    return shop
+
+
+@with_shop_of_two_partitions
+async def test_events_without_a_key_or_in_a_strange_partition_are_counted(shop):
+    records = shop.records(*({"user": f"user-{n}"} for n in range(40)))
+    keyed = [dataclasses.replace(r, key=f"user-{n}".encode() if n >= 10 else None) for n, r in enumerate(records)]
+    await shop.poll({CLICKS: keyed})
+    foreign = sum((murmur2(f"user-{n}".encode()) & 0x7FFFFFFF) % 2 for n in range(10, 40))
+    progress = shop.store.progress
+    assert (progress.applied, progress.keyless, progress.foreign_partition) == (40, 10, foreign)
 
 
 @with_shop
