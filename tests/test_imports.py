@@ -73,7 +73,7 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "json_file", "live_metrics", "config", "load_config"},
+        {"errors", "times", "printable", "json_file", "live_metrics", "config", "load_config"},
         {"kafka"},
         {"stores"},
         {"worker", "trainer"},
