@@ -62,7 +62,8 @@ def evaluate(
         raise AnabranchError(
             f"{file} has {len(ts)} usable events, too few to measure anything: an evaluation needs {MIN_EVENTS} of them"
         )
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("evaluating", total=1.0)
 
         def progress(done: float, what: str) -> None:

@@ -46,17 +46,16 @@ def publish(
         raise typer.BadParameter(f"--speed {speed}: give events a second (500) or times event time (60x)") from None
     check(settings)
     complaints = Complaints()
-    events = EventFile(file, settings.clicks, settings.state)
+    events = EventFile(file, settings.clicks, settings.state, note)
     if topic == "clicks":
         name, messages = settings.topics.clicks, events.messages(complaints)
         if events.can_be_read_twice:
-            events.check_units()
-            if events.unit.note:
-                note(f"{file}: {events.unit.note}")
+            events.check_times()
     else:
         name, messages = settings.topics.items, titles(file, complaints)
     columns = (TextColumn("{task.completed:,.0f} events published"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("publish", total=None)
         count = asyncio.run(
             send(

@@ -3,8 +3,8 @@
 A row has the field names of clicks, or those that the shop's messages have (`[clicks.fields]`), by the same reader as
 the worker's. `timestamp` is another name of `ts`.
 
-The numbers of a file's times are in one unit. If they are not, or the unit is in doubt, the file is refused, or the
-rows that differ are left out, before anything is made of them.
+A time that is a number and not in milliseconds is noted before anything is made of it. If its unit is in doubt, the row
+is left out.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ from stream.kafka.publish import Message
 from stream.operate.file_rows import Lines, OnBrokenLine, Row, open_lines, read_rows
 from stream.times import MIN_NUMBER, UNIT_NAMES, NotATime, Unit, as_number, iso, to_ms, unit_of
 
+OnNote = Callable[[str], None]
+"""Called with what a person should know."""
 TIMESTAMP = "timestamp"
 """Another name of `ts`, as in public data sets."""
 
@@ -41,67 +43,55 @@ class FileEvent(NamedTuple):
     """The row is a message as the shop sends it."""
 
 
-class TimeUnit:
-    """The unit of the times of one file: of the numbers in it, each judged by its size, or the one that is set."""
+class TimeReader:
+    """Reads the times of one file: numbers in the unit that is set, or each in the unit that its size gives away."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self.seen: dict[Unit, int] = {}
-        """The first line of each unit."""
+    def __init__(self, file: str, unit: Unit, on_note: OnNote) -> None:
+        self._file, self.unit, self._on_note = file, unit, on_note
+        self._seen: list[Unit] = []
 
     def read(self, ts: object, line: int) -> int:
-        """A time in ms. Raises NotATime, also if it is a number whose unit is in doubt."""
-        if self._unit != "auto":
-            return to_ms(ts, self._unit)
+        """A time in ms; the first one in each unit is noted unless all are in ms. Raises NotATime."""
+        if self.unit != "auto":
+            return to_ms(ts, self.unit)
         if isinstance(ts, str) and ts.isascii() and ts.isdecimal() and len(ts) < 20:
             ts = int(ts)
-        number = as_number(ts)
-        ms = to_ms(ts)
-        if number is not None:
-            self.seen.setdefault(unit_of(number), line)
+        ms, number = to_ms(ts), as_number(ts)
+        if number is not None and (unit := unit_of(number)) not in self._seen:
+            if unit != "ms" or self._seen:
+                before = f", those before as {UNIT_NAMES[self._seen[-1]]}" if self._seen else ""
+                self._on_note(f"{self._file}, line {line}: times are read as {UNIT_NAMES[unit]}, by their size{before}")
+            self._seen.append(unit)
         return ms
-
-    def is_first(self, ts: object) -> bool:
-        """Whether a time that was read is in the unit of the first one."""
-        number = as_number(ts)
-        return number is None or len(self.seen) < 2 or unit_of(number) == next(iter(self.seen))
-
-    @property
-    def problem(self) -> str | None:
-        """Why the unit of the file is in doubt."""
-        if len(self.seen) < 2:
-            return None
-        where = " and ".join(f"in {UNIT_NAMES[unit]} (line {line})" for unit, line in self.seen.items())
-        return f"has times {where}: correct it, or set clicks.fields.ts_unit"
-
-    @property
-    def note(self) -> str | None:
-        """What a person should know about the unit before the times are used."""
-        other = next((unit for unit in self.seen if unit != "ms"), None)
-        return f"its times are read as {UNIT_NAMES[other]}, by their size" if other else None
 
 
 class EventFile:
     """The events of a file, by the configured fields."""
 
-    def __init__(self, file: str, clicks: ClickSettings, state: StateSettings | None = None) -> None:
+    def __init__(
+        self,
+        file: str,
+        clicks: ClickSettings,
+        state: StateSettings | None = None,
+        on_note: OnNote = lambda _: None,
+    ) -> None:
         self.file, self._clicks = file, clicks
         self.reader = ClickReader(clicks, state)
-        self.unit = TimeUnit(clicks.fields.ts_unit)
+        self.times = TimeReader(file, clicks.fields.ts_unit, on_note)
+        """Its notes are what a person should know before the times are used."""
 
     @property
     def can_be_read_twice(self) -> bool:
         """Whether it is a file, and no pipe."""
         return self.file != "-" and Path(self.file).is_file()
 
-    def check_units(self) -> None:
-        """Read the whole file and look at its times. Raises AnabranchError if their unit is in doubt."""
+    def check_times(self) -> None:
+        """Read the whole file, and note the units of its times. Raises AnabranchError if it cannot be read."""
         with open_lines(self.file, ignore) as lines:
             for event in self.events(lines, ignore):
-                with contextlib.suppress(NotATime):  # such a row is reported when it is read
-                    self.unit.read(event.fields["ts"], event.line)
-        if self.unit.problem:
-            raise AnabranchError(f"{self.file} {self.unit.problem}")
+                if event.fields["ts"] is not None:
+                    with contextlib.suppress(NotATime):  # such a row is reported when it is read
+                        self.times.read(event.fields["ts"], event.line)
 
     def events(self, lines: Lines, on_broken_line: OnBrokenLine) -> Iterator[FileEvent]:
         """The rows. Raises AnabranchError if a CSV has no column for the user or the item."""
@@ -121,7 +111,7 @@ class EventFile:
     def _message(self, event: FileEvent) -> Message:
         line, fields, row, is_message = event
         self.reader.read_values(fields, int(time.time() * 1000))
-        ts = None if fields["ts"] is None else self._read_time(fields["ts"], line)
+        ts = None if fields["ts"] is None else self.times.read(fields["ts"], line)
         if not is_message:
             given = {name: value for name, value in fields.items() if value is not None}
             if ts is not None:
@@ -133,15 +123,6 @@ class EventFile:
                 f"{len(value)} bytes are more than clicks.max_message_bytes = {self._clicks.max_message_bytes}"
             )
         return Message(str(fields["user"]).encode(), value, ts, line)
-
-    def _read_time(self, ts: object, line: int) -> int:
-        try:
-            ms = self.unit.read(ts, line)
-        except NotATime as reason:
-            raise Invalid(f"ts {show_value(ts)} {reason}") from None
-        if not self.unit.is_first(ts):
-            raise Invalid(f"ts {show_value(ts)} is in another unit: the file {self.unit.problem}")
-        return ms
 
     def _fields(self, row: Row) -> tuple[dict[str, Any], Row, bool]:
         """Our fields of a row, and whether it is a message of the shop."""
@@ -207,14 +188,14 @@ def read_interactions(
     file: str,
     on_broken_line: OnBrokenLine,
     clicks: ClickSettings | None = None,
-    on_note: Callable[[str], None] = lambda _: None,
+    on_note: OnNote = lambda _: None,
 ) -> tuple[list[str], list[str], Ints]:
     """Users, items and times in ms of a whole file, sorted by time (equal times keep their order).
 
     Where all times are numbers too small to be dates, they count from a beginning of their own: `ts` in ms, `timestamp`
     in seconds. Kinds of events are not looked at. `on_note` gets what a person should know. Raises AnabranchError.
     """
-    events = EventFile(file, clicks or ClickSettings())
+    events = EventFile(file, clicks or ClickSettings(), on_note=on_note)
     users: list[str] = []
     items: list[str] = []
     times: list[int] = []
@@ -228,8 +209,8 @@ def read_interactions(
                 if ts is None:
                     raise Invalid("it has no time: `ts` or `timestamp`")
                 number = as_number(ts)
-                is_small = events.reader.unit == "auto" and number is not None and 0 <= number < MIN_NUMBER
-                ms = to_ms(ts, "s" if row.get("ts") is None else "ms") if is_small else events.unit.read(ts, line)
+                is_small = events.times.unit == "auto" and number is not None and 0 <= number < MIN_NUMBER
+                ms = to_ms(ts, "s" if row.get("ts") is None else "ms") if is_small else events.times.read(ts, line)
             except Invalid as reason:
                 on_broken_line(line, str(reason))
             except NotATime as reason:
@@ -241,8 +222,6 @@ def read_interactions(
                 items.append(item)
                 times.append(ms)
                 lines.append(line)
-    if events.unit.problem:
-        raise AnabranchError(f"{file} {events.unit.problem}")
     ts_ms, keep = np.array(times, np.int64), np.ones(len(times), bool)
     if small and len(small) < len(times):
         keep[small] = False
@@ -250,8 +229,6 @@ def read_interactions(
             on_broken_line(lines[at], f"ts {times[at]} is too small to be a time, and other lines have dates")
     elif small:
         on_note(f"the times of {file} are too small to be dates: they are read as times since a beginning of their own")
-    if events.unit.note:
-        on_note(f"{file}: {events.unit.note}")
     order = np.argsort(ts_ms, kind="stable")
     order = order[keep[order]]
     return [users[i] for i in order], [items[i] for i in order], ts_ms[order]

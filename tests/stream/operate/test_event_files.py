@@ -30,7 +30,7 @@ def sent(path: Path, fields: ClickFields = ClickFields()) -> tuple[list[dict[str
     """The messages that `publish` would send, and the broken lines."""
     broken: Broken = []
     events = EventFile(str(path), ClickSettings(fields=fields))
-    events.check_units()
+    events.check_times()
     messages = list(events.messages(lambda line, why: broken.append((line, why))))
     return [msgspec.json.decode(message.value) for message in messages], broken
 
@@ -65,7 +65,7 @@ def test_a_broken_line_is_reported_by_its_number_and_left_out(tmp_path):
     found, also_broken, notes = measured(file)
     assert found == [("ann", "milk", T), ("cid", "bread", T + 20_000)]
     assert also_broken == [*broken, (7, "it has no time: `ts` or `timestamp`")]
-    assert notes == [f"{file}: its times are read as seconds, by their size"]
+    assert notes == [f"{file}, line 2: times are read as seconds, by their size"]
 
 
 def test_a_line_that_is_not_utf8_is_reported_and_left_out(tmp_path):
@@ -147,19 +147,22 @@ def test_every_form_of_an_instant_is_the_same_for_publish_evaluate_and_the_worke
             assert measured(file)[0] == [("ann", "milk", ms)]
 
 
-def test_times_in_two_units_are_refused_before_anything_is_used(tmp_path):
-    file = write(tmp_path, "user,item,ts", f"a,x,{T}", f"a,y,{T // 1000}", f"a,z,{T}")
-    message = (
-        r"has times in milliseconds \(line 2\) and in seconds \(line 3\): correct it, or set clicks.fields.ts_unit"
-    )
-    for read in (sent, measured):
-        with pytest.raises(AnabranchError, match=message):
-            read(file)
-    assert [c["ts"] for c in sent(file, ClickFields(ts_unit="ms"))[0]] == [T, T // 1000, T]
-    pipe = EventFile(str(file), ClickSettings())
-    broken: Broken = []
-    assert len(list(pipe.messages(lambda line, why: broken.append((line, why))))) == 2  # a pipe is read once
-    assert [line for line, _ in broken] == [3]
+def test_a_unit_other_than_milliseconds_is_noted_once_before_anything_is_used(tmp_path):
+    file = write(tmp_path, "user,item,ts", f"a,x,{T}", f"a,y,{T // 1000}", f"a,z,{T * 1000}", f"a,w,{T // 1000}")
+    noted = [
+        f"{file}, line 3: times are read as seconds, by their size, those before as milliseconds",
+        f"{file}, line 4: times are read as microseconds, by their size, those before as seconds",
+    ]
+    assert measured(file) == ([("a", item, T) for item in "xyzw"], [], noted)
+    notes: list[str] = []
+    events = EventFile(str(file), ClickSettings(), on_note=notes.append)
+    events.check_times()
+    assert notes == noted
+    assert [message.ts for message in events.messages(lambda *_: None)] == [T] * 4
+    assert notes == noted
+    in_order = write(tmp_path, "user,item,ts", f"a,x,{T}", "a,y,2026-11-10", name="in_order.csv")
+    assert measured(in_order)[2] == []
+    assert [c["ts"] for c in sent(file, ClickFields(ts_unit="ms"))[0]] == [T, T // 1000, T // 1000]
 
 
 def test_times_that_are_likely_in_another_unit_are_left_out(tmp_path):
