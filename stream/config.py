@@ -11,6 +11,7 @@ import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.settings import Positive, Share, StateSettings, Whole
+from stream.times import Unit
 
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 """What Kafka allows."""
@@ -124,18 +125,32 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the fields of a click are in the messages: dotted paths into the JSON object."""
+    """Where the fields of a click are in the messages: paths into the JSON object (docs/messages.md#paths)."""
 
     user: str = "user"
-    """Path of the user."""
+    """Path of the user, with alternatives if there are any: `userId|anonymousId`."""
     item: str = "item"
     """Path of the item."""
     ts: str = "ts"
-    """Path of the event's time, ms or ISO-8601; the broker's time if it is missing."""
+    """Path of the event's time: a number, ISO-8601 or RFC 2822; the broker's time if it is missing."""
     event: str = "event"
     """Path of the kind of the event; `click` if it is missing."""
     id: str = "id"
     """Path of the id by which repeated events are dropped. Optional."""
+    ts_unit: Unit = "auto"
+    """Unit of a time that is a number. `auto`: its size gives it away, if it is after March 1973."""
+
+    def __post_init__(self) -> None:
+        for name in CLICK_PATHS:
+            path = getattr(self, name)
+            if not path and name not in ("user", "item"):
+                continue
+            if not all(key for alternative in path.split("|") for key in alternative.split(".")):
+                raise ValueError(f"{name} = {path!r} is not a path: it has an empty key")
+
+
+CLICK_PATHS = ("user", "item", "ts", "event", "id")
+"""The fields of a click that have a path. An empty path of the last three: the messages have no such field."""
 
 
 class ClickSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -73,7 +73,7 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "json_file", "live_metrics", "config", "load_config", "permissions"},
+        {"errors", "times", "printable", "json_file", "live_metrics", "config", "load_config", "permissions"},
         {"kafka"},
         {"stores"},
         {"worker", "trainer"},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from stream.cli.output import write
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,12 +19,31 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="anabranch",
-    help="Clicks in through Kafka, fresh recommendations out through Kafka.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from importlib.metadata import version
+
+        write(f"anabranch {version('anabranch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Clicks in through Kafka, fresh recommendations out through Kafka."""
+
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="Data directory.", show_default=False)]
 BrokerOption = Annotated[str | None, typer.Option("--broker", metavar="HOST:PORT", help="Kafka's address.")]

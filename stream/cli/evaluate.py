@@ -1,13 +1,12 @@
 """`evaluate`: measure the model and its rivals on a file."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stream.cli.app import command
-from stream.cli.output import show, show_json
+from stream.cli.output import Complaints, note, show, show_json
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ MIN_EVENTS = 100
 
 @command(broker_required=False)
 def evaluate(
-    file: Annotated[str, typer.Argument(help="CSV or JSON lines: user, item, ts (ms, ISO-8601) or timestamp (s).")],
+    file: Annotated[str, typer.Argument(help="CSV or JSON: user, item, and ts or timestamp.")],
     *,
     protocol: Annotated[
         Literal["global-temporal", "prequential"],
@@ -56,13 +55,15 @@ def evaluate(
         from stream.operate.plot import require
 
         require(plot)
-    on_broken_line = lambda line, reason: print(f"line {line} {reason}; left out", file=sys.stderr)  # noqa: E731
-    users, items, ts = read_interactions(file, on_broken_line)
+    complaints = Complaints()
+    users, items, ts = read_interactions(file, complaints, settings.clicks, note)
+    complaints.end()
     if len(ts) < MIN_EVENTS:
         raise AnabranchError(
             f"{file} has {len(ts)} usable events, too few to measure anything: an evaluation needs {MIN_EVENTS} of them"
         )
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("evaluating", total=1.0)
 
         def progress(done: float, what: str) -> None:

@@ -1,33 +1,118 @@
-"""What commands print: documents and tables on stdout, notes on stderr."""
+"""What commands print: documents and tables on stdout, notes on stderr.
 
+Text of others passes through `stream.printable` here, so that no id or title moves the cursor.
+"""
+
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from stream.errors import AnabranchError
+from stream.printable import printable, printable_json
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from stream.kafka.messages import Recommendation
 
 UNKNOWN = "-"
+MAX_COMPLAINTS = 20
 
 
-def show(text_or_table: Any) -> None:
-    """Print for a person. Nothing in a text is read as markup."""
+class OutputClosed(Exception):
+    """The reader of standard output has read enough."""
+
+
+def show(text_or_table: "str | Table") -> None:
+    """Print a line of text or a table for a person."""
+    if isinstance(text_or_table, str):
+        return write(printable(text_or_table))
     from rich.console import Console
 
-    Console(soft_wrap=True, markup=False, highlight=False, emoji=False).print(text_or_table)
+    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(_printable_table(text_or_table))
+    write(captured.get().removesuffix("\n"))
 
 
 def show_json(document: Any) -> None:
     """Print one JSON document."""
     import msgspec
 
-    print(msgspec.json.encode(document).decode())
+    write_json(msgspec.json.encode(document))
+
+
+def write_json(document: bytes) -> None:
+    """Print a JSON document as one line."""
+    write(printable_json(document, getattr(sys.stdout, "encoding", None)))
+
+
+def write(text: str) -> None:
+    """Print text that is for print. Raises OutputClosed, or AnabranchError if it cannot be written."""
+    with output_errors():
+        print(text)
+
+
+@contextlib.contextmanager
+def output_errors() -> Iterator[None]:
+    """Turn an error of standard output into ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputClosed from None
+    except OSError as error:
+        raise AnabranchError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def end_output() -> None:
+    """Write what is still buffered. Raises as `write`; then nothing is left for the interpreter to fail on."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            with output_errors():
+                if stream is not None:
+                    stream.flush()
+        except (OutputClosed, AnabranchError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout:
+                raise
 
 
 def note(text: str) -> None:
     """Print a note on stderr, where it does not mix with a document."""
-    print(f"anabranch: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can read it, and the document counts
+        print(f"anabranch: {printable(text)}", file=sys.stderr)
+
+
+class Complaints:
+    """Reports the lines of a file that are left out: the first ones, and then how many there were."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, line: int, reason: str) -> None:
+        """Report a line."""
+        self.count += 1
+        if self.count <= MAX_COMPLAINTS:
+            note(f"line {line}: {reason}; left out")
+
+    def end(self) -> None:
+        """Report how many lines were not named."""
+        if self.count > MAX_COMPLAINTS:
+            note(f"and {self.count - MAX_COMPLAINTS} more lines left out")
+
+
+def _printable_table(table: "Table") -> "Table":
+    from rich.table import Table
+
+    safe = Table(*(printable(column.header) for column in table.columns), box=None)
+    for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):
+        safe.add_row(*map(printable, cells), style=row.style)
+    return safe
 
 
 def show_recommendation(message: "Recommendation | None") -> None:
@@ -57,9 +142,20 @@ def percent(value: object) -> str:
 
 def time_argument(text: str) -> int:
     """The time in an argument, in ms. Raises typer.BadParameter."""
-    from stream.times import instant
+    from stream.times import NotATime, to_ms
 
+    if text.strip() == "0":  # the beginning of time in every unit
+        return 0
     try:
-        return instant(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a time: give milliseconds or ISO-8601 (2026-11-24T18:00)") from None
+        return to_ms(text)
+    except NotATime as reason:
+        raise typer.BadParameter(
+            f"{text[:60]!r} is not a time, it {reason}: give ISO-8601 (2026-11-24T18:00) or milliseconds"
+        ) from None
+
+
+def finite(number: float | None) -> float | None:
+    """Refuse an option's number that is not a number, or has no end."""
+    if number is not None and number - number != 0:
+        raise typer.BadParameter(f"{number} is not a finite number")
+    return number

@@ -93,19 +93,19 @@ def replay(
 
 
 def parse_since(text: str) -> "Since":
-    """`earliest`, an offset, or a time as ISO-8601. Raises ConfigError."""
+    """`earliest`, an offset, or a time: a number from 10^11 on is a time. Raises ConfigError."""
     from stream.stores.rebuild import Since
-    from stream.times import iso_ms
+    from stream.times import MS_NUMBERS, to_ms
 
     if text == "earliest":
         return Since()
     try:
-        if text.isdecimal():
+        if text.isdecimal() and int(text) < MS_NUMBERS[0]:
             return Since(offset=int(text))
-        return Since(ts_ms=max(iso_ms(text), 0))  # Kafka knows no time before 1970
+        return Since(ts_ms=max(to_ms(text), 0))  # Kafka knows no time before 1970
     except ValueError:
         raise ConfigError(
-            f"--from {text!r} is neither `earliest`, an offset (0, 1, 2, …) nor a time (2026-11-24T18:00:00Z)"
+            f"--from {text[:60]!r} is neither `earliest`, an offset (0, 1, 2, …) nor a time (2026-11-24T18:00:00Z)"
         ) from None
 
 

@@ -14,6 +14,7 @@ import typer
 
 from stream.cli.app import command, utf8
 from stream.cli.output import note, show_json
+from stream.printable import PrintableFormatter
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -171,9 +172,9 @@ def wait_for_broker(settings: "Config") -> None:
 
 def log_to_stderr() -> None:
     """Log our own lines at INFO, those of libraries only if something is wrong."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("anabranch").setLevel(logging.INFO)
     for library in ("faust", "mode"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -1,12 +1,13 @@
 """`watch`: recommendations as they are sent."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.output import ranked_by
+from stream.cli.output import Complaints, output_errors, ranked_by, write, write_json
+from stream.printable import printable
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -19,17 +20,15 @@ ITEMS_SHOWN = 5
 def watch(
     user: Annotated[str | None, typer.Argument(help="Show only this user's recommendations.", callback=utf8)] = None,
     *,
-    limit: Annotated[int | None, typer.Option("--limit", help="End after this many recommendations.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="End after this many recommendations.")] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Also show recommendations sent before.")] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
     """Show recommendations as they are sent; Ctrl-C ends it."""
-    import msgspec
     from kafka import KafkaConsumer
 
     from stream.kafka.connection import connection
-    from stream.kafka.messages import Recommendation
     from stream.kafka.topics import check
 
     check(settings)
@@ -40,16 +39,14 @@ def watch(
         enable_auto_commit=False,
         group_id=None,
     )
-    shown = 0
+    shown, foreign = 0, Complaints()
     key = user.encode() if user is not None else None
     try:
         for record in consumer:
             if record.value is None or key not in (None, record.key):
                 continue
-            if as_json:
-                print(record.value.decode(), flush=True)
-            else:
-                print(one_line(msgspec.json.decode(record.value, type=Recommendation)), flush=True)
+            if not show_message(record, as_json, foreign):
+                continue
             shown += 1
             if limit is not None and shown >= limit:
                 break
@@ -59,7 +56,27 @@ def watch(
         consumer.close()
 
 
+def show_message(record: Any, as_json: bool, foreign: Complaints) -> bool:
+    """Print a record of the topic; return whether it is a recommendation. Others may write there."""
+    import msgspec
+
+    from stream.kafka.messages import UNREADABLE, Recommendation
+
+    try:
+        message = msgspec.json.decode(record.value, type=Recommendation)
+        document = msgspec.json.encode(msgspec.json.decode(record.value))
+    except UNREADABLE as error:
+        foreign(record.offset, f"in partition {record.partition}, no recommendation: {error}")
+        return False
+    write_json(document) if as_json else write(one_line(message))
+    with output_errors():
+        sys.stdout.flush()
+    return True
+
+
 def one_line(message: "Recommendation") -> str:
     """A recommendation as a person reads it."""
     names = ", ".join(item.title or item.item for item in message.items[:ITEMS_SHOWN])
-    return f"{message.user} ({ranked_by(message)}, after offset {message.partition}:{message.offset}): {names}"
+    return printable(
+        f"{message.user} ({ranked_by(message)}, after offset {message.partition}:{message.offset}): {names}"
+    )

@@ -1,16 +1,81 @@
-"""The values in the fields of a click: which are accepted, and why another one is refused."""
+"""The values in the fields of a click: which are accepted, and why another one is refused.
 
-from stream.times import iso_ms
+`ClickReader` reads the JSON object of a message or the row of a file: workers, `publish` and `evaluate` read alike.
+"""
+
+from typing import Any, NamedTuple
+
+from state.kinds import kinds_of
+from state.settings import StateSettings
+from stream.config import ClickSettings
+from stream.kafka.field_mapping import paths_of, read_fields
+from stream.printable import printable
+from stream.times import MS_NUMBERS, NotATime, Unit, to_ms
 
 MAX_ID_BYTES = 512
-MIN_TIME_MS = 100_000_000_000
-"""A smaller time is in seconds: as ms it lies in 1973."""
-MAX_TIME_MS = 4_102_444_800_000
-"""The year 2100. A record's own timestamp above it is in micro- or nanoseconds."""
+DEFAULT_KIND = "click"
+MIN_STAMP_MS, MAX_STAMP_MS = MS_NUMBERS[0], 4_102_444_800_000
+"""March 1973 to the year 2100. A record's own timestamp outside is not in milliseconds."""
 
 
 class Invalid(ValueError):
     """A record is not an event; the message is the dead letter's reason."""
+
+
+class ClickValues(NamedTuple):
+    """The values of a valid click."""
+
+    user: bytes
+    item: bytes
+    ts: int
+    kind: int
+    id: bytes | None
+
+
+class ClickReader:
+    """Reads clicks by the configured paths, kinds and unit of time."""
+
+    def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
+        kinds = kinds_of(state or StateSettings())
+        self.codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
+        """Codes of the event kinds by name."""
+        self.paths = paths_of(clicks.fields)
+        self.unit: Unit = clicks.fields.ts_unit
+        self.max_future_ms = clicks.max_future_s * 1000
+        self.has_own_names = all(name == path for name, path in self.paths.items())
+        """Whether the fields have the names that they have here."""
+        self._shown = {name: name if name == path else f"{name} ({path})" for name, path in self.paths.items()}
+
+    def fields_of(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Our fields of a message, each None where the message has none."""
+        return message if self.has_own_names else read_fields(message, self.paths)
+
+    def read(self, message: dict[str, Any], broker_ms: int) -> ClickValues:
+        """A click that the broker received at `broker_ms`. Raises Invalid with the reason."""
+        return self.read_values(self.fields_of(message), broker_ms)
+
+    def read_values(self, fields: dict[str, Any], broker_ms: int) -> ClickValues:
+        """A click from our fields. Raises Invalid with the reason."""
+        get, shown = fields.get, self._shown
+        kind = self._kind(get("event"))
+        given_id = get("id")
+        return ClickValues(
+            user=read_identifier(get("user"), shown["user"]),
+            item=b"" if kind in self._forgets else read_identifier(get("item"), shown["item"]),
+            ts=read_time(get("ts"), broker_ms, self.max_future_ms, self.unit, shown["ts"]),
+            kind=self.codes[kind],
+            id=None if given_id is None else read_identifier(given_id, shown["id"]),
+        )
+
+    def _kind(self, event: object) -> str:
+        if event is None:
+            return DEFAULT_KIND
+        if not isinstance(event, str) or event not in self.codes:
+            raise Invalid(
+                f"unknown event kind {show_value(event)}: known are {', '.join(self.codes)}; "
+                f"a kind of your own needs a section [state.kinds.NAME]"
+            )
+        return event
 
 
 def read_identifier(value: object, name: str) -> bytes:
@@ -18,7 +83,12 @@ def read_identifier(value: object, name: str) -> bytes:
     if value is None:
         raise Invalid(f"{name} is missing or null")
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Invalid(f"{name} {show_value(value)} is neither text nor a whole number")
+        inner = (
+            f": name the path of its inner field, as in {_inner_path(name, value)}"
+            if value and isinstance(value, dict | list)
+            else ""
+        )
+        raise Invalid(f"{name} {show_value(value)} is neither text nor a whole number{inner}")
     try:
         identifier = str(value).encode()
     except UnicodeEncodeError:
@@ -30,35 +100,32 @@ def read_identifier(value: object, name: str) -> bytes:
     return identifier
 
 
-def read_time(ts: object, broker_ms: int, max_future_ms: float) -> int:
+def _inner_path(name: str, value: dict[str, Any] | list[Any]) -> str:
+    """The path of the first inner value of a field shown as `name` or `name (path)`."""
+    path = name.partition(" (")[2].rstrip(")").split("|")[0] or name
+    return printable(f"{path}.{next(iter(value)) if isinstance(value, dict) else 0}")[:100]
+
+
+def read_time(ts: object, broker_ms: int, max_future_ms: float, unit: Unit = "auto", name: str = "ts") -> int:
     """`ts` in ms; the record's own time `broker_ms` if it is None. Raises Invalid."""
-    if not MIN_TIME_MS <= broker_ms <= MAX_TIME_MS:
+    if not MIN_STAMP_MS <= broker_ms <= MAX_STAMP_MS:
         raise Invalid(
             f"the record's own timestamp {broker_ms} is not a time in milliseconds: its producer sets it wrongly"
         )
     if ts is None:
         return broker_ms
-    if isinstance(ts, str):
-        try:
-            ms: float = iso_ms(ts)
-        except ValueError:
-            raise Invalid(f"ts {show_value(ts)} is neither milliseconds nor ISO-8601") from None
-    elif isinstance(ts, bool) or not isinstance(ts, int | float) or ts != ts:
-        raise Invalid(f"ts {show_value(ts)} is neither milliseconds nor ISO-8601")
-    else:
-        ms = ts
+    try:
+        ms = to_ms(ts, unit)
+    except NotATime as reason:
+        raise Invalid(f"{name} {show_value(ts)} {reason}") from None
     if ms < 0:
-        raise Invalid(f"ts {show_value(ts)} is negative")
-    if ms < MIN_TIME_MS and not isinstance(ts, str):
-        raise Invalid(f"ts {show_value(ts)} looks like seconds: milliseconds are expected")
-    if abs(ms) > 2**62:  # Python's integers are unbounded; a float() of a larger one raises
-        raise Invalid(f"ts {show_value(ts)} is not a time in milliseconds")
+        raise Invalid(f"{name} {show_value(ts)} is before 1970")
     if ms > broker_ms + max_future_ms:
         raise Invalid(
-            f"ts {show_value(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "
+            f"{name} {show_value(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "
             f"clicks.max_future_s = {max_future_ms / 1000:.0f}"
         )
-    return int(ms)
+    return ms
 
 
 def show_value(value: object) -> str:

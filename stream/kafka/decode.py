@@ -1,10 +1,11 @@
 """From Kafka records to events: a chunk at once where all its records are valid, else one record at a time.
 
 `Row` is the one list of the columns of an event. A field that joins the click joins `Click` (`stream.kafka.messages`),
-`ClickFields` (`stream.config`), `Row`, `Decoder.one`, `Decoder._valid_chunk` and `_decoded`. To reach the
-recommendation it also joins `EVENT`, `make_events` and `make_batch` (`state/events.py`), `Unanswered` and
-`Pending.apply` (`state/pending.py`), `message_of` (`stream/worker/recommendation.py`) and `Recommendation`. A new
-`EVENT` needs a new `LAYOUT` (`state/identity.py`): the state is then rebuilt from the log.
+`ClickFields` and `CLICK_PATHS` (`stream.config`), `ClickValues` and `ClickReader` (`stream.kafka.click_values`), `Row`,
+`Decoder._valid_chunk` and `_decoded`. To reach the recommendation it also joins `EVENT`, `make_events` and `make_batch`
+(`state/events.py`), `Unanswered` and `Pending.apply` (`state/pending.py`), `message_of`
+(`stream/worker/recommendation.py`) and `Recommendation`. A new `EVENT` needs a new `LAYOUT` (`state/identity.py`): the
+state is then rebuilt from the log.
 
 A chunk's values are joined by newlines and decoded in one call. No event can move to another record. Each value begins
 with `{` and ends with `}`, and a JSON string holds no raw newline, so no value completes the one before it. The number
@@ -19,24 +20,13 @@ import msgspec
 import numpy as np
 
 from state.events import EventBatch, make_batch
-from state.kinds import kinds_of
 from state.progress import Progress
 from state.settings import StateSettings
-from stream.config import ClickFields, ClickSettings
-from stream.kafka.click_values import (
-    MAX_ID_BYTES,
-    MAX_TIME_MS,
-    MIN_TIME_MS,
-    Invalid,
-    read_identifier,
-    read_time,
-    show_value,
-    type_name,
-)
-from stream.kafka.field_mapping import paths_of, read_fields
+from stream.config import ClickSettings
+from stream.kafka.click_values import MAX_ID_BYTES, MAX_STAMP_MS, MIN_STAMP_MS, ClickReader, Invalid, type_name
 from stream.kafka.messages import Click
+from stream.times import LIKELY_MS
 
-DEFAULT_KIND = "click"
 CHUNK_RECORDS = 512
 """Records decoded together. An invalid record costs its own chunk the fast path, no other."""
 
@@ -92,11 +82,11 @@ class Decoder:
     """Decodes the messages of the topic `clicks`."""
 
     def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
-        kinds = kinds_of(state or StateSettings())
-        self._codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
+        self._reader = ClickReader(clicks, state)
+        self._codes = self._reader.codes
         self._max_bytes = clicks.max_message_bytes
-        self._max_future_ms = clicks.max_future_s * 1000
-        self._paths = None if clicks.fields == ClickFields() else paths_of(clicks.fields)
+        self._has_plain_fields = self._reader.has_own_names and self._reader.unit in ("auto", "ms")
+        self._max_future_ms = self._reader.max_future_ms
 
     def decode(self, records: Sequence[Record], progress: Progress | None = None) -> Decoded:
         """Events and dead letters of records in log order; the progress maps their offsets to logical ones."""
@@ -123,20 +113,8 @@ class Decoder:
             raise Invalid("JSON that is nested too deeply") from None
         if not isinstance(fields, dict):
             raise Invalid(f"not a JSON object but {type_name(fields)}")
-        if self._paths is not None:
-            fields = read_fields(fields, self._paths)
-        kind = self._kind(fields.get("event"))
-        is_forget = kind in self._forgets
-        given_id = fields.get("id")
-        return Row(
-            user=read_identifier(fields.get("user"), "user"),
-            item=b"" if is_forget else read_identifier(fields.get("item"), "item"),
-            ts=read_time(fields.get("ts"), record.timestamp, self._max_future_ms),
-            kind=self._codes[kind],
-            id=None if given_id is None else read_identifier(given_id, "id"),
-            offset=record.offset,
-            key=record.key,
-        )
+        click = self._reader.read(fields, record.timestamp)
+        return Row(*click, offset=record.offset, key=record.key)
 
     def _one_by_one(self, records: Sequence[Record], dead: list[DeadLetter]) -> Columns:
         rows: list[Row] = []
@@ -160,9 +138,11 @@ class Decoder:
             times = stamps  # type: ignore[assignment]
         elif set(map(type, times)) != {int}:
             return None
-        if min(times) < MIN_TIME_MS or max(map(sub, times, stamps)) > self._max_future_ms:  # type: ignore
+        if min(times) < LIKELY_MS[0] or max(times) > LIKELY_MS[-1]:  # type: ignore[type-var,operator]
             return None
-        if min(stamps) < MIN_TIME_MS or max(stamps) > MAX_TIME_MS:
+        if min(stamps) < MIN_STAMP_MS or max(stamps) > MAX_STAMP_MS:
+            return None
+        if max(map(sub, times, stamps)) > self._max_future_ms:
             return None
         try:
             codes = self._codes
@@ -184,7 +164,7 @@ class Decoder:
     def _clicks(self, records: Sequence[Record]) -> list[Click] | None:
         """The JSON of a chunk, decoded in one call; None unless each record holds one click."""
         values = [r.value for r in records]
-        if self._paths is not None or None in values:
+        if not self._has_plain_fields or None in values:
             return None
         try:
             if not all(v[0] == 123 and v[-1] == 125 for v in values):  # type: ignore[index]
@@ -195,16 +175,6 @@ class Decoder:
         if len(clicks) != len(records) or max(map(len, values)) > self._max_bytes:  # type: ignore[arg-type]
             return None
         return clicks
-
-    def _kind(self, event: object) -> str:
-        if event is None:
-            return DEFAULT_KIND
-        if not isinstance(event, str) or event not in self._codes:
-            raise Invalid(
-                f"unknown event kind {show_value(event)}: known are {', '.join(self._codes)}; "
-                f"a kind of your own needs a section [state.kinds.NAME]"
-            )
-        return event
 
 
 def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter]) -> Decoded:

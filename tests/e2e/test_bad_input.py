@@ -28,12 +28,12 @@ BAD_MESSAGES = [
     (b'{"user": 1.5, "item": "milk"}', "neither text nor a whole number"),
     (json.dumps({"user": "x" * 10_000, "item": "milk"}).encode(), "10000 bytes long"),
     (b'{"user": "ann", "item": "milk", "ts": -5}', "negative"),
-    (b'{"user": "ann", "item": "milk", "ts": 1700000000}', "looks like seconds"),
-    (b'{"user": "ann", "item": "milk", "ts": 253402300799000}', "ahead of the broker's clock"),
+    (b'{"user": "ann", "item": "milk", "ts": 1700000}', "too small to give its unit away"),
+    (b'{"user": "ann", "item": "milk", "ts": "9999-12-31T23:59:59Z"}', "ahead of the broker's clock"),
     (b'{"user": "ann", "item": "milk", "ts": NaN}', "not JSON"),
     (b'{"user": "ann", "item": "milk", "event": "teleport"}', "unknown event kind"),
     (b'{"user": "ann", "item": "milk", "x": ' + b"[" * 2000 + b"]" * 2000 + b"}", "nested too deeply"),
-    (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "not a time in milliseconds"),
+    (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "too large to be a time"),
     (b'{"user": "ann", "item": "' + b"m" * (5 << 20) + b'"}', "max_message_bytes"),
 ]
 LARGE_KEY = b"k" * (5 << 20)

@@ -67,14 +67,21 @@ def test_a_plain_click_takes_the_brokers_time():
         (click(user=True), "user True is neither"),
         (click(user=["ann"]), "neither text nor a whole number"),
         (click(ts=-5), "ts -5 is negative"),
-        (click(ts=1_700_000_000), "looks like seconds"),
+        (click(ts=1_700_000), "ts 1700000 is too small to give its unit away: set clicks.fields.ts_unit"),
+        (click(ts="11/11/2019 9:05:58 AM"), "may have the day or the month first"),
+        (click(ts="2024-03-10T02:30:00 EST"), "has the zone EST, which is ambiguous"),
+        (click(ts=""), "ts '' is empty, not a time"),
+        (click(ts={"$date": "2024-03-10T02:30:00Z"}), "is an object, not a time: its field '$date' needs a path"),
+        (click(user={"$oid": "507f"}), "name the path of its inner field, as in user.$oid"),
+        (click(user=["ann"]), "as in user.0"),
         (b'{"user": "ann", "item": "milk", "ts": NaN}', "not JSON"),
-        (click(ts="yesterday"), "neither milliseconds nor ISO-8601"),
-        (click(ts=253_402_300_799_000), "ahead of the broker's clock"),
+        (click(ts="yesterday"), "ts 'yesterday' is neither a number nor ISO-8601"),
+        (click(ts=253_402_300_799_000), "is 1978-01-11 21:31:40 in microseconds, which is not likely"),
+        (click(ts=BROKER_TIME + 2 * DAY_MS), "172800 s ahead of the broker's clock"),
         (click(ts="9999-12-31T23:59:59Z"), "ahead of the broker's clock"),
-        (click(ts=True), "neither milliseconds nor ISO-8601"),
-        (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "is not a time in milliseconds"),
-        (b'{"user": "ann", "item": "milk", "ts": 1e300}', "is not a time in milliseconds"),
+        (click(ts=True), "ts True is true or false, not a time"),
+        (b'{"user": "ann", "item": "milk", "ts": 1' + b"0" * 400 + b"}", "is too large to be a time"),
+        (b'{"user": "ann", "item": "milk", "ts": 1e300}', "is too large to be a time"),
         (b'{"user": "ann", "item": "milk", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
         (click(event="explode"), "unknown event kind 'explode'"),
         (click(event=7), "unknown event kind 7"),
@@ -150,7 +157,30 @@ def test_a_shops_field_names_are_found_by_their_dotted_paths():
     decoded = decode(value, b'{"customer": 7, "sku": "milk"}', clicks=ClickSettings(fields=fields))
     assert decoded.batch.users == [b"7"]
     assert decoded.batch.ids == {0: b"e-1"}
-    assert decoded.dead[0].reason == "user is missing or null"
+    assert decoded.dead[0].reason == "user (customer.id) is missing or null"
+
+
+@pytest.mark.parametrize(
+    ("unit", "ts"),
+    [("s", 1_600_000_000), ("ms", 1_600_000_000_000), ("us", "1600000000000000"), ("ns", 1_600_000_000_000_000_000)],
+)
+@pytest.mark.parametrize("set_unit", [True, False], ids=["unit set", "unit by size"])
+def test_a_time_in_each_unit_is_read(unit, ts, set_unit):
+    clicks = ClickSettings(fields=ClickFields(ts_unit=unit if set_unit else "auto"))
+    assert decode(click(ts=ts), click(), clicks=clicks).batch.events["ts"].tolist() == [1_600_000_000_000, BROKER_TIME]
+
+
+def test_a_unit_that_is_set_reads_small_numbers_and_does_not_look_at_their_size():
+    in_seconds = ClickSettings(fields=ClickFields(ts_unit="s"))
+    assert decode(click(ts=7), clicks=in_seconds).batch.events["ts"].tolist() == [7_000]
+    dead = decode(click(ts=1_600_000_000_000), clicks=in_seconds).dead
+    assert "is later than the year 9999 in seconds" in dead[0].reason
+
+
+def test_microseconds_are_read_however_far_ahead_a_time_may_be():
+    clicks = ClickSettings(max_future_s=1e15)
+    micros = BROKER_TIME * 1000
+    assert decode(click(ts=micros), click(ts=micros), clicks=clicks).batch.events["ts"].tolist() == [BROKER_TIME] * 2
 
 
 json_values = st.recursive(
