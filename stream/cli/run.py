@@ -8,12 +8,12 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.output import show_json
+from stream.cli.output import note, show_json
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -25,16 +25,37 @@ MAX_BROKER_WAIT_S = 30.0
 
 
 @command()
-def init(*, settings: "Config", as_json: bool) -> None:
-    """Create the topics that are missing; change nothing that exists."""
-    from stream.kafka.topics import ensure
+def init(
+    *,
+    id_key: Annotated[
+        Literal["new", "data"] | None,
+        typer.Option(
+            "--id-key",
+            help="Replace the key that ids are hashed with: by a new one, or by the one of the state in --data.",
+        ),
+    ] = None,
+    settings: "Config",
+    as_json: bool,
+) -> None:
+    """Create the topics that are missing, and the key that ids are hashed with; change nothing that exists."""
+    from stream.kafka.topics import cluster_id, ensure
+    from stream.stores.id_key import UNKEYED, settle
 
     topics = ensure(settings)
+    settled = settle(settings, cluster_id(settings), id_key)
+    ids = settled.record.ids
     if as_json:
-        return show_json({"topics": topics})
+        key = {"fingerprint": ids.fingerprint or None, "written": settled.written}
+        return show_json({"topics": topics, "id_key": key})
     for topic in topics:
         outcome = "created" if topic.created else "exists"
         print(f"{outcome:8} {topic.name} ({topic.partitions} partition{'s' if topic.partitions > 1 else ''})")
+    if ids.keyed:
+        print(f"{'created' if settled.written else 'exists':8} the id key {ids.fingerprint}")
+    else:
+        note(UNKEYED)
+    if id_key is not None:
+        note("restart every worker and trainer: until then they go on with the key before")
 
 
 @command()
@@ -49,8 +70,10 @@ def worker(
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
 
-    from stream.kafka.topics import check
+    from stream.kafka.topics import check, cluster_id
     from stream.local.data_directory import data_directory_lock
+    from stream.stores.id_key import prepare
+    from stream.stores.partition_stores import EMBEDDED_CLUSTER
     from stream.worker.service import build
 
     if instance is not None:
@@ -61,7 +84,8 @@ def worker(
     with data_directory_lock(settings.data, "worker"):
         wait_for_broker(settings)
         check(settings)
-        process = build(settings, embedded=embedded)
+        ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
+        process = build(settings, ids, embedded=embedded)
         try:
             process.execute_from_commandline()
         finally:

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from state.events import EventBatch, make_batch
+from state.id_hash import UNKEYED, IdHash
 from state.kinds import kinds_of
 from state.progress import Progress
 from state.settings import StateSettings
@@ -89,11 +90,12 @@ _lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
 class Decoder:
     """Decodes the messages of the topic `clicks`."""
 
-    def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
+    def __init__(self, clicks: ClickSettings, state: StateSettings | None = None, id_hash: IdHash = UNKEYED) -> None:
         kinds = kinds_of(state or StateSettings())
         self._codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
         self._max_bytes = clicks.max_message_bytes
         self._max_future_ms = clicks.max_future_s * 1000
+        self._id_hash = id_hash
         self._paths = None if clicks.fields == ClickFields() else paths_of(clicks.fields)
 
     def decode(self, records: Sequence[Record], progress: Progress | None = None) -> Decoded:
@@ -104,7 +106,7 @@ class Decoder:
             chunk = records[start : start + CHUNK_RECORDS]
             for column, more in zip(columns, self._valid_chunk(chunk) or self._one_by_one(chunk, dead), strict=False):
                 column.extend(more)
-        return _decoded(columns, progress or Progress(), dead)
+        return _decoded(columns, progress or Progress(), dead, self._id_hash)
 
     def one(self, record: Record) -> Row:
         """One record as an event. Raises Invalid with the reason."""
@@ -205,11 +207,11 @@ class Decoder:
         return event
 
 
-def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter]) -> Decoded:
+def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter], id_hash: IdHash) -> Decoded:
     users, items, times, kinds, ids, offsets, keys = columns
     without_ids = ids.count(None) == len(ids)
     given = {} if without_ids else {row: i for row, i in enumerate(ids) if i is not None}
     logical = progress.logical(np.array(offsets, np.int64))
-    batch = make_batch(users, items, ts=times, offset=logical, kind=kinds, ids=given)
+    batch = make_batch(users, items, ts=times, offset=logical, kind=kinds, ids=given, hashed_by=id_hash.of_many)
     with_key = len(keys) - keys.count(None)
     return Decoded(batch, dead, with_key - sum(map(eq, keys, users)))
