@@ -10,12 +10,11 @@ By chance, two of n ids have the same hash with probability n² / 2^65: 3e-8 for
 
 import hashlib
 import secrets
-from typing import Any
 
 import numpy as np
 import xxhash
 
-from state.events import Ids, hash_id, hash_ids
+from state.events import Ids, hash_ids
 
 KEY_BYTES = 16
 KEY_PATTERN = "^([0-9a-f]{32})?$"
@@ -35,12 +34,13 @@ class IdHash:
     def __init__(self, key: str = "") -> None:
         """`key` is hexadecimal; empty: xxh3 without a key. Raises ValueError for any other text."""
         self.key = key
-        self._digests = _Digests(key) if key else None
+        self._begun = hashlib.blake2s(digest_size=8, key=bytes.fromhex(key)) if key else None
+        self._digests: dict[bytes, bytes] = {}
 
     @property
     def keyed(self) -> bool:
         """Whether ids are hashed with a key."""
-        return self._digests is not None
+        return bool(self.key)
 
     @property
     def fingerprint(self) -> str:
@@ -53,21 +53,23 @@ class IdHash:
 
     def of(self, identifier: str | bytes) -> int:
         """The hash of one id. Never 0, because 0 means "empty" in records."""
-        if self._digests is None:
-            return hash_id(identifier)
-        found = self._digests[identifier.encode() if isinstance(identifier, str) else identifier]
-        self._digests.shrink()
-        return int.from_bytes(found, "little") or 1
+        return int(self.of_many([identifier.encode() if isinstance(identifier, str) else identifier])[0])
 
     def of_many(self, identifiers: list[bytes]) -> Ids:
         """The hashes of many ids, in their order."""
-        if self._digests is None:
+        if self._begun is None:
             return hash_ids(identifiers)
         if len(identifiers) > MAX_REMEMBERED:
             starts = range(0, len(identifiers), MAX_REMEMBERED)
             return np.concatenate([self.of_many(identifiers[at : at + MAX_REMEMBERED]) for at in starts])
-        hashes = np.frombuffer(bytearray().join(map(self._digests.__getitem__, identifiers)), "<u8").astype(np.uint64)
-        self._digests.shrink()
+        if len(self._digests) > MAX_REMEMBERED:
+            self._digests = {}  # another thread may use the one before
+        digests, begin = self._digests, self._begun.copy
+        for identifier in set(identifiers).difference(digests):
+            hashing = begin()
+            hashing.update(identifier)
+            digests[identifier] = hashing.digest()
+        hashes = np.frombuffer(bytearray().join(map(digests.__getitem__, identifiers)), "<u8").astype(np.uint64)
         hashes[hashes == 0] = 1
         return hashes
 
@@ -76,10 +78,10 @@ class IdHash:
 
         With a key another user's event of the same id is no repeat: it must not suppress this user's.
         """
-        if self._digests is None:
+        if not self.key:
             return xxhash.xxh3_128_digest(event_id)
         key, text = bytes.fromhex(self.key), user.to_bytes(8, "little") + event_id
-        return hashlib.blake2b(text, digest_size=16, key=key, person=b"event id").digest()
+        return hashlib.blake2s(text, digest_size=16, key=key, person=b"event id").digest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IdHash) and self.key == other.key
@@ -89,26 +91,6 @@ class IdHash:
 
     def __repr__(self) -> str:
         return f"IdHash({self.fingerprint or 'without a key'})"
-
-
-class _Digests(dict[bytes, bytes]):
-    """The digests of the ids that were hashed last."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__()
-        self._keyed = hashlib.blake2b(digest_size=8, key=bytes.fromhex(key))
-
-    def __missing__(self, identifier: bytes) -> bytes:
-        hashing: Any = self._keyed.copy()
-        hashing.update(identifier)
-        digest: bytes = hashing.digest()
-        self[identifier] = digest
-        return digest
-
-    def shrink(self) -> None:
-        """Forget all digests where they are too many."""
-        if len(self) > MAX_REMEMBERED:
-            self.clear()
 
 
 UNKEYED = IdHash()

@@ -344,7 +344,7 @@ def hashing(partition: Partition) -> Callable[[str], int]:
 
     @functools.cache
     def hashed(name: str) -> int:
-        return int.from_bytes(hashlib.blake2b(name.encode(), key=key, digest_size=8).digest(), "little") or 1
+        return int.from_bytes(hashlib.blake2s(name.encode(), key=key, digest_size=8).digest(), "little") or 1
 
     return hashed
 
