@@ -1,7 +1,6 @@
 """Admission of a batch's events: duplicates and events older than the window are dropped."""
 
 import numpy as np
-import xxhash
 from rocksdict import WriteBatch
 
 from state.events import EventBatch
@@ -22,7 +21,8 @@ def drop_duplicates(
     window = partition.settings.dedup_window_events
     forget = partition.kinds.forget[batch.events["kind"]]
     rows = [row for row in batch.ids if not forget[row]]
-    digests = [xxhash.xxh3_128_digest(batch.ids[row]) for row in rows]
+    users = batch.events["user"][rows].tolist()
+    digests = [partition.ids.of_repeat(user, batch.ids[row]) for user, row in zip(users, rows, strict=True)]
     generations = (batch.events["offset"][rows] // window).tolist()
     now = [UINT64.pack(g) + d for g, d in zip(generations, digests, strict=True)]
     before = [UINT64.pack(max(g - 1, 0)) + d for g, d in zip(generations, digests, strict=True)]

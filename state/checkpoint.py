@@ -135,6 +135,15 @@ class CheckpointStore:
             found.append(manifest)
         return found
 
+    def newest_identity(self) -> Identity | None:
+        """The identity in the newest readable checkpoint, of whatever layout or key. Raises CheckpointError."""
+        for name in reversed(self._names()):
+            try:
+                return msgspec.json.decode(self._fs.cat_file(f"{self._root}/{name}"), type=Manifest).identity
+            except (OSError, msgspec.MsgspecError) as error:
+                log.warning("checkpoint %s/%s is not used: %s", self._root, name, error)
+        return None
+
     def restore(self, manifest: Manifest, path: Path) -> None:
         """Download a checkpoint to `path`, which must not exist yet, and verify every file by its hash.
 

@@ -1,7 +1,8 @@
-"""Events in the state: fixed-width records, with 64-bit hashes for ids.
+"""Events in the state: fixed-width records, with 64-bit hashes for ids (`state/id_hash.py`).
 
 `make_events` and `make_batch` are the only places that build them, field by field."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ Records = npt.NDArray[np.void]
 
 
 def hash_id(identifier: str | bytes) -> int:
-    """The 64-bit hash of a user or item id. Never 0, because 0 means "empty" in records.
+    """The 64-bit hash of an id without a key. Never 0, because 0 means "empty" in records.
 
     >>> hash_id("milk") == hash_id(b"milk")
     True
@@ -29,7 +30,7 @@ def hash_id(identifier: str | bytes) -> int:
 
 
 def hash_ids(identifiers: list[bytes]) -> Ids:
-    """Hashes of many ids, in their order."""
+    """Hashes of many ids without a key, in their order."""
     digest = xxhash.xxh3_64_intdigest
     hashes = np.fromiter(map(digest, identifiers), np.uint64, len(identifiers))
     hashes[hashes == 0] = 1
@@ -96,10 +97,11 @@ def make_batch(
     offset: npt.ArrayLike,
     kind: npt.ArrayLike = 0,
     ids: dict[int, bytes] | None = None,
+    hashed_by: Callable[[list[bytes]], Ids] = hash_ids,
 ) -> EventBatch:
     """A batch from the ids of its users and items, which are hashed, and columns as in `make_events`.
 
     `ids` are de-duplication ids by row.
     """
-    events = make_events(hash_ids(users), hash_ids(items), ts=ts, offset=offset, kind=kind)
+    events = make_events(hashed_by(users), hashed_by(items), ts=ts, offset=offset, kind=kind)
     return EventBatch(events, users, items, ids or {})

@@ -1,6 +1,6 @@
-"""The identity of a store: the log it was built from, and the layout of its records.
+"""The identity of a store: the log it was built from, the layout of its records, and the key of its ids' hashes.
 
-A store of another log or layout is refused, never read as if it were the right one.
+A store of another log, layout or key is refused, never read as if it were the right one.
 """
 
 from pathlib import Path
@@ -8,9 +8,12 @@ from pathlib import Path
 import msgspec
 
 from state.errors import Repartitioned, WrongLayout, WrongLog
+from state.id_hash import IdHash
 
 LAYOUT = 2
 """Version of the records on disk that this code writes."""
+KEYED_LAYOUT = 3
+"""The same with ids hashed by a key: code that knows no key refuses such a store, and does not mix hashes."""
 FIRST_LAYOUT = 1
 """Version of stores whose identity does not name one."""
 
@@ -29,17 +32,31 @@ class Identity(msgspec.Struct, frozen=True):
     """The id of the topic in its cluster; a topic recreated under its name has another. Empty where it is unknown."""
     layout: int = LAYOUT
     """Version of the records on disk."""
+    id_key: str = ""
+    """The secret key of the hashes of ids; empty for a store from before the key."""
+
+    def __repr__(self) -> str:
+        shown = [name for name in self.__struct_fields__ if name != "id_key"]
+        fields = [f"{name}={getattr(self, name)!r}" for name in shown]
+        return f"Identity({', '.join(fields)}, {IdHash(self.id_key)!r})"
 
 
 def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> None:
     """Check that the store at `path` is of the wanted log and layout. Raises WrongLog, WrongLayout or Repartitioned."""
     if stored is None:
         return
-    if stored.layout != wanted.layout:
+    if stored.layout not in (LAYOUT, KEYED_LAYOUT):
         raise WrongLayout(
             f"{path} was written by another version of anabranch: it has layout {stored.layout}, this version reads "
-            f"layout {wanted.layout}. Run that version, or move the directory away (mv {path} {path}.old): "
+            f"layout {LAYOUT}. Run that version, or move the directory away (mv {path} {path}.old): "
             f"the worker then rebuilds the state from the log"
+        )
+    was_key, now_key = IdHash(stored.id_key).fingerprint, IdHash(wanted.id_key).fingerprint
+    if was_key != now_key:
+        raise WrongLayout(
+            f"{path} hashes its ids {with_key(was_key)}, and this installation {with_key(now_key)}, so none of its "
+            f"users would be found. Move it away (mv {path} {path}.old): the worker then rebuilds the state from the "
+            f"log. If its key is the right one, `anabranch init --id-key data` makes it the installation's"
         )
     for key in ("sequence_events", "neighbours_per_item"):
         was, now = getattr(stored, key), getattr(wanted, key)
@@ -64,3 +81,8 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
             f"all clicks by user to a new topic with {wanted.partitions} partitions and name it in topics.clicks, or "
             f"rebuild the state from the clicks in the log: `anabranch replay --from earliest`"
         )
+
+
+def with_key(fingerprint: str) -> str:
+    """Words for a key's fingerprint in a sentence about how ids are hashed."""
+    return f"with the key {fingerprint}" if fingerprint else "without a key"

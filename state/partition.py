@@ -29,6 +29,7 @@ from rocksdict import AccessType
 from state.errors import StateError
 from state.events import Ids, Records, packed_keys
 from state.graph import Rows, as_rows, row_dtype
+from state.id_hash import UNKEYED, IdHash
 from state.identity import FIRST_LAYOUT, Identity
 from state.journal import Journal
 from state.kinds import kinds_of
@@ -71,6 +72,7 @@ class Partition:
         self.events = Journal(self.database)
         """Every applied event in order of arrival."""
         self._row = row_dtype(settings.neighbours_per_item)
+        self._ids: IdHash | None = None
 
     @property
     def identity(self) -> Identity | None:
@@ -79,6 +81,13 @@ class Partition:
         if value is None:
             return None
         return msgspec.convert({"layout": FIRST_LAYOUT} | msgspec.json.decode(value), Identity)
+
+    @property
+    def ids(self) -> IdHash:
+        """The hash of this store's ids."""
+        if self._ids is None and (identity := self.identity) is not None:
+            self._ids = IdHash(identity.id_key)
+        return self._ids or UNKEYED
 
     def read_progress(self) -> Progress:
         """How far the store has read its log, and its counts."""

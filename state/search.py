@@ -1,14 +1,17 @@
 """A search for the remains of a forgotten user, in every byte of every file and in every uncompressed record."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import msgspec
 from rocksdict import AccessType, Options, Rdict
 
 from state.errors import StateError
-from state.events import hash_id
+from state.id_hash import IdHash
+from state.identity import Identity
 
 READ_BYTES = 1 << 24
 """Bytes of a file read at once."""
@@ -28,16 +31,16 @@ class Found(NamedTuple):
 
 
 def search(data: Path, user: str) -> Found:
-    """Search a data directory for a user's id, and for its 64-bit hash in both byte orders. Workers may run meanwhile.
+    """Search a data directory for a user's id and its 64-bit hashes, in both byte orders. Workers may run meanwhile.
 
+    The hashes are those with the key of each store, stores that were moved aside among them, and the one without a key.
     Raises a StateError when a store cannot be opened.
     """
-    name, key = user.encode(), hash_id(user)
-    patterns = [
-        name if len(name) >= MIN_ID_BYTES else b'"' + name + b'"',
-        key.to_bytes(8, "little"),
-        key.to_bytes(8, "big"),
-    ]
+    name = user.encode()
+    stores = [current.parent for current in sorted(data.rglob("CURRENT"))]
+    hashes = {IdHash(key).of(user) for key in {"", *map(_id_key, stores)}}
+    patterns = [name if len(name) >= MIN_ID_BYTES else b'"' + name + b'"']
+    patterns += [each.to_bytes(8, order) for each in sorted(hashes) for order in ("little", "big")]
     files = size = records = 0
     places = []
     for file in sorted(f for f in data.rglob("*") if f.is_file()):
@@ -48,15 +51,25 @@ def search(data: Path, user: str) -> Found:
                 places.append(str(file.relative_to(data)))
         except FileNotFoundError:  # compaction removed it meanwhile
             continue
-    for current in sorted(data.rglob("CURRENT")):
-        for column, entries in _columns(current.parent):
+    for store in stores:
+        for column, entries in _columns(store):
             is_found = False
             for entry_key, value in entries:
                 records += 1
                 is_found = is_found or value == name or any(p in entry_key or p in value for p in patterns)
             if is_found:
-                places.append(f"{current.parent.relative_to(data)}, column family {column}")
+                places.append(f"{store.relative_to(data)}, column family {column}")
     return Found(files, size, records, places)
+
+
+def _id_key(store: Path) -> str:
+    """The key of a store's ids; empty for the store of titles, which has no users."""
+    for column, entries in _columns(store):
+        if column == "default":
+            found = next((value for key, value in entries if key == b"identity"), b"")
+            with suppress(msgspec.MsgspecError):  # no store of ours, or one without an identity
+                return msgspec.json.decode(found, type=Identity).id_key
+    return ""
 
 
 def _in_file(file: Path, patterns: list[bytes]) -> bool:

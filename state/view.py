@@ -12,6 +12,7 @@ from rocksdict import AccessType
 from state.errors import StateError
 from state.events import EVENT, Ids, Records
 from state.graph import Rows, combine
+from state.id_hash import UNKEYED, IdHash
 from state.partition import EDGE, POPULAR, Partition
 from state.sequences import STEP, Sequences
 from state.settings import StateSettings
@@ -33,6 +34,26 @@ def partitions_in(data: Path, topic: str) -> list[int]:
     """Partitions that have a store in the data directory."""
     numbers = (p.name.removeprefix(f"{topic}-") for p in data.glob(f"{topic}-*") if (p / "CURRENT").exists())
     return sorted(int(n) for n in numbers if n.isdecimal())
+
+
+def id_keys_in(data: Path, topic: str, settings: StateSettings) -> dict[int, str]:
+    """The key of each partition's ids in the data directory. Stores that cannot be read are left out."""
+    found = {n: id_key_at(partition_path(data, topic, n), settings) for n in partitions_in(data, topic)}
+    return {number: key for number, key in found.items() if key is not None}
+
+
+def id_key_at(path: Path, settings: StateSettings) -> str | None:
+    """The key of a store's ids, also while a worker writes it; None where no store is, or it cannot be read."""
+    if not (path / "CURRENT").exists():
+        return None
+    try:
+        partition = Partition(path, settings, AccessType.read_only(False))
+    except StateError:
+        return None
+    try:
+        return partition.identity.id_key if partition.identity is not None else None
+    finally:
+        partition.close()
 
 
 class View:
@@ -74,6 +95,18 @@ class View:
                     self.partitions[number] = Partition(path, self._settings, access)
                 except StateError as error:  # a worker may be creating it; the next refresh sees it
                     self.unreadable[number] = error
+
+    @property
+    def ids(self) -> IdHash:
+        """The hash of the stores' ids. Raises a StateError where two stores have different keys."""
+        by_number = {number: partition.ids for number, partition in self.partitions.items()}
+        if len(set(by_number.values())) > 1:
+            keys = ", ".join(f"{n}: {ids.fingerprint or 'none'}" for n, ids in sorted(by_number.items()))
+            raise StateError(
+                f"the partitions in {self._data} hash their ids with different keys ({keys}): one of them is left over "
+                f"from before a change of the key. A worker started on this --data moves it aside"
+            )
+        return next(iter(by_number.values()), UNKEYED)
 
     def settle(self, within_s: float = CREATED_WITHIN_S) -> None:
         """Wait for workers to create their stores. A store that is `unreadable` afterwards is damaged."""

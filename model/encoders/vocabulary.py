@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from state.events import Ids
+from state.id_hash import IdHash
 
 Indices = npt.NDArray[np.int64]
 
@@ -40,6 +41,12 @@ class Vocabulary:
     def grow(self, hashes: Ids, ids: list[str]) -> "Vocabulary":
         """A vocabulary with new items appended."""
         return Vocabulary(np.concatenate([self.hashes, hashes]), self.ids + ids)
+
+    def hashed_by(self, id_hash: IdHash) -> "Vocabulary":
+        """The same items with the hashes of an installation's key. So a version outlives a change of the key."""
+        hashes = id_hash.of_many([text.encode() for text in self.ids])
+        hashes[self.hashes == 0] = 0
+        return Vocabulary(hashes, self.ids)
 
     @property
     def free(self) -> Indices:

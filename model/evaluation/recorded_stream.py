@@ -12,7 +12,10 @@ from state.settings import StateSettings
 
 
 def as_events(users: list[str], items: list[str], ts: np.ndarray) -> tuple[Records, dict[int, str]]:
-    """EVENT records in arrival order, and item ids by hash."""
+    """EVENT records in arrival order, and item ids by hash.
+
+    Ids are hashed without a key: the file is one's own, and nobody else is looked up by them.
+    """
     user_hashes, item_hashes = (hash_ids([name.encode() for name in names]) for names in (users, items))
     events = make_events(user_hashes, item_hashes, ts=ts, offset=np.arange(len(ts)))
     return events, dict(zip(events["item"].tolist(), items, strict=True))

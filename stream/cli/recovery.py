@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import command, require_broker, utf8
-from stream.cli.output import show, show_json
+from stream.cli.output import note, show, show_json
 from stream.cli.state_access import serving
-from stream.errors import AnabranchError, ConfigError, DataDirectoryError
+from stream.errors import AnabranchError, BrokerUnavailable, ConfigError, DataDirectoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from state.id_hash import IdHash
     from stream.config import Config
     from stream.stores.backup import Backup
     from stream.stores.rebuild import Since
@@ -37,7 +38,7 @@ def backup(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
     backups.check_empty(place)
     with copied_stores(settings) as folders:
         written = backups.write(settings, place, folders, serving(settings))
-    show_json(written) if as_json else show_backup(written, place)
+    show_json(without_keys(written)) if as_json else show_backup(written, place)
 
 
 @command(broker_required=False)
@@ -45,11 +46,29 @@ def restore(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
     """Fill an empty data directory from a backup. A worker then goes on at the backup's offsets."""
     from stream.local.data_directory import refuse_if_in_use
     from stream.stores import backup as backups
+    from stream.stores.id_key import check_same_key
 
     refuse_if_in_use(settings.data)
     found = backups.read(place)
+    try:
+        if settings.broker:
+            check_same_key(settings, [stored.identity for stored in found.partitions])
+    except BrokerUnavailable as error:
+        note(f"{error}. The worker compares the id key of the backup at its start")
     backups.restore(settings, place, found)
-    show_json(found) if as_json else show_backup(found, str(settings.data))
+    show_json(without_keys(found)) if as_json else show_backup(found, str(settings.data))
+
+
+def without_keys(backup: "Backup") -> object:
+    """The document of a backup, with the fingerprints of its id keys instead of the keys."""
+    import msgspec
+
+    from state.id_hash import IdHash
+
+    shown = msgspec.to_builtins(backup)
+    for stored in shown["partitions"]:
+        stored["identity"]["id_key"] = IdHash(stored["identity"]["id_key"]).fingerprint
+    return shown
 
 
 def show_backup(backup: "Backup", place: str) -> None:
@@ -73,14 +92,17 @@ def replay(
     """Rebuild the state from the log while the old one serves. Then swap the two; the old one is kept aside."""
     from stream.kafka.topics import check, cluster_id
     from stream.local.data_directory import data_directory_lock
+    from stream.stores.id_key import find
     from stream.stores.rebuild import rebuild
 
     begin = parse_since(since)
     with data_directory_lock(settings.data, "replay"):
         check(settings)
         progress = lambda line: print(line, file=sys.stderr)  # noqa: E731
-        rebuilt = asyncio.run(rebuild(settings, cluster_id(settings), begin, progress))
-        swapped = swap_rebuilt(settings, [r.partition for r in rebuilt])
+        cluster = cluster_id(settings)
+        ids = find(settings, cluster).ids
+        rebuilt = asyncio.run(rebuild(settings, cluster, begin, progress, ids))
+        swapped = swap_rebuilt(settings, [r.partition for r in rebuilt], ids)
     if as_json:
         return show_json({"partitions": [r._asdict() for r in rebuilt], "swapped": swapped})
     for r in rebuilt:
@@ -89,7 +111,10 @@ def replay(
     if swapped:
         show(f"swapped in; the state before is kept in {settings.data}/aside-*: remove it when you no longer need it")
     else:
-        show("no worker replied: the one on this data directory swaps the state in at its next start")
+        show(
+            "not swapped in: no worker on this data directory replied, or it began before the id key was replaced; "
+            "it swaps the state in at its next start"
+        )
 
 
 def parse_since(text: str) -> "Since":
@@ -147,12 +172,13 @@ def copied_stores(settings: "Config") -> "Iterator[list[Path]]":
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def swap_rebuilt(settings: "Config", numbers: list[int]) -> bool:
+def swap_rebuilt(settings: "Config", numbers: list[int], id_hash: "IdHash") -> bool:
     """Swap rebuilt stores in, by the worker that holds the old ones, or here if none runs.
 
-    Return whether they were swapped. Raises AnabranchError if the worker failed to.
+    Return whether they were swapped: a worker that began with another id key cannot do it. Raises AnabranchError if the
+    worker failed to.
     """
-    from state.view import partition_path
+    from state.view import id_keys_in, partition_path
     from stream.local.data_directory import data_directory_lock
     from stream.operate.send_command import send_command
     from stream.stores.partition_stores import swap
@@ -163,6 +189,8 @@ def swap_rebuilt(settings: "Config", numbers: list[int]) -> bool:
                 swap(partition_path(settings.data, settings.topics.clicks, number))
             return True
     except DataDirectoryError:
+        if set(id_keys_in(settings.data, settings.topics.clicks, settings.state).values()) - {id_hash.key}:
+            return False
         try:
             reply = asyncio.run(send_command(settings, "swap", ("done", "failed"), SWAP_WITHIN_S))
         except AnabranchError:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,9 +26,21 @@ MAX_BROKER_WAIT_S = 30.0
 
 
 @command()
-def init(*, settings: "Config", as_json: bool) -> None:
-    """Create the topics that are missing; change nothing that exists, and report what is wrong with it."""
-    from stream.kafka.topics import create_missing, inspect, refuse
+def init(
+    *,
+    id_key: Annotated[
+        Literal["new", "data"] | None,
+        typer.Option(
+            "--id-key",
+            help="Replace the key that ids are hashed with: by a new one, or by the one of the state in --data.",
+        ),
+    ] = None,
+    settings: "Config",
+    as_json: bool,
+) -> None:
+    """Create the missing topics and the key that ids are hashed with; change nothing that exists, and report faults."""
+    from stream.kafka.topics import cluster_id, create_missing, inspect, refuse
+    from stream.stores.id_key import UNKEYED, settle
 
     topics = create_missing(settings)
     found = inspect(settings)
@@ -40,8 +52,17 @@ def init(*, settings: "Config", as_json: bool) -> None:
     for line in warnings:
         note(line)
     refuse(found.deviations)
+    settled = settle(settings, cluster_id(settings), id_key)
+    ids = settled.record.ids
     if as_json:
-        show_json({"topics": topics, "warnings": warnings})
+        key = {"fingerprint": ids.fingerprint or None, "written": settled.written}
+        return show_json({"topics": topics, "warnings": warnings, "id_key": key})
+    if ids.keyed:
+        print(f"{'created' if settled.written else 'exists':8} the id key {ids.fingerprint}")
+    else:
+        note(UNKEYED)
+    if id_key is not None:
+        note("restart every worker and trainer: until then they go on with the key before")
 
 
 @command()
@@ -56,8 +77,10 @@ def worker(
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
 
-    from stream.kafka.topics import check_shapes
+    from stream.kafka.topics import check_shapes, cluster_id
     from stream.local.data_directory import data_directory_lock
+    from stream.stores.id_key import prepare
+    from stream.stores.partition_stores import EMBEDDED_CLUSTER
     from stream.worker.service import build
 
     if instance is not None:
@@ -68,7 +91,8 @@ def worker(
     with data_directory_lock(settings.data, "worker"):
         wait_for_broker(settings)
         check_shapes(settings)
-        process = build(settings, embedded=embedded)
+        ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
+        process = build(settings, ids, embedded=embedded)
         try:
             process.execute_from_commandline()
         finally:

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from state.events import EventBatch, make_batch
+from state.id_hash import UNKEYED, IdHash
 from state.progress import Progress
 from state.settings import StateSettings
 from stream.config import ClickSettings
@@ -81,12 +82,13 @@ _lines: msgspec.json.Decoder[Click] = msgspec.json.Decoder(Click)
 class Decoder:
     """Decodes the messages of the topic `clicks`."""
 
-    def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
+    def __init__(self, clicks: ClickSettings, state: StateSettings | None = None, id_hash: IdHash = UNKEYED) -> None:
         self._reader = ClickReader(clicks, state)
         self._codes = self._reader.codes
         self._max_bytes = clicks.max_message_bytes
         self._has_plain_fields = self._reader.has_own_names and self._reader.unit in ("auto", "ms")
         self._max_future_ms = self._reader.max_future_ms
+        self._id_hash = id_hash
 
     def decode(self, records: Sequence[Record], progress: Progress | None = None) -> Decoded:
         """Events and dead letters of records in log order; the progress maps their offsets to logical ones."""
@@ -96,7 +98,7 @@ class Decoder:
             chunk = records[start : start + CHUNK_RECORDS]
             for column, more in zip(columns, self._valid_chunk(chunk) or self._one_by_one(chunk, dead), strict=False):
                 column.extend(more)
-        return _decoded(columns, progress or Progress(), dead)
+        return _decoded(columns, progress or Progress(), dead, self._id_hash)
 
     def one(self, record: Record) -> Row:
         """One record as an event. Raises Invalid with the reason."""
@@ -177,11 +179,11 @@ class Decoder:
         return clicks
 
 
-def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter]) -> Decoded:
+def _decoded(columns: Columns, progress: Progress, dead: list[DeadLetter], id_hash: IdHash) -> Decoded:
     users, items, times, kinds, ids, offsets, keys = columns
     without_ids = ids.count(None) == len(ids)
     given = {} if without_ids else {row: i for row, i in enumerate(ids) if i is not None}
     logical = progress.logical(np.array(offsets, np.int64))
-    batch = make_batch(users, items, ts=times, offset=logical, kind=kinds, ids=given)
+    batch = make_batch(users, items, ts=times, offset=logical, kind=kinds, ids=given, hashed_by=id_hash.of_many)
     with_key = len(keys) - keys.count(None)
     return Decoded(batch, dead, with_key - sum(map(eq, keys, users)), keys)

@@ -19,7 +19,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from state.events import hash_id
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
@@ -223,7 +222,7 @@ class Screen:
         for name in self._random.sample(sorted(recent), len(recent)):
             if shown == HOUSEHOLDS_SHOWN:
                 return
-            if self._view.recommended(hash_id(name)) is None:
+            if self._view.recommended(self._view.ids.of(name)) is None:
                 continue
             found = lookup.user(self._config, self._view, name)
             assert found.recommended is not None

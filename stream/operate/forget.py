@@ -8,7 +8,6 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from state.events import hash_id
 from state.search import search
 from state.view import View
 from stream.config import Config
@@ -57,7 +56,7 @@ def forget(config: Config, user: str, within_s: float) -> ForgetReport:
     """
     with View(config.data, config.topics.clicks, config.state) as view:
         view.check_all_open()
-        key = np.array([hash_id(user)], np.uint64)
+        key = np.array([view.ids.of(user)], np.uint64)
         known = [n for n, partition in view.partitions.items() if len(partition.sequences(key).steps)]
         offsets = asyncio.run(_publish(config, user, known))
         here = {number: offset for number, offset in offsets.items() if number in view.partitions}

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from state.errors import StateError
-from state.events import Ids, Records, hash_id
+from state.events import Ids, Records
 from state.kinds import kinds_of
 from state.titles import Titles
 from state.view import View
@@ -117,7 +117,7 @@ class WindowReport(msgspec.Struct):
 
 def user(config: Config, view: View, name: str) -> UserReport:
     """A user now."""
-    key = hash_id(name)
+    key = view.ids.of(name)
     message = view.recommended(key)
     return UserReport(
         user=name,
@@ -135,7 +135,7 @@ def partitions_of(view: View, user: int) -> list[int]:
 
 def user_at(config: Config, view: View, name: str, t: int) -> UserAt:
     """A user before `t`."""
-    steps = view.steps(hash_id(name), config.state.sequence_events, t)
+    steps = view.steps(view.ids.of(name), config.state.sequence_events, t)
     return UserAt(name, t, named_steps(config, view, steps))
 
 
@@ -151,7 +151,7 @@ def named_steps(config: Config, view: View, steps: Records) -> list[Step]:
 
 def item(config: Config, view: View, name: str, champion_items: set[str] | None) -> ItemReport:
     """An item now; `champion_items` are those of the serving version, None before the first one."""
-    key = np.array([hash_id(name)], np.uint64)
+    key = np.array([view.ids.of(name)], np.uint64)
     rows = view.rows(key)
     order = np.argsort(-rows.after[0], kind="stable")[:MAX_FOLLOWERS]
     order = order[rows.after[0][order] > 0]
@@ -173,7 +173,7 @@ def item(config: Config, view: View, name: str, champion_items: set[str] | None)
 
 def item_at(config: Config, view: View, name: str, t: int) -> ItemAt:
     """An item before `t`, with its last users."""
-    key, kinds = hash_id(name), kinds_of(config.state)
+    key, kinds = view.ids.of(name), kinds_of(config.state)
     edges = view.edges(key, MAX_LAST_USERS, t)
     counted = view.transitions(key, t, EDGES_READ).items()
     strongest = sorted(counted, key=lambda transition: -transition[1])[:MAX_FOLLOWERS]

@@ -7,7 +7,7 @@ import numpy as np
 
 from model.errors import ArtifactError
 from state.errors import StateError
-from state.events import hash_id
+from state.id_hash import IdHash
 from state.pending import Unanswered
 from state.titles import Titles
 from state.view import View
@@ -34,7 +34,7 @@ def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> Rec
         titles = None
     try:
         recommender = Recommender(_as_the_worker(config), view.partitions, titles)
-        _install_versions(recommender, config, pointers)
+        _install_versions(recommender, config, pointers, view.ids)
         return _answer(recommender, view, user)
     finally:
         if titles is not None:
@@ -47,23 +47,23 @@ def _as_the_worker(config: Config) -> Config:
     return msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, instance=instance))
 
 
-def _install_versions(recommender: Recommender, config: Config, pointers: Pointers) -> None:
+def _install_versions(recommender: Recommender, config: Config, pointers: Pointers, id_hash: IdHash) -> None:
     """Serve the champion, and in an A/B test the candidate, with the weights that the worker has learned."""
     if pointers.champion is None:
         return
     try:
-        recommender.versions.serve(load_version(pointers.champion, config))
+        recommender.versions.serve(load_version(pointers.champion, config, id_hash))
     except ArtifactError as error:
         raise AnabranchError(str(error)) from None
     if config.worker.ab and pointers.scored is not None:
         try:
-            recommender.versions.score(load_version(pointers.scored, config))
+            recommender.versions.score(load_version(pointers.scored, config, id_hash))
         except ArtifactError:
             return  # a worker that cannot load the candidate answers everybody with the champion
 
 
 def _answer(recommender: Recommender, view: View, user: str) -> Recommendation:
-    key = hash_id(user)
+    key = view.ids.of(user)
     one = np.array([key], np.uint64)
     number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
     partition = view.partitions[number]

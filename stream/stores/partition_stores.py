@@ -10,9 +10,10 @@ from pathlib import Path
 
 from state.checkpoint import CheckpointError, CheckpointStore
 from state.errors import StateError, StoreUnreadable, WrongLog
-from state.identity import Identity
+from state.id_hash import UNKEYED, IdHash
+from state.identity import KEYED_LAYOUT, LAYOUT, Identity
 from state.store import Store
-from state.view import partition_path
+from state.view import id_key_at, partition_path
 from stream.config import Config
 from stream.kafka.topics import Log
 
@@ -27,8 +28,8 @@ MIN_EVENTS_TO_RESTORE = 200_000
 class PartitionStores:
     """Opens a partition's store: the local one, one from a checkpoint, or an empty one."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, id_hash: IdHash = UNKEYED) -> None:
+        self._config, self._id_hash = config, id_hash
         self._begun: set[int] = set()
         """Partitions whose new log of the embedded broker has been begun by this process."""
 
@@ -39,8 +40,9 @@ class PartitionStores:
         where the store cannot be used and a rebuild would not change that.
         """
         path = partition_path(self._config.data, self._config.topics.clicks, number)
-        identity = identity_of(self._config, number, its_log)
-        swap(path)
+        identity = identity_of(self._config, number, its_log, self._id_hash)
+        if id_key_at(rebuilt_path(path), self._config.state) in (None, self._id_hash.key):  # else at the next start
+            swap(path)
         store = self._open_local(path, identity, its_log)
         store = self._from_checkpoint(path, identity, its_log, store) or store or self._store(path, identity)
         offset = store.progress.log_offset
@@ -148,8 +150,8 @@ def skip_deleted(store: Store, number: int, begin: int, config: Config) -> None:
     )  # fmt: skip
 
 
-def identity_of(config: Config, number: int, its_log: Log) -> Identity:
-    """The identity of a store of this log."""
+def identity_of(config: Config, number: int, its_log: Log, id_hash: IdHash) -> Identity:
+    """The identity of a store of this log, whose ids are hashed so."""
     return Identity(
         its_log.cluster,
         config.topics.clicks,
@@ -158,6 +160,8 @@ def identity_of(config: Config, number: int, its_log: Log) -> Identity:
         config.state.sequence_events,
         config.state.neighbours_per_item,
         its_log.topic_id,
+        KEYED_LAYOUT if id_hash.keyed else LAYOUT,
+        id_hash.key,
     )
 
 

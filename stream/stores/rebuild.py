@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from state.id_hash import UNKEYED, IdHash
 from state.store import Store
 from state.view import View, partition_path, partitions_in
 from stream.config import Config
@@ -38,7 +39,9 @@ class Rebuilt(NamedTuple):
     events: int
 
 
-async def rebuild(config: Config, cluster: str, since: Since, report: Callable[[str], None]) -> list[Rebuilt]:
+async def rebuild(
+    config: Config, cluster: str, since: Since, report: Callable[[str], None], id_hash: IdHash = UNKEYED
+) -> list[Rebuilt]:
     """Apply the log, up to its end now, to a new store for every partition in the data directory.
 
     Dead letters are counted, not sent again. Users who were answered are not answered again. The serving stores are not
@@ -60,7 +63,7 @@ async def rebuild(config: Config, cluster: str, since: Since, report: Callable[[
         for partition, its_log in logs.items():
             consumer.assign([partition])
             begin = await _begin(consumer, partition, since, its_log)
-            done.append(await _rebuild_one(config, consumer, partition, its_log, begin, report))
+            done.append(await _rebuild_one(config, consumer, partition, its_log, begin, report, id_hash))
     finally:
         await consumer.stop()
     for rebuilt in done:  # only after all are complete
@@ -91,8 +94,9 @@ async def _rebuild_one(
     its_log: Log,
     begin: int,
     report: Callable[[str], None],
+    id_hash: IdHash,
 ) -> Rebuilt:
-    number, decoder = partition.partition, Decoder(config.clicks, config.state)
+    number, decoder = partition.partition, Decoder(config.clicks, config.state, id_hash)
     path = partition_path(config.data, partition.topic, number)
     beside = path.with_name(f"rebuilding-{path.name}")
     shutil.rmtree(beside, ignore_errors=True)
@@ -105,7 +109,7 @@ async def _rebuild_one(
             )
         answered = served.answered() if served is not None else 0
         prequential = served.prequential() if served is not None else b""
-    store = Store(beside, identity_of(config, number, its_log), config.state)
+    store = Store(beside, identity_of(config, number, its_log, id_hash), config.state)
     try:
         store.skip_to(begin)
         consumer.seek(partition, begin)

@@ -11,12 +11,15 @@ import logging
 import time
 from typing import NamedTuple
 
+import msgspec
+
 from model.errors import ArtifactError
 from model.learning.cycle import ProgressCallback, run_cycle
 from model.learning.gate import Verdict
 from model.learning.trained import Trained
 from model.learning.versions import Version, publish
 from state.errors import StateError
+from state.id_hash import IdHash
 from state.view import View
 from stream.config import Config
 from stream.kafka.messages import Pointer
@@ -173,10 +176,19 @@ class Trainer:
 def learn(config: Config, view: View, champion: Version | None, new: News, progress: ProgressCallback) -> Trained:
     """Run one cycle on the state; return the trained version."""
     settings = cycle_settings(config)
+    champion = of_this_key(champion, view.ids)
     cycle_input = collect_news(view, champion, new, settings)
     if champion is None:
         return run_cycle(None, cycle_input, settings, progress=progress)
     return run_cycle(champion.trained, cycle_input, settings, parent=champion.manifest.version, progress=progress)
+
+
+def of_this_key(champion: Version | None, id_hash: IdHash) -> Version | None:
+    """The champion with its items hashed as in the state."""
+    if champion is None:
+        return None
+    vocabulary = champion.trained.vocabulary.hashed_by(id_hash)
+    return msgspec.structs.replace(champion, trained=champion.trained._replace(vocabulary=vocabulary))
 
 
 def final_verdict(verdict: Verdict, served: Pointer | None, *, shadow: bool) -> Verdict:

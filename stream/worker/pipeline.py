@@ -26,6 +26,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from state import crash_points
 from state.errors import StoreFault
+from state.id_hash import UNKEYED, IdHash
 from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
@@ -56,18 +57,22 @@ class Pipeline:
         assignment: Assignment,
         recommender: Recommender,
         lease: Lease,
+        *,
+        id_hash: IdHash = UNKEYED,
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
         self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
         self._log_position = LogPosition(config, consumer, assignment)
-        self._decoder = Decoder(config.clicks, config.state)
+        self._decoder = Decoder(config.clicks, config.state, id_hash)
         self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self._outbox, self._in_flight, self._answering_lock)
-        self._requests = Requests(config.topics.requests, assignment, recommender, self._outbox, self._answering_lock)
+        self._requests = Requests(
+            config.topics.requests, assignment, recommender, self._outbox, self._answering_lock, id_hash
+        )
         self._group_commit = GroupCommit(config, consumer, assignment, lease)
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from state.events import hash_id
+from state.id_hash import IdHash
 from state.pending import Unanswered
 from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.messages import UNREADABLE, Request
@@ -24,7 +24,9 @@ class Requests:
         recommender: Recommender,
         outbox: Outbox,
         answering_lock: asyncio.Lock,
+        id_hash: IdHash,
     ) -> None:
+        self._id_hash = id_hash
         self._topic, self._assignment, self._outbox = topic, assignment, outbox
         self._recommender, self._answering_lock = recommender, answering_lock
 
@@ -39,7 +41,7 @@ class Requests:
                     return
                 try:
                     request = msgspec.json.decode(record.value or b"", type=Request)
-                    user = hash_id(str(request.user))
+                    user = self._id_hash.of(str(request.user))
                 except (*UNREADABLE, UnicodeEncodeError) as error:
                     letter = DeadLetter(record, f"no request: {error}")
                     await self._outbox.send_dead_letters(self._topic, number, [letter])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from state.events import Records
+from state.id_hash import UNKEYED, IdHash
 from state.partition import Partition
 from state.pending import Unanswered
 from state.sequences import of_users
@@ -58,7 +59,7 @@ class Arm(NamedTuple):
     """Champion and candidate that are compared."""
 
 
-def load_version(pointer: Pointer, config: Config) -> ServedVersion:
+def load_version(pointer: Pointer, config: Config, id_hash: IdHash = UNKEYED) -> ServedVersion:
     """The version a pointer names: fetched, verified, ready to rank. Raises ArtifactError."""
     import torch
 
@@ -68,7 +69,8 @@ def load_version(pointer: Pointer, config: Config) -> ServedVersion:
     torch.set_num_threads(config.worker.rank_threads)
     version = fetch_version(pointer, config)
     trained, settings = version.trained, config.ranking
-    ranker = Ranker(trained.model, trained.vocabulary, with_set_weights(trained.fusion, settings), settings)
+    vocabulary = trained.vocabulary.hashed_by(id_hash)
+    ranker = Ranker(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings)
     return ServedVersion(pointer.version, version.manifest.created_ts, ranker)
 
 

@@ -23,6 +23,7 @@ from aiokafka.errors import KafkaConnectionError
 from mode import Service
 
 from state.errors import StateError, StoreUnreadable
+from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.config import Config
 from stream.errors import BrokerUnavailable
@@ -55,16 +56,16 @@ RETRY_S = 1.0
 class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
-    def __init__(self, config: Config, *, embedded: bool, **options: Any) -> None:
+    def __init__(self, config: Config, id_hash: IdHash, *, embedded: bool, **options: Any) -> None:
         super().__init__(**options)
-        self._config, self._embedded = config, embedded
+        self._config, self._id_hash, self._embedded = config, id_hash, embedded
         self.failure: StateError | None = None
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready = asyncio.Event()
 
     async def on_start(self) -> None:
-        config, to_close = self._config, self._to_close
+        config, id_hash, to_close = self._config, self._id_hash, self._to_close
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         cluster = EMBEDDED_CLUSTER
@@ -74,16 +75,18 @@ class WorkerService(Service):
         to_close.callback(self._titles.close)
         lease = Lease(config.worker.session_timeout_ms)
         consumer, self._producer, self._title_reader = click_consumer(config), producer(config), title_consumer(config)
-        self._assignment = Assignment(config, consumer, PartitionStores(config), lease, cluster)
+        self._assignment = Assignment(config, consumer, PartitionStores(config, id_hash), lease, cluster)
         to_close.push_async_callback(self._assignment.close_all)
         self._checkpoints = Checkpoints(config, self._assignment, lease)
         self._recommender = Recommender(config, self._assignment.stores, self._titles)
         for client in (self._producer, self._title_reader, consumer):
             to_close.push_async_callback(client.stop)
             await self._retry(client.start)
-        self._pipeline = Pipeline(config, consumer, self._producer, self._assignment, self._recommender, lease)
+        self._pipeline = Pipeline(
+            config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
+        )
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
-        self._versions = VersionFollower(config, self._recommender.versions, self._assignment)
+        self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         await self._versions.follow(await self._retry(lambda: read_pointers(config)))
         self._ready.set()
 
@@ -121,7 +124,8 @@ class WorkerService(Service):
             known_id = uuid.uuid4().hex
         else:
             known_id = await self._retry(lambda: asyncio.to_thread(topic_id, self._config, topic))
-        await self._or_end(read_titles(self._title_reader, topic, known_id, self._titles, self._recommender.names))
+        names = self._recommender.names
+        await self._or_end(read_titles(self._title_reader, topic, known_id, self._titles, names, self._id_hash))
 
     @Service.timer(1.0)
     async def _retry_versions(self) -> None:
@@ -200,7 +204,7 @@ def open_titles(data: Path) -> Titles:
         return Titles(data)
 
 
-def build(config: Config, *, embedded: bool = False) -> Process:
+def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) -> Process:
     """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
@@ -216,7 +220,7 @@ def build(config: Config, *, embedded: bool = False) -> Process:
         stream_wait_empty=False,
         consumer_auto_offset_reset="latest",
     )
-    service = WorkerService(config, embedded=embedded)
+    service = WorkerService(config, id_hash, embedded=embedded)
 
     @app.agent(app.topic(config.topics.models, value_type=bytes, value_serializer="raw", internal=False))
     async def models(stream: Any) -> None:

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError
 
 from state.errors import StateError
-from state.events import hash_id
+from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
@@ -21,8 +21,19 @@ log = logging.getLogger("anabranch.titles")
 APPLY_AGAIN_S = 5.0
 
 
-async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: ItemNames) -> None:
-    """Follow the topic from where the titles end, or from its beginning if it was created again."""
+async def read_titles(
+    reader: AIOKafkaConsumer,
+    topic: str,
+    topic_id: str,
+    titles: Titles,
+    names: ItemNames,
+    id_hash: IdHash = UNKEYED,
+) -> None:
+    """Follow the topic from where the titles end, or from its beginning if it was created again.
+
+    Titles that were hashed with another id key are those of another topic.
+    """
+    topic_id += id_hash.fingerprint
     assigned: set[int] = set()
     known = set(await consumer_partitions(reader, topic))
     while True:
@@ -36,7 +47,7 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():
-            found = dict(filter(None, map(title_of, records)))
+            found = dict(filter(None, (title_of(record, id_hash) for record in records)))
             while True:
                 try:
                     titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1})
@@ -50,7 +61,7 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
         known = set(reader.partitions_for_topic(topic) or assigned)
 
 
-def title_of(record: Any) -> tuple[int, str | None] | None:
+def title_of(record: Any, id_hash: IdHash = UNKEYED) -> tuple[int, str | None] | None:
     """The item, a hash, and its title (None: it was removed); None for a message that is not a title."""
     try:
         item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
@@ -60,4 +71,4 @@ def title_of(record: Any) -> tuple[int, str | None] | None:
     except (*UNREADABLE, UnicodeEncodeError) as error:
         log.warning("items topic, offset %d: no title: %s", record.offset, error)
         return None
-    return (hash_id(key), item.title if item else None) if key else None
+    return (id_hash.of(key), item.title if item else None) if key else None

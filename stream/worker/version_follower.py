@@ -5,6 +5,7 @@ import logging
 import time
 
 from model.errors import ArtifactError
+from state.id_hash import UNKEYED, IdHash
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import Pointers, apply_pointer, write_last_pointers
@@ -20,8 +21,10 @@ FETCH_AGAIN_S, MAX_FETCH_AGAIN_S = 5.0, 300.0
 class VersionFollower:
     """Loads the versions that the pointers name. A version that cannot be loaded leaves the old one serving."""
 
-    def __init__(self, config: Config, versions: ServedVersions, assignment: Assignment) -> None:
-        self._config, self._versions, self._assignment = config, versions, assignment
+    def __init__(
+        self, config: Config, versions: ServedVersions, assignment: Assignment, id_hash: IdHash = UNKEYED
+    ) -> None:
+        self._config, self._versions, self._assignment, self._id_hash = config, versions, assignment, id_hash
         self._pointers = Pointers()
         self._loading = asyncio.Lock()
         self._retry_at = 0.0
@@ -67,7 +70,7 @@ class VersionFollower:
         if now is not None and now.version == pointer.version:
             return now
         try:
-            return await asyncio.to_thread(load_version, pointer, self._config)
+            return await asyncio.to_thread(load_version, pointer, self._config, self._id_hash)
         except ArtifactError as error:
             log.error("version %s is not served, the one before goes on: %s", pointer.version, error)
             return now

@@ -4,8 +4,11 @@ From the product the oracle uses only the readers (`View`), which are under test
 for what an event is, how it counts, and which events are duplicates, expired or forgotten.
 """
 
+import functools
+import hashlib
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +50,7 @@ class Log:
         self.items: set[str] = set()
         """Every item that any event named."""
         self.applied = self.duplicate = self.too_old = self.newest_ts = self.end = 0
-        self._seen: set[tuple[int, str]] = set()
+        self._seen: set[tuple[int, str, str]] = set()
 
     def add(self, record: ConsumerRecord) -> None:
         """Fold the next record."""
@@ -62,11 +65,11 @@ class Log:
             self.forgotten[user] = record.offset
             return
         if "id" in event:
-            generation = record.offset // self._state.dedup_window_events
-            if {(generation, event["id"]), (generation - 1, event["id"])} & self._seen:
+            generation, its = record.offset // self._state.dedup_window_events, (user, event["id"])
+            if {(generation, *its), (generation - 1, *its)} & self._seen:
                 self.duplicate += 1
                 return
-            self._seen.add((generation, event["id"]))
+            self._seen.add((generation, *its))
         if ts < self._horizon(max(self.newest_ts, ts)):
             self.too_old += 1
             return
@@ -206,6 +209,7 @@ def compare(config: Config, truth: Truth, *, sent: bool = True) -> Found:
 
 def _edges(partition: Partition, log: Log) -> tuple[list[str], int, int]:
     """Compare the edges by item and the journal; return the differences, missing edges and superfluous ones."""
+    hashed = hashing(partition)
     lines = [line for user in log.lines for line in log.steps(user, log.horizon)]
     by_item: Counter[tuple[int, int, int, int]] = Counter()
     for item in log.items:
@@ -230,6 +234,7 @@ def _edges(partition: Partition, log: Log) -> tuple[list[str], int, int]:
 
 def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
     """Compare sequences, the steps that count and hidden items; a forgotten user has none."""
+    hashed = hashing(partition)
     found = []
     users = sorted(log.lines.keys() | log.forgotten.keys())
     hashes = np.array([hashed(user) for user in users], np.uint64)
@@ -250,6 +255,7 @@ def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
 
 def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
     """Compare each item's clicks that count, and its popularity at the time of its row."""
+    hashed = hashing(partition)
     found = []
     clicks: dict[str, list[Line]] = defaultdict(list)
     for user in log.lines:
@@ -288,6 +294,7 @@ def _counts(partition: Partition, log: Log) -> list[str]:
 
 def _names(partition: Partition, log: Log) -> list[str]:
     """Compare the ids of users; a user without events has neither an id nor a recommendation."""
+    hashed = hashing(partition)
     found = []
     users = sorted(log.lines.keys() | log.forgotten.keys())
     ids = partition.user_ids(np.array([hashed(user) for user in users], np.uint64))
@@ -329,9 +336,17 @@ def _answers(sent: list[ConsumerRecord], truth: Truth) -> list[str]:
     return [*found, *(f"an answer to {user!r}, who is not in the log" for user in last.keys() - known)]
 
 
-def hashed(name: str) -> int:
-    """The hash of an id on disk."""
-    return xxhash.xxh3_64_intdigest(name.encode()) or 1
+def hashing(partition: Partition) -> Callable[[str], int]:
+    """How the store's ids are hashed on disk, by the key in its identity."""
+    assert partition.identity is not None
+    if not (key := bytes.fromhex(partition.identity.id_key)):
+        return lambda name: xxhash.xxh3_64_intdigest(name.encode()) or 1
+
+    @functools.cache
+    def hashed(name: str) -> int:
+        return int.from_bytes(hashlib.blake2s(name.encode(), key=key, digest_size=8).digest(), "little") or 1
+
+    return hashed
 
 
 def code(kind: str) -> int:

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from state.events import hash_id
 from state.view import View
 from stream.config import Config
 from tests.e2e.conftest import anabranch, read_all, until
@@ -85,8 +84,9 @@ def test_after_a_kill_every_sequence_is_equal_to_the_log(config, producer):
         until(all_answered)
     with View(config.data, config.topics.clicks, config.state) as view:
         for user, items in log.items():
-            steps = next(s for p in view.partitions.values() if len(s := p.sequences(hashes(user)).of(0)["item"]))
-            assert steps.tolist() == [hash_id(i) for i in items][-config.state.sequence_events :]
+            user_hash, own = view.ids.of_many([user.encode()]), [view.ids.of(i) for i in items]
+            steps = next(s for p in view.partitions.values() if len(s := p.sequences(user_hash).of(0)["item"]))
+            assert steps.tolist() == own[-config.state.sequence_events :]
 
 
 def test_a_version_is_trained_published_and_served(config, producer):
@@ -102,16 +102,9 @@ def test_a_version_is_trained_published_and_served(config, producer):
                 config.topics.clicks, key=click_value["user"].encode(), value=json.dumps(click_value).encode()
             )
         producer.flush()
-        until(lambda: read_all(config, config.topics.models))
         until(lambda: "serving version 000001" in (config.data / "worker.log").read_text())
         click(producer, config, "user-3", "item-5")
         found = until(lambda: (a := answers(config)["user-3"])["model"] == "000001" and a)
         assert found["source"] == "model"
         assert len(found["items"]) == 7
         assert set(found["items"][0]["because"]) <= {f"item-{n}" for n in range(7)}
-
-
-def hashes(*names: str):
-    import numpy as np
-
-    return np.array([hash_id(n) for n in names], np.uint64)

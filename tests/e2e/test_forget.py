@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from state.events import hash_id
 from state.view import View
 from stream.config import Config
 from tests.e2e.conftest import anabranch, flags_of, read_all, until
@@ -20,7 +19,7 @@ USER = "ann-who-leaves"
 
 def steps_of(config: Config, user: str) -> int:
     with View(config.data, config.topics.clicks, config.state) as view:
-        return len(view.sequences(np.array([hash_id(user)], np.uint64)).steps)
+        return len(view.sequences(np.array([view.ids.of(user)], np.uint64)).steps)
 
 
 def test_the_command_forgets_a_user_and_proves_it(config, producer):

@@ -11,7 +11,6 @@ import pytest
 
 from model.learning.versions import list_versions
 from model.ranking.fusion import Learned
-from state.events import hash_id
 from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, read_last_pointers
@@ -23,7 +22,6 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 SHARE = 0.5
 USERS, ITEMS = [f"user-{n}" for n in range(20)], 7
-IN_ARM = {arm: [u for u in USERS if in_candidates_arm(hash_id(u), SHARE) is arm] for arm in (True, False)}
 QUICK_TRAINING = {
     "ANABRANCH_TRAINER__EVERY_EVENTS": "100",
     "ANABRANCH_TRAINER__MIN_EVENTS": "100",
@@ -112,7 +110,10 @@ def test_the_command_recommends_what_the_running_worker_does(config, producer):
     moved = msgspec.structs.replace(chosen, model=3 * chosen.model + 0.5, popularity=0.5 * chosen.popularity)
     online_weights.write(config.data, "one", "000001", Learned(chosen, moved, 200))
     env = {"ANABRANCH_WORKER__AB": str(SHARE)}
-    by_champion, by_candidate = IN_ARM[False][0], IN_ARM[True][0]
+    with View(config.data, config.topics.clicks, config.state) as view:
+        is_candidates = {user: in_candidates_arm(view.ids.of(user), SHARE) for user in USERS}
+    by_champion, another = [user for user in USERS if not is_candidates[user]][:2]
+    by_candidate = next(user for user in USERS if is_candidates[user])
     with anabranch(config, "worker", "--instance", "one", env=env):
         session.click_all(1)
         until(session.answered)
@@ -121,11 +122,11 @@ def test_the_command_recommends_what_the_running_worker_does(config, producer):
             session.click(user, item, "hide")
         producer.flush()
         until(session.answered)
-        session.click(IN_ARM[False][1], "item-3")  # the last message is of this state
+        session.click(another, "item-3")  # the last message is of this state
         producer.flush()
         until(session.answered)
-        last = session.command("recommend", IN_ARM[False][1], **env)
-        assert_same_recommendation(last, session.last_messages()[IN_ARM[False][1]])
+        last = session.command("recommend", another, **env)
+        assert_same_recommendation(last, session.last_messages()[another])
 
         for user, version in ((by_champion, "000001"), (by_candidate, "000002")):
             ours = session.command("recommend", user, **env)

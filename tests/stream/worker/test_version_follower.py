@@ -39,7 +39,7 @@ def shop(tmp_path, monkeypatch):
     """A follower whose artifact store lacks the versions in `missing`."""
     config, missing = Config(data=tmp_path), set()
 
-    def load(pointer, config):
+    def load(pointer, config, id_hash):
         if pointer.version in missing:
             raise ArtifactError("no such version")
         return ServedVersion(pointer.version, 0, None)
