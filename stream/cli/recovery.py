@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import command, require_broker, utf8
-from stream.cli.output import show, show_json
+from stream.cli.output import note, show, show_json
 from stream.cli.state_access import serving
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 
@@ -47,9 +47,27 @@ def restore(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
     from stream.stores import backup as backups
 
     refuse_if_in_use(settings.data)
-    found = backups.read(place)
+    found = backups.read(place, settings)
     backups.restore(settings, place, found)
     show_json(found) if as_json else show_backup(found, str(settings.data))
+    settle_pointer(settings, found)
+
+
+def settle_pointer(settings: "Config", backup: "Backup") -> None:
+    """Let the pointer in Kafka name a version that the restored store has, or print the command that does."""
+    from stream.errors import BrokerUnavailable
+    from stream.operate.settle import settle, to_serve
+
+    try:
+        if settings.broker:
+            return note(asyncio.run(settle(settings, backup.champion)).message)
+    except BrokerUnavailable as error:
+        note(str(error))
+    if (version := to_serve(settings, backup.champion)) is not None:
+        note(
+            f"the pointer in Kafka was not read: it may name a version that is not in the backup. "
+            f"`anabranch rollback {version} --broker HOST:PORT` names version {version}"
+        )
 
 
 def show_backup(backup: "Backup", place: str) -> None:

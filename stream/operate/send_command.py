@@ -15,6 +15,7 @@ from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
+from stream.kafka.signing import signed
 from stream.kafka.topics import cluster_id
 
 REPLY_WITHIN_S = 15.0
@@ -39,7 +40,7 @@ async def send_command(
     `on_progress` gets the other replies. Without `within_s` only the first reply must come within REPLY_WITHIN_S.
     Raises AnabranchError.
     """
-    command = Command(name, id or uuid.uuid4().hex, shadow=shadow)
+    command = signed(Command(name, id or uuid.uuid4().hex, shadow=shadow), config.kafka.signing_keys)
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:

@@ -42,6 +42,8 @@ class ServedVersion(NamedTuple):
     version: str
     created_ts: int
     ranker: "Ranker"
+    sha256: str = ""
+    """Hash of its manifest."""
 
 
 class Arm(NamedTuple):
@@ -69,7 +71,7 @@ def load_version(pointer: Pointer, config: Config) -> ServedVersion:
     version = fetch_version(pointer, config)
     trained, settings = version.trained, config.ranking
     ranker = Ranker(trained.model, trained.vocabulary, with_set_weights(trained.fusion, settings), settings)
-    return ServedVersion(pointer.version, version.manifest.created_ts, ranker)
+    return ServedVersion(pointer.version, version.manifest.created_ts, ranker, version.manifest_sha256)
 
 
 def in_candidates_arm(user: int, share: float) -> bool:

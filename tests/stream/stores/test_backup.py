@@ -33,11 +33,11 @@ def test_state_versions_and_champion_are_restored_elsewhere(tmp_path, trained, s
     champion = pointer_to(config, "000001", None, pinned=True)
     url = str(tmp_path / "kept")
     written = backup.write(config, url, [tmp_path / "copy"], champion)
-    assert backup.read(url) == written
+    assert backup.read(url, config) == written
 
     artifacts = str(tmp_path / "shared") if shared else ""
     elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere", artifacts=artifacts)
-    backup.restore(elsewhere, url, backup.read(url))
+    backup.restore(elsewhere, url, backup.read(url, config))
     assert [v.version for v in list_versions(elsewhere.artifacts_url, MODEL_NAME)] == ["000001", "000002"]
     served = read_last_pointers(elsewhere.data).champion
     assert served == msgspec.structs.replace(champion, url=elsewhere.artifacts_url)
