@@ -180,7 +180,7 @@ class ArtifactStore:
 
 
 class OutsideStore(Exception):
-    """A name, or a link in the store, leads out of the store."""
+    """A name or a link in the store leads elsewhere."""
 
 
 def in_thread(work: Callable[[], T]) -> "Future[T]":
@@ -214,15 +214,18 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _place(fs: Any, root: str, name: str, *, follow: bool = True) -> str:
-    """Where a file is. Raises OutsideStore. With `follow`, a link at the name itself must not lead outside either."""
+    """Where a file is. Raises OutsideStore. Links in the store are not followed; without `follow` the last part may be
+    one: removing it leaves what it leads to."""
     parts = name.split("/") if name else []
     if not all(NAME.fullmatch(part) for part in parts):
         raise OutsideStore(f"{name!r} is not a name in an artifact store")
     place = "/".join([root, *parts])
     if isinstance(fs, LocalFileSystem):
-        inside, real = os.path.realpath(root), os.path.realpath(place if follow else os.path.dirname(place))
-        if parts and os.path.commonpath([inside, real]) != inside:
-            raise OutsideStore(f"{place} leads to {real}, which is outside of the store")
+        own = parts if follow else parts[:-1]
+        wanted = os.path.join(os.path.realpath(root), *own)
+        real = os.path.realpath(os.path.join(root, *own))
+        if real != wanted:
+            raise OutsideStore(f"{place} leads over a link to {real}")
     return place
 
 
@@ -257,7 +260,7 @@ REMEDIES = {
     "ImportError": "install that package beside anabranch",
     "ModuleNotFoundError": "install that package beside anabranch",
     "ValueError": "set `artifacts` to a path, or to an fsspec URL whose package is installed",
-    "OutsideStore": "remove the link, or set `artifacts` to the folder itself",
+    "OutsideStore": "replace the link by what it leads to",
     "PermissionError": "give this user the right to list, read, write and delete there",
 }
 """What helps, by the name of the error. The classes are in packages that need not be installed."""
