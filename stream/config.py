@@ -16,6 +16,8 @@ from stream.times import Unit
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 """What Kafka allows."""
 
+MIN_KEY_CHARACTERS = 16
+
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to connect to the broker. A managed Kafka requires TLS and a user, a broker on this machine often neither."""
@@ -37,6 +39,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The client's own certificate (PEM, with its chain), if the broker requires one."""
     key_file: str = ""
     """The certificate's private key (PEM, not encrypted); empty: the key is in `kafka.cert_file`."""
+    signing_key: str = ""
+    """A secret of at least 16 characters, the same for all workers, trainers and operators: `openssl rand -hex 32`
+    makes one. Pointers, commands, versions, checkpoints and backups are then signed (HMAC-SHA256), and unsigned ones
+    are refused. Two keys with a comma between them replace a key: the first one signs, both verify.
+    `ANABRANCH_KAFKA__SIGNING_KEY` keeps it out of files. It is never logged."""
 
     @property
     def tls(self) -> bool:
@@ -47,6 +54,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def sasl(self) -> bool:
         """Whether a user and a password are sent."""
         return self.security in ("sasl_plaintext", "sasl_ssl")
+
+    @property
+    def signing_keys(self) -> tuple[str, ...]:
+        """The keys that verify signatures; the first one signs."""
+        return tuple(key.strip() for key in self.signing_key.split(",")) if self.signing_key else ()
 
     def __post_init__(self) -> None:
         for name in ("sasl_user", "sasl_password"):
@@ -66,6 +78,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 )
             if file and not Path(file).is_file():
                 raise ValueError(f"{name} = {file!r}: there is no such file")
+        if any(len(key) < MIN_KEY_CHARACTERS for key in self.signing_keys):
+            raise ValueError(
+                f"signing_key has a key of fewer than {MIN_KEY_CHARACTERS} characters, which can be guessed: "
+                f"`openssl rand -hex 32` makes one"
+            )
         if self.key_file and not self.cert_file:
             raise ValueError(
                 "key_file is set, but not kafka.cert_file, the certificate that belongs to it: set both or none"
@@ -73,7 +90,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        return list((shown | {"sasl_password": "…" if self.sasl_password else ""}).items())
+        return list((shown | {name: "…" for name in ("sasl_password", "signing_key") if shown[name]}).items())
 
     def __repr__(self) -> str:
         return f"KafkaSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"

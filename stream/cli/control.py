@@ -54,6 +54,10 @@ def rollback(
     ] = None,
     *,
     unpin: Annotated[bool, typer.Option("--unpin", help="Let the trainer replace the serving version again.")] = False,
+    sign: Annotated[
+        bool,
+        typer.Option("--sign", help="Sign VERSION first, as it is in the artifact store."),
+    ] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
@@ -62,6 +66,8 @@ def rollback(
 
     if unpin and version is not None:
         raise ConfigError(f"--unpin keeps the serving version, but version {version!r} is named: leave one out")
+    if sign:
+        sign_named(settings, version)
     champion = asyncio.run(read_pointers(settings)).champion
     if unpin:
         pointer = unpin_champion(settings, champion)
@@ -73,6 +79,16 @@ def rollback(
             "`anabranch rollback --unpin` lets the trainer replace it again"
         )
     show_json(pointer) if as_json else show(message)
+
+
+def sign_named(settings: "Config", version: str | None) -> None:
+    """Sign a version that was published without a key, or with another one. Raises ConfigError or ArtifactError."""
+    from model.learning.versions import sign_version
+    from stream.kafka.pointers import MODEL_NAME
+
+    if version is None or not settings.kafka.signing_keys:
+        raise ConfigError("--sign needs the version to sign, and kafka.signing_key")
+    sign_version(settings.artifacts_url, MODEL_NAME, version, settings.kafka.signing_keys)
 
 
 def unpin_champion(settings: "Config", champion: "Pointer | None") -> "Pointer":
@@ -99,10 +115,11 @@ def shadow(
     from model.learning.versions import list_versions
     from stream.kafka.pointers import MODEL_NAME, check_version, pointer_to, publish_pointer, read_pointers
 
+    keys = settings.kafka.signing_keys
     if stop == (version is not None):
         raise ConfigError("give either the version to score or --stop")
     if version is not None:
-        check_version(version, {m.version for m in list_versions(settings.artifacts_url, MODEL_NAME)})
+        check_version(version, {m.version for m in list_versions(settings.artifacts_url, MODEL_NAME, keys)})
     pointers = asyncio.run(read_pointers(settings))
     pointer = pointer_to(settings, version or "", pointers.candidate, role="candidate")
     asyncio.run(publish_pointer(settings, pointer))

@@ -85,9 +85,9 @@ def items_of_champion(settings: "Config") -> set[str] | None:
     champion = serving(settings)
     if champion is None:
         return None
-    from model.learning.versions import load
+    from stream.stores.artifacts import fetch_version
 
-    return set(load(champion.url, champion.name, champion.version, champion.sha256).trained.vocabulary.ids)
+    return set(fetch_version(champion, settings).trained.vocabulary.ids)
 
 
 def show_item_at(settings: "Config", name: str, t: int, as_json: bool) -> None:

@@ -49,7 +49,7 @@ def restore(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
     from stream.stores.id_key import check_same_key
 
     refuse_if_in_use(settings.data)
-    found = backups.read(place)
+    found = backups.read(place, settings)
     try:
         if settings.broker:
             check_same_key(settings, [stored.identity for stored in found.partitions])
@@ -57,6 +57,7 @@ def restore(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
         note(f"{error}. The worker compares the id key of the backup at its start")
     backups.restore(settings, place, found)
     show_json(without_keys(found)) if as_json else show_backup(found, str(settings.data))
+    settle_pointer(settings, found)
 
 
 def without_keys(backup: "Backup") -> object:
@@ -69,6 +70,22 @@ def without_keys(backup: "Backup") -> object:
     for stored in shown["partitions"]:
         stored["identity"]["id_key"] = IdHash(stored["identity"]["id_key"]).fingerprint
     return shown
+
+
+def settle_pointer(settings: "Config", backup: "Backup") -> None:
+    """Let the pointer in Kafka name a version that the restored store has, or print the command that does."""
+    from stream.operate.settle import settle, to_serve
+
+    try:
+        if settings.broker:
+            return note(asyncio.run(settle(settings, backup.champion)).message)
+    except BrokerUnavailable as error:
+        note(str(error))
+    if (version := to_serve(settings, backup.champion)) is not None:
+        note(
+            f"the pointer in Kafka was not read: it may name a version that is not in the backup. "
+            f"`anabranch rollback {version} --broker HOST:PORT` names version {version}"
+        )
 
 
 def show_backup(backup: "Backup", place: str) -> None:

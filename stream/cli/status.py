@@ -10,7 +10,15 @@ from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
     from stream.config import Config
-    from stream.operate.report import Comparison, LearnedWeights, Models, Quality, Status, VersionReport
+    from stream.operate.report import (
+        Comparison,
+        LearnedWeights,
+        Models,
+        ModelStatus,
+        Quality,
+        Status,
+        VersionReport,
+    )
     from stream.trainer.status_file import TrainerStatus
 
 SIGNALS = ("model", "evidence", "repeat", "popularity")
@@ -62,7 +70,7 @@ def show_status(found: "Status") -> None:
     )
     age = f", {model.age_s:.0f} s old" if model.age_s is not None else ""
     pinned = ", pinned: the trainer does not replace it" if model.pinned else ""
-    show(f"model    {model.version or 'none yet'}{age}{pinned}")
+    show(f"model    {model.version or 'none yet'}{age}{pinned}{not_served(model)}")
     for instance, weights in model.online_weights.items():
         show(f"weights  {changes_of(weights)} (worker {instance}, from {weights.clicks:,} clicks)")
     if model.artifacts:
@@ -72,6 +80,11 @@ def show_status(found: "Status") -> None:
     show_qualities(found.prequential)
     if found.comparison:
         show_comparison(found.comparison)
+
+
+def not_served(found: "ModelStatus | Models") -> str:
+    """The version that the pointer names and that does not serve, with the reason."""
+    return f"; version {found.named} is named and does not serve: {found.problem}" if found.problem else ""
 
 
 def changes_of(weights: "LearnedWeights") -> str:
@@ -134,6 +147,8 @@ def models(*, settings: "Config", as_json: bool) -> None:
     found = report.models(settings, pointers_of(settings))
     if as_json:
         return show_json(found)
+    if found.problem:
+        note(not_served(found).removeprefix("; "))
     if not found.versions:
         raise AnabranchError(f"no version in {settings.artifacts_url} yet: the trainer publishes the first one")
     table = Table("version", "", "age", "parent", "held-out NDCG@10", "champion's then", box=None)

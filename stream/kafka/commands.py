@@ -9,7 +9,9 @@ from collections import deque
 
 import msgspec
 
+from state.signing import Keys
 from stream.kafka.messages import UNREADABLE, Command
+from stream.kafka.signing import refusal
 
 log = logging.getLogger("anabranch.commands")
 
@@ -20,7 +22,8 @@ MAX_ACCEPTED_IDS = 100
 class Commands:
     """Drops the repetitions of recently accepted commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys = ()) -> None:
+        self._keys = keys
         self._accepted: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
 
     def accept(self, value: bytes | None) -> Command | None:
@@ -29,6 +32,9 @@ class Commands:
             command = msgspec.json.decode(value or b"", type=Command)
         except UNREADABLE as error:
             log.warning("commands topic: a message is not a command and is skipped: %s", error)
+            return None
+        if (refused := refusal(command, self._keys)) is not None:
+            log.warning("command %.80r is not carried out: %s", command.command, refused)
             return None
         if command.id in self._accepted:
             return None

@@ -74,12 +74,15 @@ class Pointer(msgspec.Struct, frozen=True):
     version: str
     """Empty: no candidate is scored from now on."""
     url: str
+    """Where it was published, for a person: versions are read from the configured `artifacts` only."""
     sha256: str
     moved_ts: int
     role: Literal["champion", "candidate"] = "champion"
     pinned: bool = False
     """Only an operator moves it."""
     by: Literal["trainer", "operator"] = "trainer"
+    signature: str = ""
+    """HMAC-SHA256 of the other fields, where `kafka.signing_key` is set."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -90,6 +93,8 @@ class Command(msgspec.Struct, frozen=True):
     version: str | None = None
     shadow: bool = False
     """`retrain`: the candidate is scored live and not served."""
+    signature: str = ""
+    """As in a pointer."""
 
 
 class CommandReply(msgspec.Struct, frozen=True):

@@ -7,6 +7,8 @@ operator only.
 import asyncio
 import contextlib
 import functools
+import logging
+import re
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -16,16 +18,24 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from state.artifact_store import shown
+from state.signing import Keys
 from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Pointer
+from stream.kafka.signing import refusal, signed
 from stream.kafka.topics import check_existence, partitions_of
+
+log = logging.getLogger("anabranch.pointers")
 
 MODEL_NAME = "create"
 LAST_POINTERS = "pointers.json"
+VERSION = re.compile(r"([0-9]{6,18})?")
+"""The version that a pointer names. It becomes part of a path."""
+MAX_MOVED_TS = 1 << 60
 
 
 class Pointers(NamedTuple):
@@ -67,7 +77,7 @@ async def read_pointers(config: Config) -> Pointers:
         while any([await consumer.position(p) < ends[p] for p in partitions]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    pointers = apply_pointer(pointers, decode_pointer(record.value))
+                    pointers = apply_pointer(pointers, decode_pointer(record.value, config.kafka.signing_keys))
         return pointers if pointers.champion else read_last_pointers(config.data)
     finally:
         await consumer.stop()
@@ -78,12 +88,21 @@ async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[in
     return await partitions_of(consumer, topic) or [0]
 
 
-def decode_pointer(value: bytes | None) -> Pointer | None:
-    """The pointer in a message; None for a tombstone or any other message."""
+def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:
+    """The pointer in a message; None for a tombstone or any other message, and for one that is refused."""
     try:
-        return msgspec.json.decode(value, type=Pointer) if value else None
+        pointer = msgspec.json.decode(value, type=Pointer) if value else None
     except UNREADABLE:
         return None
+    if pointer is None or pointer.name != MODEL_NAME:
+        return None
+    refused = refusal(pointer, keys)
+    if not (VERSION.fullmatch(pointer.version) and 0 <= pointer.moved_ts <= MAX_MOVED_TS):
+        refused = "no version has such a name or time"
+    if refused is not None:
+        log.warning("a pointer to version %.80r is not followed: %s", pointer.version, refused)
+        return None
+    return pointer
 
 
 def apply_pointer(pointers: Pointers, arrived: Pointer | None) -> Pointers:
@@ -132,8 +151,9 @@ def pointer_to(
     moved_ts = max(time.time_ns() // 1_000_000, after.moved_ts + 1 if after else 0)
     from model.learning.versions import manifest_sha256  # imports torch, which a worker without a version never needs
 
-    sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version) if version else ""
-    return Pointer(MODEL_NAME, version, config.artifacts_url, sha256, moved_ts, role, pinned, by)
+    keys = config.kafka.signing_keys
+    sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version, keys) if version else ""
+    return Pointer(MODEL_NAME, version, shown(config.artifacts_url), sha256, moved_ts, role, pinned, by)
 
 
 def key_of(pointer: Pointer) -> bytes:
@@ -145,7 +165,7 @@ async def roll_back(config: Config, champion: Pointer | None, version: str | Non
     """Pin a version (None: the champion's parent) and publish the pointer. Raises AnabranchError."""
     from model.learning.versions import list_versions
 
-    versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME)}
+    versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME, config.kafka.signing_keys)}
     if version is None:
         serving = versions.get(champion.version) if champion else None
         if serving is None or serving.parent is None:
@@ -164,8 +184,9 @@ def check_version(version: str, versions: Collection[str]) -> None:
 
 
 async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
-    """Send the pointer to every worker and trainer. Raises BrokerUnavailable, TopicMismatch."""
+    """Sign the pointer and send it to every worker and trainer. Raises BrokerUnavailable, TopicMismatch."""
     await asyncio.to_thread(check_existence, config, config.topics.models)
+    pointer = signed(pointer, config.kafka.signing_keys)
     producer = AIOKafkaProducer(**connection(config), acks="all")
     try:
         await producer.start()

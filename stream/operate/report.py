@@ -9,17 +9,18 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from model.errors import ArtifactError
-from model.learning.versions import list_versions
+from model.learning.versions import list_versions, manifest_sha256
 from model.ranking.fusion import Fusion
 from state.progress import Progress
 from state.view import View
 from stream.config import Config
 from stream.kafka.keys import explain_foreign, explain_keyless
+from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
 from stream.trainer import status_file
 from stream.trainer.status_file import TrainerStatus
-from stream.worker import online_weights
+from stream.worker import online_weights, served_file
 
 
 class PartitionStatus(msgspec.Struct):
@@ -61,12 +62,17 @@ class ModelStatus(msgspec.Struct):
     """The version that serves."""
 
     version: str | None
+    """None: popular items are recommended."""
     age_s: float | None
     pinned: bool
     artifacts: str | None
     """Why the artifact store cannot be read; None if it can."""
     online_weights: dict[str, LearnedWeights]
     """By the name of the worker's instance."""
+    named: str | None = None
+    """The version that the pointer names."""
+    problem: str | None = None
+    """Why the named version does not serve; None if it does."""
 
 
 class Quality(msgspec.Struct):
@@ -139,6 +145,10 @@ class Models(msgspec.Struct):
     pinned: bool
     candidate: str | None
     versions: list[VersionReport]
+    named: str | None = None
+    """The version that the pointer names."""
+    problem: str | None = None
+    """Why the named version does not serve; None if it does."""
 
 
 def status(
@@ -186,12 +196,32 @@ def event_counts(progress: Collection[Progress]) -> EventCounts:
     return EventCounts(**{name: sum(getattr(p, name) for p in progress) for name in EventCounts.__struct_fields__})
 
 
+def served_version(config: Config, champion: Pointer | None) -> tuple[str | None, str | None]:
+    """The version that serves, and why the one that the pointer names does not.
+
+    The worker of this data directory has written it. Where it has not followed this pointer yet, or none runs here,
+    the version serves if the artifact store has it.
+    """
+    if champion is None:
+        return None, None
+    seen = served_file.read(config.data)
+    if seen is not None and (seen.named, seen.sha256) == (champion.version, champion.sha256):
+        return seen.version, seen.why or None
+    try:
+        found = manifest_sha256(config.artifacts_url, MODEL_NAME, champion.version, config.kafka.signing_keys)
+    except ArtifactError as error:
+        return None, str(error)
+    if found != champion.sha256:
+        return None, f"{config.artifacts_url} has another version {champion.version} than the pointer names"
+    return champion.version, None
+
+
 def model_status(config: Config, pointers: Pointers) -> ModelStatus:
-    """The champion; its age is unknown if the artifact store cannot be read."""
-    champion = pointers.champion.version if pointers.champion else None
+    """The serving version; its age is unknown if the artifact store cannot be read."""
+    champion, why_not = served_version(config, pointers.champion)
     created_ts, problem = None, None
     try:
-        versions = reversed(list_versions(config.artifacts_url, MODEL_NAME))
+        versions = reversed(list_versions(config.artifacts_url, MODEL_NAME, config.kafka.signing_keys))
         created_ts = next((m.created_ts for m in versions if m.version == champion), None)
     except ArtifactError as error:
         problem = str(error)
@@ -201,6 +231,8 @@ def model_status(config: Config, pointers: Pointers) -> ModelStatus:
         pinned=bool(pointers.champion and pointers.champion.pinned),
         artifacts=problem,
         online_weights=learned_weights(config, champion),
+        named=pointers.champion.version if pointers.champion else None,
+        problem=why_not,
     )
 
 
@@ -256,7 +288,7 @@ def count_items(view: View) -> int:
 
 def models(config: Config, pointers: Pointers) -> Models:
     """Published versions, newest last, and which one serves. Raises ArtifactError."""
-    champion = pointers.champion.version if pointers.champion else None
+    champion, why_not = served_version(config, pointers.champion)
     return Models(
         serving=champion,
         pinned=bool(pointers.champion and pointers.champion.pinned),
@@ -273,6 +305,8 @@ def models(config: Config, pointers: Pointers) -> Models:
                 promoted=m.verdict.promoted,
                 reason=m.verdict.reason,
             )
-            for m in list_versions(config.artifacts_url, MODEL_NAME)
+            for m in list_versions(config.artifacts_url, MODEL_NAME, config.kafka.signing_keys)
         ],
+        named=pointers.champion.version if pointers.champion else None,
+        problem=why_not,
     )

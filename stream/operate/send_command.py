@@ -16,6 +16,7 @@ from stream.errors import AnabranchError
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
+from stream.kafka.signing import signed
 from stream.kafka.topics import check_existence, cluster_id, partitions_of
 
 REPLY_WITHIN_S = 15.0
@@ -41,7 +42,7 @@ async def send_command(
     Raises AnabranchError.
     """
     await asyncio.to_thread(check_existence, config, config.topics.commands, config.topics.command_replies)
-    command = Command(name, id or uuid.uuid4().hex, shadow=shadow)
+    command = signed(Command(name, id or uuid.uuid4().hex, shadow=shadow), config.kafka.signing_keys)
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:

@@ -3,17 +3,20 @@
 DIR/backup.json      the champion, the partitions and the offset of each; written last
     state/…          checkpoints: see `state/checkpoint.py`
     create/…         versions: see `model/learning/versions.py`
+
+A backup is only read from: what is damaged in it is reported and left as it is.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import msgspec
 
+from model.errors import ArtifactError
+from state.artifact_store import MAX_MANIFEST_BYTES, ArtifactStore
 from state.checkpoint import CheckpointStore, read_copy
 from state.identity import Identity
 from state.progress import Progress
@@ -23,7 +26,12 @@ from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, write_last_pointers
 
+log = logging.getLogger("anabranch.backup")
+
 MANIFEST_NAME = "backup.json"
+MAX_PARTITIONS = 1 << 31
+RESTORED_FROM = "restored-from"
+"""File of an unfinished restore that names its backup."""
 
 
 class BackedUp(msgspec.Struct, frozen=True):
@@ -49,50 +57,47 @@ class Backup(msgspec.Struct, frozen=True):
 
 def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | None) -> Backup:
     """Write copies of the stores and all versions to an empty folder. Raises AnabranchError or StateError."""
-    fs, root = _place(url)
-    partitions = []
+    keys, partitions = config.kafka.signing_keys, []
     for folder in sorted(copies):
         identity, progress = read_copy(folder, config.state)
         if identity is None:  # nothing was read yet
             continue
-        CheckpointStore(url, identity).upload(folder, config.state)
+        CheckpointStore(url, identity, keys).upload(folder, config.state)
         partitions.append(BackedUp(identity, progress.next_offset, progress.base))
-    _copy_versions(config.artifacts_url, url)
+    _copy_versions(config.artifacts_url, url, config)
     backup = Backup(time.time_ns() // 1_000_000, champion, partitions)
-    fs.makedirs(root, exist_ok=True)
-    fs.pipe_file(f"{root}/{MANIFEST_NAME}", msgspec.json.encode(backup))
+    ArtifactStore(url, AnabranchError, keys).write_manifest(MANIFEST_NAME, msgspec.json.encode(backup))
     return backup
 
 
 def check_empty(url: str) -> None:
     """Raise AnabranchError unless the folder is empty: a backup is of one moment."""
-    fs, root = _place(url)
-    try:
-        found = fs.ls(root, detail=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if found:
+    if ArtifactStore(url, AnabranchError).list():
         raise AnabranchError(f"{url} is not empty: give each backup a folder of its own, for example {url}/$(date +%F)")
 
 
-def read(url: str) -> Backup:
-    """The manifest of a backup. Raises AnabranchError if there is none."""
-    fs, root = _place(url)
-    try:
-        return msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST_NAME}"), type=Backup)
-    except FileNotFoundError:
+def read(url: str, config: Config) -> Backup:
+    """The manifest of a backup. Raises AnabranchError if there is none, or it names what no backup has."""
+    encoded = ArtifactStore(url, AnabranchError, config.kafka.signing_keys).read_manifest(MANIFEST_NAME)
+    if encoded is None:
         raise AnabranchError(
             f"{url} has no {MANIFEST_NAME}: it is not a complete backup; `anabranch backup DIR` writes one"
-        ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+        )
+    try:
+        backup = msgspec.json.decode(encoded, type=Backup)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise AnabranchError(f"{url}/{MANIFEST_NAME} cannot be read: {error}") from None
+    numbers = [p.identity.partition for p in backup.partitions]
+    if not all(0 <= number < MAX_PARTITIONS for number in numbers) or len(set(numbers)) < len(numbers):
+        raise AnabranchError(f"{url}/{MANIFEST_NAME} is damaged: its partitions are {numbers[:20]}")
+    return backup
 
 
 def restore(config: Config, url: str, backup: Backup) -> None:
     """Restore the backup into a data directory that does not exist or is empty.
 
-    Every file is verified by its hash before anything appears in the data directory. Raises AnabranchError or
-    StateError.
+    Every file is verified by its hash before anything appears in the data directory. A restore that was interrupted is
+    continued by the next one. Raises AnabranchError, ArtifactError or StateError.
     """
     for backed_up in backup.partitions:
         if backed_up.identity.topic != config.topics.clicks:
@@ -107,52 +112,70 @@ def restore(config: Config, url: str, backup: Backup) -> None:
         )
     # It is written beside the data directory and renamed, so that all of it appears at once.
     partial = config.data.with_name(f"{config.data.name}.restoring")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
+        _begin(partial, url, backup)
         for backed_up in backup.partitions:
-            identity = backed_up.identity
-            checkpoints = CheckpointStore(url, identity)
-            manifest = next((m for m in checkpoints.usable() if m.progress.next_offset == backed_up.next_offset), None)
-            if manifest is None:
-                raise AnabranchError(f"{url} lacks partition {identity.partition} of {identity.topic!r}")
-            checkpoints.restore(manifest, partition_path(partial, identity.topic, identity.partition))
-        _copy_versions(url, config.artifacts or str(partial / "models"))
+            _restore_partition(config, url, backed_up, partial)
+        _copy_versions(url, config.artifacts or str(partial / "models"), config)
         if backup.champion is not None:
             write_last_pointers(partial, Pointers(msgspec.structs.replace(backup.champion, url=config.artifacts_url)))
         if config.data.exists():
             config.data.rmdir()
         partial.rename(config.data)
+        (config.data / RESTORED_FROM).unlink()
     except OSError as error:
         raise DataDirectoryError(f"cannot write the data directory {config.data}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _copy_versions(source: str, target: str) -> None:
-    """Copy the versions that are missing. The manifest of each comes last: without it there is no version."""
-    from_fs, from_root = _place(source)
-    to_fs, to_root = _place(target)
-    try:
-        files = from_fs.find(f"{from_root}/{MODEL_NAME}")
-    except FileNotFoundError:
+def _begin(partial: Path, url: str, backup: Backup) -> None:
+    """Begin a restore, or continue one of the same backup. A folder that no restore has made is left alone."""
+    source = f"{url} {backup.created_ts}"
+    marker = partial / RESTORED_FROM
+    if partial.is_symlink() or (partial.exists() and any(partial.iterdir()) and not marker.is_file()):
+        raise DataDirectoryError(f"{partial} is where a restore is written, and is in the way: move it away")
+    if marker.is_file() and marker.read_text() != source:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    marker.write_text(source)
+
+
+def _restore_partition(config: Config, url: str, backed_up: BackedUp, partial: Path) -> None:
+    identity = backed_up.identity
+    path = partition_path(partial, identity.topic, identity.partition)
+    if path.exists():  # complete: the interrupted restore has verified and renamed it
         return
-    for file in sorted(files, key=lambda name: (name.endswith("/manifest.json"), name)):
-        there = f"{to_root}/{file.removeprefix(f'{from_root}/')}"
-        if to_fs.exists(there):
-            continue
+    checkpoints = CheckpointStore(url, identity, config.kafka.signing_keys, read_only=True)
+    manifest = next((m for m in checkpoints.usable() if m.progress.next_offset == backed_up.next_offset), None)
+    if manifest is None:
+        raise AnabranchError(
+            f"{url} lacks partition {identity.partition} of {identity.topic!r}, or its manifest is damaged: restore "
+            f"another backup"
+        )
+    checkpoints.restore(manifest, path)
+
+
+def _copy_versions(source: str, target: str, config: Config) -> None:
+    """Copy the versions that the target lacks, each verified. A damaged one is reported and left out."""
+    if not (names := ArtifactStore(source, ArtifactError).list(MODEL_NAME)):
+        return
+    from model.learning.versions import MANIFEST, VERSION, read_files  # imports torch
+
+    keys = config.kafka.signing_keys
+    to = ArtifactStore(target, ArtifactError, keys)
+    for version in sorted(name for name in names if VERSION.fullmatch(name)):
+        folder = f"{MODEL_NAME}/{version}"
+        if ArtifactStore(source, ArtifactError).read(f"{folder}/{MANIFEST}", MAX_MANIFEST_BYTES) is None:
+            continue  # incomplete, or pruned in the meantime
         try:
-            content = from_fs.cat_file(file)
-        except FileNotFoundError:  # pruned in the meantime
+            files = read_files(source, MODEL_NAME, version, keys, max_bytes=config.gate.max_version_bytes)
+        except ArtifactError as error:
+            log.error("a version is not copied: %s", error)
             continue
-        to_fs.makedirs(there.rsplit("/", 1)[0], exist_ok=True)
-        to_fs.pipe_file(there, content)
-
-
-def _place(url: str) -> tuple[Any, str]:
-    try:
-        fs, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise AnabranchError(f"{url} cannot be used: {error}") from None
-    fs.invalidate_cache()
-    return fs, root.rstrip("/")
+        there = to.read(f"{folder}/{MANIFEST}", MAX_MANIFEST_BYTES)
+        if there is not None and there != files[MANIFEST]:
+            log.warning("version %s in %s is another one than that in %s: it stays", version, to.shown, source)
+            continue
+        for file, content in files.items():
+            if file != MANIFEST:
+                to.write(f"{folder}/{file}", content)
+        to.write_manifest(f"{folder}/{MANIFEST}", files[MANIFEST])

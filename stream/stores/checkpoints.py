@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+from state.artifact_store import beside
 from state.checkpoint import CheckpointStore, take
 from state.identity import Identity
 from stream.config import Config
@@ -36,7 +37,7 @@ class Checkpoints:
             for number in list(self._assignment.stores):
                 try:
                     await self.checkpoint(number)
-                except Exception as error:  # any error of an object store: the next round tries again
+                except Exception as error:  # of the store or its copy, too: the next round tries again
                     log.error("partition %d: no checkpoint this time: %s", number, error)
 
     async def checkpoint(self, number: int) -> None:
@@ -53,8 +54,11 @@ class Checkpoints:
             if await self.copy(number, folder):
                 known = self._uploads.get(number)
                 if known is None or known[0] != identity:  # the topic was created again under the same name
-                    known = self._uploads[number] = identity, CheckpointStore(self._config.artifacts, identity)
-                await asyncio.to_thread(self._upload, known[1], folder, number, started)
+                    known = self._uploads[number] = (
+                        identity,
+                        CheckpointStore(self._config.artifacts, identity, self._config.kafka.signing_keys),
+                    )
+                await beside(self._upload, known[1], folder, number, started)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -157,7 +157,9 @@ def _keys_of_state(config: Config, cluster: str) -> set[str]:
     if local or not config.artifacts:
         return local
     found = (
-        CheckpointStore(config.artifacts, Identity(cluster, topic, number, 0, 0, 0)).newest_identity()
+        CheckpointStore(
+            config.artifacts, Identity(cluster, topic, number, 0, 0, 0), config.kafka.signing_keys
+        ).newest_identity()
         for number in log_ends(config, topic)
     )
     return {identity.id_key for identity in found if identity is not None}

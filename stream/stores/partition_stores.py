@@ -3,6 +3,7 @@
 A store belongs to one log. One that was built from another log, or cannot be read, is moved aside, never deleted.
 """
 
+import contextlib
 import logging
 import shutil
 import time
@@ -100,19 +101,23 @@ class PartitionStores:
             return None
         local = store.progress.next_offset if store is not None else -1
         wanted = local if store is None or store.progress.log_offset < its_log.begin else local + MIN_EVENTS_TO_RESTORE
+        embedded = its_log.cluster == EMBEDDED_CLUSTER
+        if store is not None and not embedded and wanted >= store.progress.logical(its_log.end):
+            return None  # no checkpoint of this log is that far ahead, so the artifact store need not answer
         try:
-            checkpoints = CheckpointStore(self._config.artifacts, identity)
+            checkpoints = CheckpointStore(self._config.artifacts, identity, self._config.kafka.signing_keys)
             manifests = checkpoints.usable()
         except CheckpointError as error:
             log.warning("partition %d: %s; going on without a checkpoint", identity.partition, error)
             return None
         for manifest in manifests:
             progress = manifest.progress
-            if progress.log_offset > its_log.end and its_log.cluster != EMBEDDED_CLUSTER:
+            if progress.log_offset > its_log.end and not embedded:
                 log.warning(
                     "partition %d: a checkpoint lies beyond the end of the log and is removed", identity.partition
                 )
-                checkpoints.remove(manifest)
+                with contextlib.suppress(CheckpointError):
+                    checkpoints.remove(manifest)
                 continue
             if progress.next_offset <= wanted:
                 break

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from model.errors import ArtifactError
 from model.learning.versions import Version, list_versions, prune
+from state.artifact_store import beside
 from stream.config import Config
 from stream.kafka.messages import Pointer, encode
 from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, key_of, pointer_to
+from stream.kafka.signing import signed
 from stream.stores.artifacts import fetch_version
 
 log = logging.getLogger("anabranch.trainer")
@@ -75,7 +78,7 @@ class ChampionFollower:
         if self._published is not None and self._published.manifest.version == champion.version:
             self.version = self._published
             return
-        version = await asyncio.to_thread(fetch_version, champion, self._config)
+        version = await beside(fetch_version, champion, self._config)
         now = self.pointers.champion
         if now is not None and now.version == champion.version:  # else a pointer came meanwhile, and loads its version
             self.version = version
@@ -94,7 +97,8 @@ class ChampionFollower:
         if self._is_loaded():
             return
         try:
-            left = await asyncio.to_thread(list_versions, self._config.artifacts_url, MODEL_NAME)
+            keys = self._config.kafka.signing_keys
+            left = await beside(list_versions, self._config.artifacts_url, MODEL_NAME, keys)
         except ArtifactError as error:
             raise CannotContinue(f"the champion cannot be loaded: {error}") from None
         if left:
@@ -108,7 +112,8 @@ class ChampionFollower:
     async def promote(self, version: Version) -> None:
         """Point to a version as the champion, and wait until the pointer has come back."""
         self._published = version
-        pointer = pointer_to(self._config, version.manifest.version, self.pointers.champion, by="trainer")
+        after = self.pointers.champion
+        pointer = await beside(partial(pointer_to, self._config, version.manifest.version, after, by="trainer"))
         await self._send(pointer)
         for _ in range(CAME_BACK_CHECKS):
             if self._received_ts >= pointer.moved_ts:
@@ -118,14 +123,18 @@ class ChampionFollower:
     async def score_beside(self, version: Version) -> None:
         """Point to a version as the candidate that is scored beside the champion."""
         name, before = version.manifest.version, self.pointers.candidate
-        await self._send(pointer_to(self._config, name, before, role="candidate", by="trainer"))
+        await self._send(await beside(partial(pointer_to, self._config, name, before, role="candidate", by="trainer")))
 
     async def prune(self, also_keep: str | None) -> None:
         """Remove old versions; the champion, the candidate and `also_keep` stay."""
         needed = [p.version for p in (self.pointers.champion, self.pointers.candidate) if p is not None]
         needed += [also_keep] if also_keep else []
-        keep = self._config.trainer.keep_versions
-        await asyncio.to_thread(prune, self._config.artifacts_url, MODEL_NAME, keep, needed)
+        keep, keys = self._config.trainer.keep_versions, self._config.kafka.signing_keys
+        try:
+            await beside(prune, self._config.artifacts_url, MODEL_NAME, keep, needed, keys)
+        except ArtifactError as error:
+            log.warning("no old versions are removed this time: %s", error)
 
     async def _send(self, pointer: Pointer) -> None:
+        pointer = signed(pointer, self._config.kafka.signing_keys)
         await self._publisher.send_and_wait(self._config.topics.models, encode(pointer), key=key_of(pointer))

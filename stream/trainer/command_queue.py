@@ -17,7 +17,7 @@ class CommandQueue:
 
     def __init__(self, config: Config, publisher: Publisher) -> None:
         self._config, self._publisher = config, publisher
-        self._commands = Commands()
+        self._commands = Commands(config.kafka.signing_keys)
         self._running: list[Command] = []
         self.waiting: list[Command] = []
 

@@ -54,6 +54,6 @@ async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -
         for partition, records in (await consumer.getmany(timeout_ms=500)).items():
             for record in records:
                 if partition.topic == config.topics.models:
-                    await trainer.on_pointer(decode_pointer(record.value))
+                    await trainer.on_pointer(decode_pointer(record.value, config.kafka.signing_keys))
                 else:
                     await trainer.on_command(record.value)

@@ -9,6 +9,7 @@ secondaries. The loop that takes commands and pointers (`stream.trainer.service`
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from model.learning.cycle import ProgressCallback, run_cycle
 from model.learning.gate import Verdict
 from model.learning.trained import Trained
 from model.learning.versions import Version, publish
+from state.artifact_store import beside
 from state.errors import StateError
 from state.id_hash import IdHash
 from state.view import View
@@ -35,6 +37,8 @@ from stream.trainer.trigger import Trigger
 log = logging.getLogger("anabranch.trainer")
 
 REPORT_EVERY_S = 1.0
+PUBLISH_AGAIN_S = (5.0, 30.0, 60.0, 120.0, 300.0)
+"""Pauses between the attempts to publish a version. Then its cycle fails, and the next one learns the events again."""
 
 
 class CycleResult(NamedTuple):
@@ -106,6 +110,10 @@ class Trainer:
         reporting = asyncio.create_task(self._report_progress())
         try:
             result = await self._cycle(new)
+        except ArtifactError as error:
+            log.error("cycle failed; the champion keeps serving: %s", error)
+            await self._on_failure(str(error))
+            return
         except Exception as error:
             log.exception("cycle failed; the champion keeps serving")
             await self._on_failure(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -124,7 +132,7 @@ class Trainer:
         seconds = time.monotonic() - started
         verdict = final_verdict(trained.verdict, self.champion.pointers.champion, shadow=self.commands.shadow)
         trained = trained._replace(verdict=verdict)
-        version = await asyncio.to_thread(publish, self._config.artifacts_url, MODEL_NAME, trained, new.upto)
+        version = await self._publish(trained, new)
         name = version.manifest.version
         if verdict.outcome == "promoted":
             await self.champion.promote(version)
@@ -133,6 +141,26 @@ class Trainer:
         await self.champion.prune(also_keep=trained.parent)
         message = f"version {name}, {new.events:,} new events in {seconds:.1f} s: {verdict.reason}"
         return CycleResult("done", message, name) if verdict.promoted else CycleResult("kept", message, None)
+
+    async def _publish(self, trained: Trained, new: News) -> Version:
+        """Publish what a cycle has learned. An artifact store that is away is asked again: learning takes longer."""
+        named = self.champion.pointers.champion
+        write = partial(
+            publish,
+            self._config.artifacts_url,
+            MODEL_NAME,
+            trained,
+            new.upto,
+            self._config.kafka.signing_keys,
+            named.version if named is not None else "",
+        )
+        for pause_s in PUBLISH_AGAIN_S:
+            try:
+                return await beside(write)
+            except ArtifactError as error:
+                log.error("the new version is not published: %s. Trying again in %.0f s", error, pause_s)
+                await asyncio.sleep(pause_s)
+        return await beside(write)
 
     async def _on_failure(self, why: str) -> None:
         pause_s = self.trigger.failed(time.monotonic())

@@ -1,5 +1,7 @@
 """Commands of an operator to the workers: pause, resume, copy (for a backup) and swap (after a replay)."""
 
+import re
+
 from state.errors import StateError
 from stream.config import Config
 from stream.kafka.commands import Commands
@@ -7,13 +9,16 @@ from stream.kafka.messages import Command, CommandReply
 from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import COPIES_FOLDER, Checkpoints
 
+COPY_ID = re.compile(r"[0-9a-f]{32}")
+"""The id of a copy names its folder, so no other id may come near a path."""
+
 
 class OperatorCommands:
     """Carries out the commands that are for this worker, each once."""
 
     def __init__(self, config: Config, assignment: Assignment, checkpoints: Checkpoints) -> None:
         self._config, self._assignment, self._checkpoints = config, assignment, checkpoints
-        self._received = Commands()
+        self._received = Commands(config.kafka.signing_keys)
 
     async def on_command(self, value: bytes | None) -> CommandReply | None:
         """Carry out a command, and return its outcome; None where it is not for this worker, or a repetition."""
@@ -31,7 +36,7 @@ class OperatorCommands:
         if command.command in ("pause", "resume"):
             self._assignment.pause(command.command == "pause")
             return f"{command.command}d"
-        if command.command == "copy":
+        if command.command == "copy" and COPY_ID.fullmatch(command.id):
             folder = self._config.data / COPIES_FOLDER / command.id
             if folder.exists():  # the command line made it on the data directory that it means
                 return f"copied {await self._checkpoints.copy_all(folder)} partitions"

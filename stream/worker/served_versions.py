@@ -43,6 +43,8 @@ class ServedVersion(NamedTuple):
     version: str
     created_ts: int
     ranker: "Ranker"
+    sha256: str = ""
+    """Hash of its manifest."""
 
 
 class Arm(NamedTuple):
@@ -71,7 +73,7 @@ def load_version(pointer: Pointer, config: Config, id_hash: IdHash = UNKEYED) ->
     trained, settings = version.trained, config.ranking
     vocabulary = trained.vocabulary.hashed_by(id_hash)
     ranker = Ranker(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings)
-    return ServedVersion(pointer.version, version.manifest.created_ts, ranker)
+    return ServedVersion(pointer.version, version.manifest.created_ts, ranker, version.manifest_sha256)
 
 
 def in_candidates_arm(user: int, share: float) -> bool:

@@ -87,7 +87,8 @@ class WorkerService(Service):
         )
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
-        await self._versions.follow(await self._retry(lambda: read_pointers(config)))
+        to_close.push_async_callback(self._versions.close)
+        await self._versions.begin(await self._retry(lambda: read_pointers(config)))
         self._ready.set()
 
     async def on_stop(self) -> None:
@@ -134,7 +135,7 @@ class WorkerService(Service):
     async def on_pointer(self, value: bytes | None) -> None:
         """Follow a pointer from the models topic."""
         await self._ready.wait()
-        await self._versions.on_pointer(decode_pointer(value))
+        await self._versions.on_pointer(decode_pointer(value, self._config.kafka.signing_keys))
 
     async def on_command(self, value: bytes | None) -> None:
         """Carry out an operator's command and send its outcome."""

@@ -46,6 +46,7 @@ DOCUMENTS: dict[str, Any] = {
         "model": {
             "version": "str", "age_s": "float", "pinned": "bool", "artifacts": "None",
             "online_weights": {"0": {"clicks": "int", "chosen": FUSION, "now": FUSION}},
+            "named": "str", "problem": "None",
         },
         "trainer": {
             "doing": "str", "since_ts": "int", "what": "str", "share": "float", "events": "int", "last": "str",
@@ -77,7 +78,10 @@ DOCUMENTS: dict[str, Any] = {
     "recommend ann": {
         **RECOMMENDATION, "items": [{"item": "str", "score": "float", "because": ["str"]}],
     },
-    "models": {"serving": "str", "pinned": "bool", "candidate": "str", "versions": [SECOND_VERSION]},
+    "models": {
+        "serving": "str", "pinned": "bool", "candidate": "str", "versions": [SECOND_VERSION],
+        "named": "str", "problem": "None",
+    },
 }  # fmt: skip
 
 

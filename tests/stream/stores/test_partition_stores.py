@@ -3,6 +3,7 @@
 import logging
 import shutil
 
+import fsspec
 import msgspec
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from state.store import Store
 from stream.config import Config
 from stream.kafka.topics import Log
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, rebuilt_path
+from tests.faulty_store import FAILURES, fault
 
 IDENTITY = Identity("here", "clicks", 0, 2, 100, 32)
 
@@ -218,3 +220,61 @@ def test_an_artifact_store_that_cannot_be_read_does_not_stop_a_worker_from_start
         store.close()
         assert "going on without" in caplog.text
         shutil.rmtree(config.data / "clicks-0")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_with_an_artifact_store_that_fails_a_partition_is_opened_all_the_same(config, caplog, failure):
+    away = msgspec.structs.replace(config, artifacts="faulty://away")
+    with fault(fails=FAILURES[failure]):
+        assert opened(away).progress.next_offset == 0
+    assert "going on without a checkpoint" in caplog.text
+
+
+def test_a_store_that_needs_no_checkpoint_is_opened_without_the_artifact_store(config, caplog):
+    with_ten_events(config)
+    away = msgspec.structs.replace(config, artifacts="faulty://away")
+    with fault(stalls=True) as faulty:
+        before = faulty.stalled
+        assert opened(away, end=12).progress.next_offset == 10
+        assert faulty.stalled == before, "the artifact store was not asked"
+    assert "checkpoint" not in caplog.text
+
+
+def test_an_artifact_store_that_hangs_delays_a_partition_for_a_bounded_time_and_the_next_one_not_at_all(
+    config, caplog, monkeypatch
+):
+    monkeypatch.setattr("state.artifact_store.CALL_WITHIN_S", 0.2)
+    away = msgspec.structs.replace(config, artifacts=f"faulty://{config.data.name}")
+    with fault(stalls=True) as faulty:
+        before = faulty.stalled
+        opened(away).close()
+        PartitionStores(away).open(1, Log("here", "", 2, 0, 10)).close()
+        assert faulty.stalled == before + 1
+    assert "no answer within" in caplog.text
+    assert "did not answer, and is asked again" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_read_half_way_leaves_no_store(config, caplog):
+    shared = with_checkpoints(config, [10])
+    url = f"faulty://{config.data.name}"
+    for file in (config.data / "artifacts").rglob("*"):
+        if file.is_file():
+            fsspec.filesystem("faulty").pipe_file(f"{url}/{file.relative_to(shared.artifacts)}", file.read_bytes())
+    away = msgspec.structs.replace(config, artifacts=url)
+    with fault(reads=fails_after(3)):
+        assert opened(away, end=20).progress.next_offset == 0
+    assert "trying the one before" in caplog.text
+    assert [path.name for path in config.data.iterdir() if path.name.startswith("rest")] == []
+
+
+def fails_after(count):
+    """Reads fail after this many."""
+    reads = []
+
+    def read(content):
+        reads.append(content)
+        if len(reads) > count:
+            raise ConnectionResetError("Connection reset by peer")
+        return content
+
+    return read

@@ -263,6 +263,7 @@ def test_a_failed_cycle_changes_no_champion_and_the_next_cycle_continues_from_it
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer, place, fails)
+        patched.setattr(trainer, "PUBLISH_AGAIN_S", (0.0,))
         shop.crowd(CYCLE_EVENTS)
         shop.command()
         shop.run_due_cycle()
@@ -306,6 +307,29 @@ def test_after_a_trainer_is_killed_in_a_cycle_another_trainer_continues(shop, mo
     assert shop.versions[-1].parent == "000001"
     assert shop.versions[-1].offsets == {0: 2 * CYCLE_EVENTS}
     assert shop.champion == shop.versions[-1].version
+
+
+def test_a_version_is_published_when_the_artifact_store_is_back_without_learning_again(shop, monkeypatch):
+    shop.crowd(CYCLE_EVENTS)
+    tries, learned, real_publish, real_learn = [], [], trainer.publish, trainer.learn
+
+    def publish(*args):
+        tries.append(args)
+        if len(tries) < 3:
+            raise ArtifactError("the artifact store s3://away fails: HTTP 500")
+        return real_publish(*args)
+
+    def learn(*args):
+        learned.append(args)
+        return real_learn(*args)
+
+    monkeypatch.setattr(trainer, "publish", publish)
+    monkeypatch.setattr(trainer, "learn", learn)
+    monkeypatch.setattr(trainer, "PUBLISH_AGAIN_S", (0.0, 0.0))
+    shop.run_due_cycle()
+    assert (len(tries), len(learned)) == (3, 1)
+    assert shop.champion == "000001"
+    assert status_file.read(shop.config.data).failures == 0
 
 
 def test_a_new_trainer_waits_while_the_champion_cannot_be_loaded(shop, monkeypatch):

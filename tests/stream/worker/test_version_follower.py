@@ -1,8 +1,11 @@
 """Versions are served as the pointers name them; one that cannot be loaded leaves the old one serving."""
 
 import asyncio
+import threading
+import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from model.errors import ArtifactError
@@ -11,7 +14,7 @@ from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import Pointers, read_last_pointers
 from stream.stores.assignment import Phase
-from stream.worker import version_follower
+from stream.worker import served_file, version_follower
 from stream.worker.served_versions import ServedVersion
 from stream.worker.version_follower import VersionFollower
 from tests.stream.fakes import Owner
@@ -36,19 +39,22 @@ def pointer(version: str, moved_ts: int, role: str = "champion") -> Pointer:
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    """A follower whose artifact store lacks the versions in `missing`."""
-    config, missing = Config(data=tmp_path), set()
+    """A follower whose artifact store lacks the versions in `missing`, and has those `before` the named one."""
+    config, missing, before = Config(data=tmp_path), set(), []
 
     def load(pointer, config, id_hash):
         if pointer.version in missing:
             raise ArtifactError("no such version")
-        return ServedVersion(pointer.version, 0, None)
+        return ServedVersion(pointer.version, 0, None, pointer.sha256)
 
     monkeypatch.setattr(version_follower, "load_version", load)
+    monkeypatch.setattr(version_follower, "versions_before", lambda named, config: before)
     monkeypatch.setattr(version_follower, "FETCH_AGAIN_S", 0.0)
     versions, owner = Versions(), Owner(config, monkeypatch)
     follower = VersionFollower(config, versions, owner.assignment)
-    return SimpleNamespace(config=config, missing=missing, versions=versions, owner=owner, follower=follower)
+    return SimpleNamespace(
+        config=config, missing=missing, before=before, versions=versions, owner=owner, follower=follower
+    )
 
 
 def test_the_newest_pointer_is_served_and_the_candidate_scored_until_it_is_champion(shop):
@@ -101,3 +107,63 @@ def test_a_store_with_a_fault_while_a_versions_clicks_are_counted_is_opened_agai
         await shop.owner.close()
 
     asyncio.run(run())
+
+
+def test_a_worker_that_starts_serves_the_newest_version_before_one_that_cannot_be_loaded(shop, caplog):
+    shop.missing |= {"000009", "000008"}
+    shop.before += [pointer("000008", 9), pointer("000007", 9), pointer("000006", 9)]
+
+    async def run() -> None:
+        await shop.follower.begin(Pointers(pointer("000009", 9)))
+        assert shop.versions.champion.version == "000007"
+        served = served_file.read(shop.config.data)
+        assert (served.named, served.version, served.why) == ("000009", "000007", "no such version")
+        shop.missing.clear()
+        await asyncio.sleep(0.01)
+        await shop.follower.retry()
+        assert shop.versions.champion.version == "000009"
+        assert served_file.read(shop.config.data).why == ""
+
+    asyncio.run(run())
+    assert "version 000007 is served in its place" in caplog.text
+    assert "`anabranch rollback 000007`" in caplog.text
+
+
+def test_a_version_published_again_under_a_number_is_fetched(shop):
+    async def run() -> None:
+        await shop.follower.follow(Pointers(pointer("000001", 1)))
+        first = shop.versions.champion
+        await shop.follower.on_pointer(msgspec.structs.replace(pointer("000001", 2), sha256="other"))
+        assert shop.versions.champion is not first
+
+    asyncio.run(run())
+
+
+def test_a_worker_starts_while_its_artifact_store_does_not_answer_and_ends(shop, monkeypatch, caplog):
+    answered = threading.Event()
+
+    def hangs(pointer, config):
+        answered.wait(20)
+        return ServedVersion(pointer.version, 0, None, pointer.sha256)
+
+    monkeypatch.setattr(version_follower, "load_version", hangs)
+    monkeypatch.setattr(version_follower, "BEGIN_WITHIN_S", 0.05)
+
+    async def starts_and_ends() -> None:
+        await shop.follower.begin(Pointers(pointer("000001", 1)))
+        assert shop.versions.champion is None
+        await shop.follower.retry()
+        await shop.follower.close()
+
+    async def starts_and_goes_on() -> None:
+        await shop.follower.begin(Pointers(pointer("000001", 1)))
+        answered.set()
+        while shop.versions.champion is None:
+            await asyncio.sleep(0.01)
+
+    began = time.monotonic()
+    asyncio.run(starts_and_ends())
+    assert time.monotonic() - began < 10
+    assert "the version is still being fetched" in caplog.text
+    asyncio.run(starts_and_goes_on())
+    assert shop.versions.champion.version == "000001"

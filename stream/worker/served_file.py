@@ -1,0 +1,34 @@
+"""What the worker of a data directory serves, in a small file beside its state, for `anabranch status`."""
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from stream import json_file
+
+SERVED_FILE = "served.json"
+
+
+class Served(msgspec.Struct, frozen=True):
+    """The version that answers, where it may differ from the one that the pointer names."""
+
+    named: str
+    """The version that the pointer names."""
+    sha256: str
+    """The hash of its manifest in the pointer."""
+    version: str | None
+    """The version that answers; None: popular items are recommended."""
+    why: str = ""
+    """Why it is not the named one."""
+
+
+def write(data: Path, served: Served) -> None:
+    """Write the file. A full disk is no error."""
+    with contextlib.suppress(OSError):
+        json_file.write(data / SERVED_FILE, served)
+
+
+def read(data: Path) -> Served | None:
+    """What the worker of this data directory served last; None if it never followed a pointer."""
+    return json_file.read(data / SERVED_FILE, Served)
