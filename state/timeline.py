@@ -196,21 +196,22 @@ class Timelines:
             empty.append(0 < last == len(steps))
         return dropped, empty
 
-    def remove(self, node: int, other: int, times: Ints, write: WriteBatch) -> bool:
-        """Remove the steps at these times whose other end is `other`; return whether the node has none left."""
+    def remove(self, node: int, others: Ids, times: Ints, write: WriteBatch) -> bool:
+        """Remove the steps at these times whose other end is one of `others`; return whether the node has none left."""
         other_end = self._step.names[0]  # type: ignore[index]
         left_leaves: dict[bytes, Records] = {}
         wanted: dict[bytes, bytes] = {}
-        for t in np.unique(times).tolist():
-            wanted |= dict(self._leaves_between(node, t, t + 1))
+        head = self._head(node)
+        left = head[~_is_in(head[other_end], others)]
+        if len(head) - len(left) < len(times):  # else all of them are in the head
+            for t in np.unique(times).tolist():
+                wanted |= dict(self._leaves_between(node, t, t + 1))
         for key, value in wanted.items():
             leaf = np.frombuffer(value, self._step)
-            left = leaf[leaf[other_end] != other]
-            if len(left) < len(leaf):
+            left_of_leaf = leaf[~_is_in(leaf[other_end], others)]
+            if len(left_of_leaf) < len(leaf):
                 write.delete(key, self._database.handles[self._leaves])
-                left_leaves[key] = left
-        head = self._head(node)
-        left = head[head[other_end] != other]
+                left_leaves[key] = left_of_leaf
         it = self._database.columns[self._leaves].iter()
         it.seek_for_prev(LEAF_KEY.pack(node, MAX_TIME, MAX_ORDER, MAX_STEPS))
         # A head that is shorter than `head_steps` means "no leaves": the newest leaves move back into it.
@@ -334,3 +335,9 @@ class Timelines:
             it.next()
         it.status()
         return found
+
+
+def _is_in(column: Ids, wanted: Ids) -> Mask:
+    """`np.isin`, which takes 45 µs even where one value is wanted."""
+    found: Mask = column == wanted[0] if len(wanted) == 1 else np.isin(column, wanted)
+    return found

@@ -50,6 +50,16 @@ class Recommendation(msgspec.Struct):
     offset: int
 
 
+class Reply(Recommendation):
+    """Topic `replies`: the answer to one request."""
+
+    id: str | int = ""
+    """The request's."""
+    status: Literal["ok", "too many", "too large"] = "ok"
+    """`too many`: more requests came than the worker answers between two polls; `too large`: the topic did not take the
+    answer. Both come without items."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """Topic `requests`: recommend for this user now."""
 

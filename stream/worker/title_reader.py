@@ -14,11 +14,13 @@ from state.events import hash_id
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
-from stream.worker.item_names import ItemNames
+from stream.worker.item_names import MAX_TITLE_CHARS, ItemNames, cut_title
 
 log = logging.getLogger("anabranch.titles")
 
 APPLY_AGAIN_S = 5.0
+MAX_TITLES_PER_POLL = 2000
+"""Titles applied at once: clicks wait meanwhile."""
 
 
 async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: ItemNames) -> None:
@@ -32,7 +34,7 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
             for number in known:
                 reader.seek(TopicPartition(topic, number), stored.get(number, 0))
         try:
-            polled = await reader.getmany(timeout_ms=500)
+            polled = await reader.getmany(timeout_ms=500, max_records=MAX_TITLES_PER_POLL)
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():
@@ -60,4 +62,4 @@ def title_of(record: Any) -> tuple[int, str | None] | None:
     except (*UNREADABLE, UnicodeEncodeError) as error:
         log.warning("items topic, offset %d: no title: %s", record.offset, error)
         return None
-    return (hash_id(key), item.title if item else None) if key else None
+    return (hash_id(key), cut_title(item.title, MAX_TITLE_CHARS) if item else None) if key else None
