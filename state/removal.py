@@ -64,24 +64,19 @@ def erase(
     """
     delta = GraphDelta(partition.kinds, partition.settings)
     before_horizon = {CHUNK_KEY.unpack(key)[1] for key in partition.events.chunks(0, partition.horizon() // DAY_MS)}
-    of_users: list[Records] = []
     days: dict[int, list[int]] = {}
-    for user in users.tolist():
-        steps = partition.users.between(user)
+    of_users = partition.users.take(users, write)
+    for user, steps in zip(users.tolist(), of_users, strict=True):
         counting = partition.kinds.counting(steps)
         delta.add(steps[counting], np.ones(int(counting.sum()), bool))
-        partition.users.clear(user, write)
         write.delete(UINT64.pack(user), partition.database.handles["hidden"])
-        days[user] = sorted(before_horizon | set(np.unique(steps["ts"] // DAY_MS).tolist()))
-        of_users.append(steps)
+        days[user] = sorted(before_horizon | set((steps["ts"] // DAY_MS).tolist()))
     steps = np.concatenate(of_users)
-    owners = np.repeat(users, list(map(len, of_users)))
     order = np.argsort(steps["item"], kind="stable")
-    items, starts = np.unique(steps["item"][order], return_index=True)
-    emptied = []
-    for item, start, end in zip(items.tolist(), starts.tolist(), [*starts[1:].tolist(), len(order)], strict=False):
-        at = order[start:end]
-        emptied.append(partition.items.remove(item, np.unique(owners[at]), steps["ts"][at], write))
+    steps, owners = steps[order], np.repeat(users, list(map(len, of_users)))[order]
+    items, starts = np.unique(steps["item"], return_index=True)
+    others, times = (np.split(column, starts[1:])[: len(items)] for column in (owners, steps["ts"]))
+    emptied = partition.items.remove(items, others, times, write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
     removed = Removed(delta.marked_steps(), users[known], items[np.array(emptied, bool)])

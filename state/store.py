@@ -4,6 +4,7 @@ All changes by a batch of events, the next offset included, are written in one R
 is not synced: state and offset are lost or kept together, and Kafka has the rest.
 """
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from state.timeline import Timelines
 
 MIN_EXPIRED_EVENTS = 4096
 """Expired events removed with each batch, at least; twice the size of the batch where that is more."""
-ERASED_AT_ONCE = 500
+ERASED_AT_ONCE = 1000
 """Users erased in one WriteBatch."""
 
 
@@ -95,17 +96,16 @@ class Store(Partition):
         dead: int = 0,
         key_mismatch: int = 0,
         prequential: bytes | None = None,
-        tombstones_sent: bool = False,
+        unknown: Collection[str] = (),
     ) -> Applied:
         """Fold a batch into the state and write it, with `next_offset`, atomically.
 
-        With `tombstones_sent` a forget of `unknown_forgotten` changes nothing.
+        `unknown` are those `unknown_forgotten` whose tombstones were sent: their forgets change nothing.
 
         Events are in log order, at logical offsets below `next_offset`. `dead` and `key_mismatch` are the decoder's
         counts. Expired and forgotten events are removed first, in WriteBatches of their own. Raises StoreUnreadable or
         StoreBlocked when RocksDB fails; nothing more is changed then.
         """
-        unknown = self._unknown(batch) if tombstones_sent else set()
         expired = self._expire(len(batch.events))
         write = WriteBatch(raw_mode=True)
         # Before the forgets: what a user does before one counts as it would have in a batch of its own.
@@ -161,8 +161,14 @@ class Store(Partition):
 
     def unknown_forgotten(self, batch: EventBatch) -> list[str]:
         """Users whom the batch forgets and of whom the store holds nothing."""
-        unknown = self._unknown(batch)
-        return [batch.users[row].decode() for user, row in self._forgets(batch).items() if user in unknown]
+        forgets = self._forgets(batch)
+        users = np.array(list(forgets), np.uint64)
+        if not len(users) or next(self.events.chunks(0, self.horizon() // DAY_MS), None) is not None:
+            return []  # days behind the horizon may name users whose state has expired
+        for column in ("sequences", "hidden", "recommended"):
+            found = self.database.get_many(column, packed_keys(users))
+            users = users[np.array([value is None for value in found], bool)]
+        return [batch.users[forgets[user]].decode() for user in users.tolist()]
 
     def tombstones(self, count: int) -> list[Erasure]:
         """Up to `count` forgotten users who need a tombstone: none was sent, and they have not come back.
@@ -217,29 +223,16 @@ class Store(Partition):
         rows = np.flatnonzero(self.kinds.forget[batch.events["kind"]])
         return dict(zip(batch.events["user"][rows].tolist(), rows.tolist(), strict=True))
 
-    def _unknown(self, batch: EventBatch) -> set[int]:
-        """Users whom the batch forgets and of whom the store holds nothing: no state and no event in the journal."""
-        users = np.array(list(self._forgets(batch)), np.uint64)
-        if not len(users) or next(self.events.chunks(0, self.horizon() // DAY_MS), None) is not None:
-            return set()  # days behind the horizon may name users whose state has expired
-        keys = packed_keys(users)
-        found = zip(
-            *(self.database.get_many(column, keys) for column in ("sequences", "hidden", "recommended")),
-            self.user_ids(users),
-            strict=True,
-        )
-        return {user for user, values in zip(users.tolist(), found, strict=True) if values == (None,) * len(values)}
-
-    def _forget(self, batch: EventBatch, unknown: set[int]) -> "tuple[EventBatch, int, Ids, list[Removed]]":
+    def _forget(self, batch: EventBatch, unknown: Collection[str]) -> "tuple[EventBatch, int, Ids, list[Removed]]":
         """Erase the users that the batch's forget events name, except `unknown` ones, some in each WriteBatch.
 
         Returns the rest of the batch, how many of its events came before a forget of their user, the forgotten users,
         and what left the state. A batch that is read again after a crash erases them again, which changes nothing.
         """
-        last = self._forgets(batch)
+        last, unknown = self._forgets(batch), set(unknown)
         if not last:
             return batch, 0, np.empty(0, np.uint64), []
-        erased = [user for user in last if user not in unknown]
+        erased = [user for user, row in last.items() if batch.users[row].decode() not in unknown]
         removed = []
         for start in range(0, len(erased), ERASED_AT_ONCE):
             users = erased[start : start + ERASED_AT_ONCE]

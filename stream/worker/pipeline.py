@@ -18,6 +18,7 @@ are being sent is given up after step 6. Within a hold, `answering_lock` lets on
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -36,12 +37,15 @@ from stream.worker.group_commit import GroupCommit
 from stream.worker.log_position import LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll import poll
-from stream.worker.poll_size import PollSize, affordable
+from stream.worker.poll_size import MAX_SLOW_RECORDS, PollSize, affordable
 from stream.worker.recommendation import Answer
 from stream.worker.recommender import Recommender
 from stream.worker.requests import Requests
 from stream.worker.sends_in_flight import SendsInFlight
 from stream.worker.tombstones import Tombstones
+
+NONE_LEFT = sys.maxsize
+"""More than the records of any poll."""
 
 
 class Pipeline:
@@ -93,11 +97,11 @@ class Pipeline:
             was_behind, self._behind = self._behind, polled.behind
             if not polled.behind:
                 self.caught_up_at = time.time()
-            left = await self._apply_some(polled.clicks, polled_for)
+            left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
             await self._requests.answer(polled.requests)
-            while left:
+            while left:  # they have many slow records
                 await self._commit_the_group()
-                left = await self._apply_some(left, polled_for)
+                left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
@@ -116,34 +120,34 @@ class Pipeline:
                 await self._in_flight.wait_for_room()
 
     async def _apply_some(
-        self, clicks: Mapping[TopicPartition, Sequence[Record]], polled_for: Mapping[int, Store]
+        self, clicks: Mapping[TopicPartition, Sequence[Record]], polled_for: Mapping[int, Store], limit: int
     ) -> dict[TopicPartition, Sequence[Record]]:
-        """Apply a batch of each partition; return the records that are left."""
+        """Apply a batch of at most `limit` records of each partition; return the records that are left."""
         left: dict[TopicPartition, Sequence[Record]] = {}
         for partition, records in clicks.items():
-            applied = await self._apply(partition, records, polled_for.get(partition.partition))
+            some = records[:limit]
+            applied = await self._apply(partition, some, polled_for.get(partition.partition))
             if applied < len(records):
                 left[partition] = records[applied:]
         return left
 
     async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> int:
-        """Apply a batch; how many of the records are applied, or will be polled again."""
-        records, count = records[: self._poll_size.events], len(records)
+        """Apply the records, or the first of them; return how many, NONE_LEFT where the rest is polled again."""
         ended = False  # stays False where a fault ends the hold, perhaps of another store: learning reads all of them
         async with self._assignment.hold(partition.partition) as store:
             if store is None or store is not polled_for:  # one that was opened since the poll can have another offset
                 await self._log_position.read_again(partition)
-                return count
+                return NONE_LEFT
             try:
                 if not await self._log_position.follows(store, partition, records):
-                    return count
+                    return NONE_LEFT
                 began = time.perf_counter()
                 records, decoded = await self._decode(store, partition.partition, records)
-                tombstones_sent = await self._send_tombstones_of_unknown(store, partition.partition, decoded)
+                unknown = await self._send_tombstones_of_unknown(store, partition.partition, decoded)
             except (LeaseLost, KafkaError):
                 await self._log_position.read_again(partition)
-                return count
-            applied = self._write(store, records, decoded, tombstones_sent)
+                return NONE_LEFT
+            applied = self._write(store, records, decoded, unknown)
             self._poll_size.update(len(records), time.perf_counter() - began)
             self._recommender.update(applied)
             self._metrics.forget(applied.forgotten.tolist())
@@ -151,7 +155,7 @@ class Pipeline:
         if not ended:
             await self._log_position.read_again(partition)
         self._users_may_wait.set()
-        return len(records) if ended else count
+        return len(records) if ended else NONE_LEFT
 
     # 1 Decode
 
@@ -167,23 +171,24 @@ class Pipeline:
             raise LeaseLost
         return records, decoded
 
-    async def _send_tombstones_of_unknown(self, store: Store, number: int, decoded: Decoded) -> bool:
+    async def _send_tombstones_of_unknown(self, store: Store, number: int, decoded: Decoded) -> list[str]:
         """Send tombstones for forgotten users whom the store does not know: the topic may have an older answer.
 
         Before the write, as dead letters are: the store keeps no record of such a user. Not while another owner's newer
         answer may be in the topic; the store keeps a record then.
         """
         if self._assignment.phase(number) is not Phase.ANSWERING:
-            return False
-        await self._outbox.send_tombstones(store.unknown_forgotten(decoded.batch))
+            return []
+        unknown = store.unknown_forgotten(decoded.batch)
+        await self._outbox.send_tombstones(unknown)
         if not self._lease.held:
             raise LeaseLost
-        return True
+        return unknown
 
     # 2 Apply in memory
     # 3 Write: one call of the store, one WriteBatch; both crash points are in it (`state/store.py`)
 
-    def _write(self, store: Store, records: Sequence[Record], decoded: Decoded, tombstones_sent: bool) -> Applied:
+    def _write(self, store: Store, records: Sequence[Record], decoded: Decoded, unknown: list[str]) -> Applied:
         scores, events = decode_scores(store.prequential()), decoded.batch.events
         counted = events[store.kinds.counts[events["kind"]]]
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
@@ -193,7 +198,7 @@ class Pipeline:
             store.progress.logical(records[-1].offset + 1),
             dead=len(decoded.dead),
             key_mismatch=decoded.key_mismatch,
-            tombstones_sent=tombstones_sent,
+            unknown=unknown,
             prequential=encode_scores(scores) if tested else None,
         )
 
