@@ -73,7 +73,7 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "json_file", "live_metrics", "config", "load_config"},
+        {"errors", "times", "json_file", "lock_file", "live_metrics", "config", "load_config"},
         {"kafka"},
         {"stores"},
         {"worker", "trainer"},

@@ -100,12 +100,16 @@ class Command(msgspec.Struct, frozen=True):
     version: str | None = None
     shadow: bool = False
     """`retrain`: the candidate is scored live and not served."""
+    sent_ts: int = 0
+    """When the sender sent it first, ms of its clock."""
+    expires_ts: int = 0
+    """When the sender no longer waits for a reply, ms of its clock; 0: an older sender, which did not say."""
 
 
 class CommandReply(msgspec.Struct, frozen=True):
     """Topic `command-replies`: the state of a command, with a sentence for the operator.
 
-    `status` is `waiting`, `started`, `progress`, `done`, `kept` or `failed`.
+    `status` is `waiting`, `started`, `progress`, `done`, `kept`, `failed` or `expired`.
     """
 
     id: str

@@ -16,6 +16,7 @@ from state.view import View
 from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
+from stream.operate.worker_report import WorkerReport, partition_state, worker_report
 from stream.trainer import status_file
 from stream.trainer.status_file import TrainerStatus
 from stream.worker import online_weights
@@ -25,10 +26,14 @@ class PartitionStatus(msgspec.Struct):
     """How far one partition of `clicks` has been applied."""
 
     partition: int
-    next_offset: int
+    next_offset: int | None
+    """None while its store has never been opened here."""
     log_end: int | None
     """None if no broker answers."""
     lag: int | None
+    state: str
+    """`answering`, or what keeps it from that: `opening`, `catching up`, `lagging`, `paused`, `faulted`, `waiting for
+    the group`, `not responding`, `not here` (no worker of this data directory owns it) or `down`."""
 
 
 class EventCounts(msgspec.Struct):
@@ -111,6 +116,8 @@ class Status(msgspec.Struct):
     comparison: Comparison | None
     prequential: dict[str, Quality]
     """By version or baseline."""
+    worker: WorkerReport | None
+    """None where no worker has run."""
 
 
 class VersionReport(msgspec.Struct):
@@ -142,9 +149,11 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
     `log_ends` are the next offsets of the partitions in Kafka; None if no broker answers.
     """
     progress = {number: p.read_progress() for number, p in view.partitions.items()}
+    worker = worker_report(config.data)
+    numbers = sorted({*progress, *(worker.phases if worker else ())})
     scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
     return Status(
-        partitions=[partition_status(number, p.log_offset, log_ends) for number, p in progress.items()],
+        partitions=[partition_status(number, progress.get(number), log_ends, worker) for number in numbers],
         events=event_counts(progress.values()),
         users=sum(p.users for p in progress.values()),
         items=count_items(view),
@@ -153,13 +162,18 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
         trainer=status_file.read(config.data),
         comparison=comparison(config, pointers, scores),
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
+        worker=worker,
     )
 
 
-def partition_status(number: int, next_offset: int, log_ends: dict[int, int] | None) -> PartitionStatus:
-    """One partition's progress against the end of its log."""
+def partition_status(
+    number: int, progress: Progress | None, log_ends: dict[int, int] | None, worker: WorkerReport | None
+) -> PartitionStatus:
+    """One partition's progress against the end of its log, and what its worker does with it."""
     end = log_ends.get(number) if log_ends is not None else None
-    return PartitionStatus(number, next_offset, end, None if end is None else max(end - next_offset, 0))
+    next_offset = progress.log_offset if progress is not None else None
+    lag = None if end is None or next_offset is None else max(end - next_offset, 0)
+    return PartitionStatus(number, next_offset, end, lag, partition_state(number, lag, worker))
 
 
 def event_counts(progress: Collection[Progress]) -> EventCounts:

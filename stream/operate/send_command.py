@@ -39,7 +39,9 @@ async def send_command(
     `on_progress` gets the other replies. Without `within_s` only the first reply must come within REPLY_WITHIN_S.
     Raises AnabranchError.
     """
-    command = Command(name, id or uuid.uuid4().hex, shadow=shadow)
+    now_ms = time.time_ns() // 1_000_000
+    expires_ts = now_ms + int((within_s or REPLY_WITHIN_S) * 1000)
+    command = Command(name, id or uuid.uuid4().hex, shadow=shadow, sent_ts=now_ms, expires_ts=expires_ts)
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:
@@ -60,6 +62,8 @@ async def send_command(
                     continue
                 if reply.status in until:
                     return reply
+                if reply.status == "expired":
+                    raise AnabranchError(reply.message)
                 replied = True
                 if on_progress is not None:
                     on_progress(reply)

@@ -64,14 +64,14 @@ class Pipeline:
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
-        self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
+        self._recommender, self.outbox = recommender, Outbox(config.topics, producer, lease)
         self._log_position = LogPosition(config, consumer, assignment, cluster)
         self._decoder = Decoder(config.clicks, config.state)
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
-        self._tombstones = Tombstones(assignment, self._outbox, self._in_flight, self._answering_lock)
-        self._requests = Requests(config, assignment, recommender, self._outbox, self._answering_lock)
+        self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
+        self.requests = Requests(config, assignment, recommender, self.outbox, self._answering_lock)
         self._group_commit = GroupCommit(config, consumer, assignment, lease)
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
@@ -98,7 +98,7 @@ class Pipeline:
             if not polled.behind:
                 self.caught_up_at = time.time()
             left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
-            await self._requests.answer(polled.requests)
+            await self.requests.answer(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
                 left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
@@ -166,7 +166,7 @@ class Pipeline:
             records = records[:count]
             decoded = self._decoder.decode(records, store.progress)
         crash_points.reached(1)
-        await self._outbox.send_dead_letters(self._topics.clicks, number, decoded.dead)
+        await self.outbox.send_dead_letters(self._topics.clicks, number, decoded.dead)
         if not self._lease.held:
             raise LeaseLost
         return records, decoded
@@ -180,7 +180,7 @@ class Pipeline:
         if self._assignment.phase(number) is not Phase.ANSWERING:
             return []
         unknown = store.unknown_forgotten(decoded.batch)
-        await self._outbox.send_tombstones(unknown)
+        await self.outbox.send_tombstones(unknown)
         if not self._lease.held:
             raise LeaseLost
         return unknown
@@ -233,7 +233,7 @@ class Pipeline:
     async def _send(self, store: Store, answers: list[Answer]) -> None:
         try:
             # A user who was forgotten during the ranking has no id; the tombstone follows.
-            await self._outbox.send_recommendations([answer for answer in answers if answer.user_id])
+            await self.outbox.send_recommendations([answer for answer in answers if answer.user_id])
         except LeaseLost:
             store.pending.release(answer.user for answer in answers)
         else:
