@@ -8,11 +8,13 @@ Each erasure has a record of its own. One list of all erasures would be rewritte
 forgets in one batch would take quadratic time.
 """
 
+import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import msgspec
+import numpy as np
 from rocksdict import BottommostLevelCompaction, CompactOptions, Rdict, WriteBatch
 
 from state.journal import Journal
@@ -21,6 +23,11 @@ from state.progress import PROGRESS_KEY
 from state.rocksdb import Database, state_errors
 
 MAX_CHUNKS_PER_SWEEP = 200
+MAX_RECORDS_PER_SWEEP = 1000
+COMPACT_EVERY_S = 60.0
+"""Pause between two compactions of a store, at least: each rewrites all of it."""
+COMPACT_PAUSES = 9
+"""The pause is at least so many times as long as the last compaction: it takes a tenth of the time at most."""
 
 ERASING_PREFIX = b"erasing/"
 """The key of one erasure is this prefix and the user's key."""
@@ -55,21 +62,28 @@ class Erasures:
         self._open = {e.user: e for e in read_erasures(database.default)}
         self._unswept = {user: e for user, e in self._open.items() if e.days}
         self._without_tombstone = {user: e for user, e in self._open.items() if not e.tombstone_sent}
-        self._chunks: Iterator[bytes] | None = None
-        self._compaction_due = database.default.get(COMPACTING_KEY) is not None
-        self._compaction: Future[None] | None = None
+        self._done = [user for user in self._open if self._is_done(user)]
+        """Users with no work left but the compaction."""
+        self._sweeping: dict[int, Erasure] = {}
+        """The erasures whose users are taken out of the chunks that `_chunks` names."""
+        self._chunks: Iterator[bytes] = iter(())
+        self._due_since = time.monotonic() if database.default.get(COMPACTING_KEY) is not None else None
+        """When bytes of forgotten users were first deleted that no compaction has rewritten; None: there are none."""
+        self._compaction: Future[float] | None = None
+        self._compact_after = 0.0
 
     def begin(self, user: int, name: str, offset: int, days: list[int], write: WriteBatch) -> None:
         """Add the record of an erasure to the write that erases the state.
 
         The journal may name the user on these days.
         """
-        if (known := self._open.get(user)) is not None:
-            self._chunks = None  # the iterator may not include the new days
+        known = self._open.get(user)
         erasure = Erasure(user, name, offset, sorted({*days, *(known.days if known else [])}))
         self._open[user] = self._without_tombstone[user] = erasure
         if erasure.days:
             self._unswept[user] = erasure
+        else:
+            self._unswept.pop(user, None)
         self._put(erasure, write)
 
     @property
@@ -82,9 +96,17 @@ class Erasures:
         """Whether a thread is rewriting the files."""
         return self._compaction is not None
 
-    def without_tombstone(self) -> list[Erasure]:
-        """Erased users whose last recommendation is still in the topic."""
-        return list(self._without_tombstone.values())
+    @property
+    def needs_tombstones(self) -> bool:
+        """Whether the last recommendation of an erased user is still in the topic."""
+        return bool(self._without_tombstone)
+
+    def without_tombstone(self, count: int | None = None) -> list[Erasure]:
+        """Up to `count` erased users whose last recommendation is still in the topic; next time, others."""
+        some = dict(islice(self._without_tombstone.items(), count))
+        for user in some if count is not None else ():
+            self._without_tombstone[user] = self._without_tombstone.pop(user)
+        return list(some.values())
 
     def record_tombstones(self, users: Collection[int], write: WriteBatch) -> None:
         """Record that the last recommendation of these users was replaced. Most of them were never forgotten."""
@@ -95,6 +117,8 @@ class Erasures:
             if erasure is not None:
                 erasure.tombstone_sent = True
                 self._put(erasure, write)
+                if self._is_done(user):
+                    self._done.append(user)
 
     def sweep(self) -> None:
         """Do a part of the remaining work. The worker calls it between batches.
@@ -107,21 +131,14 @@ class Erasures:
             self._finish_compaction(self._compaction)
         if self._unswept:
             self._sweep_journal()
-        elif self._open and not self._without_tombstone:
-            write = WriteBatch(raw_mode=True)
-            for user in self._open:
-                write.delete(ERASING_PREFIX + UINT64.pack(user))
-            write.delete(OLD_ERASING_KEY)
-            self._open = {}
-            write.put(COMPACTING_KEY, b"")
-            self._database.write(write)
-            self._compaction_due = True
-        elif self._compaction_due:
+        if self._done:
+            self._remove_records()
+        if self._may_compact():
             self._compaction = _compactions.submit(self._compact)
 
     def close(self) -> None:
         """Release the database. A compaction is cancelled; it begins again when the store is opened."""
-        self._chunks = None
+        self._chunks = iter(())
         # A cancelled compaction keeps its frame, and the frame a column family: the directory would stay locked.
         compaction, self._compaction = self._compaction, None
         if compaction is not None and not compaction.cancel():
@@ -130,47 +147,78 @@ class Erasures:
                 error.__traceback__ = None  # the thread may keep the error, and so the frame, a moment longer
 
     def _sweep_journal(self) -> None:
-        """Rewrite some of the journal's chunks without their erased users; an erasure without days is swept."""
-        left = MAX_CHUNKS_PER_SWEEP
-        while left > 0 and self._unswept:
-            erasure = next(iter(self._unswept.values()))
-            self._chunks = self._chunks or self._chunks_of(erasure)
-            write, seen = WriteBatch(raw_mode=True), 0
-            with state_errors("read", self._database.path):
-                for key in islice(self._chunks, left):
-                    seen += 1
-                    self._journal.forget(erasure.user, erasure.offset, key, write)
-            if seen < left:
-                self._chunks, erasure.days = None, []
-                self._put(erasure, write)
-            # A WriteBatch does not see its own writes, and two users may be in one chunk: each user has one of its own.
-            self._database.write(write)
-            if not erasure.days:
-                del self._unswept[erasure.user]
-            left -= seen + 1
+        """Rewrite some of the journal's chunks without the erased users. One pass takes all of them out."""
+        if not self._sweeping:
+            self._sweeping = dict(sorted(self._unswept.items()))
+            self._chunks = self._chunks_of({day for erasure in self._sweeping.values() for day in erasure.days})
+        users = np.array(list(self._sweeping), np.uint64)
+        offsets = np.array([erasure.offset for erasure in self._sweeping.values()], np.int64)
+        write, seen = WriteBatch(raw_mode=True), 0
+        with state_errors("read", self._database.path):
+            for key in islice(self._chunks, MAX_CHUNKS_PER_SWEEP):
+                seen += 1
+                self._journal.forget(users, offsets, key, write)
+        ended = seen < MAX_CHUNKS_PER_SWEEP
+        swept = [e for user, e in self._sweeping.items() if self._unswept.get(user) is e] if ended else []
+        for erasure in swept:
+            erasure.days = []
+            self._put(erasure, write)
+        self._database.write(write)
+        for erasure in swept:
+            del self._unswept[erasure.user]
+            if self._is_done(erasure.user):
+                self._done.append(erasure.user)
+        if ended:
+            self._sweeping = {}
 
-    def _chunks_of(self, erasure: Erasure) -> Iterator[bytes]:
-        """Keys of the chunks that may name the user."""
-        for day in list(erasure.days):
+    def _chunks_of(self, days: Collection[int]) -> Iterator[bytes]:
+        """Keys of the chunks of these days."""
+        for day in sorted(days):
             yield from self._journal.chunks(day, day)
 
-    def _compact(self) -> None:
-        """Rewrite the files, so that no byte of deleted records is left."""
+    def _is_done(self, user: int) -> bool:
+        return user in self._open and user not in self._unswept and user not in self._without_tombstone
+
+    def _remove_records(self) -> None:
+        """Remove records of erasures with no work left but the compaction."""
+        some, self._done = self._done[:MAX_RECORDS_PER_SWEEP], self._done[MAX_RECORDS_PER_SWEEP:]
+        done = [user for user in some if self._is_done(user)]  # else forgotten again since
+        write = WriteBatch(raw_mode=True)
+        for user in done:
+            write.delete(ERASING_PREFIX + UINT64.pack(user))
+            del self._open[user]
+        if not self._open:
+            write.delete(OLD_ERASING_KEY)
+        write.put(COMPACTING_KEY, b"")
+        self._database.write(write)
+        self._due_since = time.monotonic() if self._due_since is None else self._due_since
+
+    def _may_compact(self) -> bool:
+        """Whether to rewrite the files now: not soon after the last time, and not while users wait to be included."""
+        if self._due_since is None or (now := time.monotonic()) < self._compact_after:
+            return False
+        return not self._open or now > self._due_since + COMPACT_EVERY_S
+
+    def _compact(self) -> float:
+        """Rewrite the files, so that no byte of deleted records is left; return how many seconds it took."""
+        began = time.monotonic()
         options = CompactOptions()
         options.set_bottommost_level_compaction(BottommostLevelCompaction.force())  # else it may only move a file
         for column in self._database.families():
             column.flush()
             column.compact_range(None, None, options)
+        return time.monotonic() - began
 
-    def _finish_compaction(self, compaction: Future[None]) -> None:
+    def _finish_compaction(self, compaction: Future[float]) -> None:
         self._compaction = None
         with state_errors("write", self._database.path):
-            compaction.result()
+            took_s = compaction.result()
             default = self._database.default
             default.delete(COMPACTING_KEY)
             default.flush()  # begins a new list of files, without the first and last keys of the deleted ones
             default.put(PROGRESS_KEY, default.get(PROGRESS_KEY))  # a secondary refreshes only after a new write
-        self._compaction_due = False
+        self._due_since = None
+        self._compact_after = time.monotonic() + max(COMPACT_EVERY_S, COMPACT_PAUSES * took_s)
 
     def _put(self, erasure: Erasure, write: WriteBatch) -> None:
         write.put(ERASING_PREFIX + UINT64.pack(erasure.user), msgspec.json.encode(erasure))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.events import EVENT, Records
+from state.events import EVENT, Ids, Ints, Records
 from state.rocksdb import Database
 
 DAY_MS = 86_400_000
@@ -95,9 +95,10 @@ class Journal:
             write.delete(key, self._database.handles["journal"])
             write.delete(DAY_KEY.pack(day, offset, number), self._database.handles["days"])
 
-    def forget(self, user: int, offset: int, key: bytes, write: WriteBatch) -> None:
-        """Remove the user's events up to an offset from a chunk."""
+    def forget(self, users: Ids, offsets: Ints, key: bytes, write: WriteBatch) -> None:
+        """Remove the events of users from a chunk, each user's up to an offset. `users` are sorted and not empty."""
         events = self.chunk(key)
-        kept = events[(events["user"] != user) | (events["offset"] > offset)]
+        at = np.minimum(np.searchsorted(users, events["user"]), len(users) - 1)
+        kept = events[(users[at] != events["user"]) | (events["offset"] > offsets[at])]
         if len(kept) < len(events):
             self.replace(key, kept, write)

@@ -55,26 +55,33 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     return removed
 
 
-def erase(partition: Partition, progress: Progress, user: int, write: WriteBatch) -> tuple[Removed, list[int]]:
-    """Remove a user from everything but the journal.
+def erase(
+    partition: Partition, progress: Progress, users: Ids, write: WriteBatch
+) -> tuple[Removed, dict[int, list[int]]]:
+    """Remove users from everything but the journal.
 
-    Returns what left, and the days of event time in which the journal may still name the user.
+    Returns what left, and for each user the days of event time in which the journal may still name the user.
     """
-    steps = partition.users.between(user)
-    counting = partition.kinds.counting(steps)
     delta = GraphDelta(partition.kinds, partition.settings)
-    delta.add(steps[counting], np.ones(int(counting.sum()), bool))
-    items = np.unique(steps["item"])
-    emptied = [partition.items.remove(i, user, steps["ts"][steps["item"] == i], write) for i in items.tolist()]
-    partition.users.clear(user, write)
-    write.delete(UINT64.pack(user), partition.database.handles["hidden"])
-    progress.erased += len(steps)
-    known = partition.user_ids(np.array([user], np.uint64))[0] is not None
-    removed = Removed(delta.marked_steps(), np.array([user] if known else [], np.uint64), items[emptied])
-    _remove(partition, progress, delta, removed, write)
-    days = np.unique(steps["ts"] // DAY_MS).tolist()
     before_horizon = {CHUNK_KEY.unpack(key)[1] for key in partition.events.chunks(0, partition.horizon() // DAY_MS)}
-    return removed, sorted(before_horizon | set(days))
+    days: dict[int, list[int]] = {}
+    of_users = partition.users.take(users, write)
+    for user, steps in zip(users.tolist(), of_users, strict=True):
+        counting = partition.kinds.counting(steps)
+        delta.add(steps[counting], np.ones(int(counting.sum()), bool))
+        write.delete(UINT64.pack(user), partition.database.handles["hidden"])
+        days[user] = sorted(before_horizon | set((steps["ts"] // DAY_MS).tolist()))
+    steps = np.concatenate(of_users)
+    order = np.argsort(steps["item"], kind="stable")
+    steps, owners = steps[order], np.repeat(users, list(map(len, of_users)))[order]
+    items, starts = np.unique(steps["item"], return_index=True)
+    others, times = (np.split(column, starts[1:])[: len(items)] for column in (owners, steps["ts"]))
+    emptied = partition.items.remove(items, others, times, write)
+    progress.erased += len(steps)
+    known = np.array([name is not None for name in partition.user_ids(users)], bool)
+    removed = Removed(delta.marked_steps(), users[known], items[np.array(emptied, bool)])
+    _remove(partition, progress, delta, removed, write)
+    return removed, days
 
 
 def put_hidden(partition: Partition, user: int, hidden: Records, stored: bool, write: WriteBatch) -> None:

@@ -4,6 +4,7 @@ All changes by a batch of events, the next offset included, are written in one R
 is not synced: state and offset are lost or kept together, and Kafka has the rest.
 """
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from state import crash_points
 from state.admission import drop_duplicates, drop_too_old
 from state.erasure import Erasure, Erasures
 from state.errors import StoreBlocked
-from state.events import EventBatch, Ids, Records
+from state.events import EventBatch, Ids, Records, packed_keys
 from state.folding import fold_events
 from state.identity import Identity, check_identity
 from state.journal import DAY_MS, Journal
@@ -31,6 +32,8 @@ from state.timeline import Timelines
 
 MIN_EXPIRED_EVENTS = 4096
 """Expired events removed with each batch, at least; twice the size of the batch where that is more."""
+ERASED_AT_ONCE = 1000
+"""Users erased in one WriteBatch."""
 
 
 class Applied(NamedTuple):
@@ -95,11 +98,15 @@ class Store(Partition):
         keyless: int = 0,
         foreign_partition: int = 0,
         prequential: bytes | None = None,
+        unknown: Collection[str] = (),
     ) -> Applied:
         """Fold a batch into the state and write it, with `next_offset`, atomically.
 
+        `unknown` are those `unknown_forgotten` whose tombstones were sent: their forgets change nothing.
+
         Events are in log order, at logical offsets below `next_offset`. `dead`, `key_mismatch`, `keyless` and
-        `foreign_partition` are counts of their records. Expired and forgotten events are removed first, in WriteBatches of their own. Raises StoreUnreadable or
+        `foreign_partition` are counts of their records. Expired and forgotten events are removed first, in WriteBatches
+        of their own. Raises StoreUnreadable or
         StoreBlocked when RocksDB fails; nothing more is changed then.
         """
         expired = self._expire(len(batch.events))
@@ -107,7 +114,7 @@ class Store(Partition):
         # Before the forgets: what a user does before one counts as it would have in a batch of its own.
         fresh, duplicate = drop_duplicates(self, batch, self.progress.next_offset, next_offset, write)
         fresh, too_old, newest_ts = drop_too_old(self, fresh, self.progress.newest_ts)
-        fresh, dropped, forgotten, erased = self._forget(fresh)
+        fresh, dropped, forgotten, erased = self._forget(fresh, unknown)
         progress = msgspec.structs.replace(self.progress, newest_ts=newest_ts)
         progress.next_offset = next_offset
         progress.applied += len(fresh.events) + dropped
@@ -157,13 +164,24 @@ class Store(Partition):
         if self.pending.empty and self._answered < self.progress.next_offset:
             self.record_answers([])
 
-    def tombstones(self) -> list[Erasure]:
-        """Forgotten users who need a tombstone: none was sent, and they have not come back.
+    def unknown_forgotten(self, batch: EventBatch) -> list[str]:
+        """Users whom the batch forgets and of whom the store holds nothing."""
+        forgets = self._forgets(batch)
+        users = np.array(list(forgets), np.uint64)
+        if not len(users) or next(self.events.chunks(0, self.horizon() // DAY_MS), None) is not None:
+            return []  # days behind the horizon may name users whose state has expired
+        for column in ("sequences", "hidden", "recommended"):
+            found = self.database.get_many(column, packed_keys(users))
+            users = users[np.array([value is None for value in found], bool)]
+        return [batch.users[forgets[user]].decode() for user in users.tolist()]
+
+    def tombstones(self, count: int) -> list[Erasure]:
+        """Up to `count` forgotten users who need a tombstone: none was sent, and they have not come back.
 
         A tombstone for a user who came back could be repeated after an answer by another owner of the partition, and
         would then stay the last message.
         """
-        erasures = self.erasures.without_tombstone()
+        erasures = self.erasures.without_tombstone(count)
         ids = self.user_ids(np.array([e.user for e in erasures], np.uint64))
         return [e for e, name in zip(erasures, ids, strict=True) if name is None]
 
@@ -205,25 +223,32 @@ class Store(Partition):
         self.pending.forget(removed.users.tolist())
         return removed
 
-    def _forget(self, batch: EventBatch) -> "tuple[EventBatch, int, Ids, list[Removed]]":
-        """Erase the users that the batch's forget events name, each in a WriteBatch of its own.
+    def _forgets(self, batch: EventBatch) -> dict[int, int]:
+        """The users whom the batch forgets, each with the row of the last forget."""
+        rows = np.flatnonzero(self.kinds.forget[batch.events["kind"]])
+        return dict(zip(batch.events["user"][rows].tolist(), rows.tolist(), strict=True))
+
+    def _forget(self, batch: EventBatch, unknown: Collection[str]) -> "tuple[EventBatch, int, Ids, list[Removed]]":
+        """Erase the users that the batch's forget events name, except `unknown` ones, some in each WriteBatch.
 
         Returns the rest of the batch, how many of its events came before a forget of their user, the forgotten users,
         and what left the state. A batch that is read again after a crash erases them again, which changes nothing.
         """
-        forgets = np.flatnonzero(self.kinds.forget[batch.events["kind"]])
-        if not len(forgets):
+        last, unknown = self._forgets(batch), set(unknown)
+        if not last:
             return batch, 0, np.empty(0, np.uint64), []
-        last = dict(zip(batch.events["user"][forgets].tolist(), forgets.tolist(), strict=True))
+        erased = [user for user, row in last.items() if batch.users[row].decode() not in unknown]
         removed = []
-        for user, row in last.items():
+        for start in range(0, len(erased), ERASED_AT_ONCE):
+            users = erased[start : start + ERASED_AT_ONCE]
             write, progress = WriteBatch(raw_mode=True), msgspec.structs.replace(self.progress)
             with state_errors("read", self.path):
-                gone, days = erase(self, progress, user, write)
-            name, offset = batch.users[row].decode(), int(batch.events["offset"][row])
-            self.erasures.begin(user, name, offset, days, write)
+                gone, days = erase(self, progress, np.array(users, np.uint64), write)
+            for user in users:
+                name, offset = batch.users[last[user]].decode(), int(batch.events["offset"][last[user]])
+                self.erasures.begin(user, name, offset, days[user], write)
             self._write(write, progress)
-            self.pending.forget([user])
+            self.pending.forget(users)
             removed.append(gone)
         forgotten = np.array(list(last), np.uint64)
         before = np.array([row <= last.get(u, -1) for row, u in enumerate(batch.events["user"].tolist())])

@@ -5,7 +5,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -204,6 +204,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ends."""
     rank_batch_users: Whole = 256
     """How many pending users are answered in one forward pass, at most."""
+    requests_per_poll: Whole = 500
+    """How many requests are answered between two polls of clicks, at most. A request beyond them is replied to with the
+    status `too many`."""
+    title_chars: Annotated[int, msgspec.Meta(ge=1, le=2000)] = 200
+    """A longer title of an item is cut to this many characters."""
     rank_threads: Whole = 1
     """Number of torch threads for ranking. The trainer has its own."""
     baselines: bool = True

@@ -73,7 +73,17 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "printable", "json_file", "live_metrics", "config", "load_config", "permissions"},
+        {
+            "errors",
+            "times",
+            "printable",
+            "json_file",
+            "lock_file",
+            "live_metrics",
+            "config",
+            "load_config",
+            "permissions",
+        },
         {"kafka"},
         {"stores"},
         {"worker", "trainer"},

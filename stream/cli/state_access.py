@@ -31,14 +31,14 @@ def serving(settings: "Config") -> "Pointer | None":
     return pointers_of(settings).champion
 
 
-def view_of(settings: "Config", *, whole: bool = True) -> "View":
+def view_of(settings: "Config", *, whole: bool = True, may_be_empty: bool = False) -> "View":
     """The state in the data directory, read only. Without `whole` unreadable partitions are left out.
 
     Raises AnabranchError if there is no state, or it cannot be read.
     """
     from state.view import View, partitions_in
 
-    if not partitions_in(settings.data, settings.topics.clicks):
+    if not may_be_empty and not partitions_in(settings.data, settings.topics.clicks):
         raise AnabranchError(
             f"no state in {settings.data}: `anabranch up` or `anabranch worker` creates it; "
             f"--data names another directory"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Status,
         VersionReport,
     )
+    from stream.operate.worker_report import WorkerReport
     from stream.trainer.status_file import TrainerStatus
 
 SIGNALS = ("model", "evidence", "repeat", "popularity")
@@ -30,6 +31,7 @@ def status(*, settings: "Config", as_json: bool) -> None:
     from stream.errors import BrokerUnavailable
     from stream.kafka.topics import inspect, log_ends
     from stream.operate import report
+    from stream.operate.worker_report import worker_report
 
     ends, of_topics = None, []
     if settings.broker:
@@ -39,7 +41,8 @@ def status(*, settings: "Config", as_json: bool) -> None:
         except BrokerUnavailable as error:
             note(str(error))
     pointers = pointers_of(settings)
-    with view_of(settings, whole=False) as view:
+    worker = worker_report(settings.data)  # one that restores its first state has none to show yet
+    with view_of(settings, whole=False, may_be_empty=bool(worker and worker.phases)) as view:
         found = report.status(settings, view, ends, pointers, of_topics)
         for unreadable in view.unreadable.values():
             note(explain_unreadable(unreadable))
@@ -54,10 +57,12 @@ def show_status(found: "Status") -> None:
     """Print a status: partitions, counts, the model, the trainer, and the quality."""
     from rich.table import Table
 
-    table = Table("partition", "next offset", "log end", "lag", box=None)
+    table = Table("partition", "next offset", "log end", "lag", "state", box=None)
     for p in found.partitions:
-        table.add_row(*map(number, (p.partition, p.next_offset, p.log_end, p.lag)))
+        table.add_row(*map(number, (p.partition, p.next_offset, p.log_end, p.lag)), p.state)
     show(table)
+    for line in worker_lines(found.worker):
+        show(f"worker   {line}")
     events, model = found.events, found.model
     mismatched = f", {events.key_mismatch:,} with a key that is not their user" if events.key_mismatch else ""
     show(
@@ -91,6 +96,31 @@ def changes_of(weights: "LearnedWeights") -> str:
     """Each signal's weight in the version, and now."""
     pairs = ((signal, getattr(weights.chosen, signal), getattr(weights.now, signal)) for signal in SIGNALS)
     return ", ".join(f"{signal} {chosen:.2f} → {now:.2f}" for signal, chosen, now in pairs)
+
+
+def worker_lines(worker: "WorkerReport | None") -> list[str]:
+    """What the worker of this data directory does, and the messages that it could not send or answer."""
+    if worker is None:
+        return ["none has run here"]
+    now = time.time()
+    name, seen = f"{worker.instance} (process {worker.pid})", f"{now - worker.seen_ts / 1000:.0f} s ago"
+    lines = [
+        {
+            "running": f"{name}, running for {now - worker.started_ts / 1000:.0f} s",
+            "paused": f"{name}, paused for {now - (worker.paused_ts or 0) / 1000:.0f} s: `anabranch resume` continues",
+            "waiting for the group": f"{name}, waiting: the group does not confirm it, nothing is applied or sent",
+            "not responding": f"{name}, not responding: its last status is of {seen}",
+            "down": f"down, last seen {seen}: `anabranch up` or `anabranch worker` starts one",
+        }[worker.doing]
+    ]
+    if worker.too_many_requests:
+        lines.append(f"{worker.too_many_requests:,} requests were too many to answer (worker.requests_per_poll)")
+    if worker.sent_smaller or worker.unsendable or worker.lost_dead_letters:
+        lines.append(
+            f"messages that their topic refused: {worker.sent_smaller:,} sent smaller, {worker.unsendable:,} to the "
+            f"dead letters, {worker.lost_dead_letters:,} dead letters dropped"
+        )
+    return lines
 
 
 def trainer_lines(trainer: "TrainerStatus | None") -> list[str]:

@@ -1,15 +1,26 @@
-"""Commands as workers and trainers receive them: each command once.
+"""Commands as workers and trainers receive them: each command once, and none whose sender no longer waits.
 
 A process that is just starting can miss a message. So the sender repeats a command until a reply comes
 (`stream.operate.send_command`), and the receiver drops the repetitions.
+
+Faust reads on where a worker stopped, perhaps days ago. A `pause` of then is not carried out now: its sender was
+answered that nobody replied. A command is carried out until its sender stops waiting:
+
+    the record's time is its producer's     until `expires_ts`, by the sender's clock and this one
+    it is the broker's (LogAppendTime)      for as long as the sender waits, from the broker's time on: the sender's
+                                            clock does not matter, and a repetition begins the time again
+    without `expires_ts`                    for MAX_AGE_S from the record's time on
 """
 
 import logging
+import time
 from collections import deque
+from typing import NamedTuple
 
 import msgspec
 
 from state.signing import Keys
+from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.messages import UNREADABLE, Command
 from stream.kafka.signing import refusal
 
@@ -17,20 +28,44 @@ log = logging.getLogger("anabranch.commands")
 
 MAX_ACCEPTED_IDS = 100
 """Newest command ids whose repetitions are dropped."""
+MAX_AGE_S = 15.0
+"""Age after which a command of an older sender, which waited this long, is not carried out."""
+
+
+class RecordTime(NamedTuple):
+    """The timestamp of a record."""
+
+    ms: int
+    is_brokers: bool
+    """Whether the broker set it (`message.timestamp.type=LogAppendTime`)."""
+
+
+class Expired(Exception):
+    """A command whose sender no longer waits. The message is for the log and for the reply."""
+
+    def __init__(self, command: Command, message: str) -> None:
+        super().__init__(message)
+        self.command = command
 
 
 class Commands:
-    """Drops the repetitions of recently accepted commands."""
+    """Drops the repetitions of recently accepted commands, and expired ones."""
 
     def __init__(self, keys: Keys = ()) -> None:
         self._keys = keys
         self._accepted: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
+        self._expired: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
 
-    def accept(self, value: bytes | None) -> Command | None:
-        """The command in a message; None if the message holds none, or it was accepted before."""
+    def accept(self, value: bytes | None, sent: RecordTime | None = None) -> Command | None:
+        """The command in a message; None if the message holds none, or it was accepted before.
+
+        `sent` is the record's time; None: now. Raises Expired, once for each command.
+        """
         try:
             command = msgspec.json.decode(value or b"", type=Command)
-        except UNREADABLE as error:
+            for name in ("id", "command"):
+                read_identifier(getattr(command, name), name)
+        except (*UNREADABLE, Invalid) as error:
             log.warning("commands topic: a message is not a command and is skipped: %s", error)
             return None
         if (refused := refusal(command, self._keys)) is not None:
@@ -38,5 +73,23 @@ class Commands:
             return None
         if command.id in self._accepted:
             return None
+        if sent is not None and (late_s := time.time() - expires_ms(command, sent) / 1000) > 0:
+            if command.id in self._expired:
+                return None
+            self._expired.append(command.id)
+            raise Expired(
+                command,
+                f"{command.command!r} is not carried out: it expired {late_s:.0f} s before it was read. Send it again "
+                f"if it is still wanted; if it was sent just now, the clocks of the machines differ",
+            )
         self._accepted.append(command.id)
         return command
+
+
+def expires_ms(command: Command, sent: RecordTime) -> int:
+    """The time, ms of this machine's clock, until which a command is carried out."""
+    if not command.expires_ts:
+        return sent.ms + int(MAX_AGE_S * 1000)
+    if sent.is_brokers and command.sent_ts:
+        return sent.ms + command.expires_ts - command.sent_ts
+    return command.expires_ts

@@ -50,6 +50,16 @@ class Recommendation(msgspec.Struct):
     offset: int
 
 
+class Reply(Recommendation):
+    """Topic `replies`: the answer to one request."""
+
+    id: str | int = ""
+    """The request's."""
+    status: Literal["ok", "too many", "too large"] = "ok"
+    """`too many`: more requests came than the worker answers between two polls; `too large`: the topic did not take the
+    answer. Both come without items."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """Topic `requests`: recommend for this user now."""
 
@@ -93,6 +103,10 @@ class Command(msgspec.Struct, frozen=True):
     version: str | None = None
     shadow: bool = False
     """`retrain`: the candidate is scored live and not served."""
+    sent_ts: int = 0
+    """When the sender sent it first, ms of its clock."""
+    expires_ts: int = 0
+    """When the sender no longer waits for a reply, ms of its clock; 0: an older sender, which did not say."""
     signature: str = ""
     """As in a pointer."""
 
@@ -100,7 +114,7 @@ class Command(msgspec.Struct, frozen=True):
 class CommandReply(msgspec.Struct, frozen=True):
     """Topic `command-replies`: the state of a command, with a sentence for the operator.
 
-    `status` is `waiting`, `started`, `progress`, `done`, `kept` or `failed`.
+    `status` is `waiting`, `started`, `progress`, `done`, `kept`, `failed` or `expired`.
     """
 
     id: str

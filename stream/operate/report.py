@@ -18,6 +18,7 @@ from stream.kafka.keys import explain_foreign, explain_keyless
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
+from stream.operate.worker_report import WorkerReport, partition_state, worker_report
 from stream.trainer import status_file
 from stream.trainer.status_file import TrainerStatus
 from stream.worker import online_weights, served_file
@@ -27,10 +28,14 @@ class PartitionStatus(msgspec.Struct):
     """How far one partition of `clicks` has been applied."""
 
     partition: int
-    next_offset: int
+    next_offset: int | None
+    """None while its store has never been opened here."""
     log_end: int | None
     """None if no broker answers."""
     lag: int | None
+    state: str
+    """`answering`, or what keeps it from that: `opening`, `catching up`, `lagging`, `paused`, `faulted`, `waiting for
+    the group`, `not responding`, `not here` (no worker of this data directory owns it) or `down`."""
 
 
 class EventCounts(msgspec.Struct):
@@ -122,6 +127,8 @@ class Status(msgspec.Struct):
     """By version or baseline."""
     warnings: list[str]
     """What is wrong with the topics, if a broker answers, and with the keys of events."""
+    worker: WorkerReport | None
+    """None where no worker has run."""
 
 
 class VersionReport(msgspec.Struct):
@@ -164,9 +171,11 @@ def status(
     with the topics.
     """
     progress = {number: p.read_progress() for number, p in view.partitions.items()}
+    worker = worker_report(config.data)
+    numbers = sorted({*progress, *(worker.phases if worker else ())})
     scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
     return Status(
-        partitions=[partition_status(number, p.log_offset, log_ends) for number, p in progress.items()],
+        partitions=[partition_status(number, progress.get(number), log_ends, worker) for number in numbers],
         events=(events := event_counts(progress.values())),
         users=sum(p.users for p in progress.values()),
         items=count_items(view),
@@ -176,6 +185,7 @@ def status(
         comparison=comparison(config, pointers, scores),
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
         warnings=[*of_topics, *warnings_of_keys(config.topics.clicks, events, several=len(log_ends or progress) > 1)],
+        worker=worker,
     )
 
 
@@ -185,10 +195,14 @@ def warnings_of_keys(topic: str, events: EventCounts, *, several: bool) -> list[
     return [*keyless, explain_foreign(topic, events.foreign_partition)] if events.foreign_partition else keyless
 
 
-def partition_status(number: int, next_offset: int, log_ends: dict[int, int] | None) -> PartitionStatus:
-    """One partition's progress against the end of its log."""
+def partition_status(
+    number: int, progress: Progress | None, log_ends: dict[int, int] | None, worker: WorkerReport | None
+) -> PartitionStatus:
+    """One partition's progress against the end of its log, and what its worker does with it."""
     end = log_ends.get(number) if log_ends is not None else None
-    return PartitionStatus(number, next_offset, end, None if end is None else max(end - next_offset, 0))
+    next_offset = progress.log_offset if progress is not None else None
+    lag = None if end is None or next_offset is None else max(end - next_offset, 0)
+    return PartitionStatus(number, next_offset, end, lag, partition_state(number, lag, worker))
 
 
 def event_counts(progress: Collection[Progress]) -> EventCounts:

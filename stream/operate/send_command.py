@@ -42,7 +42,10 @@ async def send_command(
     Raises AnabranchError.
     """
     await asyncio.to_thread(check_existence, config, config.topics.commands, config.topics.command_replies)
-    command = signed(Command(name, id or uuid.uuid4().hex, shadow=shadow), config.kafka.signing_keys)
+    now_ms = time.time_ns() // 1_000_000
+    expires_ts = now_ms + int((within_s or REPLY_WITHIN_S) * 1000)
+    command = Command(name, id or uuid.uuid4().hex, shadow=shadow, sent_ts=now_ms, expires_ts=expires_ts)
+    command = signed(command, config.kafka.signing_keys)
     consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:
@@ -64,6 +67,8 @@ async def send_command(
                     continue
                 if reply.status in until:
                     return reply
+                if reply.status == "expired":
+                    raise AnabranchError(reply.message)
                 replied = True
                 if on_progress is not None:
                     on_progress(reply)

@@ -296,6 +296,15 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         owned = self._owned.get(number)
         return owned.phase if owned is not None else None
 
+    def phases(self) -> dict[int, Phase]:
+        """The phase of every partition that is owned."""
+        return {number: owned.phase for number, owned in self._owned.items()}
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has stopped the reading of clicks."""
+        return self._paused
+
     def answering(self) -> dict[int, Store]:
         """The stores of the ANSWERING partitions."""
         return {p.number: p.store for p in self._in(Phase.ANSWERING) if p.store is not None}

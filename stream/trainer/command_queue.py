@@ -5,7 +5,7 @@ import logging
 from aiokafka.errors import KafkaError
 
 from stream.config import Config
-from stream.kafka.commands import Commands
+from stream.kafka.commands import Commands, Expired, RecordTime
 from stream.kafka.messages import Command, CommandReply, encode
 from stream.trainer.champion import Publisher
 
@@ -21,9 +21,15 @@ class CommandQueue:
         self._running: list[Command] = []
         self.waiting: list[Command] = []
 
-    async def on_command(self, value: bytes | None, busy: str | None) -> None:
+    async def on_command(self, value: bytes | None, busy: str | None, sent: RecordTime | None = None) -> None:
         """Queue the command in a message. `busy` describes the running cycle; None if none runs."""
-        command = self._commands.accept(value)
+        try:
+            command = self._commands.accept(value, sent)
+        except Expired as expired:
+            if expired.command.command == "retrain":
+                log.warning("command %s", expired)
+                await self._reply(expired.command, "expired", f"trainer: {expired}")
+            return
         if command is None or command.command != "retrain":
             return
         self.waiting.append(command)

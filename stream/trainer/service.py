@@ -7,6 +7,7 @@ import logging
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from stream.config import Config
+from stream.kafka.commands import RecordTime
 from stream.kafka.connection import connection
 from stream.kafka.pointers import consumer_partitions, decode_pointer, read_pointers
 from stream.trainer.trainer import Trainer
@@ -56,4 +57,4 @@ async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -
                 if partition.topic == config.topics.models:
                     await trainer.on_pointer(decode_pointer(record.value, config.kafka.signing_keys))
                 else:
-                    await trainer.on_command(record.value)
+                    await trainer.on_command(record.value, RecordTime(record.timestamp, record.timestamp_type == 1))

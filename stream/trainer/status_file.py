@@ -1,7 +1,6 @@
 """The trainer's status, in a file beside the state: `anabranch status` reads it, also when no trainer runs."""
 
 import contextlib
-import fcntl
 import time
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from stream import json_file
+from stream.lock_file import is_held
 
 FILE_NAME = "trainer.json"
 
@@ -71,20 +71,9 @@ class StatusReporter:
 def read(data: Path) -> TrainerStatus | None:
     """The last status, `not running` where no trainer holds the directory; None where there never was one."""
     status = json_file.read(data / FILE_NAME, TrainerStatus)
-    if status is not None and not _held(data / "trainer.lock"):
+    if status is not None and not is_held(data / "trainer.lock"):
         status.doing = "not running"
     return status
-
-
-def _held(lock: Path) -> bool:
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
 
 
 def now_ms() -> int:

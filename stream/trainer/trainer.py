@@ -24,6 +24,7 @@ from state.errors import StateError
 from state.id_hash import IdHash
 from state.view import View
 from stream.config import Config
+from stream.kafka.commands import RecordTime
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
@@ -78,11 +79,11 @@ class Trainer:
         except ArtifactError as error:
             self._report_unloadable(error)
 
-    async def on_command(self, value: bytes | None) -> None:
-        """Queue the command in a message of the commands topic."""
+    async def on_command(self, value: bytes | None, sent: RecordTime | None = None) -> None:
+        """Queue the command in a message of the commands topic; `sent` is the record's time, None: now."""
         status = self.status.current
         busy = f"a cycle is running ({status.share:.0%} done)" if status.doing == "learning" else None
-        await self.commands.on_command(value, busy)
+        await self.commands.on_command(value, busy, sent)
 
     async def cycle_if_due(self) -> None:
         """Count new events, and run a cycle if one is due or commanded."""

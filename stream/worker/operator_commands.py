@@ -1,16 +1,20 @@
 """Commands of an operator to the workers: pause, resume, copy (for a backup) and swap (after a replay)."""
 
+import logging
 import re
 
 from state.errors import StateError
 from stream.config import Config
-from stream.kafka.commands import Commands
+from stream.kafka.commands import Commands, Expired, RecordTime
 from stream.kafka.messages import Command, CommandReply
 from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import COPIES_FOLDER, Checkpoints
 
 COPY_ID = re.compile(r"[0-9a-f]{32}")
 """The id of a copy names its folder, so no other id may come near a path."""
+log = logging.getLogger("anabranch.worker")
+
+OF_WORKERS = ("pause", "resume", "copy", "swap")
 
 
 class OperatorCommands:
@@ -20,12 +24,21 @@ class OperatorCommands:
         self._config, self._assignment, self._checkpoints = config, assignment, checkpoints
         self._received = Commands(config.kafka.signing_keys)
 
-    async def on_command(self, value: bytes | None) -> CommandReply | None:
-        """Carry out a command, and return its outcome; None where it is not for this worker, or a repetition."""
-        command = self._received.accept(value)
+    async def on_command(self, value: bytes | None, sent: RecordTime | None = None) -> CommandReply | None:
+        """Carry out a command, and return its outcome; None where it is not for this worker, or a repetition.
+
+        `sent` is the record's time; None: now.
+        """
+        worker = f"worker {self._config.worker.instance}"
+        try:
+            command = self._received.accept(value, sent)
+        except Expired as expired:
+            if expired.command.command not in OF_WORKERS:
+                return None
+            log.warning("command %s", expired)
+            return CommandReply(expired.command.id, "expired", f"{worker}: {expired}")
         if command is None:
             return None
-        worker = f"worker {self._config.worker.instance}"
         try:
             done = await self._carry_out(command)
         except StateError as error:

@@ -18,8 +18,9 @@ are being sent is given up after step 6. Within a hold, `answering_lock` lets on
 """
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
@@ -33,17 +34,21 @@ from stream.kafka.decode import Decoded, Decoder, Record
 from stream.kafka.keys import Misplaced, misplaced
 from stream.kafka.lease import Lease, LeaseLost
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
-from stream.stores.assignment import Assignment
+from stream.stores.assignment import Assignment, Phase
 from stream.worker.group_commit import GroupCommit
 from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import LogPosition
 from stream.worker.outbox import Outbox
-from stream.worker.poll_size import PollSize
+from stream.worker.poll import poll
+from stream.worker.poll_size import MAX_SLOW_RECORDS, PollSize, affordable
 from stream.worker.recommendation import Answer
 from stream.worker.recommender import Recommender
 from stream.worker.requests import Requests
 from stream.worker.sends_in_flight import SendsInFlight
 from stream.worker.tombstones import Tombstones
+
+NONE_LEFT = sys.maxsize
+"""More than the records of any poll."""
 
 
 class Pipeline:
@@ -62,20 +67,20 @@ class Pipeline:
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
-        self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
+        self._recommender, self.outbox = recommender, Outbox(config.topics, producer, lease)
         self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state, id_hash)
         self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
-        self._tombstones = Tombstones(assignment, self._outbox, self._in_flight, self._answering_lock)
-        self._requests = Requests(
-            config.topics.requests, assignment, recommender, self._outbox, self._answering_lock, id_hash
-        )
+        self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
+        self.requests = Requests(config, assignment, recommender, self.outbox, self._answering_lock, id_hash)
         self._group_commit = GroupCommit(config, consumer, assignment, lease)
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
+        self.caught_up_at = time.time()
+        """When a poll last took all clicks that the log had."""
         self._behind = False
         """Whether the log holds more than the last poll took. Events are applied before users are answered then."""
         assignment.on_change = self._on_change
@@ -84,21 +89,25 @@ class Pipeline:
         """Poll and apply, forever: steps 1 to 3, and 7. Raises StateError where a store cannot be used."""
         self._consumer.subscribe([self._topics.clicks, self._topics.requests], listener=self._assignment)
         while True:
-            limit = self._poll_size.events
             try:
-                polled = await self._consumer.getmany(timeout_ms=self._config.worker.poll_wait_ms, max_records=limit)
+                polled = await poll(
+                    self._consumer, self._topics.clicks, self._config.worker.poll_wait_ms, self._poll_size.events
+                )
             except ConsumerStoppedError:
                 return
             polled_for = dict(self._assignment.stores)
             self._in_flight.raise_failure()
             await self._commit_the_group()
-            was_behind, self._behind = self._behind, sum(map(len, polled.values())) >= limit
-            for partition, records in polled.items():
-                if partition.topic == self._topics.clicks:
-                    await self._apply(partition, records, polled_for.get(partition.partition))
-                else:
-                    self._check_keys(partition, [record.key for record in records])
-                    await self._requests.answer(partition.partition, records)
+            was_behind, self._behind = self._behind, polled.behind
+            if not polled.behind:
+                self.caught_up_at = time.time()
+            left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
+            for number, requests in polled.requests.items():
+                self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in requests])
+            await self.requests.answer(polled.requests)
+            while left:  # they have many slow records
+                await self._commit_the_group()
+                left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
@@ -116,43 +125,78 @@ class Pipeline:
                     break
                 await self._in_flight.wait_for_room()
 
-    async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> None:
+    async def _apply_some(
+        self, clicks: Mapping[TopicPartition, Sequence[Record]], polled_for: Mapping[int, Store], limit: int
+    ) -> dict[TopicPartition, Sequence[Record]]:
+        """Apply a batch of at most `limit` records of each partition; return the records that are left."""
+        left: dict[TopicPartition, Sequence[Record]] = {}
+        for partition, records in clicks.items():
+            some = records[:limit]
+            applied = await self._apply(partition, some, polled_for.get(partition.partition))
+            if applied < len(records):
+                left[partition] = records[applied:]
+        return left
+
+    async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> int:
+        """Apply the records, or the first of them; return how many, NONE_LEFT where the rest is polled again."""
         ended = False  # stays False where a fault ends the hold, perhaps of another store: learning reads all of them
         async with self._assignment.hold(partition.partition) as store:
             if store is None or store is not polled_for:  # one that was opened since the poll can have another offset
-                return await self._log_position.read_again(partition)
+                await self._log_position.read_again(partition)
+                return NONE_LEFT
             try:
                 if not await self._log_position.follows(store, partition, records):
-                    return
-                decoded, decode_s = await self._decode(store, partition.partition, records)
+                    return NONE_LEFT
+                began = time.perf_counter()
+                records, decoded = await self._decode(store, partition.partition, records)
+                unknown = await self._send_tombstones_of_unknown(store, partition.partition, decoded)
             except (LeaseLost, KafkaError):
-                return await self._log_position.read_again(partition)
-            began = time.perf_counter()
-            applied = self._write(store, partition, records, decoded)
-            self._poll_size.update(len(records), decode_s + time.perf_counter() - began)
+                await self._log_position.read_again(partition)
+                return NONE_LEFT
+            applied = self._write(store, partition, records, decoded, unknown)
+            self._poll_size.update(len(records), time.perf_counter() - began)
             self._recommender.update(applied)
             self._metrics.forget(applied.forgotten.tolist())
             ended = True
         if not ended:
             await self._log_position.read_again(partition)
         self._users_may_wait.set()
+        return len(records) if ended else NONE_LEFT
 
     # 1 Decode
 
-    async def _decode(self, store: Store, number: int, records: Sequence[Record]) -> tuple[Decoded, float]:
-        began = time.perf_counter()
+    async def _decode(self, store: Store, number: int, records: Sequence[Record]) -> tuple[Sequence[Record], Decoded]:
+        """Decode the records, or the first of them where more would take long; send what goes before their write."""
         decoded = self._decoder.decode(records, store.progress)
-        decode_s = time.perf_counter() - began
+        if (count := affordable(store, records, decoded)) < len(records):
+            records = records[:count]
+            decoded = self._decoder.decode(records, store.progress)
         crash_points.reached(1)
-        await self._outbox.send_dead_letters(self._topics.clicks, number, decoded.dead)
+        await self.outbox.send_dead_letters(self._topics.clicks, number, decoded.dead)
         if not self._lease.held:
             raise LeaseLost
-        return decoded, decode_s
+        return records, decoded
+
+    async def _send_tombstones_of_unknown(self, store: Store, number: int, decoded: Decoded) -> list[str]:
+        """Send tombstones for forgotten users whom the store does not know: the topic may have an older answer.
+
+        Before the write, as dead letters are: the store keeps no record of such a user. Not while another owner's newer
+        answer may be in the topic; the store keeps a record then.
+        """
+        if self._assignment.phase(number) is not Phase.ANSWERING:
+            return []
+        unknown = store.unknown_forgotten(decoded.batch)
+        await self.outbox.send_tombstones(unknown)
+        if not self._lease.held:
+            raise LeaseLost
+        return unknown
 
     # 2 Apply in memory
     # 3 Write: one call of the store, one WriteBatch; both crash points are in it (`state/store.py`)
 
-    def _write(self, store: Store, partition: TopicPartition, records: Sequence[Record], decoded: Decoded) -> Applied:
+    def _write(
+        self, store: Store, partition: TopicPartition, records: Sequence[Record], decoded: Decoded, unknown: list[str]
+    ) -> Applied:
         scores, events = decode_scores(store.prequential()), decoded.batch.events
         counted = events[store.kinds.counts[events["kind"]]]
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
@@ -165,6 +209,7 @@ class Pipeline:
             key_mismatch=decoded.key_mismatch,
             keyless=found.keyless,
             foreign_partition=found.foreign,
+            unknown=unknown,
             prequential=encode_scores(scores) if tested else None,
         )
 
@@ -209,7 +254,7 @@ class Pipeline:
     async def _send(self, store: Store, answers: list[Answer]) -> None:
         try:
             # A user who was forgotten during the ranking has no id; the tombstone follows.
-            await self._outbox.send_recommendations([answer for answer in answers if answer.user_id])
+            await self.outbox.send_recommendations([answer for answer in answers if answer.user_id])
         except LeaseLost:
             store.pending.release(answer.user for answer in answers)
         else:

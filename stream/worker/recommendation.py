@@ -1,7 +1,9 @@
 """The recommendation message of one user, and the lists that it is built from."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from state.events import Ids
@@ -84,3 +86,12 @@ def message_of(
         offset=offset,
     )
     return encode(message)
+
+
+def smaller_forms(message: bytes) -> Iterator[bytes]:
+    """The message without titles, and then without reasons too."""
+    document = msgspec.json.decode(message)
+    for field in ("title", "because"):
+        for item in document["items"]:
+            item.pop(field, None)
+        yield encode(document)

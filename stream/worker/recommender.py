@@ -36,7 +36,7 @@ class Recommender:
         self._config, self._stores = config, stores
         self.graph = StoresGraph(stores, config.state)
         self.versions = ServedVersions(config, self.graph)
-        self.names = ItemNames(stores, titles)
+        self.names = ItemNames(stores, titles, config.worker.title_chars)
 
     async def recommend_off_loop(self, partition: int, users: Mapping[int, Unanswered]) -> list[Answer]:
         """`recommend`, in a thread where it would hold the event loop for long. Raises StoreFault."""

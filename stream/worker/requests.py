@@ -1,17 +1,42 @@
-"""Requests: "recommend for this user now", answered on the replies topic."""
+"""Requests: "recommend for this user now", answered on the replies topic.
+
+A poll can bring more requests than can be answered before the next clicks. Then every partition and every user gets a
+share, and the rest is replied to with the status `too many`.
+"""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from state.id_hash import IdHash
 from state.pending import Unanswered
+from stream.config import Config
+from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.decode import DeadLetter, Record
-from stream.kafka.messages import UNREADABLE, Request
+from stream.kafka.messages import UNREADABLE, Reply, Request
 from stream.stores.assignment import Assignment
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
+
+log = logging.getLogger("anabranch.requests")
+
+SENT_AT_ONCE = 500
+"""Replies with the status `too many`, and dead letters, that are sent before other work goes on."""
+LOG_REFUSED_EVERY_S = 60.0
+
+T = TypeVar("T")
+
+
+class Asked(NamedTuple):
+    """A valid request."""
+
+    user: str
+    id: str | int
 
 
 class Requests:
@@ -19,7 +44,7 @@ class Requests:
 
     def __init__(
         self,
-        topic: str,
+        config: Config,
         assignment: Assignment,
         recommender: Recommender,
         outbox: Outbox,
@@ -27,28 +52,117 @@ class Requests:
         id_hash: IdHash,
     ) -> None:
         self._id_hash = id_hash
-        self._topic, self._assignment, self._outbox = topic, assignment, outbox
+        self._topic, self._limit = config.topics.requests, config.worker.requests_per_poll
+        self._batch_users = config.worker.rank_batch_users
+        self._assignment, self._outbox = assignment, outbox
         self._recommender, self._answering_lock = recommender, answering_lock
+        self.too_many = 0
+        """Requests that were not answered because there were too many, since the start."""
+        self._logged_at = -LOG_REFUSED_EVERY_S
 
-    async def answer(self, number: int, records: Sequence[Record]) -> None:
-        """Rank for each request and send the reply. A message that is not a request goes to the dead letters.
+    async def answer(self, polled: Mapping[int, Sequence[Record]]) -> None:
+        """Answer the requests of a poll, by partition; reply to those beyond the limit that there are too many.
 
-        The store is held until the reply is acknowledged: a partition that is revoked goes to its next owner only then.
+        A message that is not a request goes to the dead letters. A store is held until the replies are acknowledged: a
+        partition that is revoked goes to its next owner only then.
         """
+        asked = {number: await self._read(number, records) for number, records in polled.items()}
+        chosen = choose(asked, self._limit)
+        for number, requests in asked.items():
+            answered = chosen[number]
+            for batch in parts([requests[at] for at in sorted(answered)], self._batch_users):
+                await self._rank(number, batch)
+            await self._refuse(number, [r for at, r in enumerate(requests) if at not in answered])
+
+    async def _read(self, number: int, records: Sequence[Record]) -> list[Asked]:
+        requests: list[Asked] = []
+        dead: list[DeadLetter] = []
         for record in records:
+            try:
+                requests.append(read_request(record.value))
+            except Invalid as reason:
+                dead.append(DeadLetter(record, f"no request: {reason}"))
+        for some in parts(dead, SENT_AT_ONCE):
+            async with self._assignment.hold(number) as store:
+                if store is not None:
+                    await self._outbox.send_dead_letters(self._topic, number, some)
+        return requests
+
+    async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
+        async with self._assignment.hold(number) as store:
+            if store is None:
+                return
+            next_offset = store.progress.next_offset
+            users = {
+                self._id_hash.of(request.user): Unanswered(next_offset, next_offset - 1, -1) for request in requests
+            }
+            async with self._answering_lock:
+                answers = await self._recommender.recommend_off_loop(number, users)
+            messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
+            # A user without events has no id in the state.
+            named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
+            await self._outbox.send_replies([msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named])
+
+    async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
+        for some in parts(requests, SENT_AT_ONCE):
             async with self._assignment.hold(number) as store:
                 if store is None:
                     return
-                try:
-                    request = msgspec.json.decode(record.value or b"", type=Request)
-                    user = self._id_hash.of(str(request.user))
-                except (*UNREADABLE, UnicodeEncodeError) as error:
-                    letter = DeadLetter(record, f"no request: {error}")
-                    await self._outbox.send_dead_letters(self._topic, number, [letter])
-                    continue
-                next_offset = store.progress.next_offset
-                async with self._answering_lock:
-                    [answer] = await self._recommender.recommend_off_loop(
-                        number, {user: Unanswered(next_offset, next_offset - 1, -1)}
-                    )
-                await self._outbox.send_reply(request, answer)
+                self.too_many += len(some)
+                self._log_refused()
+                await self._outbox.send_replies([refusal(request, number) for request in some])
+
+    def _log_refused(self) -> None:
+        if time.monotonic() - self._logged_at >= LOG_REFUSED_EVERY_S:
+            self._logged_at = time.monotonic()
+            log.warning(
+                "more requests than worker.requests_per_poll = %d came between two polls: %d are replied to with "
+                "'too many' since the start", self._limit, self.too_many,
+            )  # fmt: skip
+
+
+def read_request(value: bytes | None) -> Asked:
+    """The request in a message. Raises Invalid."""
+    try:
+        request = msgspec.json.decode(value or b"", type=Request)
+    except UNREADABLE as error:
+        raise Invalid(str(error)) from None
+    if request.id != "":
+        read_identifier(request.id, "id")
+    return Asked(read_identifier(request.user, "user").decode(), request.id)
+
+
+def choose(asked: Mapping[int, Sequence[Asked]], limit: int) -> dict[int, set[int]]:
+    """Which requests of each partition are answered, by position: the first of every user before anybody's second."""
+    turns: list[tuple[int, int, int]] = []
+    for number, requests in asked.items():
+        seen: Counter[str] = Counter()
+        for at, request in enumerate(requests):
+            turns.append((seen[request.user], at, number))
+            seen[request.user] += 1
+    chosen: dict[int, set[int]] = {number: set() for number in asked}
+    for _, at, number in sorted(turns)[:limit]:
+        chosen[number].add(at)
+    return chosen
+
+
+def refusal(request: Asked, partition: int) -> Reply:
+    """The reply to a request that is not answered. Its offset is lower than that of any recommendation."""
+    return Reply(
+        user=request.user,
+        items=[],
+        model=None,
+        model_age_s=None,
+        source="none",
+        event_ts=None,
+        emitted_ts=time.time_ns() // 1_000_000,
+        partition=partition,
+        offset=-1,
+        id=request.id,
+        status="too many",
+    )
+
+
+def parts(every: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Parts of at most `size`."""
+    return (every[start : start + size] for start in range(0, len(every), size))

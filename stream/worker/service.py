@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -27,6 +28,7 @@ from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.config import Config
 from stream.errors import BrokerUnavailable
+from stream.kafka.commands import RecordTime
 from stream.kafka.connection import connection, faust_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.lease import Lease
@@ -40,6 +42,7 @@ from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
 from stream.worker.recommender import Recommender
+from stream.worker.status_file import StatusReporter, WorkerStatus
 from stream.worker.title_reader import read_titles
 from stream.worker.topic_watch import TopicWatch
 from stream.worker.version_follower import VersionFollower
@@ -73,7 +76,7 @@ class WorkerService(Service):
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
         self._titles = open_titles(config.data)
         to_close.callback(self._titles.close)
-        lease = Lease(config.worker.session_timeout_ms)
+        lease = self._lease = Lease(config.worker.session_timeout_ms)
         consumer, self._producer, self._title_reader = click_consumer(config), producer(config), title_consumer(config)
         self._assignment = Assignment(config, consumer, PartitionStores(config, id_hash), lease, cluster)
         to_close.push_async_callback(self._assignment.close_all)
@@ -85,6 +88,8 @@ class WorkerService(Service):
         self._pipeline = Pipeline(
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
         )
+        self._status = StatusReporter(config.data, self._look)
+        self._status.started(config.worker.instance, now_ms())
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
@@ -132,15 +137,32 @@ class WorkerService(Service):
     async def _retry_versions(self) -> None:
         await self._versions.retry()
 
+    @Service.timer(1.0)
+    async def _report_status(self) -> None:
+        if self._ready.is_set():
+            self._status.report(now_ms())
+
+    def _look(self, status: WorkerStatus) -> None:
+        """Fill in what the worker does now."""
+        paused, outbox = self._assignment.paused, self._pipeline.outbox.counts
+        status.paused_ts = (status.paused_ts or status.ts) if paused else 0
+        status.confirmed = self._lease.held
+        status.caught_up_ts = int(self._pipeline.caught_up_at * 1000)
+        phases = self._assignment.phases()
+        status.phases = {number: phase.name.lower().replace("_", " ") for number, phase in sorted(phases.items())}
+        status.too_many_requests = self._pipeline.requests.too_many
+        status.sent_smaller, status.unsendable = outbox.smaller, outbox.unsendable
+        status.lost_dead_letters = outbox.lost_dead_letters
+
     async def on_pointer(self, value: bytes | None) -> None:
         """Follow a pointer from the models topic."""
         await self._ready.wait()
         await self._versions.on_pointer(decode_pointer(value, self._config.kafka.signing_keys))
 
-    async def on_command(self, value: bytes | None) -> None:
+    async def on_command(self, value: bytes | None, sent: RecordTime) -> None:
         """Carry out an operator's command and send its outcome."""
         await self._ready.wait()
-        if (reply := await self._commands.on_command(value)) is not None:
+        if (reply := await self._commands.on_command(value, sent)) is not None:
             await self._producer.send(self._config.topics.command_replies, encode(reply), key=reply.id.encode())
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
@@ -196,6 +218,11 @@ def title_consumer(config: Config) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(**connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
 
 
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
+
+
 def open_titles(data: Path) -> Titles:
     """The titles on this disk; damaged ones are moved aside, and read again from the items topic."""
     try:
@@ -230,7 +257,10 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
 
     @app.agent(app.topic(config.topics.commands, value_type=bytes, value_serializer="raw", internal=False))
     async def commands(stream: Any) -> None:
-        async for value in stream:
-            await service.on_command(value)
+        async for event in stream.events():
+            message = event.message
+            await service.on_command(
+                event.value, RecordTime(int(message.timestamp * 1000), message.timestamp_type == 1)
+            )
 
     return Process(app, service, lambda: service.failure, config.worker.end_within_s)

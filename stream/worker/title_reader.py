@@ -14,11 +14,13 @@ from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
-from stream.worker.item_names import ItemNames
+from stream.worker.item_names import MAX_TITLE_CHARS, ItemNames, cut_title
 
 log = logging.getLogger("anabranch.titles")
 
 APPLY_AGAIN_S = 5.0
+MAX_TITLES_PER_POLL = 2000
+"""Titles applied at once: clicks wait meanwhile."""
 
 
 async def read_titles(
@@ -43,7 +45,7 @@ async def read_titles(
             for number in known:
                 reader.seek(TopicPartition(topic, number), stored.get(number, 0))
         try:
-            polled = await reader.getmany(timeout_ms=500)
+            polled = await reader.getmany(timeout_ms=500, max_records=MAX_TITLES_PER_POLL)
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():
@@ -71,4 +73,4 @@ def title_of(record: Any, id_hash: IdHash = UNKEYED) -> tuple[int, str | None] |
     except (*UNREADABLE, UnicodeEncodeError) as error:
         log.warning("items topic, offset %d: no title: %s", record.offset, error)
         return None
-    return (id_hash.of(key), item.title if item else None) if key else None
+    return (id_hash.of(key), cut_title(item.title, MAX_TITLE_CHARS) if item else None) if key else None

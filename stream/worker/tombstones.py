@@ -7,6 +7,9 @@ from stream.stores.assignment import Assignment, Phase
 from stream.worker.outbox import Outbox
 from stream.worker.sends_in_flight import SendsInFlight
 
+SENT_AT_ONCE = 500
+"""Tombstones that are sent before other users are answered."""
+
 
 class Tombstones:
     """Sends tombstones behind the answers in flight, so that no older answer follows one."""
@@ -18,14 +21,14 @@ class Tombstones:
         self._answering_lock = answering_lock
 
     async def send(self, store: Store) -> None:
-        """Send the tombstones that the store waits for. The caller holds the store and `answering_lock`.
+        """Send some of the tombstones that the store waits for. The caller holds the store and `answering_lock`.
 
         Raises LeaseLost or StoreFault.
         """
-        if not store.tombstones():
+        if not store.erasures.needs_tombstones:
             return
         await self._in_flight.wait_for_all()
-        forgotten = store.tombstones()
+        forgotten = store.tombstones(SENT_AT_ONCE)
         await self._outbox.send_tombstones([erasure.id for erasure in forgotten])
         store.record_tombstones(forgotten)
 
@@ -38,7 +41,7 @@ class Tombstones:
             if store is None:
                 return
             if self._assignment.phase(number) is Phase.ANSWERING:
-                if store.erasures.without_tombstone():
+                if store.erasures.needs_tombstones:
                     async with self._answering_lock:
                         await self.send(store)
                 store.record_all_answered()

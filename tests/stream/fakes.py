@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, MessageSizeTooLargeError
 
 from stream.config import Config
 from stream.kafka.topics import Log
@@ -29,21 +29,38 @@ class FakeLease:
         self.held = True
 
 
+class FakeBatch:
+    """A batch of one message."""
+
+    def append(self, timestamp, key, value, headers):
+        self.key, self.value, self.headers = key, value, headers
+
+
 class FakeProducer:
     """A broker that acknowledges while `acknowledges` is set; `on_send` is called before each message is sent."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes | None, bytes | None]] = []
+        self.headers: list[dict[str, bytes]] = []
         self.acknowledges = asyncio.Event()
         self.acknowledges.set()
         self.away = False
+        self.max_bytes = 1 << 20
+        """Largest message, as its topic takes it."""
         self.on_send = lambda topic: None
 
     async def send(self, topic, value, key=None, headers=None):
+        assert not (value is None and key is None), "the client sends no such message"
         self.on_send(topic)
         if self.away:
             raise KafkaError
+        headers = headers or []
+        if len(value or b"") + len(key or b"") + sum(len(v) for _, v in headers) > self.max_bytes:
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(MessageSizeTooLargeError())
+            return refused
         self.sent.append((topic, key, value))
+        self.headers.append(dict(headers))
 
         async def acknowledged() -> None:
             await self.acknowledges.wait()
@@ -52,6 +69,15 @@ class FakeProducer:
 
     async def send_and_wait(self, topic, value, key=None, headers=None):
         await (await self.send(topic, value, key))
+
+    def create_batch(self):
+        return FakeBatch()
+
+    async def partitions_for(self, topic):
+        return {0}
+
+    async def send_batch(self, batch, topic, partition):
+        return await self.send(topic, batch.value, batch.key, batch.headers)
 
     def to(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
         """Keys and values of the messages sent to a topic."""
@@ -95,8 +121,10 @@ class FakeConsumer:
     async def commit(self, offsets):
         self.committed = offsets
 
-    async def getmany(self, timeout_ms, max_records):
+    async def getmany(self, *partitions, timeout_ms, max_records):
         await asyncio.sleep(0)
+        if partitions:
+            return {}
         if not self.polls:
             raise ConsumerStoppedError
         polled = self.polls.popleft()

@@ -37,7 +37,9 @@ SECOND_VERSION = {
 
 DOCUMENTS: dict[str, Any] = {
     "status": {
-        "partitions": [{"partition": "int", "next_offset": "int", "log_end": "None", "lag": "None"}],
+        "partitions": [
+            {"partition": "int", "next_offset": "int", "log_end": "None", "lag": "None", "state": "str"},
+        ],
         "events": {
             "applied": "int", "dead": "int", "duplicate": "int", "too_old": "int", "expired": "int", "erased": "int",
             "key_mismatch": "int", "lost": "int", "keyless": "int", "foreign_partition": "int",
@@ -58,6 +60,11 @@ DOCUMENTS: dict[str, Any] = {
         },
         "prequential": {"000001": QUALITY, "fallback": QUALITY, "model": QUALITY, "popularity": QUALITY},
         "warnings": [],
+        "worker": {
+            "doing": "str", "instance": "str", "pid": "int", "seen_ts": "int", "started_ts": "int",
+            "paused_ts": "None", "too_many_requests": "int", "sent_smaller": "int", "unsendable": "int",
+            "lost_dead_letters": "int", "phases": {}, "lagging": "bool",
+        },
     },
     "user ann": {"user": "str", "sequence": [STEP], "recommended": RECOMMENDATION, "partitions": ["int"]},
     "user bob": {"user": "str", "sequence": [STEP], "recommended": "None", "partitions": ["int"]},

@@ -57,7 +57,7 @@ class Reader:
     def seek(self, partition, offset: int) -> None:
         self.sought[partition.partition] = offset
 
-    async def getmany(self, timeout_ms: int) -> dict:
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict:
         if not self.batches:
             raise ConsumerStoppedError
         return {self.partitions[0]: self.batches.popleft()}
