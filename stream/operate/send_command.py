@@ -12,9 +12,10 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.connection import connection
+from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
+from stream.kafka.reader import Reader
 from stream.kafka.topics import cluster_id
 
 REPLY_WITHIN_S = 15.0
@@ -40,7 +41,7 @@ async def send_command(
     Raises AnabranchError.
     """
     command = Command(name, id or uuid.uuid4().hex, shadow=shadow)
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:
         await consumer.start()
@@ -48,13 +49,14 @@ async def send_command(
         replies = TopicPartition(config.topics.command_replies, 0)
         consumer.assign([replies])
         await consumer.seek_to_end(replies)
+        reader = Reader(consumer)
         began = checked = time.monotonic()
         sent, replied = -math.inf, False
         while (within_s is None and replied) or time.monotonic() - began < (within_s or REPLY_WITHIN_S):
             if not replied and time.monotonic() - sent > REPEAT_EVERY_S:
                 sent = time.monotonic()
                 await producer.send_and_wait(config.topics.commands, encode(command), key=command.id.encode())
-            for record in (await consumer.getmany(replies, timeout_ms=500)).get(replies, []):
+            for record in (await reader.poll(timeout_ms=500)).records.get(replies, []):
                 reply = _reply_to(command, record.value)
                 if reply is None:
                     continue

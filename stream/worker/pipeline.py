@@ -30,6 +30,7 @@ from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
 from stream.kafka.lease import Lease, LeaseLost
+from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment
 from stream.worker.group_commit import GroupCommit
@@ -59,6 +60,7 @@ class Pipeline:
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
+        self._reader = Reader(consumer, assignment.log_offset)
         self._recommender, self._outbox = recommender, Outbox(config.topics, producer, lease)
         self._log_position = LogPosition(config, consumer, assignment, cluster)
         self._decoder = Decoder(config.clicks, config.state)
@@ -80,9 +82,10 @@ class Pipeline:
         while True:
             limit = self._poll_size.events
             try:
-                polled = await self._consumer.getmany(timeout_ms=self._config.worker.poll_wait_ms, max_records=limit)
+                poll = await self._reader.poll(timeout_ms=self._config.worker.poll_wait_ms, max_records=limit)
             except ConsumerStoppedError:
                 return
+            polled = poll.records
             polled_for = dict(self._assignment.stores)
             self._in_flight.raise_failure()
             await self._commit_the_group()
@@ -92,6 +95,7 @@ class Pipeline:
                     await self._apply(partition, records, polled_for.get(partition.partition))
                 else:
                     await self._requests.answer(partition.partition, records)
+            await self._log_position.follow(poll)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
@@ -115,7 +119,7 @@ class Pipeline:
             if store is None or store is not polled_for:  # one that was opened since the poll can have another offset
                 return await self._log_position.read_again(partition)
             try:
-                if not await self._log_position.follows(store, partition, records):
+                if not self._log_position.follows(store, partition, records):
                     return
                 decoded, decode_s = await self._decode(store, partition.partition, records)
             except (LeaseLost, KafkaError):

@@ -14,6 +14,7 @@ from state.events import hash_id
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
+from stream.kafka.reader import Reader
 from stream.worker.item_names import ItemNames
 
 log = logging.getLogger("anabranch.titles")
@@ -24,7 +25,7 @@ APPLY_AGAIN_S = 5.0
 async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, titles: Titles, names: ItemNames) -> None:
     """Follow the topic from where the titles end, or from its beginning if it was created again."""
     assigned: set[int] = set()
-    known = set(await consumer_partitions(reader, topic))
+    known, polls = set(await consumer_partitions(reader, topic)), Reader(reader)
     while True:
         if known > assigned:  # the topic can get more partitions while it is followed
             reader.assign([TopicPartition(topic, number) for number in sorted(known)])
@@ -32,7 +33,7 @@ async def read_titles(reader: AIOKafkaConsumer, topic: str, topic_id: str, title
             for number in known:
                 reader.seek(TopicPartition(topic, number), stored.get(number, 0))
         try:
-            polled = await reader.getmany(timeout_ms=500)
+            polled = (await polls.poll(timeout_ms=500)).records
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():
