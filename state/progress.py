@@ -23,7 +23,7 @@ class Progress(msgspec.Struct):
     next_offset: int = 0
     """Logical offset of the first event not applied."""
     base: int = 0
-    """Logical offset of the log's offset 0; not 0 only after an embedded broker began a new log."""
+    """Logical offset of the log's offset 0; not 0 after an embedded broker began a new log, or a log lost its end."""
     applied: int = 0
     """Events applied."""
     dead: int = 0
@@ -43,7 +43,9 @@ class Progress(msgspec.Struct):
     foreign_partition: int = 0
     """Events whose record was in another partition than the one where Kafka's partitioner puts its key."""
     lost: int = 0
-    """Offsets that retention deleted from the log before they were read."""
+    """Offsets that retention deleted from the log before they were read, or whose batch cannot be read."""
+    truncated: int = 0
+    """Offsets whose records were applied and are no longer in the log: the broker lost its newest records."""
     users: int = 0
     """Users with a step."""
     items: int = 0
@@ -65,6 +67,13 @@ class Progress(msgspec.Struct):
     def in_log(self, offset: int) -> int:
         """The offset of the log of a logical offset."""
         return offset - self.base
+
+    def in_messages(self, offset: int) -> int:
+        """A logical offset as messages name it: that of the log, and larger after the log lost its end.
+
+        The log gives the lost offsets away again. Readers keep the message with the highest one.
+        """
+        return self.in_log(offset) + self.truncated
 
     @property
     def edges(self) -> int:

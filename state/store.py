@@ -195,13 +195,25 @@ class Store(Partition):
         """Keep the state and read a new log from its offset 0: an embedded broker keeps its log in memory only."""
         self._put_progress(msgspec.structs.replace(self.progress, base=self.progress.next_offset))
 
-    def skip_to(self, next_offset: int) -> None:
-        """Continue from a later logical offset: the log lost the events between to retention."""
-        lost = self.progress.lost + next_offset - self.progress.next_offset
-        self._put_progress(msgspec.structs.replace(self.progress, next_offset=next_offset, lost=lost))
+    def log_ends_at(self, end: int) -> None:
+        """Keep the state where the log has lost its end, and read what comes from its offset `end` on."""
+        progress = self.progress
+        truncated = progress.truncated + progress.log_offset - end
+        self._put_progress(msgspec.structs.replace(progress, base=progress.next_offset - end, truncated=truncated))
 
-    def take_over(self, answered: int, prequential: bytes) -> None:
-        """Take the place of another store of the same log, with its `answered` offset and its prequential counts."""
+    def skip_to(self, next_offset: int, lost: int | None = None) -> None:
+        """Continue from a later logical offset, with `lost` more lost offsets; None: all between."""
+        progress = self.progress
+        lost = progress.lost + (next_offset - progress.next_offset if lost is None else lost)
+        self._put_progress(msgspec.structs.replace(progress, next_offset=next_offset, lost=lost))
+
+    def pass_over(self, next_offset: int) -> None:
+        """Continue from a later logical offset: the ones between hold no event, but the broker's own records."""
+        self.skip_to(next_offset, lost=0)
+
+    def take_over(self, answered: int, prequential: bytes, truncated: int) -> None:
+        """Take the place of another store of the same log, with its `answered` offset and its counts."""
+        self._put_progress(msgspec.structs.replace(self.progress, truncated=truncated))
         write = WriteBatch(raw_mode=True)
         self._answered = min(answered, self.progress.next_offset)
         write.put(b"answered", UINT64.pack(self._answered))

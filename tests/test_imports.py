@@ -128,7 +128,8 @@ def test_every_kafka_client_gets_its_arguments_from_one_module():
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and KAFKA_CLIENT.match(ast.unparse(node.func)):
                 given = [ast.unparse(k.value) for k in node.keywords if k.arg is None]
-                assert given in (["connection(config)"], ["connection(settings)"]), f"{file}:{node.lineno}"
+                made_with = "consumer_connection" if ast.unparse(node.func).endswith("Consumer") else "connection"
+                assert given in ([f"{made_with}(config)"], [f"{made_with}(settings)"]), f"{file}:{node.lineno}"
                 calls.append(node)
     assert len(calls) > 12
 

@@ -26,19 +26,11 @@ def watch(
     as_json: bool,
 ) -> None:
     """Show recommendations as they are sent; Ctrl-C ends it."""
-    from kafka import KafkaConsumer
-
-    from stream.kafka.connection import connection
+    from stream.kafka.follow import follow
     from stream.kafka.topics import check
 
     check(settings)
-    consumer = KafkaConsumer(
-        settings.topics.recommendations,
-        **connection(settings),
-        auto_offset_reset="earliest" if from_start else "latest",
-        enable_auto_commit=False,
-        group_id=None,
-    )
+    consumer = follow(settings, settings.topics.recommendations, from_start=from_start)
     shown, foreign = 0, Complaints()
     key = user.encode() if user is not None else None
     try:

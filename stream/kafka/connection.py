@@ -17,6 +17,7 @@ from stream.errors import ConfigError
 from stream.kafka.no_creation import only_look
 
 CONNECT_WITHIN_S = 3.0
+READ_COMMITTED = "read_committed"
 
 only_look()
 
@@ -24,6 +25,11 @@ only_look()
 def connection(config: Config) -> dict[str, Any]:
     """Keyword arguments for any client of aiokafka or kafka-python. Raises ConfigError if a PEM file is invalid."""
     return {"bootstrap_servers": addresses(config)} | security(config.kafka)
+
+
+def consumer_connection(config: Config) -> dict[str, Any]:
+    """The same for a consumer: it reads nothing of a transaction that was aborted or is open. Raises ConfigError."""
+    return connection(config) | {"isolation_level": READ_COMMITTED}
 
 
 def addresses(config: Config) -> list[str]:

@@ -23,9 +23,10 @@ from state.signing import Keys
 from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.connection import connection
+from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Pointer
+from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
 from stream.kafka.topics import check_existence, partitions_of
 
@@ -59,7 +60,7 @@ async def read_pointers(config: Config) -> Pointers:
     followed. Raises BrokerUnavailable.
     """
     # A fetch that waits for more records blocks every later request on its connection.
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
+    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
     except (KafkaConnectionError, KafkaError) as error:
@@ -73,9 +74,9 @@ async def read_pointers(config: Config) -> Pointers:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        pointers = Pointers()
+        pointers, reader = Pointers(), Reader(consumer)
         while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
+            for records in (await reader.poll(timeout_ms=200)).records.values():
                 for record in records:
                     pointers = apply_pointer(pointers, decode_pointer(record.value, config.kafka.signing_keys))
         return pointers if pointers.champion else read_last_pointers(config.data)

@@ -24,7 +24,7 @@ from kafka.errors import KafkaError as PythonKafkaError
 
 from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
-from stream.kafka.connection import connection, reached
+from stream.kafka.connection import connection, consumer_connection, reached
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.shapes import Deviation, FoundTopic, deviations, missing_topics, not_checked, shapes
 
@@ -45,6 +45,13 @@ class Log(NamedTuple):
     partitions: int
     begin: int
     end: int
+    unstable: int = 0
+    """Offsets before the end that nobody can read yet: of an open transaction, or behind its first record."""
+
+    @property
+    def stable_end(self) -> int:
+        """The last stable offset: records before it can be read."""
+        return self.end - self.unstable
 
 
 class TopicState(msgspec.Struct, frozen=True):
@@ -195,7 +202,7 @@ def log_ends(config: Config, topic: str) -> dict[int, int]:
     """The next offset of each partition of a topic; none if it does not exist. Raises BrokerUnavailable."""
 
     async def ask() -> dict[int, int]:
-        consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
         try:
             await consumer.start()
             partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]

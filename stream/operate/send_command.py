@@ -13,9 +13,10 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.connection import connection
+from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
+from stream.kafka.reader import Reader
 from stream.kafka.signing import signed
 from stream.kafka.topics import check_existence, cluster_id, partitions_of
 
@@ -46,7 +47,7 @@ async def send_command(
     expires_ts = now_ms + int((within_s or REPLY_WITHIN_S) * 1000)
     command = Command(name, id or uuid.uuid4().hex, shadow=shadow, sent_ts=now_ms, expires_ts=expires_ts)
     command = signed(command, config.kafka.signing_keys)
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:
         await consumer.start()
@@ -55,13 +56,14 @@ async def send_command(
         replies = [TopicPartition(topic, number) for number in await partitions_of(consumer, topic)]
         consumer.assign(replies)
         await consumer.seek_to_end(*replies)
+        reader = Reader(consumer)
         began = checked = time.monotonic()
         sent, replied = -math.inf, False
         while (within_s is None and replied) or time.monotonic() - began < (within_s or REPLY_WITHIN_S):
             if not replied and time.monotonic() - sent > REPEAT_EVERY_S:
                 sent = time.monotonic()
                 await producer.send_and_wait(config.topics.commands, encode(command), key=command.id.encode())
-            for record in chain.from_iterable((await consumer.getmany(timeout_ms=500)).values()):
+            for record in chain.from_iterable((await reader.poll(timeout_ms=500)).records.values()):
                 reply = _reply_to(command, record.value)
                 if reply is None:
                     continue

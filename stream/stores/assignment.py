@@ -82,7 +82,7 @@ class OwnedPartition:
     """None while OPENING."""
     phase: Phase = Phase.OPENING
     log_end: int = 0
-    """The end of the log when the store was opened."""
+    """The last stable offset of the log when the store was opened."""
     fault: StoreFault | None = None
     """Why it is FAULTED; None if the log no longer belongs to the store."""
 
@@ -304,6 +304,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     def paused(self) -> bool:
         """Whether an operator has stopped the reading of clicks."""
         return self._paused
+
+    def log_offset(self, partition: TopicPartition) -> int | None:
+        """The next offset to read of a partition of clicks; None without an open store."""
+        store = self._stores.get(partition.partition) if partition.topic == self._topic else None
+        return store.progress.log_offset if store is not None else None
 
     def answering(self) -> dict[int, Store]:
         """The stores of the ANSWERING partitions."""

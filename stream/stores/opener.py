@@ -16,7 +16,7 @@ from state.errors import StoreBlocked
 from state.store import Store
 from stream.config import Config
 from stream.errors import BrokerUnavailable
-from stream.kafka.connection import connection
+from stream.kafka.connection import consumer_connection
 from stream.kafka.topics import Log, topic_id
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores
 
@@ -24,7 +24,7 @@ log = logging.getLogger("anabranch.worker")
 
 OPEN_AGAIN_S = 5.0
 """Time between two attempts to open a store."""
-MAX_HIGHWATER_POLLS, HIGHWATER_POLL_MS = 20, 100
+MAX_HIGHWATER_POLLS, HIGHWATER_POLL_S = 80, 0.025
 
 
 class Opened(NamedTuple):
@@ -33,6 +33,7 @@ class Opened(NamedTuple):
     partition: int
     store: Store
     log_end: int
+    """The last stable offset: a transaction that somebody leaves open must not keep the partition from answering."""
 
 
 class Opener:
@@ -59,28 +60,33 @@ class Opener:
             except StoreBlocked as reason:
                 log.error("partition %d is not read for now: %s. Trying again in %.0f s", number, reason, OPEN_AGAIN_S)
                 continue
-            yield Opened(number, store, its_log.end)
+            yield Opened(number, store, its_log.stable_end)
 
 
 async def read_logs(config: Config, cluster: str, partitions: list[TopicPartition]) -> dict[TopicPartition, Log]:
     """The logs of partitions as the cluster has them now. Raises KafkaError or BrokerUnavailable."""
     known_id = await read_topic_id(config, cluster)
-    reader = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
+    reader = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     await reader.start()
     try:
         reader.assign(partitions)
         begins = await reader.beginning_offsets(partitions)
         ends = await reader.end_offsets(partitions)
         # The embedded broker reports the beginning of its last batch as the end, but the right end to a reader. A wrong
-        # end could move a store aside, so the reader's end is used with every broker.
+        # end could move a store aside, so the reader's end is used with every broker. A fetch also has both ends.
         for partition in partitions:
             reader.seek(partition, ends[partition])
         for _ in range(MAX_HIGHWATER_POLLS):
-            await reader.getmany(timeout_ms=HIGHWATER_POLL_MS, max_records=1)
             if all(reader.highwater(p) is not None for p in partitions):
                 break
+            await asyncio.sleep(HIGHWATER_POLL_S)
         count = len(reader.partitions_for_topic(partitions[0].topic) or ())
-        return {p: Log(cluster, known_id, count, begins[p], max(ends[p], reader.highwater(p) or 0)) for p in partitions}
+        found = {}
+        for p in partitions:
+            end, stable = max(ends[p], reader.highwater(p) or 0), reader.last_stable_offset(p)
+            unstable = end - max(stable, ends[p]) if stable is not None and stable >= 0 else 0
+            found[p] = Log(cluster, known_id, count, begins[p], end, unstable)
+        return found
     finally:
         await reader.stop()
 

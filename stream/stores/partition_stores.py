@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from state.checkpoint import CheckpointError, CheckpointStore
+from state.checkpoint import CheckpointError, CheckpointStore, Manifest
 from state.errors import StateError, StoreUnreadable, WrongLog
 from state.id_hash import UNKEYED, IdHash
 from state.identity import KEYED_LAYOUT, LAYOUT, Identity
@@ -56,6 +56,8 @@ class PartitionStores:
                     number,
                 )
                 store.begin_new_log()
+        elif offset > its_log.end:
+            self._go_on_without_the_end(store, its_log)
         elif offset < its_log.begin and not offset:
             store.skip_to(store.progress.logical(its_log.begin))
             log.warning(
@@ -84,13 +86,15 @@ class PartitionStores:
             move_aside(path, str(reason))
             return None
         offset = store.progress.log_offset
-        if offset > its_log.end and not (its_log.cluster == EMBEDDED_CLUSTER and identity.partition not in self._begun):
+        begins_again = its_log.cluster == EMBEDDED_CLUSTER and identity.partition not in self._begun
+        if offset > its_log.end and not begins_again and not its_log.topic_id:
             progress = store.progress
             store.close()
             move_aside(
                 path,
                 f"its offset {offset} lies beyond the end of the log, {its_log.end}: another log, or one that lost its "
-                f"end. {progress.applied:,} events of {progress.users:,} users were in it",
+                f"end (this broker has no topic ids, which tell). {progress.applied:,} events of {progress.users:,} "
+                f"users were in it",
             )
             return None
         return store
@@ -112,14 +116,11 @@ class PartitionStores:
             return None
         for manifest in manifests:
             progress = manifest.progress
-            if progress.log_offset > its_log.end and not embedded:
-                log.warning(
-                    "partition %d: a checkpoint lies beyond the end of the log and is removed", identity.partition
-                )
-                with contextlib.suppress(CheckpointError):
-                    checkpoints.remove(manifest)
+            further = progress.next_offset > wanted
+            if self._lies_beyond(manifest, its_log) and not (its_log.topic_id and further):
+                self._remove(checkpoints, manifest)
                 continue
-            if progress.next_offset <= wanted:
+            if not further:
                 break
             try:
                 started = time.monotonic()
@@ -140,6 +141,39 @@ class PartitionStores:
             )  # fmt: skip
             return self._store(path, identity)
         return None
+
+    def _go_on_without_the_end(self, store: Store, its_log: Log) -> None:
+        """Keep the state, whose newest events the log has lost: its topic id says that it is still the same log."""
+        number, ahead = store.identity.partition if store.identity else 0, store.progress.log_offset - its_log.end
+        log.error(
+            "partition %d: the log has lost its newest records, offsets %d to %d, which were applied before (a broker "
+            "that lacked them became the leader, or a disk was lost); the state is kept with their events, and goes on "
+            "from offset %d. `anabranch status` counts the %d offsets. To prevent this: topics.replication = 3, and on "
+            "the brokers min.insync.replicas = 2 and unclean.leader.election.enable = false",
+            number, its_log.end, store.progress.log_offset - 1, its_log.end, ahead,
+        )  # fmt: skip
+        store.log_ends_at(its_log.end)
+        if not self._config.artifacts or store.identity is None:
+            return
+        try:  # one of them could be restored once the log has grown past it, and would leave out the records between
+            checkpoints = CheckpointStore(self._config.artifacts, store.identity, self._config.kafka.signing_keys)
+            for manifest in checkpoints.usable():
+                if self._lies_beyond(manifest, its_log):
+                    self._remove(checkpoints, manifest)
+        except CheckpointError as error:
+            log.warning("partition %d: %s; checkpoints beyond the end of the log may be left", number, error)
+
+    @staticmethod
+    def _lies_beyond(manifest: Manifest, its_log: Log) -> bool:
+        return manifest.progress.log_offset > its_log.end and its_log.cluster != EMBEDDED_CLUSTER
+
+    @staticmethod
+    def _remove(checkpoints: CheckpointStore, manifest: Manifest) -> None:
+        log.warning(
+            "partition %d: a checkpoint lies beyond the end of the log and is removed", manifest.identity.partition
+        )
+        with contextlib.suppress(CheckpointError):
+            checkpoints.remove(manifest)
 
 
 def skip_deleted(store: Store, number: int, begin: int, config: Config) -> None:

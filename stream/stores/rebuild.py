@@ -7,13 +7,15 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from state.id_hash import UNKEYED, IdHash
+from state.progress import Progress
 from state.store import Store
 from state.view import View, partition_path, partitions_in
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.connection import connection
+from stream.kafka.connection import consumer_connection
 from stream.kafka.decode import Decoder
 from stream.kafka.keys import misplaced
+from stream.kafka.reader import Reader
 from stream.kafka.topics import Log
 from stream.stores.opener import read_logs
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, identity_of, rebuilt_path
@@ -51,7 +53,7 @@ async def rebuild(
     if not numbers:
         raise AnabranchError(f"no state in {config.data}: `anabranch worker` builds it from the log by itself")
     consumer = AIOKafkaConsumer(
-        **connection(config),
+        **consumer_connection(config),
         enable_auto_commit=False,
         fetch_max_bytes=config.worker.fetch_max_bytes,
         max_partition_fetch_bytes=config.worker.fetch_max_bytes,
@@ -76,7 +78,7 @@ async def rebuild(
 async def _begin(consumer: AIOKafkaConsumer, partition: TopicPartition, since: Since, its_log: Log) -> int:
     if since.ts_ms is not None:
         found = (await consumer.offsets_for_times({partition: since.ts_ms})).get(partition)
-        return int(found.offset) if found is not None else its_log.end
+        return int(found.offset) if found is not None else its_log.stable_end
     if since.offset is None:
         return its_log.begin
     if since.offset > its_log.end:
@@ -107,16 +109,21 @@ async def _rebuild_one(
                 f"{path} was built from an embedded broker, whose log holds only the events since its start: "
                 f"a rebuild would lose all earlier events. It works with a Kafka of your own (--broker HOST:PORT)"
             )
-        answered = served.answered() if served is not None else 0
+        before = served.read_progress() if served is not None else Progress()
+        answered = before.in_log(served.answered()) if served is not None else 0
         prequential = served.prequential() if served is not None else b""
     store = Store(beside, identity_of(config, number, its_log, id_hash), config.state)
     try:
         store.skip_to(begin)
         consumer.seek(partition, begin)
-        while store.progress.next_offset < its_log.end:
-            polled = await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=config.worker.poll_max_events)
-            records = polled.get(partition, [])
-            if not records and await consumer.position(partition) >= its_log.end:
+        reader = Reader(consumer)
+        while store.progress.next_offset < its_log.stable_end:
+            polled = await reader.poll(partition, timeout_ms=POLL_MS, max_records=config.worker.poll_max_events)
+            records = polled.records.get(partition, [])
+            if polled.unreadable is not None:
+                skipped = polled.unreadable
+                store.skip_to(skipped.end, lost=skipped.end - skipped.begin)
+            if not records and await consumer.position(partition) >= its_log.stable_end:
                 break  # the offsets left are the broker's own records
             if not records:
                 continue
@@ -130,8 +137,10 @@ async def _rebuild_one(
                 keyless=found.keyless,
                 foreign_partition=found.foreign,
             )
-            report(f"partition {number}: {store.progress.next_offset:,} of {its_log.end:,}")
-        store.take_over(answered, prequential)
+            report(f"partition {number}: {store.progress.next_offset:,} of {its_log.stable_end:,}")
+        if store.progress.next_offset < its_log.stable_end:
+            store.pass_over(its_log.stable_end)
+        store.take_over(max(answered, 0), prequential, before.truncated)
         return Rebuilt(number, begin, store.progress.next_offset, store.progress.applied)
     finally:
         store.close()

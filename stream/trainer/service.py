@@ -8,8 +8,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from stream.config import Config
 from stream.kafka.commands import RecordTime
-from stream.kafka.connection import connection
+from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.pointers import consumer_partitions, decode_pointer, read_pointers
+from stream.kafka.reader import Reader
 from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
@@ -20,7 +21,7 @@ CHECK_EVERY_S = 1.0
 async def run(config: Config) -> None:
     """Receive messages and learn until cancelled."""
     producer = AIOKafkaProducer(**connection(config), acks="all")
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)
     await producer.start()
     await consumer.start()
@@ -51,8 +52,9 @@ async def run(config: Config) -> None:
 
 async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:
     """Hand pointers and commands to the trainer, also while a cycle runs."""
+    reader = Reader(consumer)
     while True:
-        for partition, records in (await consumer.getmany(timeout_ms=500)).items():
+        for partition, records in (await reader.poll(timeout_ms=500)).records.items():
             for record in records:
                 if partition.topic == config.topics.models:
                     await trainer.on_pointer(decode_pointer(record.value, config.kafka.signing_keys))

@@ -1,21 +1,26 @@
-"""Whether polled records follow what a store has: the log can go back, or lose its beginning to retention."""
+"""Whether polled records follow what a store has: the log can go back, lose its beginning or its end.
+
+Offsets without an event are normal: the end of a transaction takes one, an aborted transaction takes thousands. A log
+that lost records it should still have is noticed otherwise: the broker refuses the offset as out of its range.
+"""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from state.store import Store
 from stream.config import Config
 from stream.kafka.decode import Record
+from stream.kafka.reader import Polled, Unreadable, positions
 from stream.stores.assignment import Assignment
-from stream.stores.partition_stores import skip_deleted
+
+log = logging.getLogger("anabranch.worker")
 
 READ_AGAIN_S = 0.1
 """Pause before records are polled again, because the lease has run out or a store is opened again."""
-MAX_BROKER_OFFSETS = 1
-"""Offsets in a row without an event that are normal: the end of a transaction takes one. Where more are missing, the
-broker is asked where the log begins."""
 
 
 class LogPosition:
@@ -24,18 +29,21 @@ class LogPosition:
     def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment) -> None:
         self._config, self._consumer, self._assignment = config, consumer, assignment
 
-    async def follows(self, store: Store, partition: TopicPartition, records: Sequence[Record]) -> bool:
-        """Whether the records can be applied; if the log went back, their store is opened again. Raises KafkaError."""
+    def follows(self, store: Store, partition: TopicPartition, records: Sequence[Record]) -> bool:
+        """Whether the records can be applied; if the log went back, their store is opened again."""
         number, first = partition.partition, records[0]
-        offset = store.progress.logical(first.offset)
-        if offset < store.progress.next_offset:
+        if store.progress.logical(first.offset) < store.progress.next_offset:
             self._assignment.reopen_soon(number, f"the log went back to offset {first.offset}")
             return False
-        if offset > store.progress.next_offset + MAX_BROKER_OFFSETS:
-            begin = (await self._consumer.beginning_offsets([partition]))[partition]
-            if store.progress.logical(begin) > store.progress.next_offset:
-                skip_deleted(store, number, first.offset, self._config)
         return True
+
+    async def follow(self, polled: Polled) -> None:
+        """After all records of a poll were applied: follow the consumer over what is no event."""
+        for partition, offset in polled.out_of_range.items():
+            await self._leave(partition, offset)
+        if polled.unreadable is not None and polled.unreadable.partition.topic == self._config.topics.clicks:
+            await self._skip(polled.unreadable)
+        await self._pass_over_markers()
 
     async def read_again(self, partition: TopicPartition) -> None:
         """Poll again from the store's offset, after a moment. A store that is opened again is sought then."""
@@ -43,3 +51,37 @@ class LogPosition:
         if store is not None and partition in self._consumer.assignment():
             self._consumer.seek(partition, store.progress.log_offset)
         await asyncio.sleep(READ_AGAIN_S)
+
+    async def _leave(self, partition: TopicPartition, offset: int) -> None:
+        """The log has lost its beginning up to behind this offset, or its end before it."""
+        if partition.topic == self._config.topics.clicks:
+            if self._assignment.log_offset(partition) == offset:  # else it was sought since
+                self._assignment.reopen_soon(partition.partition, f"the log no longer holds offset {offset}")
+            return
+        try:
+            [begin] = (await self._consumer.beginning_offsets([partition])).values()
+            [end] = (await self._consumer.end_offsets([partition])).values()
+        except KafkaError:
+            return  # the next poll finds the same
+        log.warning(
+            "topic %s, partition %d: the log no longer holds offset %d, it has %d to %d; requests between are lost",
+            partition.topic, partition.partition, offset, begin, end - 1,
+        )  # fmt: skip
+        self._consumer.seek(partition, min(max(offset, begin), end))
+
+    async def _skip(self, batch: Unreadable) -> None:
+        async with self._assignment.hold(batch.partition.partition) as store:
+            if store is not None and store.progress.log_offset == batch.after:
+                store.skip_to(store.progress.logical(batch.end), lost=batch.end - batch.begin)
+                return
+        await self.read_again(batch.partition)
+
+    async def _pass_over_markers(self) -> None:
+        """Move the stores on where the consumer has passed records of the broker itself: the lag is 0 then."""
+        for partition, position in positions(self._consumer).items():
+            offset = self._assignment.log_offset(partition)
+            if offset is None or position <= offset:
+                continue
+            async with self._assignment.hold(partition.partition) as store:
+                if store is not None and store.progress.log_offset == offset:
+                    store.pass_over(store.progress.logical(position))

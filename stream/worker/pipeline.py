@@ -33,6 +33,7 @@ from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
 from stream.kafka.keys import Misplaced, misplaced
 from stream.kafka.lease import Lease, LeaseLost
+from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
 from stream.worker.group_commit import GroupCommit
@@ -67,6 +68,7 @@ class Pipeline:
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
+        self._reader = Reader(consumer, assignment.log_offset)
         self._recommender, self.outbox = recommender, Outbox(config.topics, producer, lease)
         self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state, id_hash)
@@ -91,8 +93,9 @@ class Pipeline:
         while True:
             try:
                 polled = await poll(
-                    self._consumer, self._topics.clicks, self._config.worker.poll_wait_ms, self._poll_size.events
-                )
+                    self._reader, self._consumer, self._topics.clicks, self._config.worker.poll_wait_ms,
+                    self._poll_size.events,
+                )  # fmt: skip
             except ConsumerStoppedError:
                 return
             polled_for = dict(self._assignment.stores)
@@ -108,6 +111,8 @@ class Pipeline:
             while left:  # they have many slow records
                 await self._commit_the_group()
                 left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
+            for read in polled.reads:
+                await self._log_position.follow(read)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
@@ -145,7 +150,7 @@ class Pipeline:
                 await self._log_position.read_again(partition)
                 return NONE_LEFT
             try:
-                if not await self._log_position.follows(store, partition, records):
+                if not self._log_position.follows(store, partition, records):
                     return NONE_LEFT
                 began = time.perf_counter()
                 records, decoded = await self._decode(store, partition.partition, records)

@@ -72,7 +72,7 @@ class Recommender:
             of_model = ranked_list(ranked, row)
             shown = of_model or popular_list(popular, hidden[row], k)
             version = arm.version if of_model else None
-            offset = progress.in_log(newest.offset)
+            offset = progress.in_messages(newest.offset)
             message = message_of(ids[row] or b"", shown, version, newest, names, now_ms, partition, offset)
             last = _last_recommendation(arm, shown, row, scored, rivals) if of_model else _fallback(shown)
             answers.append(Answer(user, ids[row] or b"", message, last))

@@ -29,8 +29,9 @@ from state.titles import Titles
 from stream.config import Config
 from stream.errors import BrokerUnavailable
 from stream.kafka.commands import RecordTime
-from stream.kafka.connection import connection, faust_connection
+from stream.kafka.connection import connection, consumer_connection, faust_connection
 from stream.kafka.diagnosis import unavailable
+from stream.kafka.faust_consumer import CommittedTransport
 from stream.kafka.lease import Lease
 from stream.kafka.messages import encode
 from stream.kafka.pointers import decode_pointer, read_pointers
@@ -187,10 +188,10 @@ class WorkerService(Service):
 def click_consumer(config: Config) -> AIOKafkaConsumer:
     """The consumer of clicks and requests, a member of the group."""
     return AIOKafkaConsumer(
-        **connection(config),
+        **consumer_connection(config),
         group_id=config.group,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",  # the reader learns of it: the log lost its beginning, or its end
         partition_assignment_strategy=[RangePartitionAssignor],
         session_timeout_ms=config.worker.session_timeout_ms,
         heartbeat_interval_ms=config.worker.heartbeat_ms,
@@ -215,7 +216,7 @@ def producer(config: Config) -> AIOKafkaProducer:
 
 def title_consumer(config: Config) -> AIOKafkaConsumer:
     """The consumer of titles, without a group: every worker reads all of them."""
-    return AIOKafkaConsumer(**connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
+    return AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
 
 
 def now_ms() -> int:
@@ -248,6 +249,7 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
         stream_wait_empty=False,
         consumer_auto_offset_reset="latest",
     )
+    app.transport = CommittedTransport(app.conf.broker_consumer, app)
     service = WorkerService(config, id_hash, embedded=embedded)
 
     @app.agent(app.topic(config.topics.models, value_type=bytes, value_serializer="raw", internal=False))

@@ -14,6 +14,7 @@ from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
+from stream.kafka.reader import Reader
 from stream.worker.item_names import MAX_TITLE_CHARS, ItemNames, cut_title
 
 log = logging.getLogger("anabranch.titles")
@@ -37,7 +38,7 @@ async def read_titles(
     """
     topic_id += id_hash.fingerprint
     assigned: set[int] = set()
-    known = set(await consumer_partitions(reader, topic))
+    known, polls = set(await consumer_partitions(reader, topic)), Reader(reader)
     while True:
         if known > assigned:  # the topic can get more partitions while it is followed
             reader.assign([TopicPartition(topic, number) for number in sorted(known)])
@@ -45,7 +46,7 @@ async def read_titles(
             for number in known:
                 reader.seek(TopicPartition(topic, number), stored.get(number, 0))
         try:
-            polled = await reader.getmany(timeout_ms=500, max_records=MAX_TITLES_PER_POLL)
+            polled = (await polls.poll(timeout_ms=500, max_records=MAX_TITLES_PER_POLL)).records
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError, MessageSizeTooLargeError
@@ -93,8 +94,21 @@ class FakeConsumer:
         self.positions: dict[TopicPartition, int] = {}
         self.sought: list[int] = []
         self.committed: dict[TopicPartition, int] = {}
-        self.begin = 0
-        self.polls: deque[dict[TopicPartition, list]] = deque()
+        self.begin = self.end = 0
+        self.polls: deque[dict[TopicPartition, list] | Exception] = deque()
+        """An exception is raised, as aiokafka does where it cannot read a batch."""
+
+    @property
+    def _subscription(self):
+        """The positions of the partitions that have one, where aiokafka keeps them."""
+
+        def state_value(partition):
+            return SimpleNamespace(has_valid_position=True, position=self.positions[partition])
+
+        tps = self.assigned & self.positions.keys()
+        return SimpleNamespace(
+            subscription=SimpleNamespace(assignment=SimpleNamespace(tps=tps, state_value=state_value))
+        )
 
     def subscribe(self, topics, listener):
         pass
@@ -118,6 +132,9 @@ class FakeConsumer:
     async def beginning_offsets(self, partitions):
         return dict.fromkeys(partitions, self.begin)
 
+    async def end_offsets(self, partitions):
+        return dict.fromkeys(partitions, self.end)
+
     async def commit(self, offsets):
         self.committed = offsets
 
@@ -128,6 +145,8 @@ class FakeConsumer:
         if not self.polls:
             raise ConsumerStoppedError
         polled = self.polls.popleft()
+        if isinstance(polled, Exception):
+            raise polled
         for partition, records in polled.items():
             self.positions[partition] = records[-1].offset + 1
         return polled

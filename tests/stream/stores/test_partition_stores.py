@@ -58,17 +58,42 @@ def test_the_error_for_another_layout_names_the_setting(config):
     ("cluster", "topic_id", "end", "reason"),
     [
         ("elsewhere", "first", 10, "built from cluster 'here'"),
-        ("here", "first", 3, "lies beyond the end of the log, 3"),
+        ("here", "", 3, "lies beyond the end of the log, 3"),
         ("here", "second", 10, "the topic was deleted and created again"),
     ],
 )
 def test_another_log_begins_a_new_store_and_the_old_one_is_moved_aside(config, caplog, cluster, topic_id, end, reason):
-    with_ten_events(config, topic_id="first")
+    with_ten_events(config, topic_id=topic_id and "first")
     with caplog.at_level(logging.ERROR):
         store = opened(config, cluster=cluster, topic_id=topic_id, end=end)
     assert store.progress.next_offset == 0
     assert reason in caplog.text
     assert len(list(config.data.glob("aside-clicks-0-*"))) == 1
+
+
+def test_a_log_that_lost_its_end_keeps_its_store_and_gives_the_lost_offsets_away_again(config, caplog):
+    with_ten_events(config, topic_id="first")
+    with caplog.at_level(logging.ERROR):
+        store = opened(config, topic_id="first", end=7)
+    progress = store.progress
+    assert (progress.applied, progress.log_offset, progress.next_offset, progress.truncated) == (10, 7, 10, 3)
+    assert "the log has lost its newest records, offsets 7 to 9," in caplog.text
+    assert progress.logical(7) == 10, "a new event at a lost offset comes after all that was applied"
+    assert progress.in_messages(10) == 10, "readers keep the message with the highest offset"
+    assert not list(config.data.glob("aside-*"))
+    store.close()
+    again = opened(config, topic_id="first", end=7)
+    assert again.progress.truncated == 3, "counted once"
+    again.close()
+
+
+def test_checkpoints_beyond_the_end_of_the_log_are_used_at_once_or_never(config):
+    shared = with_checkpoints(config, [10, 5], topic_id="first")
+    store = opened(shared, topic_id="first", end=12)
+    assert (store.progress.applied, store.progress.log_offset, store.progress.truncated) == (15, 12, 3)
+    left = CheckpointStore(shared.artifacts, store.identity).usable()
+    assert [m.progress.log_offset for m in left] == [10], "the log can grow past 15: what came before would be left out"
+    store.close()
 
 
 def test_an_unreadable_store_is_moved_aside(config, caplog):
@@ -100,13 +125,13 @@ def add_events(store: Store, count: int) -> None:
     store.apply(batch, first + count)
 
 
-def with_checkpoints(config: Config, counts: list[int]) -> Config:
+def with_checkpoints(config: Config, counts: list[int], topic_id: str = "") -> Config:
     """A configuration without a local store.
 
     The artifact store holds a checkpoint after each of these counts of events.
     """
     shared = msgspec.structs.replace(config, artifacts=str(config.data / "artifacts"))
-    store = opened(config, end=10**7)
+    store = opened(config, topic_id=topic_id, end=10**7)
     for number, count in enumerate(counts):
         add_events(store, count)
         take(store, config.data / f"copy-{number}")

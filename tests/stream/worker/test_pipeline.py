@@ -8,6 +8,7 @@ import time
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.partitioner import murmur2
 
 from state.errors import StoreBlocked
@@ -15,6 +16,7 @@ from state.events import hash_id
 from state.store import Store
 from stream.config import Config
 from stream.kafka.decode import Decoder
+from stream.kafka.reader import Polled, Unreadable
 from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 from stream.worker.pipeline import Pipeline
@@ -328,9 +330,66 @@ async def test_a_log_that_went_back_has_its_store_opened_again(shop):
 @with_shop
 async def test_offsets_that_retention_deleted_are_counted_as_lost(shop):
     shop.apply({"user": "ann"})
-    shop.consumer.begin = 5
-    await shop.poll({CLICKS: [Record(b'{"user": "ann", "item": "milk"}', 5)]})
-    assert (shop.store.progress.next_offset, shop.store.progress.lost) == (6, 4)
+    shop.log = shop.log._replace(begin=5, end=6)
+    await shop.poll(OffsetOutOfRangeError({CLICKS: 1}))
+    await until(lambda: shop.assignment.phase(0) is Phase.CATCHING_UP)
+    assert (shop.store.progress.next_offset, shop.store.progress.lost) == (5, 4)
+
+
+@with_shop
+async def test_events_that_the_broker_lost_stay_in_the_state_and_new_ones_at_their_offsets_are_applied(shop):
+    shop.log = shop.log._replace(topic_id="first", end=3)
+    await shop.revoke()
+    await shop.assign()
+    shop.apply({"user": "ann"}, {"user": "bob"}, {"user": "cid"})
+    shop.consumer.positions[CLICKS] = 3
+    await shop.answered()
+    shop.log = shop.log._replace(end=1)
+    await shop.poll(OffsetOutOfRangeError({CLICKS: 3}))
+    await until(lambda: shop.assignment.phase(0) is Phase.CATCHING_UP)
+    assert shop.consumer.positions[CLICKS] == 1
+    shop.producer.sent.clear()
+    await shop.poll({CLICKS: [Record(b'{"user": "dan", "item": "bread"}', 1)]})
+    [(user, message)] = await shop.answered()
+    assert (user, json.loads(message)["offset"]) == (b"dan", 3), "higher than those of the lost events"
+    progress = shop.store.progress
+    assert (progress.applied, progress.truncated, progress.log_offset) == (4, 2, 2)
+
+
+@with_shop
+async def test_the_end_of_a_transaction_leaves_no_lag_and_an_aborted_one_is_not_lost(shop):
+    shop.apply({"user": "ann"})
+    shop.consumer.positions[CLICKS] = 2
+    await shop.poll({})
+    assert shop.store.progress.log_offset == 2
+    await shop.poll({CLICKS: [Record(b'{"user": "bob", "item": "milk"}', 5000)]})
+    assert (shop.store.progress.log_offset, shop.store.progress.lost) == (5001, 0)
+
+
+@with_shop
+async def test_a_batch_that_cannot_be_read_is_counted_as_lost_and_what_follows_is_applied(shop):
+    shop.apply({"user": "ann"})
+
+    async def skipped(*_, **__):
+        shop.consumer.positions[CLICKS] = 4
+        return Polled({}, Unreadable(CLICKS, 1, 1, 4))
+
+    shop.monkeypatch.setattr("stream.kafka.reader.Reader.poll", skipped)
+    polling = shop.start(shop.pipeline.consume())
+    await until(lambda: shop.store.progress.lost == 3)
+    polling.cancel()
+    shop.monkeypatch.undo()
+    await shop.poll({CLICKS: [Record(b'{"user": "bob", "item": "milk"}', 4)]})
+    assert (shop.store.progress.log_offset, shop.store.progress.applied, shop.store.progress.lost) == (5, 2, 3)
+
+
+@with_shop
+async def test_requests_go_on_where_the_log_of_requests_begins_now(shop):
+    shop.apply({"user": "ann"})
+    shop.consumer.positions[REQUESTS] = 3
+    shop.consumer.begin, shop.consumer.end = 5, 9
+    await shop.poll(OffsetOutOfRangeError({REQUESTS: 3}))
+    assert shop.consumer.positions[REQUESTS] == 5
 
 
 @with_shop

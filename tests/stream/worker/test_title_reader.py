@@ -43,6 +43,7 @@ class Reader:
 
     def __init__(self, *batches: list[SimpleNamespace], more: bool = False) -> None:
         self.batches, self.sought, self.more = deque(batches), {}, more
+        self._subscription = SimpleNamespace(subscription=None)
         self._client = SimpleNamespace(force_metadata_update=self._nothing)
 
     async def _nothing(self) -> None:
@@ -57,7 +58,7 @@ class Reader:
     def seek(self, partition, offset: int) -> None:
         self.sought[partition.partition] = offset
 
-    async def getmany(self, timeout_ms: int, max_records: int) -> dict:
+    async def getmany(self, timeout_ms: int, max_records: int | None) -> dict:
         if not self.batches:
             raise ConsumerStoppedError
         return {self.partitions[0]: self.batches.popleft()}

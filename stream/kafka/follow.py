@@ -1,0 +1,38 @@
+"""Follow a topic from a plain loop: `anabranch watch`."""
+
+import asyncio
+from collections.abc import Generator
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream.config import Config
+from stream.kafka.connection import consumer_connection
+from stream.kafka.pointers import consumer_partitions
+from stream.kafka.reader import Reader
+
+POLL_MS = 500
+
+
+def follow(config: Config, topic: str, *, from_start: bool) -> Generator[Any, None, None]:
+    """Every record of a topic as it comes, for ever; those that are there already with `from_start`."""
+    with asyncio.Runner() as loop:
+        consumer = loop.run(_assigned(config, topic, from_start))
+        reader = Reader(consumer)
+        try:
+            while True:
+                for records in loop.run(reader.poll(timeout_ms=POLL_MS)).records.values():
+                    yield from records
+        finally:
+            loop.run(consumer.stop())
+
+
+async def _assigned(config: Config, topic: str, from_start: bool) -> AIOKafkaConsumer:
+    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
+    await consumer.start()
+    partitions = [TopicPartition(topic, number) for number in await consumer_partitions(consumer, topic)]
+    consumer.assign(partitions)
+    await (consumer.seek_to_beginning if from_start else consumer.seek_to_end)(*partitions)
+    for partition in partitions:  # nothing that comes after `watch` has begun is missed
+        await consumer.position(partition)
+    return consumer

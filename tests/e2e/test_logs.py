@@ -1,0 +1,134 @@
+"""Logs as other producers write them: compressed, and with transactions."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from state.events import hash_ids
+from state.titles import Titles
+from state.view import View
+from stream.config import Config
+from stream.kafka.connection import connection
+from tests.e2e.conftest import anabranch, flags_of, until
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+CODECS = ["gzip", "snappy", "lz4", "zstd"]
+
+
+def click(user: str, item: str = "milk") -> bytes:
+    return json.dumps({"user": user, "item": item}).encode()
+
+
+def title(item: str) -> bytes:
+    return json.dumps({"item": item, "title": item}).encode()
+
+
+def send(config: Config, work: Callable[[AIOKafkaProducer], Awaitable[None]], **options: str) -> None:
+    """Do `work` with a producer that has these options."""
+
+    async def run() -> None:
+        async with AIOKafkaProducer(**connection(config), **options) as producer:
+            await work(producer)
+
+    asyncio.run(run())
+
+
+def applied(config: Config) -> int:
+    with View(config.data, config.topics.clicks, config.state) as view:
+        return sum(p.read_progress().applied for p in view.partitions.values())
+
+
+def cli(config: Config, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "stream.cli", *command, "--data", str(config.data), "--broker", config.broker],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **flags_of(config)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_messages_of_every_codec_are_read_from_every_topic(config):
+    topics = config.topics
+
+    def publish(codec: str) -> None:
+        async def work(producer: AIOKafkaProducer) -> None:
+            await producer.send_and_wait(topics.clicks, click(codec), key=codec.encode())
+            await producer.send_and_wait(topics.items, title(codec), key=codec.encode())
+            await producer.send_and_wait(topics.requests, json.dumps({"user": codec, "id": codec}).encode())
+            await producer.send_and_wait(topics.models, b"no pointer", key=codec.encode())
+            await producer.send_and_wait(topics.commands, b"no command")
+            await producer.send_and_wait(topics.command_replies, b"no reply")
+            await producer.send_and_wait(topics.recommendations, b'{"user": "zoe", "items": []}', key=b"zoe")
+
+        send(config, work, compression_type=codec)
+
+    for codec in CODECS:
+        publish(codec)
+    log = config.data / "worker.log"
+    with anabranch(config, "worker") as worker:
+        until(lambda: applied(config) == len(CODECS))
+        cli(config, "resume")  # the command and its reply come behind compressed ones
+        for codec in CODECS:
+            publish(codec)
+        until(lambda: applied(config) == 2 * len(CODECS))
+        cli(config, "pause")
+        assert worker.poll() is None
+    cli(config, "status")
+    titles = Titles(config.data, read_only=True)
+    assert titles.get(hash_ids([c.encode() for c in CODECS])) == CODECS
+    titles.close()
+    shown = cli(config, "watch", "--from-start", "--json", "--limit", str(2 * len(CODECS)), "zoe")
+    assert len(shown.splitlines()) == 2 * len(CODECS)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def with_transactions(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--broker") == "embedded":
+        pytest.skip("the embedded broker has no transactions")
+
+
+def partitions(config: Config) -> list[dict]:
+    return json.loads(cli(config, "status", "--json"))["partitions"]
+
+
+@pytest.mark.usefixtures("with_transactions")
+def test_only_what_was_committed_is_applied_and_nothing_lags_or_is_lost(config):
+    async def work(producer: AIOKafkaProducer) -> None:
+        for outcome in [True, False, True, False]:
+            await producer.begin_transaction()
+            for n in range(20):
+                await producer.send(config.topics.clicks, click("tina", f"{outcome}-{n}"), key=b"tina")
+            await (producer.commit_transaction() if outcome else producer.abort_transaction())
+
+    with anabranch(config, "worker"):
+        send(config, work, transactional_id=f"shop-{config.group}")
+        until(lambda: applied(config) == 40)
+        until(lambda: [p["lag"] for p in partitions(config)] == [0, 0])
+    assert json.loads(cli(config, "status", "--json"))["events"]["lost"] == 0
+    assert {s["item"].split("-")[0] for s in json.loads(cli(config, "user", "tina", "--json"))["sequence"]} == {"True"}
+
+
+@pytest.mark.usefixtures("with_transactions")
+def test_an_open_transaction_of_somebody_else_silences_no_partition(config, producer):
+    async def work(other: AIOKafkaProducer) -> None:
+        await other.begin_transaction()
+        for number in range(2):
+            await other.send_and_wait(config.topics.clicks, click("zoe"), partition=number)
+        with anabranch(config, "worker"):
+            answered = "--from-start", "--json", "--limit", "1"
+            shown = await asyncio.to_thread(cli, config, "watch", *answered)
+            assert json.loads(shown)["user"] == "ann"
+            assert [p["lag"] for p in await asyncio.to_thread(partitions, config)] == [0, 0]
+        await other.abort_transaction()
+
+    producer.send(config.topics.clicks, click("ann"), key=b"ann")
+    producer.flush()
+    send(config, work, transactional_id=f"shop-{config.group}")
