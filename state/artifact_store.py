@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from state.signing import Keys, is_signed, sign
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 CALL_WITHIN_S = 30.0
 """Time limit of a call, beside the time that its bytes may take."""
@@ -198,9 +199,9 @@ def in_thread(work: Callable[[], T]) -> "Future[T]":
     return future
 
 
-async def beside(work: Callable[..., T], *arguments: Any) -> T:
+async def beside(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Do work that calls an artifact store, while the event loop goes on. The process can end before the work."""
-    return await asyncio.wrap_future(in_thread(lambda: work(*arguments)))
+    return await asyncio.wrap_future(in_thread(lambda: work(*arguments, **named)))
 
 
 def shown(url: str) -> str:

@@ -5,38 +5,26 @@ The first record stands until a later one names it as replaced, which only an op
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from state.id_hash import KEY_PATTERN, IdHash
+from state.signing import Keys
 from stream.config import Config
-from stream.kafka.connection import connection
+from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.diagnosis import unavailable
-from stream.kafka.messages import UNREADABLE, encode
+from stream.kafka.messages import UNREADABLE, IdKey, encode
 from stream.kafka.pointers import consumer_partitions, decode_pointer
+from stream.kafka.reader import Reader
+from stream.kafka.signing import refusal, signed
+
+log = logging.getLogger("anabranch")
 
 RECORD_KEY = b"id-key"
-
-
-class IdKey(msgspec.Struct, frozen=True):
-    """Topic `models`, under the key `id-key`: the secret with which ids are hashed."""
-
-    id_key: Annotated[str, msgspec.Meta(pattern=KEY_PATTERN)]
-    """Empty: the installation is from before the key, and its ids are hashed without one."""
-    replaces: list[str] = []
-    """Fingerprints of the keys before; empty text where ids had none. Stores of these are built again."""
-
-    @property
-    def ids(self) -> IdHash:
-        """The hash with this key."""
-        return IdHash(self.id_key)
-
-    def __repr__(self) -> str:
-        return f"IdKey({self.ids!r}, replaces={self.replaces})"
 
 
 class Found(NamedTuple):
@@ -50,11 +38,11 @@ class Found(NamedTuple):
     """Whether a pointer names a version: the installation has run."""
 
 
-def standing(values: Iterable[bytes | None]) -> Found:
+def standing(values: Iterable[bytes | None], keys: Keys = ()) -> Found:
     """Which of the id key's records stands, in their order in the topic. A tombstone removes it."""
     found = Found()
     for value in values:
-        record = _decode(value)
+        record = _decode(value, keys)
         if value is None:
             found = Found()
         elif record is not None:
@@ -68,7 +56,7 @@ def standing(values: Iterable[bytes | None]) -> Found:
 
 async def find_record(config: Config) -> Found:
     """Read the topic `models` up to its end now. Raises BrokerUnavailable."""
-    consumer = AIOKafkaConsumer(**connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
+    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
         topic = config.topics.models
@@ -78,14 +66,14 @@ async def find_record(config: Config) -> Found:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        values, has_versions = [], False
+        values, has_versions, reader = [], False, Reader(consumer)
         while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
+            for records in (await reader.poll(timeout_ms=200)).records.values():
                 for record in records:
                     if record.key == RECORD_KEY:
                         values.append(record.value)
-                    has_versions = has_versions or decode_pointer(record.value) is not None
-        return standing(values)._replace(has_versions=has_versions)
+                    has_versions = has_versions or decode_pointer(record.value, config.kafka.signing_keys) is not None
+        return standing(values, config.kafka.signing_keys)._replace(has_versions=has_versions)
     except (KafkaConnectionError, KafkaError) as error:
         raise await unavailable(config, error) from None
     finally:
@@ -93,7 +81,8 @@ async def find_record(config: Config) -> Found:
 
 
 async def publish_record(config: Config, record: IdKey) -> Found:
-    """Send a record, and read which one stands then. Raises BrokerUnavailable."""
+    """Sign a record and send it, and read which one stands then. Raises BrokerUnavailable."""
+    record = signed(record, config.kafka.signing_keys)
     producer = AIOKafkaProducer(**connection(config), acks="all")
     try:
         await producer.start()
@@ -110,8 +99,12 @@ def read_record(config: Config) -> Found:
     return asyncio.run(find_record(config))
 
 
-def _decode(value: bytes | None) -> IdKey | None:
+def _decode(value: bytes | None, keys: Keys) -> IdKey | None:
     try:
-        return msgspec.json.decode(value, type=IdKey) if value else None
+        record = msgspec.json.decode(value, type=IdKey) if value else None
     except UNREADABLE:
         return None
+    if record is not None and (refused := refusal(record, keys)) is not None:
+        log.warning("a record of the id key is not followed: %s", refused)
+        return None
+    return record

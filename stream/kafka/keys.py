@@ -78,7 +78,8 @@ def explain_foreign(topic: str, count: int, *, crc32: bool = False) -> str:
     librdkafka = ", but where librdkafka puts it by default (crc32)" if crc32 else ""
     return (
         f"{count:,} messages in {topic!r} lie in another partition than the one where Kafka's own partitioner "
-        f"(murmur2) puts their key{librdkafka}. A user's events, and the user's requests, must all get into one partition: if not every producer puts them alike, set "
+        f"(murmur2) puts their key{librdkafka}. A user's events, and the user's requests, must all get into one "
+        f"partition: if not every producer puts them alike, set "
         f"partitioner=murmur2_random in those made from librdkafka (kcat: -X topic.partitioner=murmur2_random), or the "
         f"same partitioner in all"
     )

@@ -3,9 +3,11 @@
 A click comes in, a recommendation goes out; docs/messages.md has an example of each.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from state.id_hash import KEY_PATTERN, IdHash
 
 encode = msgspec.json.encode
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -93,6 +95,25 @@ class Pointer(msgspec.Struct, frozen=True):
     by: Literal["trainer", "operator"] = "trainer"
     signature: str = ""
     """HMAC-SHA256 of the other fields, where `kafka.signing_key` is set."""
+
+
+class IdKey(msgspec.Struct, frozen=True):
+    """Topic `models`, under the key `id-key`: the secret with which ids are hashed."""
+
+    id_key: Annotated[str, msgspec.Meta(pattern=KEY_PATTERN)]
+    """Empty: the installation is from before the key, and its ids are hashed without one."""
+    replaces: list[str] = []
+    """Fingerprints of the keys before; empty text where ids had none. Stores of these are built again."""
+    signature: str = ""
+    """As in a pointer."""
+
+    @property
+    def ids(self) -> IdHash:
+        """The hash with this key."""
+        return IdHash(self.id_key)
+
+    def __repr__(self) -> str:
+        return f"IdKey({self.ids!r}, replaces={self.replaces})"
 
 
 class Command(msgspec.Struct, frozen=True):

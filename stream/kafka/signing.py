@@ -9,9 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from state.signing import Keys, is_signed, sign
-from stream.kafka.messages import Command, Pointer
+from stream.kafka.messages import Command, IdKey, Pointer
 
-Signed = TypeVar("Signed", Command, Pointer)
+Signed = TypeVar("Signed", Command, Pointer, IdKey)
 
 
 def signed(record: Signed, keys: Keys) -> Signed:
@@ -27,9 +27,9 @@ def refusal(record: Signed, keys: Keys) -> str | None:
     return f"it {how}, and kafka.signing_key is set: set the same key where it was sent"
 
 
-def _content(record: Command | Pointer) -> bytes:
+def _content(record: Command | Pointer | IdKey) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(record, signature=""))
 
 
-def _purpose(record: Command | Pointer) -> str:
+def _purpose(record: Command | Pointer | IdKey) -> str:
     return type(record).__name__

@@ -19,7 +19,8 @@ from state.view import id_keys_in, partition_path
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection
-from stream.kafka.id_key_record import IdKey, publish_record, read_record
+from stream.kafka.id_key_record import publish_record, read_record
+from stream.kafka.messages import IdKey
 from stream.kafka.topics import log_ends
 from stream.stores.partition_stores import move_aside, rebuilt_path
 
@@ -122,7 +123,7 @@ def check_same_key(config: Config, identities: list[Identity]) -> None:
 
 def _write(config: Config, record: IdKey) -> Settled:
     stands = asyncio.run(publish_record(config, record)).record
-    return Settled(stands or record, written=stands == record)
+    return Settled(stands or record, written=stands is not None and stands.id_key == record.id_key)
 
 
 def _replacing(config: Config, cluster: str, before: IdKey | None, choice: Choice) -> IdKey:

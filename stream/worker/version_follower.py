@@ -116,7 +116,7 @@ class VersionFollower:
         try:
             for pointer in (await beside(versions_before, named, self._config))[:MAX_FALLBACKS]:
                 with contextlib.suppress(ArtifactError):
-                    found = await beside(load_version, pointer, self._config)
+                    found = await beside(load_version, pointer, self._config, self._id_hash)
                     log.warning(
                         "version %s is served in its place, the newest promoted one before it; `anabranch rollback "
                         "%s` makes that the one that is named", found.version, found.version,

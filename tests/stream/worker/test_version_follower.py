@@ -142,7 +142,7 @@ def test_a_version_published_again_under_a_number_is_fetched(shop):
 def test_a_worker_starts_while_its_artifact_store_does_not_answer_and_ends(shop, monkeypatch, caplog):
     answered = threading.Event()
 
-    def hangs(pointer, config):
+    def hangs(pointer, config, id_hash):
         answered.wait(20)
         return ServedVersion(pointer.version, 0, None, pointer.sha256)
 
