@@ -77,8 +77,8 @@ def explain_foreign(topic: str, count: int, *, crc32: bool = False) -> str:
     """What a person does about messages in another partition than the one of their key."""
     return (
         f"{count:,} messages in {topic!r} lie in another partition than the one where Kafka's own partitioner "
-        f"(murmur2) puts their key{', but where librdkafka puts it by default (crc32)' if crc32 else ''}. A user's events, and "
-        f"the user's requests, must all get into one partition: if not every producer puts them alike, set "
+        f"(murmur2) puts their key{', but where librdkafka puts it by default (crc32)' if crc32 else ''}. A user's "
+        f"events, and the user's requests, must all get into one partition: if not every producer puts them alike, set "
         f"partitioner=murmur2_random in those made from librdkafka (kcat: -X topic.partitioner=murmur2_random), or the "
         f"same partitioner in all"
     )
