@@ -125,8 +125,8 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Partitions of `clicks` when `init` creates it; `requests` and `recommendations` get as many as `clicks` has. At
     most this many workers share the work, and it cannot be changed later."""
     replication: Whole = 1
-    """Replicas of each topic when `init` creates it; 3 in production. Two of the three must then have
-    each message."""
+    """Replicas of each topic when `init` creates it; 3 in production. With 3, each message must be on two
+    of them."""
 
     def __post_init__(self) -> None:
         names: dict[str, str] = {}

@@ -53,6 +53,8 @@ log = logging.getLogger("anabranch.worker")
 T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 32 << 20
+METADATA_MAX_AGE_MS = int(CHECK_TOPIC_EVERY_S * 1000)
+"""How soon a topic that was deleted and created again is read."""
 RETRY_S = 1.0
 """Pause between two attempts to reach a broker that is away."""
 
@@ -197,8 +199,7 @@ def click_consumer(config: Config) -> AIOKafkaConsumer:
         heartbeat_interval_ms=config.worker.heartbeat_ms,
         fetch_max_bytes=config.worker.fetch_max_bytes,
         max_partition_fetch_bytes=config.worker.fetch_max_bytes,
-        # How soon a topic that was deleted and created again is read.
-        metadata_max_age_ms=int(CHECK_TOPIC_EVERY_S * 1000),
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
 
 
@@ -248,6 +249,7 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
         broker_max_poll_interval=300.0,
         stream_wait_empty=False,
         consumer_auto_offset_reset="latest",
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
     service = WorkerService(config, id_hash, embedded=embedded)

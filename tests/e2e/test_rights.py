@@ -115,6 +115,7 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         run("forget", "user-3")
         run("backup", str(tmp_path / "kept"))
         assert "the group has not confirmed" not in log.read_text()
+        assert log.read_text().count("are not checked: the broker at") == 1  # nobody here may describe settings
 
 
 def test_the_page_lists_the_rights_of_each_role():
