@@ -1,22 +1,24 @@
-"""Publish one click: python examples/publish.py HOST:PORT USER ITEM"""
+"""Publish one click: python examples/publish.py HOST:PORT USER ITEM [--topic clicks]"""
 
+import argparse
 import json
-import sys
 import time
 
-from kafka import KafkaAdminClient, KafkaProducer
+from connect import WITHIN_S, connected
+from kafka import KafkaProducer
 
-broker, user, item = sys.argv[1:4]
-click = {"user": user, "item": item, "ts": int(time.time() * 1000), "event": "click"}
+parse = argparse.ArgumentParser(description="Publish one click.")
+parse.add_argument("broker", metavar="HOST:PORT")
+parse.add_argument("user", metavar="USER")
+parse.add_argument("item", metavar="ITEM")
+parse.add_argument("--topic", default="clicks", help="the topic of clicks")
+given = parse.parse_args()
+click = {"user": given.user, "item": given.item, "ts": int(time.time() * 1000), "event": "click"}
 
-# A client that names a missing topic can create it, with the wrong number of partitions: so all topics are listed.
-admin = KafkaAdminClient(bootstrap_servers=broker)
-if "clicks" not in admin.list_topics():
-    sys.exit(f"{broker} has no topic 'clicks': `anabranch init --broker {broker}` creates it")
-admin.close()
-
-producer = KafkaProducer(bootstrap_servers=broker)
-# The key is the user: all clicks of one user belong in one partition.
-sent = producer.send("clicks", key=user.encode(), value=json.dumps(click).encode()).get(timeout=10)
-producer.close()
-print(f"published to {sent.topic}, partition {sent.partition}, offset {sent.offset}")
+with connected(given.broker, given.topic) as client:
+    producer = KafkaProducer(**client, max_block_ms=WITHIN_S * 1000)
+    # The key is the user: all clicks of one user belong in one partition.
+    record = {"key": given.user.encode(), "value": json.dumps(click).encode()}
+    sent = producer.send(given.topic, **record).get(timeout=WITHIN_S)
+    producer.close(timeout=WITHIN_S)
+    print(f"published to {sent.topic}, partition {sent.partition}, offset {sent.offset}")

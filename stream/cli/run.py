@@ -140,8 +140,10 @@ def up(
 ) -> None:
     """Run everything on this machine: topics, a worker and a trainer.
 
-    Without --broker it starts an embedded broker too.
+    Without --broker it starts an embedded broker too, for trying out: its log is in memory, and Debian 12's kcat
+    cannot read its answers.
     """
+    from stream.local.embedded_broker import LIMITS
     from stream.local.supervisor import run_everything
 
     if port is not None and settings.broker:
@@ -149,6 +151,8 @@ def up(
     with run_everything(settings, config_file, port) as supervisor:
         broker, data = supervisor.config.broker, settings.data
         print(f"anabranch is up: broker {broker}, data {data}, logs {data}/*.log")
+        if not settings.broker:
+            print(LIMITS)
         print(f"try:  anabranch publish FILE --broker {broker}   |   anabranch watch --broker {broker}")
         print("Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

