@@ -26,7 +26,7 @@ from state.signing import Keys, is_signed, sign
 T = TypeVar("T")
 P = ParamSpec("P")
 
-CALL_WITHIN_S = 30.0
+CALL_WITHIN_S = 20.0
 """Time limit of a call, beside the time that its bytes may take."""
 MIN_BYTES_PER_S = 500_000
 """A transfer that is slower than this fails."""
@@ -35,6 +35,8 @@ ASK_AGAIN_S = 30.0
 do not take a thousand limits."""
 CHUNK_BYTES = 32 << 20
 """A larger file is downloaded in several calls."""
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oss", "r2", "hf"})
+"""Stores without folders: `makedirs` would create a bucket there, under a name that may be mistyped."""
 MAX_MANIFEST_BYTES = 16 << 20
 """Largest manifest that is read."""
 SIGNATURE = ".sig"
@@ -110,7 +112,7 @@ class ArtifactStore:
             found: list[dict[str, Any]] = fs.ls(_place(fs, root, folder), detail=True)
             return found
 
-        entries = self._call(f"list {folder or 'it'}", ls, 0, True) or []
+        entries = self._call(f"list {folder or 'its folders'}", ls, 0, True) or []
         sizes = {e["name"].rstrip("/").rsplit("/", 1)[-1]: e["size"] if e["type"] == "file" else None for e in entries}
         return {name: size for name, size in sizes.items() if NAME.fullmatch(name)}
 
@@ -238,7 +240,8 @@ def _read(name: str, start: int, end: int, fs: Any, root: str) -> bytes:
 @contextlib.contextmanager
 def _replacing(fs: Any, place: str) -> Iterator[str]:
     """Where to write a file. On a disk a new one replaces the old as a whole; object stores do so by themselves."""
-    fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+    if not OBJECT_STORES.intersection([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+        fs.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
     if not isinstance(fs, LocalFileSystem):
         yield place
         return

@@ -16,7 +16,7 @@ from collections.abc import Collection
 import msgspec
 from safetensors.torch import save as save_tensors
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, NoSuchVersion
 from model.learning.gate import Verdict
 from model.learning.trained import Trained
 from model.learning.version_content import read_items, read_model
@@ -186,7 +186,7 @@ def _read_manifest(
         raise ArtifactError(f"{version[:80]!r} is not a version: `anabranch models` lists all versions")
     encoded = store.read_manifest(f"{name}/{version}/{MANIFEST}")
     if encoded is None:
-        raise ArtifactError(
+        raise NoSuchVersion(
             f"{store.shown} has no {MANIFEST} of version {version}: `anabranch models` lists what it has"
         )
     if expected_sha256 is not None and sha256(encoded) != expected_sha256:

@@ -74,11 +74,15 @@ async def read_pointers(config: Config) -> Pointers:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        pointers, reader = Pointers(), Reader(consumer)
+        pointers, refused, reader = Pointers(), list[str](), Reader(consumer)
         while any([await consumer.position(p) < ends[p] for p in partitions]):
             for records in (await reader.poll(timeout_ms=200)).records.values():
                 for record in records:
-                    pointers = apply_pointer(pointers, decode_pointer(record.value, config.kafka.signing_keys))
+                    pointer, why = check_pointer(record.value, config.kafka.signing_keys)
+                    pointers = apply_pointer(pointers, pointer)
+                    refused += [why] if why else []
+        if refused:
+            log.warning("%d pointers in %s are not followed: %s", len(refused), topic, refused[-1])
         return pointers if pointers.champion else read_last_pointers(config.data)
     finally:
         await consumer.stop()
@@ -91,19 +95,24 @@ async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[in
 
 def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:
     """The pointer in a message; None for a tombstone or any other message, and for one that is refused."""
+    pointer, why = check_pointer(value, keys)
+    if why is not None:
+        log.warning("a pointer is not followed: %s", why)
+    return pointer
+
+
+def check_pointer(value: bytes | None, keys: Keys) -> tuple[Pointer | None, str | None]:
+    """The pointer in a message, and why it is refused: one of the two is None, and both for any other message."""
     try:
         pointer = msgspec.json.decode(value, type=Pointer) if value else None
     except UNREADABLE:
-        return None
+        return None, None
     if pointer is None or pointer.name != MODEL_NAME:
-        return None
-    refused = refusal(pointer, keys)
+        return None, None
+    why = refusal(pointer, keys)
     if not (VERSION.fullmatch(pointer.version) and 0 <= pointer.moved_ts <= MAX_MOVED_TS):
-        refused = "no version has such a name or time"
-    if refused is not None:
-        log.warning("a pointer to version %.80r is not followed: %s", pointer.version, refused)
-        return None
-    return pointer
+        why = "no version has such a name or time"
+    return (None, f"version {pointer.version[:80]!r}: {why}") if why else (pointer, None)
 
 
 def apply_pointer(pointers: Pointers, arrived: Pointer | None) -> Pointers:

@@ -34,7 +34,7 @@ def fetch_version(pointer: Pointer, config: Config) -> "Version":
     except ArtifactError as error:
         if pointer.url == shown(config.artifacts_url):
             raise
-        raise ArtifactError(
+        raise type(error)(
             f"{error} (it was published to {pointer.url[:200]!r}: set `artifacts` to one store for all processes)"
         ) from None
 

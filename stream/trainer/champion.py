@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, NoSuchVersion
 from model.learning.versions import Version, list_versions, prune
 from state.artifact_store import beside
 from stream.config import Config
@@ -86,14 +86,17 @@ class ChampionFollower:
     async def ensure_loaded(self) -> None:
         """Load the champion where it could not be loaded before; raise CannotContinue where it still cannot.
 
-        Learning starts from scratch only where the artifact store answers and is empty.
+        Learning starts from scratch only where the artifact store answers that it has neither this version nor any
+        other.
         """
         if self.pointers.champion is None or self._is_loaded():
             return
+        why: ArtifactError | None = None
         try:
             await self.follow(self.pointers)
         except ArtifactError as error:
             log.error("cannot load version %s: %s", self.pointers.champion.version, error)
+            why = error
         if self._is_loaded():
             return
         try:
@@ -104,6 +107,8 @@ class ChampionFollower:
         if left:
             newest = left[-1].version
             raise CannotContinue(f"the champion cannot be loaded; `anabranch rollback {newest}` serves another version")
+        if not isinstance(why, NoSuchVersion):
+            raise CannotContinue(f"the champion cannot be loaded: {why or 'another version is named meanwhile'}")
         log.warning("the artifact store no longer holds any version: learning starts from scratch")
 
     def _is_loaded(self) -> bool:

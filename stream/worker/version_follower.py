@@ -108,7 +108,8 @@ class VersionFollower:
             return await beside(load_version, pointer, self._config, self._id_hash)
         except ArtifactError as error:
             self._why = str(error)
-            log.error("version %s is not served, the one before goes on: %s", pointer.version, error)
+            goes_on = ", the one before goes on" if now is not None else ""
+            log.error("version %s is not served%s: %s", pointer.version, goes_on, error)
             return now
 
     async def _load_one_before(self, named: Pointer) -> ServedVersion | None:

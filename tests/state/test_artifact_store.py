@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from state import artifact_store
 from state.artifact_store import ArtifactStore
-from tests.faulty_store import FAILURES, fault
+from tests.faulty_store import FAILURES, FaultyFileSystem, fault
 
 
 class Failed(Exception):
@@ -94,6 +94,7 @@ def test_a_store_that_hangs_does_not_keep_a_process_from_ending():
     code = (
         "import asyncio, sys\n"
         "from state import artifact_store\n"
+        "artifact_store.CALL_WITHIN_S = 1000\n"
         "from state.artifact_store import ArtifactStore, beside\n"
         "from tests.faulty_store import fault\n"
         "async def run():\n"
@@ -106,9 +107,9 @@ def test_a_store_that_hangs_does_not_keep_a_process_from_ending():
         "asyncio.run(run())\n"
     )
     began = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=20, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60, check=False)
     assert ended.returncode == 3
-    assert time.monotonic() - began < 20 < artifact_store.CALL_WITHIN_S
+    assert time.monotonic() - began < 60
 
 
 def test_a_package_that_is_not_installed_is_named():
@@ -255,3 +256,11 @@ def test_a_manifest_is_read_only_with_a_signature_of_a_known_key(store, place):
     store.write("a/moved.sig", new.read("a/newest.sig", 100))
     with pytest.raises(Failed, match="is signed with another key"):
         new.read_manifest("a/moved")
+
+
+def test_no_bucket_is_made_by_writing(monkeypatch):
+    made = []
+    monkeypatch.setattr(FaultyFileSystem, "makedirs", lambda self, path, exist_ok=False: made.append(path))
+    monkeypatch.setattr(FaultyFileSystem, "protocol", ("s3", "s3a"))
+    ArtifactStore("faulty://mistyped/prefix", Failed).write("a", b"x")
+    assert made == []

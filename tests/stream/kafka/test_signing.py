@@ -62,9 +62,7 @@ def test_an_unsigned_pointer_is_not_followed_and_the_line_names_the_setting(capl
     with caplog.at_level(logging.WARNING):
         assert decode_pointer(encode(POINTER), (OLD,)) is None
         assert decode_pointer(encode(signed(POINTER, (OLD,))), (NEW,)) is None
-    assert (
-        "a pointer to version '000001' is not followed: it is not signed, and kafka.signing_key is set" in caplog.text
-    )
+    assert "pointer is not followed: version '000001': it is not signed, and kafka.signing_key is set" in caplog.text
     assert "it is signed with another key" in caplog.text
 
 

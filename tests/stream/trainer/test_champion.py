@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from model.errors import ArtifactError
+from model.errors import ArtifactError, NoSuchVersion
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import Pointers
@@ -69,3 +69,38 @@ def test_learning_does_not_start_from_scratch_when_the_pointer_moved_to_a_versio
         assert follower.version is None
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("why", "left", "outcome"),
+    [
+        (NoSuchVersion("it has no such version"), [], None),
+        (NoSuchVersion("it has no such version"), ["000002"], "`anabranch rollback 000002` serves another version"),
+        (ArtifactError("manifest.json cannot be read"), [], "manifest.json cannot be read"),
+        (ArtifactError("it is not signed"), [], "it is not signed"),
+        (NoSuchVersion("it has no such version"), ArtifactError("HTTP 500"), "HTTP 500"),
+    ],
+)
+def test_learning_starts_from_scratch_only_where_the_store_answers_that_it_has_nothing(monkeypatch, why, left, outcome):
+    def fetch(pointer, config):
+        raise why
+
+    def versions(*_):
+        if isinstance(left, ArtifactError):
+            raise left
+        return [SimpleNamespace(version=version) for version in left]
+
+    monkeypatch.setattr(champion, "fetch_version", fetch)
+    monkeypatch.setattr(champion, "list_versions", versions)
+
+    async def run() -> None:
+        follower = ChampionFollower(Config(), None)
+        with pytest.raises(ArtifactError):
+            await follower.follow(Pointers(pointer("000001", 1)))
+        await follower.ensure_loaded()
+
+    if outcome is None:
+        asyncio.run(run())
+        return
+    with pytest.raises(CannotContinue, match=outcome):
+        asyncio.run(run())
