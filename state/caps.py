@@ -26,8 +26,10 @@ from state.sorting import begins
 CAPS_KEY = b"caps"
 """The key of a store's caps in its default column family; stores of earlier versions have none."""
 
+NO_CAP = 2**31
+"""More steps than a user has in a day."""
 DAYS_IN_MEMORY = 3
-"""A stream in memory counts the events of this many newest days. For an event that is later still, the count of its day begins again at 0."""
+"""A stream in memory counts the events of this many newest days. The count of an older day begins again at 0."""
 GROUP_FACTOR, KIND_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 """Odd factors that spread the keys of groups and kinds over 64 bits."""
 
@@ -75,6 +77,11 @@ class CapsByDay(NamedTuple):
     def user_cap_at(self, ts: int) -> int:
         """The cap on all steps of one user on the day of this time; 0: none."""
         return next(caps.user for caps in reversed(self.caps) if caps.since_ts <= ts)
+
+    @property
+    def lowest_user_cap(self) -> int:
+        """The lowest cap on all steps of one user and day."""
+        return min((caps.user for caps in self.caps if caps.user), default=NO_CAP)
 
     def within(self, steps: Records, counting: Mask, lengths: Ints, kinds: Kinds) -> Mask:
         """Which of the steps that are `counting` count for others too.

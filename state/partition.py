@@ -190,9 +190,10 @@ class Partition:
         for name in ("ts", "kind"):
             steps[name] = edges[name][order]
         shared = self.caps.within(steps, self.kinds.counting(edges)[order], lengths, self.kinds)
-        # Only users with more steps than a head holds can have more than `user_cap` in a day.
+        # A shorter head holds all steps of its user, and too few of them for the cap on all steps of a day.
+        suspect = min(self.settings.sequence_events, self.caps.lowest_user_cap + 1) * STEP.itemsize
         for row, head in enumerate(self.users.heads(users)):
-            if head is not None and len(head) >= self.settings.sequence_events * STEP.itemsize:
+            if head is not None and len(head) >= suspect:
                 own = slice(starts[row], starts[row] + lengths[row])
                 of_user = self.users.between(int(users[row]), int(steps["ts"][starts[row]]) // DAY_MS * DAY_MS, t)
                 its = self.shared(of_user, self.kinds.counting(of_user))
