@@ -123,7 +123,7 @@ def _short_ends(arrived: Arrived, rows: Ints, window: int, leafless: int) -> tup
 
 
 def _of_needed_days(partition: Partition, arrived: Arrived, rows: Ints, plus: GraphDelta, minus: GraphDelta) -> Ends:
-    """The heads of these users from the first day on whose steps count anew or pair with new ones.
+    """The heads of these users from the first day on whose steps count now or pair with new ones.
 
     A user whose head begins later is left out and compared from that day on.
     """

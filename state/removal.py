@@ -77,7 +77,7 @@ def erase(partition: Partition, progress: Progress, user: int, write: WriteBatch
 
 
 def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leaving: Mask) -> None:
-    """Add one user's steps, of which some leave."""
+    """Add one user's steps. The `leaving` ones change the graph."""
     counting = partition.kinds.counting(steps)
     shared = partition.shared(steps, counting)
     delta.add(steps[counting], shared[counting], leaving[counting], (leaving & shared)[counting])

@@ -82,6 +82,11 @@ class Store(Partition):
             super().close()
             raise
 
+    @property
+    def caps(self) -> CapsByDay:
+        """The caps on how much one user's steps count for others."""
+        return self._caps
+
     def close(self) -> None:
         """Close the store; it cannot be used afterwards. An unfinished compaction begins again at the next open."""
         self.erasures.close()
@@ -190,12 +195,12 @@ class Store(Partition):
 
     def _follow_caps(self) -> None:
         """Record the configured caps. What was counted with other caps stays as it is: they begin with the next day."""
-        stored = self.caps
-        caps = stored.followed_by(self.settings, self.progress.newest_ts)
+        stored = super().caps
+        self._caps = stored.followed_by(self.settings, self.progress.newest_ts)
         if not self.progress.applied:
-            caps = CapsByDay.of(self.settings)
-        if caps != stored:
-            self.database.put(CAPS_KEY, caps.packed())
+            self._caps = CapsByDay.of(self.settings)
+        if self._caps != stored:
+            self.database.put(CAPS_KEY, self._caps.packed())
 
     def _expire(self, arriving: int) -> Removed | None:
         """Remove what is behind the horizon, in a WriteBatch of its own."""
