@@ -3,20 +3,22 @@
 import numpy as np
 from rocksdict import WriteBatch
 
+from state.counted_steps import Arrived, count_steps
 from state.events import EventBatch, Ids, Ints, Records, packed_keys
 from state.graph_delta import GraphDelta
-from state.partition import EDGE, HIDDEN, POPULAR, Partition
+from state.partition import EDGE, POPULAR, Partition
 from state.progress import Progress
-from state.removal import put_hidden
-from state.sequences import STEP, steps_of
+from state.sequences import steps_of
 from state.sorting import begins, distinct
-from state.timeline import Merged
 
 
 def fold_events(
     partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch
 ) -> tuple[Records, Records]:
-    """Write all changes by a batch; return the STEPs that count from now on, and those that count no longer."""
+    """Write all changes by a batch.
+
+    Returns the STEPs that count for others from now on, and those that no longer do.
+    """
     events = batch.events
     oldest = int(events["ts"].min())
     only_these = progress.applied - progress.erased <= len(events)
@@ -27,10 +29,9 @@ def fold_events(
 
     items = distinct(events["item"])
     touched = distinct(np.concatenate([plus.items(), minus.items(), items]))
-    rows = partition.row_records(touched)
+    rows, known = partition.row_records_known(touched)
     minus.take_out_of(touched, rows)
     # Expiry removes an item with its last edge. Steps of it that are not expired yet may still be in sequences.
-    known = rows["ts"] > 0
     known[np.searchsorted(touched, items)] = True
     gained = plus.fold_into(touched, rows, known)
     values, size, handle = rows.tobytes(), rows.itemsize, partition.database.handles["rows"]
@@ -38,7 +39,7 @@ def fold_events(
         if is_known:
             write.put(key, values[at * size : (at + 1) * size], handle)
     _put_popular(partition, touched, rows, write)
-    return gained, minus.marked_steps()
+    return gained, minus.clicked_steps()
 
 
 def _fold_sequences(
@@ -52,80 +53,7 @@ def _fold_sequences(
     _put_ids(partition, b"u", users[unknown], [batch.users[row] for row in first[unknown].tolist()], write)
     progress.users += int(unknown.sum())
 
-    # New events of these users may change whether older steps count: their whole sequences are compared.
-    revising = np.logical_or.reduceat((partition.kinds.undo | partition.kinds.negative)[new["kind"]], starts)
-    compared = set(np.flatnonzero(revising).tolist()) | merged.deep
-    for row in merged.late:  # an earlier undo may take back a late step
-        if partition.kinds.undo[np.frombuffer(merged.heads[row], STEP)["kind"]].any():
-            compared.add(row)
-    plus = GraphDelta(partition.kinds, partition.settings)
-    minus = GraphDelta(partition.kinds, partition.settings)
-    _count_appended(partition, merged, starts, ends, compared, plus)
-    for row in sorted(compared):
-        _count_compared(partition, int(users[row]), new[starts[row] : ends[row]], plus, minus, write)
-    return plus, minus
-
-
-def _count_appended(
-    partition: Partition, merged: Merged, starts: Ints, ends: Ints, compared: set[int], plus: GraphDelta
-) -> None:
-    """Count the new steps of users whose older steps count as before, with the older steps that they pair with."""
-    width, window = STEP.itemsize, partition.settings.pair_window_events
-    count = ends - starts
-    tails = [
-        head if row in merged.late else head[-(window + n) * width :]
-        for row, (head, n) in enumerate(zip(merged.heads, count.tolist(), strict=True))
-    ]
-    rows = np.arange(len(tails))
-    if compared:
-        rows = np.setdiff1d(rows, list(compared))
-        tails = [tails[row] for row in rows]
-    if not tails:
-        return
-    lengths = np.array([len(t) // width for t in tails])
-    bounds = np.cumsum(lengths)
-    within = np.arange(bounds[-1]) - np.repeat(bounds - lengths, lengths)
-    new = within >= np.repeat(lengths - count[rows], lengths)
-    for at, row in enumerate(rows.tolist()) if merged.late else ():
-        if row in merged.late:
-            new[bounds[at] - lengths[at] : bounds[at]] = merged.late[row]
-    tail = np.frombuffer(b"".join(tails), STEP)
-    counts = partition.kinds.counts[tail["kind"]]
-    if counts.all():
-        plus.add_many(tail, new, lengths)
-        return
-    # Steps that do not count may separate steps that pair: the whole heads of these users are read.
-    mixed = np.logical_or.reduceat(~counts, bounds - lengths)
-    plain = np.repeat(~mixed, lengths)
-    plus.add_many(tail[plain], new[plain], lengths[~mixed])
-    for row in rows[mixed].tolist():
-        head = np.frombuffer(merged.heads[row], STEP)
-        is_new = merged.late[row] if row in merged.late else np.arange(len(head)) >= len(head) - count[row]
-        counting = partition.kinds.counting(head)
-        plus.add(head[counting], is_new[counting])
-
-
-def _count_compared(
-    partition: Partition, user: int, new: Records, plus: GraphDelta, minus: GraphDelta, write: WriteBatch
-) -> None:
-    """Compare what counts of a user before and after the new steps; write the user's hidden items."""
-    kinds, old = partition.kinds, partition.users.between(user)
-    both = np.concatenate([old, new])
-    order = np.argsort(both["ts"], kind="stable")
-    after = both[order]
-    not_undone = kinds.not_undone(after)
-    counting_after = not_undone & kinds.counts[after["kind"]]
-    # In order of arrival, as `both`:
-    counted = np.zeros(len(both), bool)
-    counted[: len(old)] = kinds.counting(old)
-    counting = np.zeros(len(both), bool)
-    counting[order] = counting_after
-    plus.add(after[counting_after], (~counted)[order][counting_after])
-    minus.add(old[counted[: len(old)]], (~counting)[: len(old)][counted[: len(old)]])
-    negative = after[not_undone & kinds.negative[after["kind"]]]
-    hidden = np.empty(len(negative), HIDDEN)
-    hidden["item"], hidden["ts"] = negative["item"], negative["ts"]
-    put_hidden(partition, user, hidden, bool(kinds.negative[old["kind"]].any()), write)
+    return count_steps(partition, Arrived(users, new, starts, ends, merged), write)
 
 
 def _put_ids(partition: Partition, prefix: bytes, hashes: Ids, ids: list[bytes], write: WriteBatch) -> None:

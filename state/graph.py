@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from state.caps import CapsInArrival
 from state.events import Floats, Ids, Ints, Records
-from state.kinds import Kinds, kinds_of
+from state.kinds import Kinds, Mask, kinds_of
 from state.pairs import fold, pairs_in
 from state.settings import StateSettings
 from state.sorting import distinct
@@ -110,7 +111,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
 
 
 Recent = tuple[list[int], list[int], list[float]]
-"""A user's newest steps that count: items, times, weights."""
+"""A user's newest steps that count: items, times, weights; weight 0 beyond a cap."""
 
 
 class MemoryGraph:
@@ -124,14 +125,21 @@ class MemoryGraph:
         self._row_of: dict[int, int] = {}
         self._rows = np.zeros(1024, row_dtype(settings.neighbours_per_item))
         self._recent: MutableMapping[int, Recent] = {} if base is None else ChainMap({}, base._recent)
+        self._capped: CapsInArrival = CapsInArrival(settings) if base is None else base._capped.copy()
 
-    def apply(self, events: Records) -> None:
-        """Fold the events that count, in arrival order. A user's steps are paired in that order."""
+    def apply(self, events: Records) -> Records:
+        """Fold the events that count, in arrival order; return those that count for others (`state/caps.py`).
+
+        A user's steps are paired, and the first ones of a day chosen, in that order.
+        """
         events = events[self._kinds.counts[events["kind"]]]
+        shared = self._capped.within(events)
         for start in range(0, len(events), FOLD_EVENTS):
-            self._apply(events[start : start + FOLD_EVENTS])
+            part = slice(start, start + FOLD_EVENTS)
+            self._apply(events[part], shared[part])
+        return events[shared]
 
-    def _apply(self, events: Records) -> None:
+    def _apply(self, events: Records, shared: Mask) -> None:
         window = self._settings.pair_window_events
         order = np.argsort(events["user"], kind="stable")
         users, starts = np.unique(events["user"][order], return_index=True)
@@ -142,7 +150,7 @@ class MemoryGraph:
         new: list[bool] = []
         lengths: list[int] = []
         item_of, ts_of = events["item"][order].tolist(), events["ts"][order].tolist()
-        weight_of = self._kinds.weight[events["kind"][order]].tolist()
+        weight_of = np.where(shared, self._kinds.weight[events["kind"]], np.float32(0.0))[order].tolist()
         for user, start, end in zip(users.tolist(), bounds, bounds[1:], strict=False):
             before_items, before_ts, before_weights = self._recent.get(user, ([], [], []))
             tail_items = before_items + item_of[start:end]
@@ -161,6 +169,7 @@ class MemoryGraph:
         place = np.searchsorted(touched, all_items)
         weight, is_new = np.array(weights, np.float32), np.array(new, bool)
         pairs = pairs_in(place, all_ts, weight, sequence, is_new, window)
+        is_new &= weight > 0
         rows = self._records(touched)
         at = self._places(touched)
         fold(touched, rows, place[is_new], all_ts[is_new], weight[is_new], pairs, self._settings)
@@ -203,6 +212,7 @@ class MemoryGraph:
         """A copy that continues from here, independent of this graph."""
         copied = MemoryGraph(self._settings, self._base)
         copied._row_of, copied._rows, copied._recent = dict(self._row_of), self._rows.copy(), dict(self._recent)
+        copied._capped = self._capped.copy()
         return copied
 
     def _known(self) -> Ids:

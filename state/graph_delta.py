@@ -1,5 +1,7 @@
 """Changes of the item-item graph: steps of many users to fold into its rows, or to take out of them."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from state.events import Floats, Ids, Ints, Records
@@ -9,62 +11,106 @@ from state.sequences import STEP
 from state.settings import StateSettings
 
 
+class Counted(NamedTuple):
+    """How steps of a user count, before a change or after it."""
+
+    counting: Mask
+    """Of a positive kind and not undone: they have a place in the user's sequence."""
+    shared: Mask
+    """Those of them that are within the caps (`state/caps.py`): they count for others too."""
+
+
 class GraphDelta:
-    """Steps that count, user after user and oldest first. Marked steps change the graph; the others pair with them."""
+    """Steps with a place in their user's sequence, user after user and oldest first.
+
+    Pairs of `paired` steps change; every other step only pairs with them. The `clicked` ones change popularity. Steps
+    that are not `shared` keep their place and change nothing.
+    """
 
     def __init__(self, kinds: Kinds, settings: StateSettings) -> None:
         self._kinds, self._settings = kinds, settings
-        self._steps: list[Records] = [np.empty(0, STEP)]
-        self._marked: list[Mask] = [np.zeros(0, bool)]
-        self._lengths: list[Ints] = [np.zeros(0, np.int64)]
+        self.window = settings.pair_window_events
+        none = np.zeros(0, bool)
+        self._parts = [(np.empty(0, STEP), none, none, none, np.zeros(0, np.int64))]
 
-    def add(self, steps: Records, marked: Mask) -> None:
-        """Add one user's steps that count; only those near a marked one are kept."""
-        if marked.any():
-            at, window = np.flatnonzero(marked), self._settings.pair_window_events
-            part = slice(max(at[0] - window, 0), at[-1] + 1 + window)
-            self.add_many(steps[part], marked[part], np.array([len(steps[part])]))
+    def add(self, steps: Records, shared: Mask, paired: Mask, clicked: Mask) -> None:
+        """Add one user's steps; only those near a paired one are kept."""
+        if paired.any():
+            at = np.flatnonzero(paired)
+            part = slice(max(at[0] - self.window, 0), at[-1] + 1 + self.window)
+            self.add_many(steps[part], shared[part], paired[part], clicked[part], np.array([len(steps[part])]))
 
-    def add_many(self, steps: Records, marked: Mask, lengths: Ints) -> None:
+    def add_many(self, steps: Records, shared: Mask, paired: Mask, clicked: Mask, lengths: Ints) -> None:
         """Add many users' steps, one user after the other."""
-        self._steps.append(steps)
-        self._marked.append(marked)
-        self._lengths.append(lengths)
+        self._parts.append((steps, shared, paired, clicked, lengths))
 
-    def marked_steps(self) -> Records:
-        """The marked STEPs."""
-        return np.concatenate(self._steps)[np.concatenate(self._marked)]
+    def clicked_steps(self) -> Records:
+        """The STEPs whose clicks change."""
+        return np.concatenate([steps[clicked] for steps, _, _, clicked, _ in self._parts])
 
     def items(self) -> Ids:
-        """The item of every step, marked or not; items repeat."""
-        return np.concatenate([steps["item"] for steps in self._steps])
+        """The item of every step; items repeat."""
+        return np.concatenate([steps["item"] for steps, *_ in self._parts])
 
     def fold_into(self, touched: Ids, rows: Records, known: Mask) -> Records:
-        """Fold the marked steps and their pairs into the rows of the touched items, in place; return those STEPs.
+        """Fold the steps and their pairs into the rows of the touched items, in place; return the clicked STEPs.
 
-        `touched` is sorted and holds all items of the steps. Steps of items that are not `known` are left out.
+        `touched` is sorted and holds all items of the steps. Steps of items that are not `known` change nothing.
         """
-        place, steps, marked, owner = self._located(touched)
-        if not known.all():
-            kept = known[place]
-            place, steps, marked, owner = place[kept], steps[kept], marked[kept], owner[kept]
-        weight, pairs = self._pairs(place, steps, marked, owner)
-        fold(touched, rows, place[marked], steps["ts"][marked], weight[marked], pairs, self._settings)
-        return steps[marked]
+        place, steps, weight, clicked, pairs = self._located(touched, known)
+        fold(touched, rows, place[clicked], steps["ts"][clicked], weight[clicked], pairs, self._settings)
+        return steps[clicked]
 
     def take_out_of(self, touched: Ids, rows: Records) -> None:
-        """Take the marked steps and their pairs out of the rows of the touched items, in place."""
-        place, steps, marked, owner = self._located(touched)
-        if marked.any():
-            weight, pairs = self._pairs(place, steps, marked, owner)
-            unfold(touched, rows, place[marked], steps["ts"][marked], weight[marked], pairs, self._settings)
+        """Take the steps and their pairs out of the rows of the touched items, in place."""
+        place, steps, weight, clicked, pairs = self._located(touched, np.ones(len(touched), bool))
+        if clicked.any() or len(pairs.left):
+            unfold(touched, rows, place[clicked], steps["ts"][clicked], weight[clicked], pairs, self._settings)
 
-    def _located(self, touched: Ids) -> tuple[Ints, Records, Mask, Ints]:
-        """For every step: its item's index in the touched items, the step, whether it is marked, its user's number."""
-        steps, lengths = np.concatenate(self._steps), np.concatenate(self._lengths)
+    def _located(self, touched: Ids, known: Mask) -> tuple[Ints, Records, Floats, Mask, Pairs]:
+        """For every step: its item's index in the touched items, the step, its weight, whether its click changes.
+
+        Then the pairs that change.
+        """
+        steps, shared, paired, clicked, lengths = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         owner = np.repeat(np.arange(len(lengths)), lengths)
-        return np.searchsorted(touched, steps["item"]), steps, np.concatenate(self._marked), owner
+        place = np.searchsorted(touched, steps["item"])
+        if not known.all():
+            shared, clicked = shared & known[place], clicked & known[place]
+        weight = np.where(shared, self._kinds.weight[steps["kind"]], np.float32(0.0))
+        return place, steps, weight, clicked, pairs_in(place, steps["ts"], weight, owner, paired, self.window)
 
-    def _pairs(self, place: Ints, steps: Records, marked: Mask, owner: Ints) -> tuple[Floats, Pairs]:
-        weight = self._kinds.weight[steps["kind"]]
-        return weight, pairs_in(place, steps["ts"], weight, owner, marked, self._settings.pair_window_events)
+
+def add_change(
+    plus: GraphDelta, minus: GraphDelta, steps: Records, before: Counted, after: Counted, lengths: Ints
+) -> None:
+    """Add what must be folded in and taken out where users' steps count otherwise than before.
+
+    `steps` are the users' steps, user after user and oldest first; a new one did not count before. A step that gains or
+    loses its place moves its neighbours apart or together. So all pairs from the first changed step up to
+    `pair_window_events` steps after the last one are taken out and folded in again.
+    """
+    changed = (before.counting != after.counting) | (before.shared != after.shared)
+    if not changed.any():
+        return
+    at, owner = np.arange(len(steps)), np.repeat(np.arange(len(lengths)), lengths)
+    first, last = np.full(len(lengths), len(steps)), np.full(len(lengths), -1)
+    np.minimum.at(first, owner[changed], at[changed])
+    np.maximum.at(last, owner[changed], at[changed])
+    placed = np.cumsum(after.counting)  # behind its last changed step, a user's steps have a place as before
+    window = plus.window
+    paired = (at >= first[owner]) & (last[owner] >= 0) & (placed - placed[last[owner]] <= window)
+    for delta, counted, other in ((minus, before, after), (plus, after, before)):
+        kept = np.flatnonzero(counted.counting)
+        kept = kept[_within_of(paired[kept], window)]
+        count = np.bincount(owner[kept], minlength=len(lengths))
+        clicked = counted.shared & ~other.shared
+        delta.add_many(steps[kept], counted.shared[kept], paired[kept], clicked[kept], count)
+
+
+def _within_of(marked: Mask, distance: int) -> Mask:
+    """Which places are at most `distance` away from a marked one."""
+    count = np.concatenate([[0], np.cumsum(marked)])
+    at = np.arange(len(marked))
+    within: Mask = count[np.minimum(at + distance + 1, len(marked))] > count[np.maximum(at - distance, 0)]
+    return within

@@ -67,20 +67,23 @@ class Kinds:
     def not_undone(self, steps: Records) -> Mask:
         """Which of one node's steps were not undone later; an undo itself is never one of them.
 
-        An undo takes back the newest earlier step of the same item that is not undone yet.
+        An undo takes back the newest earlier step of the same item that is not undone yet. For the steps of an item
+        (EDGEs): of the same user. The first field of a step is its other end.
         """
+        other_end = steps.dtype.names[0]  # type: ignore[index]
         remaining: Mask = ~self.undo[steps["kind"]]
         undos = np.flatnonzero(~remaining)
         if not len(undos):
             return remaining
-        stacks: dict[int, list[int]] = {item: [] for item in steps["item"][undos].tolist()}
-        for row, (item, is_step) in enumerate(zip(steps["item"].tolist(), remaining.tolist(), strict=True)):
-            if item not in stacks:
+        others = steps[other_end].tolist()
+        stacks: dict[int, list[int]] = {other: [] for other in steps[other_end][undos].tolist()}
+        for row, (other, is_step) in enumerate(zip(others, remaining.tolist(), strict=True)):
+            if other not in stacks:
                 continue
             if is_step:
-                stacks[item].append(row)
-            elif stacks[item]:
-                remaining[stacks[item].pop()] = False
+                stacks[other].append(row)
+            elif stacks[other]:
+                remaining[stacks[other].pop()] = False
         return remaining
 
     def counting(self, steps: Records) -> Mask:

@@ -35,14 +35,17 @@ class Pairs(NamedTuple):
 
 
 def pairs_in(items: Ints, ts: Ints, weight: Floats, sequence: Ints, marked: Mask, window: int) -> Pairs:
-    """Pairs within `window` steps with at least one marked step.
+    """Pairs within `window` steps with at least one marked step. A step of weight 0 keeps its place, without a pair.
 
     `items` (indices into the touched items), `ts` and `weight` are [N], sequence after sequence, oldest step first.
     `sequence` is each step's sequence number. `marked` are the steps to fold into the graph or to take out of it.
     """
+    real = weight > 0
+    all_real = bool(real.all())
     lefts, rights = [], []
     for lag in range(1, window + 1):
-        right = np.flatnonzero((sequence[lag:] == sequence[:-lag]) & (marked[lag:] | marked[:-lag])) + lag
+        wanted = (sequence[lag:] == sequence[:-lag]) & (marked[lag:] | marked[:-lag])
+        right = np.flatnonzero(wanted if all_real else wanted & real[lag:] & real[:-lag]) + lag
         lefts.append(right - lag)
         rights.append(right)
     left, right = np.concatenate(lefts), np.concatenate(rights)

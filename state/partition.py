@@ -2,7 +2,7 @@
 
 The column families. Users and items are keyed by their hash. Keys are big-endian, so RocksDB sorts them by number:
 
-    default            "identity", "marks", "answered", "popular", "prequential", "compacting"; "erasing/", user
+    default            "identity", "caps", "marks", "answered", "popular", "prequential", "compacting"; "erasing/", user
     sequences          user                    -> the user's newest steps (STEP), one direction of the graph
     sequence_leaves    user, time, order, n    -> n older ones (`state/timeline.py`)
     edges              item                    -> the item's newest edges (EDGE), the other direction
@@ -26,13 +26,14 @@ import msgspec
 import numpy as np
 from rocksdict import AccessType
 
+from state.caps import CAPS_KEY, CapsByDay
 from state.errors import StateError
 from state.events import Ids, Records, packed_keys
 from state.graph import Rows, as_rows, row_dtype
 from state.id_hash import UNKEYED, IdHash
 from state.identity import FIRST_LAYOUT, Identity
-from state.journal import Journal
-from state.kinds import kinds_of
+from state.journal import DAY_MS, Journal
+from state.kinds import Mask, kinds_of
 from state.progress import PROGRESS_KEY, Progress
 from state.rocksdb import Database, state_errors
 from state.sequences import STEP, Sequences, positives, unpack, where
@@ -49,8 +50,6 @@ HEAD_EDGES = 32
 """Newest edges of an item in its head record, at least."""
 NEGLIGIBLE_HALF_LIVES = 20
 """An event this many half-lives old counts for less than a millionth."""
-MAX_FOLLOWING_STEPS = 64
-"""How many steps of a user are read to find what followed one of them, and whether it was undone."""
 
 UINT64 = struct.Struct(">Q")
 """Eight bytes, big-endian: the hash of a user or item, a generation of ids, or an offset."""
@@ -93,6 +92,18 @@ class Partition:
         """How far the store has read its log, and its counts."""
         value = self.database.get(PROGRESS_KEY)
         return msgspec.json.decode(value, type=Progress) if value else Progress()
+
+    @property
+    def caps(self) -> CapsByDay:
+        """The caps on how much one user's steps count for others."""
+        return CapsByDay.read(self.database.get(CAPS_KEY))
+
+    def shared(self, steps: Records, counting: Mask) -> Mask:
+        """Which of one user's steps count for others: of those that are `counting`, the ones within the caps.
+
+        The steps begin with a day.
+        """
+        return self.caps.within(steps, counting, np.array([len(steps)]), self.kinds)
 
     def prequential(self) -> bytes:
         """The prequential counts as the worker wrote them; empty before the first test."""
@@ -148,9 +159,14 @@ class Partition:
 
     def row_records(self, items: Ids) -> Records:
         """Packed rows of the item-item graph, writable, in the order asked for; zeros for an unknown item."""
+        return self.row_records_known(items)[0]
+
+    def row_records_known(self, items: Ids) -> tuple[Records, Mask]:
+        """As `row_records`, and which items are known."""
         empty = bytes(self._row.itemsize)
         values = self.database.get_many("rows", packed_keys(items))
-        return np.frombuffer(bytearray().join([v or empty for v in values]), self._row)
+        known = np.fromiter((value is not None for value in values), bool, len(values))
+        return np.frombuffer(bytearray().join([v or empty for v in values]), self._row), known
 
     def rows(self, items: Ids) -> Rows:
         """Rows of the item-item graph."""
@@ -162,31 +178,62 @@ class Partition:
             return self.items.count(item, self.horizon(), t)
 
     def popularity(self, item: int, t: int) -> float:
-        """The sum of the weights of an item's events before t, each halved for every half-life of its age.
+        """The weights of an item's events before t that count for others, each halved for every half-life of its age.
 
         Events older than NEGLIGIBLE_HALF_LIVES are not read.
         """
-        half_life_ms = self.settings.popularity_half_life_s * 1000.0
+        half_life_ms, horizon = self.settings.popularity_half_life_s * 1000.0, self.horizon()
+        since = max(horizon, t - int(NEGLIGIBLE_HALF_LIVES * half_life_ms))
         with state_errors("read", self.path):
-            edges = self.items.between(item, max(self.horizon(), t - int(NEGLIGIBLE_HALF_LIVES * half_life_ms)), t)
+            edges = self.items.between(item, since // DAY_MS * DAY_MS, t)
+            edges = edges[self._shared_edges(item, edges, t)]
+        edges = edges[edges["ts"] >= since]
         return float((self.kinds.weight[edges["kind"]] * np.exp2((edges["ts"] - t) / half_life_ms)).sum())
+
+    def _shared_edges(self, item: int, edges: Records, t: int) -> Mask:
+        """Which of an item's EDGEs before t count for others; they are all from the beginning of a day on."""
+        order = np.argsort(edges["user"], kind="stable")
+        users, starts, lengths = np.unique(edges["user"][order], return_index=True, return_counts=True)
+        steps = np.zeros(len(edges), STEP)
+        steps["item"] = item
+        for name in ("ts", "kind"):
+            steps[name] = edges[name][order]
+        shared = self.caps.within(steps, self.kinds.counting(edges)[order], lengths, self.kinds)
+        # A shorter head holds all steps of its user, and too few of them for the cap on all steps of a day.
+        suspect = min(self.settings.sequence_events, self.caps.lowest_user_cap + 1) * STEP.itemsize
+        for row, head in enumerate(self.users.heads(users)):
+            if head is not None and len(head) >= suspect:
+                own = slice(starts[row], starts[row] + lengths[row])
+                of_user = self.users.between(int(users[row]), int(steps["ts"][starts[row]]) // DAY_MS * DAY_MS, t)
+                its = self.shared(of_user, self.kinds.counting(of_user))
+                shared[own] = its[of_user["item"] == item][: lengths[row]]
+        found = np.zeros(len(edges), bool)
+        found[order] = shared
+        return found
 
     def transitions(self, item: int, t: int, limit: int) -> dict[int, float]:
         """Items that followed an item before t, from its newest `limit` edges; weights as in the item-item graph."""
-        horizon, window = self.horizon(), self.settings.pair_window_events
         weights: dict[int, float] = {}
         with state_errors("read", self.path):
-            edges = self.items.before(item, t, limit, horizon)
-            for user, ts in {(int(e["user"]), int(e["ts"])): None for e in edges}:
-                steps = self.users.after(user, ts - 1, MAX_FOLLOWING_STEPS, t)
-                steps = steps[self.kinds.counting(steps)]
-                for at in np.flatnonzero((steps["item"] == item) & (steps["ts"] == ts)).tolist():
-                    for lag, after in enumerate(steps[at + 1 : at + 1 + window], 1):
-                        weight = float(self.kinds.weight[steps["kind"][at]] * self.kinds.weight[after["kind"]]) / lag
-                        age_s = (t - int(after["ts"])) / 1000.0
-                        faded = weight * 2.0 ** (-age_s / self.settings.pair_half_life_s)
-                        weights[int(after["item"])] = weights.get(int(after["item"]), 0.0) + faded
+            edges = self.items.before(item, t, limit, self.horizon())
+            for user in dict.fromkeys(edges["user"].tolist()):
+                times = edges["ts"][edges["user"] == user]
+                steps = self.users.between(user, int(times[0]) // DAY_MS * DAY_MS, t)
+                counting = self.kinds.counting(steps)
+                steps, shared = steps[counting], self.shared(steps, counting)[counting]
+                for at in np.flatnonzero(shared & (steps["item"] == item) & np.isin(steps["ts"], times)).tolist():
+                    self._add_followers(steps, shared, at, t, weights)
         return weights
+
+    def _add_followers(self, steps: Records, shared: Mask, at: int, t: int, weights: dict[int, float]) -> None:
+        """Add the pairs of the step at this place with the steps after it."""
+        for lag in range(1, min(self.settings.pair_window_events, len(steps) - 1 - at) + 1):
+            after = steps[at + lag]
+            if shared[at + lag]:
+                weight = float(self.kinds.weight[steps["kind"][at]] * self.kinds.weight[after["kind"]]) / lag
+                age_s = (t - int(after["ts"])) / 1000.0
+                faded = weight * 2.0 ** (-age_s / self.settings.pair_half_life_s)
+                weights[int(after["item"])] = weights.get(int(after["item"]), 0.0) + faded
 
     def edges(self, item: int, limit: int, before: int = ALL_TIME) -> Records:
         """The newest EDGEs of an item before a time, oldest first."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.events import Ids, Records, packed_keys
+from state.events import Ids, Records
 from state.graph_delta import GraphDelta
 from state.journal import CHUNK_KEY, DAY_MS
+from state.kinds import Mask
 from state.partition import POPULAR, UINT64, Partition
 from state.progress import Progress
 
@@ -20,7 +21,7 @@ class Removed(NamedTuple):
     """Steps, users and items that left the state."""
 
     steps: Records
-    """STEPs that counted before and no longer count."""
+    """STEPs that counted for others and no longer do."""
     users: Ids
     """Users without any step left."""
     items: Ids
@@ -42,15 +43,14 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     for user, gone in zip(users.tolist(), expired, strict=True):
         if len(gone):
             steps = partition.users.between(user)
-            counting = partition.kinds.counting(steps)
-            delta.add(steps[counting], (np.arange(len(steps)) < len(gone))[counting])
+            _add_leaving(partition, delta, steps, np.arange(len(steps)) < len(gone))
     steps = np.concatenate(expired)
     progress.expired += len(steps)
     items = np.unique(steps["item"])
     _, items_empty = partition.items.prune(items, horizon, write)
     for user, hidden in zip(users.tolist(), partition.hidden_records(users), strict=True):
         put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden) > 0, write)
-    removed = Removed(delta.marked_steps(), users[users_empty], items[items_empty])
+    removed = Removed(delta.clicked_steps(), users[users_empty], items[items_empty])
     _remove(partition, progress, delta, removed, write)
     return removed
 
@@ -67,8 +67,7 @@ def erase(
     days: dict[int, list[int]] = {}
     of_users = partition.users.take(users, write)
     for user, steps in zip(users.tolist(), of_users, strict=True):
-        counting = partition.kinds.counting(steps)
-        delta.add(steps[counting], np.ones(int(counting.sum()), bool))
+        _add_leaving(partition, delta, steps, np.ones(len(steps), bool))
         write.delete(UINT64.pack(user), partition.database.handles["hidden"])
         days[user] = sorted(before_horizon | set((steps["ts"] // DAY_MS).tolist()))
     steps = np.concatenate(of_users)
@@ -79,9 +78,16 @@ def erase(
     emptied = partition.items.remove(items, others, times, write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
-    removed = Removed(delta.marked_steps(), users[known], items[np.array(emptied, bool)])
+    removed = Removed(delta.clicked_steps(), users[known], items[np.array(emptied, bool)])
     _remove(partition, progress, delta, removed, write)
     return removed, days
+
+
+def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leaving: Mask) -> None:
+    """Add one user's steps. The `leaving` ones change the graph."""
+    counting = partition.kinds.counting(steps)
+    shared = partition.shared(steps, counting)
+    delta.add(steps[counting], shared[counting], leaving[counting], (leaving & shared)[counting])
 
 
 def put_hidden(partition: Partition, user: int, hidden: Records, stored: bool, write: WriteBatch) -> None:
@@ -120,13 +126,12 @@ def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed
     neighbours = partition.row_records(removed.items)["nodes"].ravel()
     touched = np.unique(np.concatenate([delta.items(), removed.items, neighbours]))
     touched = touched[touched != 0]
-    stored = [value is not None for value in partition.database.get_many("rows", packed_keys(touched))]
-    rows = partition.row_records(touched)
+    rows, stored = partition.row_records_known(touched)
     delta.take_out_of(touched, rows)
     gone = np.isin(rows["nodes"], removed.items) & (rows["nodes"] != 0)
     for name in ("nodes", "after", "before"):
         rows[name] = np.where(gone, 0, rows[name])
-    for item, row, known in zip(touched.tolist(), rows, stored, strict=True):
+    for item, row, known in zip(touched.tolist(), rows, stored.tolist(), strict=True):
         if known:  # edges are pruned by item, so an item may be gone before all its steps are
             write.put(UINT64.pack(item), row.tobytes(), handles["rows"])
     for item in removed.items.tolist():

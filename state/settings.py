@@ -60,6 +60,12 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dedup_window_events: Whole = 1_000_000
     """An event is dropped as a duplicate when its `id` was applied within this many offsets before it. Up to twice that
     distance it may be dropped, beyond that never."""
+    user_item_cap: Count = 1
+    """This many events of one user, item, kind and day (UTC, event time) count for others, at most: in the popularity
+    of items and in the item-item graph. 0: no cap. The user's own history holds all of them. A new value holds for the
+    days after the newest event."""
+    user_cap: Count = 1_000
+    """This many events of one user and day (UTC, event time) count for others, at most. 0: no cap."""
     window_s: Weight = 0.0
     """Event time after which an event expires, counted back from the newest event of its partition; 0: never. Set it in
     production (two years are 63072000): without it the state grows with every new user."""

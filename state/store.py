@@ -15,6 +15,7 @@ from rocksdict import WriteBatch
 
 from state import crash_points
 from state.admission import drop_duplicates, drop_too_old
+from state.caps import CAPS_KEY, CapsByDay
 from state.erasure import Erasure, Erasures
 from state.errors import StoreBlocked
 from state.events import EventBatch, Ids, Records, packed_keys
@@ -44,9 +45,9 @@ class Applied(NamedTuple):
     duplicate: int
     """How many events were dropped as duplicates."""
     gained: Records
-    """STEPs that count from now on: of new events, and those that an undo no longer takes back."""
+    """STEPs that count for others from now on: of new events, and of older ones that an undo made room for."""
     lost: Records
-    """STEPs that no longer count: undone, expired or erased."""
+    """STEPs that no longer count for others: undone, pushed beyond a cap, expired or erased."""
     gone: Ids
     """Items without any edge left."""
     forgotten: Ids
@@ -74,6 +75,7 @@ class Store(Partition):
                 if stored is None or (identity.topic_id and not stored.topic_id):
                     self.database.put(b"identity", msgspec.json.encode(identity))
                 self.progress = self.read_progress()
+                self._follow_caps()
                 self.erasures = Erasures(self.database, self.events)
                 self._answered = self.answered()
                 # No bound method: a cycle would keep a store that is dropped unclosed locked until it is collected.
@@ -82,6 +84,11 @@ class Store(Partition):
         except Exception:
             super().close()
             raise
+
+    @property
+    def caps(self) -> CapsByDay:
+        """The caps on how much one user's steps count for others."""
+        return self._caps
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards. An unfinished compaction begins again at the next open."""
@@ -219,6 +226,15 @@ class Store(Partition):
         write.put(b"answered", UINT64.pack(self._answered))
         write.put(b"prequential", prequential)
         self.database.write(write)
+
+    def _follow_caps(self) -> None:
+        """Record the configured caps. What was counted with other caps stays as it is: they begin with the next day."""
+        stored = super().caps
+        self._caps = stored.followed_by(self.settings, self.progress.newest_ts)
+        if not self.progress.applied:
+            self._caps = CapsByDay.of(self.settings)
+        if self._caps != stored:
+            self.database.put(CAPS_KEY, self._caps.packed())
 
     def _expire(self, arriving: int) -> Removed | None:
         """Remove what is behind the horizon, in a WriteBatch of its own."""

@@ -1,18 +1,27 @@
-"""Titles of items, folded from the `items` topic: one store for each data directory, beside the partitions."""
+"""Titles of items and withdrawn items, from the `items` topic: one store for each data directory.
+
+"offsets"                   how far the topic was read
+item                        -> title; keyed by the item's hash
+"withdrawn/", the item's id -> nothing
+"""
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
 from state.errors import StateError
 from state.events import Ids
+from state.id_hash import UNKEYED, IdHash
 from state.partition import UINT64
 from state.rocksdb import state_error, state_errors
 
 OFFSETS_KEY = b"offsets"
+WITHDRAWN_PREFIX = b"withdrawn/"
 
 
 class TitleOffsets(msgspec.Struct):
@@ -26,9 +35,9 @@ class TitleOffsets(msgspec.Struct):
 class Titles:
     """Titles by item hash. One process writes; others open the store with `read_only`."""
 
-    def __init__(self, data: Path, *, read_only: bool = False) -> None:
+    def __init__(self, data: Path, ids: IdHash = UNKEYED, *, read_only: bool = False) -> None:
         """Open `<data>/titles`; create it unless `read_only`. Raises a StateError."""
-        self._path, self._read_only = data / "titles", read_only
+        self._path, self._ids, self._read_only = data / "titles", ids, read_only
         self._open()
 
     def _open(self) -> None:
@@ -40,6 +49,22 @@ class Titles:
             self._db = Rdict(str(self._path), options, access_type=access)
         except Exception as error:  # rocksdict raises bare Exception for every error of RocksDB
             raise state_error("open", self._path, str(error)) from None
+        with state_errors("read", self._path):
+            self._set_withdrawn(set(self._read_withdrawn()))
+
+    def _read_withdrawn(self) -> Iterator[bytes]:
+        it = self._db.iter()
+        it.seek(WITHDRAWN_PREFIX)
+        while it.valid() and it.key().startswith(WITHDRAWN_PREFIX):
+            yield it.key().removeprefix(WITHDRAWN_PREFIX)
+            it.next()
+        it.status()
+
+    def _set_withdrawn(self, items: set[bytes]) -> None:
+        self.withdrawn_ids = items
+        """Ids of the withdrawn items."""
+        self.withdrawn = np.sort(self._ids.of_many(list(items)))
+        """Hashes of the withdrawn items. A change replaces the array: another thread may read it."""
 
     def reopen(self) -> None:
         """Open again after a fault: RocksDB stops writing after a disk error. Raises a StateError."""
@@ -53,17 +78,33 @@ class Titles:
         read = msgspec.json.decode(value or b"{}", type=TitleOffsets)
         return read.offsets if read.topic_id == topic_id else {}
 
-    def apply(self, titles: dict[int, str | None], topic_id: str, offsets: dict[int, int]) -> None:
-        """Write titles by item hash, and the next offsets, atomically; None removes a title. Raises a StateError."""
+    def apply(
+        self,
+        titles: dict[int, str | None],
+        topic_id: str,
+        offsets: dict[int, int],
+        withdrawn: Mapping[bytes, bool] | None = None,
+    ) -> None:
+        """Write titles by item hash, and the next offsets, atomically; None removes a title.
+
+        `withdrawn`: by item id, whether the item is withdrawn from now on. Raises a StateError.
+        """
         write = WriteBatch(raw_mode=True)
         for item, title in titles.items():
             if title is None:
                 write.delete(UINT64.pack(item))
             else:
                 write.put(UINT64.pack(item), title.encode())
+        changes = withdrawn or {}
+        for identifier, is_withdrawn in changes.items():
+            key = WITHDRAWN_PREFIX + identifier
+            write.put(key, b"") if is_withdrawn else write.delete(key)
         write.put(OFFSETS_KEY, msgspec.json.encode(TitleOffsets(topic_id, self.offsets(topic_id) | offsets)))
         with state_errors("write", self._path):
             self._db.write(write)
+        if changes:
+            back = {identifier for identifier, is_withdrawn in changes.items() if not is_withdrawn}
+            self._set_withdrawn((self.withdrawn_ids | changes.keys()) - back)
 
     def get(self, items: Ids) -> list[str | None]:
         """Titles of the items; None for an item without one. Raises a StateError."""

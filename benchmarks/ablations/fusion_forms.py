@@ -175,8 +175,7 @@ def rank_tests(source: SignalSource, split: Split, weights: dict[str, Tensor]) -
     graph = split.graph.fork()
     found: dict[str, dict[str, list[Ranks]]] = {name: {seen: [] for seen in SEEN_ITEMS} for name in weights}
     for at, applied in batches(split.future, split.ts, TESTS_PER_BATCH):
-        graph.apply(applied)
-        source.ranking.update(applied)
+        source.ranking.update(graph.apply(applied))
         part, targets = slice_sequences(split.tests, at.start, at.stop), split.targets[at]
         inputs = source.signals(part, graph, int(split.ts[at.start]))
         seen = to_histories(part, split.vocabulary)

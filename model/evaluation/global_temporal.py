@@ -125,8 +125,7 @@ class ModelScorer:
     def update(self, events: Records) -> None:
         """Apply the events to a live graph. The model does not change."""
         if self._live:
-            self._graph.apply(events)
-            self._ranking.update(events)
+            self._ranking.update(self._graph.apply(events))
 
 
 class CountScorer:

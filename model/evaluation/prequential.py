@@ -94,7 +94,7 @@ class ServedModel:
             ranker.fusion = self._online.fusion
 
     def update(self, events: Records) -> None:
-        """Count the clicks, if the graph is live."""
+        """Count the clicks that count for others, if the graph is live."""
         if self._live:
             self._ranker_of_serving().update(events)
 
@@ -189,9 +189,9 @@ def run(
             new.append(met & (leading.serving.vocabulary.lookup(tests.targets) == 0))
             users.append(tests.before.users)
             at.append(np.linspace(stream.count, stream.count + len(batch), len(tests.targets), False).astype(int))
-        stream.append(batch)
+        shared = stream.append(batch)
         for model in models.values():
-            model.update(batch)
+            model.update(shared if isinstance(model, ServedModel) else batch)
         if stream.count < len(events):
             for name, learner in learners.items():
                 if learner.learn_if_due(stream):

@@ -71,17 +71,18 @@ class RecordedStream:
         """Rows of the live item-item graph."""
         return self.graph.rows
 
-    def append(self, events: Records) -> None:
-        """Append the next events, in arrival order."""
+    def append(self, events: Records) -> Records:
+        """Append the next events, in arrival order; return those that count for others (`state/caps.py`)."""
         steps = steps_of(events)
         order = np.argsort(events["user"], kind="stable")
         users, starts = np.unique(events["user"][order], return_index=True)
         no_steps = np.empty(0, STEP)
         for user, own in zip(users.tolist(), np.split(steps[order], starts[1:]), strict=True):
             self._steps[user] = np.concatenate([self._steps.get(user, no_steps), own])[-self._limit :]
-        self.graph.apply(events)
+        shared = self.graph.apply(events)
         self._events.append(events)
         self.count += len(events)
+        return shared
 
     def events(self, since: int = 0) -> Records:
         """The events so far, starting at event number `since`."""

@@ -123,12 +123,13 @@ class Holdout:
         return self._graph.rows(items)
 
     def batches(self, items: int) -> Iterator[tuple[slice, Records, MemoryGraph]]:
-        """Batches of tests for a catalogue of `items`: the tests, the events applied before them, and the graph."""
+        """Batches of tests for a catalogue of `items`.
+
+        Each has the tests, the events applied before them that count for others, and the graph.
+        """
         graph = self._graph.fork()
-        for tests, applied in batches(self._arriving, self.times, tests_per_batch(items)):
-            if len(applied):
-                graph.apply(applied)
-            yield tests, applied, graph
+        for tests, arrived in batches(self._arriving, self.times, tests_per_batch(items)):
+            yield tests, graph.apply(arrived), graph
 
     def answers(
         self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings

@@ -16,7 +16,7 @@ from state.events import Ids
 
 
 def drop_columns(scores: Tensor, columns: Tensor) -> None:
-    """Drop columns for all users: padding, free columns, or items without a click left."""
+    """Drop columns for all users: padding, free columns, withdrawn items, or items without a click left."""
     scores.index_fill_(1, columns[columns < scores.shape[1]], -torch.inf)
 
 

@@ -37,6 +37,8 @@ from state.graph import Rows
 from state.kinds import Kinds
 from state.sequences import Sequences
 
+NO_ITEMS: Ids = np.empty(0, np.uint64)
+
 
 class LiveGraph(Protocol):
     """The part of the state that ranking reads, online and offline."""
@@ -87,16 +89,21 @@ class Ranker:
         self._sums = CellSums()
 
     @torch.no_grad()
-    def rank(self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = ()) -> Ranked:
+    def rank(
+        self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = (), withdrawn: Ids = NO_ITEMS
+    ) -> Ranked:
         """The k best items for each user. A user without a history gets none (all 0).
 
-        `sequences` hold the steps that count for each user, `hidden` the items that each user has hidden.
+        `sequences` hold the steps that count for each user, `hidden` the items that each user has hidden. `withdrawn`
+        items are recommended to nobody.
         """
         fusion, catalogue, settings = self.fusion, self._catalogue, self._settings
         history = newest_items(sequences, settings.history_items)
         signals = self._signals(sequences, history, graph, fusion, catalogue, self._sums)
         scores = signals.fuse(fusion)
         filters.drop_columns(scores, catalogue.empty)
+        if len(withdrawn):
+            filters.drop_columns(scores, torch.from_numpy(catalogue.vocabulary.lookup(withdrawn)))
         filters.drop_hidden(scores, hidden, lambda items: catalogue.columns_or_new(items, graph.rows))
         if graph.expires:
             filters.drop_columns(scores, self._counted(graph, catalogue).unclicked())
@@ -106,6 +113,8 @@ class Ranker:
         because = np.zeros((*columns.shape, 2), np.uint64)
         if settings.because:
             because = reasons(history, signals.entries, columns, signals.table, self.vocabulary)
+            if len(withdrawn):  # a reason names an item too
+                because[np.isin(because, withdrawn)] = 0
         return Ranked(catalogue.hashes[columns], best, because)
 
     @torch.no_grad()

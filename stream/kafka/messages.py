@@ -76,6 +76,15 @@ class ItemTitle(msgspec.Struct, frozen=True):
     title: str
 
 
+class Withdrawal(msgspec.Struct, frozen=True):
+    """Topic `items`: an item that is recommended to nobody, or to everybody again."""
+
+    item: str | int
+    withdrawn: bool
+    title: str | None = None
+    """A message may have both."""
+
+
 class Pointer(msgspec.Struct, frozen=True):
     """Topic `models`: the version that every worker serves (champion) or scores beside it (candidate).
 

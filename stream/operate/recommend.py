@@ -29,7 +29,7 @@ def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> Rec
     if not view.partitions:
         raise AnabranchError(f"no state in {config.data}: has a worker run with this --data yet?")
     try:
-        titles = Titles(config.data, read_only=True)
+        titles = Titles(config.data, view.ids, read_only=True)
     except StateError:
         titles = None
     try:

@@ -48,13 +48,14 @@ class StoresGraph:
         """The rows of these items, the stores' counts added up."""
         return combine([store.rows(items) for store in list(self._stores.values())], self._settings)
 
-    def popular(self, count: int) -> Ids:
-        """The most popular items, best first."""
+    def popular(self, count: int, withdrawn: Ids) -> Ids:
+        """The most popular items but the withdrawn ones, best first."""
         if time.monotonic() > self._popular_until:
             lists = [store.popular() for store in list(self._stores.values())]
             self._popular = most_popular(lists, self._settings.popular_items)
             self._popular_until = time.monotonic() + POPULAR_FOR_S
-        return self._popular[:count]
+        shown = self._popular[~np.isin(self._popular, withdrawn)] if len(withdrawn) else self._popular
+        return shown[:count]
 
     def reset_popular(self) -> None:
         """Discard the list of popular items, because some of them are gone."""

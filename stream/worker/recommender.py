@@ -37,6 +37,7 @@ class Recommender:
         self.graph = StoresGraph(stores, config.state)
         self.versions = ServedVersions(config, self.graph)
         self.names = ItemNames(stores, titles, config.worker.title_chars)
+        self._titles = titles
 
     async def recommend_off_loop(self, partition: int, users: Mapping[int, Unanswered]) -> list[Answer]:
         """`recommend`, in a thread where it would hold the event loop for long. Raises StoreFault."""
@@ -54,14 +55,15 @@ class Recommender:
         users = np.fromiter(arm.users, np.uint64, len(arm.users))
         # History
         history = store.positives(users)
-        # Filters: what each user hides. The ranker leaves out items that are seen or have no click
+        # Filters: what each user hides, what is withdrawn. The ranker leaves out items that are seen or have no click
         hidden = store.hidden(users)
+        withdrawn = self._titles.withdrawn if self._titles is not None else np.empty(0, np.uint64)
         # Signals, top k, reasons (`model/ranking/ranker.py`)
-        ranked = arm.version.ranker.rank(history, self.graph, k, hidden) if arm.version else None
-        scored = arm.scored.ranker.rank(history, self.graph, k, hidden) if arm.scored else None
+        ranked = arm.version.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.version else None
+        scored = arm.scored.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.scored else None
         # Popular items, for users without a version or a history
         max_hidden = max(map(len, hidden), default=0)
-        popular = self.graph.popular(max(k, MEASURED_ITEMS) + max_hidden)
+        popular = self.graph.popular(max(k, MEASURED_ITEMS) + max_hidden, withdrawn)
         # Message
         names = self._names_of(ranked, popular[: k + max_hidden])
         rivals = self._baselines(history, popular) if ranked is not None else None

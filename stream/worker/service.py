@@ -77,7 +77,7 @@ class WorkerService(Service):
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
-        self._titles = open_titles(config.data)
+        self._titles = open_titles(config.data, id_hash)
         to_close.callback(self._titles.close)
         lease = self._lease = Lease(config.worker.session_timeout_ms)
         consumer, self._producer, self._title_reader = click_consumer(config), producer(config), title_consumer(config)
@@ -225,13 +225,13 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def open_titles(data: Path) -> Titles:
+def open_titles(data: Path, id_hash: IdHash) -> Titles:
     """The titles on this disk; damaged ones are moved aside, and read again from the items topic."""
     try:
-        return Titles(data)
+        return Titles(data, id_hash)
     except StoreUnreadable as reason:
         move_aside(data / "titles", str(reason))
-        return Titles(data)
+        return Titles(data, id_hash)
 
 
 def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) -> Process:

@@ -15,6 +15,7 @@ from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
 from stream.kafka.pointers import consumer_partitions
 from stream.kafka.reader import Reader
+from stream.kafka.withdrawals import withdrawal_of
 from stream.worker.item_names import MAX_TITLE_CHARS, ItemNames, cut_title
 
 log = logging.getLogger("anabranch.titles")
@@ -50,10 +51,13 @@ async def read_titles(
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():
-            found = dict(filter(None, (title_of(record, id_hash) for record in records)))
+            changes = {record.offset: change for record in records if (change := withdrawal_of(record)) is not None}
+            named = [r for r in records if r.offset not in changes or changes[r.offset].title is not None]
+            found = dict(filter(None, (title_of(record, id_hash) for record in named)))
+            withdrawn = {str(change.item).encode(): change.withdrawn for change in changes.values()}
             while True:
                 try:
-                    titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1})
+                    titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1}, withdrawn)
                     break
                 except StateError as error:
                     log.error("no title is read for now: %s. Trying again in %.0f s", error, APPLY_AGAIN_S)

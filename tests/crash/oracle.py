@@ -117,6 +117,21 @@ class Log:
                 stacks[line.item].pop()
         return [line for stack in stacks.values() for line in stack]
 
+    def shared(self, user: str) -> list[Line]:
+        """A user's events that count for others: the first ones of each day, item and kind, and of each day."""
+        alive, positives = set(self.not_undone(user)), Counter[int]()
+        of_item: Counter[tuple[int, str, str]] = Counter()
+        found = []
+        for line in self.steps(user, 0):
+            day = line.ts // DAY_MS
+            positives[day] += self.weight(line) > 0
+            if line not in alive or not self.weight(line) or positives[day] > (self._state.user_cap or 10**9):
+                continue
+            of_item[day, line.item, line.kind] += 1
+            if of_item[day, line.item, line.kind] <= (self._state.user_item_cap or 10**9):
+                found.append(line)
+        return found
+
     def weight(self, line: Line) -> float:
         """The weight of an event in popularity."""
         kind = self._state.kinds[line.kind]
@@ -254,18 +269,18 @@ def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
 
 
 def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
-    """Compare each item's clicks that count, and its popularity at the time of its row."""
+    """Compare each item's clicks that count for others, and its popularity at the time of its row."""
     hashed = hashing(partition)
     found = []
-    clicks: dict[str, list[Line]] = defaultdict(list)
+    clicks: dict[str, list[Line]] = {line.item: [] for user in log.lines for line in log.not_undone(user)}
     for user in log.lines:
-        for line in log.not_undone(user):
+        for line in log.shared(user):
             clicks[line.item].append(line)
     items = sorted(clicks)
     rows = partition.rows(np.array([hashed(item) for item in items], np.uint64))
     half_life_ms = config.state.popularity_half_life_s * 1000
     for item, degree, popularity, ts in zip(items, rows.degree, rows.popularity, rows.ts.tolist(), strict=True):
-        counting = [line for line in clicks[item] if log.weight(line) and line.ts >= log.on_disk_from]
+        counting = [line for line in clicks[item] if line.ts >= log.on_disk_from]
         if degree != len(counting):
             found.append(f"clicks of {item}: {degree:.0f}, not {len(counting)}")
         right = sum(log.weight(line) * 2 ** ((line.ts - ts) / half_life_ms) for line in counting)

@@ -1,10 +1,12 @@
 """The expected content of a store, from plain lists: one event after the other, unbounded and unpacked."""
 
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import numpy as np
 
 from state.events import EventBatch, hash_id, make_batch
+from state.journal import DAY_MS
 from state.kinds import code_of
 from state.settings import StateSettings
 from state.store import Applied, Store
@@ -69,6 +71,12 @@ class Oracle:
         self.applied += 1
         self.events.append(event)
 
+    def before(self, t: int) -> "Oracle":
+        """The graph as it was before a time."""
+        past = Oracle(self._settings)
+        past.events = [e for e in self.events if e.ts < t]
+        return past
+
     @property
     def horizon(self) -> int:
         """Event time, ms, before which everything has expired."""
@@ -90,23 +98,78 @@ class Oracle:
         """An item's events in order of time."""
         return [e for e in self.graph() if e.item == item]
 
-    def not_undone(self, user: str) -> list[Event]:
-        """A user's events that were not undone."""
-        stack: list[Event | None] = []
+    def _standing(self, user: str) -> list[tuple[Event, bool]]:
+        """A user's events but undos, in order of time, and whether each still stands."""
+        steps: list[tuple[Event, bool]] = []
         for event in sorted((e for e in self.events if e.user == user), key=lambda e: e.ts):
             if self._settings.kinds[event.kind].role != "undo":
-                stack.append(event)
+                steps.append((event, True))
                 continue
-            for at in range(len(stack) - 1, -1, -1):
-                if (before := stack[at]) is not None and before.item == event.item:
-                    stack[at] = None
+            for at in range(len(steps) - 1, -1, -1):
+                if steps[at][1] and steps[at][0].item == event.item:
+                    steps[at] = (steps[at][0], False)
                     break
-        return [e for e in stack if e is not None]
+        return steps
+
+    def not_undone(self, user: str) -> list[Event]:
+        """A user's events that were not undone."""
+        return [event for event, stands in self._standing(user) if stands]
+
+    def _is_positive(self, event: Event) -> bool:
+        kind = self._settings.kinds[event.kind]
+        return kind.role == "positive" and kind.weight > 0
 
     def positives(self, user: str) -> list[Event]:
         """A user's events that count."""
-        kinds = self._settings.kinds
-        return [e for e in self.not_undone(user) if kinds[e.kind].role == "positive" and kinds[e.kind].weight > 0]
+        return [e for e in self.not_undone(user) if self._is_positive(e)]
+
+    def _with_share(self, user: str) -> list[tuple[Event, bool]]:
+        """A user's events that count, and whether each counts for others: the first ones of each day do."""
+        found: list[tuple[Event, bool]] = []
+        of_day: Counter[int] = Counter()
+        of_item: Counter[tuple[int, str, str]] = Counter()
+        most, most_of_item = (cap or 10**9 for cap in (self._settings.user_cap, self._settings.user_item_cap))
+        for event, stands in self._standing(user):
+            if not self._is_positive(event):
+                continue
+            day = event.ts // DAY_MS
+            early, of_day[day] = of_day[day] < most, of_day[day] + 1
+            if stands:
+                key = day, event.item, event.kind
+                shared = early and of_item[key] < most_of_item
+                of_item[key] += shared
+                found.append((event, shared))
+        return found
+
+    def shared(self, user: str) -> list[Event]:
+        """A user's events that count for others."""
+        return [event for event, shared in self._with_share(user) if shared]
+
+    def _users(self) -> set[str]:
+        return {e.user for e in self.events}
+
+    def popularity(self, item: str, t: int, since: int = 0) -> float:
+        """The decayed weights of the item's events that count for others, at a time."""
+        half_life_ms = self._settings.popularity_half_life_s * 1000
+        return sum(
+            self._settings.kinds[e.kind].weight * 2 ** ((e.ts - t) / half_life_ms)
+            for user in self._users()
+            for e in self.shared(user)
+            if e.item == item and e.ts >= since
+        )
+
+    def followers(self, item: str, t: int, since: int = 0) -> dict[str, float]:
+        """The decayed counts of the items that came after an item, at a time."""
+        half_life_ms, found = self._settings.pair_half_life_s * 1000, defaultdict(float)
+        for user in self._users():
+            steps = [step for step in self._with_share(user) if step[0].ts >= since]
+            for at, (left, of_left) in enumerate(steps):
+                nearest = steps[at + 1 : at + 1 + self._settings.pair_window_events]
+                for lag, (right, of_right) in enumerate(nearest, 1):
+                    if left.item == item and of_left and of_right:
+                        weight = self._settings.kinds[left.kind].weight * self._settings.kinds[right.kind].weight
+                        found[right.item] += weight / lag * 2 ** ((right.ts - t) / half_life_ms)
+        return dict(found)
 
     def hidden(self, user: str) -> set[str]:
         """Items that the user does not want to see."""
@@ -115,9 +178,8 @@ class Oracle:
         return {e.item for e in alive if kinds[e.kind].role == "negative"}
 
     def degree(self, item: str, since: int = 0) -> int:
-        """Events of the item that count, from a time on."""
-        users = {e.user for e in self.events}
-        return sum(e.item == item and e.ts >= since for user in users for e in self.positives(user))
+        """Events of the item that count for others, from a time on."""
+        return sum(e.item == item and e.ts >= since for user in self._users() for e in self.shared(user))
 
 
 def hashed(events: list[Event], end: str) -> list[tuple[int, int, int]]:

@@ -252,3 +252,51 @@ def test_without_clicks_to_choose_on_the_weights_stay(stall, versions, tmp_path)
     recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     recommender.learn(stall.store, stall.following())
     assert recommender.versions.champion.ranker.fusion == WEIGHTS
+
+
+@pytest.mark.parametrize("with_version", [True, False], ids=["model", "popularity"])
+def test_a_withdrawn_item_is_recommended_to_nobody_until_it_is_brought_back(stall, versions, tmp_path, with_version):
+    titles = Titles(tmp_path)
+    recommender = Recommender(Config(state=STATE, data=tmp_path), {0: stall.store}, titles)
+    if with_version:
+        recommender.versions.serve(serving("000001", versions[0]))
+
+    def shown() -> dict[str, set[str]]:
+        found = answered(recommender, stall, "user-1", "user-2", "user-3")
+        return {user: {i.item for i in message.items} for user, message in found.items()}
+
+    def reasons() -> set[str]:
+        found = answered(recommender, stall, "user-1", "user-2", "user-3").values()
+        return {reason for message in found for item in message.items for reason in item.because}
+
+    before, because = shown(), reasons()
+    withdrawn = set.union(*before.values()) - {"item-11"}
+    titles.apply({}, "topic", {0: 1}, {item.encode(): True for item in withdrawn} | {b"unknown": True})
+    assert not set.union(*shown().values()) & withdrawn
+    assert not reasons() & withdrawn
+    titles.apply({}, "topic", {0: 2}, {item.encode(): False for item in withdrawn})
+    assert (shown(), reasons()) == (before, because)
+    titles.close()
+
+
+def test_a_fresh_item_can_be_withdrawn(stall, versions, tmp_path):
+    titles = Titles(tmp_path)
+    recommender = Recommender(Config(state=STATE, data=tmp_path), {0: stall.store}, titles)
+    recommender.versions.serve(serving("000001", versions[0]))
+    people = [f"person-{n}" for n in range(20)]
+    recommender.update(stall.click(people * 2, ["item-3"] * 20 + ["fresh"] * 20))
+    recommender.update(stall.click(["user-9"], ["item-3"]))
+    assert "fresh" in {i.item for i in answered(recommender, stall, "user-9")["user-9"].items}
+    titles.apply({}, "topic", {0: 1}, {b"fresh": True})
+    assert "fresh" not in {i.item for i in answered(recommender, stall, "user-9")["user-9"].items}
+    titles.close()
+
+
+def test_a_bot_does_not_fill_the_popular_items_of_a_new_user(tmp_path):
+    stall = Stall(tmp_path)
+    for n in range(20):
+        stall.click(["bot"] * 50, [f"spam-{(n + m) % 10}" for m in range(50)])
+    [answer] = stall.recommender().recommend(0, stall.pending("nobody"))
+    shown = [i.item for i in msgspec.json.decode(answer.message, type=Recommendation).items]
+    assert all(item.startswith("item-") for item in shown)
+    stall.store.close()

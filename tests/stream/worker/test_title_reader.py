@@ -102,3 +102,62 @@ def test_the_reader_waits_while_the_disk_is_full_and_skips_no_title(tmp_path, mo
     assert len(tries) == 3
     assert titles.get(hash_ids([b"milk"])) == ["Milk"]
     titles.close()
+
+
+def ids(titles: Titles) -> set[bytes]:
+    return titles.withdrawn_ids
+
+
+def test_a_withdrawal_keeps_the_title_and_a_title_keeps_the_withdrawal(tmp_path):
+    titles = Titles(tmp_path)
+    read(
+        Reader(
+            [
+                record(b'{"item": "milk", "title": "Milk"}', 0),
+                record(b'{"item": "milk", "withdrawn": true}', 1),
+                record(b'{"item": 7, "withdrawn": true, "title": "Seven"}', 2),
+                record(b'{"item": "milk", "title": "Fresh milk"}', 3),
+                record(b'{"item": "salt", "withdrawn": true}', 4),
+                record(b'{"item": "salt", "withdrawn": false}', 5),
+                record(None, 6, b"milk"),
+            ]
+        ),
+        titles,
+    )
+    assert ids(titles) == {b"milk", b"7"}
+    assert titles.withdrawn.tolist() == sorted(hash_ids([b"milk", b"7"]).tolist())
+    assert titles.get(hash_ids([b"milk", b"7"])) == [None, "Seven"]  # only the title of milk was removed
+    titles.close()
+
+
+def test_withdrawn_items_stay_so_after_a_restart_until_they_are_brought_back(tmp_path):
+    titles = Titles(tmp_path)
+    read(Reader([record(b'{"item": "milk", "withdrawn": true}', 0)]), titles)
+    titles.close()
+    titles = Titles(tmp_path)
+    assert ids(titles) == {b"milk"}
+    read(Reader([record(b'{"item": "milk", "withdrawn": false}', 1)]), titles)
+    assert (ids(titles), len(titles.withdrawn)) == (set(), 0)
+    titles.close()
+    titles = Titles(tmp_path, read_only=True)
+    assert ids(titles) == set()
+    titles.close()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"item": "milk", "withdrawn": "yes"}',
+        b'{"withdrawn": true}',
+        b'{"item": "", "withdrawn": true}',
+        b'{"item": "\\ud800", "withdrawn": true}',
+        b'{"item": "' + b"x" * 600 + b'", "withdrawn": true}',
+        b'["withdrawn"]',
+        b'"withdrawn"' * 3,
+    ],
+)
+def test_an_invalid_withdrawal_is_skipped(tmp_path, value):
+    titles = Titles(tmp_path)
+    read(Reader([record(value, 0), record(b'{"item": "salt", "withdrawn": true}', 1)]), titles)
+    assert ids(titles) == {b"salt"}
+    titles.close()

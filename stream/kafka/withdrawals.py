@@ -1,0 +1,47 @@
+"""Withdrawals of items: messages of the items topic, which every worker reads.
+
+The topic is compacted. A withdrawal has a key of its own, so that neither a title replaces it, nor it a title.
+"""
+
+import logging
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from stream.config import Config
+from stream.kafka.click_values import Invalid, read_identifier
+from stream.kafka.connection import connection
+from stream.kafka.diagnosis import unavailable
+from stream.kafka.messages import UNREADABLE, Withdrawal, encode
+
+log = logging.getLogger("anabranch.titles")
+
+KEY_PREFIX = "withdrawn:"
+
+
+def withdrawal_of(record: Any) -> Withdrawal | None:
+    """The withdrawal in a message of the items topic; None for any other message."""
+    if not record.value or b'"withdrawn"' not in record.value:
+        return None
+    try:
+        withdrawal = msgspec.json.decode(record.value, type=Withdrawal)
+        read_identifier(withdrawal.item, "item")
+    except (*UNREADABLE, Invalid) as error:
+        log.warning("items topic, offset %d: no withdrawal: %s", record.offset, error)
+        return None
+    return withdrawal
+
+
+async def publish_withdrawal(config: Config, item: str, *, withdrawn: bool) -> None:
+    """Recommend the item to nobody from now on, or to everybody again. Raises BrokerUnavailable."""
+    producer = AIOKafkaProducer(**connection(config), acks="all")
+    try:
+        await producer.start()
+        value = encode({"item": item, "withdrawn": withdrawn})
+        await producer.send_and_wait(config.topics.items, value, key=(KEY_PREFIX + item).encode())
+    except (KafkaConnectionError, KafkaError) as error:
+        raise await unavailable(config, error) from None
+    finally:
+        await producer.stop()
