@@ -22,6 +22,7 @@ def status(*, settings: "Config", as_json: bool) -> None:
     from stream.errors import BrokerUnavailable
     from stream.kafka.topics import log_ends
     from stream.operate import report
+    from stream.stores.id_key import UNKEYED
 
     ends = None
     if settings.broker:
@@ -34,6 +35,8 @@ def status(*, settings: "Config", as_json: bool) -> None:
         found = report.status(settings, view, ends, pointers)
         for unreadable in view.unreadable.values():
             note(explain_unreadable(unreadable))
+    if "" in found.id_keys:
+        note(UNKEYED)
     if as_json:
         return show_json(found)
     show_status(found)

@@ -111,6 +111,8 @@ class Status(msgspec.Struct):
     comparison: Comparison | None
     prequential: dict[str, Quality]
     """By version or baseline."""
+    id_keys: list[str]
+    """Fingerprints of the keys that the partitions' ids are hashed with; empty text: without one."""
 
 
 class VersionReport(msgspec.Struct):
@@ -153,6 +155,7 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
         trainer=status_file.read(config.data),
         comparison=comparison(config, pointers, scores),
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
+        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values()}),
     )
 
 

@@ -53,7 +53,7 @@ def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settle
     if found.record is not None:
         return _write(config, found.record) if found.repeat else Settled(found.record, written=False)
     key = _key_of_state(config, cluster)
-    if key is None and (found.has_versions or asyncio.run(_group_has_read(config))):
+    if key is None and (found.has_versions or asyncio.run(group_has_read(config))):
         raise AnabranchError(
             f"this installation has run before, and its id key is neither in the topic {config.topics.models!r} nor in "
             f"{config.data}. Run `anabranch init` on a machine that has its state (--data DIR). If no machine has it: "
@@ -163,7 +163,7 @@ def _keys_of_state(config: Config, cluster: str) -> set[str]:
     return {identity.id_key for identity in found if identity is not None}
 
 
-async def _group_has_read(config: Config) -> bool:
+async def group_has_read(config: Config) -> bool:
     """Whether a worker of the group has ever committed; False where the broker does not answer that."""
     admin = AIOKafkaAdminClient(**connection(config))
     try:

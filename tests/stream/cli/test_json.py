@@ -56,6 +56,7 @@ DOCUMENTS: dict[str, Any] = {
             "champion": {"version": "str", **QUALITY}, "candidate": {"version": "str", **QUALITY},
         },
         "prequential": {"000001": QUALITY, "fallback": QUALITY, "model": QUALITY, "popularity": QUALITY},
+        "id_keys": ["str"],
     },
     "user ann": {"user": "str", "sequence": [STEP], "recommended": RECOMMENDATION},
     "user bob": {"user": "str", "sequence": [STEP], "recommended": "None"},
