@@ -86,7 +86,7 @@ class Shop:
         self.store.apply(batch, start + len(users))
 
     def replace_id_key(self) -> None:
-        """Build the state anew with another key of its ids, and restart the trainer."""
+        """Build the state again with another key of its ids, and restart the trainer."""
         self.store.close()
         self.store.path.rename(self.store.path.with_name("aside-clicks-0-1"))
         identity = Identity("cluster", "clicks", 0, 1, 20, 4, layout=KEYED_LAYOUT, id_key=new_key())
