@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from state.checkpoint import CheckpointStore, take
+from state.errors import StoreBlocked
 from state.id_hash import IdHash, new_key
 from state.identity import KEYED_LAYOUT, LAYOUT, Identity
 from state.store import Store
@@ -124,6 +125,29 @@ def test_a_lost_key_is_found_in_the_checkpoints(topic, config, tmp_path):
     CheckpointStore(elsewhere.artifacts, identity).upload(tmp_path / "copy", config.state)
     assert find(elsewhere, CLUSTER).id_key == KEY
     assert settle(elsewhere, CLUSTER).record.id_key == KEY
+
+
+def test_a_store_that_is_blocked_is_not_taken_for_none(topic, config, monkeypatch):
+    path = store(config, KEY)
+
+    def blocked(*_):
+        raise StoreBlocked("too many open files", path)
+
+    monkeypatch.setattr("state.view.Partition", blocked)
+    for decide in (settle, find):
+        with pytest.raises(StoreBlocked):
+            decide(config, CLUSTER)
+    assert topic.values == [], "no second key is made"
+    topic.values = [msgspec.json.encode(IdKey(KEY))]
+    assert prepare(config, CLUSTER) == IdHash(KEY), "the worker starts, and its opener waits for the store"
+
+
+def test_a_damaged_store_has_no_key_and_stops_nobody(topic, config):
+    path = store(config, KEY)
+    (path / "CURRENT").write_text("no manifest\n")
+    topic.values = [msgspec.json.encode(IdKey(OTHER))]
+    assert prepare(config, CLUSTER) == IdHash(OTHER)
+    assert path.exists(), "its opener moves it aside"
 
 
 def test_two_keys_and_none_that_decides_are_refused(topic, config):
