@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rocksdict import AccessType
 
-from state.errors import StateError
+from state.errors import StateError, StoreUnreadable
 from state.events import EVENT, Ids, Records
 from state.graph import Rows, combine
 from state.id_hash import UNKEYED, IdHash
@@ -37,23 +37,33 @@ def partitions_in(data: Path, topic: str) -> list[int]:
 
 
 def id_keys_in(data: Path, topic: str, settings: StateSettings) -> dict[int, str]:
-    """The key of each partition's ids in the data directory. Stores that cannot be read are left out."""
+    """The key of each partition's ids in the data directory. Damaged stores are left out.
+
+    Raises a StateError for a store that is sound and cannot be opened now.
+    """
     found = {n: id_key_at(partition_path(data, topic, n), settings) for n in partitions_in(data, topic)}
     return {number: key for number, key in found.items() if key is not None}
 
 
 def id_key_at(path: Path, settings: StateSettings) -> str | None:
-    """The key of a store's ids, also while a worker writes it; None where no store is, or it cannot be read."""
-    if not (path / "CURRENT").exists():
-        return None
-    try:
-        partition = Partition(path, settings, AccessType.read_only(False))
-    except StateError:
-        return None
-    try:
-        return partition.identity.id_key if partition.identity is not None else None
-    finally:
-        partition.close()
+    """The key of a store's ids, also while a worker writes it; None where no store is, or a damaged one.
+
+    Raises a StateError for a store that is sound and cannot be opened now.
+    """
+    until = time.monotonic() + CREATED_WITHIN_S
+    while (path / "CURRENT").exists():
+        try:
+            partition = Partition(path, settings, AccessType.read_only(False))
+        except StoreUnreadable:  # its worker may have removed a file in the meantime
+            if time.monotonic() > until:
+                return None
+            time.sleep(RETRY_EVERY_S)
+            continue
+        try:
+            return partition.identity.id_key if partition.identity is not None else None
+        finally:
+            partition.close()
+    return None
 
 
 class View:

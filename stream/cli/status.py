@@ -32,6 +32,7 @@ def status(*, settings: "Config", as_json: bool) -> None:
     from stream.kafka.topics import inspect, log_ends
     from stream.operate import report
     from stream.operate.worker_report import worker_report
+    from stream.stores.id_key import UNKEYED
 
     ends, of_topics = None, []
     if settings.broker:
@@ -46,6 +47,8 @@ def status(*, settings: "Config", as_json: bool) -> None:
         found = report.status(settings, view, ends, pointers, of_topics)
         for unreadable in view.unreadable.values():
             note(explain_unreadable(unreadable))
+    if "" in found.id_keys:
+        note(UNKEYED)
     if as_json:
         return show_json(found)
     show_status(found)

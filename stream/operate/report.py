@@ -129,6 +129,8 @@ class Status(msgspec.Struct):
     """What is wrong with the topics, if a broker answers, and with the keys of events."""
     worker: WorkerReport | None
     """None where no worker has run."""
+    id_keys: list[str]
+    """Fingerprints of the keys that the partitions' ids are hashed with; empty text: without one."""
 
 
 class VersionReport(msgspec.Struct):
@@ -186,6 +188,7 @@ def status(
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
         warnings=[*of_topics, *warnings_of_keys(config.topics.clicks, events, several=len(log_ends or progress) > 1)],
         worker=worker,
+        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values()}),
     )
 
 

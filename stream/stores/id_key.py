@@ -13,9 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from state.checkpoint import CheckpointStore
+from state.errors import StateError
 from state.id_hash import IdHash, new_key
 from state.identity import Identity, with_key
-from state.view import id_keys_in, partition_path
+from state.view import id_key_at, id_keys_in, partition_path, partitions_in
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection
@@ -54,7 +55,7 @@ def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settle
     if found.record is not None:
         return _write(config, found.record) if found.repeat else Settled(found.record, written=False)
     key = _key_of_state(config, cluster)
-    if key is None and (found.has_versions or asyncio.run(_group_has_read(config))):
+    if key is None and (found.has_versions or asyncio.run(group_has_read(config))):
         raise AnabranchError(
             f"this installation has run before, and its id key is neither in the topic {config.topics.models!r} nor in "
             f"{config.data}. Run `anabranch init` on a machine that has its state (--data DIR). If no machine has it: "
@@ -90,9 +91,14 @@ def prepare(config: Config, cluster: str) -> IdHash:
     found = find(config, cluster)
     if not found.ids.keyed:
         log.warning("%s", UNKEYED)
-    for number, key in id_keys_in(config.data, config.topics.clicks, config.state).items():
-        path, theirs = partition_path(config.data, config.topics.clicks, number), IdHash(key)
-        if theirs == found.ids or rebuilt_path(path).exists():
+    for number in partitions_in(config.data, config.topics.clicks):
+        path = partition_path(config.data, config.topics.clicks, number)
+        try:
+            key = id_key_at(path, config.state)
+        except StateError:  # the opener logs why, and tries again
+            continue
+        theirs = IdHash(key or "")
+        if key is None or theirs == found.ids or rebuilt_path(path).exists():
             continue
         if theirs.fingerprint not in found.replaces:
             raise AnabranchError(
@@ -116,7 +122,7 @@ def check_same_key(config: Config, identities: list[Identity]) -> None:
             raise AnabranchError(
                 f"the backup hashes its ids {with_key(ids.fingerprint)}, and the installation at {config.broker} "
                 f"{with_key(record.ids.fingerprint)}, so none of its users would be found. Use a backup of this "
-                f"installation; or restore it with --broker '' and make its key the installation's with "
+                f"installation; or restore it while no broker is named and make its key the installation's with "
                 f"`anabranch init --id-key data`: all other stores are then built again"
             )
 
@@ -166,7 +172,7 @@ def _keys_of_state(config: Config, cluster: str) -> set[str]:
     return {identity.id_key for identity in found if identity is not None}
 
 
-async def _group_has_read(config: Config) -> bool:
+async def group_has_read(config: Config) -> bool:
     """Whether a worker of the group has ever committed; False where the broker does not answer that."""
     admin = AIOKafkaAdminClient(**connection(config))
     try:

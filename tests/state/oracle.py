@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from state.events import EventBatch, hash_id, make_batch
+from state.id_hash import UNKEYED, IdHash
 from state.journal import DAY_MS
 from state.kinds import code_of
 from state.settings import StateSettings
@@ -22,7 +23,7 @@ class Event(NamedTuple):
     id: str | None = None
 
 
-def batch(events: list[Event], first_offset: int) -> EventBatch:
+def batch(events: list[Event], first_offset: int, id_hash: IdHash = UNKEYED) -> EventBatch:
     """The decoder's batch of these events."""
     return make_batch(
         [e.user.encode() for e in events],
@@ -31,13 +32,14 @@ def batch(events: list[Event], first_offset: int) -> EventBatch:
         offset=first_offset + np.arange(len(events)),
         kind=[code_of(e.kind) for e in events],
         ids={row: e.id.encode() for row, e in enumerate(events) if e.id},
+        hashed_by=id_hash.of_many,
     )
 
 
 def apply(store: Store, *events: Event) -> Applied:
     """Fold events that follow the ones the store has read."""
     start = store.progress.next_offset
-    return store.apply(batch(list(events), start), start + len(events))
+    return store.apply(batch(list(events), start, store.ids), start + len(events))
 
 
 class Oracle:

@@ -78,6 +78,7 @@ def test_an_old_stores_pending_users_and_unfinished_erasure_go_on(old: Path, sto
     erasures = store.erasures.without_tombstone()
     assert [[e.id, e.offset, e.days, e.tombstone_sent] for e in erasures] == expected["erasing"]
     store.record_tombstones(erasures)
+    assert not store.ids.keyed
     while store.erasing:
         store.erasures.sweep()
     assert hash_id("cid") not in store.journal(0, ALL_OFFSETS)["user"]

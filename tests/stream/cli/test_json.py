@@ -65,6 +65,7 @@ DOCUMENTS: dict[str, Any] = {
             "paused_ts": "None", "too_many_requests": "int", "sent_smaller": "int", "unsendable": "int",
             "lost_dead_letters": "int", "phases": {}, "lagging": "bool",
         },
+        "id_keys": ["str"],
     },
     "user ann": {"user": "str", "sequence": [STEP], "recommended": RECOMMENDATION, "partitions": ["int"]},
     "user bob": {"user": "str", "sequence": [STEP], "recommended": "None", "partitions": ["int"]},

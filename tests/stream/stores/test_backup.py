@@ -13,9 +13,11 @@ from state.artifact_store import ArtifactStore
 from state.checkpoint import take
 from state.errors import StateError
 from state.events import hash_ids
-from state.identity import Identity
+from state.id_hash import IdHash, new_key
+from state.identity import KEYED_LAYOUT, Identity
 from state.store import Store
 from state.view import View
+from stream.cli import recovery
 from stream.config import Config, KafkaSettings
 from stream.errors import AnabranchError, DataDirectoryError
 from stream.kafka.pointers import MODEL_NAME, pointer_to, read_last_pointers
@@ -227,3 +229,22 @@ def test_with_a_key_only_a_backup_that_was_signed_is_restored(tmp_path, trained,
     backup.write(signed, url, [tmp_path / "other" / "copy"], pointer_to(signed, "000001", None))
     backup.restore(keyed, url, backup.read(url, keyed))
     assert [v.version for v in list_versions(keyed.artifacts_url, MODEL_NAME, keys)] == ["000001"]
+
+
+def test_a_backup_carries_the_id_key_and_prints_its_fingerprint(tmp_path, capsys):
+    config, key = Config(data=tmp_path / "data"), new_key()
+    identity = Identity("cluster", "clicks", 0, 1, 100, 32, layout=KEYED_LAYOUT, id_key=key)
+    store = Store(config.data / "clicks-0", identity, config.state)
+    apply(store, Event("ann", "milk", 1_600_000_000_000))
+    store.close()
+    recovery.backup(str(tmp_path / "kept"), settings=config, as_json=True)
+    elsewhere = msgspec.structs.replace(config, data=tmp_path / "elsewhere")
+    recovery.restore(str(tmp_path / "kept"), settings=elsewhere, as_json=True)
+    printed = capsys.readouterr().out
+    assert key not in printed
+    assert [json.loads(line)["partitions"][0]["identity"]["id_key"] for line in printed.splitlines()] == (
+        2 * [IdHash(key).fingerprint]
+    )
+    with View(elsewhere.data, "clicks", config.state) as view:
+        assert view.ids == IdHash(key)
+        assert view.user_ids(view.ids.of_many([b"ann"])) == [b"ann"]

@@ -12,10 +12,11 @@ import pytest
 from model.errors import ArtifactError
 from model.learning.cycle import CycleInput
 from model.learning.gate import Verdict
-from model.learning.versions import list_versions
+from model.learning.versions import list_versions, load
 from model.settings import GateSettings, ModelSettings, TrainingSettings
 from state.events import Ids, hash_id, hash_ids, make_batch
-from state.identity import Identity
+from state.id_hash import new_key
+from state.identity import KEYED_LAYOUT, Identity
 from state.settings import StateSettings
 from state.store import Store
 from stream.config import Config, TrainerSettings
@@ -80,8 +81,17 @@ class Shop:
         start = self.store.progress.next_offset
         offset = start + np.arange(len(users))
         ts = 1_600_000_000_000 + 1000 * offset + self.jumped_ms
-        batch = make_batch([u.encode() for u in users], [i.encode() for i in items], ts=ts, offset=offset)
+        names = [u.encode() for u in users], [i.encode() for i in items]
+        batch = make_batch(*names, ts=ts, offset=offset, hashed_by=self.store.ids.of_many)
         self.store.apply(batch, start + len(users))
+
+    def replace_id_key(self) -> None:
+        """Build the state again with another key of its ids, and restart the trainer."""
+        self.store.close()
+        self.store.path.rename(self.store.path.with_name("aside-clicks-0-1"))
+        identity = Identity("cluster", "clicks", 0, 1, 20, 4, layout=KEYED_LAYOUT, id_key=new_key())
+        self.store = Store(self.store.path, identity, STATE)
+        self.start_trainer()
 
     def crowd(self, count: int) -> None:
         self.click([f"user-{n}" for n in self.draw.integers(0, 80, count)])
@@ -513,3 +523,21 @@ def test_no_item_counts_as_gone_while_the_state_is_behind_the_champion(shop):
     nothing = shop.trainer.view
     nothing.partitions.clear()
     assert len(gone(nothing, served, News({}, {0: CYCLE_EVENTS}))) == len(served.trained.vocabulary)
+
+
+def test_learning_continues_from_the_champion_after_the_id_key_was_replaced(shop):
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
+    before = shop.trainer.champion.version.trained
+    pointers = shop.trainer.champion.pointers
+    shop.replace_id_key()
+    asyncio.run(shop.trainer.follow(pointers))
+    shop.crowd(2 * CYCLE_EVENTS)
+    shop.run_due_cycle()
+    second = load(shop.config.artifacts_url, MODEL_NAME, "000002").trained
+    assert (second.parent, second.vocabulary.ids) == ("000001", before.vocabulary.ids)
+    ids = shop.trainer.view.ids
+    assert ids.keyed
+    assert second.vocabulary.hashes.tolist() == [ids.of(name) for name in before.vocabulary.ids]
+    moved = (second.model.items.weight - before.model.items.weight).norm() / before.model.items.weight.norm()
+    assert moved < 0.5, "it began from the champion's items, not from random ones"

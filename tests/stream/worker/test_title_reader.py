@@ -9,6 +9,7 @@ from aiokafka.errors import ConsumerStoppedError
 
 from state.errors import StoreBlocked
 from state.events import hash_id, hash_ids
+from state.id_hash import UNKEYED, IdHash, new_key
 from state.titles import Titles
 from stream.worker import title_reader as titles_module
 from stream.worker.item_names import ItemNames
@@ -64,8 +65,8 @@ class Reader:
         return {self.partitions[0]: self.batches.popleft()}
 
 
-def read(reader: Reader, titles: Titles, topic_id: str = "first") -> None:
-    asyncio.run(read_titles(reader, "items", topic_id, titles, ItemNames({}, titles)))
+def read(reader: Reader, titles: Titles, topic_id: str = "first", id_hash: IdHash = UNKEYED) -> None:
+    asyncio.run(read_titles(reader, "items", topic_id, titles, ItemNames({}, titles), id_hash))
 
 
 def test_reading_goes_on_where_it_stopped_and_begins_again_with_another_topic(tmp_path):
@@ -76,6 +77,17 @@ def test_reading_goes_on_where_it_stopped_and_begins_again_with_another_topic(tm
     read(other, titles, "second")
     assert (same.sought, other.sought) == ({0: 5}, {0: 0})
     assert titles.get(hash_ids([b"milk"])) == ["Milk"]
+    titles.close()
+
+
+def test_titles_are_read_again_under_a_new_id_key(tmp_path):
+    titles, ids, value = Titles(tmp_path), IdHash(new_key()), b'{"item": "milk", "title": "Milk"}'
+    read(Reader([record(value, 4)]), titles)
+    again, same = Reader([record(value, 4)]), Reader()
+    read(again, titles, id_hash=ids)
+    read(same, titles, id_hash=ids)
+    assert (again.sought, same.sought) == ({0: 0}, {0: 5})
+    assert titles.get(ids.of_many([b"milk"])) == ["Milk"]
     titles.close()
 
 
