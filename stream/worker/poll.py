@@ -29,8 +29,9 @@ async def poll(consumer: AIOKafkaConsumer, clicks: str, wait_ms: int, limit: int
     Raises ConsumerStoppedError.
     """
     polled = dict(await consumer.getmany(timeout_ms=wait_ms, max_records=limit))
-    full = {p for p in polled if sum(map(len, polled.values())) >= limit}
-    if full:
+    full = set()
+    if sum(map(len, polled.values())) >= limit:
+        full = {[*polled][-1]}  # those before it were read to their ends
         others = consumer.assignment() - polled.keys()
         share = max(limit // (len(others) + 1), min(MIN_POLL_EVENTS, limit))
         for other in sorted(others):
