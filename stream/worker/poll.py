@@ -33,8 +33,9 @@ async def poll(reads: reader.Reader, consumer: AIOKafkaConsumer, clicks: str, wa
     """
     done = [await reads.poll(timeout_ms=wait_ms, max_records=limit)]
     polled = dict(done[0].records)
-    full = {p for p in polled if sum(map(len, polled.values())) >= limit}
-    if full:
+    full = set()
+    if sum(map(len, polled.values())) >= limit:
+        full = {[*polled][-1]}  # those before it were read to their ends
         others = consumer.assignment() - polled.keys()
         share = max(limit // (len(others) + 1), min(MIN_POLL_EVENTS, limit))
         for other in sorted(others):

@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from state import timeline
-from state.erasure import MAX_CHUNKS_PER_SWEEP, Erasure
+from state.erasure import COMPACT_EVERY_S, MAX_CHUNKS_PER_SWEEP, Erasure, Erasures
 from state.events import hash_id
 from state.identity import Identity
-from state.journal import DAY_MS
+from state.journal import DAY_MS, Journal
+from state.progress import PROGRESS_KEY
 from state.settings import StateSettings
 from state.store import Store
-from tests.state.oracle import Event, Oracle, apply, hashed
+from tests.state.oracle import Event, Oracle, apply, batch, hashed
 from tests.state.test_as_of_t import ITEMS, LATEST_TIME, UNSHRUNK, USERS, tuples
 
 SETTINGS = StateSettings(sequence_events=4, neighbours_per_item=8, pair_window_events=2)
@@ -229,6 +230,128 @@ def test_many_users_are_swept_at_once_and_a_reopened_store_knows_the_rest(tmp_pa
     finish(store)
     assert not store.erasing
     assert store.erasures.users == []
+    store.close()
+
+
+def records(store: Store) -> list[tuple[bytes, bytes]]:
+    """Every record but the progress."""
+    return [(k, v) for family in store.database.families() for k, v in family.items() if k != PROGRESS_KEY]
+
+
+def forget(*users: str) -> list[Event]:
+    return [Event(user, "", LATEST_TIME, "forget") for user in users]
+
+
+def test_a_forget_of_an_unknown_user_changes_nothing_and_compacts_nothing(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *clicks_of("bob", 5))
+    before, progress = records(store), store.progress
+    users = batch([*forget("ann", "cat"), *clicks_of("dan", 1), *forget("dan"), *forget("bob")], progress.next_offset)
+    assert sorted(store.unknown_forgotten(users)) == ["ann", "cat", "dan"]
+    unknown = batch(forget("ann", "cat"), progress.next_offset)
+    applied = store.apply(unknown, progress.next_offset + 2, unknown=store.unknown_forgotten(unknown))
+    assert applied.forgotten.tolist() == [hash_id("ann"), hash_id("cat")]
+    assert not store.erasing
+    store.erasures.sweep()
+    assert not store.erasures.compacting
+    assert records(store) == before
+    assert store.progress == msgspec.structs.replace(progress, next_offset=progress.next_offset + 2)
+    store.close()
+
+
+def test_a_user_of_whom_only_a_hidden_item_or_an_answer_is_known_is_not_unknown(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, Event("ann", "milk", LATEST_TIME, "hide"))
+    assert store.unknown_forgotten(batch(forget("ann"), 1)) == []
+    apply(store, *forget("ann"))
+    assert store.unknown_forgotten(batch(forget("ann"), 2)) == ["ann"]
+    store.close()
+
+
+def test_users_erased_in_one_batch_and_one_by_one_leave_the_same_store(tmp_path: Path):
+    stores = [Store(tmp_path / name, LOG, SETTINGS) for name in ("together", "one by one")]
+    users = [f"user-{n}" for n in range(20)]
+    for store in stores:
+        for user in [*users, "bob"]:
+            apply(store, *clicks_of(user, 20))
+    together, alone = stores
+    apply(together, *forget(*users))
+    for user in users:
+        apply(alone, *forget(user))
+    assert together.progress == alone.progress
+    for store in stores:
+        finish(store)
+    for column in ("sequences", "sequence_leaves", "edges", "ids", "days"):
+        assert dict(together.database.columns[column].items()) == dict(alone.database.columns[column].items()), column
+    items = np.array([hash_id(f"item-{n}") for n in range(7)], np.uint64)
+    assert together.rows(items).degree.tolist() == alone.rows(items).degree.tolist()
+    for store in stores:
+        store.close()
+
+
+def test_a_chunk_of_the_journal_is_read_once_for_all_users_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    users = [f"user-{n}" for n in range(100)]
+    for _ in range(10):
+        apply(store, *(Event(user, "milk", 1_600_000_000_000) for user in users))
+    apply(store, *forget(*users))
+    read: list[bytes] = []
+    real = Journal.chunk
+    monkeypatch.setattr(Journal, "chunk", lambda journal, key: (read.append(key), real(journal, key))[1])
+    finish(store)
+    assert len(read) == 10
+    assert len(store.journal(0, LATEST_TIME)) == 0
+    store.close()
+
+
+def test_forgets_in_a_row_compact_once_and_every_byte_is_gone_after_the_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clock, compactions = [0.0], []
+    monkeypatch.setattr("state.erasure.time.monotonic", lambda: clock[0])
+    real = Erasures._compact
+    monkeypatch.setattr(Erasures, "_compact", lambda erasures: (compactions.append(clock[0]), real(erasures))[1])
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    for n in range(10):
+        clock[0] += 1.0
+        apply(store, *clicks_of(f"ann-who-leaves-{n}", 5), *forget(f"ann-who-leaves-{n}"))
+        store.record_tombstones(store.erasures.without_tombstone())
+        for _ in range(3):
+            store.erasures.sweep()
+            while store.erasures.compacting and not store.erasures._compaction.done():
+                time.sleep(0.001)
+    assert len(compactions) == 1
+    assert store.erasing
+    clock[0] += COMPACT_EVERY_S
+    finish(store)
+    assert len(compactions) == 2
+    assert b"ann-who-leaves" not in everything(store)
+    store.close()
+    for file in (tmp_path / "s").iterdir():
+        assert b"ann-who-leaves" not in file.read_bytes(), file
+
+
+def test_users_who_wait_for_their_tombstones_do_not_keep_others_in_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("state.erasure.COMPACT_EVERY_S", 0.0)
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *clicks_of("ann-who-leaves", 5), *clicks_of("bob-who-waits", 5))
+    apply(store, *forget("ann-who-leaves", "bob-who-waits"))
+    store.record_tombstones([e for e in store.erasures.without_tombstone() if e.user == ANN])
+    while store.compacting or b"ann-who-leaves" in everything(store):
+        store.erasures.sweep()
+    assert [e.id for e in store.erasures.without_tombstone()] == ["bob-who-waits"]
+    finish(store)
+    store.close()
+
+
+def test_the_tombstones_of_many_users_are_asked_for_in_turn(tmp_path: Path):
+    store = Store(tmp_path / "s", LOG, SETTINGS)
+    apply(store, *(Event(user, "milk", LATEST_TIME) for user in "abcde"), *forget(*"abcde"))
+    apply(store, *(Event(user, "milk", LATEST_TIME) for user in "ab"))  # they are back: an answer follows
+    found = {erasure.id for _ in range(3) for erasure in store.tombstones(2)}
+    assert found == set("cde")
     store.close()
 
 

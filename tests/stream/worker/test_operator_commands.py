@@ -3,6 +3,7 @@
 import asyncio
 
 from stream.config import Config
+from stream.kafka.commands import RecordTime
 from stream.kafka.messages import Command, CommandReply, encode
 from stream.stores.checkpoints import COPIES_FOLDER, Checkpoints
 from stream.worker.operator_commands import OperatorCommands
@@ -36,6 +37,12 @@ def test_a_command_is_carried_out_once_and_its_outcome_returned(tmp_path, monkey
         assert await reply("copy", COPY_ID) == CommandReply(COPY_ID, "done", "worker 0: copied 1 partitions")
         assert (config.data / COPIES_FOLDER / COPY_ID / "clicks-0" / "CURRENT").exists()
         assert await commands.on_command(b"no command") is None
+        old = RecordTime(1_700_000_000_000, False)
+        expired = await commands.on_command(encode(Command("pause", "7")), old)
+        assert (expired.id, expired.status) == ("7", "expired")
+        assert "worker 0: 'pause' is not carried out" in expired.message
+        assert owner.consumer.paused == set()
+        assert await commands.on_command(encode(Command("retrain", "8")), old) is None, "the trainer replies to that"
         await owner.close()
 
     asyncio.run(run())

@@ -1,0 +1,91 @@
+"""Requests beyond what can be answered between two polls are refused, fairly and with a reply."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.config import WorkerSettings
+from stream.kafka.click_values import MAX_ID_BYTES, Invalid
+from stream.worker.requests import Asked, choose, read_request
+from tests.stream.fakes import CLICKS, REQUESTS
+from tests.stream.kafka.test_decode import Record
+from tests.stream.worker.test_pipeline import Shop, with_shop
+
+
+@pytest.mark.parametrize(
+    ("value", "asked"),
+    [
+        (b'{"user": "ann"}', Asked("ann", "")),
+        (b'{"user": 7, "id": 8}', Asked("7", 8)),
+        (b'{"user": "ann", "id": "' + b"x" * MAX_ID_BYTES + b'"}', Asked("ann", "x" * MAX_ID_BYTES)),
+    ],
+)
+def test_a_valid_request_is_read(value, asked):
+    assert read_request(value) == asked
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "truncated"),
+        (b'{"user": ""}', "user is empty"),
+        (b'{"user": "' + b"u" * 513 + b'"}', "user is 513 bytes long, more than 512"),
+        (b'{"user": "ann", "id": "' + b"x" * 513 + b'"}', "id is 513 bytes long, more than 512"),
+        (b'{"user": "\\ud800"}', "truncated"),
+        (b'{"user": "ann", "id": "\\ud800 \\u0041"}', "surrogate|UTF-8"),
+        (b'{"user": true}', "Expected"),
+        (b'{"user": 1' + b"0" * 5000 + b"}", "out of range"),
+    ],
+)
+def test_an_invalid_request_has_a_reason(value, reason):
+    with pytest.raises(Invalid, match=reason):
+        read_request(value)
+
+
+polls = st.dictionaries(
+    st.integers(0, 3), st.lists(st.builds(Asked, st.sampled_from("abc"), st.just("")), max_size=30), max_size=4
+)
+
+
+@given(polls, st.integers(1, 40))
+def test_as_many_as_fit_are_answered_and_nobody_gets_a_second_answer_before_all_have_one(asked, limit):
+    chosen = choose(asked, limit)
+    assert sum(map(len, chosen.values())) == min(limit, sum(map(len, asked.values())))
+    answers = {
+        (number, user): sum(requests[at].user == user for at in chosen[number])
+        for number, requests in asked.items()
+        for user in "abc"
+    }
+    left = {
+        (number, request.user)
+        for number, requests in asked.items()
+        for at, request in enumerate(requests)
+        if at not in chosen[number]
+    }
+    for one in left:
+        assert all(count <= answers[one] + 1 for count in answers.values())
+
+
+@with_shop
+async def test_a_flood_of_one_user_is_refused_and_others_are_answered(shop: Shop):
+    settings = WorkerSettings(requests_per_poll=10)
+    shop.config = msgspec.structs.replace(shop.config, worker=settings)
+    flooded = Shop(shop.config, shop.monkeypatch)
+    await shop.close()
+    await flooded.assign()
+    flooded.apply({"user": "ann"}, {"user": "bob"})
+    flood = [Record(json.dumps({"user": "ann", "id": n}).encode(), n) for n in range(1000)]
+    bob = Record(b'{"user": "bob", "id": "bob"}', 1000)
+    await flooded.poll({CLICKS: flooded.records({"user": "cat"}), REQUESTS: [*flood, bob]})
+    replies = [json.loads(value) for _, value in flooded.producer.to("replies")]
+    assert len(replies) == 1001
+    answered = [r["id"] for r in replies if r["status"] == "ok"]
+    assert answered == [*range(9), "bob"]
+    refused = [r for r in replies if r["status"] == "too many"]
+    assert all(r["items"] == [] and r["offset"] == -1 for r in refused)
+    assert flooded.pipeline.requests.too_many == len(refused) == 991
+    assert flooded.store.progress.next_offset == 3, "clicks go on"
+    await flooded.close()
