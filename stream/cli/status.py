@@ -20,6 +20,7 @@ SIGNALS = ("model", "evidence", "repeat", "popularity")
 def status(*, settings: "Config", as_json: bool) -> None:
     """Show progress, counts, the serving version and its quality."""
     from stream.errors import BrokerUnavailable
+    from stream.kafka.pointers import read_last_pointers
     from stream.kafka.topics import log_ends
     from stream.operate import report
 
@@ -29,7 +30,7 @@ def status(*, settings: "Config", as_json: bool) -> None:
             ends = log_ends(settings, settings.topics.clicks)
         except BrokerUnavailable as error:
             note(str(error))
-    pointers = pointers_of(settings)
+    pointers = pointers_of(settings) if ends is not None else read_last_pointers(settings.data)
     with view_of(settings, whole=False) as view:
         found = report.status(settings, view, ends, pointers)
         for unreadable in view.unreadable.values():

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from stream.config import Config
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import close, within
 from stream.kafka.messages import encode
 
 MAX_UNACKNOWLEDGED = 5_000
@@ -60,7 +61,7 @@ async def publish(
     producer = AIOKafkaProducer(**connection(config), linger_ms=5, max_batch_size=256 << 10, acks="all")
     count = 0
     try:
-        await producer.start()
+        await within(config, "a connection to publish", producer.start())
         sent: list[asyncio.Future[Any]] = []
         for row in rows:
             wait_s = pace.due_s(count, row.get("ts"))
@@ -76,8 +77,8 @@ async def publish(
                 progress(count)
         await asyncio.gather(*sent)
     except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
+        raise await unavailable(config, error, f"events to be acknowledged in {topic!r}") from None
     finally:
-        await producer.stop()
+        await close(producer)
     progress(count)
     return count

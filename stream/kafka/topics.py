@@ -13,6 +13,7 @@ from kafka.errors import KafkaError as PythonKafkaError
 
 from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
+from stream.kafka import exchange
 from stream.kafka.connection import connection, consumer_connection, reached
 from stream.kafka.diagnosis import unavailable
 
@@ -114,7 +115,7 @@ def ensure(config: Config) -> list[TopicState]:
             await asyncio.sleep(POLL_S)
         return [TopicState(name, (existing | made)[name], name in made) for name in shapes(config)]
 
-    found = _with_admin(config, create)
+    found = _with_admin(config, create, "the new topics")
     _check_partitions(config, {f.name: f.partitions for f in found})
     return found
 
@@ -136,7 +137,7 @@ def cluster_id(config: Config) -> str:
     async def ask(admin: AIOKafkaAdminClient) -> str:
         return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
 
-    return _with_admin(config, ask)
+    return _with_admin(config, ask, "the id of the cluster")
 
 
 def topic_id(config: Config, topic: str) -> str:
@@ -165,7 +166,8 @@ def log_ends(config: Config, topic: str) -> dict[int, int]:
         consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
         try:
             await consumer.start()
-            await consumer._client.force_metadata_update()
+            if not await consumer._client.force_metadata_update():
+                raise KafkaConnectionError("no broker answers")
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
             return {p.partition: end for p, end in (await consumer.end_offsets(partitions)).items()}
         except (KafkaConnectionError, KafkaError) as error:
@@ -173,7 +175,7 @@ def log_ends(config: Config, topic: str) -> dict[int, int]:
         finally:
             await consumer.stop()
 
-    return asyncio.run(ask())
+    return exchange.ask(config, f"how far the log of {topic!r} goes", ask())
 
 
 async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
@@ -192,7 +194,9 @@ def _check_partitions(config: Config, partitions: dict[str, int]) -> None:
         )
 
 
-def _with_admin(config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+def _with_admin(
+    config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]], waiting_for: str = "the list of topics"
+) -> T:
     async def run() -> T:
         admin = AIOKafkaAdminClient(**connection(config))
         try:
@@ -203,4 +207,4 @@ def _with_admin(config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T
         finally:
             await admin.close()
 
-    return asyncio.run(run())
+    return exchange.ask(config, waiting_for, run())
