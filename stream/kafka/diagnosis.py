@@ -27,7 +27,7 @@ STEP_TIMEOUT_MS = 5_000
 DENIED_RIGHTS = {29: "a topic", 30: "the consumer group", 31: "the cluster"}
 """The resource of an authorization error, by Kafka's error code. Both client libraries use the same codes."""
 ARE_ALL_UP = "are all brokers up? `kafka-topics.sh --bootstrap-server HOST:PORT --describe"
-NO_LEADER = f"no leader for a partition: {ARE_ALL_UP} --unavailable-partitions` lists it"
+NO_LEADER = f"no leader for a partition ({ARE_ALL_UP} --unavailable-partitions` lists them)"
 TOO_FEW_REPLICAS = (
     f"fewer replicas in sync than min.insync.replicas: {ARE_ALL_UP} --under-min-isr-partitions` lists the partitions"
 )
@@ -75,10 +75,15 @@ async def _explained(config: Config, error: Exception) -> BrokerUnavailable:
             f"docs/messages.md lists the rights that each process needs"
         )
     for address in addresses(config):
+        reason = await _not_served(msgspec.structs.replace(config, broker=address))
+        if reason is not None:
+            return BrokerUnavailable(f"{address} {reason} ({error})")
         if (reason := await _refusal(config.kafka, address)) is not None:
             return BrokerRefused(f"{address} {reason}")
-        if (fault := await _not_served(msgspec.structs.replace(config, broker=address))) is not None:
-            return BrokerUnavailable(f"{address} {fault} ({error})")
+        if await asyncio.to_thread(reached, msgspec.structs.replace(config, broker=address)):
+            return BrokerUnavailable(
+                f"{address} accepts a connection and does not answer: is it a Kafka broker, and is it hung? ({error})"
+            )
     return BrokerUnavailable(
         f"no Kafka broker answers at {config.broker}: is it running, is --broker right, does it require TLS or SASL? "
         f"See [kafka] in docs/configuration.md ({error})"
@@ -135,12 +140,10 @@ async def _refusal(kafka: KafkaSettings, address: str) -> str | None:
 
 
 async def _not_served(config: Config) -> str | None:
-    """Why a broker that accepts a connection does not serve us, as a predicate of its address; None if it refuses."""
-    if not await asyncio.to_thread(reached, config):
-        return None
+    """Why a broker that answers does not serve us, as a predicate of its address; None if it does not answer us."""
     client = AIOKafkaClient(**connection(config), request_timeout_ms=STEP_TIMEOUT_MS)
     try:
-        await asyncio.wait_for(client.bootstrap(), STEP_TIMEOUT_MS / 1000)
+        await client.bootstrap()
         for node in client.cluster.brokers():
             host = f"[{node.host}]" if ":" in node.host else node.host
             if (error := await _refused(f"{host}:{node.port}", security(config.kafka))) is not None:
@@ -148,15 +151,16 @@ async def _not_served(config: Config) -> str | None:
                     f"answers, and names {host}:{node.port} as broker {node.nodeId}, which cannot be reached from here "
                     f"({_cause(error)}): set advertised.listeners of that broker to an address that its clients reach"
                 )
-        described = await asyncio.wait_for(client.fetch_all_metadata(), STEP_TIMEOUT_MS / 1000)
-        for topic in (name for name in msgspec.structs.astuple(config.topics) if name in described.topics()):
-            if lost := sorted(described.partitions_for_topic(topic) - described.available_partitions_for_topic(topic)):
-                return f"has no leader for {topic!r}, partition {lost[0]}: {ARE_ALL_UP} --unavailable-partitions` lists"
+        described = await client.fetch_all_metadata()
+        for topic in described.topics() & {*msgspec.structs.astuple(config.topics)}:
+            led = described.available_partitions_for_topic(topic)
+            if without := sorted(described.partitions_for_topic(topic) - led):
+                return f"has {NO_LEADER}: {topic!r}, partition {without[0]}"
+        return "answers, but not here: its own log may say why"
     except (KafkaError, OSError):
-        return "accepts a connection and does not answer: is it a Kafka broker, and is it hung?"
+        return None
     finally:
         await client.close()
-    return "answers, but failed here: its own log may say why"
 
 
 def _cause(error: Exception) -> str:

@@ -34,13 +34,11 @@ async def close(*clients: AIOKafkaConsumer | AIOKafkaProducer) -> None:
         task.cancel()
 
 
-async def within(
-    config: Config, waiting_for: str, exchange: Coroutine[Any, Any, T], limit_s: float = ANSWER_WITHIN_S
-) -> T:
-    """The result of an exchange. Raises BrokerUnavailable if the broker fails, or does not answer within the limit."""
+async def within(config: Config, waiting_for: str, exchange: Coroutine[Any, Any, T]) -> T:
+    """The result of an exchange. Raises BrokerUnavailable if the broker fails, or does not answer in time."""
     task = asyncio.create_task(exchange)
     try:
-        await asyncio.wait({task}, timeout=limit_s)
+        await asyncio.wait({task}, timeout=ANSWER_WITHIN_S)
         if task.done():
             return task.result()
         loop = asyncio.get_running_loop()
@@ -52,7 +50,7 @@ async def within(
         raise await unavailable(config, error, waiting_for) from None
     finally:
         task.cancel()
-    raise await unavailable(config, TimeoutError(f"no answer within {limit_s:.0f} s"), waiting_for)
+    raise await unavailable(config, TimeoutError(f"no answer within {ANSWER_WITHIN_S:.0f} s"), waiting_for)
 
 
 def _log_unless_unclosed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
