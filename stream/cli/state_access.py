@@ -3,6 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from stream.cli.output import note
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def pointers_of(settings: "Config") -> "Pointers":
     if settings.broker:
         try:
             return asyncio.run(read_pointers(settings))
-        except BrokerUnavailable:
-            pass
+        except BrokerUnavailable as error:
+            note(f"{error}; going on with the versions that this machine's worker followed last")
     return read_last_pointers(settings.data)
 
 

@@ -29,6 +29,7 @@ SIGNALS = ("model", "evidence", "repeat", "popularity")
 def status(*, settings: "Config", as_json: bool) -> None:
     """Show progress, counts, the serving version and its quality."""
     from stream.errors import BrokerUnavailable
+    from stream.kafka.pointers import read_last_pointers
     from stream.kafka.topics import inspect, log_ends
     from stream.operate import report
     from stream.operate.worker_report import worker_report
@@ -41,7 +42,7 @@ def status(*, settings: "Config", as_json: bool) -> None:
             of_topics = [deviation.text for deviation in inspect(settings).deviations]
         except BrokerUnavailable as error:
             note(str(error))
-    pointers = pointers_of(settings)
+    pointers = pointers_of(settings) if ends is not None else read_last_pointers(settings.data)
     worker = worker_report(settings.data)  # one that restores its first state has none to show yet
     with view_of(settings, whole=False, may_be_empty=bool(worker and worker.phases)) as view:
         found = report.status(settings, view, ends, pointers, of_topics)

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream.config import Config
 from stream.kafka.connection import consumer_connection
+from stream.kafka.exchange import close, within
 from stream.kafka.pointers import consumer_partitions
 from stream.kafka.reader import Reader
 
@@ -17,18 +18,27 @@ POLL_MS = 500
 def follow(config: Config, topic: str, *, from_start: bool) -> Generator[Any, None, None]:
     """Every record of a topic as it comes, for ever; those that are there already with `from_start`."""
     with asyncio.Runner() as loop:
-        consumer = loop.run(_assigned(config, topic, from_start))
+        beginning = within(config, f"a connection to read {topic!r}", _assigned(config, topic, from_start))
+        consumer = loop.run(beginning)
         reader = Reader(consumer)
         try:
             while True:
                 for records in loop.run(reader.poll(timeout_ms=POLL_MS)).records.values():
                     yield from records
         finally:
-            loop.run(consumer.stop())
+            loop.run(close(consumer))
 
 
 async def _assigned(config: Config, topic: str, from_start: bool) -> AIOKafkaConsumer:
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
+    try:
+        return await _seek(consumer, topic, from_start)
+    except BaseException:
+        await close(consumer)
+        raise
+
+
+async def _seek(consumer: AIOKafkaConsumer, topic: str, from_start: bool) -> AIOKafkaConsumer:
     await consumer.start()
     partitions = [TopicPartition(topic, number) for number in await consumer_partitions(consumer, topic)]
     consumer.assign(partitions)

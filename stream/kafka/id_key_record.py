@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from state.signing import Keys
 from stream.config import Config
 from stream.kafka.connection import connection, consumer_connection
-from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, IdKey, encode
-from stream.kafka.pointers import consumer_partitions, decode_pointer
+from stream.kafka.pointers import decode_pointer
 from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
+from stream.kafka.topics import partitions_of
 
 log = logging.getLogger("anabranch")
 
@@ -56,12 +56,16 @@ def standing(values: Iterable[bytes | None], keys: Keys = ()) -> Found:
 
 async def find_record(config: Config) -> Found:
     """Read the topic `models` up to its end now. Raises BrokerUnavailable."""
+    return await within(config, "the id key", _find_record(config))
+
+
+async def _find_record(config: Config) -> Found:
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
         topic = config.topics.models
-        partitions = [TopicPartition(topic, p) for p in await consumer_partitions(consumer, topic)]
-        if not consumer.partitions_for_topic(topic):
+        partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
+        if not partitions:
             return Found()
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
@@ -74,24 +78,19 @@ async def find_record(config: Config) -> Found:
                         values.append(record.value)
                     has_versions = has_versions or decode_pointer(record.value, config.kafka.signing_keys) is not None
         return standing(values, config.kafka.signing_keys)._replace(has_versions=has_versions)
-    except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
     finally:
         await consumer.stop()
 
 
 async def publish_record(config: Config, record: IdKey) -> Found:
     """Sign a record and send it, and read which one stands then. Raises BrokerUnavailable."""
-    record = signed(record, config.kafka.signing_keys)
-    producer = AIOKafkaProducer(**connection(config), acks="all")
-    try:
-        await producer.start()
-        await producer.send_and_wait(config.topics.models, encode(record), key=RECORD_KEY)
-    except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
-    finally:
-        await producer.stop()
+    await within(config, "the id key to be acknowledged", _send(config, signed(record, config.kafka.signing_keys)))
     return await find_record(config)
+
+
+async def _send(config: Config, record: IdKey) -> None:
+    async with AIOKafkaProducer(**connection(config), acks="all") as producer:
+        await producer.send_and_wait(config.topics.models, encode(record), key=RECORD_KEY)
 
 
 def read_record(config: Config) -> Found:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError
 
 from state.artifact_store import shown
 from state.signing import Keys
@@ -24,7 +24,7 @@ from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection, consumer_connection
-from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer
 from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
@@ -59,14 +59,14 @@ async def read_pointers(config: Config) -> Pointers:
     If the topic is missing or empty (an embedded broker loses its topics), the pointers that this data directory last
     followed. Raises BrokerUnavailable.
     """
+    return await within(config, "the pointers to the serving versions", _read_pointers(config))
+
+
+async def _read_pointers(config: Config) -> Pointers:
     # A fetch that waits for more records blocks every later request on its connection.
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
     try:
         await consumer.start()
-    except (KafkaConnectionError, KafkaError) as error:
-        await consumer.stop()
-        raise await unavailable(config, error) from None
-    try:
         topic = config.topics.models
         partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
         if not partitions:
@@ -89,8 +89,11 @@ async def read_pointers(config: Config) -> Pointers:
 
 
 async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    """Partition numbers of a topic that the consumer is not subscribed to."""
-    return await partitions_of(consumer, topic) or [0]
+    """Partition numbers of a topic that the consumer is not subscribed to; the first where no broker lists them."""
+    try:
+        return await partitions_of(consumer, topic) or [0]
+    except KafkaConnectionError:
+        return [0]
 
 
 def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:
@@ -197,12 +200,10 @@ async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
     """Sign the pointer and send it to every worker and trainer. Raises BrokerUnavailable, TopicMismatch."""
     await asyncio.to_thread(check_existence, config, config.topics.models)
     pointer = signed(pointer, config.kafka.signing_keys)
-    producer = AIOKafkaProducer(**connection(config), acks="all")
-    try:
-        await producer.start()
-        await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=key_of(pointer))
-    except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
-    finally:
-        await producer.stop()
+    await within(config, "the pointer to be acknowledged", _publish_pointer(config, pointer))
     return pointer
+
+
+async def _publish_pointer(config: Config, pointer: Pointer) -> None:
+    async with AIOKafkaProducer(**connection(config), acks="all") as producer:
+        await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=key_of(pointer))

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLarg
 from stream.config import Config
 from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import close, within
 from stream.kafka.messages import encode
 
 MAX_UNACKNOWLEDGED = 5_000
@@ -95,7 +96,7 @@ async def send(
     producer = AIOKafkaProducer(**connection(config), linger_ms=5, max_batch_size=256 << 10, acks="all")
     sending = _Sending(producer, topic, on_refused)
     try:
-        await producer.start()
+        await within(config, "a connection to publish", producer.start())
         async for message in _as_they_come(messages) if live else _at_once(messages):
             wait_s = pace.due_s(sending.sent, message.ts)
             if wait_s > 0.002:
@@ -106,9 +107,9 @@ async def send(
                 on_progress(sending.acknowledged)
         await sending.settle(0)
     except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
+        raise await unavailable(config, error, f"events to be acknowledged in {topic!r}") from None
     finally:
-        await producer.stop()
+        await close(producer)
     on_progress(sending.acknowledged)
     return sending.acknowledged
 

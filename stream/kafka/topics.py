@@ -24,6 +24,7 @@ from kafka.errors import KafkaError as PythonKafkaError
 
 from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
+from stream.kafka import exchange
 from stream.kafka.connection import connection, consumer_connection, reached
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.shapes import Deviation, FoundTopic, deviations, missing_topics, not_checked, shapes
@@ -108,7 +109,7 @@ def create_missing(config: Config) -> list[TopicState]:
             await asyncio.sleep(POLL_S)
         return [TopicState(name, (existing | made)[name], name in made) for name in shapes(config)]
 
-    return _with_admin(config, create)
+    return _with_admin(config, create, "the new topics")
 
 
 def check(config: Config) -> None:
@@ -147,7 +148,7 @@ def inspect(config: Config) -> Inspection:
         brokers = len((await admin.describe_cluster())["brokers"])
         return Inspection(deviations(config, found, brokers), [n for n in existing if n not in settings])
 
-    return _with_admin(config, look)
+    return _with_admin(config, look, "the settings of the topics")
 
 
 def refuse(found: list[Deviation]) -> None:
@@ -162,7 +163,7 @@ def cluster_id(config: Config) -> str:
     async def ask(admin: AIOKafkaAdminClient) -> str:
         return str((await admin.describe_cluster()).get("cluster_id") or "unnamed")
 
-    return _with_admin(config, ask)
+    return _with_admin(config, ask, "the id of the cluster")
 
 
 def group_members(config: Config, group: str) -> list[str]:
@@ -176,7 +177,7 @@ def group_members(config: Config, group: str) -> list[str]:
         groups = [found for answer in answers for found in answer.to_object()["groups"]]
         return [member["client_host"].lstrip("/") for found in groups for member in found["members"]]
 
-    return _with_admin(config, ask)
+    return _with_admin(config, ask, f"the members of the group {group!r}")
 
 
 def topic_id(config: Config, topic: str) -> str:
@@ -213,12 +214,16 @@ def log_ends(config: Config, topic: str) -> dict[int, int]:
         finally:
             await consumer.stop()
 
-    return asyncio.run(ask())
+    return exchange.ask(config, f"how far the log of {topic!r} goes", ask())
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    """Partition numbers of a topic now; none if it does not exist. All topics are listed, none is named."""
-    await consumer._client.force_metadata_update()
+    """Partition numbers of a topic now; none if it does not exist. All topics are listed, none is named.
+
+    Raises KafkaConnectionError.
+    """
+    if not await consumer._client.force_metadata_update():
+        raise KafkaConnectionError("no broker answers")
     return sorted(consumer.partitions_for_topic(topic) or ())
 
 
@@ -258,7 +263,9 @@ async def _settings(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, 
     }
 
 
-def _with_admin(config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+def _with_admin(
+    config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T]], waiting_for: str = "the list of topics"
+) -> T:
     async def run() -> T:
         admin = AIOKafkaAdminClient(**connection(config))
         try:
@@ -269,4 +276,4 @@ def _with_admin(config: Config, ask: Callable[[AIOKafkaAdminClient], Awaitable[T
         finally:
             await admin.close()
 
-    return asyncio.run(run())
+    return exchange.ask(config, waiting_for, run())

@@ -1,19 +1,17 @@
 """Forget a user: send the event, wait until the stores have applied it, and search for remains."""
 
-import asyncio
 import time
 
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from state.search import search
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection
-from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import ask
 from stream.kafka.field_mapping import map_fields
 from stream.kafka.messages import encode
 
@@ -58,7 +56,7 @@ def forget(config: Config, user: str, within_s: float) -> ForgetReport:
         view.check_all_open()
         key = np.array([view.ids.of(user)], np.uint64)
         known = [n for n, partition in view.partitions.items() if len(partition.sequences(key).steps)]
-        offsets = asyncio.run(_publish(config, user, known))
+        offsets = ask(config, "the forget event to be acknowledged", _publish(config, user, known))
         here = {number: offset for number, offset in offsets.items() if number in view.partitions}
         _wait_until_applied(view, here, within_s, config)
     found = search(config.data, user)
@@ -95,10 +93,8 @@ def _wait_until_applied(view: View, offsets: dict[int, int], within_s: float, co
 
 async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int]:
     """The offset of the event in each partition that it was sent to."""
-    producer = AIOKafkaProducer(**connection(config), acks="all")
     topic, key = config.topics.clicks, user.encode()
-    try:
-        await producer.start()
+    async with AIOKafkaProducer(**connection(config), acks="all") as producer:
         value = encode(map_fields({"user": user, "event": FORGET_EVENT}, config.clicks.fields))
         sent = [await producer.send_and_wait(topic, value, key=key)]
         sent += [
@@ -106,8 +102,4 @@ async def _publish(config: Config, user: str, known: list[int]) -> dict[int, int
             for number in known
             if number != sent[0].partition
         ]
-    except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
-    finally:
-        await producer.stop()
     return {metadata.partition: metadata.offset for metadata in sent}

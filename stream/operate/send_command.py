@@ -15,6 +15,7 @@ from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import close, within
 from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
 from stream.kafka.reader import Reader
 from stream.kafka.signing import signed
@@ -50,19 +51,24 @@ async def send_command(
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))
     try:
-        await consumer.start()
-        await producer.start()
         topic = config.topics.command_replies
-        replies = [TopicPartition(topic, number) for number in await partitions_of(consumer, topic)]
-        consumer.assign(replies)
-        await consumer.seek_to_end(*replies)
+
+        async def begin() -> None:
+            await consumer.start()
+            await producer.start()
+            replies = [TopicPartition(topic, number) for number in await partitions_of(consumer, topic)]
+            consumer.assign(replies)
+            await consumer.seek_to_end(*replies)
+
+        await within(config, "a connection to the topics of commands", begin())
         reader = Reader(consumer)
         began = checked = time.monotonic()
         sent, replied = -math.inf, False
         while (within_s is None and replied) or time.monotonic() - began < (within_s or REPLY_WITHIN_S):
             if not replied and time.monotonic() - sent > REPEAT_EVERY_S:
                 sent = time.monotonic()
-                await producer.send_and_wait(config.topics.commands, encode(command), key=command.id.encode())
+                sending = producer.send_and_wait(config.topics.commands, encode(command), key=command.id.encode())
+                await within(config, "the command to be acknowledged", sending)
             for record in chain.from_iterable((await reader.poll(timeout_ms=500)).records.values()):
                 reply = _reply_to(command, record.value)
                 if reply is None:
@@ -80,8 +86,7 @@ async def send_command(
     except (KafkaConnectionError, KafkaError) as error:
         raise await unavailable(config, error) from None
     finally:
-        await consumer.stop()
-        await producer.stop()
+        await close(consumer, producer)
     receiver = "trainer" if name == "retrain" else "worker"
     raise AnabranchError(
         f"no {receiver} replied to {name!r} within {within_s or REPLY_WITHIN_S:.0f} s: does one run on "

@@ -19,6 +19,7 @@ from state.identity import Identity, with_key
 from state.view import id_key_at, id_keys_in, partition_path, partitions_in
 from stream.config import Config
 from stream.errors import AnabranchError
+from stream.kafka import exchange
 from stream.kafka.connection import connection
 from stream.kafka.id_key_record import publish_record, read_record
 from stream.kafka.messages import IdKey
@@ -55,7 +56,7 @@ def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settle
     if found.record is not None:
         return _write(config, found.record) if found.repeat else Settled(found.record, written=False)
     key = _key_of_state(config, cluster)
-    if key is None and (found.has_versions or asyncio.run(group_has_read(config))):
+    if key is None and (found.has_versions or exchange.ask(config, "the offsets of the group", group_has_read(config))):
         raise AnabranchError(
             f"this installation has run before, and its id key is neither in the topic {config.topics.models!r} nor in "
             f"{config.data}. Run `anabranch init` on a machine that has its state (--data DIR). If no machine has it: "

@@ -1,6 +1,7 @@
 """Rebuild stores from the log on command, beside the serving ones, which they replace (`partition_stores.swap`)."""
 
 import shutil
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.connection import consumer_connection
 from stream.kafka.decode import Decoder
+from stream.kafka.diagnosis import unavailable
+from stream.kafka.exchange import close, within
 from stream.kafka.keys import misplaced
 from stream.kafka.reader import Reader
 from stream.kafka.topics import Log
@@ -21,6 +24,8 @@ from stream.stores.opener import read_logs
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, identity_of, rebuilt_path
 
 POLL_MS = 1_000
+NEXT_RECORDS_WITHIN_S = 60.0
+"""A log that is not read to its end and brings nothing for so long is not waited for."""
 
 
 class Since(NamedTuple):
@@ -58,16 +63,17 @@ async def rebuild(
         fetch_max_bytes=config.worker.fetch_max_bytes,
         max_partition_fetch_bytes=config.worker.fetch_max_bytes,
     )
-    await consumer.start()
     try:
+        await within(config, "a connection to read the log", consumer.start())
         done = []
-        logs = await read_logs(config, cluster, [TopicPartition(topic, number) for number in numbers])
+        partitions = [TopicPartition(topic, number) for number in numbers]
+        logs = await within(config, "the ends of the log", read_logs(config, cluster, partitions))
         for partition, its_log in logs.items():
             consumer.assign([partition])
             begin = await _begin(consumer, partition, since, its_log)
             done.append(await _rebuild_one(config, consumer, partition, its_log, begin, report, id_hash))
     finally:
-        await consumer.stop()
+        await close(consumer)
     for rebuilt in done:  # only after all are complete
         path = partition_path(config.data, topic, rebuilt.partition)
         shutil.rmtree(rebuilt_path(path), ignore_errors=True)
@@ -116,7 +122,7 @@ async def _rebuild_one(
     try:
         store.skip_to(begin)
         consumer.seek(partition, begin)
-        reader = Reader(consumer)
+        reader, read_at = Reader(consumer), time.monotonic()
         while store.progress.next_offset < its_log.stable_end:
             polled = await reader.poll(partition, timeout_ms=POLL_MS, max_records=config.worker.poll_max_events)
             records = polled.records.get(partition, [])
@@ -125,8 +131,12 @@ async def _rebuild_one(
                 store.skip_to(skipped.end, lost=skipped.end - skipped.begin)
             if not records and await consumer.position(partition) >= its_log.stable_end:
                 break  # the offsets left are the broker's own records
+            if not records and not polled.unreadable and time.monotonic() - read_at > NEXT_RECORDS_WITHIN_S:
+                where = f"the next records of {partition.topic!r}, partition {number}"
+                raise await unavailable(config, TimeoutError(f"none in {NEXT_RECORDS_WITHIN_S:.0f} s"), where)
             if not records:
                 continue
+            read_at = time.monotonic()
             decoded = decoder.decode(records)
             found = misplaced(decoded.keys, number, its_log.partitions)
             store.apply(
