@@ -117,7 +117,9 @@ def _short_ends(arrived: Arrived, rows: Ints, window: int, leafless: int) -> tup
     day = steps["ts"] // DAY_MS
     new_day = day[first] < day[np.minimum(first + 1, len(steps) - 1)]
     complete = arrived.merged.before[rows] < leafless
-    chosen = np.where(longer, new_day, complete) & ~np.isin(rows, list(arrived.merged.late))
+    chosen = np.where(longer, new_day, complete)
+    if arrived.merged.late:
+        chosen &= ~np.isin(rows, list(arrived.merged.late))
     kept = ((at > 0) | ~np.repeat(longer, lengths))[np.repeat(chosen, lengths)]
     return ends.of(chosen).where(kept), rows[~chosen]
 
