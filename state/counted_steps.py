@@ -104,22 +104,28 @@ def _short_ends(arrived: Arrived, rows: Ints, window: int, leafless: int) -> tup
     whose head had fewer than `leafless` steps has no others.
     """
     width, heads = STEP.itemsize, arrived.merged.heads
-    count = (arrived.ends - arrived.starts)[rows]
-    wanted = count + window
+    wanted = (arrived.ends - arrived.starts)[rows] + window
     # One step more shows whether the day begins before.
     tails = [heads[row][-(n + 1) * width :] for row, n in zip(rows.tolist(), wanted.tolist(), strict=True)]
-    lengths = np.array([len(tail) // width for tail in tails])
-    steps = np.frombuffer(b"".join(tails), STEP)
-    first = np.cumsum(lengths) - lengths
-    at = np.arange(len(steps)) - np.repeat(first, lengths)
-    ends = Ends(rows, steps, at >= np.repeat(lengths - count, lengths), lengths)
+    ends = _joined(arrived, rows, tails)
+    first, lengths, at = ends.first, ends.lengths, np.arange(len(ends.steps))
     longer = lengths > wanted
-    day = steps["ts"] // DAY_MS
-    new_day = day[first] < day[np.minimum(first + 1, len(steps) - 1)]
+    ts = ends.steps["ts"]
+    new_day = ts[first] // DAY_MS < ts[np.minimum(first + 1, len(ts) - 1)] // DAY_MS
     complete = arrived.merged.before[rows] < leafless
-    chosen = np.where(longer, new_day, complete) & ~np.isin(rows, list(arrived.merged.late))
-    kept = ((at > 0) | ~np.repeat(longer, lengths))[np.repeat(chosen, lengths)]
-    return ends.of(chosen).where(kept), rows[~chosen]
+    chosen = np.where(longer, new_day, complete)
+    if arrived.merged.late:
+        chosen &= ~np.isin(rows, list(arrived.merged.late))
+    kept = ~np.repeat(longer, lengths) | (at > np.repeat(first, lengths))
+    return ends.of(chosen).where(kept[np.repeat(chosen, lengths)]), rows[~chosen]
+
+
+def _joined(arrived: Arrived, rows: Ints, packed: list[bytes]) -> Ends:
+    """The packed ends of these users' heads; as many steps as are new are marked, the last ones."""
+    lengths = np.fromiter(map(len, packed), np.int64, len(packed)) // STEP.itemsize
+    steps = np.frombuffer(b"".join(packed), STEP)
+    begin_new = np.cumsum(lengths) - (arrived.ends - arrived.starts)[rows]
+    return Ends(rows, steps, np.arange(len(steps)) >= np.repeat(begin_new, lengths), lengths)
 
 
 def _of_needed_days(partition: Partition, arrived: Arrived, rows: Ints, plus: GraphDelta, minus: GraphDelta) -> Ends:
@@ -128,14 +134,16 @@ def _of_needed_days(partition: Partition, arrived: Arrived, rows: Ints, plus: Gr
     A user whose head begins later is left out and compared from that day on.
     """
     window, merged = partition.settings.pair_window_events, arrived.merged
-    steps = np.frombuffer(b"".join([merged.heads[row] for row in rows.tolist()]), STEP)
-    new = [arrived.is_new(row) for row in rows.tolist()]
-    heads = Ends(rows, steps, np.concatenate(new), np.array([len(part) for part in new]))
-    first_new = np.array([int(part.argmax()) for part in new])
-    anchor = heads.first + np.maximum(first_new - window, 0)
+    heads = _joined(arrived, rows, [merged.heads[row] for row in rows.tolist()])
+    steps, first, first_new = heads.steps, heads.first, heads.lengths - (arrived.ends - arrived.starts)[rows]
+    for at, row in enumerate(rows.tolist()) if merged.late else ():
+        if row in merged.late:
+            first_new[at] = merged.late[row].argmax()
+            heads.new[first[at] : first[at] + heads.lengths[at]] = merged.late[row]
+    anchor = first + np.maximum(first_new - window, 0)
     since = steps["ts"][anchor] // DAY_MS * DAY_MS
     complete = merged.before[rows] < partition.settings.sequence_events  # a shorter head has no leaves
-    covers = complete | ((first_new >= window) & (steps["ts"][heads.first] < since))
+    covers = complete | ((first_new >= window) & (steps["ts"][first] < since))
     for at in np.flatnonzero(~covers).tolist():
         row, begin = int(rows[at]), int(since[at]) if first_new[at] >= window else 0
         user, own_new = arrived.of(row)

@@ -165,7 +165,7 @@ class Partition:
         """As `row_records`, and which items are known."""
         empty = bytes(self._row.itemsize)
         values = self.database.get_many("rows", packed_keys(items))
-        known = np.fromiter((value is not None for value in values), bool, len(values))
+        known = np.array([value is not None for value in values]) if None in values else np.ones(len(values), bool)
         return np.frombuffer(bytearray().join([v or empty for v in values]), self._row), known
 
     def rows(self, items: Ids) -> Rows:

@@ -15,7 +15,7 @@ from state.sequences import from_events
 from state.settings import StateSettings
 
 SMALL = ModelSettings(dim=16, dropout=0.0)
-STATE = StateSettings(neighbours_per_item=8)
+STATE = StateSettings(neighbours_per_item=8, user_item_cap=0)
 QUICK = TrainingSettings(warm_up_epochs=2, epochs=3)
 
 

@@ -78,7 +78,7 @@ def test_partitions_add_up():
 
 def test_each_baseline_recommends_by_its_definition():
     log = events((1, 7), (1, 8), (1, 7), (2, 7), (2, 9))
-    graph = MemoryGraph(StateSettings(neighbours_per_item=4))
+    graph = MemoryGraph(StateSettings(neighbours_per_item=4, user_item_cap=0))
     graph.apply(log)
     sequences = from_events(log)
     last = sequences.steps["item"][sequences.indptr[1:] - 1]

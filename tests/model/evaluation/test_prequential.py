@@ -18,7 +18,9 @@ from state.events import Records, hash_id
 from state.settings import StateSettings
 
 TRAINING = TrainingSettings(warm_up_epochs=1, epochs=2, last_epochs=1, negatives=8)
-SETTINGS = CycleSettings(ModelSettings(dim=8), TRAINING, RankingSettings(online_clicks=50), StateSettings())
+SETTINGS = CycleSettings(
+    ModelSettings(dim=8), TRAINING, RankingSettings(online_clicks=50), StateSettings(user_item_cap=0)
+)
 
 
 def stream(count: int = 420, seed: int = 0) -> Records:

@@ -27,7 +27,7 @@ def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, RecordedSt
     """Every user clicks a to l twice. The model is untrained."""
     names = [f"user-{n % users}" for n in range(users * 24)]
     items = [ITEMS[(n // users) % 12] for n in range(users * 24)]
-    past = RecordedStream(StateSettings())
+    past = RecordedStream(StateSettings(user_item_cap=0))
     past.append(as_events(names, items, 1_500_000_000_000 + np.arange(len(names)) * 1000)[0])
     known = np.unique(past.events()["item"])
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from state.sequences import from_events
 from state.settings import StateSettings
 from tests.model.examples import cycling, learned
 
-STATE = StateSettings(neighbours_per_item=8)
+STATE = StateSettings(neighbours_per_item=8, user_item_cap=0)
 MODEL = ModelSettings(dim=16, dropout=0.0)
 HOUR_MS = 3_600_000
 

@@ -23,7 +23,7 @@ clicks = st.lists(st.tuples(st.sampled_from([10, 20, 30]), st.integers(0, 40_000
 def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
     items, ts = np.array(made).T
     events = make_events(np.zeros(len(made)), items, ts=ts + 1_600_000_000_000)
-    graph = MemoryGraph(StateSettings(popularity_half_life_s=HALF_LIFE_S))
+    graph = MemoryGraph(StateSettings(popularity_half_life_s=HALF_LIFE_S, user_item_cap=0))
     graph.apply(events[:read])
     some = Popularity(HALF_LIFE_S)
     some.extend(ITEMS, graph.rows)
