@@ -99,8 +99,8 @@ class Store(Partition):
         """Fold a batch into the state and write it, with `next_offset`, atomically.
 
         Events are in log order, at logical offsets below `next_offset`. `dead`, `key_mismatch`, `keyless` and
-        `foreign_partition` are counts of their records. Expired and forgotten events are removed first, in WriteBatches of their own. Raises StoreUnreadable or
-        StoreBlocked when RocksDB fails; nothing more is changed then.
+        `foreign_partition` are counts of their records. Expired and forgotten events are removed first, in WriteBatches
+        of their own. Raises StoreUnreadable or StoreBlocked when RocksDB fails; nothing more is changed then.
         """
         expired = self._expire(len(batch.events))
         write = WriteBatch(raw_mode=True)
