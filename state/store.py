@@ -113,8 +113,7 @@ class Store(Partition):
 
         Events are in log order, at logical offsets below `next_offset`. `dead`, `key_mismatch`, `keyless` and
         `foreign_partition` are counts of their records. Expired and forgotten events are removed first, in WriteBatches
-        of their own. Raises StoreUnreadable or
-        StoreBlocked when RocksDB fails; nothing more is changed then.
+        of their own. Raises StoreUnreadable or StoreBlocked when RocksDB fails; nothing more is changed then.
         """
         expired = self._expire(len(batch.events))
         write = WriteBatch(raw_mode=True)

@@ -12,11 +12,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
     InvalidConfigurationError,
     KafkaConnectionError,
     KafkaError,
     NoError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from kafka import KafkaAdminClient
@@ -141,12 +143,14 @@ def inspect(config: Config) -> Inspection:
             name: FoundTopic(
                 len(described[name]),
                 min((len(partition["replicas"]) for partition in described[name]), default=0),
-                settings.get(name, {}),
+                settings.get(name) or {},
             )
             for name in existing
         }
         brokers = len((await admin.describe_cluster())["brokers"])
-        return Inspection(deviations(config, found, brokers), [n for n in existing if n not in settings])
+        return Inspection(
+            deviations(config, found, brokers), [name for name, known in settings.items() if known is None]
+        )
 
     return _with_admin(config, look, "the settings of the topics")
 
@@ -248,18 +252,19 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
     return {name: len(partitions) for name, partitions in (await _described(admin)).items()}
 
 
-async def _settings(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str]]:
-    """Kafka's settings of topics, without those that the broker does not describe to us."""
+async def _settings(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, dict[str, str] | None]:
+    """Kafka's settings of topics; None for one whose settings the broker refuses to describe to us."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
     try:
         answers = await admin.describe_configs(resources) if resources else []
     except KafkaError:  # an old broker, or one that is no Kafka
-        return {}
+        return dict.fromkeys(topics)
+    found = {r["resource_name"]: r for answer in answers for r in answer.to_object()["resources"]}
     return {
-        resource["resource_name"]: {e["config_names"]: e["config_value"] or "" for e in resource["config_entries"]}
-        for answer in answers
-        for resource in answer.to_object()["resources"]
-        if not resource["error_code"]
+        name: None
+        if for_code(resource["error_code"]) in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+        else {entry["config_names"]: entry["config_value"] or "" for entry in resource["config_entries"]}
+        for name, resource in found.items()
     }
 
 

@@ -1,7 +1,6 @@
 """Looks at the topics while a worker runs, and logs what is wrong with them: others may change or delete them."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -24,8 +23,12 @@ class TopicWatch:
     async def run(self) -> None:
         """Look at once, and then forever."""
         while True:
-            with contextlib.suppress(BrokerUnavailable):  # the consumer's errors are logged elsewhere
+            try:
                 await self.look()
+            except BrokerUnavailable:  # logged elsewhere
+                pass
+            except Exception as error:  # a broker that answers in a strange way ends no worker
+                self._report([], [f"the topics are not checked: {type(error).__name__}: {error}"])
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:

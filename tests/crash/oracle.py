@@ -302,6 +302,8 @@ def _counts(partition: Partition, log: Log) -> list[str]:
         ("behind the horizon", progress.too_old, log.too_old),
         ("the newest event time", progress.newest_ts, log.newest_ts),
         ("keys that disagree", progress.key_mismatch, 0),
+        ("events without a key", progress.keyless, 0),
+        ("events in a strange partition", progress.foreign_partition, 0),
         ("lost to retention", progress.lost, 0),
     )
     return [f"{what}: {found}, not {right}" for what, found, right in counted if found != right]
