@@ -1,5 +1,6 @@
 """Settings come from a file, the environment and flags; the error for a wrong one names it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,29 @@ def test_a_built_in_kind_is_configured_on_top_of_its_defaults(tmp_path):
     assert kinds["cart"] == Kind("positive", 2.0)
     assert kinds["wishlist"] == Kind("positive", 1.0)
     assert kinds["hide"] == Kind("negative")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("topics.click", "topics.clicks"),
+        ("trainer_every_s", "trainer.every_s"),
+        ("triner.every_s", "trainer"),
+        ("k", "ranking.k"),
+        ("field", "clicks.fields"),
+        ("clicks.ts_unit", "clicks.fields.ts_unit"),
+    ],
+)
+def test_an_unknown_setting_is_answered_with_the_one_that_was_meant(tmp_path, name, meant):
+    (tmp_path / "a.toml").write_text(f"{name} = 1")
+    with pytest.raises(ConfigError, match=rf"did you mean '{re.escape(meant)}'\?"):
+        load(tmp_path / "a.toml", {})
+    variable = f"ANABRANCH_{name.upper().replace('.', '__')}"
+    with pytest.raises(ConfigError, match=f"did you mean ANABRANCH_{meant.upper().replace('.', '__')}"):
+        load(None, {variable: "1", "ANABRANCH_DATA": str(tmp_path)})
+
+
+@pytest.mark.parametrize("variable", ["RANKING__REPEAT_WEIGHT", "TRAINER__EVERY_S", "WORKER__AB"])
+def test_nan_is_refused_by_name(variable):
+    with pytest.raises(ConfigError, match=variable.lower().replace("__", ".")):
+        load(None, {f"ANABRANCH_{variable}": "nan"})
