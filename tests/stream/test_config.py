@@ -135,7 +135,7 @@ def test_a_built_in_kind_is_configured_on_top_of_its_defaults(tmp_path):
         ("trainer_every_s", "trainer.every_s"),
         ("triner.every_s", "trainer"),
         ("k", "ranking.k"),
-        ("field", "clicks.fields"),
+        ("fields", "clicks.fields"),
         ("clicks.ts_unit", "clicks.fields.ts_unit"),
     ],
 )
