@@ -193,7 +193,7 @@ def record(value: bytes) -> Any:
 
 
 def test_a_foreign_message_in_a_watched_topic_is_reported_and_the_next_is_shown(capsys):
-    complaints = Complaints()
+    complaints = Complaints("offset")
     for junk in (b"not json", b"[1]", b'{"user": "ann"}', b"\xff\xfe", b"[" * 5000):
         assert not show_message(record(junk), True, complaints)
     shown = RECOMMENDATION | {"user": USER, "more": [1, 2]}
@@ -204,4 +204,4 @@ def test_a_foreign_message_in_a_watched_topic_is_reported_and_the_next_is_shown(
     assert json.loads(document) == shown
     assert line.startswith(r"ann\x1b[2J\u202e (version 000001, after offset 0:3): Green tea")
     assert output.err.count("\n") == complaints.count == 5
-    assert "in partition 1, no recommendation" in output.err
+    assert output.err.startswith("anabranch: offset 7: no recommendation, in partition 1: ")
