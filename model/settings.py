@@ -1,6 +1,6 @@
 """Settings of the model, its training, the gate and ranking: `[model]`, `[training]`, `[gate]`, `[ranking]`."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -148,8 +148,8 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How items are ranked."""
 
-    k: Whole = 10
-    """Items in a recommendation."""
+    k: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 10
+    """Items in a recommendation, at most 1,000."""
     history_items: Whole = 10
     """Newest items of a user from which the live graph takes evidence."""
     age_decay: Share = 0.8

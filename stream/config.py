@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -292,6 +293,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def artifacts_url(self) -> str:
         """The URL of the artifact store, with its default."""
         return self.artifacts or str(self.data / "models")
+
+
+def setting_names(kind: Any = Config, section: str = "") -> Iterator[str]:
+    """The dotted names of all settings and sections."""
+    for field in msgspec.structs.fields(kind):
+        yield section + field.name
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from setting_names(field.type, f"{section}{field.name}.")
 
 
 def choices_of(setting: str) -> tuple[str, ...]:

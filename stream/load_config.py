@@ -4,6 +4,7 @@ A variable names a key in upper case and joins sections with two underscores: `A
 unknown key or variable is refused by name, and so is a value of the wrong type.
 """
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import msgspec
 
 from state.kinds import kinds_of
 from state.settings import KINDS, Kind
-from stream.config import Config, TopicSettings, choices_of
+from stream.config import Config, TopicSettings, choices_of, setting_names
 from stream.errors import ConfigError
 from stream.permissions import warn_about_private_key, warn_about_secrets
 
@@ -45,9 +46,19 @@ def load(path: Path | None = None, env: Mapping[str, str] | None = None, **flags
         raise ConfigError(_explain(error, env=env)) from None
     except ValueError as error:
         raise ConfigError(f"setting 'state.kinds': {error}") from None
+    _check_numbers(config)
     _check_addresses(config.broker)
     warn_about_private_key(config.kafka.key_file or config.kafka.cert_file)
     return config
+
+
+def _check_numbers(settings: msgspec.Struct, section: str = "") -> None:
+    """Refuse NaN, which passes every comparison with a limit or none. Raises ConfigError."""
+    for name, value in msgspec.structs.asdict(settings).items():
+        if isinstance(value, msgspec.Struct):
+            _check_numbers(value, f"{section}{name}.")
+        elif isinstance(value, float) and value != value:
+            raise ConfigError(f"setting '{section}{name}': nan is not a number")
 
 
 def _check_addresses(broker: str) -> None:
@@ -129,6 +140,14 @@ def _put(tree: dict[str, Any], keys: list[str], value: object, source: str) -> N
     tree[keys[-1]] = value
 
 
+def _meant_by(dotted: str) -> str:
+    """The setting that an unknown name probably stands for: the nearest one, or one of its name in another section."""
+    names = list(setting_names())
+    near = difflib.get_close_matches(dotted, names, 1, 0.8)
+    elsewhere = [name for name in names if name.rpartition(".")[2] == dotted.rpartition(".")[2]]
+    return (near or elsewhere or difflib.get_close_matches(dotted, names, 1) or [""])[0]
+
+
 def _explain(error: msgspec.ValidationError, inside: str = "", env: Mapping[str, str] = {}) -> str:
     """msgspec's "Object contains unknown field `x` - at `$.a`" with the key as a person writes it.
 
@@ -140,7 +159,13 @@ def _explain(error: msgspec.ValidationError, inside: str = "", env: Mapping[str,
         key = problem.split("`")[1]
         dotted = f"{section}.{key}" if section else key
         variable = ENV_PREFIX + dotted.replace(".", "__").upper()
-        by = f"environment variable {variable}: " if variable in env else ""
-        return f"{by}unknown setting {dotted!r}: docs/configuration.md lists all settings"
+        meant = _meant_by(dotted)
+        variable = next((name for name in env if name == variable or name.startswith(f"{variable}__")), "")
+        by = f"environment variable {variable}: " if variable else ""
+        if meant and by:
+            meant = f" (did you mean {ENV_PREFIX + meant.replace('.', '__').upper()}?)"
+        elif meant:
+            meant = f" (did you mean {meant!r}?)"
+        return f"{by}unknown setting {dotted!r}{meant}: docs/configuration.md lists all settings"
     choices = f", it is one of {', '.join(choices_of(section))}" if problem.startswith("Invalid enum value") else ""
     return f"setting {section!r}: {problem[0].lower()}{problem[1:]}{choices}"

@@ -14,14 +14,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Literal, get_args
+from typing import Literal
 
 Unit = Literal["auto", "s", "ms", "us", "ns"]
 """The unit of numbers; `auto`: their size gives it away."""
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 MIN_NUMBER = 10**8
-UNIT_FACTOR = 1000
-"""Between a unit and the next smaller one; so are the ranges of their numbers."""
 MS_NUMBERS = range(10**11, 10**14)
 """Numbers that are milliseconds, by their size."""
 MAX_MS = 253_402_300_799_999
@@ -30,6 +28,8 @@ LIKELY_MS = range(315_532_800_000, 4_102_444_800_000)
 """The years 1980 to 2099. A number outside is probably in another unit than its size says."""
 SET_UNIT = "set clicks.fields.ts_unit (s, ms, us or ns) if it is a time"
 
+_LIMITS: dict[Unit, int] = {"s": 10**11, "ms": 10**14, "us": 10**17, "ns": 10**20}
+_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?", re.A)
@@ -76,11 +76,9 @@ def unit_of(number: int | float | Decimal) -> Unit:
         raise NotATime("is negative")
     if number < MIN_NUMBER:
         raise NotATime(f"is too small to give its unit away: {SET_UNIT}")
-    limit = MIN_NUMBER
-    for unit in get_args(Unit)[1:]:
-        limit *= UNIT_FACTOR
+    for unit, limit in _LIMITS.items():
         if number < limit:
-            return unit  # type: ignore[no-any-return]
+            return unit
     raise NotATime("is too large to be a time, even in nanoseconds")
 
 
@@ -116,8 +114,7 @@ def _from_number(number: int | Decimal, unit: Unit) -> int:
         if (ms := _from_number(number, unit)) not in LIKELY_MS:
             raise NotATime(f"is {moment(ms)} in {UNIT_NAMES[unit]}, which is not likely: {SET_UNIT}")
         return ms
-    steps = get_args(Unit).index(unit) - get_args(Unit).index("ms")
-    ms = int(number * UNIT_FACTOR if steps < 0 else number // UNIT_FACTOR**steps)
+    ms = int(number * 1000 if unit == "s" else number // _PER_MS[unit])
     if ms > MAX_MS:
         raise NotATime(f"is later than the year 9999 in {UNIT_NAMES[unit]}")
     return ms

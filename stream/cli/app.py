@@ -5,6 +5,7 @@ Heavy imports happen inside commands, so that `anabranch --help` answers at once
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -95,12 +96,11 @@ def _flags(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 
 def utf8(text: str | None) -> str | None:
-    """Refuse an argument that is not UTF-8: messages and RocksDB hold UTF-8 only."""
+    """An argument as UTF-8, also in a locale that is not. Refuse another one: messages and RocksDB hold UTF-8 only."""
     try:
-        (text or "").encode()
-    except UnicodeEncodeError:
+        return None if text is None else os.fsencode(text).decode()
+    except UnicodeError:
         raise typer.BadParameter(f"{text!r} is not UTF-8") from None
-    return text
 
 
 def require_broker(settings: "Config") -> None:

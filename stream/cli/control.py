@@ -8,6 +8,7 @@ import typer
 from stream.cli.app import command
 from stream.cli.output import show, show_json
 from stream.errors import AnabranchError, ConfigError
+from stream.printable import printable
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -26,6 +27,7 @@ def retrain(
 ) -> None:
     """Begin a training cycle now. Ctrl-C while waiting does not stop the cycle."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     from stream.operate.send_command import REPLY_WITHIN_S, send_command
@@ -35,7 +37,7 @@ def retrain(
         task = bar.add_task("waiting for the trainer", total=1.0)
 
         def on_progress(reply: "CommandReply") -> None:
-            bar.update(task, completed=reply.share, description=reply.message)
+            bar.update(task, completed=reply.share, description=escape(printable(reply.message)))
 
         if wait:
             reply = asyncio.run(send_command(settings, "retrain", ended, None, on_progress, shadow=shadow))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import app
+from stream.cli.output import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +32,10 @@ def demo(
     data: Annotated[Path, typer.Option("--data", help="Directory of its state; emptied at each start.")] = Path(
         "anabranch-data/demo"
     ),
-    events: Annotated[int, typer.Option("--events", help="Number of purchases to replay.")] = 85_000,
-    seconds: Annotated[float, typer.Option("--seconds", help="Duration of the replay in seconds.")] = 165.0,
+    events: Annotated[int, typer.Option("--events", min=1, help="Number of purchases to replay.")] = 85_000,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, callback=finite, help="Duration of the replay in seconds.")
+    ] = 165.0,
 ) -> None:
     """Replay real grocery purchases through Kafka for three minutes. The model learns as they come."""
     from rich.console import Console

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from stream.config import Config
 
 MIN_EVENTS = 100
+MAX_CYCLES = 1_000
+MAX_SEED = 2**32 - 1
+"""The largest that numpy and torch both accept."""
 
 
 @command(broker_required=False)
@@ -24,8 +27,10 @@ def evaluate(
         Literal["global-temporal", "prequential"],
         typer.Option("--protocol", help="Test the events after a moment, or each event before it is learned."),
     ],
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the training.")] = 0,
-    cycles: Annotated[int, typer.Option("--cycles", min=1, help="prequential: number of training cycles.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the training.")] = 0,
+    cycles: Annotated[
+        int, typer.Option("--cycles", min=1, max=MAX_CYCLES, help="prequential: number of training cycles.")
+    ] = 8,
     with_retrain: Annotated[
         bool,
         typer.Option(

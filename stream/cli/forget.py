@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.output import show, show_json
+from stream.cli.output import finite, show, show_json
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def forget(
     name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)],
     *,
-    within_s: Annotated[float, typer.Option("--within", help="Seconds to wait for the worker.")] = 120.0,
+    within_s: Annotated[
+        float, typer.Option("--within", min=0, callback=finite, help="Seconds to wait for the worker.")
+    ] = 120.0,
     settings: "Config",
     as_json: bool,
 ) -> None:

@@ -89,21 +89,21 @@ def note(text: str) -> None:
 
 
 class Complaints:
-    """Reports the lines of a file that are left out: the first ones, and then how many there were."""
+    """Reports the lines of a file, or the offsets of a log, that are left out: the first ones, and then how many."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, what: str = "line") -> None:
+        self.count, self._what = 0, what
 
-    def __call__(self, line: int, reason: str) -> None:
+    def __call__(self, number: int, reason: str) -> None:
         """Report a line."""
         self.count += 1
         if self.count <= MAX_COMPLAINTS:
-            note(f"line {line}: {reason}; left out")
+            note(f"{self._what} {number}: {reason}; left out")
 
     def end(self) -> None:
         """Report how many lines were not named."""
         if self.count > MAX_COMPLAINTS:
-            note(f"and {self.count - MAX_COMPLAINTS} more lines left out")
+            note(f"and {self.count - MAX_COMPLAINTS} more {self._what}s left out")
 
 
 def _printable_table(table: "Table") -> "Table":

@@ -134,7 +134,7 @@ def up(
     *,
     settings: "Config",
     port: Annotated[
-        int | None, typer.Option("--port", help="Port of the embedded broker (a free one if unset).")
+        int | None, typer.Option("--port", min=1, max=65_535, help="Port of the embedded broker (a free one if unset).")
     ] = None,
     config_file: Path | None,
 ) -> None:

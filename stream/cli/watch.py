@@ -31,7 +31,7 @@ def watch(
 
     check(settings)
     consumer = follow(settings, settings.topics.recommendations, from_start=from_start)
-    shown, foreign = 0, Complaints()
+    shown, foreign = 0, Complaints("offset")
     key = user.encode() if user is not None else None
     try:
         for record in consumer:
@@ -45,6 +45,7 @@ def watch(
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
+        foreign.end()
         consumer.close()
 
 
@@ -58,7 +59,7 @@ def show_message(record: Any, as_json: bool, foreign: Complaints) -> bool:
         message = msgspec.json.decode(record.value, type=Recommendation)
         document = msgspec.json.encode(msgspec.json.decode(record.value))
     except UNREADABLE as error:
-        foreign(record.offset, f"in partition {record.partition}, no recommendation: {error}")
+        foreign(record.offset, f"no recommendation, in partition {record.partition}: {error}")
         return False
     write_json(document) if as_json else write(one_line(message))
     with output_errors():

@@ -56,7 +56,8 @@ class TimeReader:
             return to_ms(ts, self.unit)
         if isinstance(ts, str) and ts.isascii() and ts.isdecimal() and len(ts) < 20:
             ts = int(ts)
-        ms, number = to_ms(ts), as_number(ts)
+        ms = to_ms(ts)
+        number = ts if isinstance(ts, int) else as_number(ts)
         if number is not None and (unit := unit_of(number)) not in self._seen:
             if unit != "ms" or self._seen:
                 before = f", those before as {UNIT_NAMES[self._seen[-1]]}" if self._seen else ""
@@ -208,16 +209,19 @@ def read_interactions(
                 user, item = (read_identifier(fields[name], name).decode() for name in ("user", "item"))
                 if ts is None:
                     raise Invalid("it has no time: `ts` or `timestamp`")
-                number = as_number(ts)
-                is_small = events.times.unit == "auto" and number is not None and 0 <= number < MIN_NUMBER
-                ms = to_ms(ts, "s" if row.get("ts") is None else "ms") if is_small else events.times.read(ts, line)
+                try:
+                    ms = events.times.read(ts, line)
+                except NotATime:
+                    number = as_number(ts)
+                    if number is None or not 0 <= number < MIN_NUMBER:
+                        raise
+                    ms = to_ms(ts, "s" if row.get("ts") is None else "ms")
+                    small.append(len(users))
             except Invalid as reason:
                 on_broken_line(line, str(reason))
             except NotATime as reason:
                 on_broken_line(line, f"ts {show_value(ts)} {reason}")
             else:
-                if is_small:
-                    small.append(len(users))
                 users.append(user)
                 items.append(item)
                 times.append(ms)

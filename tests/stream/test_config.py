@@ -1,5 +1,6 @@
 """Settings come from a file, the environment and flags; the error for a wrong one names it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,29 @@ def test_a_name_that_is_set_gets_no_prefix_even_if_it_is_the_default(tmp_path):
     config = load(file, {"ANABRANCH_TOPICS__PREFIX": "second-"})
     assert (config.topics.clicks, config.topics.models, config.topics.items) == ("clicks", "pointers", "second-items")
     assert config.group == "anabranch"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("topics.click", "topics.clicks"),
+        ("trainer_every_s", "trainer.every_s"),
+        ("triner.every_s", "trainer"),
+        ("k", "ranking.k"),
+        ("fields", "clicks.fields"),
+        ("clicks.ts_unit", "clicks.fields.ts_unit"),
+    ],
+)
+def test_an_unknown_setting_is_answered_with_the_one_that_was_meant(tmp_path, name, meant):
+    (tmp_path / "a.toml").write_text(f"{name} = 1")
+    with pytest.raises(ConfigError, match=rf"did you mean '{re.escape(meant)}'\?"):
+        load(tmp_path / "a.toml", {})
+    variable = f"ANABRANCH_{name.upper().replace('.', '__')}"
+    with pytest.raises(ConfigError, match=f"did you mean ANABRANCH_{meant.upper().replace('.', '__')}"):
+        load(None, {variable: "1", "ANABRANCH_DATA": str(tmp_path)})
+
+
+@pytest.mark.parametrize("variable", ["RANKING__REPEAT_WEIGHT", "TRAINER__EVERY_S", "WORKER__AB"])
+def test_nan_is_refused_by_name(variable):
+    with pytest.raises(ConfigError, match=variable.lower().replace("__", ".")):
+        load(None, {f"ANABRANCH_{variable}": "nan"})
