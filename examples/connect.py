@@ -66,7 +66,7 @@ def connected(broker: str, *topics: str) -> Iterator[dict[str, Any]]:
             )
         signal.alarm(0)
         yield arguments
-    except BrokenPipeError:  # whoever read our output has ended
+    except BrokenPipeError:  # the reader of our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
         sys.exit(str(error))
