@@ -178,3 +178,37 @@ def strings_of(*folders: Path) -> list[str]:
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+THREATS = [
+    [cell.strip() for cell in row.strip("|").split("|")]
+    for table in re.findall(r"^\|.*\| test \|\n\|[-|]+\n((?:\|.*\n)+)", (DOCS / "threats.md").read_text(), re.M)
+    for row in table.splitlines()
+]
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: row[0][:60])
+def test_every_threat_has_a_test_that_exists_or_a_reason_for_none(row):
+    named = re.fullmatch(r"(tests/[\w/]+\.py)::(test_\w+)", row[-1])
+    if named is None:
+        assert re.fullmatch(r"no test: \w.+", row[-1])
+    else:
+        assert re.search(rf"^(?:async )?def {named[2]}\(", (ROOT / named[1]).read_text(), re.M), row[-1]
+
+
+def test_the_page_of_threats_grants_the_rights_that_were_tested():
+    def rights(page: str, header: str) -> dict[str, list[set[str]]]:
+        table = (DOCS / page).read_text().partition(header)[2].partition("\n\n")[0].splitlines()[2:]
+        cells = {row.split("|")[1].strip(): row.split("|")[2:4] for row in table}
+        return {who: [topics(cell) for cell in row] for who, row in cells.items()}
+
+    def topics(cell: str) -> set[str]:
+        names = set(re.findall(r"`([\w-]+)`", re.sub(r"\(.*?\)", "", cell))) - {"anabranch", "anabranch-0"}
+        return {"all"} if cell.strip() == "all" else names
+
+    tested = rights("messages.md", "| who | writes | reads |")
+    granted = rights("threats.md", "| principal | Write | Read | other |")
+    for who in ("worker", "trainer", "operator"):
+        assert granted[who] == tested[who], who
+    shop = [granted["producer of clicks"][n] | granted["page"][n] for n in (0, 1)]
+    assert shop == [tested["the shop"][0], tested["the shop"][1] - {"dead-letters"}]
