@@ -68,12 +68,14 @@ docs: .venv/installed  ## write the configuration page and the sample file from 
 clean:  ## remove the environment, caches, build results and the demo's data
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis anabranch-data
 
-# pip checks the hash of every file that it installs. The environment is installed again when the lock file or pyproject.toml changes.
-.venv/installed: requirements.lock requirements-cuda.lock pyproject.toml
+# pip checks the hash of every file that it installs. Where it finds torch's build for processors alone, CUDA's packages are
+# not installed. The environment is installed again when the lock file or pyproject.toml changes.
+.venv/installed: requirements.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11, which Anabranch needs. Run: make PYTHON=python3.12"; exit 1; }
 	@echo "installing into .venv: a few minutes the first time"
 	@$(PYTHON) -m venv .venv
+	@$(PIP) --no-deps -r requirements-cpu.lock 2>/dev/null || true
 	@$(PIP) --no-deps -r requirements.lock
 	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(any("nvidia" in r for r in m.requires("torch")))' || \
 		$(PIP) --no-deps -r requirements-cuda.lock

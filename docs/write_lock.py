@@ -5,7 +5,7 @@
 Versions and markers are those that requirements.lock has: edit them there first. The hashes are those of the package
 index that pip is configured with, for Linux (x86-64, ARM) and macOS, Python 3.11 and later. A source archive is listed
 where a package has no wheel for all. requirements-cuda.lock has what torch needs in addition where pip finds its build
-for CUDA; a build for processors alone needs nothing of it.
+for CUDA. requirements-cpu.lock, written by hand, has a build for processors alone, which needs nothing of it.
 """
 
 import contextlib
@@ -26,9 +26,6 @@ LOCK, CUDA_LOCK = ROOT / "requirements.lock", ROOT / "requirements-cuda.lock"
 PLATFORM = re.compile(r"^(any|manylinux.*_(x86_64|aarch64)|macosx_.*)$")
 LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 HEADER = f"# Written by docs/{Path(__file__).name}: edit versions here, then run `make lock`.\n"
-OTHER_BUILDS = {  # torch's build for processors alone: Linux, x86-64, Python 3.11
-    "torch": ["sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"],
-}
 
 
 class Index:
@@ -90,10 +87,10 @@ def entry(index: Index, line: str) -> str:
     """A line of the lock with its hashes."""
     required = Requirement(line)
     [version] = [pin.version for pin in required.specifier]
-    found = [*hashes(index, required.name, version), *OTHER_BUILDS.get(required.name, [])]
+    found = hashes(index, required.name, version)
     if not found:
         sys.exit(f"the package index has no file of {line}")
-    return " \\\n    ".join([line, *(f"--hash=sha256:{digest.removeprefix('sha256:')}" for digest in found)]) + "\n"
+    return " \\\n    ".join([line, *(f"--hash=sha256:{digest}" for digest in found)]) + "\n"
 
 
 def pinned(lock: Path) -> list[str]:

@@ -6,10 +6,12 @@ import re
 import runpy
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.main import get_command
 
 from stream.cli.app import app
+from stream.config import TopicSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -212,3 +214,10 @@ def test_the_page_of_threats_grants_the_rights_that_were_tested():
         assert granted[who] == tested[who], who
     shop = [granted["producer of clicks"][n] | granted["page"][n] for n in (0, 1)]
     assert shop == [tested["the shop"][0], tested["the shop"][1] - {"dead-letters"}]
+
+
+def test_the_page_of_erasure_names_what_every_topic_still_holds():
+    erasure = (DOCS / "time.md").read_text().partition("\n## Erasure\n")[2]
+    rows = "".join(row.split("|")[1] for row in erasure.splitlines() if row.startswith("| `"))
+    names = [name for name in msgspec.structs.asdict(TopicSettings()).values() if isinstance(name, str) and name]
+    assert [name for name in names if f"`{name}`" not in rows] == []
