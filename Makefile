@@ -1,10 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 # Files and arguments are UTF-8 in every locale.
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-kafka test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs clean
+.PHONY: help demo test test-fast test-kafka test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs lock clean
 
 help:  ## list the targets
 	@LC_ALL=C sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,7 +36,8 @@ types: .venv/installed  ## mypy, strict
 	@$(BIN)/mypy
 
 bench: .venv/installed  ## speed beside rivals, ratios first (installs Quix Streams; KAFKA_HOME=dir for Apache Kafka)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]' -c requirements.lock
+	@mkdir -p build && sed -n 's/ *\\$$//; /==/p' requirements.lock >build/versions.txt
+	@$(PIP) -e '.[bench]' -c build/versions.txt
 	@$(BIN)/python -m benchmarks.speed
 
 bench-quality: .venv/installed  ## CREATE beside its rivals on recorded data (hours; QUICK=1: one seed, one data set)
@@ -57,18 +59,25 @@ bench-streams: .venv/installed  ## learning from a stream, beside published figu
 docs-check: .venv/installed  ## every command, setting and path that the docs name exists
 	@$(BIN)/python -m pytest -q tests/test_docs.py
 
+lock:  ## write the hashes into requirements.lock and requirements-cuda.lock; edit versions in requirements.lock first
+	@$(PYTHON) docs/write_lock.py
+
 docs: .venv/installed  ## write the configuration page and the sample file from the settings
 	@$(BIN)/python docs/write_configuration.py
 
 clean:  ## remove the environment, caches, build results and the demo's data
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis anabranch-data
 
-# The environment is installed again when the lock file or pyproject.toml changes.
-.venv/installed: requirements.lock pyproject.toml
+# pip checks the hash of every file that it installs. Where it finds torch's build for processors alone, CUDA's packages are
+# not installed. The environment is installed again when the lock file or pyproject.toml changes.
+.venv/installed: requirements.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11, which Anabranch needs. Run: make PYTHON=python3.12"; exit 1; }
 	@echo "installing into .venv: a few minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@$(PIP) --no-deps -r requirements-cpu.lock 2>/dev/null || true
+	@$(PIP) --no-deps -r requirements.lock
+	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(any("nvidia" in r for r in m.requires("torch")))' || \
+		$(PIP) --no-deps -r requirements-cuda.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kafka import KafkaConsumer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, UnsupportedCodecError
 
 WITHIN_S = 5.0
 VARIABLES = {
@@ -66,10 +66,12 @@ def connected(broker: str, *topics: str) -> Iterator[dict[str, Any]]:
             )
         signal.alarm(0)
         yield arguments
-    except BrokenPipeError:  # whoever read our output has ended
+    except BrokenPipeError:  # the reader of our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
         sys.exit(str(error))
+    except UnsupportedCodecError as error:
+        sys.exit(f"the topic is compressed ({error}): pip install 'kafka-python[lz4,snappy,zstd]'")
     except (KafkaError, OSError) as error:
         sys.exit(f"Kafka at {broker} did not serve this within {WITHIN_S:.0f} s: {error}")
     except KeyboardInterrupt:

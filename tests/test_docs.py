@@ -6,10 +6,12 @@ import re
 import runpy
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.main import get_command
 
 from stream.cli.app import app
+from stream.config import TopicSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -178,3 +180,44 @@ def strings_of(*folders: Path) -> list[str]:
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+THREATS = [
+    [cell.strip() for cell in row.strip("|").split("|")]
+    for table in re.findall(r"^\|.*\| test \|\n\|[-|]+\n((?:\|.*\n)+)", (DOCS / "threats.md").read_text(), re.M)
+    for row in table.splitlines()
+]
+
+
+@pytest.mark.parametrize("row", THREATS, ids=lambda row: row[0][:60])
+def test_every_threat_has_a_test_that_exists_or_a_reason_for_none(row):
+    named = re.fullmatch(r"(tests/[\w/]+\.py)::(test_\w+)", row[-1])
+    if named is None:
+        assert re.fullmatch(r"no test: \w.+", row[-1])
+    else:
+        assert re.search(rf"^(?:async )?def {named[2]}\(", (ROOT / named[1]).read_text(), re.M), row[-1]
+
+
+def test_the_page_of_threats_grants_the_rights_that_were_tested():
+    def rights(page: str, header: str) -> dict[str, list[set[str]]]:
+        table = (DOCS / page).read_text().partition(header)[2].partition("\n\n")[0].splitlines()[2:]
+        cells = {row.split("|")[1].strip(): row.split("|")[2:4] for row in table}
+        return {who: [topics(cell) for cell in row] for who, row in cells.items()}
+
+    def topics(cell: str) -> set[str]:
+        names = set(re.findall(r"`([\w-]+)`", re.sub(r"\(.*?\)", "", cell))) - {"anabranch", "anabranch-0"}
+        return {"all"} if cell.strip() == "all" else names
+
+    tested = rights("messages.md", "| who | writes | reads |")
+    granted = rights("threats.md", "| principal | Write | Read | other |")
+    for who in ("worker", "trainer", "operator"):
+        assert granted[who] == tested[who], who
+    shop = [granted["producer of clicks"][n] | granted["page"][n] for n in (0, 1)]
+    assert shop == [tested["the shop"][0], tested["the shop"][1] - {"dead-letters"}]
+
+
+def test_the_page_of_erasure_names_what_every_topic_still_holds():
+    erasure = (DOCS / "time.md").read_text().partition("\n## Erasure\n")[2]
+    rows = "".join(row.split("|")[1] for row in erasure.splitlines() if row.startswith("| `"))
+    names = [name for name in msgspec.structs.asdict(TopicSettings()).values() if isinstance(name, str) and name]
+    assert [name for name in names if f"`{name}`" not in rows] == []

@@ -116,6 +116,13 @@ def test_a_package_has_at_most_eight_modules_outside_its_sub_packages(package):
     assert len([f for f in (ROOT / package).glob("*.py") if f.name != "__init__.py"]) <= 8
 
 
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_file_that_is_opened_can_run_code(package):
+    for file in sorted((ROOT / package).rglob("*.py")):
+        assert not imported(file) & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}, file
+        assert not re.search(r"torch\.load\(|allow_pickle=True", file.read_text()), file
+
+
 KAFKA_CLIENT = re.compile(r"(AIO)?Kafka(Admin)?(Client|Consumer|Producer)$")
 
 

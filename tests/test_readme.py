@@ -106,6 +106,9 @@ def test_the_commands_of_your_own_clicks_work(broker, tmp_path, request):
         for process in started.values():
             process.terminate()
             process.wait(40)
+    for n, command in enumerate(started):
+        if command.startswith("kcat"):  # it writes when its buffer is full, or at its end
+            assert '"user":"alice"' in (tmp_path / f"output-{n}").read_text()
 
 
 def test_the_configuration_in_the_readme_is_valid(tmp_path):

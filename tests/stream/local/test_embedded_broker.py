@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,13 @@ def test_the_broker_answers_until_it_is_stopped(tmp_path):
         assert answers(broker.port)
     assert not answers(broker.port)
     assert (tmp_path / "broker.log").exists()
+
+
+def test_the_broker_listens_on_this_machine_only(tmp_path):
+    with EmbeddedBroker(tmp_path) as broker, socket.socket() as elsewhere:
+        assert broker.address == f"127.0.0.1:{broker.port}"
+        # Another address of this machine stands for its network: nothing listens there.
+        assert elsewhere.connect_ex(("127.0.0.2", broker.port)) != 0
 
 
 def test_a_port_in_use_is_refused_by_its_number(tmp_path):
