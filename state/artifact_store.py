@@ -46,6 +46,7 @@ NAME = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,255}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _unanswered_until: dict[str, float] = {}
+_file_systems: dict[str, tuple[Any, str]] = {}
 
 
 class ArtifactStore:
@@ -172,6 +173,7 @@ class ArtifactStore:
         except Exception as error:  # each file system raises errors of its own
             if may_lack and isinstance(error, FileNotFoundError):
                 return None
+            _file_systems.pop(self._url, None)  # it may keep what failed: a connection, or that there is no password
             if not calling.done():
                 _unanswered_until[self._url] = time.monotonic() + ASK_AGAIN_S
                 reason = f"no answer within {limit:.0f} s"
@@ -212,8 +214,11 @@ def shown(url: str) -> str:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    fs, root = fsspec.core.url_to_fs(url)
-    return fs, root.rstrip("/")
+    """The file system of a URL, and its root. fsspec keeps one for each thread, for good: every call is in another."""
+    if (known := _file_systems.get(url)) is None:
+        fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
+        known = _file_systems.setdefault(url, (fs, root.rstrip("/")))
+    return known
 
 
 def _place(fs: Any, root: str, name: str, *, follow: bool = True) -> str:

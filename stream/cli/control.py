@@ -97,11 +97,11 @@ def unpin_champion(settings: "Config", champion: "Pointer | None") -> "Pointer":
     """Publish the champion without its pin. Raises AnabranchError."""
     import msgspec
 
-    from stream.kafka.pointers import publish_pointer
+    from stream.kafka.pointers import publish_pointer, ts_after
 
     if champion is None or not champion.pinned:
         raise AnabranchError("the serving version is not pinned: the trainer may replace it already")
-    unpinned = msgspec.structs.replace(champion, pinned=False, by="operator", moved_ts=champion.moved_ts + 1)
+    unpinned = msgspec.structs.replace(champion, pinned=False, by="operator", moved_ts=ts_after(champion))
     return asyncio.run(publish_pointer(settings, unpinned))
 
 

@@ -73,7 +73,7 @@ def item(
         return show_json(found)
     if not found.degree:
         raise AnabranchError(f"no events of item {name!r} in {settings.data}")
-    known = {True: "known to the model", False: "not known to the model yet", None: "no model yet"}
+    known = {True: "known to the model", False: "not known to the model yet", None: "no model"}
     show(f"{found.item}  {found.title or ''}")
     show(f"{found.degree:,} events, popularity {found.popularity:.2f}, {known[found.known_to_model]}")
     for follower in found.next:
@@ -81,13 +81,18 @@ def item(
 
 
 def items_of_champion(settings: "Config") -> set[str] | None:
-    """Ids of the items that the serving version knows; None before the first version."""
+    """Ids of the items that the serving version knows; None where there is none, or it cannot be read."""
     champion = serving(settings)
     if champion is None:
         return None
+    from model.errors import ArtifactError
     from stream.stores.artifacts import fetch_version
 
-    return set(fetch_version(champion, settings).trained.vocabulary.ids)
+    try:
+        return set(fetch_version(champion, settings).trained.vocabulary.ids)
+    except ArtifactError as error:
+        note(str(error))
+        return None
 
 
 def show_item_at(settings: "Config", name: str, t: int, as_json: bool) -> None:

@@ -184,7 +184,9 @@ def models(*, settings: "Config", as_json: bool) -> None:
     if found.problem:
         note(not_served(found).removeprefix("; "))
     if not found.versions:
-        raise AnabranchError(f"no version in {settings.artifacts_url} yet: the trainer publishes the first one")
+        from state.artifact_store import shown
+
+        raise AnabranchError(f"no version in {shown(settings.artifacts_url)} yet: the trainer publishes the first one")
     table = Table("version", "", "age", "parent", "held-out NDCG@10", "champion's then", box=None)
     for v in found.versions:
         table.add_row(

@@ -37,6 +37,7 @@ LAST_POINTERS = "pointers.json"
 VERSION = re.compile(r"([0-9]{6,18})?")
 """The version that a pointer names. It becomes part of a path."""
 MAX_MOVED_TS = 1 << 60
+"""Of two pointers with this time the one that arrives later wins: no pointer is the last one for ever."""
 
 
 class Pointers(NamedTuple):
@@ -128,7 +129,7 @@ def apply_pointer(pointers: Pointers, arrived: Pointer | None) -> Pointers:
 
 
 def _newer(current: Pointer | None, arrived: Pointer) -> Pointer:
-    if current is not None and arrived.moved_ts <= current.moved_ts:
+    if current is not None and arrived.moved_ts <= current.moved_ts and arrived.moved_ts < MAX_MOVED_TS:
         return current
     # The trainer published it before it received the operator's pin.
     if current is not None and current.pinned and arrived.by == "trainer":
@@ -161,12 +162,17 @@ def pointer_to(
 
     Raises ArtifactError if there is no such version.
     """
-    moved_ts = max(time.time_ns() // 1_000_000, after.moved_ts + 1 if after else 0)
+    moved_ts = max(time.time_ns() // 1_000_000, ts_after(after) if after else 0)
     from model.learning.versions import manifest_sha256  # imports torch, which a worker without a version never needs
 
     keys = config.kafka.signing_keys
     sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version, keys) if version else ""
     return Pointer(MODEL_NAME, version, shown(config.artifacts_url), sha256, moved_ts, role, pinned, by)
+
+
+def ts_after(pointer: Pointer) -> int:
+    """The earliest time of a pointer that replaces this one."""
+    return min(pointer.moved_ts + 1, MAX_MOVED_TS)
 
 
 def key_of(pointer: Pointer) -> bytes:

@@ -13,9 +13,10 @@ from state.titles import Titles
 from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.messages import Recommendation
+from stream.kafka.messages import Pointer, Recommendation
 from stream.kafka.pointers import Pointers
-from stream.worker import online_weights
+from stream.stores.artifacts import versions_before
+from stream.worker import online_weights, served_file
 from stream.worker.recommender import Recommender
 from stream.worker.served_versions import load_version
 
@@ -54,12 +55,26 @@ def _install_versions(recommender: Recommender, config: Config, pointers: Pointe
     try:
         recommender.versions.serve(load_version(pointers.champion, config, id_hash))
     except ArtifactError as error:
-        raise AnabranchError(str(error)) from None
+        if not _serve_one_before(recommender, config, pointers.champion):
+            raise AnabranchError(str(error)) from None
     if config.worker.ab and pointers.scored is not None:
         try:
             recommender.versions.score(load_version(pointers.scored, config, id_hash))
         except ArtifactError:
             return  # a worker that cannot load the candidate answers everybody with the champion
+
+
+def _serve_one_before(recommender: Recommender, config: Config, named: Pointer) -> bool:
+    """Serve the version that the worker serves because it cannot load the named one; False if it serves none."""
+    served = served_file.read(config.data)
+    if served is None or served.version is None or served.named != named.version:
+        return False
+    try:
+        [pointer] = [p for p in versions_before(named, config) if p.version == served.version]
+        recommender.versions.serve(load_version(pointer, config))
+    except (ArtifactError, ValueError):
+        return False
+    return True
 
 
 def _answer(recommender: Recommender, view: View, user: str) -> Recommendation:

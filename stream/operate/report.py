@@ -11,6 +11,7 @@ import msgspec
 from model.errors import ArtifactError
 from model.learning.versions import list_versions, manifest_sha256
 from model.ranking.fusion import Fusion
+from state.artifact_store import shown
 from state.progress import Progress
 from state.view import View
 from stream.config import Config
@@ -229,7 +230,7 @@ def served_version(config: Config, champion: Pointer | None) -> tuple[str | None
     except ArtifactError as error:
         return None, str(error)
     if found != champion.sha256:
-        return None, f"{config.artifacts_url} has another version {champion.version} than the pointer names"
+        return None, f"{shown(config.artifacts_url)} has another version {champion.version} than the pointer names"
     return champion.version, None
 
 

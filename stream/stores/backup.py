@@ -16,15 +16,16 @@ from pathlib import Path
 import msgspec
 
 from model.errors import ArtifactError
-from state.artifact_store import MAX_MANIFEST_BYTES, ArtifactStore
+from state.artifact_store import MAX_MANIFEST_BYTES, ArtifactStore, shown
 from state.checkpoint import CheckpointStore, read_copy
 from state.identity import Identity
 from state.progress import Progress
 from state.view import partition_path
+from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.kafka.messages import Pointer
-from stream.kafka.pointers import MODEL_NAME, Pointers, write_last_pointers
+from stream.kafka.pointers import LAST_POINTERS, MODEL_NAME
 
 log = logging.getLogger("anabranch.backup")
 
@@ -73,7 +74,9 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
 def check_empty(url: str) -> None:
     """Raise AnabranchError unless the folder is empty: a backup is of one moment."""
     if ArtifactStore(url, AnabranchError).list():
-        raise AnabranchError(f"{url} is not empty: give each backup a folder of its own, for example {url}/$(date +%F)")
+        raise AnabranchError(
+            f"{shown(url)} is not empty: give each backup a folder of its own, for example {shown(url)}/$(date +%F)"
+        )
 
 
 def read(url: str, config: Config) -> Backup:
@@ -81,15 +84,15 @@ def read(url: str, config: Config) -> Backup:
     encoded = ArtifactStore(url, AnabranchError, config.kafka.signing_keys).read_manifest(MANIFEST_NAME)
     if encoded is None:
         raise AnabranchError(
-            f"{url} has no {MANIFEST_NAME}: it is not a complete backup; `anabranch backup DIR` writes one"
+            f"{shown(url)} has no {MANIFEST_NAME}: it is not a complete backup; `anabranch backup DIR` writes one"
         )
     try:
         backup = msgspec.json.decode(encoded, type=Backup)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise AnabranchError(f"{url}/{MANIFEST_NAME} cannot be read: {error}") from None
+        raise AnabranchError(f"{shown(url)}/{MANIFEST_NAME} cannot be read: {error}") from None
     numbers = [p.identity.partition for p in backup.partitions]
     if not all(0 <= number < MAX_PARTITIONS for number in numbers) or len(set(numbers)) < len(numbers):
-        raise AnabranchError(f"{url}/{MANIFEST_NAME} is damaged: its partitions are {numbers[:20]}")
+        raise AnabranchError(f"{shown(url)}/{MANIFEST_NAME} is damaged: its partitions are {numbers[:20]}")
     return backup
 
 
@@ -118,7 +121,8 @@ def restore(config: Config, url: str, backup: Backup) -> None:
             _restore_partition(config, url, backed_up, partial)
         _copy_versions(url, config.artifacts or str(partial / "models"), config)
         if backup.champion is not None:
-            write_last_pointers(partial, Pointers(msgspec.structs.replace(backup.champion, url=config.artifacts_url)))
+            champion = msgspec.structs.replace(backup.champion, url=shown(config.artifacts_url))
+            json_file.write(partial / LAST_POINTERS, [champion])
         if config.data.exists():
             config.data.rmdir()
         partial.rename(config.data)
@@ -129,7 +133,7 @@ def restore(config: Config, url: str, backup: Backup) -> None:
 
 def _begin(partial: Path, url: str, backup: Backup) -> None:
     """Begin a restore, or continue one of the same backup. A folder that no restore has made is left alone."""
-    source = f"{url} {backup.created_ts}"
+    source = f"{shown(url)} {backup.created_ts}"
     marker = partial / RESTORED_FROM
     if partial.is_symlink() or (partial.exists() and any(partial.iterdir()) and not marker.is_file()):
         raise DataDirectoryError(f"{partial} is where a restore is written, and is in the way: move it away")
@@ -148,8 +152,8 @@ def _restore_partition(config: Config, url: str, backed_up: BackedUp, partial: P
     manifest = next((m for m in checkpoints.usable() if m.progress.next_offset == backed_up.next_offset), None)
     if manifest is None:
         raise AnabranchError(
-            f"{url} lacks partition {identity.partition} of {identity.topic!r}, or its manifest is damaged: restore "
-            f"another backup"
+            f"{shown(url)} lacks partition {identity.partition} of {identity.topic!r}, or its manifest is damaged: "
+            f"restore another backup"
         )
     checkpoints.restore(manifest, path)
 
@@ -173,7 +177,7 @@ def _copy_versions(source: str, target: str, config: Config) -> None:
             continue
         there = to.read(f"{folder}/{MANIFEST}", MAX_MANIFEST_BYTES)
         if there is not None and there != files[MANIFEST]:
-            log.warning("version %s in %s is another one than that in %s: it stays", version, to.shown, source)
+            log.warning("version %s in %s is another one than that in %s: it stays", version, to.shown, shown(source))
             continue
         for file, content in files.items():
             if file != MANIFEST:

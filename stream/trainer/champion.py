@@ -12,7 +12,7 @@ from model.learning.versions import Version, list_versions, prune
 from state.artifact_store import beside
 from stream.config import Config
 from stream.kafka.messages import Pointer, encode
-from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, key_of, pointer_to
+from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, key_of, pointer_to, ts_after
 from stream.kafka.signing import signed
 from stream.stores.artifacts import fetch_version
 
@@ -65,7 +65,7 @@ class ChampionFollower:
         """
         crossed = pointer.by == "trainer" and before is not None and pointer.moved_ts > before.moved_ts
         if before is not None and before.pinned and crossed:
-            await self._send(msgspec.structs.replace(before, moved_ts=pointer.moved_ts + 1, by="operator"))
+            await self._send(msgspec.structs.replace(before, moved_ts=ts_after(pointer), by="operator"))
 
     async def follow(self, pointers: Pointers) -> None:
         """Continue from the champion of these pointers: a new version, a rollback, another trainer's version.

@@ -15,6 +15,7 @@ from stream.errors import AnabranchError
 from stream.kafka import pointers
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import (
+    MAX_MOVED_TS,
     Pointers,
     apply_pointer,
     decode_pointer,
@@ -105,3 +106,13 @@ def test_roll_back_pins_the_version_that_the_champion_was_trained_from(tmp_path,
     with pytest.raises(AnabranchError, match="there is no version '000009' to serve"):
         asyncio.run(roll_back(config, back, "000009"))
     assert len(published) == 2
+
+
+@given(st.integers(0, MAX_MOVED_TS) | st.sampled_from([MAX_MOVED_TS, MAX_MOVED_TS - 1]), st.booleans())
+def test_no_pointer_is_the_last_one(moved_ts, pinned):
+    arrived = decode_pointer(msgspec.json.encode(pointer(moved_ts, "000666", pinned=pinned, by="operator")))
+    served = followed(pointer(3), arrived)
+    for version in ("", ""):
+        ours = decode_pointer(msgspec.json.encode(pointer_to(Config(), version, served.champion)))
+        served = apply_pointer(served, ours)
+        assert served.champion == ours

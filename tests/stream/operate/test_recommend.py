@@ -8,10 +8,13 @@ from model.settings import RankingSettings
 from state.events import hash_id
 from state.view import View
 from stream.config import Config, WorkerSettings
-from stream.kafka.messages import Recommendation
+from stream.errors import AnabranchError
+from stream.kafka.messages import Pointer, Recommendation
 from stream.kafka.pointers import MODEL_NAME, Pointers, pointer_to
 from stream.operate.recommend import answer_now
+from stream.worker import served_file
 from stream.worker.recommender import Recommender
+from stream.worker.served_file import Served
 from stream.worker.served_versions import in_candidates_arm, load_version
 from tests.stream.worker.test_recommender import STATE, USERS, Stall
 
@@ -59,3 +62,14 @@ def test_the_command_recommends_what_the_worker_does(stall, share, monkeypatch):
         assert {answer_now(as_typed, view, pointers, u).model for u in hides} == (
             {"000001", "000002"} if share else {"000001"}
         )
+
+
+def test_the_command_recommends_with_the_version_that_the_worker_serves_in_place_of_the_named_one(stall):
+    config = Config(data=stall.store.path.parent, state=STATE)
+    publish(config.artifacts_url, MODEL_NAME, stall.trained(0), {0: 1})
+    gone = Pointers(Pointer(MODEL_NAME, "000002", config.artifacts_url, "0" * 64, 1))
+    with View(config.data, "clicks", STATE) as view:
+        with pytest.raises(AnabranchError, match=r"has no manifest\.json of version 000002"):
+            answer_now(config, view, gone, USERS[0])
+        served_file.write(config.data, Served("000002", "0" * 64, "000001"))
+        assert answer_now(config, view, gone, USERS[0]).model == "000001"

@@ -135,19 +135,19 @@ def test_a_backup_whose_manifest_is_none_is_refused(kept, content):
         backup.read(str(folder), config)
 
 
-@pytest.mark.parametrize("moment", ["mkdir", "download", "write", "write_last_pointers", "rename"])
+@pytest.mark.parametrize("moment", ["mkdir", "download", "write", "pointers", "rename"])
 def test_an_interrupted_restore_leaves_no_data_directory_and_the_next_one_completes_it(kept, monkeypatch, moment):
     config, folder = kept
     calls = {
         "mkdir": (backup, "_begin"), "download": (ArtifactStore, "download"), "write": (ArtifactStore, "write"),
-        "write_last_pointers": (backup, "write_last_pointers"), "rename": (type(config.data), "rename"),
+        "pointers": (backup.json_file, "write"), "rename": (type(config.data), "rename"),
     }  # fmt: skip
     owner, name = calls[moment]
     real, count = getattr(owner, name), []
 
     def interrupted(*args, **kwargs):
         count.append(name)
-        if len(count) == 2 or name not in ("download", "write"):
+        if len(count) == 2 or moment not in ("download", "write"):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
