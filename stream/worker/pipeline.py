@@ -34,7 +34,7 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
 from stream.worker.group_commit import GroupCommit
-from stream.worker.log_position import LogPosition
+from stream.worker.log_position import READ_AGAIN_S, LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll import poll
 from stream.worker.poll_size import MAX_SLOW_RECORDS, PollSize, affordable
@@ -71,7 +71,9 @@ class Pipeline:
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
-        self.requests = Requests(config, assignment, recommender, self.outbox, self._answering_lock)
+        self.requests = Requests(
+            config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group
+        )
         self._group_commit = GroupCommit(config, consumer, assignment, lease)
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
@@ -98,7 +100,7 @@ class Pipeline:
             if not polled.behind:
                 self.caught_up_at = time.time()
             left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
-            await self.requests.answer(polled.requests)
+            await self._answer_requests(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
                 left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
@@ -108,6 +110,15 @@ class Pipeline:
             for number in list(self._assignment.stores):
                 await self._tombstones.finish_erasures(number)
             await asyncio.sleep(0)
+
+    async def _answer_requests(self, requests: Mapping[int, Sequence[Record]]) -> None:
+        again = await self.requests.answer(requests)
+        for number, offset in again.items():
+            partition = TopicPartition(self._topics.requests, number)
+            if partition in self._consumer.assignment():
+                self._consumer.seek(partition, offset)
+        if again:
+            await asyncio.sleep(READ_AGAIN_S)
 
     async def answer(self) -> None:
         """Answer the pending users, newest first, forever: steps 4 to 6."""
