@@ -21,6 +21,7 @@ import msgspec
 
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.messages import UNREADABLE, Command
+from stream.kafka.rarely import Rarely
 
 log = logging.getLogger("anabranch.commands")
 
@@ -52,6 +53,7 @@ class Commands:
     def __init__(self) -> None:
         self._accepted: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
         self._expired: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
+        self._junk, self._rarely = 0, Rarely()
 
     def accept(self, value: bytes | None, sent: RecordTime | None = None) -> Command | None:
         """The command in a message; None if the message holds none, or it was accepted before.
@@ -63,7 +65,11 @@ class Commands:
             for name in ("id", "command"):
                 read_identifier(getattr(command, name), name)
         except (*UNREADABLE, Invalid) as error:
-            log.warning("commands topic: a message is not a command and is skipped: %s", error)
+            self._junk += 1
+            if self._rarely.may_log():
+                log.warning(
+                    "commands topic: a message is not a command and is skipped, %d so far: %s", self._junk, error
+                )
             return None
         if command.id in self._accepted:
             return None

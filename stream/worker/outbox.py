@@ -9,7 +9,6 @@ the dead letters. Other messages do not wait for it.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ from stream.config import TopicSettings
 from stream.kafka.decode import DeadLetter
 from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.messages import Reply, encode
+from stream.kafka.rarely import Rarely
 from stream.worker.recommendation import Answer, smaller_forms
 
 log = logging.getLogger("anabranch.outbox")
@@ -39,8 +39,6 @@ SEND_AGAIN_S = 1.0
 TRUNCATED_BYTES = 1000
 """Length to which a dead letter is cut if its topic does not accept its size."""
 MAX_REASON_CHARS = 1000
-LOG_REFUSED_EVERY_S = 60.0
-"""Refused messages are logged at most this often, for each topic."""
 
 REFUSED = (
     MessageSizeTooLargeError,
@@ -89,7 +87,7 @@ class Outbox:
         self._producer = producer
         self._lease = lease
         self.counts = OutboxCounts()
-        self._logged_at: dict[str, float] = {}
+        self._rarely = Rarely()
         self._partitioner = DefaultPartitioner()
 
     async def send_recommendations(self, answers: Sequence[Answer]) -> None:
@@ -258,10 +256,8 @@ class Outbox:
         await asyncio.sleep(SEND_AGAIN_S)
 
     def _log_refused(self, message: Outgoing, outcome: str) -> None:
-        now = time.monotonic()
-        if now - self._logged_at.get(message.topic, -LOG_REFUSED_EVERY_S) < LOG_REFUSED_EVERY_S:
+        if not self._rarely.may_log(message.topic):
             return
-        self._logged_at[message.topic] = now
         log.warning(
             "the topic %s refuses a message as too large or invalid: it %s. Since the start %d were sent smaller, and "
             "%d answers went to the dead letters; raise max.message.bytes of the topic, or lower ranking.k",

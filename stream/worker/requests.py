@@ -19,6 +19,7 @@ from stream.config import Config
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.messages import UNREADABLE, Reply, Request
+from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
@@ -27,7 +28,6 @@ log = logging.getLogger("anabranch.requests")
 
 SENT_AT_ONCE = 500
 """Replies with the status `too many`, and dead letters, that are sent before other work goes on."""
-LOG_REFUSED_EVERY_S = 60.0
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Requests:
         self._renew_lease = renew_lease
         self.too_many = 0
         """Requests that were not answered because there were too many, since the start."""
-        self._logged_at = -LOG_REFUSED_EVERY_S
+        self._rarely = Rarely()
 
     async def answer(self, polled: Mapping[int, Sequence[Record]]) -> dict[int, int]:
         """Answer the requests of a poll, by partition; reply to those beyond the limit that there are too many.
@@ -114,8 +114,7 @@ class Requests:
         self._log_refused()
 
     def _log_refused(self) -> None:
-        if time.monotonic() - self._logged_at >= LOG_REFUSED_EVERY_S:
-            self._logged_at = time.monotonic()
+        if self._rarely.may_log():
             log.warning(
                 "more requests than worker.requests_per_poll = %d came between two polls: %d are replied to with "
                 "'too many' since the start", self._limit, self.too_many,
