@@ -48,6 +48,8 @@ REFUSED = (
     InvalidMessageError,
 )
 """Errors about the message or its batch: the same message is refused again."""
+ALONE_BYTES = 16_384
+"""The client sends a larger message in a batch of its own: refused, it need not be sent alone."""
 UNCLEAR_TRIES, UNCLEAR_AGAIN_S = 3, 0.1
 """The client reports INVALID_RECORD, and whatever it does not know, as UnknownError. After these tries the message
 counts as refused."""
@@ -213,13 +215,16 @@ class Outbox:
 
     async def _send_alone(self, what: str, message: Outgoing) -> KafkaError | None:
         """Send a refused message, then its smaller forms, until one is taken; else the error of the last."""
-        error: KafkaError | None = None
-        for number, form in enumerate(_forms(message)):
-            if (error := await self._in_a_batch_of_its_own(what, form)) is None:
-                if number:
+        forms = [message, *message.smaller()] if _size(message) <= ALONE_BYTES else message.smaller()
+        error: KafkaError = MessageSizeTooLargeError()
+        for form in forms:
+            refusal = await self._in_a_batch_of_its_own(what, form)
+            if refusal is None:
+                if form is not message:
                     self.counts.smaller += 1
                     self._log_refused(form, "was sent in a smaller form")
                 return None
+            error = refusal
         self._log_refused(message, "is sent in no form")
         return error
 
@@ -265,9 +270,8 @@ class Outbox:
         )  # fmt: skip
 
 
-def _forms(message: Outgoing) -> Iterable[Outgoing]:
-    yield message
-    yield from message.smaller()
+def _size(message: Outgoing) -> int:
+    return len(message.key or b"") + len(message.value or b"")
 
 
 def _raise_unless_refused(outcome: object) -> None:

@@ -12,9 +12,10 @@ The commit order, and what a crash after each step does (`tests/crash` kills the
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it renews the
                         lease: without that for a session timeout, steps 3 and 5 are not done
 
-Two loops run side by side. `consume` does steps 1 to 3 and 7, `answer` does steps 4 to 6. Each uses a store in a
-`hold`, in which the store is not closed (`stream/stores/assignment.py`): a partition that is revoked while its answers
-are being sent is given up after step 6. Within a hold, `answering_lock` lets one ranking run at a time.
+Three loops run side by side. `consume` does steps 1 to 3, `answer` does steps 4 to 6, `keep_lease` does step 7, and
+`consume` too. Each uses a store in a `hold`, in which the store is not closed (`stream/stores/assignment.py`): a
+partition that is revoked while its answers are being sent is given up after step 6. Within a hold, `answering_lock`
+lets one ranking run at a time.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from stream.kafka.decode import Decoded, Decoder, Record
 from stream.kafka.lease import Lease, LeaseLost
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
-from stream.worker.group_commit import GroupCommit
+from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.log_position import READ_AGAIN_S, LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll import poll
@@ -129,6 +130,12 @@ class Pipeline:
                 if not await self._rank(number):
                     break
                 await self._in_flight.wait_for_room()
+
+    async def keep_lease(self) -> None:
+        """Renew the lease, forever: a batch whose dead letters take longer than the lease would never be applied."""
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            await self._commit_the_group()
 
     async def _apply_some(
         self, clicks: Mapping[TopicPartition, Sequence[Record]], polled_for: Mapping[int, Store], limit: int
