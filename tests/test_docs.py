@@ -87,7 +87,10 @@ def anchors(page: Path) -> set[str]:
 
 DOCUMENTED_SETTINGS = set(re.findall(r"^\| `([\w.]+)` \|", (DOCS / "configuration.md").read_text(), re.M))
 SECTIONS = {name.rpartition(".")[0] for name in DOCUMENTED_SETTINGS}
-STATUS_KEYS = {"trainer.doing", "trainer.failure", "trainer.failures", "model.age_s"}
+STATUS_KEYS = {
+    "trainer.doing", "trainer.failure", "trainer.failures", "model.age_s",
+    "worker.doing", "worker.too_many_requests", "worker.unsendable", "worker.lost_dead_letters",
+}  # fmt: skip
 """Keys of `anabranch status --json` that look like settings."""
 REMOVED_SETTINGS = set(re.findall(r"^\| `([\w.]+)` \| removed\b", (ROOT / "CHANGELOG.md").read_text(), re.M))
 """Settings that the changelog lists as removed."""

@@ -22,6 +22,7 @@ import msgspec
 from state.signing import Keys
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.messages import UNREADABLE, Command
+from stream.kafka.rarely import Rarely
 from stream.kafka.signing import refusal
 
 log = logging.getLogger("anabranch.commands")
@@ -55,6 +56,7 @@ class Commands:
         self._keys = keys
         self._accepted: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
         self._expired: deque[str] = deque(maxlen=MAX_ACCEPTED_IDS)
+        self._junk, self._rarely = 0, Rarely()
 
     def accept(self, value: bytes | None, sent: RecordTime | None = None) -> Command | None:
         """The command in a message; None if the message holds none, or it was accepted before.
@@ -66,7 +68,11 @@ class Commands:
             for name in ("id", "command"):
                 read_identifier(getattr(command, name), name)
         except (*UNREADABLE, Invalid) as error:
-            log.warning("commands topic: a message is not a command and is skipped: %s", error)
+            self._junk += 1
+            if self._rarely.may_log():
+                log.warning(
+                    "commands topic: a message is not a command and is skipped, %d so far: %s", self._junk, error
+                )
             return None
         if (refused := refusal(command, self._keys)) is not None:
             log.warning("command %.80r is not carried out: %s", command.command, refused)

@@ -9,7 +9,6 @@ the dead letters. Other messages do not wait for it.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ from stream.config import TopicSettings
 from stream.kafka.decode import DeadLetter
 from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.messages import Reply, encode
+from stream.kafka.rarely import Rarely
 from stream.worker.recommendation import Answer, smaller_forms
 
 log = logging.getLogger("anabranch.outbox")
@@ -39,8 +39,6 @@ SEND_AGAIN_S = 1.0
 TRUNCATED_BYTES = 1000
 """Length to which a dead letter is cut if its topic does not accept its size."""
 MAX_REASON_CHARS = 1000
-LOG_REFUSED_EVERY_S = 60.0
-"""Refused messages are logged at most this often, for each topic."""
 
 REFUSED = (
     MessageSizeTooLargeError,
@@ -50,6 +48,8 @@ REFUSED = (
     InvalidMessageError,
 )
 """Errors about the message or its batch: the same message is refused again."""
+ALONE_BYTES = 16_384
+"""The client sends a larger message in a batch of its own: refused, it need not be sent alone."""
 UNCLEAR_TRIES, UNCLEAR_AGAIN_S = 3, 0.1
 """The client reports INVALID_RECORD, and whatever it does not know, as UnknownError. After these tries the message
 counts as refused."""
@@ -89,7 +89,7 @@ class Outbox:
         self._producer = producer
         self._lease = lease
         self.counts = OutboxCounts()
-        self._logged_at: dict[str, float] = {}
+        self._rarely = Rarely()
         self._partitioner = DefaultPartitioner()
 
     async def send_recommendations(self, answers: Sequence[Answer]) -> None:
@@ -215,13 +215,16 @@ class Outbox:
 
     async def _send_alone(self, what: str, message: Outgoing) -> KafkaError | None:
         """Send a refused message, then its smaller forms, until one is taken; else the error of the last."""
-        error: KafkaError | None = None
-        for number, form in enumerate(_forms(message)):
-            if (error := await self._in_a_batch_of_its_own(what, form)) is None:
-                if number:
+        forms = [message, *message.smaller()] if _size(message) <= ALONE_BYTES else message.smaller()
+        error: KafkaError = MessageSizeTooLargeError()
+        for form in forms:
+            refusal = await self._in_a_batch_of_its_own(what, form)
+            if refusal is None:
+                if form is not message:
                     self.counts.smaller += 1
                     self._log_refused(form, "was sent in a smaller form")
                 return None
+            error = refusal
         self._log_refused(message, "is sent in no form")
         return error
 
@@ -258,10 +261,8 @@ class Outbox:
         await asyncio.sleep(SEND_AGAIN_S)
 
     def _log_refused(self, message: Outgoing, outcome: str) -> None:
-        now = time.monotonic()
-        if now - self._logged_at.get(message.topic, -LOG_REFUSED_EVERY_S) < LOG_REFUSED_EVERY_S:
+        if not self._rarely.may_log(message.topic):
             return
-        self._logged_at[message.topic] = now
         log.warning(
             "the topic %s refuses a message as too large or invalid: it %s. Since the start %d were sent smaller, and "
             "%d answers went to the dead letters; raise max.message.bytes of the topic, or lower ranking.k",
@@ -269,9 +270,8 @@ class Outbox:
         )  # fmt: skip
 
 
-def _forms(message: Outgoing) -> Iterable[Outgoing]:
-    yield message
-    yield from message.smaller()
+def _size(message: Outgoing) -> int:
+    return len(message.key or b"") + len(message.value or b"")
 
 
 def _raise_unless_refused(outcome: object) -> None:

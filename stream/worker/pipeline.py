@@ -12,9 +12,10 @@ The commit order, and what a crash after each step does (`tests/crash` kills the
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it renews the
                         lease: without that for a session timeout, steps 3 and 5 are not done
 
-Two loops run side by side. `consume` does steps 1 to 3 and 7, `answer` does steps 4 to 6. Each uses a store in a
-`hold`, in which the store is not closed (`stream/stores/assignment.py`): a partition that is revoked while its answers
-are being sent is given up after step 6. Within a hold, `answering_lock` lets one ranking run at a time.
+Three loops run side by side. `consume` does steps 1 to 3, `answer` does steps 4 to 6, `keep_lease` does step 7, and
+`consume` too. Each uses a store in a `hold`, in which the store is not closed (`stream/stores/assignment.py`): a
+partition that is revoked while its answers are being sent is given up after step 6. Within a hold, `answering_lock`
+lets one ranking run at a time.
 """
 
 import asyncio
@@ -36,9 +37,9 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
-from stream.worker.group_commit import GroupCommit
+from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyWarnings
-from stream.worker.log_position import LogPosition
+from stream.worker.log_position import READ_AGAIN_S, LogPosition
 from stream.worker.outbox import Outbox
 from stream.worker.poll import poll
 from stream.worker.poll_size import MAX_SLOW_RECORDS, PollSize, affordable
@@ -77,7 +78,9 @@ class Pipeline:
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
-        self.requests = Requests(config, assignment, recommender, self.outbox, self._answering_lock, id_hash)
+        self.requests = Requests(
+            config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group, id_hash
+        )
         self._group_commit = GroupCommit(config, consumer, assignment, lease)
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
@@ -107,7 +110,7 @@ class Pipeline:
             left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
             for number, requests in polled.requests.items():
                 self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in requests])
-            await self.requests.answer(polled.requests)
+            await self._answer_requests(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
                 left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
@@ -120,6 +123,15 @@ class Pipeline:
                 await self._tombstones.finish_erasures(number)
             await asyncio.sleep(0)
 
+    async def _answer_requests(self, requests: Mapping[int, Sequence[Record]]) -> None:
+        again = await self.requests.answer(requests)
+        for number, offset in again.items():
+            partition = TopicPartition(self._topics.requests, number)
+            if partition in self._consumer.assignment():
+                self._consumer.seek(partition, offset)
+        if again:
+            await asyncio.sleep(READ_AGAIN_S)
+
     async def answer(self) -> None:
         """Answer the pending users, newest first, forever: steps 4 to 6."""
         while True:
@@ -129,6 +141,12 @@ class Pipeline:
                 if not await self._rank(number):
                     break
                 await self._in_flight.wait_for_room()
+
+    async def keep_lease(self) -> None:
+        """Renew the lease, forever: a batch whose dead letters take longer than the lease would never be applied."""
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            await self._commit_the_group()
 
     async def _apply_some(
         self, clicks: Mapping[TopicPartition, Sequence[Record]], polled_for: Mapping[int, Store], limit: int

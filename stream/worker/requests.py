@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from stream.config import Config
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.messages import UNREADABLE, Reply, Request
+from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
@@ -27,7 +28,6 @@ log = logging.getLogger("anabranch.requests")
 
 SENT_AT_ONCE = 500
 """Replies with the status `too many`, and dead letters, that are sent before other work goes on."""
-LOG_REFUSED_EVERY_S = 60.0
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Asked(NamedTuple):
 
     user: str
     id: str | int
+    offset: int = 0
 
 
 class Requests:
@@ -49,6 +50,7 @@ class Requests:
         recommender: Recommender,
         outbox: Outbox,
         answering_lock: asyncio.Lock,
+        renew_lease: Callable[[], Awaitable[None]],
         id_hash: IdHash,
     ) -> None:
         self._id_hash = id_hash
@@ -56,65 +58,65 @@ class Requests:
         self._batch_users = config.worker.rank_batch_users
         self._assignment, self._outbox = assignment, outbox
         self._recommender, self._answering_lock = recommender, answering_lock
+        self._renew_lease = renew_lease
         self.too_many = 0
         """Requests that were not answered because there were too many, since the start."""
-        self._logged_at = -LOG_REFUSED_EVERY_S
+        self._rarely = Rarely()
 
-    async def answer(self, polled: Mapping[int, Sequence[Record]]) -> None:
+    async def answer(self, polled: Mapping[int, Sequence[Record]]) -> dict[int, int]:
         """Answer the requests of a poll, by partition; reply to those beyond the limit that there are too many.
 
         A message that is not a request goes to the dead letters. A store is held until the replies are acknowledged: a
-        partition that is revoked goes to its next owner only then.
+        partition that is revoked goes to its next owner only then. Returns the offsets to read again from: the lease
+        ran out before everything was sent. Requests for a partition without an open store are not answered.
         """
-        asked = {number: await self._read(number, records) for number, records in polled.items()}
+        asked: dict[int, list[Asked]] = {}
+        again: dict[int, int] = {}
+        for number, records in polled.items():
+            asked[number], dead = read_requests(records)
+            for letters in parts(dead, SENT_AT_ONCE):
+                sending = self._outbox.send_dead_letters(self._topic, number, letters)
+                await self._in_a_hold(number, sending, letters[0].record.offset, again)
         chosen = choose(asked, self._limit)
         for number, requests in asked.items():
             answered = chosen[number]
             for batch in parts([requests[at] for at in sorted(answered)], self._batch_users):
-                await self._rank(number, batch)
-            await self._refuse(number, [r for at, r in enumerate(requests) if at not in answered])
+                await self._in_a_hold(number, self._rank(number, batch), batch[0].offset, again)
+            for some in parts([r for at, r in enumerate(requests) if at not in answered], SENT_AT_ONCE):
+                await self._in_a_hold(number, self._refuse(number, some), some[0].offset, again)
+        return again
 
-    async def _read(self, number: int, records: Sequence[Record]) -> list[Asked]:
-        requests: list[Asked] = []
-        dead: list[DeadLetter] = []
-        for record in records:
-            try:
-                requests.append(read_request(record.value))
-            except Invalid as reason:
-                dead.append(DeadLetter(record, f"no request: {reason}"))
-        for some in parts(dead, SENT_AT_ONCE):
-            async with self._assignment.hold(number) as store:
-                if store is not None:
-                    await self._outbox.send_dead_letters(self._topic, number, some)
-        return requests
+    async def _in_a_hold(
+        self, number: int, work: Coroutine[None, None, None], offset: int, again: dict[int, int]
+    ) -> None:
+        """Do the work while the store is held; note its first offset where the lease has run out."""
+        await self._renew_lease()
+        done = False
+        async with self._assignment.hold(number) as store:
+            if store is not None:
+                await work
+                done = True
+        work.close()
+        if not done and number in self._assignment.stores:
+            again[number] = min(offset, again.get(number, offset))
 
     async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
-        async with self._assignment.hold(number) as store:
-            if store is None:
-                return
-            next_offset = store.progress.next_offset
-            users = {
-                self._id_hash.of(request.user): Unanswered(next_offset, next_offset - 1, -1) for request in requests
-            }
-            async with self._answering_lock:
-                answers = await self._recommender.recommend_off_loop(number, users)
-            messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
-            # A user without events has no id in the state.
-            named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
-            await self._outbox.send_replies([msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named])
+        next_offset = self._assignment.stores[number].progress.next_offset
+        users = {self._id_hash.of(request.user): Unanswered(next_offset, next_offset - 1, -1) for request in requests}
+        async with self._answering_lock:
+            answers = await self._recommender.recommend_off_loop(number, users)
+        messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
+        # A user without events has no id in the state.
+        named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
+        await self._outbox.send_replies([msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named])
 
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
-        for some in parts(requests, SENT_AT_ONCE):
-            async with self._assignment.hold(number) as store:
-                if store is None:
-                    return
-                self.too_many += len(some)
-                self._log_refused()
-                await self._outbox.send_replies([refusal(request, number) for request in some])
+        await self._outbox.send_replies([refusal(request, number) for request in requests])
+        self.too_many += len(requests)
+        self._log_refused()
 
     def _log_refused(self) -> None:
-        if time.monotonic() - self._logged_at >= LOG_REFUSED_EVERY_S:
-            self._logged_at = time.monotonic()
+        if self._rarely.may_log():
             log.warning(
                 "more requests than worker.requests_per_poll = %d came between two polls: %d are replied to with "
                 "'too many' since the start", self._limit, self.too_many,
@@ -130,6 +132,18 @@ def read_request(value: bytes | None) -> Asked:
     if request.id != "":
         read_identifier(request.id, "id")
     return Asked(read_identifier(request.user, "user").decode(), request.id)
+
+
+def read_requests(records: Sequence[Record]) -> tuple[list[Asked], list[DeadLetter]]:
+    """The requests in records, and the records that are no requests."""
+    requests: list[Asked] = []
+    dead: list[DeadLetter] = []
+    for record in records:
+        try:
+            requests.append(read_request(record.value)._replace(offset=record.offset))
+        except Invalid as reason:
+            dead.append(DeadLetter(record, f"no request: {reason}"))
+    return requests, dead
 
 
 def choose(asked: Mapping[int, Sequence[Asked]], limit: int) -> dict[int, set[int]]:

@@ -111,6 +111,10 @@ class WorkerService(Service):
         await self._or_end(self._pipeline.answer())
 
     @Service.task
+    async def _keep_lease(self) -> None:
+        await self._pipeline.keep_lease()
+
+    @Service.task
     async def _open_stores(self) -> None:
         await self._or_end(self._assignment.open_assigned())
 

@@ -24,6 +24,13 @@ def test_a_message_that_is_not_a_command_is_skipped(junk):
     assert Commands().accept(junk) is None
 
 
+def test_a_flood_of_junk_is_one_line_in_the_log(caplog):
+    commands = Commands()
+    for _ in range(1000):
+        commands.accept(b"junk")
+    assert caplog.text.count("are not commands") == 1
+
+
 def test_the_number_of_remembered_ids_is_bounded():
     commands = Commands()
     for number in range(MAX_ACCEPTED_IDS + 1):

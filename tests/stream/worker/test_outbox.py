@@ -149,7 +149,7 @@ def test_a_dead_letter_with_neither_key_nor_value_is_sent():
     assert producer.to("dead-letters") == [(None, b"")]
 
 
-def test_a_dead_letter_that_its_topic_takes_in_no_form_is_logged_and_nothing_waits_for_it(caplog):
+def test_a_dead_letter_that_its_topic_refuses_in_every_form_is_logged_and_nothing_waits_for_it(caplog):
     producer = FakeProducer()
     producer.max_bytes = 20
     letters = [DeadLetter(Record(b"no event", 17), "not JSON")]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream.config import WorkerSettings
 from stream.kafka.click_values import MAX_ID_BYTES, Invalid
-from stream.worker.requests import Asked, choose, read_request
+from stream.worker.requests import SENT_AT_ONCE, Asked, choose, read_request
 from tests.stream.fakes import CLICKS, REQUESTS
 from tests.stream.kafka.test_decode import Record
 from tests.stream.worker.test_pipeline import Shop, with_shop
@@ -89,3 +89,26 @@ async def test_a_flood_of_one_user_is_refused_and_others_are_answered(shop: Shop
     assert flooded.pipeline.requests.too_many == len(refused) == 991
     assert flooded.store.progress.next_offset == 3, "clicks go on"
     await flooded.close()
+
+
+@with_shop
+async def test_requests_that_the_lease_was_too_short_for_are_read_again(shop: Shop):
+    shop.apply({"user": "ann"})
+    requests = [Record(json.dumps({"user": "ann", "id": n}).encode(), n) for n in range(SENT_AT_ONCE + 700)]
+
+    def on_send(topic: str) -> None:  # the lease runs out while the first refusals are sent
+        if len(shop.producer.to("replies")) == SENT_AT_ONCE + 100:
+            shop.lease.held = False
+
+    async def refused(offsets) -> None:
+        raise TimeoutError
+
+    real, shop.consumer.commit = shop.consumer.commit, refused
+    shop.producer.on_send = on_send
+    shop.consumer.sought.clear()
+    await shop.poll({REQUESTS: requests})
+    [again] = shop.consumer.sought
+    shop.consumer.commit, shop.producer.on_send = real, lambda topic: None
+    await shop.poll({}, {REQUESTS: requests[again:]})
+    replied = {json.loads(value)["id"] for _, value in shop.producer.to("replies")}
+    assert replied == set(range(len(requests)))
