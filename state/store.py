@@ -186,6 +186,23 @@ class Store(Partition):
         write.put(b"prequential", prequential)
         self.database.write(write)
 
+    def stand_in_for(self, other: Partition) -> None:
+        """Take the place of a store of the same events under another id key, with its offsets, counts and answers."""
+        theirs, mine, write = other.read_progress(), self.progress, WriteBatch(raw_mode=True)
+        removed = theirs.expired + theirs.erased
+        self._answered = other.answered()
+        write.put(b"answered", UINT64.pack(self._answered))
+        write.put(b"prequential", other.prequential())
+        progress = msgspec.structs.replace(
+            theirs,
+            applied=mine.applied + removed,
+            expired=theirs.expired + mine.expired,
+            users=mine.users,
+            items=mine.items,
+            oldest_ts=mine.oldest_ts,
+        )
+        self._write(write, progress)
+
     def _expire(self, arriving: int) -> Removed | None:
         """Remove what is behind the horizon, in a WriteBatch of its own."""
         horizon = self.progress.horizon(self.settings)
