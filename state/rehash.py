@@ -1,7 +1,7 @@
 """The state of one store under another id key: its journal is folded again, into a new store.
 
 The journal has every event that the store still holds, and the store has the id behind each hash. So nothing is lost of
-what the log no longer has.
+what the log no longer has. Users whose ids had the same hash stay one user, under the id that came first.
 """
 
 from collections.abc import Callable

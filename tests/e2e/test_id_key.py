@@ -57,7 +57,7 @@ def test_after_the_migration_a_collider_sees_nothing_of_its_victim(config, produ
         key = read_record(config).record.id_key
         assert IdHash(key).fingerprint in made.stdout
         assert "restart every worker and trainer" in made.stderr
-        assert "not swapped in: " in run(config, "replay", "--from", "state").stdout
+        assert "not swapped in: " in run(config, "replay", "--from", "earliest").stdout
         click(COLLIDER, "butter")
         producer.flush()
         until(lambda: applied() == 3)
