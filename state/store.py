@@ -226,6 +226,23 @@ class Store(Partition):
         write.put(b"prequential", prequential)
         self.database.write(write)
 
+    def stand_in_for(self, other: Partition) -> None:
+        """Take the place of a store of the same events under another id key, with its offsets, counts and answers."""
+        theirs, mine, write = other.read_progress(), self.progress, WriteBatch(raw_mode=True)
+        removed = theirs.expired + theirs.erased
+        self._answered = other.answered()
+        write.put(b"answered", UINT64.pack(self._answered))
+        write.put(b"prequential", other.prequential())
+        progress = msgspec.structs.replace(
+            theirs,
+            applied=mine.applied + removed,
+            expired=theirs.expired + mine.expired,
+            users=mine.users,
+            items=mine.items,
+            oldest_ts=mine.oldest_ts,
+        )
+        self._write(write, progress)
+
     def _follow_caps(self) -> None:
         """Record the configured caps. What was counted with other caps stays as it is: they begin with the next day."""
         stored = super().caps

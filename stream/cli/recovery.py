@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COPY_WITHIN_S = 120.0
 SWAP_WITHIN_S = 30.0
+FROM_STATE = "state"
 
 PlaceArgument = Annotated[
     str, typer.Argument(metavar="DIR", help="A path or an fsspec URL (s3://, gs://).", callback=utf8)
@@ -101,7 +102,12 @@ def show_backup(backup: "Backup", place: str) -> None:
 def replay(
     *,
     since: Annotated[
-        str, typer.Option("--from", metavar="earliest|OFFSET|TIMESTAMP", help="Where in the log to begin.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="earliest|OFFSET|TIMESTAMP|state",
+            help="Where in the log to begin; state: no log, only a new id key.",
+        ),
     ],
     settings: "Config",
     as_json: bool,
@@ -111,14 +117,18 @@ def replay(
     from stream.local.data_directory import data_directory_lock
     from stream.stores.id_key import find
     from stream.stores.rebuild import rebuild
+    from stream.stores.rehash import rehash_all
 
-    begin = parse_since(since)
+    begin = parse_since(since) if since != FROM_STATE else None
     with data_directory_lock(settings.data, "replay"):
         check(settings)
         progress = lambda line: print(line, file=sys.stderr)  # noqa: E731
         cluster = cluster_id(settings)
         ids = find(settings, cluster).ids
-        rebuilt = asyncio.run(rebuild(settings, cluster, begin, progress, ids))
+        if begin is None:
+            rebuilt = rehash_all(settings, ids, progress)
+        else:
+            rebuilt = asyncio.run(rebuild(settings, cluster, begin, progress, ids))
         swapped = swap_rebuilt(settings, [r.partition for r in rebuilt], ids)
     if as_json:
         return show_json({"partitions": [r._asdict() for r in rebuilt], "swapped": swapped})
@@ -147,7 +157,8 @@ def parse_since(text: str) -> "Since":
         return Since(ts_ms=max(to_ms(text), 0))  # Kafka knows no time before 1970
     except ValueError:
         raise ConfigError(
-            f"--from {text[:60]!r} is neither `earliest`, an offset (0, 1, 2, …) nor a time (2026-11-24T18:00:00Z)"
+            f"--from {text[:60]!r} is neither `earliest`, an offset (0, 1, 2, …), a time (2026-11-24T18:00:00Z) nor "
+            f"`state`"
         ) from None
 
 

@@ -34,7 +34,7 @@ Choice = Literal["new", "data"]
 
 UNKEYED = (
     "ids are hashed without a key: a person who chooses user ids can make one that reads and erases another user. "
-    "`anabranch init --id-key new` makes a key, and the state is built again (docs/operating.md)"
+    "`anabranch init --id-key new` makes a key, which the state takes over in further steps (docs/operating.md)"
 )
 
 
