@@ -42,6 +42,7 @@ class EventCounts(msgspec.Struct):
     erased: int
     key_mismatch: int
     lost: int
+    truncated: int
 
 
 class LearnedWeights(msgspec.Struct):

@@ -40,7 +40,7 @@ DOCUMENTS: dict[str, Any] = {
         "partitions": [{"partition": "int", "next_offset": "int", "log_end": "None", "lag": "None"}],
         "events": {
             "applied": "int", "dead": "int", "duplicate": "int", "too_old": "int", "expired": "int", "erased": "int",
-            "key_mismatch": "int", "lost": "int",
+            "key_mismatch": "int", "lost": "int", "truncated": "int",
         },
         "users": "int", "items": "int", "edges": "int",
         "model": {
