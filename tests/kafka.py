@@ -60,7 +60,7 @@ class Kafka:
     """The Kafka at KAFKA_HOME as a child process. Its log outlives it, as long as the folder exists."""
 
     def __init__(self, folder: Path, properties: dict[str, str]) -> None:
-        self._folder = folder
+        self.folder = folder
         port, controller = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
         every = ONE_NODE | {
@@ -76,15 +76,15 @@ class Kafka:
     def _java(self, main: str, *arguments: str) -> list[str]:
         return [
             "java", "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties",
+            f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties",
             "-cp", f"{os.environ['KAFKA_HOME']}/libs/*", main, *arguments,
         ]  # fmt: skip
 
     def start(self) -> None:
         """Start it, with its old log if there is one, and wait until it is ready. Raises RuntimeError."""
-        properties, log = f"{self._folder}/server.properties", self._folder / "kafka.log"
+        properties, log = f"{self.folder}/server.properties", self.folder / "kafka.log"
         with log.open("wb") as output:
-            if not (self._folder / "log" / "meta.properties").exists():
+            if not (self.folder / "log" / "meta.properties").exists():
                 made = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", properties)
                 subprocess.run(made, stdout=output, stderr=subprocess.STDOUT, timeout=READY_WITHIN_S, check=False)
             self._process = subprocess.Popen(

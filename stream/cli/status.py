@@ -68,10 +68,11 @@ def show_status(found: "Status") -> None:
     for line in worker_lines(found.worker):
         show(f"worker   {line}")
     events, model = found.events, found.model
+    truncated = f", {events.truncated:,} no longer in the log" if events.truncated else ""
     mismatched = f", {events.key_mismatch:,} with a key that is not their user" if events.key_mismatch else ""
     show(
         f"events   {events.applied:,} applied, {events.dead:,} dead letters, {events.duplicate:,} duplicates, "
-        f"{events.too_old:,} too old, {events.lost:,} lost to retention{mismatched}"
+        f"{events.too_old:,} too old, {events.lost:,} lost{truncated}{mismatched}"
     )
     show(
         f"graph    {found.users:,} users, {found.items:,} items, {found.edges:,} edges; "

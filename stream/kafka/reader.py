@@ -92,9 +92,9 @@ class Reader:
                 self._consumer.seek(partition, wanted)
 
     async def _read_around(self, partition: TopicPartition, begin: int, end: int, error: Exception) -> Polled:
-        records, at_the_batch = await self._read_before(partition, begin)
+        records, failed_again = await self._read_before(partition, end)
         after = positions(self._consumer).get(partition)
-        if records or not at_the_batch or after is None:  # else the next poll fails at the batch itself
+        if records or not failed_again or after is None:  # else the next poll fails at the batch itself
             return Polled({partition: records} if records else {})
         failed_at, tries = self._tries.get(partition, (-1, 0))
         tries = tries + 1 if failed_at == after else 1
@@ -112,10 +112,10 @@ class Reader:
         )  # fmt: skip
         return Polled({}, Unreadable(partition, after, begin, end))
 
-    async def _read_before(self, partition: TopicPartition, begin: int) -> tuple[list[Any], bool]:
-        """The records before the batch, and whether the batch was met. Read one by one, none is lost with it."""
+    async def _read_before(self, partition: TopicPartition, end: int) -> tuple[list[Any], bool]:
+        """The records before the failure, and whether it came again. Read one by one, none is lost with it."""
         records: list[Any] = []
-        while not records or records[-1].offset + 1 < begin:
+        while not records or records[-1].offset + 1 < end:
             try:
                 polled = await self._consumer.getmany(partition, timeout_ms=FETCH_WITHIN_MS, max_records=1)
             except ConsumerStoppedError:

@@ -52,6 +52,7 @@ class EventCounts(msgspec.Struct):
     lost: int
     keyless: int
     foreign_partition: int
+    truncated: int
 
 
 class LearnedWeights(msgspec.Struct):

@@ -6,6 +6,7 @@ that lost records it should still have is noticed otherwise: the broker refuses 
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,12 +23,17 @@ log = logging.getLogger("anabranch.worker")
 READ_AGAIN_S = 0.1
 """Pause before records are polled again, because the lease has run out or a store is opened again."""
 
+REPORT_OPEN_EVERY_S = 60.0
+"""Time between two log lines of a transaction that somebody leaves open."""
+
 
 class LogPosition:
     """Keeps the consumer's position and the stores' offsets together."""
 
     def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment) -> None:
         self._config, self._consumer, self._assignment = config, consumer, assignment
+        self._blocked_since: dict[TopicPartition, tuple[float, float]] = {}
+        """Since when nothing can be read of a partition, and when that was logged last."""
 
     def follows(self, store: Store, partition: TopicPartition, records: Sequence[Record]) -> bool:
         """Whether the records can be applied; if the log went back, their store is opened again."""
@@ -44,6 +50,7 @@ class LogPosition:
         if polled.unreadable is not None and polled.unreadable.partition.topic == self._config.topics.clicks:
             await self._skip(polled.unreadable)
         await self._pass_over_markers()
+        self._report_open_transactions()
 
     async def read_again(self, partition: TopicPartition) -> None:
         """Poll again from the store's offset, after a moment. A store that is opened again is sought then."""
@@ -85,3 +92,21 @@ class LogPosition:
             async with self._assignment.hold(partition.partition) as store:
                 if store is not None and store.progress.log_offset == offset:
                     store.pass_over(store.progress.logical(position))
+
+    def _report_open_transactions(self) -> None:
+        """Log where nothing can be read for a minute, because somebody's transaction is open."""
+        now = time.monotonic()
+        for partition, position in positions(self._consumer).items():
+            end, stable = self._consumer.highwater(partition), self._consumer.last_stable_offset(partition)
+            if end is None or stable is None or not 0 <= stable <= position < end:
+                self._blocked_since.pop(partition, None)
+                continue
+            since, logged = self._blocked_since.setdefault(partition, (now, now))
+            if now - logged > REPORT_OPEN_EVERY_S:
+                self._blocked_since[partition] = since, now
+                log.warning(
+                    "partition %d: nothing behind offset %d can be read for %.0f s: a transaction is open there, with "
+                    "%d offsets in it and behind it. `kafka-transactions.sh --bootstrap-server %s find-hanging` lists "
+                    "transactions that nobody will end",
+                    partition.partition, stable - 1, now - since, end - stable, self._config.broker,
+                )  # fmt: skip

@@ -106,9 +106,12 @@ def test_only_what_was_committed_is_applied_and_nothing_lags_or_is_lost(config):
             await producer.begin_transaction()
             for n in range(20):
                 await producer.send(config.topics.clicks, click("tina", f"{outcome}-{n}"), key=b"tina")
+            if not outcome:  # carried out, it would keep the worker from reading what is committed next
+                await producer.send(config.topics.commands, b'{"command": "pause", "id": "aborted"}')
             await (producer.commit_transaction() if outcome else producer.abort_transaction())
 
     with anabranch(config, "worker"):
+        cli(config, "resume")  # the worker reads commands
         send(config, work, transactional_id=f"shop-{config.group}")
         until(lambda: applied(config) == 40)
         until(lambda: [p["lag"] for p in partitions(config)] == [0, 0])

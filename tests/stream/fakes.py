@@ -94,7 +94,7 @@ class FakeConsumer:
         self.positions: dict[TopicPartition, int] = {}
         self.sought: list[int] = []
         self.committed: dict[TopicPartition, int] = {}
-        self.begin = self.end = 0
+        self.begin = self.end = self.stable_end = 0
         self.polls: deque[dict[TopicPartition, list] | Exception] = deque()
         """An exception is raised, as aiokafka does where it cannot read a batch."""
 
@@ -112,6 +112,12 @@ class FakeConsumer:
 
     def subscribe(self, topics, listener):
         pass
+
+    def highwater(self, partition):
+        return self.end
+
+    def last_stable_offset(self, partition):
+        return self.stable_end
 
     def assignment(self):
         return self.assigned

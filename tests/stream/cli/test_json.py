@@ -42,7 +42,7 @@ DOCUMENTS: dict[str, Any] = {
         ],
         "events": {
             "applied": "int", "dead": "int", "duplicate": "int", "too_old": "int", "expired": "int", "erased": "int",
-            "key_mismatch": "int", "lost": "int", "keyless": "int", "foreign_partition": "int",
+            "key_mismatch": "int", "lost": "int", "keyless": "int", "foreign_partition": "int", "truncated": "int",
         },
         "users": "int", "items": "int", "edges": "int",
         "model": {

@@ -58,7 +58,7 @@ def impatient(monkeypatch) -> None:
 
 
 given_up = pytest.mark.filterwarnings("ignore::ResourceWarning")
-"""aiokafka leaves a connection open where it is told to stop while it connects."""
+"""aiokafka leaves a connection open where it has to stop while it connects."""
 
 EXCHANGES = {
     "the id of the cluster": cluster_id,

@@ -32,7 +32,9 @@ def batch(first: int, count: int, codec: int = 0) -> bytes:
         2, codec, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20
     )
     for at in range(count):
-        made.append(at, timestamp=1_600_000_000_000, key=None, value=b"%d" % (first + at), headers=[])
+        made.append(
+            at, timestamp=1_600_000_000_000, key=None, value=b"%d" % (first + at), headers=[("origin", b"shop")]
+        )
     built = bytearray(made.build())
     built[:8] = first.to_bytes(8, "big")
     return bytes(built)
@@ -42,11 +44,20 @@ def with_wrong_checksum(built: bytes) -> bytes:
     return built[:-1] + bytes([built[-1] ^ 1])
 
 
+def with_right_checksum(changed: bytearray) -> bytes:
+    changed[17:21] = calc_crc32c_py(bytes(changed[21:])).to_bytes(4, "big")
+    return bytes(changed)
+
+
 def with_unknown_codec(built: bytes) -> bytes:
     changed = bytearray(built)
     changed[22] = UNKNOWN_CODEC
-    changed[17:21] = calc_crc32c_py(bytes(changed[21:])).to_bytes(4, "big")
-    return bytes(changed)
+    return with_right_checksum(changed)
+
+
+def with_header_that_is_not_utf8(built: bytes) -> bytes:
+    """As Apache Kafka accepts it from any producer."""
+    return with_right_checksum(bytearray(built.replace(b"origin", b"\xfforigi")))
 
 
 class State:
@@ -151,7 +162,7 @@ def test_every_codec_of_kafka_is_read(codec):
     assert (read[log], skipped[log]) == ([b"0", b"1", b"2"], [])
 
 
-@pytest.mark.parametrize("spoil", [with_wrong_checksum, with_unknown_codec])
+@pytest.mark.parametrize("spoil", [with_wrong_checksum, with_unknown_codec, with_header_that_is_not_utf8])
 def test_a_batch_that_cannot_be_read_is_logged_and_skipped_and_everything_else_is_read(caplog, spoil):
     bad, good = TopicPartition("clicks", 0), TopicPartition("clicks", 1)
     logs = {good: [batch(0, 2)], bad: [batch(0, 2), spoil(batch(2, 5)), batch(7, 1)]}
@@ -159,6 +170,14 @@ def test_a_batch_that_cannot_be_read_is_logged_and_skipped_and_everything_else_i
     assert (read[good], read[bad], skipped[bad]) == ([b"0", b"1"], [b"0", b"1", b"7"], [2, 3, 4, 5, 6])
     [line] = [r.message for r in caplog.records]
     assert "topic clicks, partition 0: the batch at offsets 2 to 6 cannot be read and is skipped: " in line
+
+
+def test_the_records_before_a_bad_one_in_the_same_batch_are_read():
+    log, built = TopicPartition("clicks", 0), batch(2, 5)
+    before, _, after = built.rpartition(b"origin")
+    logs = {log: [batch(0, 2), with_right_checksum(bytearray(before + b"\xfforigi" + after)), batch(7, 1)]}
+    read, skipped = read_all(Consumer(logs))
+    assert (read[log], skipped[log]) == ([b"0", b"1", b"2", b"3", b"4", b"5", b"7"], [6])
 
 
 def test_a_checksum_that_was_wrong_once_loses_nothing():
@@ -177,7 +196,15 @@ def test_a_checksum_that_was_wrong_once_loses_nothing():
     assert asyncio.run(run()) == [b"0", b"1", b"2", b"3"]
 
 
-batches = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["good", "good", "checksum", "codec"])), max_size=6)
+SPOIL = {
+    "good": lambda built: built,
+    "checksum": with_wrong_checksum,
+    "codec": with_unknown_codec,
+    "header": with_header_that_is_not_utf8,
+}
+batches = st.lists(
+    st.tuples(st.integers(1, 4), st.sampled_from(["good", "good", "checksum", "codec", "header"])), max_size=6
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -189,8 +216,7 @@ def test_every_good_record_is_read_once_and_in_order_whatever_lies_between(shape
         logs[log], good[log], bad[log] = [], [], []
         for count, kind in shape:
             built = batch(offset, count)
-            spoiled = {"good": built, "checksum": with_wrong_checksum(built), "codec": with_unknown_codec(built)}
-            logs[log].append(spoiled[kind])
+            logs[log].append(SPOIL[kind](built))
             (good if kind == "good" else bad)[log] += range(offset, offset + count)
             offset += count
     read, skipped = read_all(Consumer(logs), max_records)

@@ -367,6 +367,22 @@ async def test_the_end_of_a_transaction_leaves_no_lag_and_an_aborted_one_is_not_
 
 
 @with_shop
+async def test_a_transaction_that_somebody_leaves_open_is_reported(shop):
+    shop.apply({"user": "ann"})
+    shop.consumer.stable_end, shop.consumer.end = 1, 9
+    shop.monkeypatch.setattr("stream.worker.log_position.REPORT_OPEN_EVERY_S", -1.0)
+    lines: list[str] = []
+    shop.monkeypatch.setattr("stream.worker.log_position.log.warning", lambda line, *parts: lines.append(line % parts))
+    await shop.poll({})
+    shop.consumer.stable_end = 9
+    await shop.poll({})
+    [line] = lines
+    assert line.startswith(
+        "partition 0: nothing behind offset 0 can be read for 0 s: a transaction is open there, with 8"
+    )
+
+
+@with_shop
 async def test_a_batch_that_cannot_be_read_is_counted_as_lost_and_what_follows_is_applied(shop):
     shop.apply({"user": "ann"})
 
