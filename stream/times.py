@@ -28,6 +28,7 @@ LIKELY_MS = range(315_532_800_000, 4_102_444_800_000)
 """The years 1980 to 2099. A number outside is probably in another unit than its size says."""
 SET_UNIT = "set clicks.fields.ts_unit (s, ms, us or ns) if it is a time"
 
+TOO_LARGE = "is too large to be a time, even in nanoseconds"
 _LIMITS: dict[Unit, int] = {"s": 10**11, "ms": 10**14, "us": 10**17, "ns": 10**20}
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,7 +80,7 @@ def unit_of(number: int | float | Decimal) -> Unit:
     for unit, limit in _LIMITS.items():
         if number < limit:
             return unit
-    raise NotATime("is too large to be a time, even in nanoseconds")
+    raise NotATime(TOO_LARGE)
 
 
 def as_number(value: object) -> int | Decimal | None:
@@ -109,6 +110,8 @@ def iso(ms: int) -> str:
 def _from_number(number: int | Decimal, unit: Unit) -> int:
     if number < 0:
         raise NotATime("is negative")
+    if number >= _LIMITS["ns"]:  # before a division that a Decimal might refuse
+        raise NotATime(TOO_LARGE)
     if unit == "auto":
         unit = unit_of(number)
         if (ms := _from_number(number, unit)) not in LIKELY_MS:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.times import LIKELY_MS, MAX_MS, NotATime, as_number, iso, moment, to_ms, unit_of
@@ -133,10 +133,16 @@ def test_every_form_of_an_instant_is_the_same_instant(ms, zone):
         assert to_ms(form) == ms, form
 
 
-@given(st.one_of(st.text(max_size=40), st.integers(), st.floats(), st.text("0123456789TZ:-+. ", max_size=30)))
-def test_any_value_is_a_time_or_refused(value):
+@given(
+    st.one_of(st.text(max_size=40), st.integers(), st.floats(), st.text("0123456789TZ:-+. ", max_size=30)),
+    st.sampled_from(["auto", "s", "ms", "us", "ns"]),
+)
+@example(1e31, "us")
+@example(10**400, "s")
+@example("9" * 39, "ns")
+def test_any_value_is_a_time_or_refused(value, unit):
     with contextlib.suppress(NotATime):
-        assert -(10**14) < to_ms(value) <= MAX_MS
+        assert -(10**14) < to_ms(value, unit) <= MAX_MS
 
 
 def test_a_moment_is_shown_in_utc_and_as_a_number_outside_the_calendar():

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream.config import ClickFields, ClickSettings
 from stream.errors import AnabranchError
@@ -145,6 +146,32 @@ def test_every_form_of_an_instant_is_the_same_for_publish_evaluate_and_the_worke
         file.write_text(f'user,item,timestamp\nann,milk,"{form}"\n')
         if not isinstance(form, float):
             assert measured(file)[0] == [("ann", "milk", ms)]
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5), st.just({"id": "x"}),
+    st.sampled_from([T, T // 1000, str(T), "2026-11-01", "purchase", "forget", ["a"], "ann"]),
+)  # fmt: skip
+rows = st.dictionaries(
+    st.sampled_from(["user", "item", "ts", "timestamp", "event", "id", "customer", "customer.id", "guest", "product"]),
+    st.one_of(values, st.dictionaries(st.sampled_from(["id", "sku", "at"]), values, max_size=2)),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(rows, max_size=6), st.sampled_from([ClickFields(), MAPPED, ClickFields(ts_unit="us", user="guest|user")])
+)
+def test_what_is_sent_is_what_the_worker_accepts_and_the_rest_is_reported(tmp_path_factory, rows, fields):
+    file = tmp_path_factory.mktemp("rows") / "e.jsonl"
+    file.write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    messages, broken = sent(file, fields)
+    assert len(messages) + len(broken) == len(rows)
+    records = [Record(msgspec.json.encode(message), timestamp=T + 3_600_000) for message in messages]
+    assert Decoder(ClickSettings(fields=fields)).decode(records).dead == []
+    refused = [msgspec.json.encode(rows[line - 1]) for line, _ in broken]
+    found = Decoder(ClickSettings(fields=fields)).decode([Record(r, timestamp=T + 3_600_000) for r in refused])
+    assert len(found.dead) == len(refused) or any("timestamp" in rows[line - 1] for line, _ in broken)
 
 
 def test_a_unit_other_than_milliseconds_is_noted_once_before_anything_is_used(tmp_path):
