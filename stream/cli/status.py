@@ -79,7 +79,7 @@ def show_status(found: "Status") -> None:
         f"{events.expired:,} expired, {events.erased:,} erased"
     )
     age = f", {model.age_s:.0f} s old" if model.age_s is not None else ""
-    pinned = ", pinned: the trainer does not replace it" if model.pinned else ""
+    pinned = ", pinned: the trainer does not replace it" if model.pinned and not model.problem else ""
     show(f"model    {model.version or 'none yet'}{age}{pinned}{not_served(model)}")
     for instance, weights in model.online_weights.items():
         show(f"weights  {changes_of(weights)} (worker {instance}, from {weights.clicks:,} clicks)")

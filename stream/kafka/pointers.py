@@ -83,7 +83,7 @@ async def _read_pointers(config: Config) -> Pointers:
                     pointers = apply_pointer(pointers, pointer)
                     refused += [why] if why else []
         if refused:
-            log.warning("%d pointers in %s are not followed: %s", len(refused), topic, refused[-1])
+            log.warning("%s: %d refused, the last one is %s", topic, len(refused), refused[-1])
         return pointers if pointers.champion else read_last_pointers(config.data)
     finally:
         await consumer.stop()

@@ -21,8 +21,8 @@ log = logging.getLogger("anabranch.worker")
 
 FETCH_AGAIN_S, MAX_FETCH_AGAIN_S = 5.0, 300.0
 """Pause after a version could not be fetched. Each further try waits twice as long, up to the maximum."""
-BEGIN_WITHIN_S = 5.0
-"""A starting worker waits this long for its version, and then answers without it until it comes."""
+BEGIN_WITHIN_S = 10.0
+"""A starting worker waits this long for a version from a remote store, and then answers without it until it comes."""
 MAX_FALLBACKS = 3
 """How many versions before the named one are tried where that one cannot be loaded."""
 
@@ -46,10 +46,11 @@ class VersionFollower:
         self._retry_after_s = FETCH_AGAIN_S
 
     async def begin(self, pointers: Pointers) -> None:
-        """Follow these pointers; go on after BEGIN_WITHIN_S while an artifact store still does not answer."""
+        """Follow these pointers; go on after BEGIN_WITHIN_S while a remote artifact store still does not answer."""
         self._pointers = pointers
         self._beginning = asyncio.create_task(self.follow(pointers))
-        done, _ = await asyncio.wait([self._beginning], timeout=BEGIN_WITHIN_S)
+        remote = "://" in self._config.artifacts_url
+        done, _ = await asyncio.wait([self._beginning], timeout=BEGIN_WITHIN_S if remote else None)
         if done:
             self._beginning.result()
         else:

@@ -40,7 +40,7 @@ def pointer(version: str, moved_ts: int, role: str = "champion") -> Pointer:
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
     """A follower whose artifact store lacks the versions in `missing`, and has those `before` the named one."""
-    config, missing, before = Config(data=tmp_path), set(), []
+    config, missing, before = Config(data=tmp_path, artifacts="s3://bucket"), set(), []
 
     def load(pointer, config, id_hash):
         if pointer.version in missing:
