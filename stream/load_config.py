@@ -17,7 +17,7 @@ from state.kinds import kinds_of
 from state.settings import KINDS, Kind
 from stream.config import Config, TopicSettings, choices_of, setting_names
 from stream.errors import ConfigError
-from stream.permissions import warn_about_private_key, warn_about_secrets
+from stream.files.permissions import warn_about_private_key, warn_about_secrets
 
 CONFIG_FILE = "anabranch.toml"
 ENV_PREFIX = "ANABRANCH_"

@@ -73,17 +73,7 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {
-            "errors",
-            "times",
-            "printable",
-            "json_file",
-            "lock_file",
-            "live_metrics",
-            "config",
-            "load_config",
-            "permissions",
-        },
+        {"errors", "times", "printable", "files", "live_metrics", "config", "load_config"},
         {"kafka"},
         {"stores"},
         {"worker", "trainer"},

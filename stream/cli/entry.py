@@ -22,7 +22,7 @@ from stream.cli import (  # noqa: F401  # isort: skip
 from stream.cli.app import app
 from stream.cli.output import OutputClosed, end_output, note
 from stream.errors import AnabranchError, ConfigError
-from stream.permissions import create_private_files
+from stream.files.permissions import create_private_files
 
 WrongUse: type[Exception] = typer.BadParameter.__bases__[0]
 """The base of all errors in the arguments; typer has no public name for it."""

@@ -20,9 +20,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from state.artifact_store import shown
 from state.signing import Keys
-from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError
+from stream.files import json_file
 from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer

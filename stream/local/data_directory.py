@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from stream.errors import DataDirectoryError
-from stream.permissions import warn_about_directory
+from stream.files.permissions import warn_about_directory
 
 Role = Literal["worker", "trainer", "replay"]
 

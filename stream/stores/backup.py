@@ -21,9 +21,9 @@ from state.checkpoint import CheckpointStore, read_copy
 from state.identity import Identity
 from state.progress import Progress
 from state.view import partition_path
-from stream import json_file
 from stream.config import Config
 from stream.errors import AnabranchError, ConfigError, DataDirectoryError
+from stream.files import json_file
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import LAST_POINTERS, MODEL_NAME
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from stream import json_file
-from stream.lock_file import is_held
+from stream.files import json_file
+from stream.files.lock_file import is_held
 
 FILE_NAME = "trainer.json"
 

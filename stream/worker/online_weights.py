@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from model.ranking.fusion import Learned
-from stream import json_file
+from stream.files import json_file
 
 FILE_PREFIX = "weights-"
 

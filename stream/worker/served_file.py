@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from stream import json_file
+from stream.files import json_file
 
 SERVED_FILE = "served.json"
 

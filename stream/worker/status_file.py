@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from stream import json_file
-from stream.lock_file import is_held
+from stream.files import json_file
+from stream.files.lock_file import is_held
 
 log = logging.getLogger("anabranch.worker")
 

@@ -64,7 +64,7 @@ EXCHANGES = {
     "the id of the cluster": cluster_id,
     "how far the log of 'clicks' goes": lambda config: log_ends(config, "clicks"),
     "the pointers to the serving versions": lambda config: asyncio.run(read_pointers(config)),
-    "a connection to the topics of commands": lambda config: asyncio.run(send_command(config, "pause", ("done",), 9)),
+    "the list of topics": lambda config: asyncio.run(send_command(config, "pause", ("done",), 9)),
     "a connection to read 'clicks'": lambda config: next(follow(config, "clicks", from_start=True)),
 }
 """By what each waits for."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from aiokafka import TopicPartition
 
+from stream.kafka import reader
 from stream.worker.poll import Polled, poll
 
 A, B, REQUESTS = TopicPartition("clicks", 0), TopicPartition("clicks", 1), TopicPartition("requests", 0)
@@ -19,7 +20,7 @@ class Consumer:
     def assignment(self) -> set[TopicPartition]:
         return set(self.waiting)
 
-    async def getmany(self, *partitions, timeout_ms: int, max_records: int) -> dict:
+    async def poll(self, *partitions, timeout_ms: int, max_records: int) -> reader.Polled:
         polled = {}
         for partition in partitions or self.waiting:
             count = min(self.waiting[partition], max_records)
@@ -27,11 +28,12 @@ class Consumer:
                 polled[partition] = [SimpleNamespace(offset=n) for n in range(count)]
                 self.waiting[partition] -= count
                 max_records -= count
-        return polled
+        return reader.Polled(polled)
 
 
 def polled(limit: int, **waiting: int) -> tuple[dict[str, int], bool]:
-    found: Polled = asyncio.run(poll(Consumer(**waiting), "clicks", 100, limit))
+    consumer = Consumer(**waiting)
+    found: Polled = asyncio.run(poll(consumer, consumer, "clicks", 100, limit))
     names = {A: "a", B: "b"}
     counts = {names[p]: len(records) for p, records in found.clicks.items()}
     requests = sum(map(len, found.requests.values()))

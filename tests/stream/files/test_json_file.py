@@ -1,6 +1,6 @@
 """A small JSON file is replaced as a whole, and a broken one counts as missing."""
 
-from stream import json_file
+from stream.files import json_file
 
 
 def test_a_document_is_read_back(tmp_path):
