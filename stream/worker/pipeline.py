@@ -90,21 +90,24 @@ class Pipeline:
         while True:
             try:
                 polled = await poll(
-                    self._consumer, self._topics.clicks, self._config.worker.poll_wait_ms, self._poll_size.events
+                    self._consumer,
+                    self._assignment.stores,
+                    self._topics.clicks,
+                    self._config.worker.poll_wait_ms,
+                    self._poll_size.events,
                 )
             except ConsumerStoppedError:
                 return
-            polled_for = dict(self._assignment.stores)
             self._in_flight.raise_failure()
             await self._commit_the_group()
             was_behind, self._behind = self._behind, polled.behind
             if not polled.behind:
                 self.caught_up_at = time.time()
-            left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
+            left = await self._apply_some(polled.clicks, polled.stores, self._poll_size.events)
             await self._answer_requests(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
-                left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
+                left = await self._apply_some(left, polled.stores, 2 * MAX_SLOW_RECORDS)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()
