@@ -96,24 +96,23 @@ class Pipeline:
         while True:
             try:
                 polled = await poll(
-                    self._reader, self._consumer, self._topics.clicks, self._config.worker.poll_wait_ms,
-                    self._poll_size.events,
+                    self._reader, self._consumer, self._assignment.stores, self._topics.clicks,
+                    self._config.worker.poll_wait_ms, self._poll_size.events,
                 )  # fmt: skip
             except ConsumerStoppedError:
                 return
-            polled_for = dict(self._assignment.stores)
             self._in_flight.raise_failure()
             await self._commit_the_group()
             was_behind, self._behind = self._behind, polled.behind
             if not polled.behind:
                 self.caught_up_at = time.time()
-            left = await self._apply_some(polled.clicks, polled_for, self._poll_size.events)
+            left = await self._apply_some(polled.clicks, polled.stores, self._poll_size.events)
             for number, requests in polled.requests.items():
                 self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in requests])
             await self._answer_requests(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
-                left = await self._apply_some(left, polled_for, 2 * MAX_SLOW_RECORDS)
+                left = await self._apply_some(left, polled.stores, 2 * MAX_SLOW_RECORDS)
             for read in polled.reads:
                 await self._log_position.follow(read)
             await self._assignment.reopen_faulted()

@@ -28,7 +28,7 @@ def test_a_flood_of_junk_is_one_line_in_the_log(caplog):
     commands = Commands()
     for _ in range(1000):
         commands.accept(b"junk")
-    assert caplog.text.count("are not commands") == 1
+    assert caplog.text.count("is not a command") == 1
 
 
 def test_the_number_of_remembered_ids_is_bounded():

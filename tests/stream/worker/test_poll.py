@@ -14,13 +14,15 @@ A, B, REQUESTS = TopicPartition("clicks", 0), TopicPartition("clicks", 1), Topic
 class Consumer:
     """Returns what it has of its first partition before any of the next, as Kafka's client does."""
 
-    def __init__(self, **waiting: int) -> None:
+    def __init__(self, revoked_meanwhile: TopicPartition | None = None, **waiting: int) -> None:
+        self.revoked_meanwhile = revoked_meanwhile
         self.waiting = {p: waiting.get(n, 0) for n, p in {"a": A, "b": B, "requests": REQUESTS}.items()}
 
     def assignment(self) -> set[TopicPartition]:
         return set(self.waiting)
 
     async def poll(self, *partitions, timeout_ms: int, max_records: int) -> reader.Polled:
+        assert self.assignment().issuperset(partitions), "the client raises IllegalStateError"
         polled = {}
         for partition in partitions or self.waiting:
             count = min(self.waiting[partition], max_records)
@@ -28,12 +30,14 @@ class Consumer:
                 polled[partition] = [SimpleNamespace(offset=n) for n in range(count)]
                 self.waiting[partition] -= count
                 max_records -= count
+        if partitions:
+            self.waiting.pop(self.revoked_meanwhile, None)
         return reader.Polled(polled)
 
 
 def polled(limit: int, **waiting: int) -> tuple[dict[str, int], bool]:
     consumer = Consumer(**waiting)
-    found: Polled = asyncio.run(poll(consumer, consumer, "clicks", 100, limit))
+    found: Polled = asyncio.run(poll(consumer, consumer, {}, "clicks", 100, limit))
     names = {A: "a", B: "b"}
     counts = {names[p]: len(records) for p, records in found.clicks.items()}
     requests = sum(map(len, found.requests.values()))
@@ -58,3 +62,24 @@ def test_a_flood_of_requests_alone_is_not_behind_on_clicks():
     counts, behind = polled(1000, a=10, requests=100_000)
     assert counts == {"a": 10, "requests": 990}
     assert not behind
+
+
+def test_a_partition_that_is_revoked_during_the_poll_is_left_out():
+    consumer = Consumer(REQUESTS, a=100_000, b=10, requests=10)
+    found = asyncio.run(poll(consumer, {}, "clicks", 100, 1000))
+    assert found.clicks.keys() == {A, B}
+    assert found.requests == {}
+
+
+def test_records_belong_to_the_stores_of_the_moment_they_were_polled():
+    """A store that is opened again while the other partitions are polled can have another offset."""
+    stores = {0: "old a", 1: "old b"}
+
+    class Reopening(Consumer):
+        async def getmany(self, *partitions, timeout_ms: int, max_records: int) -> dict:
+            if partitions == (B,):
+                stores.update({0: "new a", 1: "new b"})
+            return await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+
+    found = asyncio.run(poll(Reopening(a=100_000, b=10), stores, "clicks", 100, 1000))
+    assert found.stores == {0: "old a", 1: "new b"}
