@@ -135,11 +135,12 @@ def test_a_backup_whose_manifest_is_none_is_refused(kept, content):
         backup.read(str(folder), config)
 
 
-@pytest.mark.parametrize("moment", ["mkdir", "download", "write", "pointers", "rename"])
+@pytest.mark.parametrize("moment", ["marker", "download", "write", "pointers", "rename"])
 def test_an_interrupted_restore_leaves_no_data_directory_and_the_next_one_completes_it(kept, monkeypatch, moment):
     config, folder = kept
     calls = {
-        "mkdir": (backup, "_begin"), "download": (ArtifactStore, "download"), "write": (ArtifactStore, "write"),
+        "marker": (type(config.data), "write_text"),
+        "download": (ArtifactStore, "download"), "write": (ArtifactStore, "write"),
         "pointers": (backup.json_file, "write"), "rename": (type(config.data), "rename"),
     }  # fmt: skip
     owner, name = calls[moment]
