@@ -6,6 +6,7 @@ moved on. So we put the positions back, read record by record up to the batch, a
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 import traceback
@@ -70,7 +71,8 @@ class Reader:
         except NoOffsetForPartitionError as error:
             partition = error.args[0]
             if self._position_of(partition) is None:
-                await self._consumer.seek_to_beginning(partition)
+                with contextlib.suppress(KafkaError):  # the next poll tries again
+                    await self._consumer.seek_to_beginning(partition)
             return Polled({})
         except Exception as error:
             self._put_back(before)

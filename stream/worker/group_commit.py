@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from state import crash_points
 from stream.config import Config
 from stream.kafka.lease import Lease
+from stream.kafka.reader import positions
 from stream.stores.assignment import Assignment
 
 log = logging.getLogger("anabranch.worker")
@@ -43,11 +44,9 @@ class GroupCommit:
         if not offsets:
             return False
         lapsed, asked_at = False, self._lease.now()
+        offsets |= {p: at for p, at in positions(self._consumer).items() if p.topic == topics.requests}
         # It fails while the group rebalances; the stores' own offsets decide.
         with contextlib.suppress(KafkaError, TimeoutError):
-            for partition in self._consumer.assignment():
-                if partition.topic == topics.requests:
-                    offsets[partition] = await self._consumer.position(partition)
             await asyncio.wait_for(self._consumer.commit(offsets), self._config.worker.session_timeout_ms / 1000)
             lapsed = not self._lease.held
             self._lease.confirmed(asked_at)

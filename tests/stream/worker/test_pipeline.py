@@ -441,6 +441,19 @@ async def test_the_group_gets_the_next_offset_of_each_partition_in_its_own_log(s
     assert shop.consumer.committed[CLICKS] == 1
 
 
+@with_shop
+async def test_the_group_is_committed_while_a_partition_of_requests_has_no_position_yet(shop):
+    shop.apply({"user": "ann"})
+    real = shop.consumer.position
+
+    async def position(partition):
+        return await (asyncio.Event().wait() if partition == REQUESTS else real(partition))
+
+    shop.consumer.position = position
+    await asyncio.wait_for(shop.poll({}), 10)
+    assert shop.consumer.committed == {CLICKS: 1}
+
+
 @pytest.mark.parametrize("held", [True, False])
 def test_a_lapse_of_the_lease_is_logged_once_and_its_end_too(tmp_path, monkeypatch, caplog, held):
     async def run() -> None:
