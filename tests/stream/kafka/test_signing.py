@@ -118,10 +118,11 @@ def test_commands_and_pointers_are_signed_where_they_are_sent(monkeypatch):
         def __init__(self, **_):
             pass
 
-        async def start(self):
-            pass
+        async def __aenter__(self):
+            return self
 
-        stop = start
+        async def __aexit__(self, *_):
+            pass
 
         async def send_and_wait(self, topic, value, key):
             sent.append(value)

@@ -66,7 +66,7 @@ def test_a_flood_of_requests_alone_is_not_behind_on_clicks():
 
 def test_a_partition_that_is_revoked_during_the_poll_is_left_out():
     consumer = Consumer(REQUESTS, a=100_000, b=10, requests=10)
-    found = asyncio.run(poll(consumer, {}, "clicks", 100, 1000))
+    found = asyncio.run(poll(consumer, consumer, {}, "clicks", 100, 1000))
     assert found.clicks.keys() == {A, B}
     assert found.requests == {}
 
@@ -76,10 +76,11 @@ def test_records_belong_to_the_stores_of_the_moment_they_were_polled():
     stores = {0: "old a", 1: "old b"}
 
     class Reopening(Consumer):
-        async def getmany(self, *partitions, timeout_ms: int, max_records: int) -> dict:
+        async def poll(self, *partitions, timeout_ms: int, max_records: int) -> reader.Polled:
             if partitions == (B,):
                 stores.update({0: "new a", 1: "new b"})
-            return await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+            return await super().poll(*partitions, timeout_ms=timeout_ms, max_records=max_records)
 
-    found = asyncio.run(poll(Reopening(a=100_000, b=10), stores, "clicks", 100, 1000))
+    consumer = Reopening(a=100_000, b=10)
+    found = asyncio.run(poll(consumer, consumer, stores, "clicks", 100, 1000))
     assert found.stores == {0: "old a", 1: "new b"}
