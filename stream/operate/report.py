@@ -155,7 +155,7 @@ def status(config: Config, view: View, log_ends: dict[int, int] | None, pointers
         trainer=status_file.read(config.data),
         comparison=comparison(config, pointers, scores),
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
-        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values()}),
+        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values() if p.identity is not None}),
     )
 
 
