@@ -109,7 +109,7 @@ class View:
     @property
     def ids(self) -> IdHash:
         """The hash of the stores' ids. Raises a StateError where two stores have different keys."""
-        by_number = {number: partition.ids for number, partition in self.partitions.items()}
+        by_number = {n: p.ids for n, p in self.partitions.items() if p.identity is not None}  # else being created
         if len(set(by_number.values())) > 1:
             keys = ", ".join(f"{n}: {ids.fingerprint or 'none'}" for n, ids in sorted(by_number.items()))
             raise StateError(

@@ -190,7 +190,7 @@ def status(
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
         warnings=[*of_topics, *warnings_of_keys(config.topics.clicks, events, several=len(log_ends or progress) > 1)],
         worker=worker,
-        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values()}),
+        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values() if p.identity is not None}),
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from typing import Literal, NamedTuple
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -56,7 +57,7 @@ def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settle
     if found.record is not None:
         return _write(config, found.record) if found.repeat else Settled(found.record, written=False)
     key = _key_of_state(config, cluster)
-    if key is None and (found.has_versions or exchange.ask(config, "the offsets of the group", group_has_read(config))):
+    if key is None and (found.has_versions or has_run(config)):
         raise AnabranchError(
             f"this installation has run before, and its id key is neither in the topic {config.topics.models!r} nor in "
             f"{config.data}. Run `anabranch init` on a machine that has its state (--data DIR). If no machine has it: "
@@ -173,12 +174,18 @@ def _keys_of_state(config: Config, cluster: str) -> set[str]:
     return {identity.id_key for identity in found if identity is not None}
 
 
-async def group_has_read(config: Config) -> bool:
+def has_run(config: Config) -> bool:
+    """Whether a worker of the group has ever committed. Raises BrokerUnavailable."""
+    clicks = [TopicPartition(config.topics.clicks, number) for number in log_ends(config, config.topics.clicks)]
+    return exchange.ask(config, "the offsets of the group", group_has_read(config, clicks))
+
+
+async def group_has_read(config: Config, partitions: list[TopicPartition]) -> bool:
     """Whether a worker of the group has ever committed; False where the broker does not answer that."""
     admin = AIOKafkaAdminClient(**connection(config))
     try:
         await admin.start()
-        offsets = await admin.list_consumer_group_offsets(config.group)
+        offsets = await admin.list_consumer_group_offsets(config.group, partitions=partitions)
         return any(offset.offset >= 0 for offset in offsets.values())
     except KafkaError:
         return False

@@ -17,6 +17,7 @@ from state.events import hash_id, hash_ids
 from state.id_hash import KEY_BYTES, IdHash, new_key
 from state.identity import KEYED_LAYOUT, LAYOUT, Identity
 from state.journal import DAY_MS
+from state.partition import Partition
 from state.progress import Progress
 from state.search import search
 from state.settings import StateSettings
@@ -165,7 +166,9 @@ def test_a_view_takes_the_key_from_the_stores_and_never_guesses(tmp_path):
             store = Store(tmp_path / f"clicks-{number}", log, SETTINGS)
             apply(store, Event(f"ann-{number}", "milk", T))
             store.close()
+        Partition(tmp_path / "clicks-2", SETTINGS).close()  # its worker has not written its identity yet
         view.refresh()
+        assert len(view.partitions) == 3
         assert view.ids == IdHash(KEY)
         assert view.user_ids(view.ids.of_many([b"ann-1"])) == [b"ann-1"]
         assert view.user_ids(hash_ids([b"ann-1"])) == [None]

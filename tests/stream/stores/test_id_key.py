@@ -41,7 +41,7 @@ class Topic:
         self.values.append(msgspec.json.encode(record))
         return standing(self.values)
 
-    async def group_has_read(self, config: Config) -> bool:
+    async def group_has_read(self, config: Config, partitions: list) -> bool:
         return self.has_been_read
 
 
