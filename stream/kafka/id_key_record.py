@@ -10,17 +10,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from state.signing import Keys
 from stream.config import Config
-from stream.kafka.connection import connection, consumer_connection
+from stream.kafka.connection import connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, IdKey, encode
 from stream.kafka.pointers import decode_pointer
-from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
-from stream.kafka.topics import partitions_of
+from stream.kafka.whole_topic import records_of
 
 log = logging.getLogger("anabranch")
 
@@ -60,26 +59,12 @@ async def find_record(config: Config) -> Found:
 
 
 async def _find_record(config: Config) -> Found:
-    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
-    try:
-        await consumer.start()
-        topic = config.topics.models
-        partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
-        if not partitions:
-            return Found()
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        values, has_versions, reader = [], False, Reader(consumer)
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for records in (await reader.poll(timeout_ms=200)).records.values():
-                for record in records:
-                    if record.key == RECORD_KEY:
-                        values.append(record.value)
-                    has_versions = has_versions or decode_pointer(record.value, config.kafka.signing_keys) is not None
-        return standing(values, config.kafka.signing_keys)._replace(has_versions=has_versions)
-    finally:
-        await consumer.stop()
+    keys, values, has_versions = config.kafka.signing_keys, [], False
+    async for record in records_of(config, config.topics.models):
+        if record.key == RECORD_KEY:
+            values.append(record.value)
+        has_versions = has_versions or decode_pointer(record.value, keys) is not None
+    return standing(values, keys)._replace(has_versions=has_versions)
 
 
 async def publish_record(config: Config, record: IdKey) -> Found:
