@@ -75,11 +75,11 @@ def without_keys(backup: "Backup") -> object:
 
 def settle_pointer(settings: "Config", backup: "Backup") -> None:
     """Let the pointer in Kafka name a version that the restored store has, or print the command that does."""
-    from stream.operate.settle import settle, to_serve
+    from stream.operate.restored_pointer import settle_pointer, to_serve
 
     try:
         if settings.broker:
-            return note(asyncio.run(settle(settings, backup.champion)).message)
+            return note(asyncio.run(settle_pointer(settings, backup.champion)).message)
     except BrokerUnavailable as error:
         note(str(error))
     if (version := to_serve(settings, backup.champion)) is not None:

@@ -26,7 +26,7 @@ log = logging.getLogger("anabranch")
 RECORD_KEY = b"id-key"
 
 
-class Found(NamedTuple):
+class FoundKey(NamedTuple):
     """What the topic `models` has."""
 
     record: IdKey | None = None
@@ -37,28 +37,28 @@ class Found(NamedTuple):
     """Whether a pointer names a version: the installation has run."""
 
 
-def standing(values: Iterable[bytes | None], keys: Keys = ()) -> Found:
+def standing(values: Iterable[bytes | None], keys: Keys = ()) -> FoundKey:
     """Which of the id key's records stands, in their order in the topic. A tombstone removes it."""
-    found = Found()
+    found = FoundKey()
     for value in values:
         record = _decode(value, keys)
         if value is None:
-            found = Found()
+            found = FoundKey()
         elif record is not None:
             now = found.record
             if now is None or now.ids.fingerprint in record.replaces or now == record:
-                found = Found(record)
+                found = FoundKey(record)
             else:
-                found = Found(now, repeat=True)
+                found = FoundKey(now, repeat=True)
     return found
 
 
-async def find_record(config: Config) -> Found:
+async def find_record(config: Config) -> FoundKey:
     """Read the topic `models` up to its end now. Raises BrokerUnavailable."""
     return await within(config, "the id key", _find_record(config))
 
 
-async def _find_record(config: Config) -> Found:
+async def _find_record(config: Config) -> FoundKey:
     keys, values, has_versions = config.kafka.signing_keys, [], False
     async for record in records_of(config, config.topics.models):
         if record.key == RECORD_KEY:
@@ -67,7 +67,7 @@ async def _find_record(config: Config) -> Found:
     return standing(values, keys)._replace(has_versions=has_versions)
 
 
-async def publish_record(config: Config, record: IdKey) -> Found:
+async def publish_record(config: Config, record: IdKey) -> FoundKey:
     """Sign a record and send it, and read which one stands then. Raises BrokerUnavailable."""
     await within(config, "the id key to be acknowledged", _send(config, signed(record, config.kafka.signing_keys)))
     return await find_record(config)
@@ -78,7 +78,7 @@ async def _send(config: Config, record: IdKey) -> None:
         await producer.send_and_wait(config.topics.models, encode(record), key=RECORD_KEY)
 
 
-def read_record(config: Config) -> Found:
+def read_record(config: Config) -> FoundKey:
     """As `find_record`, outside an event loop."""
     return asyncio.run(find_record(config))
 

@@ -39,14 +39,14 @@ UNKEYED = (
 )
 
 
-class Settled(NamedTuple):
+class SettledKey(NamedTuple):
     """The installation's key, and whether this call has written it."""
 
     record: IdKey
     written: bool
 
 
-def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settled:
+def settle_key(config: Config, cluster: str, choice: Choice | None = None) -> SettledKey:
     """Find the installation's key, or make it. A new installation gets one; one from before the key stays without.
 
     Raises AnabranchError where the key cannot be known, BrokerUnavailable and StateError.
@@ -55,7 +55,7 @@ def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settle
     if choice is not None:
         return _write(config, _replacing(config, cluster, found.record, choice))
     if found.record is not None:
-        return _write(config, found.record) if found.repeat else Settled(found.record, written=False)
+        return _write(config, found.record) if found.repeat else SettledKey(found.record, written=False)
     key = _key_of_state(config, cluster)
     if key is None and (found.has_versions or has_run(config)):
         raise AnabranchError(
@@ -129,9 +129,9 @@ def check_same_key(config: Config, identities: list[Identity]) -> None:
             )
 
 
-def _write(config: Config, record: IdKey) -> Settled:
+def _write(config: Config, record: IdKey) -> SettledKey:
     stands = asyncio.run(publish_record(config, record)).record
-    return Settled(stands or record, written=stands is not None and stands.id_key == record.id_key)
+    return SettledKey(stands or record, written=stands is not None and stands.id_key == record.id_key)
 
 
 def _replacing(config: Config, cluster: str, before: IdKey | None, choice: Choice) -> IdKey:
