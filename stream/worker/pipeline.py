@@ -2,8 +2,9 @@
 
 The commit order, and what a crash after each step does (`tests/crash` kills the process there):
 
-    1 decode            nothing is changed; the batch is read again. Dead letters, and tombstones of forgotten users whom
-                        the store does not know, are acknowledged before step 3: a crash can repeat one, never lose one
+    1 decode            nothing is changed; the batch is read again. Dead letters, and tombstones of forgotten users
+                        whom the store does not know, are acknowledged before step 3: a crash can repeat one, never
+                        lose one
     2 apply in memory   lost with the process; the batch is read again
     3 write             state, journal and next offset are in RocksDB, or none of them is
     4 rank              the users are still pending: the journal past the `answered` offset has them
