@@ -69,7 +69,7 @@ async def _read_pointers(config: Config) -> Pointers:
         pointers = apply_pointer(pointers, pointer)
         refused += [why] if why else []
     if refused:
-        log.warning("%s: %d refused, the last one is %s", topic, len(refused), refused[-1])
+        log.warning("topic %s: %d pointers are not followed, the last one: %s", topic, len(refused), refused[-1])
     return pointers if pointers.champion else read_last_pointers(config.data)
 
 
