@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from state.checkpoint import CheckpointStore
 from state.errors import StateError
 from state.id_hash import IdHash, new_key
-from state.identity import Identity, with_key
+from state.identity import Identity, another_key, with_key
 from state.view import id_key_at, id_keys_in, partition_path, partitions_in
 from stream.config import Config
 from stream.errors import AnabranchError
@@ -103,12 +103,7 @@ def prepare(config: Config, cluster: str) -> IdHash:
         if key is None or theirs == found.ids or rebuilt_path(path).exists():
             continue
         if theirs.fingerprint not in found.replaces:
-            raise AnabranchError(
-                f"{path} hashes its ids {with_key(theirs.fingerprint)}, and the installation at {config.broker} "
-                f"{with_key(found.ids.fingerprint)}, so none of its users would be found. Move it away (mv {path} "
-                f"{path}.old): the worker then builds the state from the log. If its key is the right one, "
-                f"`anabranch init --id-key data` makes it the installation's"
-            )
+            raise AnabranchError(another_key(path, theirs.fingerprint, found.ids.fingerprint))
         move_aside(path, f"{path} hashes its ids {with_key(theirs.fingerprint)}, which was replaced")
     return found.ids
 

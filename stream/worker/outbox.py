@@ -152,7 +152,10 @@ class Outbox:
         for letter, error in await self._send("dead letters", letters):
             self.counts.lost_dead_letters += 1
             about = {name: value.decode(errors="replace") for name, value in letter.headers}
-            log.error("the topic %s refuses a dead letter in every form (%s), and it is dropped: %s", letter.topic, error, about)
+            log.error(
+                "the topic %s refuses a dead letter in every form (%s), and it is dropped: %s",
+                letter.topic, error, about,
+            )  # fmt: skip
 
     def _dead_letter(
         self, key: bytes | None, value: bytes | None, reason: str, topic: str, partition: int, offset: int
