@@ -48,8 +48,8 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
     if stored.layout not in (LAYOUT, KEYED_LAYOUT):
         raise WrongLayout(
             f"{path} was written by another version of anabranch: it has layout {stored.layout}, this version reads "
-            f"the layouts {LAYOUT} and {KEYED_LAYOUT}. Run that version, or move the directory away (mv {path} {path}.old): "
-            f"the worker then rebuilds the state from the log"
+            f"the layouts {LAYOUT} and {KEYED_LAYOUT}. Run that version, or move the directory away (mv {path} "
+            f"{path}.old): the worker then rebuilds the state from the log"
         )
     was_key, now_key = IdHash(stored.id_key).fingerprint, IdHash(wanted.id_key).fingerprint
     if was_key != now_key:
