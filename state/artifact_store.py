@@ -233,7 +233,7 @@ def _place(fs: Any, root: str, name: str, *, follow: bool = True) -> str:
         wanted = os.path.join(os.path.realpath(root), *own)
         real = os.path.realpath(os.path.join(root, *own))
         if real != wanted:
-            raise OutsideStore(f"{place} leads over a link to {real}")
+            raise OutsideStore(f"{place} leads through a link to {real}")
     return place
 
 

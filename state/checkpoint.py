@@ -13,7 +13,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -125,6 +125,22 @@ class CheckpointStore:
         A damaged manifest, an unsigned one, or one of another log is logged and left out.
         """
         found: list[Manifest] = []
+        for name, manifest in self._readable():
+            try:
+                check_identity(manifest.identity, self._identity, Path(self._root) / name)
+                self._check(manifest, name)
+            except StateError as error:
+                self._log_unused(name, error)
+            else:
+                found.append(manifest)
+        return found
+
+    def newest_identity(self) -> Identity | None:
+        """The identity in the newest readable checkpoint, of whatever layout or key. Raises CheckpointError."""
+        return next((manifest.identity for _, manifest in self._readable()), None)
+
+    def _readable(self) -> Iterator[tuple[str, Manifest]]:
+        """Names and manifests of the checkpoints of any log, newest first; damaged and unsigned ones are logged."""
         for name in reversed(self._names()):
             encoded = self._store.read(f"{self._root}/{name}", MAX_MANIFEST_BYTES)
             if encoded is None:  # pruned in the meantime
@@ -132,26 +148,13 @@ class CheckpointStore:
             try:
                 self._store.check_signature(f"{self._root}/{name}", encoded)
                 manifest = msgspec.json.decode(encoded, type=Manifest)
-                check_identity(manifest.identity, self._identity, Path(self._root) / name)
-                self._check(manifest, name)
             except (msgspec.MsgspecError, StateError) as error:
-                log.warning("checkpoint %s/%s is not used: %s", self._root, name, error)
-                continue
-            found.append(manifest)
-        return found
+                self._log_unused(name, error)
+            else:
+                yield name, manifest
 
-    def newest_identity(self) -> Identity | None:
-        """The identity in the newest readable checkpoint, of whatever layout or key. Raises CheckpointError."""
-        for name in reversed(self._names()):
-            encoded = self._store.read(f"{self._root}/{name}", MAX_MANIFEST_BYTES)
-            if encoded is None:  # pruned in the meantime
-                continue
-            try:
-                self._store.check_signature(f"{self._root}/{name}", encoded)
-                return msgspec.json.decode(encoded, type=Manifest).identity
-            except (msgspec.MsgspecError, StateError) as error:
-                log.warning("checkpoint %s/%s is not used: %s", self._root, name, error)
-        return None
+    def _log_unused(self, name: str, error: Exception) -> None:
+        log.warning("checkpoint %s/%s is not used: %s", self._root, name, error)
 
     def restore(self, manifest: Manifest, path: Path) -> None:
         """Download a checkpoint to `path`, which must not exist yet, and verify every file by its hash.

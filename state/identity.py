@@ -48,16 +48,12 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
     if stored.layout not in (LAYOUT, KEYED_LAYOUT):
         raise WrongLayout(
             f"{path} was written by another version of anabranch: it has layout {stored.layout}, this version reads "
-            f"layout {LAYOUT}. Run that version, or move the directory away (mv {path} {path}.old): "
-            f"the worker then rebuilds the state from the log"
+            f"the layouts {LAYOUT} and {KEYED_LAYOUT}. Run that version, or move the directory away (mv {path} "
+            f"{path}.old): the worker then rebuilds the state from the log"
         )
     was_key, now_key = IdHash(stored.id_key).fingerprint, IdHash(wanted.id_key).fingerprint
     if was_key != now_key:
-        raise WrongLayout(
-            f"{path} hashes its ids {with_key(was_key)}, and this installation {with_key(now_key)}, so none of its "
-            f"users would be found. Move it away (mv {path} {path}.old): the worker then rebuilds the state from the "
-            f"log. If its key is the right one, `anabranch init --id-key data` makes it the installation's"
-        )
+        raise WrongLayout(another_key(path, was_key, now_key))
     for key in ("sequence_events", "neighbours_per_item"):
         was, now = getattr(stored, key), getattr(wanted, key)
         if was != now:
@@ -81,6 +77,15 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
             f"all clicks by user to a new topic with {wanted.partitions} partitions and name it in topics.clicks, or "
             f"rebuild the state from the clicks in the log: `anabranch replay --from earliest`"
         )
+
+
+def another_key(path: Path, was: str, now: str) -> str:
+    """What a person does about a store with another key than the installation's, both as fingerprints."""
+    return (
+        f"{path} hashes its ids {with_key(was)}, and this installation {with_key(now)}, so none of its users would be "
+        f"found. Move it away (mv {path} {path}.old): the worker then rebuilds the state from the log. If its key is "
+        f"the right one, `anabranch init --id-key data` makes it the installation's"
+    )
 
 
 def with_key(fingerprint: str) -> str:

@@ -16,7 +16,7 @@ from stream.config import Config, TopicSettings
 from stream.kafka.shapes import SHAPES
 from stream.kafka.topics import cluster_id, ensure
 from stream.local.embedded_broker import EmbeddedBroker
-from stream.stores.id_key import settle
+from stream.stores.id_key import settle_key
 from tests.kafka import kafka
 from tests.kafka import missing as kafka_missing
 
@@ -85,7 +85,7 @@ def with_topics(broker: str, data: Path, partitions: int = 2, **more: Any) -> Co
     topics = TopicSettings(**names, partitions=partitions)
     made = Config(broker=broker, data=data, group=f"group-{tag}", topics=topics, **more)
     ensure(made)
-    settle(made, cluster_id(made))
+    settle_key(made, cluster_id(made))
     return msgspec.structs.replace(made)
 
 

@@ -201,24 +201,6 @@ def test_every_threat_has_a_test_that_exists_or_a_reason_for_none(row):
         assert re.search(rf"^(?:async )?def {named[2]}\(", (ROOT / named[1]).read_text(), re.M), row[-1]
 
 
-def test_the_page_of_threats_grants_the_rights_that_were_tested():
-    def rights(page: str, header: str) -> dict[str, list[set[str]]]:
-        table = (DOCS / page).read_text().partition(header)[2].partition("\n\n")[0].splitlines()[2:]
-        cells = {row.split("|")[1].strip(): row.split("|")[2:4] for row in table}
-        return {who: [topics(cell) for cell in row] for who, row in cells.items()}
-
-    def topics(cell: str) -> set[str]:
-        names = set(re.findall(r"`([\w-]+)`", re.sub(r"\(.*?\)", "", cell))) - {"anabranch", "anabranch-0"}
-        return {"all"} if cell.strip() == "all" else names
-
-    tested = rights("messages.md", "| who | writes | reads |")
-    granted = rights("threats.md", "| principal | Write | Read | other |")
-    for who in ("worker", "trainer", "operator"):
-        assert granted[who] == tested[who], who
-    shop = [granted["producer of clicks"][n] | granted["page"][n] for n in (0, 1)]
-    assert shop == [tested["the shop"][0], tested["the shop"][1] - {"dead-letters"}]
-
-
 def test_the_page_of_erasure_names_what_every_topic_still_holds():
     erasure = (DOCS / "time.md").read_text().partition("\n## Erasure\n")[2]
     rows = "".join(row.split("|")[1] for row in erasure.splitlines() if row.startswith("| `"))

@@ -40,7 +40,7 @@ def init(
 ) -> None:
     """Create the missing topics and the key that ids are hashed with; change nothing that exists, and report faults."""
     from stream.kafka.topics import cluster_id, create_missing, inspect, refuse
-    from stream.stores.id_key import UNKEYED, settle
+    from stream.stores.id_key import UNKEYED, settle_key
 
     topics = create_missing(settings)
     found = inspect(settings)
@@ -52,7 +52,7 @@ def init(
     for line in warnings:
         note(line)
     refuse(found.deviations)
-    settled = settle(settings, cluster_id(settings), id_key)
+    settled = settle_key(settings, cluster_id(settings), id_key)
     ids = settled.record.ids
     if as_json:
         key = {"fingerprint": ids.fingerprint or None, "written": settled.written}

@@ -10,15 +10,8 @@ from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
     from stream.config import Config
-    from stream.operate.report import (
-        Comparison,
-        LearnedWeights,
-        Models,
-        ModelStatus,
-        Quality,
-        Status,
-        VersionReport,
-    )
+    from stream.operate.model_report import LearnedWeights, Models, ModelStatus, VersionReport
+    from stream.operate.report import Comparison, Quality, Status
     from stream.operate.worker_report import WorkerReport
     from stream.trainer.status_file import TrainerStatus
 
@@ -177,9 +170,9 @@ def models(*, settings: "Config", as_json: bool) -> None:
     """List the published versions, and show which one serves."""
     from rich.table import Table
 
-    from stream.operate import report
+    from stream.operate import model_report
 
-    found = report.models(settings, pointers_of(settings))
+    found = model_report.models(settings, pointers_of(settings))
     if as_json:
         return show_json(found)
     if found.problem:

@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream.config import Config
 from stream.kafka.connection import consumer_connection
 from stream.kafka.exchange import close, within
-from stream.kafka.pointers import consumer_partitions
 from stream.kafka.reader import Reader
+from stream.kafka.topics import partitions_or_first
 
 POLL_MS = 500
 
@@ -40,7 +40,7 @@ async def _assigned(config: Config, topic: str, from_start: bool) -> AIOKafkaCon
 
 async def _seek(consumer: AIOKafkaConsumer, topic: str, from_start: bool) -> AIOKafkaConsumer:
     await consumer.start()
-    partitions = [TopicPartition(topic, number) for number in await consumer_partitions(consumer, topic)]
+    partitions = [TopicPartition(topic, number) for number in await partitions_or_first(consumer, topic)]
     consumer.assign(partitions)
     await (consumer.seek_to_beginning if from_start else consumer.seek_to_end)(*partitions)
     for partition in partitions:  # nothing that comes after `watch` has begun is missed

@@ -10,24 +10,23 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from state.signing import Keys
 from stream.config import Config
-from stream.kafka.connection import connection, consumer_connection
+from stream.kafka.connection import connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, IdKey, encode
 from stream.kafka.pointers import decode_pointer
-from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
-from stream.kafka.topics import partitions_of
+from stream.kafka.whole_topic import records_of
 
 log = logging.getLogger("anabranch")
 
 RECORD_KEY = b"id-key"
 
 
-class Found(NamedTuple):
+class FoundKey(NamedTuple):
     """What the topic `models` has."""
 
     record: IdKey | None = None
@@ -38,51 +37,37 @@ class Found(NamedTuple):
     """Whether a pointer names a version: the installation has run."""
 
 
-def standing(values: Iterable[bytes | None], keys: Keys = ()) -> Found:
+def standing(values: Iterable[bytes | None], keys: Keys = ()) -> FoundKey:
     """Which of the id key's records stands, in their order in the topic. A tombstone removes it."""
-    found = Found()
+    found = FoundKey()
     for value in values:
         record = _decode(value, keys)
         if value is None:
-            found = Found()
+            found = FoundKey()
         elif record is not None:
             now = found.record
             if now is None or now.ids.fingerprint in record.replaces or now == record:
-                found = Found(record)
+                found = FoundKey(record)
             else:
-                found = Found(now, repeat=True)
+                found = FoundKey(now, repeat=True)
     return found
 
 
-async def find_record(config: Config) -> Found:
+async def find_record(config: Config) -> FoundKey:
     """Read the topic `models` up to its end now. Raises BrokerUnavailable."""
     return await within(config, "the id key", _find_record(config))
 
 
-async def _find_record(config: Config) -> Found:
-    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
-    try:
-        await consumer.start()
-        topic = config.topics.models
-        partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
-        if not partitions:
-            return Found()
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        values, has_versions, reader = [], False, Reader(consumer)
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for records in (await reader.poll(timeout_ms=200)).records.values():
-                for record in records:
-                    if record.key == RECORD_KEY:
-                        values.append(record.value)
-                    has_versions = has_versions or decode_pointer(record.value, config.kafka.signing_keys) is not None
-        return standing(values, config.kafka.signing_keys)._replace(has_versions=has_versions)
-    finally:
-        await consumer.stop()
+async def _find_record(config: Config) -> FoundKey:
+    keys, values, has_versions = config.kafka.signing_keys, [], False
+    async for record in records_of(config, config.topics.models):
+        if record.key == RECORD_KEY:
+            values.append(record.value)
+        has_versions = has_versions or decode_pointer(record.value, keys) is not None
+    return standing(values, keys)._replace(has_versions=has_versions)
 
 
-async def publish_record(config: Config, record: IdKey) -> Found:
+async def publish_record(config: Config, record: IdKey) -> FoundKey:
     """Sign a record and send it, and read which one stands then. Raises BrokerUnavailable."""
     await within(config, "the id key to be acknowledged", _send(config, signed(record, config.kafka.signing_keys)))
     return await find_record(config)
@@ -93,7 +78,7 @@ async def _send(config: Config, record: IdKey) -> None:
         await producer.send_and_wait(config.topics.models, encode(record), key=RECORD_KEY)
 
 
-def read_record(config: Config) -> Found:
+def read_record(config: Config) -> FoundKey:
     """As `find_record`, outside an event loop."""
     return asyncio.run(find_record(config))
 

@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError
+from aiokafka import AIOKafkaProducer
 
 from state.artifact_store import shown
 from state.signing import Keys
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.files import json_file
-from stream.kafka.connection import connection, consumer_connection
+from stream.kafka.connection import connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer
-from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
-from stream.kafka.topics import check_existence, partitions_of
+from stream.kafka.topics import check_existence
+from stream.kafka.whole_topic import records_of
 
 log = logging.getLogger("anabranch.pointers")
 
@@ -64,37 +63,14 @@ async def read_pointers(config: Config) -> Pointers:
 
 
 async def _read_pointers(config: Config) -> Pointers:
-    # A fetch that waits for more records blocks every later request on its connection.
-    consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
-    try:
-        await consumer.start()
-        topic = config.topics.models
-        partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
-        if not partitions:
-            return read_last_pointers(config.data)
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        pointers, refused, reader = Pointers(), list[str](), Reader(consumer)
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for records in (await reader.poll(timeout_ms=200)).records.values():
-                for record in records:
-                    pointer, why = check_pointer(record.value, config.kafka.signing_keys)
-                    pointers = apply_pointer(pointers, pointer)
-                    refused += [why] if why else []
-        if refused:
-            log.warning("%s: %d refused, the last one is %s", topic, len(refused), refused[-1])
-        return pointers if pointers.champion else read_last_pointers(config.data)
-    finally:
-        await consumer.stop()
-
-
-async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    """Partition numbers of a topic that the consumer is not subscribed to; the first where no broker lists them."""
-    try:
-        return await partitions_of(consumer, topic) or [0]
-    except KafkaConnectionError:
-        return [0]
+    topic, pointers, refused = config.topics.models, Pointers(), list[str]()
+    async for record in records_of(config, topic):
+        pointer, why = check_pointer(record.value, config.kafka.signing_keys)
+        pointers = apply_pointer(pointers, pointer)
+        refused += [why] if why else []
+    if refused:
+        log.warning("topic %s: %d pointers are not followed, the last one: %s", topic, len(refused), refused[-1])
+    return pointers if pointers.champion else read_last_pointers(config.data)
 
 
 def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:

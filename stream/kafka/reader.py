@@ -8,7 +8,6 @@ moved on. So we put the positions back, read record by record up to the batch, a
 import asyncio
 import contextlib
 import logging
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,13 +16,13 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from stream.kafka.rarely import Rarely
+
 log = logging.getLogger("anabranch.kafka")
 
 TRIES = 3
 """Times a batch is fetched before it counts as unreadable: a wrong checksum can come from the network."""
 FETCH_AGAIN_S, FETCH_WITHIN_MS = 0.2, 1_000
-LOG_AGAIN_S = 30.0
-"""Time between two log lines of an error that lasts."""
 
 
 class Unreadable(NamedTuple):
@@ -55,7 +54,7 @@ class Reader:
         self._consumer, self._position_of = consumer, position_of
         self._tries: dict[TopicPartition, tuple[int, int]] = {}
         """The offset that failed last, and how often."""
-        self._logged: dict[str, float] = {}
+        self._rarely = Rarely()
 
     async def poll(self, *partitions: TopicPartition, timeout_ms: int, max_records: int | None = None) -> Polled:
         """Records as `getmany` returns them. Raises ConsumerStoppedError."""
@@ -80,7 +79,8 @@ class Reader:
                 return await self._read_around(*failed, error)
             if not isinstance(error, KafkaError):
                 raise
-            self._log_once(f"nothing is read for now: {_described(error)}")
+            if self._rarely.may_log(type(error).__name__):
+                log.error("nothing is read for now: %s", _described(error))
             await asyncio.sleep(FETCH_AGAIN_S)
             return Polled({})
 
@@ -128,11 +128,6 @@ class Reader:
                 break
             records += polled[partition]
         return records, False
-
-    def _log_once(self, line: str) -> None:
-        if time.monotonic() - self._logged.get(line, float("-inf")) > LOG_AGAIN_S:
-            self._logged = {line: time.monotonic()}
-            log.error("%s", line)
 
 
 def positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:

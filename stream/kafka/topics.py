@@ -231,6 +231,14 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
     return sorted(consumer.partitions_for_topic(topic) or ())
 
 
+async def partitions_or_first(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    """As `partitions_of`; the first partition where the topic does not exist or no broker answers."""
+    try:
+        return await partitions_of(consumer, topic) or [0]
+    except KafkaConnectionError:
+        return [0]
+
+
 async def _create(
     admin: AIOKafkaAdminClient, partitions: dict[str, int], replication: int, settings: dict[str, dict[str, str]]
 ) -> dict[str, type[KafkaError]]:

@@ -16,7 +16,7 @@ from stream.kafka.topics import cluster_id, ensure
 from stream.local.child_process import Child
 from stream.local.data_directory import create_data_directory
 from stream.local.embedded_broker import EmbeddedBroker
-from stream.stores.id_key import settle
+from stream.stores.id_key import settle_key
 from stream.stores.partition_stores import EMBEDDED_CLUSTER
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 5.0, 300.0
@@ -100,7 +100,7 @@ def run_everything(config: Config, config_file: Path | None = None, port: int | 
             broker = stack.enter_context(EmbeddedBroker(config.data, port))
             config = msgspec.structs.replace(config, broker=broker.address)
         ensure(config)
-        settle(config, EMBEDDED_CLUSTER if embedded else cluster_id(config))
+        settle_key(config, EMBEDDED_CLUSTER if embedded else cluster_id(config))
         supervisor = Supervisor(config)
         stack.callback(supervisor.stop)
         flags = ["--data", str(config.data), "--broker", config.broker]

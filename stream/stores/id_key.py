@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from state.checkpoint import CheckpointStore
 from state.errors import StateError
 from state.id_hash import IdHash, new_key
-from state.identity import Identity, with_key
+from state.identity import Identity, another_key, with_key
 from state.view import id_key_at, id_keys_in, partition_path, partitions_in
 from stream.config import Config
 from stream.errors import AnabranchError
@@ -39,14 +39,14 @@ UNKEYED = (
 )
 
 
-class Settled(NamedTuple):
+class SettledKey(NamedTuple):
     """The installation's key, and whether this call has written it."""
 
     record: IdKey
     written: bool
 
 
-def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settled:
+def settle_key(config: Config, cluster: str, choice: Choice | None = None) -> SettledKey:
     """Find the installation's key, or make it. A new installation gets one; one from before the key stays without.
 
     Raises AnabranchError where the key cannot be known, BrokerUnavailable and StateError.
@@ -55,7 +55,7 @@ def settle(config: Config, cluster: str, choice: Choice | None = None) -> Settle
     if choice is not None:
         return _write(config, _replacing(config, cluster, found.record, choice))
     if found.record is not None:
-        return _write(config, found.record) if found.repeat else Settled(found.record, written=False)
+        return _write(config, found.record) if found.repeat else SettledKey(found.record, written=False)
     key = _key_of_state(config, cluster)
     if key is None and (found.has_versions or has_run(config)):
         raise AnabranchError(
@@ -103,12 +103,7 @@ def prepare(config: Config, cluster: str) -> IdHash:
         if key is None or theirs == found.ids or rebuilt_path(path).exists():
             continue
         if theirs.fingerprint not in found.replaces:
-            raise AnabranchError(
-                f"{path} hashes its ids {with_key(theirs.fingerprint)}, and the installation at {config.broker} "
-                f"{with_key(found.ids.fingerprint)}, so none of its users would be found. Move it away (mv {path} "
-                f"{path}.old): the worker then builds the state from the log. If its key is the right one, "
-                f"`anabranch init --id-key data` makes it the installation's"
-            )
+            raise AnabranchError(another_key(path, theirs.fingerprint, found.ids.fingerprint))
         move_aside(path, f"{path} hashes its ids {with_key(theirs.fingerprint)}, which was replaced")
     return found.ids
 
@@ -129,9 +124,9 @@ def check_same_key(config: Config, identities: list[Identity]) -> None:
             )
 
 
-def _write(config: Config, record: IdKey) -> Settled:
+def _write(config: Config, record: IdKey) -> SettledKey:
     stands = asyncio.run(publish_record(config, record)).record
-    return Settled(stands or record, written=stands is not None and stands.id_key == record.id_key)
+    return SettledKey(stands or record, written=stands is not None and stands.id_key == record.id_key)
 
 
 def _replacing(config: Config, cluster: str, before: IdKey | None, choice: Choice) -> IdKey:

@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from stream.config import Config
 from stream.kafka.commands import RecordTime
 from stream.kafka.connection import connection, consumer_connection
-from stream.kafka.pointers import consumer_partitions, decode_pointer, read_pointers
+from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.reader import Reader
+from stream.kafka.topics import partitions_or_first
 from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
@@ -27,7 +28,7 @@ async def run(config: Config) -> None:
     await consumer.start()
     try:
         topics = (config.topics.models, config.topics.commands)
-        partitions = [TopicPartition(t, p) for t in topics for p in await consumer_partitions(consumer, t)]
+        partitions = [TopicPartition(t, p) for t in topics for p in await partitions_or_first(consumer, t)]
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)
         await trainer.follow(await read_pointers(config))

@@ -35,7 +35,7 @@ class TrainerStatus(msgspec.Struct):
     """How often drift was found since the trainer started."""
 
 
-class StatusReporter:
+class TrainerReporter:
     """Holds the status in memory and writes it to the file."""
 
     def __init__(self, data: Path) -> None:

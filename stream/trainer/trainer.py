@@ -31,7 +31,7 @@ from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
 from stream.trainer.champion import CannotContinue, ChampionFollower, Publisher
 from stream.trainer.command_queue import CommandQueue
 from stream.trainer.drift import Drift
-from stream.trainer.status_file import StatusReporter
+from stream.trainer.status_file import TrainerReporter
 from stream.trainer.training_data import News, collect_news, cycle_settings, news, read
 from stream.trainer.trigger import Trigger
 
@@ -62,7 +62,7 @@ class Trainer:
         self.commands = CommandQueue(config, publisher)
         self.trigger = Trigger(config.trainer, time.monotonic())
         self.drift = Drift(config.trainer.drift_delta, config.trainer.drift_quiet_s)
-        self.status = StatusReporter(config.data)
+        self.status = TrainerReporter(config.data)
         self._counted: dict[int, int] | None = None
 
     async def on_pointer(self, pointer: Pointer | None) -> None:

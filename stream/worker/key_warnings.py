@@ -5,32 +5,31 @@ import time
 from collections.abc import Callable
 
 from stream.kafka.keys import Misplaced, explain_foreign, explain_keyless
+from stream.kafka.rarely import Rarely
 
 log = logging.getLogger("anabranch.worker")
 
-AGAIN_S = 3600.0
+LOG_EVERY_S = 3600.0
 
 
 class KeyWarnings:
     """Adds up what the batches of a worker have, and logs it rarely."""
 
     def __init__(self, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._topic, self._clock = topic, clock
+        self._topic, self._rarely = topic, Rarely(LOG_EVERY_S, clock)
         self._keyless = self._foreign = 0
         self._crc32 = True
-        self._keyless_due = self._foreign_due = 0.0
 
     def add(self, found: Misplaced, partitions: int) -> None:
         """Count a batch of a topic with so many partitions. With one, no user can be split."""
         if partitions < 2:
             return
-        now = self._clock()
         self._keyless += found.keyless
-        if self._keyless and now >= self._keyless_due:
+        if self._keyless and self._rarely.may_log("keyless"):
             log.warning("%s", explain_keyless(self._topic, self._keyless))
-            self._keyless, self._keyless_due = 0, now + AGAIN_S
+            self._keyless = 0
         self._foreign += found.foreign
         self._crc32 = self._crc32 and (found.crc32 or not found.foreign)
-        if self._foreign and now >= self._foreign_due:
+        if self._foreign and self._rarely.may_log("foreign"):
             log.warning("%s", explain_foreign(self._topic, self._foreign, crc32=self._crc32))
-            self._foreign, self._crc32, self._foreign_due = 0, True, now + AGAIN_S
+            self._foreign, self._crc32 = 0, True

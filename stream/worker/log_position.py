@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from state.store import Store
 from stream.config import Config
 from stream.kafka.decode import Record
+from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Polled, Unreadable, positions
 from stream.stores.assignment import Assignment
 
@@ -23,8 +24,8 @@ log = logging.getLogger("anabranch.worker")
 READ_AGAIN_S = 0.1
 """Pause before records are polled again, because the lease has run out or a store is opened again."""
 
-REPORT_OPEN_EVERY_S = 60.0
-"""Time between two log lines of a transaction that somebody leaves open."""
+OPEN_FOR_S = 60.0
+"""A transaction that is open for longer is logged."""
 
 
 class LogPosition:
@@ -32,8 +33,9 @@ class LogPosition:
 
     def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment) -> None:
         self._config, self._consumer, self._assignment = config, consumer, assignment
-        self._blocked_since: dict[TopicPartition, tuple[float, float]] = {}
-        """Since when nothing can be read of a partition, and when that was logged last."""
+        self._blocked_since: dict[TopicPartition, float] = {}
+        """Since when nothing can be read of a partition."""
+        self._rarely = Rarely()
 
     def follows(self, store: Store, partition: TopicPartition, records: Sequence[Record]) -> bool:
         """Whether the records can be applied; if the log went back, their store is opened again."""
@@ -101,9 +103,8 @@ class LogPosition:
             if end is None or stable is None or not 0 <= stable <= position < end:
                 self._blocked_since.pop(partition, None)
                 continue
-            since, logged = self._blocked_since.setdefault(partition, (now, now))
-            if now - logged > REPORT_OPEN_EVERY_S:
-                self._blocked_since[partition] = since, now
+            since = self._blocked_since.setdefault(partition, now)
+            if now - since > OPEN_FOR_S and self._rarely.may_log(str(partition)):
                 log.warning(
                     "partition %d: nothing behind offset %d can be read for %.0f s: a transaction is open there, with "
                     "%d offsets in it and behind it. `kafka-transactions.sh --bootstrap-server %s find-hanging` lists "

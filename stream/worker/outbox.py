@@ -152,7 +152,10 @@ class Outbox:
         for letter, error in await self._send("dead letters", letters):
             self.counts.lost_dead_letters += 1
             about = {name: value.decode(errors="replace") for name, value in letter.headers}
-            log.error("%s takes no form of a dead letter (%s); it is dropped: %s", letter.topic, error, about)
+            log.error(
+                "the topic %s refuses a dead letter in every form (%s), and it is dropped: %s",
+                letter.topic, error, about,
+            )  # fmt: skip
 
     def _dead_letter(
         self, key: bytes | None, value: bytes | None, reason: str, topic: str, partition: int, offset: int
@@ -225,7 +228,7 @@ class Outbox:
                     self._log_refused(form, "was sent in a smaller form")
                 return None
             error = refusal
-        self._log_refused(message, "is sent in no form")
+        self._log_refused(message, "is refused in every form")
         return error
 
     async def _in_a_batch_of_its_own(self, what: str, message: Outgoing) -> KafkaError | None:

@@ -2,8 +2,9 @@
 
 The commit order, and what a crash after each step does (`tests/crash` kills the process there):
 
-    1 decode            nothing is changed; the batch is read again. Dead letters were acknowledged before, so a crash
-                        can repeat one, never lose one
+    1 decode            nothing is changed; the batch is read again. Dead letters, and tombstones of forgotten users
+                        whom the store does not know, are acknowledged before step 3: a crash can repeat one, never
+                        lose one
     2 apply in memory   lost with the process; the batch is read again
     3 write             state, journal and next offset are in RocksDB, or none of them is
     4 rank              the users are still pending: the journal past the `answered` offset has them
@@ -12,10 +13,11 @@ The commit order, and what a crash after each step does (`tests/crash` kills the
     7 commit the group  for lag monitors only: on assignment the store's own offset is sought. Accepted, it renews the
                         lease: without that for a session timeout, steps 3 and 5 are not done
 
-Three loops run side by side. `consume` does steps 1 to 3, `answer` does steps 4 to 6, `keep_lease` does step 7, and
-`consume` too. Each uses a store in a `hold`, in which the store is not closed (`stream/stores/assignment.py`): a
-partition that is revoked while its answers are being sent is given up after step 6. Within a hold, `answering_lock`
-lets one ranking run at a time.
+Three loops run side by side. `consume` does steps 1 to 3, `answer` does steps 4 to 6, and both of `consume` and
+`keep_lease` do step 7. A poll has a share of every partition (`stream/worker/poll.py`), and requests are answered
+between its batches: no flood keeps others waiting. Stores are used in a `hold`, in which they are not closed
+(`stream/stores/assignment.py`): a partition that is revoked while its answers are being sent is given up after step 6.
+Within a hold, `answering_lock` lets one ranking run at a time.
 """
 
 import asyncio
@@ -107,8 +109,6 @@ class Pipeline:
             if not polled.behind:
                 self.caught_up_at = time.time()
             left = await self._apply_some(polled.clicks, polled.stores, self._poll_size.events)
-            for number, requests in polled.requests.items():
-                self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in requests])
             await self._answer_requests(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
@@ -123,6 +123,9 @@ class Pipeline:
             await asyncio.sleep(0)
 
     async def _answer_requests(self, requests: Mapping[int, Sequence[Record]]) -> None:
+        """Answer the requests of a poll; those that are not answered without the lease are polled again."""
+        for number, records in requests.items():
+            self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in records])
         again = await self.requests.answer(requests)
         for number, offset in again.items():
             partition = TopicPartition(self._topics.requests, number)
@@ -142,7 +145,7 @@ class Pipeline:
                 await self._in_flight.wait_for_room()
 
     async def keep_lease(self) -> None:
-        """Renew the lease, forever: a batch whose dead letters take longer than the lease would never be applied."""
+        """Renew the lease, forever: step 7. A batch whose dead letters take longer than it would never be applied."""
         while True:
             await asyncio.sleep(COMMIT_EVERY_S)
             await self._commit_the_group()

@@ -15,7 +15,7 @@ from stream.kafka.decode import Record
 from stream.worker.poll_size import MIN_POLL_EVENTS
 
 
-class Polled(NamedTuple):
+class FairPoll(NamedTuple):
     """The records of one poll, in log order."""
 
     clicks: dict[TopicPartition, Sequence[Record]]
@@ -32,7 +32,7 @@ class Polled(NamedTuple):
 
 async def poll(
     reads: reader.Reader, consumer: AIOKafkaConsumer, stores: Mapping[int, Store], clicks: str, wait_ms: int, limit: int
-) -> Polled:
+) -> FairPoll:
     """About `limit` records; where one partition fills it, every other one gets its share too.
 
     Raises ConsumerStoppedError.
@@ -56,4 +56,4 @@ async def poll(
             polled |= more.records
     of_clicks = {p: records for p, records in polled.items() if p.topic == clicks}
     requests = {p.partition: records for p, records in polled.items() if p.topic != clicks}
-    return Polled(of_clicks, requests, polled_for, not full.isdisjoint(of_clicks), done)
+    return FairPoll(of_clicks, requests, polled_for, not full.isdisjoint(of_clicks), done)

@@ -43,7 +43,7 @@ from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
 from stream.worker.recommender import Recommender
-from stream.worker.status_file import StatusReporter, WorkerStatus
+from stream.worker.status_file import WorkerReporter, WorkerStatus
 from stream.worker.title_reader import read_titles
 from stream.worker.topic_watch import TopicWatch
 from stream.worker.version_follower import VersionFollower
@@ -91,7 +91,7 @@ class WorkerService(Service):
         self._pipeline = Pipeline(
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
         )
-        self._status = StatusReporter(config.data, self._look)
+        self._status = WorkerReporter(config.data, self._look)
         self._status.started(config.worker.instance, now_ms())
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)

@@ -48,7 +48,7 @@ class WorkerStatus(msgspec.Struct):
         return self.ts - self.caught_up_ts
 
 
-class StatusReporter:
+class WorkerReporter:
     """Writes the file, and logs what an operator should know while it lasts."""
 
     def __init__(self, data: Path, look: Callable[[WorkerStatus], None]) -> None:

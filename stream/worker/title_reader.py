@@ -13,8 +13,8 @@ from state.errors import StateError
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.kafka.messages import UNREADABLE, ItemTitle
-from stream.kafka.pointers import consumer_partitions
 from stream.kafka.reader import Reader
+from stream.kafka.topics import partitions_or_first
 from stream.kafka.withdrawals import withdrawal_of
 from stream.worker.item_names import MAX_TITLE_CHARS, ItemNames, cut_title
 
@@ -39,7 +39,7 @@ async def read_titles(
     """
     topic_id += id_hash.fingerprint
     assigned: set[int] = set()
-    known, polls = set(await consumer_partitions(reader, topic)), Reader(reader)
+    known, polls = set(await partitions_or_first(reader, topic)), Reader(reader)
     while True:
         if known > assigned:  # the topic can get more partitions while it is followed
             reader.assign([TopicPartition(topic, number) for number in sorted(known)])

@@ -14,9 +14,9 @@ from state.titles import Titles
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, pointer_to, write_last_pointers
-from stream.trainer.status_file import StatusReporter as TrainersReporter
+from stream.trainer.status_file import TrainerReporter
 from stream.worker import online_weights
-from stream.worker.status_file import StatusReporter
+from stream.worker.status_file import WorkerReporter
 from tests.model.examples import cycling, learned
 from tests.state.oracle import Event, batch
 
@@ -50,8 +50,8 @@ def make_small_shop(data: Path) -> None:
     candidate = pointer_to(config, "000002", None, role="candidate")
     assert isinstance(candidate, Pointer)
     write_last_pointers(data, Pointers(pointer_to(config, "000001", None, pinned=True), candidate))
-    TrainersReporter(data).update(events=4, last="version 000002", last_ts=T, drifts=1)
-    worker = StatusReporter(data, lambda status: None)
+    TrainerReporter(data).update(events=4, last="version 000002", last_ts=T, drifts=1)
+    worker = WorkerReporter(data, lambda status: None)
     worker.started("0", T)
     worker.report(T)
     online_weights.write(data, "0", "000001", Learned(Fusion(), Fusion(1.0, 0.5, 0.25, 0.125), 60))

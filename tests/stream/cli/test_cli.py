@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from state.id_hash import UNKEYED
 from state.identity import Identity
 from state.settings import StateSettings
 from state.store import Store
@@ -173,9 +174,9 @@ def test_replay_reports_whether_a_worker_swapped_the_rebuilt_state_in(tmp_path, 
     with data_directory_lock(config.data, "worker"):
         monkeypatch.setattr(send_command, "send_command", failed)
         with pytest.raises(AnabranchError, match="the rebuilt state was not swapped in: worker 0: the disk is full"):
-            recovery.swap_rebuilt(config, [0])
+            recovery.swap_rebuilt(config, [0], UNKEYED)
         monkeypatch.setattr(send_command, "send_command", no_reply)
-        assert recovery.swap_rebuilt(config, [0]) is False
+        assert recovery.swap_rebuilt(config, [0], UNKEYED) is False
 
 
 def test_a_users_sequence_is_shown_as_it_was_at_a_time(tmp_path):

@@ -15,9 +15,9 @@ from state.store import Store
 from state.view import id_keys_in
 from stream.config import Config
 from stream.errors import AnabranchError
-from stream.kafka.id_key_record import Found, IdKey, read_record, standing
+from stream.kafka.id_key_record import FoundKey, IdKey, read_record, standing
 from stream.stores import id_key
-from stream.stores.id_key import check_same_key, find, prepare, settle
+from stream.stores.id_key import check_same_key, find, prepare, settle_key
 from stream.stores.partition_stores import rebuilt_path
 
 CLUSTER = "here"
@@ -32,12 +32,12 @@ class Topic:
         self.has_versions = self.has_been_read = False
         self.on_read = lambda: None
 
-    def read(self, config: Config) -> Found:
+    def read(self, config: Config) -> FoundKey:
         found = standing(self.values)._replace(has_versions=self.has_versions)
         self.on_read()
         return found
 
-    async def publish(self, config: Config, record: IdKey) -> Found:
+    async def publish(self, config: Config, record: IdKey) -> FoundKey:
         self.values.append(msgspec.json.encode(record))
         return standing(self.values)
 
@@ -73,10 +73,10 @@ def keys_of(config: Config) -> dict[int, str]:
 
 
 def test_a_new_installation_gets_a_key_and_keeps_it(topic, config):
-    made = settle(config, CLUSTER)
+    made = settle_key(config, CLUSTER)
     assert made.written
     assert made.record.ids.keyed
-    assert settle(config, CLUSTER) == (made.record, False)
+    assert settle_key(config, CLUSTER) == (made.record, False)
     assert prepare(config, CLUSTER) == made.record.ids
 
 
@@ -85,7 +85,7 @@ def test_an_installation_from_before_the_key_stays_without_and_names_the_command
     with caplog.at_level(logging.WARNING):
         assert not prepare(config, CLUSTER).keyed, "an upgraded worker goes on"
     assert "`anabranch init --id-key new` makes a key" in caplog.text
-    assert not settle(config, CLUSTER).record.ids.keyed
+    assert not settle_key(config, CLUSTER).record.ids.keyed
     assert topic.values == [msgspec.json.encode(IdKey(""))]
     assert keys_of(config) == {0: ""}
 
@@ -94,9 +94,9 @@ def test_an_installation_from_before_the_key_stays_without_and_names_the_command
 def test_a_key_is_not_guessed_where_the_installation_has_run_and_nothing_here_knows_it(topic, config, sign):
     setattr(topic, sign, True)
     with pytest.raises(AnabranchError, match="has run before, and its id key is neither in the topic 'models' nor"):
-        settle(config, CLUSTER)
+        settle_key(config, CLUSTER)
     assert topic.values == []
-    assert settle(config, CLUSTER, "new").record.ids.keyed
+    assert settle_key(config, CLUSTER, "new").record.ids.keyed
 
 
 def test_a_worker_makes_no_key(topic, config):
@@ -111,7 +111,7 @@ def test_a_topic_that_was_created_again_gets_the_key_of_the_state_again(topic, c
         assert prepare(config, CLUSTER) == IdHash(KEY)
     assert f"`anabranch init --data {config.data}` writes it again" in caplog.text
     assert topic.values == []
-    assert settle(config, CLUSTER) == (IdKey(KEY), True)
+    assert settle_key(config, CLUSTER) == (IdKey(KEY), True)
 
 
 def test_a_lost_key_is_found_in_the_checkpoints(topic, config, tmp_path):
@@ -124,7 +124,7 @@ def test_a_lost_key_is_found_in_the_checkpoints(topic, config, tmp_path):
     opened.close()
     CheckpointStore(elsewhere.artifacts, identity).upload(tmp_path / "copy", config.state)
     assert find(elsewhere, CLUSTER).id_key == KEY
-    assert settle(elsewhere, CLUSTER).record.id_key == KEY
+    assert settle_key(elsewhere, CLUSTER).record.id_key == KEY
 
 
 def test_a_store_that_is_blocked_is_not_taken_for_none(topic, config, monkeypatch):
@@ -134,7 +134,7 @@ def test_a_store_that_is_blocked_is_not_taken_for_none(topic, config, monkeypatc
         raise StoreBlocked("too many open files", path)
 
     monkeypatch.setattr("state.view.Partition", blocked)
-    for decide in (settle, find):
+    for decide in (settle_key, find):
         with pytest.raises(StoreBlocked):
             decide(config, CLUSTER)
     assert topic.values == [], "no second key is made"
@@ -153,7 +153,7 @@ def test_a_damaged_store_has_no_key_and_stops_nobody(topic, config):
 def test_two_keys_and_none_that_decides_are_refused(topic, config):
     store(config, KEY, 0)
     store(config, OTHER, 1)
-    for decide in (settle, prepare, find):
+    for decide in (settle_key, prepare, find):
         with pytest.raises(AnabranchError, match="has different id keys") as refused:
             decide(config, CLUSTER)
         assert KEY not in str(refused.value)
@@ -165,14 +165,14 @@ def test_of_two_inits_at_once_both_get_the_key_of_the_first(topic, config, tmp_p
 
     def other_runs_now() -> None:
         topic.on_read = lambda: None
-        others.append(settle(msgspec.structs.replace(config, data=tmp_path / "other"), CLUSTER))
+        others.append(settle_key(msgspec.structs.replace(config, data=tmp_path / "other"), CLUSTER))
 
     topic.on_read = other_runs_now
-    settled = settle(config, CLUSTER)
+    settled = settle_key(config, CLUSTER)
     assert others[0].written
     assert settled == (others[0].record, False)
     assert len(topic.values) == 2
-    assert settle(config, CLUSTER).record == others[0].record
+    assert settle_key(config, CLUSTER).record == others[0].record
     assert len(topic.values) == 3, "the key that stands was sent again"
 
 
@@ -190,7 +190,7 @@ def test_a_store_of_a_key_that_was_not_replaced_stops_the_worker_and_stays(topic
 def test_a_replaced_keys_stores_are_moved_aside_at_the_next_start_and_not_before(topic, config, before):
     store(config, before)
     topic.values = [msgspec.json.encode(IdKey(before))]
-    made = settle(config, CLUSTER, "new").record
+    made = settle_key(config, CLUSTER, "new").record
     assert made.ids.keyed
     assert made.id_key != before
     assert IdHash(before).fingerprint in made.replaces
@@ -203,7 +203,7 @@ def test_a_replaced_keys_stores_are_moved_aside_at_the_next_start_and_not_before
 def test_a_store_that_waits_for_its_rebuild_is_left_to_the_swap(topic, config):
     path = store(config, KEY)
     topic.values = [msgspec.json.encode(IdKey(KEY))]
-    settle(config, CLUSTER, "new")
+    settle_key(config, CLUSTER, "new")
     rebuilt_path(path).mkdir()
     prepare(config, CLUSTER)
     assert keys_of(config) == {0: KEY}
@@ -212,7 +212,7 @@ def test_a_store_that_waits_for_its_rebuild_is_left_to_the_swap(topic, config):
 def test_the_key_of_the_data_directory_becomes_the_installations_on_command(topic, config):
     store(config, KEY)
     topic.values = [msgspec.json.encode(IdKey(OTHER, replaces=[""]))]
-    settled = settle(config, CLUSTER, "data")
+    settled = settle_key(config, CLUSTER, "data")
     assert settled == (IdKey(KEY, sorted(["", IdHash(OTHER).fingerprint])), True)
     assert prepare(config, CLUSTER) == IdHash(KEY)
     assert keys_of(config) == {0: KEY}
@@ -220,7 +220,7 @@ def test_the_key_of_the_data_directory_becomes_the_installations_on_command(topi
 
 def test_a_key_of_the_data_directory_needs_a_state(topic, config):
     with pytest.raises(AnabranchError, match="has no store"):
-        settle(config, CLUSTER, "data")
+        settle_key(config, CLUSTER, "data")
 
 
 @pytest.mark.parametrize(("of_backup", "fits"), [(KEY, True), (OTHER, False), ("", False)])
@@ -247,7 +247,7 @@ def test_inits_at_once_on_a_broker_agree_on_one_key(broker, tmp_path):
     ensure(base)
     configs = [msgspec.structs.replace(base, data=tmp_path / str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        settled = list(threads.map(lambda config: settle(config, CLUSTER), configs))
+        settled = list(threads.map(lambda config: settle_key(config, CLUSTER), configs))
     assert len({each.record.id_key for each in settled}) == 1
     assert sum(each.written for each in settled) == 1
     assert read_record(base).record == settled[0].record

@@ -3,7 +3,7 @@
 import logging
 
 from stream.kafka.keys import Misplaced
-from stream.worker.key_warnings import AGAIN_S, KeyWarnings
+from stream.worker.key_warnings import LOG_EVERY_S, KeyWarnings
 
 
 class Clock:
@@ -26,7 +26,7 @@ def test_wrong_keys_are_logged_at_once_and_an_hour_later_with_what_came_since(ca
     clock = Clock()
     warnings, first = logged(caplog, Misplaced(), Misplaced(2, 3), Misplaced(5, 7), Misplaced(1, 1), clock=clock)
     assert first == ["2 messages", "3 messages"]
-    clock.now = AGAIN_S
+    clock.now = LOG_EVERY_S
     _, later = logged(caplog, Misplaced(0, 1), clock=clock, warnings=warnings)
     assert later == ["6 messages", "9 messages"]
 
@@ -35,7 +35,7 @@ def test_librdkafka_is_named_only_where_it_explains_all(caplog):
     clock = Clock()
     warnings, _ = logged(caplog, Misplaced(0, 3, crc32=True), Misplaced(0, 3), clock=clock)
     assert "crc32" in caplog.text
-    clock.now = AGAIN_S
+    clock.now = LOG_EVERY_S
     logged(caplog, Misplaced(0, 3, crc32=True), clock=clock, warnings=warnings)
     assert "crc32" not in caplog.text
 

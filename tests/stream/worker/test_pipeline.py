@@ -370,7 +370,7 @@ async def test_the_end_of_a_transaction_leaves_no_lag_and_an_aborted_one_is_not_
 async def test_a_transaction_that_somebody_leaves_open_is_reported(shop):
     shop.apply({"user": "ann"})
     shop.consumer.stable_end, shop.consumer.end = 1, 9
-    shop.monkeypatch.setattr("stream.worker.log_position.REPORT_OPEN_EVERY_S", -1.0)
+    shop.monkeypatch.setattr("stream.worker.log_position.OPEN_FOR_S", -1.0)
     lines: list[str] = []
     shop.monkeypatch.setattr("stream.worker.log_position.log.warning", lambda line, *parts: lines.append(line % parts))
     await shop.poll({})

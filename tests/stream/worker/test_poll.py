@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from aiokafka import TopicPartition
 
 from stream.kafka import reader
-from stream.worker.poll import Polled, poll
+from stream.worker.poll import FairPoll, poll
 
 A, B, REQUESTS = TopicPartition("clicks", 0), TopicPartition("clicks", 1), TopicPartition("requests", 0)
 
@@ -37,7 +37,7 @@ class Consumer:
 
 def polled(limit: int, **waiting: int) -> tuple[dict[str, int], bool]:
     consumer = Consumer(**waiting)
-    found: Polled = asyncio.run(poll(consumer, consumer, {}, "clicks", 100, limit))
+    found: FairPoll = asyncio.run(poll(consumer, consumer, {}, "clicks", 100, limit))
     names = {A: "a", B: "b"}
     counts = {names[p]: len(records) for p, records in found.clicks.items()}
     requests = sum(map(len, found.requests.values()))

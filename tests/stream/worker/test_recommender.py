@@ -19,7 +19,7 @@ from state.titles import Titles
 from stream.config import Config, WorkerSettings
 from stream.kafka.messages import Recommendation
 from stream.live_metrics import LiveMetrics, ScoreKey, Scores
-from stream.operate.report import learned_weights
+from stream.operate.model_report import learned_weights
 from stream.worker import online_weights as weights
 from stream.worker.recommender import Recommender
 from stream.worker.served_versions import ServedVersion, in_candidates_arm

@@ -5,7 +5,7 @@ import fcntl
 import pytest
 
 from stream.operate.worker_report import partition_state, worker_report
-from stream.worker.status_file import LAGGING_AFTER_MS, LOCK_NAME, LOG_AGAIN_MS, StatusReporter, WorkerStatus, read
+from stream.worker.status_file import LAGGING_AFTER_MS, LOCK_NAME, LOG_AGAIN_MS, WorkerReporter, WorkerStatus, read
 
 T = 1_700_000_000_000
 
@@ -16,7 +16,7 @@ class Worker:
     def __init__(self, data, monkeypatch) -> None:
         self.data, self.now, self.set = data, T, {}
         monkeypatch.setattr("stream.operate.worker_report.time.time", lambda: self.now / 1000)
-        self.reporter = StatusReporter(data, self._look)
+        self.reporter = WorkerReporter(data, self._look)
         self.reporter.started("0", self.now)
         self.lock = (data / LOCK_NAME).open("w")
         fcntl.flock(self.lock, fcntl.LOCK_EX)

@@ -13,7 +13,7 @@ from stream.cli.app import app
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, pointer_to
-from stream.operate import report, settle
+from stream.operate import model_report, restored_pointer
 from stream.worker import served_file
 from stream.worker.served_file import Served
 from tests.faulty_store import FAILURES, fault
@@ -31,8 +31,8 @@ class Topic:
 
     def __init__(self, monkeypatch) -> None:
         self.pointers = Pointers()
-        monkeypatch.setattr(settle, "read_pointers", self.read)
-        monkeypatch.setattr(settle, "publish_pointer", self.publish)
+        monkeypatch.setattr(restored_pointer, "read_pointers", self.read)
+        monkeypatch.setattr(restored_pointer, "publish_pointer", self.publish)
 
     async def read(self, config):
         return self.pointers
@@ -53,7 +53,7 @@ def named(config: Config, version: str, **more) -> Pointer:
 
 
 def settled(config: Config, restored: Pointer | None):
-    return asyncio.run(settle.settle(config, restored))
+    return asyncio.run(restored_pointer.settle_pointer(config, restored))
 
 
 def test_a_version_published_after_the_backup_is_replaced_by_the_one_that_served_then(tmp_path, trained, topic):
@@ -117,8 +117,8 @@ def test_status_and_models_name_only_a_version_that_serves(tmp_path):
     gone = named(config, "000009")
 
     def found(pointer):
-        model = report.model_status(config, Pointers(pointer))
-        listed = report.models(config, Pointers(pointer))
+        model = model_report.model_status(config, Pointers(pointer))
+        listed = model_report.models(config, Pointers(pointer))
         assert (listed.serving, listed.named, listed.problem) == (model.version, model.named, model.problem)
         assert [v.version for v in listed.versions if v.serving] == ([model.version] if model.version else [])
         return model.version, model.named, model.problem
@@ -152,7 +152,7 @@ def test_status_with_a_store_that_fails_says_why(tmp_path):
     config = Config(data=tmp_path, artifacts="faulty://status")
     champion = named(config, "000001")
     with fault(fails=FAILURES["no credentials"]):
-        model = report.model_status(config, Pointers(champion))
+        model = model_report.model_status(config, Pointers(champion))
     assert model.version is None
     assert "Unable to locate credentials" in model.artifacts
     assert "Unable to locate credentials" in model.problem
