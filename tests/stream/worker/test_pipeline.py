@@ -180,6 +180,26 @@ async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
 
 
 @with_shop
+async def test_the_lease_is_not_renewed_for_partitions_that_are_being_given_up(shop):
+    """The group accepts commits while it rebalances. Renewed, the lease would outlast the membership."""
+    shop.apply({"user": "ann"})
+    shop.producer.acknowledges.clear()
+    replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
+    await until(lambda: shop.producer.to(shop.config.topics.replies))
+    revoking = shop.start(shop.revoke())
+    await asyncio.sleep(0)
+    shop.monkeypatch.setattr("stream.worker.pipeline.COMMIT_EVERY_S", 0.01)
+    shop.consumer.committed = {}
+    shop.lease.held = False
+    shop.start(shop.pipeline.keep_lease())
+    await asyncio.sleep(0.05)
+    assert (shop.consumer.committed, shop.lease.held) == ({}, False)
+    shop.producer.acknowledges.set()
+    await revoking
+    await replying
+
+
+@with_shop
 async def test_a_revocation_waits_until_a_reply_is_acknowledged(shop):
     shop.apply({"user": "ann"})
     shop.producer.acknowledges.clear()
