@@ -107,7 +107,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """The open stores by partition, FAULTED ones among them. Read-only, and live."""
         self.on_change: Callable[[], None] = lambda: None
         """Called after a store was opened or closed."""
-        self._paused = False
+        self._paused, self._giving_up = False, 0
         self._to_open = asyncio.Event()
         self._holds = Holds()
 
@@ -272,9 +272,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _give_up(self, numbers: list[int]) -> None:
         """Wait until no store is in use, close these and own them no more."""
-        async with self._holds.none_held():
-            for number in numbers:
-                self._close(number)
+        self._giving_up += 1
+        try:
+            async with self._holds.none_held():
+                for number in numbers:
+                    self._close(number)
+        finally:
+            self._giving_up -= 1
         self.on_change()
 
     def _close(self, number: int) -> None:
@@ -304,6 +308,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     def paused(self) -> bool:
         """Whether an operator has stopped the reading of clicks."""
         return self._paused
+
+    @property
+    def giving_up(self) -> bool:
+        """Whether partitions wait for the end of their holds to be given up: the lease must not be renewed for them."""
+        return self._giving_up > 0
 
     def log_offset(self, partition: TopicPartition) -> int | None:
         """The next offset to read of a partition of clicks; None without an open store."""

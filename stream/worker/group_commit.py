@@ -35,6 +35,9 @@ class GroupCommit:
         """Commit, if it is time or the lease has run out. Return whether the lease is held again."""
         if self._lease.held and time.monotonic() - self._committed_at < COMMIT_EVERY_S:
             return False
+        # The group accepts commits while it rebalances, and then goes on without a member that does not join in time.
+        if self._assignment.giving_up:
+            return False
         self._committed_at = time.monotonic()
         topics = self._config.topics
         offsets = {

@@ -7,7 +7,7 @@ that lost records it should still have is noticed otherwise: the broker refuses 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -45,12 +45,16 @@ class LogPosition:
             return False
         return True
 
-    async def follow(self, polled: Polled) -> None:
-        """After all records of a poll were applied: follow the consumer over what is no event."""
-        for partition, offset in polled.out_of_range.items():
-            await self._leave(partition, offset)
-        if polled.unreadable is not None and polled.unreadable.partition.topic == self._config.topics.clicks:
-            await self._skip(polled.unreadable)
+    async def follow(self, reads: Iterable[Polled]) -> None:
+        """After all records of a poll were applied: follow the consumer over what is no event.
+
+        First over what cannot be read, in all of the poll's reads: it counts as lost, the broker's own records do not.
+        """
+        for polled in reads:
+            for partition, offset in polled.out_of_range.items():
+                await self._leave(partition, offset)
+            if polled.unreadable is not None and polled.unreadable.partition.topic == self._config.topics.clicks:
+                await self._skip(polled.unreadable)
         await self._pass_over_markers()
         self._report_open_transactions()
 
@@ -72,6 +76,8 @@ class LogPosition:
             [end] = (await self._consumer.end_offsets([partition])).values()
         except KafkaError:
             return  # the next poll finds the same
+        if partition not in self._consumer.assignment():  # revoked in the meantime
+            return
         log.warning(
             "topic %s, partition %d: the log no longer holds offset %d, it has %d to %d; requests between are lost",
             partition.topic, partition.partition, offset, begin, end - 1,
@@ -87,13 +93,18 @@ class LogPosition:
 
     async def _pass_over_markers(self) -> None:
         """Move the stores on where the consumer has passed records of the broker itself: the lag is 0 then."""
-        for partition, position in positions(self._consumer).items():
-            offset = self._assignment.log_offset(partition)
-            if offset is None or position <= offset:
+        for partition in positions(self._consumer):
+            if self._passed(partition) is None:
                 continue
             async with self._assignment.hold(partition.partition) as store:
-                if store is not None and store.progress.log_offset == offset:
+                # Read again: while this waited for the hold, the store may have been opened again.
+                if store is not None and (position := self._passed(partition)) is not None:
                     store.pass_over(store.progress.logical(position))
+
+    def _passed(self, partition: TopicPartition) -> int | None:
+        """The consumer's position, where it is beyond the store's offset."""
+        position, offset = positions(self._consumer).get(partition), self._assignment.log_offset(partition)
+        return position if position is not None and offset is not None and position > offset else None
 
     def _report_open_transactions(self) -> None:
         """Log where nothing can be read for a minute, because somebody's transaction is open."""

@@ -113,8 +113,7 @@ class Pipeline:
             while left:  # they have many slow records
                 await self._commit_the_group()
                 left = await self._apply_some(left, polled.stores, 2 * MAX_SLOW_RECORDS)
-            for read in polled.reads:
-                await self._log_position.follow(read)
+            await self._log_position.follow(polled.reads)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):
                 self._users_may_wait.set()

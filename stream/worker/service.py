@@ -55,6 +55,9 @@ T = TypeVar("T")
 MAX_REQUEST_BYTES = 32 << 20
 METADATA_MAX_AGE_MS = int(CHECK_TOPIC_EVERY_S * 1000)
 """How soon a topic that was deleted and created again is read."""
+GIVING_UP_SESSIONS = 3
+"""How many session timeouts a rebalance waits for a worker that gives up its partitions: one until the worker learns of
+it, one until its lease has run out, and one until a send that had begun has ended."""
 RETRY_S = 1.0
 """Pause between two attempts to reach a broker that is away."""
 
@@ -88,6 +91,8 @@ class WorkerService(Service):
         for client in (self._producer, self._title_reader, consumer):
             to_close.push_async_callback(client.stop)
             await self._retry(client.start)
+        # Before the consumer leaves the group: its partitions have another owner at once.
+        to_close.push_async_callback(self._assignment.close_all)
         self._pipeline = Pipeline(
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
         )
@@ -200,6 +205,7 @@ def click_consumer(config: Config) -> AIOKafkaConsumer:
         auto_offset_reset="none",  # the reader learns of it: the log lost its beginning, or its end
         partition_assignment_strategy=[RangePartitionAssignor],
         session_timeout_ms=config.worker.session_timeout_ms,
+        rebalance_timeout_ms=GIVING_UP_SESSIONS * config.worker.session_timeout_ms,
         heartbeat_interval_ms=config.worker.heartbeat_ms,
         fetch_max_bytes=config.worker.fetch_max_bytes,
         max_partition_fetch_bytes=config.worker.fetch_max_bytes,

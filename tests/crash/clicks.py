@@ -1,4 +1,4 @@
-"""Realistic records for crash tests: all kinds of events, late ones, duplicates, forgets, and non-events.
+"""Realistic records for crash tests: all kinds of events, late ones, times in seconds, duplicates, forgets, non-events.
 
 A record is a function of the seed and its number, so a duplicate equals the record that was sent before.
 """
@@ -13,7 +13,7 @@ from state.settings import Kind
 from stream.config import Config
 
 USERS, ITEMS = 400, 60
-BAD_SHARE, LATE_SHARE, DUPLICATE_SHARE, EQUAL_TIME_SHARE = 0.01, 0.05, 0.03, 0.03
+BAD_SHARE, LATE_SHARE, DUPLICATE_SHARE, EQUAL_TIME_SHARE, SECONDS_SHARE = 0.01, 0.05, 0.03, 0.03, 0.02
 FIRST_MS = 1_700_000_000_000
 EVERY_MS = 1000
 FAR_FUTURE_MS = 4_102_444_800_000
@@ -81,10 +81,11 @@ class Clicks:
                     self._json(user=user, ts=ts),
                     self._json(user=user, item="item-1", ts=ts, event="no such kind"),
                     self._json(user=user, item="item-1", ts=FAR_FUTURE_MS),
-                    self._json(user=user, item="item-1", ts=ts // 1000),
+                    self._json(user=user, item="item-1", ts=ts // 10**6),
                 ]
             )  # fmt: skip
         [kind] = draw.choices(self._kinds, self._shares)
+        ts = ts // 1000 if draw.random() < SECONDS_SHARE else ts  # its size gives the unit away
         event = {"user": user, "item": f"item-{draw.randrange(ITEMS)}", "ts": ts}
         if kind == "forget":
             del event["item"]

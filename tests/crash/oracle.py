@@ -22,7 +22,8 @@ from tests.e2e.conftest import read_all
 
 BUILT_IN = ("click", "view", "cart", "purchase", "like", "dislike", "hide", "undo", "forget")
 DAY_MS = 86_400_000
-SECONDS_BELOW = 100_000_000_000
+SECONDS_FROM, SECONDS_BELOW = 100_000_000, 100_000_000_000
+"""A time between these is in seconds; one that is larger is in milliseconds."""
 ALL_EDGES = 10**9
 
 
@@ -82,6 +83,8 @@ class Log:
         """The record's event, or None. These checks find every bad record that `tests/crash/clicks.py` writes."""
         try:
             event = json.loads(record.value)
+            if SECONDS_FROM <= event["ts"] < SECONDS_BELOW:
+                event["ts"] *= 1000
             kind = self._state.kinds[event.get("event", "click")]
             known = event["user"] and (kind.role == "forget" or event["item"])
             in_time = SECONDS_BELOW <= event["ts"] <= record.timestamp + self._max_future_ms

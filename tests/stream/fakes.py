@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, MessageSizeTooLargeError
 
 from stream.config import Config
 from stream.kafka.topics import Log
@@ -123,6 +123,8 @@ class FakeConsumer:
         return self.assigned
 
     def seek(self, partition, offset):
+        if partition not in self.assigned:
+            raise IllegalStateError
         self.sought.append(offset)
         self.positions[partition] = offset
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
 from aiokafka.partitioner import murmur2
 
 from state.errors import StoreBlocked
@@ -20,6 +20,7 @@ from stream.kafka.reader import Polled, Unreadable
 from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 from stream.worker.pipeline import Pipeline
+from stream.worker.poll import Polled as PolledFairly
 from stream.worker.recommender import Recommender
 from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, scenario_with, until
 from tests.stream.kafka.test_decode import Record
@@ -176,6 +177,26 @@ async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
     assert store.answered() == 1
     assert store.recommended(hash_id("ann"))
     store.close()
+
+
+@with_shop
+async def test_the_lease_is_not_renewed_for_partitions_that_are_being_given_up(shop):
+    """The group accepts commits while it rebalances. Renewed, the lease would outlast the membership."""
+    shop.apply({"user": "ann"})
+    shop.producer.acknowledges.clear()
+    replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
+    await until(lambda: shop.producer.to(shop.config.topics.replies))
+    revoking = shop.start(shop.revoke())
+    await asyncio.sleep(0)
+    shop.monkeypatch.setattr("stream.worker.pipeline.COMMIT_EVERY_S", 0.01)
+    shop.consumer.committed = {}
+    shop.lease.held = False
+    shop.start(shop.pipeline.keep_lease())
+    await asyncio.sleep(0.05)
+    assert (shop.consumer.committed, shop.lease.held) == ({}, False)
+    shop.producer.acknowledges.set()
+    await revoking
+    await replying
 
 
 @with_shop
@@ -397,6 +418,37 @@ async def test_a_batch_that_cannot_be_read_is_counted_as_lost_and_what_follows_i
     shop.monkeypatch.undo()
     await shop.poll({CLICKS: [Record(b'{"user": "bob", "item": "milk"}', 4)]})
     assert (shop.store.progress.log_offset, shop.store.progress.applied, shop.store.progress.lost) == (5, 2, 3)
+
+
+@with_shop
+async def test_what_cannot_be_read_is_counted_as_lost_in_whichever_read_of_a_poll_it_was(shop):
+    shop.apply({"user": "ann"})
+    shop.consumer.positions[CLICKS] = 4
+    reads = [Polled({}), Polled({}, Unreadable(CLICKS, 1, 1, 4))]
+    polls = iter([PolledFairly({}, {}, {0: shop.store}, False, reads)])
+
+    async def poll(*_):
+        if (polled := next(polls, None)) is None:
+            raise ConsumerStoppedError
+        return polled
+
+    shop.monkeypatch.setattr("stream.worker.pipeline.poll", poll)
+    await shop.pipeline.consume()
+    assert (shop.store.progress.log_offset, shop.store.progress.lost) == (4, 3)
+
+
+@with_shop
+async def test_a_partition_of_requests_that_is_revoked_while_its_beginning_is_looked_up_ends_nothing(shop):
+    shop.apply({"user": "ann"})
+    shop.consumer.positions[REQUESTS] = 3
+
+    async def beginning_offsets(partitions):
+        shop.consumer.assigned.discard(REQUESTS)
+        return dict.fromkeys(partitions, 5)
+
+    shop.consumer.beginning_offsets = beginning_offsets
+    await shop.poll(OffsetOutOfRangeError({REQUESTS: 3}), {CLICKS: shop.records({"user": "bob"})})
+    assert shop.store.progress.applied == 2
 
 
 @with_shop
