@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from rocksdict import WriteBatch
 
-from state.events import Ids, Records
+from state.events import Ids, Ints, Records
 from state.graph_delta import GraphDelta
 from state.journal import CHUNK_KEY, DAY_MS
 from state.kinds import Mask
@@ -65,20 +65,18 @@ def erase(
     delta = GraphDelta(partition.kinds, partition.settings)
     before_horizon = {CHUNK_KEY.unpack(key)[1] for key in partition.events.chunks(0, partition.horizon() // DAY_MS)}
     days: dict[int, list[int]] = {}
-    of_users = partition.users.take(users, write)
-    for user, steps in zip(users.tolist(), of_users, strict=True):
-        _add_leaving(partition, delta, steps, np.ones(len(steps), bool))
+    steps, lengths = partition.users.take(users, write)
+    _add_all(partition, delta, steps, lengths)
+    step_days, ends = (steps["ts"] // DAY_MS).tolist(), np.cumsum(lengths)
+    for user, start, end in zip(users.tolist(), (ends - lengths).tolist(), ends.tolist(), strict=True):
         write.delete(UINT64.pack(user), partition.database.handles["hidden"])
-        days[user] = sorted(before_horizon | set((steps["ts"] // DAY_MS).tolist()))
-    steps = np.concatenate(of_users)
-    order = np.argsort(steps["item"], kind="stable")
-    steps, owners = steps[order], np.repeat(users, list(map(len, of_users)))[order]
-    items, starts = np.unique(steps["item"], return_index=True)
-    others, times = (np.split(column, starts[1:])[: len(items)] for column in (owners, steps["ts"]))
-    emptied = partition.items.remove(items, others, times, write)
+        days[user] = sorted(before_horizon.union(step_days[start:end]))
+    steps = steps[np.argsort(steps["item"], kind="stable")]
+    items, counts = np.unique(steps["item"], return_counts=True)
+    emptied = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
-    removed = Removed(delta.clicked_steps(), users[known], items[np.array(emptied, bool)])
+    removed = Removed(delta.clicked_steps(), users[known], items[emptied])
     _remove(partition, progress, delta, removed, write)
     return removed, days
 
@@ -88,6 +86,20 @@ def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leavin
     counting = partition.kinds.counting(steps)
     shared = partition.shared(steps, counting)
     delta.add(steps[counting], shared[counting], leaving[counting], (leaving & shared)[counting])
+
+
+def _add_all(partition: Partition, delta: GraphDelta, steps: Records, lengths: Ints) -> None:
+    """Add all steps of many users, user after user; all of them leave."""
+    kinds = partition.kinds
+    counting, undos = kinds.counts[steps["kind"]], np.flatnonzero(kinds.undo[steps["kind"]])
+    ends = np.cumsum(lengths)
+    for row in np.unique(np.searchsorted(ends, undos, "right")):
+        part = slice(ends[row] - lengths[row], ends[row])
+        counting[part] = kinds.counting(steps[part])
+    shared = partition.caps.within(steps, counting, lengths, kinds)[counting]
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    counted = np.bincount(owner[counting], minlength=len(lengths))
+    delta.add_many(steps[counting], shared, np.ones(len(shared), bool), shared, counted)
 
 
 def put_hidden(partition: Partition, user: int, hidden: Records, stored: bool, write: WriteBatch) -> None:

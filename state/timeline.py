@@ -56,6 +56,9 @@ class Timelines:
         self._database = database
         self._heads, self._leaves = heads, leaves
         self._step, self._head_steps = step, head_steps
+        self._other_end = step.names[0]  # type: ignore[index]
+        self._head_bytes = head_steps * step.itemsize
+        """A shorter head has no leaves."""
 
     def heads(self, nodes: Ids) -> list[bytes | None]:
         """The nodes' newest steps, packed."""
@@ -196,46 +199,54 @@ class Timelines:
             empty.append(0 < last == len(steps))
         return dropped, empty
 
-    def take(self, nodes: Ids, write: WriteBatch) -> list[Records]:
-        """Remove all steps of these nodes; return those of each."""
-        taken = []
-        for node, packed in zip(nodes.tolist(), self.heads(nodes), strict=True):
-            steps = np.frombuffer(packed or b"", self._step)
-            if self._may_have_leaves(steps):
+    def take(self, nodes: Ids, write: WriteBatch) -> tuple[Records, Ints]:
+        """Remove all steps of these nodes; return them, node after node, and how many each node had."""
+        taken: list[bytes] = []
+        for node, head in zip(nodes.tolist(), self.heads(nodes), strict=True):
+            steps = head or b""
+            if len(steps) >= self._head_bytes:
                 leaves = self._leaves_between(node, 0, ALL_TIME)
                 for key, _ in leaves:
                     write.delete(key, self._database.handles[self._leaves])
-                steps = np.concatenate([*(np.frombuffer(leaf, self._step) for _, leaf in leaves), steps])
+                steps = b"".join([*(leaf for _, leaf in leaves), steps])
             write.delete(NODE_KEY.pack(node), self._database.handles[self._heads])
             taken.append(steps)
-        return taken
+        lengths = np.fromiter(map(len, taken), np.int64, len(taken)) // self._step.itemsize
+        return np.frombuffer(b"".join(taken), self._step), lengths
 
-    def remove(self, nodes: Ids, others: list[Ids], times: list[Ints], write: WriteBatch) -> list[bool]:
-        """Remove steps of nodes by their `others` ends and their times; return for each whether none is left."""
-        rows = zip(nodes.tolist(), self.heads(nodes), others, times, strict=True)
-        return [self._remove(node, head, of_node, at, write) for node, head, of_node, at in rows]
+    def remove(self, nodes: Ids, others: Ids, times: Ints, ends: Ints, write: WriteBatch) -> Mask:
+        """Remove all steps whose other end is one of `others`; return which nodes have none left.
 
-    def _remove(self, node: int, packed: bytes | None, others: Ids, times: Ints, write: WriteBatch) -> bool:
-        other_end = self._step.names[0]  # type: ignore[index]
-        head = np.frombuffer(packed or b"", self._step)
-        left = head[~_is_in(head[other_end], others)]
-        if self._may_have_leaves(head):
-            left = self._remove_from_leaves(node, left, others, times, len(head) - len(left), write)
-        self._put_head(node, left, write)
-        return len(left) == 0
+        Node `r` has such steps at `times[ends[r - 1]:ends[r]]`, and each of `others` loses all its steps.
+        """
+        others, width = np.sort(others), self._step.itemsize
+        packed = [head or b"" for head in self.heads(nodes)]
+        steps = np.frombuffer(b"".join(packed), self._step)
+        kept = ~_is_in(steps[self._other_end], others)
+        left_before = np.concatenate([[0], np.cumsum(kept)])
+        bounds = left_before[np.cumsum([0, *map(len, packed)]) // width]
+        left, empty = steps[kept], np.zeros(len(nodes), bool)
+        for row, node in enumerate(nodes.tolist()):
+            of_node = left[bounds[row] : bounds[row + 1]]
+            if len(packed[row]) >= self._head_bytes:
+                at = times[ends[row - 1] if row else 0 : ends[row]]
+                removed = len(packed[row]) // width - len(of_node)
+                of_node = self._remove_from_leaves(node, of_node, others, at, removed, write)
+            self._put_head(node, of_node, write)
+            empty[row] = not len(of_node)
+        return empty
 
     def _remove_from_leaves(
         self, node: int, left: Records, others: Ids, times: Ints, removed: int, write: WriteBatch
     ) -> Records:
         """Remove the rest of the steps from the leaves; return the head that has `left` after `removed` steps."""
-        other_end = self._step.names[0]  # type: ignore[index]
         left_leaves: dict[bytes, Records] = {}
         wanted: dict[bytes, bytes] = {}
         for t in np.unique(times).tolist() if removed < len(times) else ():
             wanted |= dict(self._leaves_between(node, t, t + 1))
         for key, value in wanted.items():
             leaf = np.frombuffer(value, self._step)
-            left_of_leaf = leaf[~_is_in(leaf[other_end], others)]
+            left_of_leaf = leaf[~_is_in(leaf[self._other_end], others)]
             if len(left_of_leaf) < len(leaf):
                 write.delete(key, self._database.handles[self._leaves])
                 left_leaves[key] = left_of_leaf
@@ -251,9 +262,6 @@ class Timelines:
             if len(steps):
                 self._put_leaf(node, LEAF_KEY.unpack(key)[2], steps, write)
         return left
-
-    def _may_have_leaves(self, head: Records) -> bool:
-        return len(head) >= self._head_steps
 
     def some(self, count: int, seed: int) -> Ids:
         """Up to `count` nodes, sampled uniformly: hashes are uniform, so a random seek is a uniform sample."""
@@ -361,6 +369,6 @@ class Timelines:
 
 
 def _is_in(column: Ids, wanted: Ids) -> Mask:
-    """`np.isin`, which takes 45 µs even where one value is wanted."""
-    found: Mask = column == wanted[0] if len(wanted) == 1 else np.isin(column, wanted)
+    """Which values of a column are among the `wanted` ones, at least one and sorted."""
+    found: Mask = wanted[np.minimum(np.searchsorted(wanted, column), len(wanted) - 1)] == column
     return found

@@ -112,7 +112,7 @@ class Pipeline:
             await self._answer_requests(polled.requests)
             while left:  # they have many slow records
                 await self._commit_the_group()
-                left = await self._apply_some(left, polled.stores, 2 * MAX_SLOW_RECORDS)
+                left = await self._apply_some(left, polled.stores, MAX_SLOW_RECORDS)
             await self._log_position.follow(polled.reads)
             await self._assignment.reopen_faulted()
             if await self._assignment.catch_up() or (was_behind and not self._behind):

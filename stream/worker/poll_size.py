@@ -3,7 +3,8 @@
 The larger a batch, the cheaper an event: each record of a user or an item is written once a batch. But heartbeats and
 the answers to requests wait for the batch.
 
-A forget or a dead letter takes many times as long as a click. A batch ends before it has too many of them.
+A forget or a dead letter takes several times as long as a click, and its message must be acknowledged first. A batch
+ends before it has too many of them.
 """
 
 from bisect import bisect_left
@@ -15,7 +16,7 @@ from state.store import Store
 from stream.kafka.decode import Decoded, Record
 
 FIRST_POLL_EVENTS, MIN_POLL_EVENTS = 10_000, 500
-MAX_SLOW_RECORDS = 1000
+MAX_SLOW_RECORDS = 4000
 """Forgets and dead letters of one batch, at most."""
 
 
