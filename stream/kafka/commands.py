@@ -80,7 +80,8 @@ class Commands:
                 )
             return None
         if (refused := refusal(command, self._keys)) is not None:
-            log.warning("command %.80r is not carried out: %s", command.command, refused)
+            if self._rarely.may_log("refused"):
+                log.warning("command %.80r is not carried out: %s", command.command, refused)
             return None
         if command.id in self._accepted:
             return None

@@ -26,6 +26,7 @@ from stream.files import json_file
 from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer
+from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
 from stream.kafka.signing import refusal, signed
 from stream.kafka.topics import check_existence, partitions_of
@@ -97,10 +98,13 @@ async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[in
         return [0]
 
 
-def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:
-    """The pointer in a message; None for a tombstone or any other message, and for one that is refused."""
+def decode_pointer(value: bytes | None, keys: Keys = (), rarely: Rarely | None = None) -> Pointer | None:
+    """The pointer in a message; None for a tombstone or any other message, and for one that is refused.
+
+    `rarely` bounds the log lines of whoever follows the topic.
+    """
     pointer, why = check_pointer(value, keys)
-    if why is not None:
+    if why is not None and (rarely is None or rarely.may_log()):
         log.warning("a pointer is not followed: %s", why)
     return pointer
 
