@@ -89,7 +89,7 @@ class Commands:
             if command.id in self._expired:
                 return None
             self._expired.append(command.id)
-            raise Expired(command, f"{command.command!r} is not carried out: {why}")
+            raise Expired(command, why)
         self._accepted.append(command.id)
         return command
 
@@ -98,11 +98,14 @@ def _not_now(command: Command, sent: RecordTime) -> str | None:
     """Why the command is not carried out now; None if it is."""
     now_s = time.time()
     if (ahead_s := sent.ms / 1000 - now_s) > MAX_LIFE_S:
-        return f"its record is {ahead_s:.0f} s ahead of this machine's clock. Set the clocks, and send it again"
+        return (
+            f"{command.command!r} is not carried out: its record is {ahead_s:.0f} s ahead of this machine's clock. Set "
+            f"the clocks, and send it again"
+        )
     if (late_s := now_s - expires_ms(command, sent) / 1000) > 0:
         return (
-            f"it expired {late_s:.0f} s before it was read. Send it again if it is still wanted; if it was sent just "
-            f"now, the clocks of the machines differ"
+            f"{command.command!r} is not carried out: it expired {late_s:.0f} s before it was read. Send it again "
+            f"if it is still wanted; if it was sent just now, the clocks of the machines differ"
         )
     return None
 

@@ -101,7 +101,7 @@ async def consumer_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[in
 def decode_pointer(value: bytes | None, keys: Keys = (), rarely: Rarely | None = None) -> Pointer | None:
     """The pointer in a message; None for a tombstone or any other message, and for one that is refused.
 
-    `rarely` bounds the log lines of whoever follows the topic.
+    `rarely` bounds the log lines of a process that follows the topic.
     """
     pointer, why = check_pointer(value, keys)
     if why is not None and (rarely is None or rarely.may_log()):

@@ -20,7 +20,10 @@ KEY_PREFIX = "withdrawn:"
 
 def withdrawal_of(record: Any) -> Withdrawal | None:
     """The withdrawal in a message of the items topic; None for any other message. Raises Invalid for a broken one."""
-    if not record.value or b'"withdrawn"' not in record.value:
+    if not record.value:
+        key = (record.key or b"").decode(errors="replace")
+        return Withdrawal(key.removeprefix(KEY_PREFIX), withdrawn=False) if key.startswith(KEY_PREFIX) else None
+    if b'"withdrawn"' not in record.value:
         return None
     try:
         withdrawal = msgspec.json.decode(record.value, type=Withdrawal)

@@ -170,6 +170,16 @@ def test_withdrawn_items_stay_so_after_a_restart_until_they_are_brought_back(tmp
     titles.close()
 
 
+def test_a_tombstone_of_a_withdrawal_brings_the_item_back_as_compaction_would(tmp_path):
+    titles = Titles(tmp_path)
+    withdrawals = [record(b'{"item": "milk", "withdrawn": true}', 0), record(b'{"item": "salt", "withdrawn": true}', 1)]
+    named = record(b'{"item": "milk", "title": "Milk"}', 2)
+    read(Reader([*withdrawals, named, record(None, 3, b"withdrawn:milk"), record(None, 4, b"withdrawn:")]), titles)
+    assert ids(titles) == {b"salt"}
+    assert titles.get(hash_ids([b"milk"])) == ["Milk"]
+    titles.close()
+
+
 @pytest.mark.parametrize(
     "value",
     [
