@@ -132,7 +132,8 @@ def test_a_wrong_address_or_variable_is_refused_with_its_value(broker, env, sent
 
 def test_the_examples_read_the_variables_of_the_settings(monkeypatch):
     connect = runpy.run_path(str(ROOT / "examples/connect.py"))
-    sections = {f"ANABRANCH_KAFKA__{name.upper()}" for name in KafkaSettings.__struct_fields__}
+    of_clients = [name for name in KafkaSettings.__struct_fields__ if name != "signing_key"]
+    sections = {f"ANABRANCH_KAFKA__{name.upper()}" for name in of_clients}
     assert connect["VARIABLES"].keys() == sections
     monkeypatch.setenv("ANABRANCH_KAFKA__SECURITY", "sasl_ssl")
     monkeypatch.setenv("ANABRANCH_KAFKA__SASL_USER", "ann")

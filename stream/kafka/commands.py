@@ -10,6 +10,9 @@ answered that nobody replied. A command is carried out until its sender stops wa
     it is the broker's (LogAppendTime)      for as long as the sender waits, from the broker's time on: the sender's
                                             clock does not matter, and a repetition begins the time again
     without `expires_ts`                    for MAX_AGE_S from the record's time on
+
+None lives longer than MAX_LIFE_S, whatever it says: a sender whose clock is a day ahead would else pause a worker that
+is started tomorrow.
 """
 
 import logging
@@ -31,6 +34,8 @@ MAX_ACCEPTED_IDS = 100
 """Newest command ids whose repetitions are dropped."""
 MAX_AGE_S = 15.0
 """Age after which a command of an older sender, which waited this long, is not carried out."""
+MAX_LIFE_S = 1800.0
+"""No sender waits longer, and a record's time is at most as far ahead of this machine's clock."""
 
 
 class RecordTime(NamedTuple):
@@ -80,23 +85,36 @@ class Commands:
             return None
         if command.id in self._accepted:
             return None
-        if sent is not None and (late_s := time.time() - expires_ms(command, sent) / 1000) > 0:
+        if sent is not None and (why := _not_now(command, sent)) is not None:
             if command.id in self._expired:
                 return None
             self._expired.append(command.id)
-            raise Expired(
-                command,
-                f"{command.command!r} is not carried out: it expired {late_s:.0f} s before it was read. Send it again "
-                f"if it is still wanted; if it was sent just now, the clocks of the machines differ",
-            )
+            raise Expired(command, why)
         self._accepted.append(command.id)
         return command
+
+
+def _not_now(command: Command, sent: RecordTime) -> str | None:
+    """Why the command is not carried out now; None if it is."""
+    now_s = time.time()
+    if (ahead_s := sent.ms / 1000 - now_s) > MAX_LIFE_S:
+        return (
+            f"{command.command!r} is not carried out: its record is {ahead_s:.0f} s ahead of this machine's clock. Set "
+            f"the clocks, and send it again"
+        )
+    if (late_s := now_s - expires_ms(command, sent) / 1000) > 0:
+        return (
+            f"{command.command!r} is not carried out: it expired {late_s:.0f} s before it was read. Send it again "
+            f"if it is still wanted; if it was sent just now, the clocks of the machines differ"
+        )
+    return None
 
 
 def expires_ms(command: Command, sent: RecordTime) -> int:
     """The time, ms of this machine's clock, until which a command is carried out."""
     if not command.expires_ts:
         return sent.ms + int(MAX_AGE_S * 1000)
+    expires = command.expires_ts
     if sent.is_brokers and command.sent_ts:
-        return sent.ms + command.expires_ts - command.sent_ts
-    return command.expires_ts
+        expires = sent.ms + command.expires_ts - command.sent_ts
+    return min(expires, sent.ms + int(MAX_LIFE_S * 1000))

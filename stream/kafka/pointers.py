@@ -25,6 +25,7 @@ from stream.files import json_file
 from stream.kafka.connection import connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer
+from stream.kafka.rarely import Rarely
 from stream.kafka.signing import refusal, signed
 from stream.kafka.topics import check_existence
 from stream.kafka.whole_topic import records_of
@@ -73,10 +74,13 @@ async def _read_pointers(config: Config) -> Pointers:
     return pointers if pointers.champion else read_last_pointers(config.data)
 
 
-def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:
-    """The pointer in a message; None for a tombstone or any other message, and for one that is refused."""
+def decode_pointer(value: bytes | None, keys: Keys = (), rarely: Rarely | None = None) -> Pointer | None:
+    """The pointer in a message; None for a tombstone or any other message, and for one that is refused.
+
+    `rarely` bounds the log lines of a process that follows the topic.
+    """
     pointer, why = check_pointer(value, keys)
-    if why is not None:
+    if why is not None and (rarely is None or rarely.may_log()):
         log.warning("a pointer is not followed: %s", why)
     return pointer
 

@@ -3,7 +3,6 @@
 The topic is compacted. A withdrawal has a key of its own, so that neither a title replaces it, nor it a title.
 """
 
-import logging
 from typing import Any
 
 import msgspec
@@ -16,21 +15,21 @@ from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Withdrawal, encode
 
-log = logging.getLogger("anabranch.titles")
-
 KEY_PREFIX = "withdrawn:"
 
 
 def withdrawal_of(record: Any) -> Withdrawal | None:
-    """The withdrawal in a message of the items topic; None for any other message."""
-    if not record.value or b'"withdrawn"' not in record.value:
+    """The withdrawal in a message of the items topic; None for any other message. Raises Invalid for a broken one."""
+    if not record.value:
+        key = (record.key or b"").decode(errors="replace")
+        return Withdrawal(key.removeprefix(KEY_PREFIX), withdrawn=False) if key.startswith(KEY_PREFIX) else None
+    if b'"withdrawn"' not in record.value:
         return None
     try:
         withdrawal = msgspec.json.decode(record.value, type=Withdrawal)
         read_identifier(withdrawal.item, "item")
-    except (*UNREADABLE, Invalid) as error:
-        log.warning("items topic, offset %d: no withdrawal: %s", record.offset, error)
-        return None
+    except UNREADABLE as error:
+        raise Invalid(f"no withdrawal: {error}") from None
     return withdrawal
 
 

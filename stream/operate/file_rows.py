@@ -164,7 +164,7 @@ def read_rows(lines: Lines, check_columns: CheckColumns, on_broken_line: OnBroke
         return
     lines.read_again([first])
     if begin.startswith("[") or begin.rstrip() == "{":
-        yield from _json_values(lines)
+        yield from _json_values(lines, on_broken_line)
     elif begin.startswith("{"):
         yield from _json_lines(lines, on_broken_line)
     else:
@@ -201,8 +201,11 @@ def _decode(text: str) -> Row:
 BETWEEN_VALUES = re.compile(r"[\s,\[\]]*")
 
 
-def _json_values(lines: Lines) -> Iterator[tuple[int, Row]]:
-    """Objects of an array, or one after another over many lines. A broken one hides where the next begins."""
+def _json_values(lines: Lines, on_broken_line: OnBrokenLine) -> Iterator[tuple[int, Row]]:
+    """Objects of an array, or one after another over many lines. A broken one hides where the next begins.
+
+    A value that ends, and yet is no object that a worker would read, is one broken line.
+    """
     line, text, at = lines.number + 1, lines.rest(), 0
     scan = json.JSONDecoder()
     while True:
@@ -212,12 +215,16 @@ def _json_values(lines: Lines) -> Iterator[tuple[int, Row]]:
             return
         try:
             _, end = scan.raw_decode(text, at)
-            row = _decode(text[at:end])
         except (ValueError, RecursionError) as error:
             of = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             wrong = line + text.count("\n", at, getattr(error, "pos", at))
             raise AnabranchError(f"cannot read {lines.name}: its JSON is broken at line {wrong}: {of}") from None
-        yield line, row
+        try:
+            row = _decode(text[at:end])
+        except ValueError as error:
+            on_broken_line(line, str(error))
+        else:
+            yield line, row
         line, at = line + text.count("\n", at, end), end
 
 

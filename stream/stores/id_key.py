@@ -160,11 +160,14 @@ def _keys_of_state(config: Config, cluster: str) -> set[str]:
     local = set(id_keys_in(config.data, topic, config.state).values())
     if local or not config.artifacts:
         return local
+    ends = log_ends(config, topic)
+    if not any(ends.values()):  # no event was ever written, so there is no checkpoint to look for
+        return set()
     found = (
         CheckpointStore(
             config.artifacts, Identity(cluster, topic, number, 0, 0, 0), config.kafka.signing_keys
         ).newest_identity()
-        for number in log_ends(config, topic)
+        for number in ends
     )
     return {identity.id_key for identity in found if identity is not None}
 

@@ -7,6 +7,7 @@ from aiokafka.errors import KafkaError
 from stream.config import Config
 from stream.kafka.commands import Commands, Expired, RecordTime
 from stream.kafka.messages import Command, CommandReply, encode
+from stream.kafka.rarely import Rarely
 from stream.trainer.champion import Publisher
 
 log = logging.getLogger("anabranch.trainer")
@@ -17,7 +18,7 @@ class CommandQueue:
 
     def __init__(self, config: Config, publisher: Publisher) -> None:
         self._config, self._publisher = config, publisher
-        self._commands = Commands(config.kafka.signing_keys)
+        self._commands, self._rarely = Commands(config.kafka.signing_keys), Rarely()
         self._running: list[Command] = []
         self.waiting: list[Command] = []
 
@@ -27,7 +28,8 @@ class CommandQueue:
             command = self._commands.accept(value, sent)
         except Expired as expired:
             if expired.command.command == "retrain":
-                log.warning("command %s", expired)
+                if self._rarely.may_log():
+                    log.warning("command %s", expired)
                 await self._reply(expired.command, "expired", f"trainer: {expired}")
             return
         if command is None or command.command != "retrain":

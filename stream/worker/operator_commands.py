@@ -7,6 +7,7 @@ from state.errors import StateError
 from stream.config import Config
 from stream.kafka.commands import Commands, Expired, RecordTime
 from stream.kafka.messages import Command, CommandReply
+from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import COPIES_FOLDER, Checkpoints
 
@@ -22,7 +23,7 @@ class OperatorCommands:
 
     def __init__(self, config: Config, assignment: Assignment, checkpoints: Checkpoints) -> None:
         self._config, self._assignment, self._checkpoints = config, assignment, checkpoints
-        self._received = Commands(config.kafka.signing_keys)
+        self._received, self._rarely = Commands(config.kafka.signing_keys), Rarely()
 
     async def on_command(self, value: bytes | None, sent: RecordTime | None = None) -> CommandReply | None:
         """Carry out a command, and return its outcome; None where it is not for this worker, or a repetition.
@@ -35,7 +36,8 @@ class OperatorCommands:
         except Expired as expired:
             if expired.command.command not in OF_WORKERS:
                 return None
-            log.warning("command %s", expired)
+            if self._rarely.may_log():
+                log.warning("command %s", expired)
             return CommandReply(expired.command.id, "expired", f"{worker}: {expired}")
         if command is None:
             return None

@@ -35,6 +35,7 @@ from stream.kafka.faust_consumer import CommittedTransport
 from stream.kafka.lease import Lease
 from stream.kafka.messages import encode
 from stream.kafka.pointers import decode_pointer, read_pointers
+from stream.kafka.rarely import Rarely
 from stream.kafka.topics import cluster_id, topic_id
 from stream.stores.assignment import CHECK_TOPIC_EVERY_S, Assignment
 from stream.stores.checkpoints import Checkpoints
@@ -71,7 +72,7 @@ class WorkerService(Service):
         self.failure: StateError | None = None
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
-        self._ready = asyncio.Event()
+        self._ready, self._rarely = asyncio.Event(), Rarely()
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
@@ -169,7 +170,7 @@ class WorkerService(Service):
     async def on_pointer(self, value: bytes | None) -> None:
         """Follow a pointer from the models topic."""
         await self._ready.wait()
-        await self._versions.on_pointer(decode_pointer(value, self._config.kafka.signing_keys))
+        await self._versions.on_pointer(decode_pointer(value, self._config.kafka.signing_keys, self._rarely))
 
     async def on_command(self, value: bytes | None, sent: RecordTime) -> None:
         """Carry out an operator's command and send its outcome."""

@@ -12,7 +12,9 @@ from aiokafka.errors import ConsumerStoppedError
 from state.errors import StateError
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
+from stream.kafka.click_values import Invalid
 from stream.kafka.messages import UNREADABLE, ItemTitle
+from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
 from stream.kafka.withdrawals import withdrawal_of
@@ -39,6 +41,7 @@ async def read_titles(
     """
     topic_id += id_hash.fingerprint
     assigned: set[int] = set()
+    skipped, rarely = 0, Rarely()
     known, polls = set(await partitions_or_first(reader, topic)), Reader(reader)
     while True:
         if known > assigned:  # the topic can get more partitions while it is followed
@@ -51,10 +54,21 @@ async def read_titles(
         except ConsumerStoppedError:
             return
         for partition, records in polled.items():
-            changes = {record.offset: change for record in records if (change := withdrawal_of(record)) is not None}
-            named = [r for r in records if r.offset not in changes or changes[r.offset].title is not None]
-            found = dict(filter(None, (title_of(record, id_hash) for record in named)))
-            withdrawn = {str(change.item).encode(): change.withdrawn for change in changes.values()}
+            found, withdrawn = dict[int, str | None](), dict[bytes, bool]()
+            for record in records:
+                try:
+                    change = withdrawal_of(record)
+                    if change is not None:
+                        withdrawn[str(change.item).encode()] = change.withdrawn
+                    if (change is None or change.title is not None) and (title := title_of(record, id_hash)):
+                        found[title[0]] = title[1]
+                except Invalid as reason:
+                    skipped += 1
+                    if rarely.may_log():
+                        log.warning(
+                            "items topic: %d messages were skipped since the start, the last one at offset %d: %s",
+                            skipped, record.offset, reason,
+                        )  # fmt: skip
             while True:
                 try:
                     titles.apply(found, topic_id, {partition.partition: records[-1].offset + 1}, withdrawn)
@@ -69,13 +83,12 @@ async def read_titles(
 
 
 def title_of(record: Any, id_hash: IdHash = UNKEYED) -> tuple[int, str | None] | None:
-    """The item, a hash, and its title (None: it was removed); None for a message that is not a title."""
+    """The item, a hash, and its title (None: it was removed); None for a message that names no item. Raises Invalid."""
     try:
         item = msgspec.json.decode(record.value, type=ItemTitle) if record.value else None
         key = str(item.item).encode() if item else record.key
         if item:
             item.title.encode()
     except (*UNREADABLE, UnicodeEncodeError) as error:
-        log.warning("items topic, offset %d: no title: %s", record.offset, error)
-        return None
+        raise Invalid(f"no title: {error}") from None
     return (id_hash.of(key), cut_title(item.title, MAX_TITLE_CHARS) if item else None) if key else None

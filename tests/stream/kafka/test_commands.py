@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from stream.kafka.commands import MAX_ACCEPTED_IDS, MAX_AGE_S, Commands, Expired, RecordTime
+from stream.kafka.commands import MAX_ACCEPTED_IDS, MAX_AGE_S, MAX_LIFE_S, Commands, Expired, RecordTime
 from stream.kafka.messages import Command, encode
 
 
@@ -73,6 +73,21 @@ def test_a_command_of_an_older_sender_expires_by_the_age_of_its_record():
 def test_a_senders_wrong_clock_does_not_matter_where_the_broker_stamps_the_commands(senders_clock_s):
     assert is_accepted(age_s=1, waits_s=15, senders_clock_s=senders_clock_s, brokers=True)
     assert not is_accepted(age_s=20, waits_s=15, senders_clock_s=senders_clock_s, brokers=True)
+
+
+@pytest.mark.parametrize("brokers", [False, True])
+@pytest.mark.parametrize("waits_s", [86_400.0, 1e15])
+def test_no_command_lives_for_days_whatever_it_says(brokers, waits_s):
+    assert is_accepted(age_s=MAX_LIFE_S - 1, waits_s=waits_s, brokers=brokers)
+    assert not is_accepted(age_s=MAX_LIFE_S + 1, waits_s=waits_s, brokers=brokers)
+
+
+def test_a_command_of_tomorrow_is_answered_by_what_is_wrong():
+    tomorrow_ms = int(time.time() * 1000) + 86_400_000
+    message = encode(Command("pause", "1", sent_ts=tomorrow_ms, expires_ts=tomorrow_ms + 15_000))
+    with pytest.raises(Expired, match="86400 s ahead of this machine's clock"):
+        Commands().accept(message, RecordTime(tomorrow_ms, False))
+    assert is_accepted(age_s=-600, waits_s=15), "clocks differ a little"
 
 
 def test_an_expired_command_is_reported_once_and_its_repetition_is_carried_out():

@@ -13,6 +13,7 @@ from stream.errors import ConfigError
 from stream.kafka.commands import Commands
 from stream.kafka.messages import Command, Pointer, encode
 from stream.kafka.pointers import decode_pointer
+from stream.kafka.rarely import Rarely
 from stream.kafka.signing import refusal, signed
 from stream.load_config import load
 
@@ -64,6 +65,14 @@ def test_an_unsigned_pointer_is_not_followed_and_the_line_names_the_setting(capl
         assert decode_pointer(encode(signed(POINTER, (OLD,))), (NEW,)) is None
     assert "pointer is not followed: version '000001': it is not signed, and kafka.signing_key is set" in caplog.text
     assert "it is signed with another key" in caplog.text
+
+
+def test_a_flood_of_unsigned_pointers_and_commands_is_one_line_each_in_the_log(caplog):
+    commands, rarely = Commands((OLD,)), Rarely()
+    for number in range(100):
+        decode_pointer(encode(msgspec.structs.replace(POINTER, version=f"{number:06}")), (OLD,), rarely)
+        commands.accept(encode(Command("pause", str(number))))
+    assert caplog.text.count("is not followed") == caplog.text.count("is not carried out") == 1
 
 
 def test_an_unsigned_command_is_not_carried_out_and_does_not_hide_the_signed_one(caplog):

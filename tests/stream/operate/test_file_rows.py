@@ -116,8 +116,14 @@ def test_objects_over_many_lines_are_read(tmp_path):
 def test_a_broken_array_is_named_by_the_line(tmp_path):
     with pytest.raises(AnabranchError, match=r"its JSON is broken at line 3: Expecting"):
         read(write(tmp_path, '[{"a": 1},\n{"a": 2},\n{"a": },\n{"a": 4}]'))
-    with pytest.raises(AnabranchError, match=r"its JSON is broken at line 2: it is not a JSON object"):
-        read(write(tmp_path, '[{"a": 1},\n7]'))
+    with pytest.raises(AnabranchError, match=r"its JSON is broken at line 2: "):
+        read(write(tmp_path, "[\n" + "[{" * 100_000))
+
+
+def test_a_value_of_an_array_that_is_no_event_costs_no_other(tmp_path):
+    found, broken = read(write(tmp_path, b'[{"a": 1},\n7,\n{"a": NaN},\n{"a": "\xff"},\nnull, "x",\n{"a": 2}]'))
+    assert found == [(1, {"a": 1}), (6, {"a": 2})]
+    assert [line for line, _ in broken] == [2, 3, 4, 5, 5]
 
 
 def test_json_lines_are_read_as_the_worker_reads_messages(tmp_path):

@@ -114,7 +114,28 @@ def test_a_topic_that_was_created_again_gets_the_key_of_the_state_again(topic, c
     assert settle_key(config, CLUSTER) == (IdKey(KEY), True)
 
 
-def test_a_lost_key_is_found_in_the_checkpoints(topic, config, tmp_path):
+def test_a_new_installation_gets_its_key_while_the_artifact_store_is_away(topic, config, monkeypatch):
+    def away(*_):
+        raise AnabranchError("the artifact store is away")
+
+    monkeypatch.setattr(CheckpointStore, "newest_identity", away)
+    with_artifacts = msgspec.structs.replace(config, artifacts="s3://bucket/prefix")
+    assert settle(with_artifacts, CLUSTER).record.ids.keyed, "its log is empty: it has no checkpoint"
+
+
+def test_no_key_is_made_for_a_log_with_events_while_the_artifact_store_is_away(topic, config, monkeypatch):
+    def away(*_):
+        raise AnabranchError("the artifact store is away")
+
+    monkeypatch.setattr(CheckpointStore, "newest_identity", away)
+    monkeypatch.setattr(id_key, "log_ends", lambda config, topic: {0: 0, 1: 7})
+    with pytest.raises(AnabranchError, match="is away"):
+        settle(msgspec.structs.replace(config, artifacts="s3://bucket/prefix"), CLUSTER)
+    assert topic.values == []
+
+
+def test_a_lost_key_is_found_in_the_checkpoints(topic, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(id_key, "log_ends", lambda config, topic: {0: 1, 1: 0})
     path = store(config, KEY)
     elsewhere = msgspec.structs.replace(config, data=tmp_path / "empty", artifacts=str(tmp_path / "artifacts"))
     identity = Identity(CLUSTER, "clicks", 0, 2, 100, 32, "", KEYED_LAYOUT, KEY)

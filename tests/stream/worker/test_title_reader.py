@@ -11,6 +11,7 @@ from state.errors import StoreBlocked
 from state.events import hash_id, hash_ids
 from state.id_hash import UNKEYED, IdHash, new_key
 from state.titles import Titles
+from stream.kafka.click_values import Invalid
 from stream.worker import title_reader as titles_module
 from stream.worker.item_names import ItemNames
 from stream.worker.title_reader import read_titles, title_of
@@ -36,7 +37,20 @@ def record(value: bytes | None, offset: int = 0, key: bytes | None = None) -> Si
 )
 def test_an_invalid_title_is_skipped(value, key, found):
     expected = (hash_id(found[0]), found[1]) if found else None
-    assert title_of(record(value, key=key)) == expected
+    try:
+        assert title_of(record(value, key=key)) == expected
+    except Invalid:
+        assert found is None
+
+
+def test_a_flood_of_junk_is_one_line_in_the_log_and_costs_no_title(tmp_path, caplog):
+    titles = Titles(tmp_path)
+    junk = [b"{}", b'{"item": [], "withdrawn": true}', b'{"item": "milk", "title": 7}', b"\xff"]
+    flood = [record(junk[number % 4], number) for number in range(1000)]
+    read(Reader([*flood, record(b'{"item": "milk", "title": "Milk"}', 1000)]), titles)
+    assert titles.get(hash_ids([b"milk"])) == ["Milk"]
+    assert caplog.text.count("items topic") == 1
+    titles.close()
 
 
 class Reader:
@@ -153,6 +167,16 @@ def test_withdrawn_items_stay_so_after_a_restart_until_they_are_brought_back(tmp
     titles.close()
     titles = Titles(tmp_path, read_only=True)
     assert ids(titles) == set()
+    titles.close()
+
+
+def test_a_tombstone_of_a_withdrawal_brings_the_item_back_as_compaction_would(tmp_path):
+    titles = Titles(tmp_path)
+    withdrawals = [record(b'{"item": "milk", "withdrawn": true}', 0), record(b'{"item": "salt", "withdrawn": true}', 1)]
+    named = record(b'{"item": "milk", "title": "Milk"}', 2)
+    read(Reader([*withdrawals, named, record(None, 3, b"withdrawn:milk"), record(None, 4, b"withdrawn:")]), titles)
+    assert ids(titles) == {b"salt"}
+    assert titles.get(hash_ids([b"milk"])) == ["Milk"]
     titles.close()
 
 
