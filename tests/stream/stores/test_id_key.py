@@ -120,7 +120,7 @@ def test_a_new_installation_gets_its_key_while_the_artifact_store_is_away(topic,
 
     monkeypatch.setattr(CheckpointStore, "newest_identity", away)
     with_artifacts = msgspec.structs.replace(config, artifacts="s3://bucket/prefix")
-    assert settle(with_artifacts, CLUSTER).record.ids.keyed, "its log is empty: it has no checkpoint"
+    assert settle_key(with_artifacts, CLUSTER).record.ids.keyed, "its log is empty: it has no checkpoint"
 
 
 def test_no_key_is_made_for_a_log_with_events_while_the_artifact_store_is_away(topic, config, monkeypatch):
@@ -130,7 +130,7 @@ def test_no_key_is_made_for_a_log_with_events_while_the_artifact_store_is_away(t
     monkeypatch.setattr(CheckpointStore, "newest_identity", away)
     monkeypatch.setattr(id_key, "log_ends", lambda config, topic: {0: 0, 1: 7})
     with pytest.raises(AnabranchError, match="is away"):
-        settle(msgspec.structs.replace(config, artifacts="s3://bucket/prefix"), CLUSTER)
+        settle_key(msgspec.structs.replace(config, artifacts="s3://bucket/prefix"), CLUSTER)
     assert topic.values == []
 
 
