@@ -4,13 +4,14 @@ A number has a size that gives its unit away. Each range is March 1973 to the ye
 
     1e8 ≤ seconds < 1e11 ≤ milliseconds < 1e14 ≤ microseconds < 1e17 ≤ nanoseconds < 1e20
 
-The time must lie in 1980 to 2100: near a border a number is more probably one of the unit beyond. With a unit set
+The time must lie in 1980 to 2099: near a border a number is more probably one of the unit beyond. With a unit set
 (`clicks.fields.ts_unit`) any number is a time. A text is a number, ISO-8601 or RFC 2822; without a zone it is UTC.
 Parts below a millisecond are cut off.
 """
 
 import contextlib
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -49,6 +50,11 @@ _ZONE_LETTERS = re.compile(r"[0-9] ?([A-Z]{2,5})$")
 
 class NotATime(ValueError):
     """A value is not a time. The message is the rest of a sentence that begins with the value."""
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
 
 
 def to_ms(value: object, unit: Unit = "auto") -> int:

@@ -58,7 +58,7 @@ def restore(place: PlaceArgument, *, settings: "Config", as_json: bool) -> None:
         note(f"{error}. The worker compares the id key of the backup at its start")
     backups.restore(settings, place, found)
     show_json(without_keys(found)) if as_json else show_backup(found, str(settings.data))
-    name_a_restored_version(settings, found)
+    settle_pointer(settings, found)
 
 
 def without_keys(backup: "Backup") -> object:
@@ -73,13 +73,13 @@ def without_keys(backup: "Backup") -> object:
     return shown
 
 
-def name_a_restored_version(settings: "Config", backup: "Backup") -> None:
+def settle_pointer(settings: "Config", backup: "Backup") -> None:
     """Let the pointer in Kafka name a version that the restored store has, or print the command that does."""
-    from stream.operate.restored_pointer import settle_pointer, to_serve
+    from stream.operate.settle import settle, to_serve
 
     try:
         if settings.broker:
-            return note(asyncio.run(settle_pointer(settings, backup.champion)).message)
+            return note(asyncio.run(settle(settings, backup.champion)).message)
     except BrokerUnavailable as error:
         note(str(error))
     if (version := to_serve(settings, backup.champion)) is not None:

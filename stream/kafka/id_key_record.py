@@ -10,14 +10,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 
 from state.signing import Keys
 from stream.config import Config
-from stream.kafka.connection import connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, IdKey, encode
 from stream.kafka.pointers import decode_pointer
+from stream.kafka.publish import publish_one
 from stream.kafka.signing import refusal, signed
 from stream.kafka.whole_topic import records_of
 
@@ -69,13 +68,9 @@ async def _find_record(config: Config) -> FoundKey:
 
 async def publish_record(config: Config, record: IdKey) -> FoundKey:
     """Sign a record and send it, and read which one stands then. Raises BrokerUnavailable."""
-    await within(config, "the id key to be acknowledged", _send(config, signed(record, config.kafka.signing_keys)))
+    record = signed(record, config.kafka.signing_keys)
+    await publish_one(config, config.topics.models, RECORD_KEY, encode(record), "the id key")
     return await find_record(config)
-
-
-async def _send(config: Config, record: IdKey) -> None:
-    async with AIOKafkaProducer(**connection(config), acks="all") as producer:
-        await producer.send_and_wait(config.topics.models, encode(record), key=RECORD_KEY)
 
 
 def read_record(config: Config) -> FoundKey:

@@ -4,7 +4,6 @@ The newest `moved_ts` wins, in whatever order pointers arrive. A champion that a
 operator only.
 """
 
-import asyncio
 import contextlib
 import functools
 import logging
@@ -15,19 +14,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 
 from state.artifact_store import shown
 from state.signing import Keys
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.files import json_file
-from stream.kafka.connection import connection
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer
+from stream.kafka.publish import publish_one
 from stream.kafka.rarely import Rarely
 from stream.kafka.signing import refusal, signed
-from stream.kafka.topics import check_existence
 from stream.kafka.whole_topic import records_of
 
 log = logging.getLogger("anabranch.pointers")
@@ -184,12 +181,6 @@ def check_version(version: str, versions: Collection[str]) -> None:
 
 async def publish_pointer(config: Config, pointer: Pointer) -> Pointer:
     """Sign the pointer and send it to every worker and trainer. Raises BrokerUnavailable, TopicMismatch."""
-    await asyncio.to_thread(check_existence, config, config.topics.models)
     pointer = signed(pointer, config.kafka.signing_keys)
-    await within(config, "the pointer to be acknowledged", _publish_pointer(config, pointer))
+    await publish_one(config, config.topics.models, key_of(pointer), msgspec.json.encode(pointer), "the pointer")
     return pointer
-
-
-async def _publish_pointer(config: Config, pointer: Pointer) -> None:
-    async with AIOKafkaProducer(**connection(config), acks="all") as producer:
-        await producer.send_and_wait(config.topics.models, msgspec.json.encode(pointer), key=key_of(pointer))

@@ -17,6 +17,7 @@ from stream.kafka.connection import connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.exchange import close, within
 from stream.kafka.messages import encode
+from stream.kafka.topics import check_existence
 
 MAX_UNACKNOWLEDGED = 5_000
 """Messages sent before their acknowledgements are awaited."""
@@ -63,6 +64,17 @@ class Pace:
             self._first_ts = ts if self._first_ts is None else self._first_ts
             target = (ts - self._first_ts) / 1000.0 / self.times
         return self._started + target - time.monotonic()
+
+
+async def publish_one(config: Config, topic: str, key: bytes, value: bytes, what: str) -> None:
+    """Send one message, `what` in errors, and wait for its acknowledgement. Raises BrokerUnavailable, TopicMismatch."""
+
+    async def send_and_wait() -> None:
+        async with AIOKafkaProducer(**connection(config), acks="all") as producer:
+            await producer.send_and_wait(topic, value, key=key)
+
+    await asyncio.to_thread(check_existence, config, topic)
+    await within(config, f"{what} to be acknowledged", send_and_wait())
 
 
 async def publish(

@@ -6,14 +6,11 @@ The topic is compacted. A withdrawal has a key of its own, so that neither a tit
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from stream.config import Config
 from stream.kafka.click_values import Invalid, read_identifier
-from stream.kafka.connection import connection
-from stream.kafka.diagnosis import unavailable
 from stream.kafka.messages import UNREADABLE, Withdrawal, encode
+from stream.kafka.publish import publish_one
 
 KEY_PREFIX = "withdrawn:"
 
@@ -34,13 +31,6 @@ def withdrawal_of(record: Any) -> Withdrawal | None:
 
 
 async def publish_withdrawal(config: Config, item: str, *, withdrawn: bool) -> None:
-    """Recommend the item to nobody from now on, or to everybody again. Raises BrokerUnavailable."""
-    producer = AIOKafkaProducer(**connection(config), acks="all")
-    try:
-        await producer.start()
-        value = encode({"item": item, "withdrawn": withdrawn})
-        await producer.send_and_wait(config.topics.items, value, key=(KEY_PREFIX + item).encode())
-    except (KafkaConnectionError, KafkaError) as error:
-        raise await unavailable(config, error) from None
-    finally:
-        await producer.stop()
+    """Recommend the item to nobody from now on, or to everybody again. Raises BrokerUnavailable, TopicMismatch."""
+    value = encode({"item": item, "withdrawn": withdrawn})
+    await publish_one(config, config.topics.items, (KEY_PREFIX + item).encode(), value, "the withdrawal")

@@ -123,11 +123,11 @@ def user(config: Config, view: View, name: str) -> UserReport:
         user=name,
         sequence=named_steps(config, view, view.sequences(np.array([key], np.uint64)).of(0)),
         recommended=msgspec.json.decode(message, type=Recommendation) if message else None,
-        partitions=partitions_of(view, key),
+        partitions=partitions_with(view, key),
     )
 
 
-def partitions_of(view: View, user: int) -> list[int]:
+def partitions_with(view: View, user: int) -> list[int]:
     """The partitions that have events of a user."""
     asked = np.array([user], np.uint64)
     return [number for number, p in sorted(view.partitions.items()) if len(p.sequences(asked).steps)]

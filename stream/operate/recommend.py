@@ -1,7 +1,5 @@
 """One answer outside the worker: its recommender, versions and weights, over a read-only view of its stores."""
 
-import time
-
 import msgspec
 import numpy as np
 
@@ -16,6 +14,7 @@ from stream.errors import AnabranchError
 from stream.kafka.messages import Pointer, Recommendation
 from stream.kafka.pointers import Pointers
 from stream.stores.artifacts import versions_before
+from stream.times import now_ms
 from stream.worker import online_weights, served_file
 from stream.worker.recommender import Recommender
 from stream.worker.served_versions import load_version
@@ -86,4 +85,4 @@ def _answer(recommender: Recommender, view: View, user: str) -> Recommendation:
     ts = int(steps["ts"][-1]) if len(steps) else -1
     [answer] = recommender.recommend(number, {key: Unanswered(0, partition.read_progress().next_offset - 1, ts)})
     message = msgspec.json.decode(answer.message, type=Recommendation)
-    return msgspec.structs.replace(message, user=user, emitted_ts=time.time_ns() // 1_000_000)
+    return msgspec.structs.replace(message, user=user, emitted_ts=now_ms())

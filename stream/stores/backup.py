@@ -9,7 +9,6 @@ A backup is only read from: what is damaged in it is reported and left as it is.
 
 import logging
 import shutil
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from stream.errors import AnabranchError, ConfigError, DataDirectoryError
 from stream.files import json_file
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import LAST_POINTERS, MODEL_NAME
+from stream.times import now_ms
 
 log = logging.getLogger("anabranch.backup")
 
@@ -66,7 +66,7 @@ def write(config: Config, url: str, copies: Iterable[Path], champion: Pointer | 
         CheckpointStore(url, identity, keys).upload(folder, config.state)
         partitions.append(BackedUp(identity, progress.next_offset, progress.base))
     _copy_versions(config.artifacts_url, url, config)
-    backup = Backup(time.time_ns() // 1_000_000, champion, partitions)
+    backup = Backup(now_ms(), champion, partitions)
     ArtifactStore(url, AnabranchError, keys).write_manifest(MANIFEST_NAME, msgspec.json.encode(backup))
     return backup
 

@@ -17,6 +17,7 @@ from state.store import Store
 from state.view import id_key_at, partition_path
 from stream.config import Config
 from stream.kafka.topics import Log
+from stream.times import now_ms
 
 log = logging.getLogger("anabranch.partitions")
 
@@ -225,7 +226,7 @@ def swap(path: Path) -> bool:
 
 def move_aside(path: Path, reason: str) -> None:
     """Move a store aside and log the reason. It must not be open. Raises StateError."""
-    aside = path.with_name(f"aside-{path.name}-{time.time_ns() // 1_000_000}")
+    aside = path.with_name(f"aside-{path.name}-{now_ms()}")
     try:
         path.rename(aside)
     except OSError as error:

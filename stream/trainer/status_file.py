@@ -1,7 +1,6 @@
 """The trainer's status, in a file beside the state: `anabranch status` reads it, also when no trainer runs."""
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ import msgspec
 
 from stream.files import json_file
 from stream.files.lock_file import is_held
+from stream.times import now_ms
 
 FILE_NAME = "trainer.json"
 
@@ -74,8 +74,3 @@ def read(data: Path) -> TrainerStatus | None:
     if status is not None and not is_held(data / "trainer.lock"):
         status.doing = "not running"
     return status
-
-
-def now_ms() -> int:
-    """The wall clock."""
-    return time.time_ns() // 1_000_000

@@ -6,7 +6,6 @@ share, and the rest is replied to with the status `too many`.
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -21,6 +20,7 @@ from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.messages import UNREADABLE, Reply, Request
 from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
+from stream.times import now_ms
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
 
@@ -111,7 +111,7 @@ class Requests:
         await self._outbox.send_replies([msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named])
 
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
-        await self._outbox.send_replies([refusal(request, number) for request in requests])
+        await self._outbox.send_replies([reply_too_many(request, number) for request in requests])
         self.too_many += len(requests)
         self._log_refused()
 
@@ -160,7 +160,7 @@ def choose(asked: Mapping[int, Sequence[Asked]], limit: int) -> dict[int, set[in
     return chosen
 
 
-def refusal(request: Asked, partition: int) -> Reply:
+def reply_too_many(request: Asked, partition: int) -> Reply:
     """The reply to a request that is not answered. Its offset is lower than that of any recommendation."""
     return Reply(
         user=request.user,
@@ -169,7 +169,7 @@ def refusal(request: Asked, partition: int) -> Reply:
         model_age_s=None,
         source="none",
         event_ts=None,
-        emitted_ts=time.time_ns() // 1_000_000,
+        emitted_ts=now_ms(),
         partition=partition,
         offset=-1,
         id=request.id,

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import threading
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -40,6 +39,7 @@ from stream.kafka.topics import cluster_id, topic_id
 from stream.stores.assignment import CHECK_TOPIC_EVERY_S, Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
+from stream.times import now_ms
 from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
@@ -229,11 +229,6 @@ def producer(config: Config) -> AIOKafkaProducer:
 def title_consumer(config: Config) -> AIOKafkaConsumer:
     """The consumer of titles, without a group: every worker reads all of them."""
     return AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
-
-
-def now_ms() -> int:
-    """The wall clock."""
-    return time.time_ns() // 1_000_000
 
 
 def open_titles(data: Path, id_hash: IdHash) -> Titles:

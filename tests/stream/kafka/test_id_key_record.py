@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from state.id_hash import IdHash, new_key
-from stream.kafka.id_key_record import Found, IdKey, standing
+from stream.kafka.id_key_record import FoundKey, IdKey, standing
 from stream.kafka.pointers import decode_pointer
 
 encode = msgspec.json.encode
@@ -17,34 +17,34 @@ def replacing(key: IdKey, *before: IdKey) -> IdKey:
 
 
 def test_the_first_of_two_inits_that_ran_at_once_makes_the_key():
-    assert standing([encode(ONE), encode(TWO)]) == Found(ONE, repeat=True)
+    assert standing([encode(ONE), encode(TWO)]) == FoundKey(ONE, repeat=True)
 
 
 def test_the_key_that_stands_is_sent_again_so_that_compaction_keeps_it():
-    assert standing(map(encode, [ONE, TWO, ONE])) == Found(ONE)
-    assert standing([encode(ONE)]) == Found(ONE)
+    assert standing(map(encode, [ONE, TWO, ONE])) == FoundKey(ONE)
+    assert standing([encode(ONE)]) == FoundKey(ONE)
 
 
 def test_a_key_that_names_the_one_before_replaces_it():
     third = replacing(THREE, ONE, TWO)
-    assert standing(map(encode, [ONE, replacing(TWO, ONE), third])) == Found(third)
+    assert standing(map(encode, [ONE, replacing(TWO, ONE), third])) == FoundKey(third)
     assert standing(map(encode, [ONE, replacing(TWO, ONE), replacing(THREE, ONE)])).record.ids == TWO.ids
 
 
 def test_a_key_replaces_none_where_it_names_the_installation_from_before_the_key():
     unkeyed, keyed = IdKey(""), IdKey(ONE.id_key, [""])
-    assert standing(map(encode, [unkeyed, ONE])) == Found(unkeyed, repeat=True)
-    assert standing(map(encode, [unkeyed, keyed])) == Found(keyed)
+    assert standing(map(encode, [unkeyed, ONE])) == FoundKey(unkeyed, repeat=True)
+    assert standing(map(encode, [unkeyed, keyed])) == FoundKey(keyed)
 
 
 def test_a_tombstone_removes_the_key():
-    assert standing([encode(ONE), None]) == Found()
-    assert standing([encode(ONE), None, encode(TWO)]) == Found(TWO)
+    assert standing([encode(ONE), None]) == FoundKey()
+    assert standing([encode(ONE), None, encode(TWO)]) == FoundKey(TWO)
 
 
 @given(st.lists(st.one_of(st.binary(), st.sampled_from([b"{}", b'{"id_key": "short"}', b'{"id_key": 7}'])), max_size=5))
 def test_a_record_that_is_no_key_changes_nothing(values):
-    assert standing([*values, encode(ONE), *[v for v in values if v]]) == Found(ONE)
+    assert standing([*values, encode(ONE), *[v for v in values if v]]) == FoundKey(ONE)
 
 
 @given(st.permutations([ONE, TWO, THREE]), st.integers(1, 3))

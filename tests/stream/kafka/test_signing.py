@@ -119,7 +119,7 @@ def test_the_key_is_in_no_text_and_a_short_one_is_refused():
 
 
 def test_commands_and_pointers_are_signed_where_they_are_sent(monkeypatch):
-    from stream.kafka import pointers
+    from stream.kafka import pointers, publish
 
     sent = []
 
@@ -136,8 +136,8 @@ def test_commands_and_pointers_are_signed_where_they_are_sent(monkeypatch):
         async def send_and_wait(self, topic, value, key):
             sent.append(value)
 
-    monkeypatch.setattr(pointers, "AIOKafkaProducer", Producer)
-    monkeypatch.setattr(pointers, "check_existence", lambda *_: None)
+    monkeypatch.setattr(publish, "AIOKafkaProducer", Producer)
+    monkeypatch.setattr(publish, "check_existence", lambda *_: None)
     config = Config(kafka=KafkaSettings(signing_key=OLD))
     asyncio.run(pointers.publish_pointer(config, POINTER))
     assert decode_pointer(sent[0], (OLD,)) is not None

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from stream.errors import TopicMismatch
 from stream.kafka.shapes import SHAPES
 from stream.kafka.topics import check, create_missing, ensure, log_ends
+from stream.operate.withdraw import withdraw_item
 
 pytestmark = pytest.mark.broker
 
@@ -61,6 +62,8 @@ def test_a_missing_topic_is_named_with_the_command_that_creates_it(config):
     elsewhere = msgspec.structs.replace(config, topics=msgspec.structs.replace(config.topics, items="nowhere"))
     with pytest.raises(TopicMismatch, match="'nowhere': run `anabranch init`"):
         check(elsewhere)
+    with pytest.raises(TopicMismatch, match="'nowhere': run `anabranch init`"):
+        withdraw_item(elsewhere, "milk", withdrawn=True)
 
 
 def test_requests_with_a_different_number_of_partitions_than_clicks_are_refused(config):

@@ -13,7 +13,7 @@ from stream.cli.app import app
 from stream.config import Config
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, pointer_to
-from stream.operate import model_report, restored_pointer
+from stream.operate import model_report, settle
 from stream.worker import served_file
 from stream.worker.served_file import Served
 from tests.faulty_store import FAILURES, fault
@@ -31,8 +31,8 @@ class Topic:
 
     def __init__(self, monkeypatch) -> None:
         self.pointers = Pointers()
-        monkeypatch.setattr(restored_pointer, "read_pointers", self.read)
-        monkeypatch.setattr(restored_pointer, "publish_pointer", self.publish)
+        monkeypatch.setattr(settle, "read_pointers", self.read)
+        monkeypatch.setattr(settle, "publish_pointer", self.publish)
 
     async def read(self, config):
         return self.pointers
@@ -53,7 +53,7 @@ def named(config: Config, version: str, **more) -> Pointer:
 
 
 def settled(config: Config, restored: Pointer | None):
-    return asyncio.run(restored_pointer.settle_pointer(config, restored))
+    return asyncio.run(settle.settle(config, restored))
 
 
 def test_a_version_published_after_the_backup_is_replaced_by_the_one_that_served_then(tmp_path, trained, topic):

@@ -8,7 +8,7 @@ from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, pointer_to, publish_pointer, read_pointers
 
 
-class SettledPointer(msgspec.Struct, frozen=True):
+class Settled(msgspec.Struct, frozen=True):
     """What the pointer names after a restore."""
 
     version: str | None
@@ -16,7 +16,7 @@ class SettledPointer(msgspec.Struct, frozen=True):
     message: str
 
 
-async def settle_pointer(config: Config, restored: Pointer | None) -> SettledPointer:
+async def settle(config: Config, restored: Pointer | None) -> Settled:
     """Point to a version that the artifact store has, where the pointer names one that it lacks.
 
     That is the version which served when the backup was written, or else the newest promoted one. Raises
@@ -27,16 +27,16 @@ async def settle_pointer(config: Config, restored: Pointer | None) -> SettledPoi
     if pointers.scored is not None and not has(config, pointers.scored):
         await publish_pointer(config, pointer_to(config, "", pointers.candidate, role="candidate"))
     if named is None:
-        return SettledPointer(None, "no version is named yet: the trainer publishes the first one")
+        return Settled(None, "no version is named yet: the trainer publishes the first one")
     if has(config, named):
-        return SettledPointer(named.version, f"version {named.version} is named in Kafka, and is in the artifact store")
+        return Settled(named.version, f"version {named.version} is named in Kafka, and is in the artifact store")
     if (chosen := to_serve(config, restored)) is None:
-        return SettledPointer(
+        return Settled(
             None, f"version {named.version} is named in Kafka, and the artifact store has none to serve in its place"
         )
     pinned = restored is not None and restored.pinned and restored.version == chosen
     await publish_pointer(config, pointer_to(config, chosen, named, pinned=pinned))
-    return SettledPointer(
+    return Settled(
         chosen,
         f"version {named.version} was named in Kafka and is not in the artifact store: version {chosen} is named now"
         f"{', pinned as it was' if pinned else ''}",
