@@ -34,14 +34,19 @@ class GraphDelta:
         self._parts = [(np.empty(0, STEP), none, none, none, np.zeros(0, np.int64))]
 
     def add(self, steps: Records, shared: Mask, paired: Mask, clicked: Mask) -> None:
-        """Add one user's steps; only those near a paired one are kept."""
-        if paired.any():
-            at = np.flatnonzero(paired)
-            part = slice(max(at[0] - self.window, 0), at[-1] + 1 + self.window)
-            self.add_many(steps[part], shared[part], paired[part], clicked[part], np.array([len(steps[part])]))
+        """Add one user's steps."""
+        self.add_many(steps, shared, paired, clicked, np.array([len(steps)]))
 
     def add_many(self, steps: Records, shared: Mask, paired: Mask, clicked: Mask, lengths: Ints) -> None:
-        """Add many users' steps, one user after the other."""
+        """Add many users' steps, one user after the other.
+
+        Only those near a paired one are kept: the row of every step's item is read and written.
+        """
+        near = _within_of(paired, self.window)
+        if not near.all():
+            owner = np.repeat(np.arange(len(lengths)), lengths)
+            lengths = np.bincount(owner[near], minlength=len(lengths))
+            steps, shared, paired, clicked = steps[near], shared[near], paired[near], clicked[near]
         self._parts.append((steps, shared, paired, clicked, lengths))
 
     def clicked_steps(self) -> Records:
@@ -98,11 +103,9 @@ def add_change(
     np.minimum.at(first, owner[changed], at[changed])
     np.maximum.at(last, owner[changed], at[changed])
     placed = np.cumsum(after.counting)  # behind its last changed step, a user's steps have a place as before
-    window = plus.window
-    paired = (at >= first[owner]) & (last[owner] >= 0) & (placed - placed[last[owner]] <= window)
+    paired = (at >= first[owner]) & (last[owner] >= 0) & (placed - placed[last[owner]] <= plus.window)
     for delta, counted, other in ((minus, before, after), (plus, after, before)):
-        kept = np.flatnonzero(counted.counting)
-        kept = kept[_within_of(paired[kept], window)]
+        kept = counted.counting
         count = np.bincount(owner[kept], minlength=len(lengths))
         clicked = counted.shared & ~other.shared
         delta.add_many(steps[kept], counted.shared[kept], paired[kept], clicked[kept], count)
