@@ -61,6 +61,12 @@ async def read_pointers(config: Config) -> Pointers:
     If the topic is missing or empty (an embedded broker loses its topics), the pointers that this data directory last
     followed. Raises BrokerUnavailable.
     """
+    named = await read_named(config)
+    return named if named.champion else read_last_pointers(config.data)
+
+
+async def read_named(config: Config) -> Pointers:
+    """The pointers in the topic now, and nothing else. Raises BrokerUnavailable."""
     return await within(config, "the pointers to the serving versions", _read_pointers(config))
 
 
@@ -72,7 +78,7 @@ async def _read_pointers(config: Config) -> Pointers:
         topic = config.topics.models
         partitions = [TopicPartition(topic, p) for p in await partitions_of(consumer, topic)]
         if not partitions:
-            return read_last_pointers(config.data)
+            return Pointers()
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
@@ -85,7 +91,7 @@ async def _read_pointers(config: Config) -> Pointers:
                     refused += [why] if why else []
         if refused:
             log.warning("%s: %d refused, the last one is %s", topic, len(refused), refused[-1])
-        return pointers if pointers.champion else read_last_pointers(config.data)
+        return pointers
     finally:
         await consumer.stop()
 
