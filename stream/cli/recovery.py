@@ -11,7 +11,7 @@ import typer
 from stream.cli.app import command, require_broker, utf8
 from stream.cli.output import note, show, show_json
 from stream.cli.state_access import serving
-from stream.errors import AnabranchError, BrokerUnavailable, ConfigError, DataDirectoryError
+from stream.errors import AnabranchError, BrokerUnavailable, ConfigError, DataDirectoryError, TopicMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,12 +80,13 @@ def settle_pointer(settings: "Config", backup: "Backup") -> None:
     try:
         if settings.broker:
             return note(asyncio.run(settle(settings, backup.champion)).message)
-    except BrokerUnavailable as error:
+    except (BrokerUnavailable, TopicMismatch) as error:
         note(str(error))
     if (version := to_serve(settings, backup.champion)) is not None:
+        broker = settings.broker or "HOST:PORT"
         note(
-            f"the pointer in Kafka was not read: it may name a version that is not in the backup. "
-            f"`anabranch rollback {version} --broker HOST:PORT` names version {version}"
+            f"the pointer in Kafka was not settled: it may name a version that is not in the backup, or none. "
+            f"`anabranch rollback {version} --broker {broker}` names version {version}"
         )
 
 

@@ -57,6 +57,12 @@ async def read_pointers(config: Config) -> Pointers:
     If the topic is missing or empty (an embedded broker loses its topics), the pointers that this data directory last
     followed. Raises BrokerUnavailable.
     """
+    named = await read_named(config)
+    return named if named.champion else read_last_pointers(config.data)
+
+
+async def read_named(config: Config) -> Pointers:
+    """The pointers in the topic now, and nothing else. Raises BrokerUnavailable."""
     return await within(config, "the pointers to the serving versions", _read_pointers(config))
 
 
@@ -68,7 +74,7 @@ async def _read_pointers(config: Config) -> Pointers:
         refused += [why] if why else []
     if refused:
         log.warning("topic %s: %d pointers are not followed, the last one: %s", topic, len(refused), refused[-1])
-    return pointers if pointers.champion else read_last_pointers(config.data)
+    return pointers
 
 
 def decode_pointer(value: bytes | None, keys: Keys = (), rarely: Rarely | None = None) -> Pointer | None:

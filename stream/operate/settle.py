@@ -5,7 +5,7 @@ import msgspec
 from model.errors import ArtifactError
 from stream.config import Config
 from stream.kafka.messages import Pointer
-from stream.kafka.pointers import MODEL_NAME, pointer_to, publish_pointer, read_pointers
+from stream.kafka.pointers import MODEL_NAME, pointer_to, publish_pointer, read_named
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -19,15 +19,18 @@ class Settled(msgspec.Struct, frozen=True):
 async def settle(config: Config, restored: Pointer | None) -> Settled:
     """Point to a version that the artifact store has, where the pointer names one that it lacks.
 
-    That is the version which served when the backup was written, or else the newest promoted one. Raises
-    BrokerUnavailable or ArtifactError.
+    That is the version which served when the backup was written, or else the newest promoted one. A Kafka that names
+    none, because it is a new one, gets the pointer of the backup. Raises BrokerUnavailable, TopicMismatch or
+    ArtifactError.
     """
-    pointers = await read_pointers(config)
+    pointers = await read_named(config)
     named = pointers.champion
     if pointers.scored is not None and not has(config, pointers.scored):
         await publish_pointer(config, pointer_to(config, "", pointers.candidate, role="candidate"))
     if named is None:
-        return Settled(None, "no version is named yet: the trainer publishes the first one")
+        if restored is None:
+            return Settled(None, "no version is named yet: the trainer publishes the first one")
+        return await _name_restored(config, restored)
     if has(config, named):
         return Settled(named.version, f"version {named.version} is named in Kafka, and is in the artifact store")
     if (chosen := to_serve(config, restored)) is None:
@@ -40,6 +43,16 @@ async def settle(config: Config, restored: Pointer | None) -> Settled:
         chosen,
         f"version {named.version} was named in Kafka and is not in the artifact store: version {chosen} is named now"
         f"{', pinned as it was' if pinned else ''}",
+    )
+
+
+async def _name_restored(config: Config, restored: Pointer) -> Settled:
+    if (chosen := to_serve(config, restored)) is None:
+        return Settled(None, "no version is named in Kafka, and the artifact store has none")
+    pinned = restored.pinned and restored.version == chosen
+    await publish_pointer(config, pointer_to(config, chosen, None, pinned=pinned))
+    return Settled(
+        chosen, f"no version was named in Kafka: version {chosen} is named now{', pinned' if pinned else ''}"
     )
 
 

@@ -12,7 +12,7 @@ from model.learning.versions import manifest_sha256, publish
 from stream.cli.app import app
 from stream.config import Config
 from stream.kafka.messages import Pointer
-from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, pointer_to
+from stream.kafka.pointers import MODEL_NAME, Pointers, apply_pointer, pointer_to, write_last_pointers
 from stream.operate import model_report, settle
 from stream.worker import served_file
 from stream.worker.served_file import Served
@@ -31,7 +31,7 @@ class Topic:
 
     def __init__(self, monkeypatch) -> None:
         self.pointers = Pointers()
-        monkeypatch.setattr(settle, "read_pointers", self.read)
+        monkeypatch.setattr(settle, "read_named", self.read)
         monkeypatch.setattr(settle, "publish_pointer", self.publish)
 
     async def read(self, config):
@@ -108,6 +108,16 @@ def test_without_any_version_or_pointer_nothing_is_published(tmp_path, topic):
     before = topic.pointers = Pointers(named(config, "000009"))
     assert settled(config, None).version is None
     assert topic.pointers == before
+
+
+def test_a_kafka_that_names_no_version_gets_the_pointer_of_the_backup(tmp_path, trained, topic):
+    config = Config(data=tmp_path)
+    for _ in range(2):
+        publish(config.artifacts_url, MODEL_NAME, trained, {})
+    then = pointer_to(config, "000001", None, pinned=True)
+    write_last_pointers(tmp_path, Pointers(then))  # a restore writes them; another machine has none
+    assert settled(config, then).message == "no version was named in Kafka: version 000001 is named now, pinned"
+    assert (topic.pointers.champion.version, topic.pointers.champion.pinned) == ("000001", True)
 
 
 def test_status_and_models_name_only_a_version_that_serves(tmp_path):

@@ -20,7 +20,7 @@ from stream.kafka.reader import Polled, Unreadable
 from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 from stream.worker.pipeline import Pipeline
-from stream.worker.poll import Polled as PolledFairly
+from stream.worker.poll import FairPoll
 from stream.worker.recommender import Recommender
 from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, scenario_with, until
 from tests.stream.kafka.test_decode import Record
@@ -425,7 +425,7 @@ async def test_what_cannot_be_read_is_counted_as_lost_in_whichever_read_of_a_pol
     shop.apply({"user": "ann"})
     shop.consumer.positions[CLICKS] = 4
     reads = [Polled({}), Polled({}, Unreadable(CLICKS, 1, 1, 4))]
-    polls = iter([PolledFairly({}, {}, {0: shop.store}, False, reads)])
+    polls = iter([FairPoll({}, {}, {0: shop.store}, False, reads)])
 
     async def poll(*_):
         if (polled := next(polls, None)) is None:
