@@ -23,6 +23,7 @@ from stream.files import json_file
 from stream.kafka.exchange import within
 from stream.kafka.messages import UNREADABLE, Pointer
 from stream.kafka.publish import publish_one
+from stream.kafka.rarely import Rarely
 from stream.kafka.signing import refusal, signed
 from stream.kafka.whole_topic import records_of
 
@@ -56,6 +57,12 @@ async def read_pointers(config: Config) -> Pointers:
     If the topic is missing or empty (an embedded broker loses its topics), the pointers that this data directory last
     followed. Raises BrokerUnavailable.
     """
+    named = await read_named(config)
+    return named if named.champion else read_last_pointers(config.data)
+
+
+async def read_named(config: Config) -> Pointers:
+    """The pointers in the topic now, and nothing else. Raises BrokerUnavailable."""
     return await within(config, "the pointers to the serving versions", _read_pointers(config))
 
 
@@ -67,13 +74,16 @@ async def _read_pointers(config: Config) -> Pointers:
         refused += [why] if why else []
     if refused:
         log.warning("topic %s: %d pointers are not followed, the last one: %s", topic, len(refused), refused[-1])
-    return pointers if pointers.champion else read_last_pointers(config.data)
+    return pointers
 
 
-def decode_pointer(value: bytes | None, keys: Keys = ()) -> Pointer | None:
-    """The pointer in a message; None for a tombstone or any other message, and for one that is refused."""
+def decode_pointer(value: bytes | None, keys: Keys = (), rarely: Rarely | None = None) -> Pointer | None:
+    """The pointer in a message; None for a tombstone or any other message, and for one that is refused.
+
+    `rarely` bounds the log lines of a process that follows the topic.
+    """
     pointer, why = check_pointer(value, keys)
-    if why is not None:
+    if why is not None and (rarely is None or rarely.may_log()):
         log.warning("a pointer is not followed: %s", why)
     return pointer
 

@@ -10,6 +10,7 @@ from stream.config import Config
 from stream.kafka.commands import RecordTime
 from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.pointers import decode_pointer, read_pointers
+from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
 from stream.trainer.trainer import Trainer
@@ -53,11 +54,11 @@ async def run(config: Config) -> None:
 
 async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:
     """Hand pointers and commands to the trainer, also while a cycle runs."""
-    reader = Reader(consumer)
+    reader, rarely = Reader(consumer), Rarely()
     while True:
         for partition, records in (await reader.poll(timeout_ms=500)).records.items():
             for record in records:
                 if partition.topic == config.topics.models:
-                    await trainer.on_pointer(decode_pointer(record.value, config.kafka.signing_keys))
+                    await trainer.on_pointer(decode_pointer(record.value, config.kafka.signing_keys, rarely))
                 else:
                     await trainer.on_command(record.value, RecordTime(record.timestamp, record.timestamp_type == 1))
