@@ -210,7 +210,7 @@ class Pipeline:
         if self._assignment.phase(number) is not Phase.ANSWERING:
             return []
         unknown = store.unknown_forgotten(decoded.batch)
-        await self.outbox.send_tombstones(unknown)
+        await self._tombstones.send_of_unknown(unknown)
         if not self._lease.held:
             raise LeaseLost
         return unknown

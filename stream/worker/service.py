@@ -59,6 +59,8 @@ METADATA_MAX_AGE_MS = int(CHECK_TOPIC_EVERY_S * 1000)
 GIVING_UP_SESSIONS = 3
 """How many session timeouts a rebalance waits for a worker that gives up its partitions: one until the worker learns of
 it, one until its lease has run out, and one until a send that had begun has ended."""
+SUBSCRIBED_WITHIN_S = 5.0
+"""After the group has assigned the topic `models`, its reading begins within this time."""
 RETRY_S = 1.0
 """Pause between two attempts to reach a broker that is away."""
 
@@ -172,6 +174,16 @@ class WorkerService(Service):
         await self._ready.wait()
         await self._versions.on_pointer(decode_pointer(value, self._config.kafka.signing_keys, self._rarely))
 
+    async def read_pointers_again(self) -> None:
+        """Follow the pointers that came between the first look and the subscription of the agent.
+
+        Without a committed offset the agent begins at the end of the topic, and would miss them.
+        """
+        await self._ready.wait()
+        await asyncio.sleep(SUBSCRIBED_WITHIN_S)
+        for pointer in await self._retry(lambda: read_pointers(self._config)):
+            await self._versions.on_pointer(pointer)
+
     async def on_command(self, value: bytes | None, sent: RecordTime) -> None:
         """Carry out an operator's command and send its outcome."""
         await self._ready.wait()
@@ -259,6 +271,10 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
     service = WorkerService(config, id_hash, embedded=embedded)
+
+    @app.on_partitions_assigned.connect
+    async def assigned(*_: Any, **__: Any) -> None:
+        service.add_future(service.read_pointers_again())
 
     @app.agent(app.topic(config.topics.models, value_type=bytes, value_serializer="raw", internal=False))
     async def models(stream: Any) -> None:

@@ -1,6 +1,7 @@
 """Users who were forgotten: tombstones replace their recommendations, and the rest of their bytes is removed."""
 
 import asyncio
+from collections.abc import Sequence
 
 from state.store import Store
 from stream.stores.assignment import Assignment, Phase
@@ -31,6 +32,16 @@ class Tombstones:
         forgotten = store.tombstones(SENT_AT_ONCE)
         await self._outbox.send_tombstones([erasure.id for erasure in forgotten])
         store.record_tombstones(forgotten)
+
+    async def send_of_unknown(self, users: Sequence[str]) -> None:
+        """Send tombstones of users whom no store knows. The caller holds the store.
+
+        The state of one may have expired while an answer was ranked or in flight. Raises LeaseLost.
+        """
+        if users:
+            async with self._answering_lock:
+                await self._in_flight.wait_for_all()
+                await self._outbox.send_tombstones(users)
 
     async def finish_erasures(self, number: int) -> None:
         """Do a part of the remaining work for forgotten users. Called between two polls.

@@ -5,8 +5,10 @@ A record is a function of the seed and its number, so a duplicate equals the rec
 
 import json
 import random
+from itertools import count
 
 import msgspec
+from aiokafka.partitioner import DefaultPartitioner
 from kafka import KafkaProducer
 
 from state.settings import Kind
@@ -55,11 +57,12 @@ class Clicks:
 
     def settle(self, producer: KafkaProducer) -> None:
         """Send one more click to each partition, so that everything behind the newest horizon expires."""
-        for partition in range(self._config.topics.partitions):
-            value = self._json(user=f"last-{partition}", item="item-1", ts=self._at(self.published))
-            producer.send(
-                self._config.topics.clicks, partition=partition, key=f"last-{partition}".encode(), value=value
-            )
+        partitions = [*range(self._config.topics.partitions)]
+        users = (f"last-{number}" for number in count())
+        for partition in partitions:
+            user = next(u for u in users if DefaultPartitioner()(u.encode(), partitions, partitions) == partition)
+            value = self._json(user=user, item="item-1", ts=self._at(self.published))
+            producer.send(self._config.topics.clicks, key=user.encode(), value=value)
         producer.flush()
 
     def record(self, number: int) -> tuple[str, bytes]:

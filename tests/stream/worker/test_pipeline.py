@@ -6,6 +6,8 @@ import json
 import shutil
 import time
 
+import msgspec
+import numpy as np
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError
@@ -129,6 +131,33 @@ async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
     (ann, tombstone), (bob, answer) = await shop.answered()
     assert (ann, tombstone, bob) == (b"ann", None, b"bob")
     assert answer
+
+
+@scenario_with
+async def with_shop_that_keeps_a_day(config, monkeypatch):
+    """A `Shop` whose events expire after a day of event time."""
+    state = msgspec.structs.replace(config.state, window_s=86_400.0)
+    shop = Shop(msgspec.structs.replace(config, state=state), monkeypatch)
+    await shop.assign()
+    return shop
+
+
+@with_shop_that_keeps_a_day
+async def test_a_tombstone_of_a_user_whose_state_has_expired_waits_for_an_older_answer_in_flight(shop):
+    shop.producer.acknowledges.clear()
+    shop.start(shop.pipeline.answer())
+    await shop.poll({CLICKS: shop.records({"user": "ann"})})
+    await until(shop.recommendations)
+    for day in (3, 10, 10):  # what is behind the horizon goes with the next batch
+        await shop.poll({CLICKS: shop.records({"user": "bob", "ts": TS + day * 86_400_000})})
+    assert shop.store.user_ids(np.array([hash_id("ann")], np.uint64)) == [None]
+    forgetting = shop.start(shop.poll({CLICKS: shop.records({"user": "ann", "event": "forget"})}))
+    await asyncio.sleep(0.2)
+    before = shop.recommendations()
+    shop.producer.acknowledges.set()
+    await forgetting
+    assert (b"ann", None) not in before
+    assert [value is None for user, value in shop.recommendations() if user == b"ann"] == [False, True]
 
 
 @with_shop
