@@ -61,6 +61,8 @@ class Lines:
         self._again: deque[str] = deque()
         self.number = 0
         """Of the line read last."""
+        self.first_is_left_out = False
+        """The first line is too long to be read."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.next, "")
@@ -71,6 +73,7 @@ class Lines:
         self.number += bool(line)
         while len(line) == MAX_LINE_CHARACTERS and not line.endswith("\n"):
             self._on_broken_line(self.number, f"it is longer than {MAX_LINE_CHARACTERS:,} characters")
+            self.first_is_left_out |= self.number == 1
             while line and not line.endswith("\n"):
                 line = self._read(MAX_LINE_CHARACTERS)
             line = self._read(MAX_LINE_CHARACTERS)
@@ -229,6 +232,10 @@ def _json_values(lines: Lines, on_broken_line: OnBrokenLine) -> Iterator[tuple[i
 
 
 def _csv_rows(lines: Lines, check_columns: CheckColumns, on_broken_line: OnBrokenLine) -> Iterator[tuple[int, Row]]:
+    if lines.first_is_left_out:
+        raise AnabranchError(
+            f"the CSV's first line names no columns: it is longer than {MAX_LINE_CHARACTERS:,} characters"
+        )
     header, delimiter = _read_header(lines.next())
     check_columns(header)
     while line := lines.next():

@@ -170,7 +170,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _begin_opening(self, number: int) -> None:
         self._owned[number] = OwnedPartition(number)
-        self._consumer.pause(TopicPartition(self._topic, number))
+        self._consumer.pause(TopicPartition(self._topic, number), *self._requests_of(number))
         self._to_open.set()
 
     async def open_assigned(self) -> None:
@@ -199,9 +199,13 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         owned.store, owned.log_end, owned.phase = store, log_end, Phase.CATCHING_UP
         self._stores[owned.number] = store
         self._consumer.seek(partition, store.progress.log_offset)
-        if not self._paused:
-            self._consumer.resume(partition)
+        self._consumer.resume(*self._requests_of(owned.number), *([] if self._paused else [partition]))
         self.on_change()
+
+    def _requests_of(self, number: int) -> list[TopicPartition]:
+        """The partition of requests that the store answers: read before the store is open, they would be lost."""
+        requests = TopicPartition(self._config.topics.requests, number)
+        return [requests] if requests in self._consumer.assignment() else []
 
     async def catch_up(self) -> bool:
         """Let partitions that have caught up answer. Return whether there is one. Called when all polled records are

@@ -68,7 +68,7 @@ class Requests:
 
         A message that is not a request goes to the dead letters. A store is held until the replies are acknowledged: a
         partition that is revoked goes to its next owner only then. Returns the offsets to read again from: the lease
-        ran out before everything was sent. Requests for a partition without an open store are not answered.
+        ran out before everything was sent, or the store is being opened.
         """
         asked: dict[int, list[Asked]] = {}
         again: dict[int, int] = {}
@@ -97,7 +97,7 @@ class Requests:
                 await work
                 done = True
         work.close()
-        if not done and number in self._assignment.stores:
+        if not done and self._assignment.phase(number) is not None:
             again[number] = min(offset, again.get(number, offset))
 
     async def _rank(self, number: int, requests: Sequence[Asked]) -> None:

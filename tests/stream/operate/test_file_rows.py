@@ -171,6 +171,13 @@ def test_a_line_without_an_end_is_not_read_into_memory(tmp_path):
     assert broken == [(2, "it is longer than 16,777,216 characters")]
 
 
+def test_a_first_line_that_is_too_long_is_named_and_the_second_is_not_taken_for_it(tmp_path):
+    long = "x" * (MAX_LINE_CHARACTERS + 5)
+    with pytest.raises(AnabranchError, match="first line names no columns: it is longer than 16,777,216"):
+        read(write(tmp_path, f"user,item,{long}\nann,milk,x\n"))
+    assert read(write(tmp_path, f'{{"a": "{long}"}}\n{{"a": 1}}\n'))[0] == [(2, {"a": 1})]
+
+
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 
 

@@ -11,7 +11,7 @@ from state.errors import StateError, StoreBlocked, StoreFault, StoreUnreadable
 from stream.kafka.lease import LeaseLost
 from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
-from tests.stream.fakes import CLICKS, Owner, scenario_with, until
+from tests.stream.fakes import CLICKS, REQUESTS, Owner, scenario_with, until
 from tests.stream.stores.test_partition_stores import add_events
 
 
@@ -44,6 +44,16 @@ async def test_an_assigned_partition_is_paused_until_its_store_is_open_and_answe
     owner.consumer.positions[CLICKS] = 10
     assert await owner.assignment.catch_up()
     assert owner.assignment.answering().keys() == {0}
+
+
+@with_owner
+async def test_requests_are_not_read_before_the_store_that_answers_them_is_open(owner):
+    owner.consumer.assigned = {CLICKS, REQUESTS}
+    owner.assignment.pause(True)  # an operator's pause is of clicks only
+    await owner.assignment.on_partitions_assigned([CLICKS, REQUESTS])
+    assert owner.consumer.paused == {CLICKS, REQUESTS}
+    await owner.assign()
+    assert owner.consumer.paused == {CLICKS}
 
 
 @with_owner

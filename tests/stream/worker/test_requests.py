@@ -1,5 +1,6 @@
 """Requests beyond what can be answered between two polls are refused, fairly and with a reply."""
 
+import asyncio
 import json
 
 import msgspec
@@ -89,6 +90,17 @@ async def test_a_flood_of_one_user_is_refused_and_others_are_answered(shop: Shop
     assert flooded.pipeline.requests.too_many == len(refused) == 991
     assert flooded.store.progress.next_offset == 3, "clicks go on"
     await flooded.close()
+
+
+@with_shop
+async def test_requests_that_were_polled_while_the_store_closed_are_read_again(shop: Shop):
+    asked = [Record(b'{"user": null}', 4), Record(b'{"user": "ann", "id": 1}', 5)]
+    opening = asyncio.Event()
+    shop.monkeypatch.setattr("stream.stores.opener.read_logs", lambda *_: opening.wait())
+    await shop.revoke()
+    await shop.assignment.on_partitions_assigned([CLICKS])
+    assert await shop.pipeline.requests.answer({0: asked}) == {0: 4}
+    assert await shop.pipeline.requests.answer({7: asked}) == {}, "another worker's"
 
 
 @with_shop
