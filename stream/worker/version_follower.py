@@ -108,7 +108,8 @@ class VersionFollower:
         try:
             return await beside(load_version, pointer, self._config, self._id_hash)
         except ArtifactError as error:
-            self._why = str(error)
+            if pointer is self._pointers.champion:  # else it is about a candidate that is not scored
+                self._why = str(error)
             goes_on = ", the one before goes on" if now is not None else ""
             log.error("version %s is not served%s: %s", pointer.version, goes_on, error)
             return now

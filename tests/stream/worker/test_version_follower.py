@@ -129,6 +129,15 @@ def test_a_worker_that_starts_serves_the_newest_version_before_one_that_cannot_b
     assert "`anabranch rollback 000007`" in caplog.text
 
 
+def test_the_reason_why_a_version_is_not_served_is_not_that_of_the_candidate(shop, monkeypatch):
+    def load(pointer, *_):
+        raise ArtifactError(f"there is no {pointer.version}")
+
+    monkeypatch.setattr(version_follower, "load_version", load)
+    asyncio.run(shop.follower.follow(Pointers(pointer("000001", 1), pointer("000002", 2, "candidate"))))
+    assert served_file.read(shop.config.data).why == "there is no 000001"
+
+
 def test_a_version_published_again_under_a_number_is_fetched(shop):
     async def run() -> None:
         await shop.follower.follow(Pointers(pointer("000001", 1)))
