@@ -42,9 +42,9 @@ class GraphDelta:
 
         Only those near a paired one are kept: the row of every step's item is read and written.
         """
-        near = _within_of(paired, self.window)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        near = _near(paired, owner, self.window)
         if not near.all():
-            owner = np.repeat(np.arange(len(lengths)), lengths)
             lengths = np.bincount(owner[near], minlength=len(lengths))
             steps, shared, paired, clicked = steps[near], shared[near], paired[near], clicked[near]
         self._parts.append((steps, shared, paired, clicked, lengths))
@@ -111,9 +111,13 @@ def add_change(
         delta.add_many(steps[kept], counted.shared[kept], paired[kept], clicked[kept], count)
 
 
-def _within_of(marked: Mask, distance: int) -> Mask:
-    """Which places are at most `distance` away from a marked one."""
-    count = np.concatenate([[0], np.cumsum(marked)])
-    at = np.arange(len(marked))
-    within: Mask = count[np.minimum(at + distance + 1, len(marked))] > count[np.maximum(at - distance, 0)]
-    return within
+def _near(marked: Mask, owner: Ints, distance: int) -> Mask:
+    """Which places are at most `distance` away from a marked one of the same owner. Owners ascend."""
+    if not len(marked):
+        return marked
+    at = np.arange(len(marked)) + (owner + 1) * distance + 1  # `distance` empty places lie between two owners
+    counts = np.zeros(at[-1] + distance + 1, np.int64)
+    counts[at] = marked
+    np.cumsum(counts, out=counts)
+    near: Mask = counts[at + distance] > counts[at - distance - 1]
+    return near
