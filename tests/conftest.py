@@ -2,6 +2,7 @@
 
 import locale
 import os
+import signal
 import socket
 import tempfile
 import uuid
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     os.environ["ANABRANCH_CONFIG"] = os.devnull  # an anabranch.toml of the clone is its owner's, not the tests'
     os.environ["PYTHONUTF8"] = "1"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in its background like this
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if locale.getencoding() != "UTF-8":
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
     if not os.access(os.environ.get("HOME", ""), os.W_OK):  # the embedded broker's binary is unpacked there
