@@ -45,11 +45,16 @@ def standing(values: Iterable[bytes | None], keys: Keys = ()) -> FoundKey:
             found = FoundKey()
         elif record is not None:
             now = found.record
-            if now is None or now.ids.fingerprint in record.replaces or now == record:
+            if now is None or now.ids.fingerprint in record.replaces or unsigned(now) == unsigned(record):
                 found = FoundKey(record)
             else:
                 found = FoundKey(now, repeat=True)
     return found
+
+
+def unsigned(record: IdKey) -> IdKey:
+    """The record without its signature: one that is signed with another key says the same."""
+    return msgspec.structs.replace(record, signature="")
 
 
 async def find_record(config: Config) -> FoundKey:

@@ -24,6 +24,7 @@ from stream.kafka import exchange
 from stream.kafka.connection import connection
 from stream.kafka.id_key_record import publish_record, read_record
 from stream.kafka.messages import IdKey
+from stream.kafka.signing import signed
 from stream.kafka.topics import log_ends
 from stream.stores.partition_stores import move_aside, rebuilt_path
 
@@ -55,7 +56,10 @@ def settle_key(config: Config, cluster: str, choice: Choice | None = None) -> Se
     if choice is not None:
         return _write(config, _replacing(config, cluster, found.record, choice))
     if found.record is not None:
-        return _write(config, found.record) if found.repeat else SettledKey(found.record, written=False)
+        is_current = found.record == signed(found.record, config.kafka.signing_keys)
+        if is_current and not found.repeat:
+            return SettledKey(found.record, written=False)
+        return _write(config, found.record)
     key = _key_of_state(config, cluster)
     if key is None and (found.has_versions or has_run(config)):
         raise AnabranchError(

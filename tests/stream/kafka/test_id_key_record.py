@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from state.id_hash import IdHash, new_key
 from stream.kafka.id_key_record import FoundKey, IdKey, standing
 from stream.kafka.pointers import decode_pointer
+from stream.kafka.signing import signed
 
 encode = msgspec.json.encode
 ONE, TWO, THREE = IdKey("1" * 32), IdKey("2" * 32), IdKey("3" * 32)
@@ -35,6 +36,17 @@ def test_a_key_replaces_none_where_it_names_the_installation_from_before_the_key
     unkeyed, keyed = IdKey(""), IdKey(ONE.id_key, [""])
     assert standing(map(encode, [unkeyed, ONE])) == FoundKey(unkeyed, repeat=True)
     assert standing(map(encode, [unkeyed, keyed])) == FoundKey(keyed)
+
+
+def test_with_a_signing_key_a_stranger_replaces_no_key(caplog):
+    ours, strangers = signed(ONE, ("secret",)), replacing(TWO, ONE)
+    assert standing(map(encode, [ours, strangers]), ("secret",)) == FoundKey(ours)
+    assert "a record of the id key is not followed: it is not signed" in caplog.text
+
+
+def test_a_key_that_is_signed_again_stands_in_the_place_of_the_one_before():
+    before, after = signed(ONE, ("old",)), signed(ONE, ("new", "old"))
+    assert standing(map(encode, [before, after]), ("new", "old")) == FoundKey(after)
 
 
 def test_a_tombstone_removes_the_key():
