@@ -37,8 +37,10 @@ class ClickReader:
 
     def __init__(self, clicks: ClickSettings, state: StateSettings | None = None) -> None:
         kinds = kinds_of(state or StateSettings())
-        self.codes, self._forgets = kinds.codes, {n for n, code in kinds.codes.items() if kinds.forget[code]}
+        self.codes = kinds.codes
         """Codes of the event kinds by name."""
+        self.forgets = {name for name, code in kinds.codes.items() if kinds.forget[code]}
+        """Names of the kinds that erase a user. Their events have no item."""
         self.paths = paths_of(clicks.fields)
         self.unit: Unit = clicks.fields.ts_unit
         self.max_future_ms = clicks.max_future_s * 1000
@@ -61,7 +63,7 @@ class ClickReader:
         given_id = get("id")
         return ClickValues(
             user=read_identifier(get("user"), shown["user"]),
-            item=b"" if kind in self._forgets else read_identifier(get("item"), shown["item"]),
+            item=b"" if kind in self.forgets else read_identifier(get("item"), shown["item"]),
             ts=read_time(get("ts"), broker_ms, self.max_future_ms, self.unit, shown["ts"]),
             kind=self.codes[kind],
             id=None if given_id is None else read_identifier(given_id, shown["id"]),

@@ -133,6 +133,10 @@ class Decoder:
         if clicks is None:
             return None
         users, items, times = [c.user for c in clicks], [c.item for c in clicks], [c.ts for c in clicks]
+        events, forgets = [c.event for c in clicks], self._reader.forgets
+        has_forgets = not forgets.isdisjoint(events)
+        if has_forgets:  # they have no item, whatever their message says
+            items = ["-" if event in forgets else item for event, item in zip(events, items, strict=True)]
         if set(map(type, users)) != {str} or set(map(type, items)) != {str}:
             return None
         stamps = [r.timestamp for r in records]
@@ -149,12 +153,14 @@ class Decoder:
         try:
             codes = self._codes
             user_ids, item_ids = [u.encode() for u in users], [i.encode() for i in items]  # type: ignore[union-attr]
-            kinds = [codes[c.event] for c in clicks]
+            kinds = [codes[event] for event in events]
         except (UnicodeEncodeError, KeyError):
             return None
         user_bytes, item_bytes = set(map(len, user_ids)), set(map(len, item_ids))
         if min(min(user_bytes), min(item_bytes)) < 1 or max(max(user_bytes), max(item_bytes)) > MAX_ID_BYTES:
             return None
+        if has_forgets:
+            item_ids = [b"" if event in forgets else item for event, item in zip(events, item_ids, strict=True)]
         given = [c.id for c in clicks]
         if given.count(None) != len(given) and set(map(type, given)) - {str, type(None)}:
             return None

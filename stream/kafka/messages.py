@@ -18,7 +18,8 @@ class Click(msgspec.Struct, gc=False):
     """Topic `clicks`: one event, with the default field names (`ClickFields`). Unknown fields are ignored."""
 
     user: str | int
-    item: str | int
+    item: str | int | None = None
+    """Only a forget has none."""
     ts: int | float | str | None = None
     """Time of the event, ms or ISO-8601; the record's own time if None."""
     event: str = "click"

@@ -208,6 +208,21 @@ def test_a_forget_needs_no_item_and_other_events_do():
     assert decoded.dead[0].reason == "item is missing or null"
 
 
+@given(st.lists(st.sampled_from(["click", "forget", "undo", "erase"]), min_size=1, max_size=6), st.booleans())
+def test_a_chunk_with_forgets_is_what_its_records_are_one_by_one(kinds, with_item):
+    state = StateSettings(kinds=KINDS | {"erase": Kind("forget")})
+    erases = {"forget", "erase"}
+    values = [
+        click(event=kind, item="milk" if kind not in erases or with_item else None, user=f"u{n}")
+        for n, kind in enumerate(kinds)
+    ]
+    decoder = Decoder(ClickSettings(), state)
+    records = [Record(value, offset) for offset, value in enumerate(values)]
+    together, rows = decoder.decode(records).batch, [decoder.one(record) for record in records]
+    assert together.items == [row.item for row in rows] == [b"" if kind in erases else b"milk" for kind in kinds]
+    assert together.events["kind"].tolist() == [row.kind for row in rows]
+
+
 def test_a_configured_kind_is_known_by_its_name():
     state = StateSettings(kinds=KINDS | {"wishlist": Kind("positive", 0.7)})
     decoded = Decoder(ClickSettings(), state).decode([Record(click(event="wishlist"))])
