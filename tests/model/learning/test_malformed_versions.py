@@ -229,7 +229,7 @@ def test_prune_removes_versions_and_nothing_else(tmp_path):
     (create / "notes").write_text("mine")
     (create / "000001" / "folder").mkdir()
     (create / "000001" / "folder" / "file").write_text("mine")
-    with pytest.raises(ArtifactError, match="over a link"):
+    with pytest.raises(ArtifactError, match="through a link"):
         prune(str(tmp_path), "create", 1, [])
     (create / "000000").unlink()
     assert prune(str(tmp_path), "create", 1, []) == ["000001", "000002"]
