@@ -34,6 +34,7 @@ def items_of(config: Config, user: str) -> list[str]:
     return [step["item"] for step in json.loads(run(config, "user", user, "--json").stdout)["sequence"]]
 
 
+@pytest.mark.slow
 def test_after_the_migration_a_collider_sees_nothing_of_its_victim(config, producer):
     def click(user: str, item: str) -> None:
         value = json.dumps({"user": user, "item": item}).encode()
