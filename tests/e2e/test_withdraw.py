@@ -52,9 +52,7 @@ def test_a_withdrawn_item_is_recommended_to_nobody_also_after_a_restart(config, 
         for n in range(12):
             click(f"u{n}", f"item-{n % 3}")
         until(lambda: len(answered()) == 12)  # requests from before the start are not answered
-        until(
-            lambda: items_for("nobody") == {"item-0", "item-1", "item-2"}
-        )  # the list of popular items may be a second old
+        until(lambda: items_for("nobody") == {"item-0", "item-1", "item-2"})  # their list may be a second old
 
         assert command(config, "withdraw", "item-1") == {"item": "item-1", "withdrawn": True, "known": True}
         time.sleep(FOLLOWS_WITHIN_S)
