@@ -115,7 +115,7 @@ def test_bad_messages_on_all_other_topics_are_skipped(config, producer):
                 producer.send(topic, key=b"ann", value=junk)
         producer.send(topics.items, key=b"milk", value=b'{"item": "milk", "title": "Milk"}')
         producer.flush()
-        until(lambda: log.read_text().count("no title") == 2)
+        until(lambda: "no title" in log.read_text())  # one line a minute
         until(lambda: len(read_all(config, topics.dead_letters)) == 3)
         click("ann")
         answer = until(lambda: len(found := answers()) == 2 and found[-1])

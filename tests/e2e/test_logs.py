@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from state.events import hash_ids
 from state.titles import Titles
 from state.view import View
 from stream.config import Config
@@ -20,6 +19,12 @@ from tests.e2e.conftest import anabranch, flags_of, until
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 CODECS = ["gzip", "snappy", "lz4", "zstd"]
+RECOMMENDATION = json.dumps(
+    {
+        "user": "zoe", "items": [], "model": None, "model_age_s": None, "source": "popularity",
+        "event_ts": 1, "emitted_ts": 1, "partition": 0, "offset": 0,
+    }
+).encode()  # fmt: skip
 
 
 def click(user: str, item: str = "milk") -> bytes:
@@ -65,7 +70,7 @@ def test_messages_of_every_codec_are_read_from_every_topic(config):
             await producer.send_and_wait(topics.models, b"no pointer", key=codec.encode())
             await producer.send_and_wait(topics.commands, b"no command")
             await producer.send_and_wait(topics.command_replies, b"no reply")
-            await producer.send_and_wait(topics.recommendations, b'{"user": "zoe", "items": []}', key=b"zoe")
+            await producer.send_and_wait(topics.recommendations, RECOMMENDATION, key=b"zoe")
 
         send(config, work, compression_type=codec)
 
@@ -81,8 +86,10 @@ def test_messages_of_every_codec_are_read_from_every_topic(config):
         cli(config, "pause")
         assert worker.poll() is None
     cli(config, "status")
-    titles = Titles(config.data, read_only=True)
-    assert titles.get(hash_ids([c.encode() for c in CODECS])) == CODECS
+    with View(config.data, config.topics.clicks, config.state) as view:
+        items = view.ids.of_many([codec.encode() for codec in CODECS])
+    titles = Titles(config.data, view.ids, read_only=True)
+    assert titles.get(items) == CODECS
     titles.close()
     shown = cli(config, "watch", "--from-start", "--json", "--limit", str(2 * len(CODECS)), "zoe")
     assert len(shown.splitlines()) == 2 * len(CODECS)
