@@ -70,6 +70,9 @@ def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, wri
         edges[name] = ordered[name]
     merged = partition.items.append(items, edges, starts, ends, write, int(batch.events["offset"][0]))
     unknown = merged.before == 0
+    if unknown.any():  # an item without an edge keeps its row while an expired step of it waits
+        _, stored = partition.row_records_known(items[unknown])
+        unknown[unknown] = ~stored
     _put_ids(partition, b"i", items[unknown], [batch.items[row] for row in first[unknown].tolist()], write)
     progress.items += int(unknown.sum())
 

@@ -47,12 +47,12 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     steps = np.concatenate(expired)
     progress.expired += len(steps)
     items = np.unique(steps["item"])
-    _, items_empty = partition.items.prune(items, horizon, write)
+    without_edges = _without_edges(partition, items)
+    _, emptied = partition.items.prune(items, horizon, write)
     for user, hidden in zip(users.tolist(), partition.hidden_records(users), strict=True):
         put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden) > 0, write)
-    removed = Removed(delta.clicked_steps(), users[users_empty], items[items_empty])
-    _remove(partition, progress, delta, removed, write)
-    return removed
+    removed = Removed(delta.clicked_steps(), users[users_empty], items[np.array(emptied, bool) | without_edges])
+    return _remove(partition, progress, delta, removed, write)
 
 
 def erase(
@@ -73,12 +73,17 @@ def erase(
         days[user] = sorted(before_horizon.union(step_days[start:end]))
     steps = steps[np.argsort(steps["item"], kind="stable")]
     items, counts = np.unique(steps["item"], return_counts=True)
+    without_edges = _without_edges(partition, items)
     emptied = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
-    removed = Removed(delta.clicked_steps(), users[known], items[emptied])
-    _remove(partition, progress, delta, removed, write)
-    return removed, days
+    removed = Removed(delta.clicked_steps(), users[known], items[np.array(emptied, bool) | without_edges])
+    return _remove(partition, progress, delta, removed, write), days
+
+
+def _without_edges(partition: Partition, items: Ids) -> Mask:
+    """Which items have no edge: expiry removes edges by item, and an expired step of a user can wait longer."""
+    return np.array([head is None for head in partition.items.heads(items)], bool)
 
 
 def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leaving: Mask) -> None:
@@ -127,8 +132,14 @@ def _take_chunks(
     return chunks
 
 
-def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed: Removed, write: WriteBatch) -> None:
-    """Take the steps out of the item-item graph, and remove the users and items that have nothing left."""
+def _remove(
+    partition: Partition, progress: Progress, delta: GraphDelta, removed: Removed, write: WriteBatch
+) -> Removed:
+    """Take the steps out of the item-item graph, and remove the users and items that have nothing left.
+
+    `removed` names the items without an edge. Returns it with those that are gone. A row with counts of a step that
+    waits for its expiry stays: the step is taken out of it later, even if the item has come back.
+    """
     handles = partition.database.handles
     for user in removed.users.tolist():
         write.delete(b"u" + UINT64.pack(user), handles["ids"])
@@ -140,6 +151,8 @@ def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed
     touched = touched[touched != 0]
     rows, stored = partition.row_records_known(touched)
     delta.take_out_of(touched, rows)
+    places = np.searchsorted(touched, removed.items)
+    removed = removed._replace(items=removed.items[stored[places] & (rows["degree"][places] == 0)])
     gone = np.isin(rows["nodes"], removed.items) & (rows["nodes"] != 0)
     for name in ("nodes", "after", "before"):
         rows[name] = np.where(gone, 0, rows[name])
@@ -154,3 +167,4 @@ def _remove(partition: Partition, progress: Progress, delta: GraphDelta, removed
     left = popular[~np.isin(popular["item"], removed.items)]
     if len(left) < len(popular):
         write.put(b"popular", left.astype(POPULAR).tobytes())
+    return removed
