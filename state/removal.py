@@ -38,7 +38,8 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     if not chunks:
         return None
     users = np.unique(np.concatenate(chunks)["user"])
-    expired, users_empty = partition.users.prune(users, horizon, write)
+    expired, without_steps = partition.users.prune(users, horizon, write)
+    emptied = [empty and len(gone) > 0 for empty, gone in zip(without_steps, expired, strict=True)]
     delta = GraphDelta(partition.kinds, partition.settings)
     for user, gone in zip(users.tolist(), expired, strict=True):
         if len(gone):
@@ -47,11 +48,10 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     steps = np.concatenate(expired)
     progress.expired += len(steps)
     items = np.unique(steps["item"])
-    without_edges = _without_edges(partition, items)
-    _, emptied = partition.items.prune(items, horizon, write)
+    _, without_edges = partition.items.prune(items, horizon, write)
     for user, hidden in zip(users.tolist(), partition.hidden_records(users), strict=True):
         put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden) > 0, write)
-    removed = Removed(delta.clicked_steps(), users[users_empty], items[np.array(emptied, bool) | without_edges])
+    removed = Removed(delta.clicked_steps(), users[emptied], items[np.array(without_edges, bool)])
     return _remove(partition, progress, delta, removed, write)
 
 
@@ -73,17 +73,11 @@ def erase(
         days[user] = sorted(before_horizon.union(step_days[start:end]))
     steps = steps[np.argsort(steps["item"], kind="stable")]
     items, counts = np.unique(steps["item"], return_counts=True)
-    without_edges = _without_edges(partition, items)
-    emptied = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
+    without_edges = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
-    removed = Removed(delta.clicked_steps(), users[known], items[np.array(emptied, bool) | without_edges])
+    removed = Removed(delta.clicked_steps(), users[known], items[without_edges])
     return _remove(partition, progress, delta, removed, write), days
-
-
-def _without_edges(partition: Partition, items: Ids) -> Mask:
-    """Which items have no edge: expiry removes edges by item, and an expired step of a user can wait longer."""
-    return np.array([head is None for head in partition.items.heads(items)], bool)
 
 
 def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leaving: Mask) -> None:
@@ -137,8 +131,8 @@ def _remove(
 ) -> Removed:
     """Take the steps out of the item-item graph, and remove the users and items that have nothing left.
 
-    `removed` names the items without an edge. Returns it with those that are gone. A row with counts of a step that
-    waits for its expiry stays: the step is taken out of it later, even if the item has come back.
+    `removed` names the items without an edge. Returns it with those that are gone. Edges expire by item, and an expired
+    step of a user can wait longer. The row that counts it stays: it is taken out later, even if the item has come back.
     """
     handles = partition.database.handles
     for user in removed.users.tolist():

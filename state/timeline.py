@@ -196,7 +196,7 @@ class Timelines:
                 pieces.append(steps[:last])
                 self._put_head(node, steps[last:], write)
             dropped.append(np.concatenate([*pieces, steps[:0]]))
-            empty.append(0 < last == len(steps))
+            empty.append(last == len(steps))
         return dropped, empty
 
     def take(self, nodes: Ids, write: WriteBatch) -> tuple[Records, Ints]:
