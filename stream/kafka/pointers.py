@@ -8,7 +8,6 @@ import contextlib
 import functools
 import logging
 import re
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,6 +25,7 @@ from stream.kafka.publish import publish_one
 from stream.kafka.rarely import Rarely
 from stream.kafka.signing import refusal, signed
 from stream.kafka.whole_topic import records_of
+from stream.times import now_ms
 
 log = logging.getLogger("anabranch.pointers")
 
@@ -145,7 +145,7 @@ def pointer_to(
 
     Raises ArtifactError if there is no such version.
     """
-    moved_ts = max(time.time_ns() // 1_000_000, ts_after(after) if after else 0)
+    moved_ts = max(now_ms(), ts_after(after) if after else 0)
     from model.learning.versions import manifest_sha256  # imports torch, which a worker without a version never needs
 
     keys = config.kafka.signing_keys

@@ -20,6 +20,7 @@ from stream.kafka.messages import UNREADABLE, Command, CommandReply, encode
 from stream.kafka.reader import Reader
 from stream.kafka.signing import signed
 from stream.kafka.topics import check_existence, cluster_id, partitions_of
+from stream.times import now_ms
 
 REPLY_WITHIN_S = 15.0
 REPEAT_EVERY_S = 3.0
@@ -44,9 +45,9 @@ async def send_command(
     Raises AnabranchError.
     """
     await asyncio.to_thread(check_existence, config, config.topics.commands, config.topics.command_replies)
-    now_ms = time.time_ns() // 1_000_000
-    expires_ts = now_ms + int((within_s or REPLY_WITHIN_S) * 1000)
-    command = Command(name, id or uuid.uuid4().hex, shadow=shadow, sent_ts=now_ms, expires_ts=expires_ts)
+    sent_ts = now_ms()
+    expires_ts = sent_ts + int((within_s or REPLY_WITHIN_S) * 1000)
+    command = Command(name, id or uuid.uuid4().hex, shadow=shadow, sent_ts=sent_ts, expires_ts=expires_ts)
     command = signed(command, config.kafka.signing_keys)
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     producer = AIOKafkaProducer(**connection(config))

@@ -1,7 +1,6 @@
 """From pending users to recommendation messages, a batch at a time."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from state.store import Applied
 from state.titles import Titles
 from stream.config import Config
 from stream.live_metrics import FALLBACK, LastRecommendation, ScoreKey, baselines
+from stream.times import now_ms
 from stream.worker.item_names import ItemNames, Name
 from stream.worker.live_graph import StoresGraph
 from stream.worker.recommendation import Answer, ItemList, message_of, popular_list, ranked_list
@@ -67,7 +67,7 @@ class Recommender:
         # Message
         names = self._names_of(ranked, popular[: k + max_hidden])
         rivals = self._baselines(history, popular) if ranked is not None else None
-        now_ms, progress = time.time_ns() // 1_000_000, store.read_progress()
+        emitted_ts, progress = now_ms(), store.read_progress()
         ids = store.user_ids(users)  # now: a user who was forgotten during the ranking has none
         answers = []
         for row, (user, newest) in enumerate(arm.users.items()):
@@ -75,7 +75,7 @@ class Recommender:
             shown = of_model or popular_list(popular, hidden[row], k)
             version = arm.version if of_model else None
             offset = progress.in_messages(newest.offset)
-            message = message_of(ids[row] or b"", shown, version, newest, names, now_ms, partition, offset)
+            message = message_of(ids[row] or b"", shown, version, newest, names, emitted_ts, partition, offset)
             last = _last_recommendation(arm, shown, row, scored, rivals) if of_model else _fallback(shown)
             answers.append(Answer(user, ids[row] or b"", message, last))
         return answers
