@@ -1,5 +1,6 @@
-"""A worker as a process of its own, as an operator runs it."""
+"""Workers and commands as processes of their own, as an operator runs them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -30,15 +31,37 @@ def flags_of(config: Config) -> dict[str, str]:
     return {**names, "ANABRANCH_GROUP": config.group}
 
 
+def command_line(config: Config, *command: str) -> list[str]:
+    """`anabranch COMMAND` on the test's data directory and broker."""
+    return [sys.executable, "-m", "stream.cli", *command, "--data", str(config.data), "--broker", config.broker]
+
+
+def run(
+    config: Config, *command: str, env: dict[str, str] | None = None, within_s: float = WITHIN_S
+) -> subprocess.CompletedProcess[str]:
+    """Run `anabranch COMMAND` to its end."""
+    return subprocess.run(
+        command_line(config, *command), capture_output=True, text=True, timeout=within_s, stdin=subprocess.DEVNULL,
+        env={**os.environ, **flags_of(config), **(env or {})},
+    )  # fmt: skip
+
+
+def succeed(
+    config: Config, *command: str, env: dict[str, str] | None = None, within_s: float = WITHIN_S
+) -> subprocess.CompletedProcess[str]:
+    """As `run`; fail the test if the command fails."""
+    done = run(config, *command, env=env, within_s=within_s)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
 @contextmanager
 def anabranch(config: Config, *command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run `anabranch COMMAND` until the block ends; its log is <data>/<command>.log."""
-    import os
-
     config.data.mkdir(parents=True, exist_ok=True)
     with (config.data / f"{command[0]}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stream.cli", *command, "--data", str(config.data), "--broker", config.broker],
+            command_line(config, *command),
             stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **flags_of(config), **(env or {})},
         )  # fmt: skip
     try:

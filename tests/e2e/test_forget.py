@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from state.view import View
 from stream.config import Config
-from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.e2e.conftest import anabranch, read_all, succeed, until
 
 pytestmark = pytest.mark.broker
 
@@ -36,11 +34,7 @@ def test_the_command_forgets_a_user_and_proves_it(config, producer):
             click("bob", f"item-{n % 3}")
         producer.flush()
         until(lambda: steps_of(config, USER) == steps_of(config, "bob") == 30 and newest().keys() == {USER, "bob"})
-        command = [sys.executable, "-m", "stream.cli", "forget", USER, "--data", str(config.data), "--json"]
-        env = flags_of(config) | {"ANABRANCH_BROKER": config.broker}
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr + done.stdout
-        report = json.loads(done.stdout)
+        report = json.loads(succeed(config, "forget", USER, "--json").stdout)
         assert report["found"] == []
         assert report["searched"]["records"] > 10
         assert newest()[USER] is None, "a tombstone replaces the recommendation"

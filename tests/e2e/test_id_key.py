@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -12,7 +9,7 @@ from state.id_hash import IdHash
 from state.view import View, id_keys_in
 from stream.config import Config
 from stream.kafka.id_key_record import IdKey, publish_record, read_record
-from tests.e2e.conftest import anabranch, flags_of, progress, read_all, until
+from tests.e2e.conftest import anabranch, progress, read_all, succeed, until
 
 pytestmark = pytest.mark.broker
 
@@ -20,18 +17,8 @@ VICTIM, COLLIDER = "user-1131", "%ay{G7VA"
 """Two ids of the same hash where there is no key."""
 
 
-def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
-    found = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data)],
-        capture_output=True, text=True, timeout=120, check=False,
-        env=os.environ | flags_of(config) | {"ANABRANCH_BROKER": config.broker},
-    )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    return found
-
-
 def items_of(config: Config, user: str) -> list[str]:
-    return [step["item"] for step in json.loads(run(config, "user", user, "--json").stdout)["sequence"]]
+    return [step["item"] for step in json.loads(succeed(config, "user", user, "--json").stdout)["sequence"]]
 
 
 @pytest.mark.slow
@@ -52,13 +39,13 @@ def test_after_the_migration_a_collider_sees_nothing_of_its_victim(config, produ
         producer.flush()
         until(lambda: applied() == 2)
         assert items_of(config, COLLIDER) == ["pills", "bread"], "the collider reads its victim's history"
-        assert "ids are hashed without a key" in run(config, "status").stderr
+        assert "ids are hashed without a key" in succeed(config, "status").stderr
 
-        made = run(config, "init", "--id-key", "new")
+        made = succeed(config, "init", "--id-key", "new")
         key = read_record(config).record.id_key
         assert IdHash(key).fingerprint in made.stdout
         assert "restart every worker and trainer" in made.stderr
-        assert "not swapped in: " in run(config, "replay", "--from", "earliest").stdout
+        assert "not swapped in: " in succeed(config, "replay", "--from", "earliest").stdout
         click(COLLIDER, "butter")
         producer.flush()
         until(lambda: applied() == 3)
@@ -72,7 +59,7 @@ def test_after_the_migration_a_collider_sees_nothing_of_its_victim(config, produ
         click(VICTIM, "tea")
         producer.flush()
         until(lambda: any(r.key == VICTIM.encode() for r in read_all(config, config.topics.recommendations)))
-        status = run(config, "status", "--json")
+        status = succeed(config, "status", "--json")
         assert json.loads(status.stdout)["id_keys"] == [IdHash(key).fingerprint]
         assert status.stderr == ""
     texts = [made.stdout, made.stderr, status.stdout, (config.data / "worker.log").read_text()]

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from state.view import View
 from stream.kafka.pointers import read_last_pointers
 from stream.operate import report
-from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.e2e.conftest import anabranch, command_line, flags_of, read_all, succeed, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -26,13 +25,8 @@ QUICK_TRAINING = {
 def test_retrain_rollback_and_shadow_reach_running_processes(config, producer):
     env = {**os.environ, **flags_of(config)}
 
-    def command_line(*arguments: str) -> list[str]:
-        return [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker]
-
     def run(*arguments: str) -> dict:
-        found = subprocess.run(command_line(*arguments, "--json"), env=env, capture_output=True, text=True, timeout=120)
-        assert found.returncode == 0, found.stderr
-        return json.loads(found.stdout)
+        return json.loads(succeed(config, *arguments, "--json").stdout)
 
     def status() -> report.Status:
         with View(config.data, config.topics.clicks, config.state) as view:
@@ -49,7 +43,7 @@ def test_retrain_rollback_and_shadow_reach_running_processes(config, producer):
         click(300)
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
         until(lambda: status().events.applied == 300)
-        following = subprocess.Popen(command_line("retrain", "--wait"), env=env, stderr=subprocess.DEVNULL)
+        following = subprocess.Popen(command_line(config, "retrain", "--wait"), env=env, stderr=subprocess.DEVNULL)
         until(lambda: read_all(config, config.topics.command_replies))
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 130

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,7 +11,7 @@ from state.titles import Titles
 from state.view import View
 from stream.config import Config
 from stream.kafka.connection import connection
-from tests.e2e.conftest import anabranch, flags_of, until
+from tests.e2e.conftest import anabranch, succeed, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -50,13 +47,8 @@ def applied(config: Config) -> int:
         return sum(p.read_progress().applied for p in view.partitions.values())
 
 
-def cli(config: Config, *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *command, "--data", str(config.data), "--broker", config.broker],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **flags_of(config)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def output_of(config: Config, *command: str) -> str:
+    return succeed(config, *command, within_s=60).stdout
 
 
 def test_messages_of_every_codec_are_read_from_every_topic(config):
@@ -79,19 +71,19 @@ def test_messages_of_every_codec_are_read_from_every_topic(config):
     log = config.data / "worker.log"
     with anabranch(config, "worker") as worker:
         until(lambda: applied(config) == len(CODECS))
-        cli(config, "resume")  # the command and its reply come behind compressed ones
+        output_of(config, "resume")  # the command and its reply come behind compressed ones
         for codec in CODECS:
             publish(codec)
         until(lambda: applied(config) == 2 * len(CODECS))
-        cli(config, "pause")
+        output_of(config, "pause")
         assert worker.poll() is None
-    cli(config, "status")
+    output_of(config, "status")
     with View(config.data, config.topics.clicks, config.state) as view:
         items = view.ids.of_many([codec.encode() for codec in CODECS])
     titles = Titles(config.data, view.ids, read_only=True)
     assert titles.get(items) == CODECS
     titles.close()
-    shown = cli(config, "watch", "--from-start", "--json", "--limit", str(2 * len(CODECS)), "zoe")
+    shown = output_of(config, "watch", "--from-start", "--json", "--limit", str(2 * len(CODECS)), "zoe")
     assert len(shown.splitlines()) == 2 * len(CODECS)
     assert "Traceback" not in log.read_text()
 
@@ -103,7 +95,7 @@ def with_transactions(request: pytest.FixtureRequest) -> None:
 
 
 def partitions(config: Config) -> list[dict]:
-    return json.loads(cli(config, "status", "--json"))["partitions"]
+    return json.loads(output_of(config, "status", "--json"))["partitions"]
 
 
 @pytest.mark.usefixtures("with_transactions")
@@ -118,12 +110,13 @@ def test_only_what_was_committed_is_applied_and_nothing_lags_or_is_lost(config):
             await (producer.commit_transaction() if outcome else producer.abort_transaction())
 
     with anabranch(config, "worker"):
-        cli(config, "resume")  # the worker reads commands
+        output_of(config, "resume")  # the worker reads commands
         send(config, work, transactional_id=f"shop-{config.group}")
         until(lambda: applied(config) == 40)
         until(lambda: [p["lag"] for p in partitions(config)] == [0, 0])
-    assert json.loads(cli(config, "status", "--json"))["events"]["lost"] == 0
-    assert {s["item"].split("-")[0] for s in json.loads(cli(config, "user", "tina", "--json"))["sequence"]} == {"True"}
+    assert json.loads(output_of(config, "status", "--json"))["events"]["lost"] == 0
+    sequence = json.loads(output_of(config, "user", "tina", "--json"))["sequence"]
+    assert {step["item"].split("-")[0] for step in sequence} == {"True"}
 
 
 @pytest.mark.usefixtures("with_transactions")
@@ -134,7 +127,7 @@ def test_an_open_transaction_of_somebody_else_silences_no_partition(config, prod
             await other.send_and_wait(config.topics.clicks, click("zoe"), partition=number)
         with anabranch(config, "worker"):
             answered = "--from-start", "--json", "--limit", "1"
-            shown = await asyncio.to_thread(cli, config, "watch", *answered)
+            shown = await asyncio.to_thread(output_of, config, "watch", *answered)
             assert json.loads(shown)["user"] == "ann"
             assert [p["lag"] for p in await asyncio.to_thread(partitions, config)] == [0, 0]
         await other.abort_transaction()

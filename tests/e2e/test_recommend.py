@@ -1,9 +1,6 @@
 """`anabranch recommend USER` and the running worker: the same items, scores, reasons, version and source."""
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import msgspec
@@ -16,7 +13,7 @@ from stream.config import Config
 from stream.kafka.pointers import MODEL_NAME, read_last_pointers
 from stream.worker import online_weights
 from stream.worker.served_versions import in_candidates_arm
-from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.e2e.conftest import anabranch, read_all, succeed, until
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -50,14 +47,7 @@ class Session:
         self.producer.flush()
 
     def command(self, *arguments: str, **env: str) -> dict[str, Any]:
-        found = subprocess.run(
-            [sys.executable, "-m", "stream.cli", *arguments, "--json"],
-            capture_output=True, text=True, timeout=120, check=False,
-            env=os.environ | flags_of(self.config) | env
-            | {"ANABRANCH_DATA": str(self.config.data), "ANABRANCH_BROKER": self.config.broker},
-        )  # fmt: skip
-        assert found.returncode == 0, found.stderr
-        return json.loads(found.stdout)
+        return json.loads(succeed(self.config, *arguments, "--json", env=env).stdout)
 
     def reply(self, user: str) -> dict[str, Any]:
         """The worker's answer to a request."""

@@ -1,9 +1,6 @@
 """The rights that docs/messages.md lists are enough on a Kafka that grants nothing else."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from stream.config import Config, KafkaSettings, TopicSettings
 from stream.kafka.shapes import SHAPES
 from stream.local.embedded_broker import free_port
 from tests.conftest import with_topics
-from tests.e2e.conftest import anabranch, flags_of, until
+from tests.e2e.conftest import anabranch, succeed, until
 from tests.kafka import missing, restartable_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -87,13 +84,7 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         return msgspec.structs.replace(made, broker=with_users, kafka=kafka)
 
     def run(*arguments: str) -> str:
-        config = of("operator")
-        done = subprocess.run(
-            [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
-            capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return succeed(of("operator"), *arguments, within_s=90).stdout
 
     clicks = tmp_path / "clicks.jsonl"
     lines = [f'{{"user": "user-{n % 20}", "item": "item-{n % 7}"}}\n' for n in range(600)]

@@ -1,9 +1,8 @@
 """A Kafka with TLS, users or certificates: everything works, and an error names the setting to change."""
 
+import functools
 import gc
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,8 @@ from stream.local.embedded_broker import free_port
 from tests.certificates import Authority
 from tests.certificates import missing as openssl_missing
 from tests.conftest import with_topics
-from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.e2e import conftest
+from tests.e2e.conftest import anabranch, read_all, until
 from tests.kafka import Kafka as Broker
 from tests.kafka import missing as kafka_missing
 from tests.kafka import restartable_broker
@@ -86,14 +86,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield Secured(process, *(ports[name] for name in names), *map(str, files))
 
 
-def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `anabranch` with these settings."""
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
-        capture_output=True, text=True, timeout=90, env={**os.environ, **flags_of(config)},
-    )  # fmt: skip
+run = functools.partial(conftest.run, within_s=90)
 
 
 BOB = {"sasl_mechanism": "scram-sha-512", "sasl_user": "bob", "sasl_password": SCRAM_PASSWORD}

@@ -1,7 +1,7 @@
 """Topics that others create: brokers that create one when it is named, and shapes that lose messages."""
 
 import contextlib
-import os
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from kafka.admin import NewTopic
 
 from stream.config import Config, TopicSettings
 from stream.kafka.shapes import SHAPES
-from tests.e2e.conftest import anabranch, flags_of, until
+from tests.e2e import conftest
+from tests.e2e.conftest import anabranch, until
 from tests.kafka import kafka, missing
 from tests.stream.cli.small_shop import make_small_shop
 
@@ -46,11 +47,7 @@ def named(address: str, data: Path, tag: str) -> Config:
     return Config(broker=address, data=data, group=f"group-{tag}", topics=TopicSettings(**names))
 
 
-def run(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--broker", config.broker],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **flags_of(config)}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+run = functools.partial(conftest.run, within_s=60)
 
 
 def test_looking_creates_no_topic(creating, tmp_path):

@@ -1,15 +1,13 @@
 """An item is withdrawn for everybody at once, by the command or by the shop's message, and brought back."""
 
 import json
-import subprocess
-import sys
 import time
 from typing import Any
 
 import pytest
 
 from stream.config import Config
-from tests.e2e.conftest import anabranch, flags_of, read_all, until
+from tests.e2e.conftest import anabranch, read_all, succeed, until
 
 pytestmark = pytest.mark.broker
 
@@ -17,13 +15,7 @@ FOLLOWS_WITHIN_S = 1.0
 
 
 def command(config: Config, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments, "--data", str(config.data), "--json"],
-        capture_output=True, text=True, timeout=120, check=False,
-        env=flags_of(config) | {"ANABRANCH_BROKER": config.broker},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads(done.stdout)
+    return json.loads(succeed(config, *arguments, "--json").stdout)
 
 
 def test_a_withdrawn_item_is_recommended_to_nobody_also_after_a_restart(config, producer):

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.checkpoint import CheckpointError, CheckpointStore, take
+from state.checkpoint import CheckpointError, CheckpointStore
 from state.store import Store
 from tests.faulty_store import FAILURES, fault
-from tests.state.test_checkpoint import clicks, contents
+from tests.state.test_checkpoint import clicks, contents, publish
 from tests.state.test_store import LOG, SETTINGS, apply
 
 
@@ -25,12 +25,6 @@ def store(tmp_path: Path):
     apply(opened, clicks(200))
     yield opened
     opened.close()
-
-
-def publish(store: Store, checkpoints: CheckpointStore, tmp_path: Path):
-    folder = tmp_path / f"copy-{uuid.uuid4().hex}"
-    take(store, folder)
-    return checkpoints.upload(folder, SETTINGS)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -77,6 +77,14 @@ class Shop(Owner):
         await until(lambda: 1 in self.assignment.stores)
         return self.assignment.stores[1]
 
+    async def revoke_during_a_reply(self) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+        """Begin a revocation while a reply waits for its acknowledgement; both go on."""
+        self.apply({"user": "ann"})
+        self.producer.acknowledges.clear()
+        replying = self.start(self.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
+        await until(lambda: self.producer.to(self.config.topics.replies))
+        return replying, self.start(self.revoke())
+
     def reopened(self):
         """The store as its next owner finds it."""
         return PartitionStores(self.config).open(0, self.log._replace(end=100))
@@ -211,11 +219,7 @@ async def test_a_revocation_waits_until_answers_being_sent_are_recorded(shop):
 @with_shop
 async def test_the_lease_is_not_renewed_for_partitions_that_are_being_given_up(shop):
     """The group accepts commits while it rebalances. Renewed, the lease would outlast the membership."""
-    shop.apply({"user": "ann"})
-    shop.producer.acknowledges.clear()
-    replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
-    await until(lambda: shop.producer.to(shop.config.topics.replies))
-    revoking = shop.start(shop.revoke())
+    replying, revoking = await shop.revoke_during_a_reply()
     await asyncio.sleep(0)
     shop.monkeypatch.setattr("stream.worker.pipeline.COMMIT_EVERY_S", 0.01)
     shop.consumer.committed = {}
@@ -230,11 +234,7 @@ async def test_the_lease_is_not_renewed_for_partitions_that_are_being_given_up(s
 
 @with_shop
 async def test_a_revocation_waits_until_a_reply_is_acknowledged(shop):
-    shop.apply({"user": "ann"})
-    shop.producer.acknowledges.clear()
-    replying = shop.start(shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 7}', 0)]}))
-    await until(lambda: shop.producer.to(shop.config.topics.replies))
-    revoking = shop.start(shop.revoke())
+    replying, revoking = await shop.revoke_during_a_reply()
     await asyncio.sleep(0.05)
     assert not revoking.done()
     assert 0 in shop.assignment.stores
