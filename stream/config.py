@@ -157,7 +157,7 @@ class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     id: str = "id"
     """Path of the id by which repeated events are dropped. Optional."""
     ts_unit: Unit = "auto"
-    """Unit of a time that is a number. `auto`: its size gives it away, if it is after March 1973."""
+    """Unit of a time that is a number. `auto`: its size gives it away, for times from 1980 to 2099."""
 
     def __post_init__(self) -> None:
         for name in CLICK_PATHS:
