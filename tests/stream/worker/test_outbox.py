@@ -149,6 +149,15 @@ def test_a_dead_letter_with_neither_key_nor_value_is_sent():
     assert producer.to("dead-letters") == [(None, b"")]
 
 
+def test_a_dead_letter_that_is_too_large_is_cut_and_its_headers_say_how_long_it_was():
+    producer = FakeProducer()
+    producer.max_bytes = 3 * TRUNCATED_BYTES
+    record = Record(b"v" * 5_000, 17, key=b"k" * 4_000)
+    sent_by(lambda outbox: outbox.send_dead_letters("clicks", 0, [DeadLetter(record, "not JSON")]), producer)
+    assert producer.to("dead-letters") == [(b"k" * TRUNCATED_BYTES, b"v" * TRUNCATED_BYTES)]
+    assert (producer.headers[0]["truncated"], producer.headers[0]["truncated_key"]) == (b"5000", b"4000")
+
+
 def test_a_dead_letter_that_its_topic_refuses_in_every_form_is_logged_and_nothing_waits_for_it(caplog):
     producer = FakeProducer()
     producer.max_bytes = 20
