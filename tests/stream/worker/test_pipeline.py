@@ -23,6 +23,7 @@ from stream.stores.assignment import Phase
 from stream.stores.partition_stores import PartitionStores, rebuilt_path
 from stream.worker.pipeline import Pipeline
 from stream.worker.poll import FairPoll
+from stream.worker.poll_size import affordable
 from stream.worker.recommender import Recommender
 from tests.stream.fakes import CLICKS, REQUESTS, FakeProducer, Owner, scenario_with, until
 from tests.stream.kafka.test_decode import Record
@@ -139,6 +140,19 @@ async def test_a_user_who_is_forgotten_gets_a_tombstone(shop):
     (ann, tombstone), (bob, answer) = await shop.answered()
     assert (ann, tombstone, bob) == (b"ann", None, b"bob")
     assert answer
+
+
+@with_shop
+async def test_a_batch_ends_before_it_has_too_many_forgets_and_dead_letters(shop):
+    shop.monkeypatch.setattr("stream.worker.poll_size.MAX_SLOW_RECORDS", 2)
+    forget, click = {"user": "ann", "event": "forget"}, {"user": "bob"}
+    records = shop.records(click, forget, b"no event", click, forget, click)
+    decoded = Decoder(shop.config.clicks, shop.config.state).decode(records)
+    assert affordable(shop.store, records, decoded) == 4
+    assert affordable(shop.store, records[:4], Decoder(shop.config.clicks).decode(records[:4])) == 4
+    await shop.poll({CLICKS: records})
+    assert shop.store.progress.next_offset == 6, "what is left is applied after it, without another poll"
+    assert shop.store.progress.dead == 1
 
 
 @scenario_with
