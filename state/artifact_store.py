@@ -214,7 +214,7 @@ def shown(url: str) -> str:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and its root. fsspec keeps one for each thread, for good: every call is in another."""
+    """The file system of a URL, and its root. fsspec would keep one a thread, and every call has a new thread."""
     if (known := _file_systems.get(url)) is None:
         fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         known = _file_systems.setdefault(url, (fs, root.rstrip("/")))

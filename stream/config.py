@@ -42,8 +42,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The certificate's private key (PEM, not encrypted); empty: the key is in `kafka.cert_file`."""
     signing_key: str = ""
     """A secret of at least 16 characters, the same for all workers, trainers and operators: `openssl rand -hex 32`
-    makes one. Pointers, commands, versions, checkpoints and backups are then signed (HMAC-SHA256), and unsigned ones
-    are refused. Two keys with a comma between them replace a key: the first one signs, both verify.
+    makes one. Pointers, commands, the id key, versions, checkpoints and backups are then signed (HMAC-SHA256), and
+    unsigned ones are refused. Two keys with a comma between them replace a key: the first one signs, both verify.
     `ANABRANCH_KAFKA__SIGNING_KEY` keeps it out of files. It is never logged."""
 
     @property
@@ -157,7 +157,7 @@ class ClickFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     id: str = "id"
     """Path of the id by which repeated events are dropped. Optional."""
     ts_unit: Unit = "auto"
-    """Unit of a time that is a number. `auto`: its size gives it away, for times from 1980 to 2099."""
+    """Unit of a time that is a number. `auto`: its size decides, for times from 1980 to 2099."""
 
     def __post_init__(self) -> None:
         for name in CLICK_PATHS:

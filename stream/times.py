@@ -1,6 +1,6 @@
 """Reading and writing times: the one reader of every entrance. A time is milliseconds since 1970.
 
-A number has a size that gives its unit away. Each range is March 1973 to the year 5138 in its own unit:
+The size of a number decides its unit. Each range is March 1973 to the year 5138 in its own unit:
 
     1e8 ≤ seconds < 1e11 ≤ milliseconds < 1e14 ≤ microseconds < 1e17 ≤ nanoseconds < 1e20
 
@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 Unit = Literal["auto", "s", "ms", "us", "ns"]
-"""The unit of numbers; `auto`: their size gives it away."""
+"""The unit of numbers; `auto`: their size decides."""
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 MIN_NUMBER = 10**8
 MS_NUMBERS = range(10**11, 10**14)

@@ -27,7 +27,7 @@ def ask(config: Config, waiting_for: str, exchange: Coroutine[Any, Any, T]) -> T
 
 
 async def close(*clients: AIOKafkaConsumer | AIOKafkaProducer) -> None:
-    """Stop clients, which wait for what they have sent; not longer than a broker that hangs deserves."""
+    """Stop clients. They wait for what they have sent, and at most GIVE_UP_S for a broker that hangs."""
     stopping = [asyncio.create_task(client.stop()) for client in clients]
     _, left = await asyncio.wait(stopping, timeout=GIVE_UP_S)
     for task in left:

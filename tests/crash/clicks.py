@@ -88,7 +88,7 @@ class Clicks:
                 ]
             )  # fmt: skip
         [kind] = draw.choices(self._kinds, self._shares)
-        ts = ts // 1000 if draw.random() < SECONDS_SHARE else ts  # its size gives the unit away
+        ts = ts // 1000 if draw.random() < SECONDS_SHARE else ts  # its size decides the unit
         event = {"user": user, "item": f"item-{draw.randrange(ITEMS)}", "ts": ts}
         if kind == "forget":
             del event["item"]
