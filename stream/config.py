@@ -122,6 +122,8 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Commands from the command line to workers and trainer."""
     command_replies: str = "command-replies"
     """Replies of workers and trainer to commands."""
+    members: str = "members"
+    """State of every worker, trainer and `serve`, each second."""
     partitions: Whole = 2
     """Partitions of `clicks` when `init` creates it; `requests` and `recommendations` get as many as `clicks` has. At
     most this many workers share the work, and it cannot be changed later."""
@@ -217,6 +219,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Test popularity, own most frequent items and item-to-item transitions on the same events as the model."""
     standing_users: Whole = 100_000
     """For how many users the worker remembers the last recommendation, for the prequential test."""
+    http: str = ""
+    """HOST:PORT at which the worker answers `/livez`, `/readyz`, `/startupz` and `/metrics`: `127.0.0.1:8081`, or
+    `:8081` for every address of the machine. Empty: none."""
     ab: Share = 0.0
     """Share of users, by a stable hash, who get the candidate's recommendations; 0: the candidate is only scored."""
 
@@ -260,8 +265,33 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """After drift was detected, the trainer ignores further drift for this time."""
     replay_users: Whole = 20_000
     """How many users without new events a cycle learns from again (experience replay)."""
+    http: str = ""
+    """As `worker.http`, for the trainer: `127.0.0.1:8082`."""
     keep_versions: Whole = 10
     """How many versions the artifact store keeps: the newest ones. The champion and the candidate are always kept."""
+
+
+class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`anabranch serve`: recommendations and events over HTTP, and the console."""
+
+    http: str = "127.0.0.1:8080"
+    """HOST:PORT at which it listens; `:8080` for every address of the machine."""
+    instance: str = "0"
+    """Name of this process among those that serve."""
+    read_token: str = ""
+    """A secret of at least 16 characters that a client sends as `Authorization: Bearer ...` to read recommendations;
+    empty: everybody may read. Two with a comma between them replace a token: both are accepted. It is never logged."""
+    write_token: str = ""
+    """The same for sending events; empty: nobody may."""
+    operate_token: str = ""
+    """The same for acting in the console; empty: nobody may."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How processes log."""
+
+    format: Literal["text", "json"] = "text"
+    """`text` for people; `json`: one object a line."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -288,6 +318,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     worker: WorkerSettings = WorkerSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     trainer: TrainerSettings = TrainerSettings()
+    serve: ServeSettings = ServeSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def artifacts_url(self) -> str:

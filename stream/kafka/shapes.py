@@ -72,6 +72,12 @@ SHAPES = {
     "replies": Shape(DELETED, "Kafka refuses a reply without a key, and the worker waits for it", essential=True),
     "commands": Shape(DELETED, "every command is kept for ever"),
     "command_replies": Shape(DELETED, "every reply is kept for ever"),
+    "members": Shape(
+        COMPACTED,
+        "`anabranch status` no longer shows a member that is away when the retention ends",
+        # The broker's clock: members' clocks differ.
+        more={"message.timestamp.type": "LogAppendTime"},
+    ),
 }  # fmt: skip
 """By the field of `TopicSettings` that has the topic's name; `anabranch init` lists them in this order."""
 

@@ -34,7 +34,7 @@ def test_topics_with_one_current_message_for_each_key_are_compacted(config, monk
     again = msgspec.structs.replace(config, topics=msgspec.structs.replace(config.topics, **names))
     ensure(again)
     compacted = {name for name, settings in made.items() if settings.get("cleanup.policy") == "compact"}
-    assert compacted == {again.topics.recommendations, again.topics.items, again.topics.models}
+    assert compacted == {again.topics.recommendations, again.topics.items, again.topics.models, again.topics.members}
     assert compacted < made.keys()
     assert made[again.topics.clicks] == {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
 

@@ -1,0 +1,1 @@
+"""HTTP: one server for health, metrics, the interface of shops and the console."""

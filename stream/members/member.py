@@ -1,0 +1,101 @@
+"""What one process of the installation says about itself, every second, on the topic `members`.
+
+The same record is in a file beside the state, for a reader without a broker.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["worker", "trainer", "serve"]
+EVERY_S = 1.0
+"""How often a member publishes its state."""
+
+
+class PartitionState(msgspec.Struct, kw_only=True):
+    """One partition of `clicks` that a worker owns. Offsets are those of the log."""
+
+    phase: str
+    """`opening`, `catching up`, `answering` or `faulted` (`stream/stores/assignment.py`)."""
+    next_offset: int | None = None
+    """The first offset that is not applied; None while the store is not open."""
+    log_end: int | None = None
+    lag_ms: int = 0
+    """For how long the oldest record that is not applied has been in the log; 0: nothing lags."""
+    pending: int = 0
+    """Users who wait for an answer."""
+    counts: dict[str, int] = {}
+    """Events by outcome, users, items and edges (`state/progress.py`)."""
+
+
+class ScoreState(msgspec.Struct):
+    """A version or baseline, tested by the events of this member's partitions (`stream/live_metrics.py`)."""
+
+    events: int
+    hits: float
+    ndcg: float
+    rolling_hit: float
+    rolling_ndcg: float
+
+
+class TrainerState(msgspec.Struct, kw_only=True):
+    """What a trainer does. Times are ms of the wall clock."""
+
+    doing: Literal["waiting", "learning", "not running"] = "waiting"
+    since_ts: int = 0
+    what: str = ""
+    """Why a cycle runs and what it does now, or why the last one failed."""
+    share: float = 0.0
+    """Share of the running cycle that is done."""
+    events: int = 0
+    """New events since the last cycle began."""
+    last: str = ""
+    """Result of the last cycle."""
+    last_ts: int = 0
+    failures: int = 0
+    """Cycles that failed since the last that succeeded."""
+    failure: str = ""
+    """Why the last of them failed."""
+    drifts: int = 0
+    """How often drift was found since the trainer started."""
+
+
+class Member(msgspec.Struct, kw_only=True):
+    """A process. Times are ms of its wall clock; counts are since its start."""
+
+    kind: Kind
+    instance: str
+    """Its name; unique among the members of one kind."""
+    host: str
+    pid: int
+    software: str
+    """Version of Anabranch."""
+    started_ts: int
+    ts: int
+    """When this was written."""
+    address: str = ""
+    """HOST:PORT of its HTTP server, as others reach it; empty: it has none."""
+    stopped: bool = False
+    """Whether it has ended as it should: its last record."""
+    paused_ts: int = 0
+    """Since when an operator's pause lasts; 0: not paused."""
+    confirmed: bool = True
+    """Whether the group has confirmed this worker within its session timeout. Without it nothing is applied or sent."""
+    caught_up_ts: int = 0
+    """When a poll last took all clicks that the log had."""
+    version: str | None = None
+    """The version that answers; None: popular items."""
+    version_problem: str = ""
+    """Why it is not the one that the pointer names."""
+    last_error: str = ""
+    last_error_ts: int = 0
+    partitions: dict[int, PartitionState] = {}
+    scores: dict[str, ScoreState] = {}
+    counts: dict[str, int] = {}
+    """Of the whole process: `too_many_requests`, `sent_smaller`, `unsendable`, `lost_dead_letters`."""
+    trainer: TrainerState | None = None
+
+    @property
+    def key(self) -> str:
+        """Its key in the topic."""
+        return f"{self.kind}/{self.instance}"

@@ -1,0 +1,1 @@
+"""What is measured, by the names and conventions of Prometheus."""

@@ -1,0 +1,1 @@
+"""`anabranch serve`: answers over HTTP, asked of the workers through Kafka."""
