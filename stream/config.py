@@ -293,7 +293,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     format: Literal["text", "json"] = "text"
     """`text` for people; `json`: one object a line (docs/operating.md#logs)."""
     max_bytes: Whole = 16 << 20
-    """Under `anabranch up` the output of each process is in `<data>/worker.log`, `trainer.log` and so on. A file that
+    """Under `anabranch up` the output of each process is in `<data>/worker.log` and so on. A file that
     would be larger gets the ending `.1`, and a new one begins."""
     keep: Annotated[int, msgspec.Meta(ge=0)] = 5
     """How many of the older files are kept of each; 0: none, the file is emptied."""
