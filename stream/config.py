@@ -190,6 +190,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     instance: str = "0"
     """Name of this worker. Of two workers with one name only one receives new versions. `anabranch worker --instance
     NAME` sets it."""
+    group_instance_id: str = ""
+    """Kafka's `group.instance.id`, for a worker that is started again under the same name and with the same data, as a
+    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`. Of two workers
+    with one id the older one ends. Empty: a worker that ends leaves the group, and others take its partitions at
+    once."""
     poll_max_events: Whole = 50_000
     """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500
