@@ -247,9 +247,7 @@ def main() -> None:
     members = "static members" if asked.static else "members that leave"
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers, {members}")
     for restart in report.restarts:
-        print(
-            f"restart  {restart.worker}: ended in {restart.stopping_s:.1f} s, ready after {restart.starting_s:.1f} s"
-        )
+        print(f"restart  {restart.worker}: ended in {restart.stopping_s:.1f} s, ready after {restart.starting_s:.1f} s")
     print(f"events   {report.truth.summary()}")
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
