@@ -195,6 +195,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     instance: str = "0"
     """Name of this worker. Of two workers with one name only one receives new versions. `anabranch worker --instance
     NAME` sets it."""
+    group_instance_id: str = ""
+    """Kafka's `group.instance.id`, for a worker that is started again under the same name and with the same data, as a
+    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`. Of two workers
+    with one id the older one ends. Empty: a worker that ends leaves the group, and others take its partitions at
+    once."""
     poll_max_events: Whole = 50_000
     """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500
@@ -356,7 +361,12 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How processes log."""
 
     format: Literal["text", "json"] = "text"
-    """`text` for people; `json`: one object a line."""
+    """`text` for people; `json`: one object a line (docs/operating.md#logs)."""
+    max_bytes: Whole = 16 << 20
+    """Under `anabranch up` the output of each process is in `<data>/worker.log` and so on. A file that
+    would be larger gets the ending `.1`, and a new one begins."""
+    keep: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """How many of the older files are kept of each; 0: none, the file is emptied."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

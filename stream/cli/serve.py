@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stream.config import Config
 
 
-@command()
+@command(logs_as="serve")
 def serve(
     *,
     settings: "Config",
@@ -24,12 +24,11 @@ def serve(
 
     import msgspec
 
-    from stream.cli.run import log_to_stderr, raise_open_file_limit
+    from stream.cli.run import raise_open_file_limit
     from stream.serve.service import ServeService
 
     if instance is not None:
         settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, instance=instance))
-    log_to_stderr()
     raise_open_file_limit()
 
     async def run_until_signal() -> None:
