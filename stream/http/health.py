@@ -2,8 +2,8 @@
 
 Each answers 200 or 503 with a JSON document: `status`, and `problems`, a sentence for each thing that is missing.
 
-/livez      the event loop turns, or nothing would answer, and each task of the process still runs. A restart repairs what
-            it reports. A broker that is away, a rebalance, a pause and a full disk are not reported here.
+/livez      the event loop turns, or nothing would answer, and each task of the process still runs. A restart repairs
+            what it reports. A broker that is away, a rebalance, a pause and a full disk are not reported here.
 /readyz     the process does its work now
 /startupz   the process has started, or waits for a broker: a restart would not bring it sooner
 """

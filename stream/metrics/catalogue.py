@@ -28,6 +28,8 @@ PHASES = ("opening", "catching_up", "answering", "faulted")
 DATA_KINDS = ("state", "aside", "copies", "models", "titles", "logs", "other")
 CYCLE_OUTCOMES = ("promoted", "kept", "pinned", "shadow", "not_scored", "failed")
 CYCLE_PHASES = ("read", "first_fit", "weights", "last_fit", "gate", "publish")
+ANSWERED_BY = ("owner", "last", "popular", "none")
+SENT_OUTCOMES = ("accepted", "invalid", "unsent")
 
 STEP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LATENCY_BUCKETS = (
@@ -275,6 +277,17 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "http_request_duration_seconds", "histogram", "Duration of an answer of the HTTP interface.",
         "99th percentile below 50 ms", {"route": ()}, ("serve",), LATENCY_BUCKETS,
+    ),
+    Metric(
+        "http_recommendations_total", "counter",
+        "Recommendations of the HTTP interface by who answered: the owner of the user, or a fallback because it did "
+        "not in time: the user's last one, what is popular, or nothing.",
+        "`owner` only", {"by": ANSWERED_BY}, ("serve",),
+    ),
+    Metric(
+        "http_events_total", "counter",
+        "Events that came over HTTP: acknowledged by Kafka, not valid, or not acknowledged in time.",
+        "`accepted` only", {"outcome": SENT_OUTCOMES}, ("serve",),
     ),
 )  # fmt: skip
 """In the order of docs/metrics.md."""
