@@ -91,7 +91,8 @@ class _Listener:
         if not polled and self._quiet_s < CHECK_AFTER_S:
             return
         if not polled:
-            await asyncio.wait_for(self._consumer.end_offsets(self._partitions), CHECK_WITHIN_S)
+            async with asyncio.timeout(CHECK_WITHIN_S):
+                await self._consumer.end_offsets(self._partitions)
         self.now, self._quiet_s = self.now + self._quiet_s, 0.0
         for records in polled.values():
             self._note(records)
@@ -114,7 +115,7 @@ class MembersFollower:
         self._config = config
         self._listener: _Listener | None = None
         self._task: asyncio.Task[None] | None = None
-        self._begun = asyncio.Event()
+        self._begun, self._ending = asyncio.Event(), False
         self.problem = "the members have not been read yet"
         """Why what `members` returns is not of now: no broker answers. Empty: it is."""
 
@@ -122,11 +123,13 @@ class MembersFollower:
         """Begin; return when the members are known, or after BEGIN_WITHIN_S. Then `problem` says what is missing."""
         self._task = asyncio.create_task(self._run())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._begun.wait(), BEGIN_WITHIN_S)
+            async with asyncio.timeout(BEGIN_WITHIN_S):
+                await self._begun.wait()
 
     async def stop(self) -> None:
         """Follow no longer."""
         if self._task is not None:
+            self._ending = True  # the Kafka client can swallow a cancellation
             self._task.cancel()
             await asyncio.wait([self._task])
 
@@ -135,13 +138,13 @@ class MembersFollower:
         return self._listener.sightings.members(self._listener.now) if self._listener is not None else []
 
     async def _run(self) -> None:
-        while True:
+        while not self._ending:
             try:
                 async with _listener(self._config) as listener:
                     await within(self._config, "the members", listener.begin())
                     self._listener, self.problem = listener, ""
                     self._begun.set()
-                    while True:
+                    while not self._ending:
                         await listener.listen()
             except (BrokerUnavailable, TopicMismatch) as error:
                 self.problem = str(error)

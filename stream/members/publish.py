@@ -40,6 +40,8 @@ class MemberPublisher:
         self._topic, self._rarely, self._last_error = config.topics.members, Rarely(), LastError()
         self._producer: AIOKafkaProducer | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending = False
+        """Set with each cancellation: the Kafka client can swallow one."""
 
     def start(self) -> None:
         """Begin to publish, in a task of its own."""
@@ -51,6 +53,7 @@ class MemberPublisher:
         logging.getLogger().removeHandler(self._last_error)
         if self._task is None:
             return
+        self._ending = True
         self._task.cancel()
         await asyncio.wait([self._task])
         if self._producer is not None:
@@ -59,7 +62,7 @@ class MemberPublisher:
             await close(self._producer)
 
     async def _run(self) -> None:
-        while True:
+        while not self._ending:
             began = time.monotonic()
             try:
                 if self._producer is None:
@@ -79,15 +82,16 @@ class MemberPublisher:
             **connection(config), acks=1, linger_ms=0, request_timeout_ms=int(SEND_WITHIN_S * 1000)
         )
         try:
-            await asyncio.wait_for(producer.start(), CONNECT_WITHIN_S)
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await producer.start()
         except BaseException:
             await close(producer)
             raise
         return producer
 
     async def _send(self, producer: AIOKafkaProducer, member: Member, within_s: float) -> None:
-        sending = producer.send_and_wait(self._topic, encode(member), key=member.key.encode())
-        await asyncio.wait_for(sending, within_s)
+        async with asyncio.timeout(within_s):
+            await producer.send_and_wait(self._topic, encode(member), key=member.key.encode())
 
     def _record(self) -> Member:
         last = self._last_error
