@@ -116,7 +116,7 @@ class WorkerService(Service):
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
         await self._versions.begin(await self._retry(lambda: read_pointers(config)))
-        self._present = Present(
+        self._state = Present(
             config, consumer, self._assignment, lease, self._pipeline, self._recommender.versions, self._versions,
             self._checkpoints, self._lag, self._disk,
         )  # fmt: skip
@@ -148,14 +148,14 @@ class WorkerService(Service):
     def _not_ready(self) -> list[str]:
         if self.should_stop:
             return ["it is stopping"]
-        return self._present.not_ready() if self._ready.is_set() else [self._waits_for or STARTING]
+        return self._state.not_ready() if self._ready.is_set() else [self._waits_for or STARTING]
 
     def _not_started(self) -> list[str]:
         return [] if self._ready.is_set() or self._waits_for else [STARTING]
 
     def _fill(self, samples: Samples) -> None:
         if self._ready.is_set():
-            self._present.fill(samples)
+            self._state.fill(samples)
         else:
             samples.add("ready", 0)
 

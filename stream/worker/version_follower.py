@@ -46,7 +46,7 @@ class VersionFollower:
         self._retry_after_s = FETCH_AGAIN_S
 
     @property
-    def problem(self) -> str:
+    def unserved(self) -> str:
         """Why no version answers, although one is named; empty where one does, or popular items are meant."""
         named = self._pointers.champion
         if named is None or self._versions.champion is not None:
