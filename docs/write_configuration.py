@@ -1,6 +1,6 @@
 """Write `docs/configuration.md` and `deploy/anabranch.toml` from the settings themselves: `make docs`.
 
-It writes the other generated pages too.
+`docs/metrics.md` and `docs/http.md` are written too (`docs/write_metrics.py`, `docs/write_http.py`).
 """
 
 import runpy
@@ -91,4 +91,5 @@ def sample() -> str:
 if __name__ == "__main__":
     (ROOT / "docs/configuration.md").write_text(page())
     (ROOT / "deploy/anabranch.toml").write_text(sample())
-    runpy.run_path(str(ROOT / "docs/write_http.py"))["write"]()
+    for other in ("write_metrics", "write_http"):
+        runpy.run_path(str(ROOT / f"docs/{other}.py"), run_name="__main__")

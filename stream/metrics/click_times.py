@@ -15,7 +15,8 @@ from state.events import Ints
 SAMPLED = 512
 """Records of one batch that are remembered, about."""
 MAX_REMEMBERED = 65_536
-"""A store's records that are remembered, 16 bytes each. When they are too many, every second one is dropped."""
+"""A store's records that are remembered, 16 bytes each. When they are too many, every second one is dropped, and from
+then on every second one is remembered."""
 
 
 class Timed(Protocol):
@@ -31,7 +32,9 @@ class ClickTimes:
     def __init__(self) -> None:
         self._offsets: Ints = np.zeros(MAX_REMEMBERED, np.int64)
         self._times: Ints = np.zeros(MAX_REMEMBERED, np.int64)
-        self._used = 0
+        self._used = self._seen = 0
+        self._every = 1
+        """Of the sampled records, one in this many is remembered."""
         self.newest_ms = 0
         """Time of the newest record; 0: none was remembered."""
 
@@ -42,14 +45,16 @@ class ClickTimes:
         """
         if not records:
             return
-        some = records[:: max(len(records) // SAMPLED, 1)]
-        if self._used + len(some) > MAX_REMEMBERED:
-            self._forget(answered, len(some))
+        self.newest_ms = records[-1].timestamp
+        sampled = records[:: max(len(records) // SAMPLED, 1)]
+        if self._used + len(sampled) > MAX_REMEMBERED:
+            self._forget(answered, len(sampled))
+        some = sampled[-self._seen % self._every :: self._every]
+        self._seen += len(sampled)
         end = self._used + len(some)
         self._offsets[self._used : end] = [record.offset + base for record in some]
         self._times[self._used : end] = [record.timestamp for record in some]
         self._used = end
-        self.newest_ms = records[-1].timestamp
 
     def of(self, offsets: Iterable[int]) -> list[int]:
         """The times of the records at these logical offsets; records from before the first remembered one have none."""
@@ -62,7 +67,9 @@ class ClickTimes:
         """Make room: first drop what is answered, then every second record."""
         # The last one before it is the time of the records that follow it up to the next.
         start = max(int(np.searchsorted(self._offsets[: self._used], answered, side="right")) - 1, 0)
-        kept = slice(start, self._used, 1 if MAX_REMEMBERED - (self._used - start) >= room else 2)
+        enough = MAX_REMEMBERED - (self._used - start) >= room
+        kept = slice(start, self._used, 1 if enough else 2)
+        self._every = 1 if enough else 2 * self._every
         offsets, times = self._offsets[kept].copy(), self._times[kept].copy()
         self._used = len(offsets)
         self._offsets[: self._used], self._times[: self._used] = offsets, times

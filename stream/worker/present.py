@@ -45,7 +45,7 @@ class Present(NamedTuple):
             joined=self.assignment.joined,
             confirmed=self.lease.held,
             paused=self.assignment.paused,
-            version_problem=self.versions.problem,
+            version_problem=self.versions.unserved,
         )
 
     def fill(self, samples: Samples) -> None:

@@ -38,6 +38,8 @@ from stream.kafka.messages import encode
 from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.rarely import Rarely
 from stream.kafka.topics import cluster_id, topic_id
+from stream.members.member import Member, begin
+from stream.members.publish import MemberPublisher
 from stream.metrics.disk import Disk
 from stream.metrics.route import add_metrics
 from stream.metrics.samples import Samples, make_registry
@@ -48,6 +50,7 @@ from stream.times import now_ms
 from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
 from stream.worker.direct_answers import HttpApi
 from stream.worker.lag import Lag
+from stream.worker.member_record import describe
 from stream.worker.observed import Observed
 from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
@@ -83,6 +86,7 @@ class WorkerService(Service):
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
+        self._member = begin("worker", config.worker.instance, config.worker.http)
         self._observed, self._disk = Observed(), Disk(config.data)
         self._waits_for = ""
         """The broker that the start waits for, in words."""
@@ -94,6 +98,9 @@ class WorkerService(Service):
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         await self._serve_http()
+        publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(publisher.stop)
+        publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -121,7 +128,7 @@ class WorkerService(Service):
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
         await self._versions.begin(await self._retry(lambda: read_pointers(config)))
-        self._present = Present(
+        self._state = Present(
             config, consumer, self._assignment, lease, self._pipeline, self._recommender.versions, self._versions,
             self._checkpoints, self._lag, self._disk,
         )  # fmt: skip
@@ -159,14 +166,14 @@ class WorkerService(Service):
     def _not_ready(self) -> list[str]:
         if self.should_stop:
             return ["it is stopping"]
-        return self._present.not_ready() if self._ready.is_set() else [self._waits_for or STARTING]
+        return self._state.not_ready() if self._ready.is_set() else [self._waits_for or STARTING]
 
     def _not_started(self) -> list[str]:
         return [] if self._ready.is_set() or self._waits_for else [STARTING]
 
     def _fill(self, samples: Samples) -> None:
         if self._ready.is_set():
-            self._present.fill(samples)
+            self._state.fill(samples)
         else:
             samples.add("ready", 0)
 
@@ -224,6 +231,15 @@ class WorkerService(Service):
     async def _report_status(self) -> None:
         if self._ready.is_set():
             self._status.report(now_ms())
+
+    def _present(self) -> Member:
+        """What the worker publishes of itself now."""
+        if not self._ready.is_set():
+            return self._member
+        return describe(
+            self._member, self._status.current, self._assignment, self._lag,
+            self._recommender.versions.champion, self._versions.problem,
+        )  # fmt: skip
 
     def _look(self, status: WorkerStatus) -> None:
         """Fill in what the worker does now."""

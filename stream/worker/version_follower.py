@@ -47,6 +47,11 @@ class VersionFollower:
 
     @property
     def problem(self) -> str:
+        """Why the version that the pointer names does not answer; empty if it does, or none is named."""
+        return "" if self.as_named else self._why or "it is being fetched"
+
+    @property
+    def unserved(self) -> str:
         """Why no version answers, although one is named; empty where one does, or popular items are meant."""
         named = self._pointers.champion
         if named is None or self._versions.champion is not None:
