@@ -26,14 +26,15 @@ class RequestClient:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._producer = AIOKafkaProducer(**connection(config), linger_ms=0, acks=1)
-        self._consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
         self._name, self._count = uuid.uuid4().hex[:12], itertools.count()
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect. Raises KafkaConnectionError."""
+        config = self._config
+        self._producer = AIOKafkaProducer(**connection(config), linger_ms=0, acks=1)
+        self._consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
         await self._producer.start()
         await self._consumer.start()
         topic = self._config.topics.replies

@@ -34,6 +34,8 @@ class KafkaParts:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.requests = RequestClient(config)
+        """The console asks with it too."""
         self._follower = Follower(config)
         self.answers = OwnersAnswers(config, self._follower)
         self._to_close = contextlib.AsyncExitStack()
@@ -48,17 +50,18 @@ class KafkaParts:
         topics = self._config.topics
         needed = (topics.clicks, topics.requests, topics.replies, topics.recommendations, topics.items)
         await self._retry(lambda: asyncio.to_thread(check_existence, self._config, *needed))
-        sender, client = EventSender(self._config), RequestClient(self._config)
+        sender = EventSender(self._config)
         self._to_close.push_async_callback(sender.stop)
         await self._retry(sender.start)
-        self._to_close.push_async_callback(client.stop)
-        await self._retry(client.start)
+        await self._retry(self.requests.start)
+        self._to_close.push_async_callback(self.requests.stop)
         partitions = await self._retry(sender.partitions)
-        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(client, partitions))
+        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(self.requests, partitions))
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self.answers.keep_popular())]
 
     async def close(self) -> None:
         """Close what is open."""
+        self._follower.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
