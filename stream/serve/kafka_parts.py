@@ -55,8 +55,7 @@ class KafkaParts:
         await self._retry(sender.start)
         await self._retry(self.requests.start)
         self._to_close.push_async_callback(self.requests.stop)
-        partitions = await self._retry(sender.partitions)
-        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(self.requests, partitions))
+        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(self._config, self.requests))
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self.answers.keep_popular())]
 
     async def close(self) -> None:
