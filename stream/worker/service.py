@@ -26,7 +26,7 @@ from state.errors import StateError, StoreUnreadable
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.config import Config
-from stream.errors import BrokerUnavailable
+from stream.errors import BrokerUnavailable, GroupInstanceTaken
 from stream.kafka.commands import RecordTime
 from stream.kafka.connection import connection, consumer_connection, faust_connection
 from stream.kafka.diagnosis import unavailable
@@ -71,7 +71,7 @@ class WorkerService(Service):
     def __init__(self, config: Config, id_hash: IdHash, *, embedded: bool, **options: Any) -> None:
         super().__init__(**options)
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
-        self.failure: StateError | None = None
+        self.failure: StateError | GroupInstanceTaken | None = None
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
@@ -120,7 +120,7 @@ class WorkerService(Service):
 
     @Service.task
     async def _keep_lease(self) -> None:
-        await self._pipeline.keep_lease()
+        await self._or_end(self._pipeline.keep_lease())
 
     @Service.task
     async def _open_stores(self) -> None:
@@ -194,7 +194,7 @@ class WorkerService(Service):
         """Do the work. If the state cannot be used, end the whole worker as an operator would."""
         try:
             await work
-        except StateError as error:
+        except (StateError, GroupInstanceTaken) as error:
             self.failure = error
             os.kill(os.getpid(), signal.SIGTERM)
 
