@@ -13,6 +13,7 @@ from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
+from stream.trainer.pages import TrainerPages
 from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
@@ -25,9 +26,11 @@ async def run(config: Config) -> None:
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)
-    await producer.start()
-    await consumer.start()
+    pages = TrainerPages(config, trainer)
+    await pages.start()
     try:
+        await producer.start()
+        await consumer.start()
         topics = (config.topics.models, config.topics.commands)
         partitions = [TopicPartition(t, p) for t in topics for p in await partitions_or_first(consumer, t)]
         consumer.assign(partitions)
@@ -36,6 +39,7 @@ async def run(config: Config) -> None:
         served = trainer.champion.pointers.champion
         log.info("trainer ready: %s", served.version if served else "no version yet")
         listening = asyncio.create_task(listen(config, consumer, trainer))
+        pages.started(listening)
         try:
             while True:
                 await trainer.cycle_if_due()
@@ -50,6 +54,7 @@ async def run(config: Config) -> None:
         await consumer.stop()
         await producer.stop()
         trainer.view.close()
+        await pages.stop()
 
 
 async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from mode import ServiceT
 
 from state.errors import StateError
+from stream.errors import AnabranchError
 
 log = logging.getLogger("anabranch.worker")
 
@@ -26,7 +27,11 @@ class Process(faust.Worker):
     """
 
     def __init__(
-        self, app: faust.App, service: ServiceT, failure: Callable[[], StateError | None], end_within_s: float
+        self,
+        app: faust.App,
+        service: ServiceT,
+        failure: Callable[[], StateError | AnabranchError | None],
+        end_within_s: float,
     ) -> None:
         super().__init__(app, service, override_logging=False, redirect_stdouts=False, quiet=True, loglevel="warning")
         self.spinner = None  # it writes a terminal's escape codes even into a log
@@ -39,7 +44,7 @@ class Process(faust.Worker):
             self.loop.add_signal_handler(number, self._end, stop)
 
     @property
-    def failure(self) -> StateError | None:
+    def failure(self) -> StateError | AnabranchError | None:
         """Why the worker ended by itself."""
         return self._failure()
 
