@@ -1,9 +1,5 @@
-"""Write `docs/configuration.md` and `deploy/anabranch.toml` from the settings themselves: `make docs`.
+"""Write `docs/configuration.md` and `deploy/anabranch.toml` from the settings themselves: `make docs`."""
 
-`docs/metrics.md` is written too (`docs/write_metrics.py`).
-"""
-
-import runpy
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,4 +87,3 @@ def sample() -> str:
 if __name__ == "__main__":
     (ROOT / "docs/configuration.md").write_text(page())
     (ROOT / "deploy/anabranch.toml").write_text(sample())
-    runpy.run_path(str(ROOT / "docs/write_metrics.py"), run_name="__main__")

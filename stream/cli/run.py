@@ -95,7 +95,12 @@ def worker(
             wait_for_broker(settings)
             check_shapes(settings)
             ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
-        process = build(settings, ids, embedded=embedded)
+        api = None
+        if settings.worker.api:
+            from stream.serve.in_worker import WorkerApi
+
+            api = WorkerApi(settings)
+        process = build(settings, ids, embedded=embedded, api=api)
         try:
             process.execute_from_commandline()
         finally:
