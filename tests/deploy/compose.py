@@ -1,7 +1,7 @@
 """deploy/compose.yaml, started without a Docker engine: services in their order, each by a launcher.
 
-A launcher says how a service runs: as processes of this machine (`processes.py`), or in its image (`container.py`). All of
-it is in a network namespace of its own, in which the ports are those of the file.
+A launcher says how a service runs: as processes of this machine (`processes.py`), or in its image (`container.py`).
+All of it is in a network namespace of its own, in which the ports are those of the file.
 """
 
 import ctypes

@@ -1,8 +1,9 @@
 """Services of deploy/compose.yaml in the image that `make image` builds, run by crun, an OCI runtime.
 
-As under Docker: the image's user and environment, a root that is read-only where the file says so, no capability, no new
-privileges, its own processes, mounts, host name and IPC. Not as under Docker: the network is the test's, limits of memory
-and processes are not held (this needs control groups, which are not ours on a machine like CI's), and no seccomp filter is set.
+As under Docker: the image's user and environment, a root that is read-only where the file says so, no capability, no
+new privileges, its own processes, mounts, host name and IPC. Not as under Docker: the network is the test's, limits of
+memory and processes are not held (this needs control groups, which are not ours on a machine like CI's), and no seccomp
+filter is set.
 """
 
 import json
