@@ -20,8 +20,8 @@ from stream.operate.model_report import Models, models
 
 T = TypeVar("T")
 
-ANSWER_WITHIN_S = 4.0
-"""How long a page waits for a worker, the broker or the artifact store."""
+ANSWER_WITHIN_S, GRACE_S = 4.0, 1.0
+"""How long a page waits for a worker, the broker or the artifact store; what a client may take longer than it says."""
 ACT_WITHIN_S = 10.0
 """The same for an action."""
 KEEP_VERSIONS_S = 5.0
@@ -45,10 +45,17 @@ class Requests(Protocol):
 class Console:
     """The console of one process."""
 
-    def __init__(self, config: Config, members: Members, requests: Requests, pages: Pages, broker: BrokerWatch) -> None:
-        self.config, self.pages = config, pages
-        self._members, self._requests = members, requests
-        self.sessions = Sessions(config.serve.read_token, config.serve.operate_token)
+    def __init__(
+        self,
+        config: Config,
+        members: Members,
+        requests: Requests,
+        pages: Pages,
+        sessions: Sessions,
+        broker: BrokerWatch,
+    ) -> None:
+        self.config, self.pages, self.sessions = config, pages, sessions
+        self.members, self.requests = members, requests
         self.attempts = Attempts()
         self.on_loopback = config.serve.http.startswith(LOOPBACK_ADDRESSES)
         self.history = History(config.data)
@@ -77,13 +84,13 @@ class Console:
 
     def live(self) -> Live:
         """What the installation does now."""
-        return live(self._members.members(), self.broker)
+        return live(self.members.members(), self.broker)
 
     async def ask(self, request: Request) -> Any:
         """The answer of the owner of a partition. Raises AnabranchError."""
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S + 1):
-                return await self._requests.ask(request, ANSWER_WITHIN_S)
+            async with asyncio.timeout(ANSWER_WITHIN_S + GRACE_S):
+                return await self.requests.ask(request, ANSWER_WITHIN_S)
         except TimeoutError:
             raise AnabranchError(
                 f"No worker answered within {ANSWER_WITHIN_S:.0f} s. The overview shows whether one owns the partition."

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stream.console.assets import Assets
-from stream.console.session import Session
+from stream.console.session import COOKIE, Sessions
 from stream.printable import printable_lines
 from stream.times import iso, moment, now_ms
 
@@ -44,7 +44,8 @@ NAVIGATION = (
 class Pages:
     """Renders templates."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, sessions: Sessions) -> None:
+        self._sessions = sessions
         # `finalize` sees every value that a template puts out: no id or title turns a line round or hides a part.
         self._templates = Environment(
             loader=FileSystemLoader(TEMPLATES),
@@ -66,14 +67,14 @@ class Pages:
 
     def render(self, request: web.Request, template: str, status: int = 200, **values: Any) -> web.Response:
         """A page, or the part of one."""
-        session: Session | None = request.get("session")
+        session = self._sessions.session(request.cookies.get(COOKIE))
         shown = {
             "path": request.path,
             "here": request.path_qs,
             "session": session,
             "may_act": session is not None and session.right == "operate",
             "csrf": session.csrf if session else "",
-            "acting_is_possible": request.get("acting_is_possible", False),
+            "acting_is_possible": self._sessions.acting_is_possible,
             "notice": None,
         } | values
         text = self._templates.get_template(template).render(shown)

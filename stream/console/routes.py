@@ -13,7 +13,7 @@ from stream.console.assets import Assets
 from stream.console.broker_watch import BrokerWatch
 from stream.console.console import CONSOLE, Console, Members, Requests
 from stream.console.page import Pages, go_to, url
-from stream.console.session import COOKIE, Session
+from stream.console.session import COOKIE, Sessions
 from stream.errors import AnabranchError
 
 log = logging.getLogger("anabranch.console")
@@ -59,7 +59,8 @@ def add_routes(
     `broker` is for tests.
     """
     assets = Assets()
-    console = Console(config, members, requests, Pages(assets), broker or BrokerWatch(config))
+    sessions = Sessions(config.serve.read_token, config.serve.operate_token)
+    console = Console(config, members, requests, Pages(assets, sessions), sessions, broker or BrokerWatch(config))
     app[CONSOLE] = console
     app.router.add_get("/assets/{name}", assets.handle)
     app.router.add_get("/sign-in", _guarded(console, sign_in.page, needs=None))
@@ -80,8 +81,6 @@ def add_routes(
 
 def _guarded(console: Console, handler: Handler, needs: str | None) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        request["session"] = console.sessions.session(request.cookies.get(COOKIE))
-        request["acting_is_possible"] = console.sessions.acting_is_possible
         if refused := _refusal(console, request):
             return console.error(request, 403, "This request is refused", refused)
         if needs and (response := await _check(console, request, needs)):
@@ -124,7 +123,7 @@ def _split(address: str) -> SplitResult:
 
 async def _check(console: Console, request: web.Request, needs: str) -> web.StreamResponse | None:
     """The answer to somebody who may not; None for somebody who may."""
-    session: Session | None = request["session"]
+    session = console.sessions.session(request.cookies.get(COOKIE))
     if needs == "look":
         if console.sessions.looking_is_open or session is not None:
             return None
