@@ -44,6 +44,7 @@ class BrokerWatch:
         self._probe = LatencyProbe(config)
         self._pointers_at = 0.0
         self._again = asyncio.Event()
+        self._ending = False
 
     @property
     def asked(self) -> bool:
@@ -62,23 +63,30 @@ class BrokerWatch:
 
     async def run(self) -> None:
         """Look every LOOK_EVERY_S."""
-        while True:
+        while not self._ending:
             try:
                 async with asyncio.timeout(LOOK_WITHIN_S):
                     await self._look()
                 self._note(True, "")
             except (KafkaError, OSError, AnabranchError) as error:  # TimeoutError is an OSError
                 self._note(False, str(error) or f"no answer within {LOOK_WITHIN_S:.0f} s")
-                await self.close()
+                await self._close()
             except Exception as error:
                 log.exception("the console cannot look at the broker")
                 self._note(False, type(error).__name__)
-                await self.close()
+                await self._close()
             self._again.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), LOOK_EVERY_S)
 
-    async def close(self) -> None:
+    async def stop(self, task: asyncio.Task[None]) -> None:
+        """End `run`, which is this task, and close the clients."""
+        self._ending = True  # the Kafka client can swallow a cancellation
+        task.cancel()
+        await asyncio.wait([task], timeout=LOOK_WITHIN_S)
+        await self._close()
+
+    async def _close(self) -> None:
         """Close the clients; the next look opens them again."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:

@@ -1,7 +1,6 @@
 """What the pages read from: members, requests to workers, the broker, the artifact store, history."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -74,12 +73,10 @@ class Console:
 
     async def stop(self) -> None:
         """End both, and write the history."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self.broker.close()
+        watching, sampling = self._tasks
+        sampling.cancel()
+        await asyncio.wait([sampling])
+        await self.broker.stop(watching)
         self.history.write()
 
     def live(self) -> Live:

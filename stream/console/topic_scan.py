@@ -18,7 +18,9 @@ from stream.kafka.topics import partitions_of
 
 FIRST_WINDOW = 2_000
 GROWTH = 4
-POLL_MS = 250
+POLL_MS = 100
+POLLS_OF_EMPTY = 3
+"""A partition without records reports no end to its reader."""
 
 
 class Scanned(NamedTuple):
@@ -66,36 +68,58 @@ async def _backwards(
     deadline = time.monotonic() + bounds.seconds
     begins = await consumer.beginning_offsets(partitions)
     ends = await consumer.end_offsets(partitions)
-    found: list[Any] = []
-    read = size = 0
+    scan = _Scan(consumer, wanted, bounds.bytes, deadline)
     window = max(FIRST_WINDOW // len(partitions), 1)
+    newest_window = True
     while True:
         starts = {p: max(ends[p] - window, begins[p]) for p in partitions}
-        open_ = [p for p in partitions if starts[p] < ends[p]]
-        if not open_:
-            return Scanned(_newest_first(found, bounds), read, True)
-        consumer.assign(open_)
-        for partition in open_:
-            consumer.seek(partition, starts[partition])
-        reader, left = Reader(consumer), set(open_)
+        # The newest window has no end: the embedded broker names too low a one.
+        complete = await scan.read(starts, {p: None if newest_window else ends[p] for p in partitions})
+        newest_window, ends = False, starts
+        at_the_beginning = all(starts[p] <= begins[p] for p in partitions)
+        if at_the_beginning or not complete or len(scan.found) >= bounds.found or scan.count >= bounds.records:
+            found = sorted(scan.found, key=lambda r: (r.timestamp, r.partition, r.offset), reverse=True)
+            return Scanned(found[: bounds.found], scan.count, at_the_beginning and complete)
+        window = min(window * GROWTH, max(bounds.records - scan.count, 1))
+
+
+class _Scan:
+    """What the windows of a scan have brought together."""
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, wanted: Callable[[Any], bool], max_bytes: int, deadline: float
+    ) -> None:
+        self._consumer, self._wanted, self._max_bytes, self._deadline = consumer, wanted, max_bytes, deadline
+        self._reader = Reader(consumer)
+        self.found: list[Any] = []
+        self.count = self._bytes = 0
+
+    async def read(self, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int | None]) -> bool:
+        """Read each partition from its start to its end, or to that of the log; False if a bound ended it."""
+        left = {p for p, start in starts.items() if ends[p] is None or start < (ends[p] or 0)}
+        if not left:
+            return True
+        self._consumer.assign(list(left))
+        for partition in left:
+            self._consumer.seek(partition, starts[partition])
+        silent = 0
         while left:
-            for partition, records in (await reader.poll(timeout_ms=POLL_MS)).records.items():
-                inside = [r for r in records if r.offset < ends[partition]]
-                read += len(inside)
-                size += sum(len(r.value or b"") for r in inside)
-                found += [r for r in inside if wanted(r)]
+            polled = (await self._reader.poll(timeout_ms=POLL_MS)).records
+            silent = 0 if polled else silent + 1
+            for partition, records in polled.items():
+                end = ends[partition]
+                self._take([r for r in records if end is None or r.offset < end])
             for partition in list(left):
-                if await consumer.position(partition) >= ends[partition]:
+                end = ends[partition] if ends[partition] is not None else self._consumer.highwater(partition)
+                position = await self._consumer.position(partition)
+                if (end is None and silent > POLLS_OF_EMPTY) or (end is not None and position >= end):
                     left.discard(partition)
-                    consumer.pause(partition)
-            if time.monotonic() > deadline or size > bounds.bytes:
-                return Scanned(_newest_first(found, bounds), read, False)
-        ends = starts
-        if len(found) >= bounds.found or read >= bounds.records:
-            whole = all(begins[p] >= ends[p] for p in partitions)
-            return Scanned(_newest_first(found, bounds), read, whole and len(found) <= bounds.found)
-        window = min(window * GROWTH, max(bounds.records - read, 1))
+                    self._consumer.pause(partition)
+            if time.monotonic() > self._deadline or self._bytes > self._max_bytes:
+                return False
+        return True
 
-
-def _newest_first(found: list[Any], bounds: Bounds) -> list[Any]:
-    return sorted(found, key=lambda r: (r.timestamp, r.partition, r.offset), reverse=True)[: bounds.found]
+    def _take(self, records: list[Any]) -> None:
+        self.count += len(records)
+        self._bytes += sum(len(record.value or b"") for record in records)
+        self.found += [record for record in records if self._wanted(record)]

@@ -32,7 +32,7 @@ def test_a_cookie_that_was_changed_is_no_session():
     right, until, nonce, signature = cookie.split(".")
     for changed in (
         f"operate.{until}.{nonce}.{signature}", f"{right}.{int(until) + 1}.{nonce}.{signature}",
-        f"{right}.{until}.{nonce[:-1]}A.{signature}", f"{right}.{until}.{nonce}.{'0' * 64}", cookie + "0", "", None,
+        f"{right}.{until}.{nonce[::-1]}.{signature}", f"{right}.{until}.{nonce}.{'0' * 64}", cookie + "0", "", None,
         "look.999999999999.x.y",
     ):  # fmt: skip
         assert sessions.session(changed) is None, changed
