@@ -36,7 +36,7 @@ def test_ci_runs_the_local_script_on_the_oldest_and_a_new_python():
     oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert oldest
     assert re.search(rf'python: \["{oldest[1]}", "3\.\d+"\]', WORKFLOW)
-    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make lint types test test-kafka")
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make lint types test test-kafka test-ops")
 
 
 def test_pre_commit_runs_make_lint_and_downloads_nothing():
@@ -44,7 +44,7 @@ def test_pre_commit_runs_make_lint_and_downloads_nothing():
     assert re.findall(r"repo: (.*)$", PRE_COMMIT, re.M) == ["local"]
 
 
-@pytest.mark.parametrize("marker", ["broker", "slow", "faults", "medium"])
+@pytest.mark.parametrize("marker", ["broker", "slow", "faults", "medium", "ops", "image"])
 def test_the_fast_suite_leaves_out_every_marker_that_takes_time(marker):
     [fast] = re.findall(r"^test-fast:.*\n(.*)$", MAKEFILE, re.M)
     assert f"not {marker}" in fast

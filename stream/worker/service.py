@@ -214,6 +214,7 @@ def click_consumer(config: Config) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **consumer_connection(config),
         group_id=config.group,
+        group_instance_id=config.worker.group_instance_id or None,
         enable_auto_commit=False,
         auto_offset_reset="none",  # the reader learns of it: the log lost its beginning, or its end
         partition_assignment_strategy=[RangePartitionAssignor],

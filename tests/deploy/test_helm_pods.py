@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.ops, pytest.mark.skipif(helm() is None, reason=MISSING
 
 by_example = pytest.mark.parametrize("example", EXAMPLES)
 PORTS = {"worker": 8081, "trainer": 8082, "serve": 8080}
-CHART_OWNS = {"worker": ("http", "instance"), "trainer": ("http",), "serve": ("http", "instance")}
+CHART_OWNS = {"worker": ("http", "instance", "group_instance_id"), "trainer": ("http",), "serve": ("http", "instance")}
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 
 
@@ -70,7 +70,7 @@ def configuration(objects: list[Object], container: Object, folder: Path) -> Con
     for name in re.findall(rf'"{folder}/(.*)"', text):
         (folder / name).touch(0o600)
     (folder / "anabranch.toml").write_text(text)
-    env = {e["name"]: e.get("value", "a secret of 32 characters and more") for e in container["env"]}
+    env = {e["name"]: e.get("value", "0123456789-a-secret-or-a-name") for e in container["env"]}
     return load(folder / "anabranch.toml", {name: text for name, text in env.items() if name != "ANABRANCH_CONFIG"})
 
 
@@ -115,13 +115,22 @@ def test_a_worker_has_the_name_of_its_pod():
     names = {}
     for name, container in containers(objects_of(render("production"))):
         for variable in container.get("env", []):
-            if variable["name"].endswith("__INSTANCE"):
+            if "INSTANCE" in variable["name"]:
                 names[name, variable["name"]] = variable["valueFrom"]["fieldRef"]["fieldPath"]
     assert names == {
         ("anabranch-learner", "ANABRANCH_WORKER__INSTANCE"): "metadata.name",
+        ("anabranch-learner", "ANABRANCH_WORKER__GROUP_INSTANCE_ID"): "metadata.name",
         ("anabranch-worker", "ANABRANCH_WORKER__INSTANCE"): "metadata.name",
+        ("anabranch-worker", "ANABRANCH_WORKER__GROUP_INSTANCE_ID"): "metadata.name",
         ("anabranch-serve", "ANABRANCH_SERVE__INSTANCE"): "metadata.name",
     }
+
+
+def test_a_worker_that_answers_over_http_has_the_tokens():
+    for name, container in containers(set_in("production", "config.worker.api=true")):
+        if container["name"] == "worker":
+            names = {variable["name"] for variable in container["env"]}
+            assert {f"ANABRANCH_SERVE__{right}_TOKEN" for right in ("READ", "WRITE", "OPERATE")} <= names, name
 
 
 @by_example

@@ -82,7 +82,7 @@ operateToken: {variable: ANABRANCH_SERVE__OPERATE_TOKEN, key: operate-token}
 {{- if $config.data -}}
 {{- fail "config.data is the chart's: the state is on the volume of worker.persistence" -}}
 {{- end -}}
-{{- range list "worker.http" "worker.instance" "trainer.http" "serve.http" "serve.instance" -}}
+{{- range list "worker.http" "worker.instance" "worker.group_instance_id" "trainer.http" "serve.http" "serve.instance" -}}
 {{- $part := splitList "." . -}}
 {{- if hasKey (get $sections (index $part 0)) (index $part 1) -}}
 {{- fail (printf "config.%s is the chart's: ports are fixed, and the name of a pod is the name of its process" .) -}}
