@@ -35,7 +35,9 @@ def main() -> None:
     parse.add_argument("--users", type=int, default=USERS)
     parse.add_argument("--batch", type=int, default=256, help="users in a forward pass: worker.rank_batch_users")
     arguments = parse.parse_args()
-    items_known, user_count, size = arguments.items, arguments.users, arguments.batch
+    items_known: int = arguments.items
+    user_count: int = arguments.users
+    size: int = arguments.batch
     torch.set_num_threads(1)
     draw = np.random.default_rng(0)
     n = np.arange(user_count * STEPS)
