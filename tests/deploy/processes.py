@@ -50,7 +50,7 @@ class Processes:
     """Starts services as processes. The paths and names of the file are replaced by those of the test."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._prefix = ["unshare", "--mount", "sh", "-c", BIND_HOSTS, str(hosts(folder, names))]
 
     def start(self, service: Service) -> Process:
@@ -76,7 +76,7 @@ class Processes:
 
     def kafka(self, service: Service) -> Process:
         """Start the Kafka at KAFKA_HOME with the settings that its image makes of the environment."""
-        folder, data = self._folder, self._volumes(service)["/var/lib/kafka/data"]
+        folder, data = self.folder, self._volumes(service)["/var/lib/kafka/data"]
         settings = {
             name.removeprefix("KAFKA_").lower().replace("_", "."): value
             for name, value in service.environment.items()
@@ -98,7 +98,7 @@ class Processes:
         """Where the mounted paths of a service are here, the longest first."""
         moved = {}
         for source, target, _ in service.volumes:
-            path = (DEPLOY / source).resolve() if source.startswith(".") else self._folder / "volumes" / source
+            path = (DEPLOY / source).resolve() if source.startswith(".") else self.folder / "volumes" / source
             if not source.startswith("."):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             moved[target] = str(path)
@@ -106,7 +106,7 @@ class Processes:
 
     def _programs(self) -> Path:
         """A folder with `anabranch` and `python`, as the image has them on its path."""
-        programs = self._folder / "bin"
+        programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
         for name, module in (("anabranch", "-m stream.cli"), ("python", "")):
             (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
@@ -114,4 +114,4 @@ class Processes:
         return programs
 
     def _log(self, service: Service) -> Path:
-        return self._folder / f"{service.name}.log"
+        return self.folder / f"{service.name}.log"

@@ -6,13 +6,10 @@ import pytest
 from kafka import KafkaProducer
 
 from stream.config import Config
+from tests.deploy.compose import Stack, may_isolate, network_of_its_own, services
+from tests.deploy.processes import Processes
 from tests.e2e.conftest import read_all
 from tests.kafka import missing as kafka_missing
-
-yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (make test-ops)")
-
-from tests.deploy.compose import Stack, may_isolate, network_of_its_own, services  # noqa: E402
-from tests.deploy.processes import Processes  # noqa: E402
 
 pytestmark = pytest.mark.ops
 
