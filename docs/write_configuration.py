@@ -1,16 +1,14 @@
 """Write `docs/configuration.md` and `deploy/anabranch.toml` from the settings themselves: `make docs`."""
 
-import ast
-import inspect
 import textwrap
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from stream.config import Config, choices_of
+from stream.http.struct_docs import docstrings_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,16 +24,6 @@ Settings come from `anabranch.toml` in the working directory (or `--config FILE`
 """
 SAMPLE = """## Every setting with its default. Copy this file to where you start anabranch; uncomment what you change.
 """
-
-
-def docstrings_of(kind: type[msgspec.Struct]) -> dict[str, str]:
-    """The docstring after each field, on one line, by field."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
-    docstrings = {}
-    for field, after in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            docstrings[field.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
-    return docstrings
 
 
 def settings(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

@@ -73,7 +73,7 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "printable", "files", "live_metrics", "config", "load_config"},
+        {"errors", "times", "printable", "files", "live_metrics", "config", "load_config", "logs"},
         {"kafka"},
         {"stores"},
         {"http", "members", "metrics"},

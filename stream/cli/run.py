@@ -14,7 +14,6 @@ import typer
 
 from stream.cli.app import command, utf8
 from stream.cli.output import note, show_json
-from stream.printable import PrintableFormatter
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -65,7 +64,7 @@ def init(
         note("restart every worker and trainer: until then they go on with the key before")
 
 
-@command()
+@command(logs_as="worker")
 def worker(
     *,
     settings: "Config",
@@ -85,7 +84,6 @@ def worker(
 
     if instance is not None:
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
-    log_to_stderr()
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
     with data_directory_lock(settings.data, "worker"):
@@ -100,7 +98,7 @@ def worker(
                 raise process.failure
 
 
-@command()
+@command(logs_as="trainer")
 def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
@@ -109,7 +107,6 @@ def trainer(
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
 
-    log_to_stderr()
     lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
         wait_for_broker(settings)
@@ -196,16 +193,3 @@ def wait_for_broker(settings: "Config") -> None:
             logging.getLogger("anabranch").warning("%s; trying again in %.0f s", error, wait_s)
             time.sleep(wait_s)
             wait_s = min(wait_s * 2, MAX_BROKER_WAIT_S)
-
-
-def log_to_stderr() -> None:
-    """Log our own lines at INFO, those of libraries only if something is wrong."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("anabranch").setLevel(logging.INFO)
-    for library in ("faust", "mode"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    # The Kafka clients log every try to connect; we log the outcome once.
-    for library in ("aiokafka", "kafka"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)

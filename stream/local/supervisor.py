@@ -58,7 +58,8 @@ class Supervisor:
 
     def start(self, name: str, command: list[str]) -> RestartedChild:
         """Start a process; its output goes to `<data>/<name>.log`."""
-        child = RestartedChild(partial(Child, name, command, self.config.data / f"{name}.log"))
+        log = self.config.data / f"{name}.log"
+        child = RestartedChild(partial(Child, name, command, log, rotation=self.config.log))
         self._children.append(child)
         return child
 
@@ -75,6 +76,7 @@ class Supervisor:
         for restarted in self._children:
             child = restarted.child
             if child.running:
+                child.keep_log_written()
                 continue
             if child.name != "trainer" and not child.killed:
                 raise AnabranchError(f"the {child.name} ended; {child.log} ends:\n{child.last_lines()}")
@@ -97,7 +99,7 @@ def run_everything(config: Config, config_file: Path | None = None, port: int | 
         stack.enter_context(terminated_as_interrupted())
         embedded = not config.broker
         if embedded:
-            broker = stack.enter_context(EmbeddedBroker(config.data, port))
+            broker = stack.enter_context(EmbeddedBroker(config.data, port, config.log))
             config = msgspec.structs.replace(config, broker=broker.address)
         ensure(config)
         settle_key(config, EMBEDDED_CLUSTER if embedded else cluster_id(config))

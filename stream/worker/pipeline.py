@@ -88,6 +88,8 @@ class Pipeline:
         """Set where the `answer` loop may have work."""
         self.caught_up_at = time.time()
         """When a poll last took all clicks that the log had."""
+        self.newest_ts: dict[int, int] = {}
+        """Time, ms, of the newest record that was applied, by partition, as the record has it."""
         self._behind = False
         """Whether the log holds more than the last poll took. Events are applied before users are answered then."""
         assignment.on_change = self._on_change
@@ -226,6 +228,7 @@ class Pipeline:
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
         self._recommender.learn(store, counted)
         found = self._check_keys(partition, decoded.keys)
+        self.newest_ts[partition.partition] = records[-1].timestamp
         return store.apply(
             decoded.batch,
             store.progress.logical(records[-1].offset + 1),

@@ -72,4 +72,5 @@ def log_thread_error(failed: threading.ExceptHookArgs) -> None:
         where = where.tb_next
     closing = where is not None and Path(where.tb_frame.f_code.co_filename).parts[-2:] == ("aiokafka", "conn.py")
     if not (closing and failed.exc_type is AttributeError):
-        threading.__excepthook__(failed)
+        error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        log.error("a thread ended by an error", exc_info=error)  # type: ignore[arg-type]

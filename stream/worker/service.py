@@ -36,10 +36,13 @@ from stream.kafka.messages import encode
 from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.rarely import Rarely
 from stream.kafka.topics import cluster_id, topic_id
+from stream.members.member import Member, begin
+from stream.members.publish import MemberPublisher
 from stream.stores.assignment import CHECK_TOPIC_EVERY_S, Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
+from stream.worker.member_record import Lags, describe
 from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
@@ -75,11 +78,15 @@ class WorkerService(Service):
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
+        self._member = begin("worker", config.worker.instance, config.worker.http)
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
+        publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(publisher.stop)
+        publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -101,6 +108,7 @@ class WorkerService(Service):
         )
         self._status = WorkerReporter(config.data, self._look)
         self._status.started(config.worker.instance, now_ms())
+        self._lags = Lags(consumer, config.topics.clicks)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
@@ -156,6 +164,15 @@ class WorkerService(Service):
     async def _report_status(self) -> None:
         if self._ready.is_set():
             self._status.report(now_ms())
+
+    def _present(self) -> Member:
+        """What the worker publishes of itself now."""
+        if not self._ready.is_set():
+            return self._member
+        return describe(
+            self._member, self._status.current, self._assignment, self._lags, self._pipeline.newest_ts,
+            self._recommender.versions.champion, self._versions.problem,
+        )  # fmt: skip
 
     def _look(self, status: WorkerStatus) -> None:
         """Fill in what the worker does now."""
@@ -214,6 +231,7 @@ def click_consumer(config: Config) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **consumer_connection(config),
         group_id=config.group,
+        group_instance_id=config.worker.group_instance_id or None,
         enable_auto_commit=False,
         auto_offset_reset="none",  # the reader learns of it: the log lost its beginning, or its end
         partition_assignment_strategy=[RangePartitionAssignor],

@@ -45,6 +45,13 @@ class VersionFollower:
         self._retry_at = 0.0
         self._retry_after_s = FETCH_AGAIN_S
 
+    @property
+    def problem(self) -> str:
+        """Why the version that the pointer names does not answer; empty if it does, or none is named."""
+        named, now = self._pointers.champion, self._versions.champion
+        served = named is None or (now is not None and now.version == named.version)
+        return "" if served else self._why or "it is being fetched"
+
     async def begin(self, pointers: Pointers) -> None:
         """Follow these pointers; go on after BEGIN_WITHIN_S while a remote artifact store still does not answer."""
         self._pointers = pointers

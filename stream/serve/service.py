@@ -1,0 +1,71 @@
+"""The process of `anabranch serve`: one HTTP server, and the Kafka clients behind it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from stream.config import Config
+from stream.http.address import parse_address
+from stream.http.api import Api
+from stream.http.health import Checks, add_health
+from stream.http.server import HttpServer
+from stream.metrics.route import add_metrics, measured
+from stream.serve.instruments import ApiInstruments
+from stream.serve.kafka_parts import KafkaParts
+
+log = logging.getLogger("anabranch.serve")
+
+
+class ServeService:
+    """Serves until it is stopped. It answers from the start: until a broker does, with what is missing."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._parts = KafkaParts(config)
+        self._stopping = asyncio.Event()
+        instruments, registry = ApiInstruments(), CollectorRegistry()
+        instruments.register(registry)
+        self.app = web.Application(middlewares=[measured(instruments)])
+        """The console adds its pages before `run`."""
+        self._api = Api(config, self._parts.answers, instruments)
+        self._api.add_to(self.app)
+        add_metrics(self.app, registry)
+        add_health(self.app, Checks(live=self._parts.not_live, ready=self._not_ready))
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stopping.set()
+
+    async def run(self, on_listening: Callable[[int], None] = lambda port: None) -> None:
+        """Serve until `stop`; `on_listening` gets the port. Raises CannotListen, TopicMismatch."""
+        server = HttpServer(self.app, *parse_address(self._config.serve.http), setting="serve.http")
+        on_listening(await server.start())
+        connecting = asyncio.create_task(self._parts.connect())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                connecting.result()
+                log.info("serve ready: asking workers at %s", self._config.broker)
+            await stopping
+            await self._drain()
+        finally:
+            stopping.cancel()
+            connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await connecting
+            await server.stop()
+            await self._parts.close()
+
+    async def _drain(self) -> None:
+        """Answer for a while as not ready, and close each connection after its answer."""
+        self._api.guard.stopping = True
+        log.info("stopping: requests are answered for %g s more (serve.drain_s)", self._config.serve.drain_s)
+        await asyncio.sleep(self._config.serve.drain_s)
+
+    def _not_ready(self) -> list[str]:
+        return ["this process is stopping"] if self._stopping.is_set() else self._parts.not_ready()
