@@ -10,6 +10,8 @@ from tests.kafka import LOGGING, cluster_id
 
 OF_THE_IMAGE = {"ANABRANCH_DATA": "/data"}
 """What the image sets: tests/deploy/test_image.py holds the image to it."""
+PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
+"""What Debian names the programs of other images."""
 BIND_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
 
 
@@ -62,8 +64,8 @@ class Processes:
         if service.image == "anabranch":
             command = (service.entrypoint or ["anabranch"])[-3:] + command
             environment = {**OF_THE_IMAGE, **environment, "PATH": f"{self._programs()}:{os.environ['PATH']}"}
-        elif service.image.startswith("prom/prometheus"):
-            command = ["prometheus", *command]
+        elif service.image.startswith("prom/"):
+            command = [PROGRAMS[service.name], *command]
         else:
             raise NotImplementedError(f"{service.image} does not run here as a process")
         for target, source in moved.items():
