@@ -1,6 +1,7 @@
 """Services of deploy/compose.yaml as processes of this machine, with volumes in a folder of the test."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,14 @@ OF_THE_IMAGE = {"ANABRANCH_DATA": "/data"}
 PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
 """What Debian names the programs of other images."""
 BIND_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
+
+
+def _moved(text: str, places: dict[str, str]) -> str:
+    """A text in which every mounted path is that of this machine."""
+    if not places:
+        return text
+    paths = "|".join(map(re.escape, places))  # the longest first
+    return re.sub(rf"(?<![\w.])({paths})(?![\w.-])", lambda found: places[found[0]], text)
 
 
 class Process:
@@ -62,18 +71,14 @@ class Processes:
         moved = self._volumes(service)
         command, environment = service.command, {**service.environment}
         if service.image == "anabranch":
-            command = (service.entrypoint or ["anabranch"])[-3:] + command
+            command = [part for part in service.entrypoint or ["anabranch"] if part not in ("tini", "--")] + command
             environment = {**OF_THE_IMAGE, **environment, "PATH": f"{self._programs()}:{os.environ['PATH']}"}
         elif service.image.startswith("prom/"):
             command = [PROGRAMS[service.name], *command]
         else:
             raise NotImplementedError(f"{service.image} does not run here as a process")
-        for target, source in moved.items():
-            command = [part.replace(target, source) for part in command]
-            environment = {
-                name: source if value == target else value.replace(f"{target}/", f"{source}/")
-                for name, value in environment.items()
-            }
+        command = [_moved(part, moved) for part in command]
+        environment = {name: _moved(value, moved) for name, value in environment.items()}
         return Process(command, environment, self._log(service), self._prefix)
 
     def kafka(self, service: Service) -> Process:

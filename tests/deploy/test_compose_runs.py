@@ -1,4 +1,4 @@
-"""What deploy/compose.yaml says, started as processes: one command to recommendations, and to a page that shows them."""
+"""What deploy/compose.yaml says, started as processes: from one command to recommendations and their figures."""
 
 import json
 import shutil
