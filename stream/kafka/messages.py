@@ -80,6 +80,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_LIMIT)] = 0
     """How many items are wanted at most; 0: as many as there are, for a recommendation `ranking.k`. There are never
     more than that."""
+    at: int | None = None
 
 
 class ItemTitle(msgspec.Struct, frozen=True):

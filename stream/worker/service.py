@@ -25,7 +25,7 @@ from state.errors import StateError, StoreUnreadable
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.config import Config
-from stream.errors import AnabranchError, BrokerUnavailable
+from stream.errors import AnabranchError, BrokerUnavailable, GroupInstanceTaken
 from stream.http.address import parse_address
 from stream.http.health import STARTING, Checks, add_health
 from stream.http.server import CannotListen, HttpServer
@@ -285,7 +285,7 @@ class WorkerService(Service):
         """Do the work. If the state cannot be used, end the whole worker as an operator would."""
         try:
             await work
-        except StateError as error:
+        except (StateError, GroupInstanceTaken) as error:
             self.failure = error
             os.kill(os.getpid(), signal.SIGTERM)
 
