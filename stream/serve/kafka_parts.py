@@ -34,10 +34,10 @@ class KafkaParts:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.requests = RequestClient(config)
-        """The console asks with it too."""
         self._follower = Follower(config)
         self.answers = OwnersAnswers(config, self._follower)
+        self.client: RequestClient | None = None
+        """Asks the workers; None until a broker answers."""
         self._to_close = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._rarely = Rarely()
@@ -50,12 +50,13 @@ class KafkaParts:
         topics = self._config.topics
         needed = (topics.clicks, topics.requests, topics.replies, topics.recommendations, topics.items)
         await self._retry(lambda: asyncio.to_thread(check_existence, self._config, *needed))
-        sender = EventSender(self._config)
+        sender, client = EventSender(self._config), RequestClient(self._config)
         self._to_close.push_async_callback(sender.stop)
         await self._retry(sender.start)
-        await self._retry(self.requests.start)
-        self._to_close.push_async_callback(self.requests.stop)
-        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(self._config, self.requests))
+        await self._retry(client.start)
+        self._to_close.push_async_callback(client.stop)
+        self.client = client
+        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(self._config, client))
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self.answers.keep_popular())]
 
     async def close(self) -> None:

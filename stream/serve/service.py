@@ -13,7 +13,7 @@ from stream.http.address import parse_address
 from stream.http.api import Api
 from stream.http.health import Checks, add_health
 from stream.http.server import HttpServer
-from stream.members.follow import MembersFollower
+from stream.kafka.ask import RequestClient
 from stream.members.member import Member, begin
 from stream.members.publish import MemberPublisher
 from stream.metrics.route import add_metrics, measured
@@ -30,8 +30,6 @@ class ServeService:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._parts = KafkaParts(config)
-        self.requests, self.members = self._parts.requests, MembersFollower(config)
-        """The console reads from both. They start with `run`."""
         self._member = begin("serve", config.serve.instance, config.serve.http)
         self._stopping = asyncio.Event()
         instruments = ApiInstruments()
@@ -41,6 +39,11 @@ class ServeService:
         self._api.add_to(self.app)
         add_metrics(self.app, make_registry("serve", self._fill, instruments))
         add_health(self.app, Checks(live=self._parts.not_live, ready=self._not_ready))
+
+    @property
+    def client(self) -> RequestClient | None:
+        """Asks the workers; None until a broker answers."""
+        return self._parts.client
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -67,12 +70,10 @@ class ServeService:
                 await connecting
             await server.stop()
             await publisher.stop()
-            await self.members.stop()
             await self._parts.close()
 
     async def _connect(self) -> None:
         await self._parts.connect()
-        await self.members.start()
         log.info("serve ready: asking workers through %s", self._config.broker)
 
     def _present(self) -> Member:
