@@ -33,7 +33,12 @@ from stream.stores.id_key import settle_key
 
 LEARNED_EVENTS = 30_000
 TOKEN = "token-of-the-benchmark"
-NO_CYCLE = {"ANABRANCH_TRAINER__EVERY_EVENTS": "1000000000", "ANABRANCH_TRAINER__EVERY_S": "1000000"}
+ONE_CYCLE = {
+    "ANABRANCH_TRAINER__EVERY_EVENTS": "1000000000",
+    "ANABRANCH_TRAINER__EVERY_S": "1",
+    "ANABRANCH_TRAINER__MIN_EVENTS": str(LEARNED_EVENTS),
+}
+"""The trainer learns once, from all events, and then waits."""
 
 
 def messages(users: list[str], items: list[str], count: int, share_of_events: float, seed: int) -> list[bytes]:
@@ -99,12 +104,13 @@ def main(per_s: float, seconds: float, runs: int) -> None:
         log = config.data / "worker.log"
         children = [
             Child("worker", [*command, "worker", *flags], log, api | token),
-            Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", NO_CYCLE),
+            Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", ONE_CYCLE),
             Child("serve", [*command, "serve", *flags], config.data / "serve.log", token),
         ]
         try:
-            subprocess.run([*command, "retrain", "--wait", *flags], check=True, stdout=subprocess.DEVNULL)
             while "serving version" not in log.read_text():
+                if not all(child.running for child in children):
+                    raise RuntimeError("\n".join(child.last_lines() for child in children))
                 time.sleep(0.5)
             cases = {
                 "serve": (serve_port, 0.0),
