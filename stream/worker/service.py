@@ -78,15 +78,15 @@ class WorkerService(Service):
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
-        self._member = begin("worker", config.worker.instance, config.worker.http)
+        self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
-        publisher = MemberPublisher(config, self._present)
-        to_close.push_async_callback(publisher.stop)
-        publisher.start()
+        self._publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(self._stop_publishing)
+        self._publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -116,6 +116,7 @@ class WorkerService(Service):
         self._ready.set()
 
     async def on_stop(self) -> None:
+        self._before_stop = self._present()
         await self._to_close.aclose()
 
     @Service.task
@@ -164,6 +165,9 @@ class WorkerService(Service):
     async def _report_status(self) -> None:
         if self._ready.is_set():
             self._status.report(now_ms())
+
+    async def _stop_publishing(self) -> None:
+        await self._publisher.stop(self._before_stop)  # with the partitions that it served
 
     def _present(self) -> Member:
         """What the worker publishes of itself now."""
