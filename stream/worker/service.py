@@ -107,7 +107,7 @@ class WorkerService(Service):
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
         )
         self._status = WorkerReporter(config.data, self._look)
-        self._status.started(config.worker.instance, now_ms())
+        self._status.started(config.worker.instance, self._member.started_ts)
         self._lags = Lags(consumer, config.topics.clicks)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
