@@ -86,7 +86,7 @@ class WorkerService(Service):
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
-        self._member = begin("worker", config.worker.instance, config.worker.http)
+        self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
         self._observed, self._disk = Observed(), Disk(config.data)
         self._waits_for = ""
         """The broker that the start waits for, in words."""
@@ -98,9 +98,9 @@ class WorkerService(Service):
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         await self._serve_http()
-        publisher = MemberPublisher(config, self._present)
-        to_close.push_async_callback(publisher.stop)
-        publisher.start()
+        self._publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(self._stop_publishing)
+        self._publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -123,7 +123,7 @@ class WorkerService(Service):
         )  # fmt: skip
         self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
-        self._status.started(config.worker.instance, now_ms())
+        self._status.started(config.worker.instance, self._member.started_ts)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
@@ -138,6 +138,7 @@ class WorkerService(Service):
         self._ready.set()
 
     async def on_stop(self) -> None:
+        self._before_stop = self._present()
         await self._to_close.aclose()
 
     async def _serve_http(self) -> None:
@@ -231,6 +232,9 @@ class WorkerService(Service):
     async def _report_status(self) -> None:
         if self._ready.is_set():
             self._status.report(now_ms())
+
+    async def _stop_publishing(self) -> None:
+        await self._publisher.stop(self._before_stop)  # with the partitions that it served
 
     def _present(self) -> Member:
         """What the worker publishes of itself now."""
