@@ -30,6 +30,12 @@ LOOPBACK_ADDRESSES = ("127.", "localhost", "[::1]", "::1")
 class Members(Protocol):
     """The members of the installation (`stream.members.follow`)."""
 
+    async def start(self) -> None:
+        """Begin to follow them."""
+
+    async def stop(self) -> None:
+        """End."""
+
     def members(self) -> Sequence[Seen]:
         """Every member that is known."""
 
@@ -48,13 +54,13 @@ class Console:
         self,
         config: Config,
         members: Members,
-        requests: Requests,
+        client_of: Callable[[], Requests | None],
         pages: Pages,
         sessions: Sessions,
         broker: BrokerWatch,
     ) -> None:
         self.config, self.pages, self.sessions = config, pages, sessions
-        self.members, self.requests = members, requests
+        self.members, self._client_of = members, client_of
         self.attempts = Attempts()
         self.on_loopback = config.serve.http.startswith(LOOPBACK_ADDRESSES)
         self.history = History(config.data)
@@ -69,6 +75,7 @@ class Console:
     async def start(self) -> None:
         """Begin to watch the broker and to collect history."""
         self.history.read()
+        self._following = asyncio.create_task(self.members.start())  # it waits for a broker, the pages do not
         self._tasks = [asyncio.create_task(self.broker.run()), asyncio.create_task(self._sampler.run())]
 
     async def stop(self) -> None:
@@ -77,6 +84,8 @@ class Console:
         sampling.cancel()
         await asyncio.wait([sampling])
         await self.broker.stop(watching)
+        await asyncio.wait([self._following])
+        await self.members.stop()
         self.history.write()
 
     def live(self) -> Live:
@@ -85,9 +94,12 @@ class Console:
 
     async def ask(self, request: Request) -> Any:
         """The answer of the owner of a partition. Raises AnabranchError."""
+        client = self._client_of()
+        if client is None:
+            raise AnabranchError(f"The broker at {self.config.broker} does not answer.")
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S + GRACE_S):
-                return await self.requests.ask(request, ANSWER_WITHIN_S)
+                return await client.ask(request, ANSWER_WITHIN_S)
         except TimeoutError:
             raise AnabranchError(
                 f"No worker answered within {ANSWER_WITHIN_S:.0f} s. The overview shows whether one owns the partition."

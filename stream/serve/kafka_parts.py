@@ -36,6 +36,8 @@ class KafkaParts:
         self._config = config
         self._follower = Follower(config)
         self.answers = OwnersAnswers(config, self._follower)
+        self.client: RequestClient | None = None
+        """Asks the workers; None until a broker answers."""
         self._to_close = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._rarely = Rarely()
@@ -53,6 +55,7 @@ class KafkaParts:
         await self._retry(sender.start)
         self._to_close.push_async_callback(client.stop)
         await self._retry(client.start)
+        self.client = client
         partitions = await self._retry(sender.partitions)
         self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(client, partitions))
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self.answers.keep_popular())]

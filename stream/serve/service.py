@@ -13,6 +13,7 @@ from stream.http.address import parse_address
 from stream.http.api import Api
 from stream.http.health import Checks, add_health
 from stream.http.server import HttpServer
+from stream.kafka.ask import RequestClient
 from stream.metrics.route import add_metrics, measured
 from stream.serve.instruments import ApiInstruments
 from stream.serve.kafka_parts import KafkaParts
@@ -35,6 +36,11 @@ class ServeService:
         self._api.add_to(self.app)
         add_metrics(self.app, registry)
         add_health(self.app, Checks(live=self._parts.not_live, ready=self._not_ready))
+
+    @property
+    def client(self) -> RequestClient | None:
+        """Asks the workers; None until a broker answers."""
+        return self._parts.client
 
     def stop(self) -> None:
         """Begin to stop."""

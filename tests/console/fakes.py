@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from model.learning.gate import Change, Verdict
-from model.learning.versions import Manifest
+from model.learning.manifests import Manifest
 from model.ranking.fusion import Fusion
 from model.settings import ModelSettings
 from stream.config import Config, ServeSettings
@@ -66,6 +66,12 @@ class FakeMembers:
 
     def __init__(self, *seen: Seen) -> None:
         self.seen = list(seen)
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
 
     def members(self) -> list[Seen]:
         return self.seen
