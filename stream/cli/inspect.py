@@ -28,10 +28,11 @@ def user(
     as_json: bool,
 ) -> None:
     """Show a user's sequence and last recommendation."""
+    from stream.kafka.documents import UserReport
     from stream.operate import lookup
     from stream.times import moment
 
-    found: lookup.UserReport | lookup.UserAt
+    found: UserReport | lookup.UserAt
     with view_of(settings) as view:
         found = lookup.user_at(settings, view, name, time_argument(at)) if at else lookup.user(settings, view, name)
     if as_json:
@@ -42,7 +43,7 @@ def user(
         )
     for step in found.sequence:
         show(f"{moment(step.ts)}  {step.event:8}  {step.item}")
-    if isinstance(found, lookup.UserReport):
+    if isinstance(found, UserReport):
         show_recommendation(found.recommended)
         if len(found.partitions) > 1:
             note(

@@ -16,6 +16,7 @@ from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
 from stream.members.member import Member, begin
 from stream.members.publish import MemberPublisher
+from stream.trainer.pages import TrainerPages
 from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
@@ -28,6 +29,7 @@ async def run(config: Config) -> None:
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)
+    pages = TrainerPages(config, trainer)
     member, starting = begin("trainer", config.worker.instance, config.trainer.http), True
 
     def present() -> Member:
@@ -36,10 +38,11 @@ async def run(config: Config) -> None:
         return msgspec.structs.replace(member, trainer=trainer.status.current, version=version, starting=starting)
 
     publisher = MemberPublisher(config, present)
-    await producer.start()
-    await consumer.start()
+    await pages.start()
     publisher.start()
     try:
+        await producer.start()
+        await consumer.start()
         topics = (config.topics.models, config.topics.commands)
         partitions = [TopicPartition(t, p) for t in topics for p in await partitions_or_first(consumer, t)]
         consumer.assign(partitions)
@@ -49,6 +52,7 @@ async def run(config: Config) -> None:
         starting = False
         log.info("trainer ready: %s", served.version if served else "no version yet")
         listening = asyncio.create_task(listen(config, consumer, trainer))
+        pages.started(listening)
         try:
             while True:
                 await trainer.cycle_if_due()
@@ -64,6 +68,7 @@ async def run(config: Config) -> None:
         await consumer.stop()
         await producer.stop()
         trainer.view.close()
+        await pages.stop()
 
 
 async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:

@@ -28,6 +28,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from stream.config import TopicSettings
 from stream.kafka.decode import DeadLetter
+from stream.kafka.documents import Document
 from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.messages import Reply, encode
 from stream.kafka.rarely import Rarely
@@ -84,8 +85,15 @@ class Outbox:
     lease by one request timeout of the producer, which is `worker.session_timeout_ms` too.
     """
 
-    def __init__(self, topics: TopicSettings, producer: AIOKafkaProducer, lease: Lease) -> None:
-        self._topics = topics
+    def __init__(
+        self,
+        topics: TopicSettings,
+        producer: AIOKafkaProducer,
+        lease: Lease,
+        on_dead_letters: Callable[[Iterable[str]], None] = lambda _words: None,
+    ) -> None:
+        """`on_dead_letters` gets a word for each dead letter that was acknowledged: why it was sent."""
+        self._topics, self._on_dead_letters = topics, on_dead_letters
         self._producer = producer
         self._lease = lease
         self.counts = OutboxCounts()
@@ -124,6 +132,19 @@ class Outbox:
         refused = await self._send("replies", list(map(outgoing, replies)))
         await self._to_dead_letters(refused)
 
+    async def send_documents(self, documents: Sequence[Document]) -> None:
+        """Send the answers to requests that want no recommendation, keyed by the request's id."""
+        topic = self._topics.replies
+
+        def outgoing(document: Document) -> Outgoing:
+            key, empty = str(document.id).encode() or None, Document(
+                id=document.id, want=document.want, partition=document.partition, emitted_ts=document.emitted_ts,
+                status="too large",
+            )  # fmt: skip
+            return Outgoing(topic, key, encode(document), smaller=lambda: [Outgoing(topic, key, encode(empty))])
+
+        await self._to_dead_letters(await self._send("replies", list(map(outgoing, documents))))
+
     async def send_tombstones(self, users: Sequence[str]) -> None:
         """Replace these users' recommendations by tombstones."""
         topic = self._topics.recommendations
@@ -138,6 +159,7 @@ class Outbox:
             for letter in dead
         ]
         await self._send_letters(letters)
+        self._on_dead_letters(letter.word for letter in dead)
 
     async def _to_dead_letters(self, refused: Sequence[tuple[Outgoing, KafkaError]]) -> None:
         self.counts.unsendable += len(refused)
@@ -147,6 +169,7 @@ class Outbox:
                 for message, error in refused
             ]
         )
+        self._on_dead_letters("refused" for _ in refused)
 
     async def _send_letters(self, letters: list[Outgoing]) -> None:
         for letter, error in await self._send("dead letters", letters):

@@ -177,7 +177,7 @@ def test_a_console_on_this_machine_answers_to_no_other_name(browser, tmp_path):
         assert opened.get("/", Host="console.example").status == 200
 
 
-def test_an_operator_rolls_back_and_reads_what_serves(browser, sent):
+def test_an_operator_rolls_back_and_sees_what_serves(browser, sent):
     browser.sign_in(OPERATE)
     page = browser.submit("/versions", "/versions/serve")
     assert "Version 000003 serves from now on, and is pinned" in page.text
