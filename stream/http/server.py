@@ -8,11 +8,22 @@ import threading
 from collections.abc import Iterator
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from stream.errors import AnabranchError
 from stream.http.address import Address, parse_address
 
 log = logging.getLogger("anabranch.http")
+
+requests_log = logging.getLogger("anabranch.http.requests")
+
+
+def _is_a_fault_here(record: logging.LogRecord) -> bool:
+    """Whether a line is about a fault of this process. A caller who sends no HTTP gets 400, and fills no log."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+requests_log.addFilter(_is_a_fault_here)
 
 STOP_WITHIN_S = 2.0
 """Requests that are being answered when the process ends get this long."""
@@ -32,7 +43,7 @@ class HttpServer:
 
     def __init__(self, app: web.Application, host: str, port: int, *, setting: str = "http") -> None:
         """`setting` names the setting in messages. An empty host: every address of the machine."""
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_WITHIN_S)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_WITHIN_S, logger=requests_log)
         self._host, self._port, self._setting = host, port, setting
 
     async def start(self) -> int:
