@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model.errors import ArtifactError
 from state.errors import StoreBlocked
 from stream.kafka.pointers import Pointers
 from stream.live_metrics import ALL_VERSIONS, POPULARITY, ScoreKey, encode_scores
@@ -12,6 +13,7 @@ from stream.metrics.disk import Disk
 from stream.metrics.samples import make_registry
 from stream.stores.assignment import Phase
 from stream.stores.checkpoints import Checkpoints
+from stream.worker import version_follower
 from stream.worker.lag import Lag
 from stream.worker.present import Present
 from stream.worker.version_follower import VersionFollower
@@ -173,10 +175,14 @@ async def test_a_pause_a_rebalance_and_a_group_that_is_silent_make_a_worker_unre
 
 @with_watched
 async def test_a_version_that_is_named_and_missing_makes_it_unready(shop):
+    def load(pointer, config, id_hash):
+        raise ArtifactError("the artifact store does not answer")
+
+    shop.monkeypatch.setattr(version_follower, "load_version", load)
+    shop.monkeypatch.setattr(version_follower, "versions_before", lambda named, config: [])
     await shop.poll({})
     await shop.versions.follow(Pointers(pointer("000007", 1)))
-    [problem] = shop.present.not_ready()
-    assert problem.startswith("version 000007 is named and not loaded: ")
+    assert shop.present.not_ready() == ["version 000007 is named and not loaded: the artifact store does not answer"]
     assert shop.page()["model_as_named"] == 0
 
 
