@@ -49,13 +49,20 @@ class Lag:
             elif number in before and before[number][0] is store:
                 self._at_the_end[number] = before[number]
 
+    def end(self, number: int) -> int | None:
+        """The last stable offset of a partition's log; None where its store is not open.
+
+        Nothing can be read behind it while somebody's transaction is open, and nothing lags.
+        """
+        opened, partition = self._assignment.log_ends().get(number), TopicPartition(self._topic, number)
+        if opened is None or partition not in self._consumer.assignment():
+            return None
+        return max(opened, self._consumer.last_stable_offset(partition) or 0, self._ends.get(number, 0))
+
     def events(self, number: int) -> int | None:
         """How many offsets of a partition are not applied; None where its store is not open."""
-        store, partition = self._assignment.stores.get(number), TopicPartition(self._topic, number)
-        if store is None or partition not in self._consumer.assignment():
-            return None
-        ends = self._consumer.highwater(partition), self._ends.get(number), self._assignment.log_ends().get(number)
-        return max(max(end or 0 for end in ends) - store.progress.log_offset, 0)
+        end = self.end(number)
+        return None if end is None else max(end - self._assignment.stores[number].progress.log_offset, 0)
 
     def seconds(self, number: int) -> float | None:
         """For how long the oldest record that is not applied has been in the log, at most; None where not known."""

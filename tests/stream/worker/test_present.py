@@ -29,7 +29,6 @@ class Watched(Shop):
     def __init__(self, config, monkeypatch) -> None:
         super().__init__(config, monkeypatch)
         self.consumer.partitions_for_topic = lambda topic: {0, 1}
-        self.consumer.highwater = lambda partition: self.consumer.end if partition == CLICKS else 0
         self.versions = VersionFollower(config, self.recommender.versions, self.assignment)
         self.lag = Lag(config, self.consumer, self.assignment, self.pipeline.observed)
         self.checkpoints = Checkpoints(config, self.assignment, self.lease)
@@ -205,13 +204,13 @@ async def test_the_scores_of_the_model_and_its_rivals_come_from_the_store(shop):
 async def test_the_lag_is_in_offsets_and_since_the_store_had_all_of_its_log(shop):
     clock = [BROKER_TIME / 1000]
     shop.monkeypatch.setattr("stream.worker.lag.time.time", lambda: clock[0])
-    shop.consumer.end = 1
+    shop.consumer.stable_end = 1
     await shop.poll({CLICKS: shop.records({"user": "ann"})})
     shop.lag.note()
     assert (shop.lag.events(0), shop.lag.seconds(0)) == (0, 0)
     clock[0] += 100
     shop.lag.note()  # an idle log: all is applied
-    shop.consumer.end, clock[0] = 5, clock[0] + 3
+    shop.consumer.stable_end, clock[0] = 5, clock[0] + 3
     page = shop.page()
     assert page["partition_lag_events{partition=0}"] == 4
     assert page["partition_lag_seconds{partition=0}"] == pytest.approx(3)
