@@ -162,6 +162,8 @@ class WorkerService(Service):
         self._to_close.callback(self._disk.stop)
 
     def _not_alive(self) -> list[str]:
+        if self.crashed:
+            return [f"an error that it does not know has ended it: {type(self.crash_reason).__name__}"]
         return [] if self.should_stop else [f"its task {name!r} has ended" for name in self._ended]
 
     def _not_ready(self) -> list[str]:
@@ -295,6 +297,7 @@ class WorkerService(Service):
 
     async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a broker until it answers."""
+        self._waits_for = f"it waits for the broker at {self._config.broker}"
         while True:
             try:
                 answer = await ask()
