@@ -31,6 +31,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from state import crash_points
 from state.errors import StoreFault
 from state.id_hash import UNKEYED, IdHash
+from state.pending import Unanswered
 from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
@@ -39,6 +40,8 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
+from stream.tracing.headers import Trace, WaitingTraces, traces_of
+from stream.tracing.spans import Spans
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import READ_AGAIN_S, LogPosition
@@ -68,6 +71,7 @@ class Pipeline:
         lease: Lease,
         *,
         id_hash: IdHash = UNKEYED,
+        spans: Spans | None = None,
     ) -> None:
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
@@ -78,6 +82,7 @@ class Pipeline:
         self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
+        self._spans, self._waiting_traces = spans or Spans(), WaitingTraces()
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
         self.requests = Requests(
@@ -156,12 +161,20 @@ class Pipeline:
         left: dict[TopicPartition, Sequence[Record]] = {}
         for partition, records in clicks.items():
             some = records[:limit]
-            applied = await self._apply(partition, some, polled_for.get(partition.partition))
+            traces = traces_of(some)
+            with self._spans.process(partition.partition, len(some), traces.values()):
+                applied = await self._apply(partition, some, traces, polled_for.get(partition.partition))
             if applied < len(records):
                 left[partition] = records[applied:]
         return left
 
-    async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> int:
+    async def _apply(
+        self,
+        partition: TopicPartition,
+        records: Sequence[Record],
+        traces: Mapping[int, Trace],
+        polled_for: Store | None,
+    ) -> int:
         """Apply the records, or the first of them; return how many, NONE_LEFT where the rest is polled again."""
         ended = False  # stays False where a fault ends the hold, perhaps of another store: learning reads all of them
         async with self._assignment.hold(partition.partition) as store:
@@ -180,6 +193,9 @@ class Pipeline:
             applied = self._write(store, partition, records, decoded, unknown)
             self._poll_size.update(len(records), time.perf_counter() - began)
             self._recommender.update(applied)
+            if traces:
+                logical = {store.progress.logical(offset): trace for offset, trace in traces.items()}
+                self._waiting_traces.add(partition.partition, logical, applied.events)
             self._metrics.forget(applied.forgotten.tolist())
             ended = True
         if not ended:
@@ -261,26 +277,38 @@ class Pipeline:
                 if not users:  # a part of the journal had none; or all of them have an older answer in flight
                     await asyncio.sleep(0)
                     return not store.pending.in_memory
+                traces = self._waiting_traces.take(number, users)
                 try:
-                    answers = await self._recommender.recommend_off_loop(number, users)
+                    with self._spans.rank(number, len(users), traces.values()):
+                        answers = await self._recommender.recommend_off_loop(number, users)
                 except StoreFault:  # perhaps of another partition's store: ranking reads all of them
                     store.pending.release(users)
                     raise
                 crash_points.reached(4)
                 for answer in answers:
                     self._metrics.remember(answer.user, answer.last_recommendation)
-                self._in_flight.add(self._assignment.keep_holding(self._send(store, answers)))
+                self._in_flight.add(self._assignment.keep_holding(self._send(store, number, users, traces, answers)))
                 more = True
         return more
 
     # 5 Send
 
-    async def _send(self, store: Store, answers: list[Answer]) -> None:
+    async def _send(
+        self,
+        store: Store,
+        number: int,
+        users: Mapping[int, Unanswered],
+        traces: Mapping[int, Trace],
+        answers: list[Answer],
+    ) -> None:
+        # A user who was forgotten during the ranking has no id; the tombstone follows.
+        known = [answer for answer in answers if answer.user_id]
         try:
-            # A user who was forgotten during the ranking has no id; the tombstone follows.
-            await self.outbox.send_recommendations([answer for answer in answers if answer.user_id])
+            with self._spans.send(number, len(known), traces) as headers:
+                await self.outbox.send_recommendations(known, headers)
         except LeaseLost:
             store.pending.release(answer.user for answer in answers)
+            self._waiting_traces.put_back(number, traces, users)
         else:
             crash_points.reached(5)
             self._record(store, answers)

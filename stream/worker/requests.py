@@ -21,6 +21,7 @@ from stream.kafka.messages import UNREADABLE, Reply, Request
 from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.times import now_ms
+from stream.tracing.headers import TraceHeaders, trace_headers
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
 
@@ -38,6 +39,8 @@ class Asked(NamedTuple):
     user: str
     id: str | int
     offset: int = 0
+    traced: TraceHeaders = ()
+    """The headers of the request's trace, for its reply."""
 
 
 class Requests:
@@ -108,10 +111,13 @@ class Requests:
         messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
         # A user without events has no id in the state.
         named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
-        await self._outbox.send_replies([msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named])
+        await self._outbox.send_replies(
+            [msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named], [r.traced for _, r in named]
+        )
 
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
-        await self._outbox.send_replies([reply_too_many(request, number) for request in requests])
+        replies = [reply_too_many(request, number) for request in requests]
+        await self._outbox.send_replies(replies, [request.traced for request in requests])
         self.too_many += len(requests)
         self._log_refused()
 
@@ -140,7 +146,8 @@ def read_requests(records: Sequence[Record]) -> tuple[list[Asked], list[DeadLett
     dead: list[DeadLetter] = []
     for record in records:
         try:
-            requests.append(read_request(record.value)._replace(offset=record.offset))
+            asked = read_request(record.value)
+            requests.append(asked._replace(offset=record.offset, traced=trace_headers(record.headers)))
         except Invalid as reason:
             dead.append(DeadLetter(record, f"no request: {reason}"))
     return requests, dead

@@ -40,6 +40,8 @@ from stream.stores.assignment import CHECK_TOPIC_EVERY_S, Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
+from stream.tracing.spans import Spans
+from stream.tracing.start import start_spans
 from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
 from stream.worker.process import Process, log_loop_error, log_thread_error
@@ -68,8 +70,11 @@ RETRY_S = 1.0
 class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
-    def __init__(self, config: Config, id_hash: IdHash, *, embedded: bool, **options: Any) -> None:
+    def __init__(
+        self, config: Config, id_hash: IdHash, *, embedded: bool, spans: Spans | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._spans = spans or Spans()
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
         self.failure: StateError | GroupInstanceTaken | None = None
         self._to_close = contextlib.AsyncExitStack()
@@ -96,8 +101,16 @@ class WorkerService(Service):
             await self._retry(client.start)
         # Before the consumer leaves the group: its partitions have another owner at once.
         to_close.push_async_callback(self._assignment.close_all)
+        to_close.push_async_callback(asyncio.to_thread, self._spans.close)
         self._pipeline = Pipeline(
-            config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
+            config,
+            consumer,
+            self._producer,
+            self._assignment,
+            self._recommender,
+            lease,
+            id_hash=id_hash,
+            spans=self._spans,
         )
         self._status = WorkerReporter(config.data, self._look)
         self._status.started(config.worker.instance, now_ms())
@@ -254,7 +267,10 @@ def open_titles(data: Path, id_hash: IdHash) -> Titles:
 
 
 def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) -> Process:
-    """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
+    """The process of one worker: its app, its service, and an agent for each topic that every worker reads.
+
+    Raises ConfigError: tracing is configured and not installed.
+    """
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
         **faust_connection(config),
@@ -271,7 +287,8 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    service = WorkerService(config, id_hash, embedded=embedded)
+    spans = start_spans(config, f"worker/{config.worker.instance}")
+    service = WorkerService(config, id_hash, embedded=embedded, spans=spans)
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: Any, **__: Any) -> None:
