@@ -67,8 +67,8 @@ docs-check: .venv/installed  ## every command, setting and path that the docs na
 lock:  ## write the hashes into requirements.lock and requirements-cuda.lock; edit versions in requirements.lock first
 	@$(PYTHON) docs/write_lock.py
 
-docs: .venv/installed  ## write the configuration page and the sample file from the settings
-	@$(BIN)/python docs/write_configuration.py
+docs: .venv/installed  ## write the pages that come from the code: settings, metrics, HTTP
+	@for page in configuration metrics http; do $(BIN)/python docs/write_$$page.py || exit 1; done
 
 clean:  ## remove the environment, caches, build results and the demo's data
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis anabranch-data

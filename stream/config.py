@@ -12,6 +12,7 @@ import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.settings import Count, Positive, Share, StateSettings, Weight, Whole
+from stream.http.address import parse_address
 from stream.times import Unit
 
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -240,6 +241,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Share of users, by a stable hash, who get the candidate's recommendations; 0: the candidate is only scored."""
 
     def __post_init__(self) -> None:
+        _check_listening(self.http)
         if 3 * self.heartbeat_ms > self.session_timeout_ms:
             raise ValueError(
                 f"heartbeat_ms = {self.heartbeat_ms} is more than a third of session_timeout_ms = "
@@ -286,6 +288,9 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_versions: Whole = 10
     """How many versions the artifact store keeps: the newest ones. The champion and the candidate are always kept."""
 
+    def __post_init__(self) -> None:
+        _check_listening(self.http)
+
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`anabranch serve`: recommendations and events over HTTP, and the console. A worker with `worker.api` too."""
@@ -331,6 +336,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return frozenset(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
     def __post_init__(self) -> None:
+        _check_listening(self.http)
         for right in RIGHTS:
             for token in self.tokens(right):
                 if len(token) < MIN_KEY_CHARACTERS:
@@ -368,6 +374,15 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     would be larger gets the ending `.1`, and a new one begins."""
     keep: Annotated[int, msgspec.Meta(ge=0)] = 5
     """How many of the older files are kept of each; 0: none, the file is emptied."""
+
+
+def _check_listening(http: str) -> None:
+    """Refuse an address that nothing can listen on. Raises ValueError."""
+    if http:
+        try:
+            parse_address(http)
+        except ValueError as reason:
+            raise ValueError(f"http = {http!r} {reason}") from None
 
 
 class TracingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

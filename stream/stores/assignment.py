@@ -73,6 +73,11 @@ class Phase(enum.Enum):
     FAULTED = enum.auto()
     """Its store is opened again before anything else is done with it."""
 
+    @property
+    def words(self) -> str:
+        """Its name for people: `catching up`."""
+        return self.name.lower().replace("_", " ")
+
 
 @dataclass
 class OwnedPartition:
@@ -114,6 +119,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self.on_change: Callable[[], None] = lambda: None
         """Called after a store was opened or closed."""
         self._paused, self._giving_up = False, 0
+        self.joined = False
+        """Whether the group's assignment is in effect: not before the first, nor during a rebalance."""
+        self.rebalances = 0
+        """Assignments by the group since the start."""
         self._to_open = asyncio.Event()
         self._holds = Holds()
 
@@ -170,6 +179,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Own these: nothing is read of them until their stores are open. Called by the Kafka client."""
+        self.joined, self.rebalances = True, self.rebalances + 1
         numbers = sorted(p.partition for p in assigned if p.topic == self._topic)
         if numbers:
             log.info("the group assigns %s", partitions_text(numbers))
@@ -279,6 +289,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Close the stores of these. The Kafka client waits for it, and the next owner gets them only then."""
+        self.joined = False
         began, numbers = time.monotonic(), sorted(p.partition for p in revoked if p.topic == self._topic)
         await self._give_up(numbers)
         if numbers:
@@ -321,6 +332,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     def phases(self) -> dict[int, Phase]:
         """The phase of every partition that is owned."""
         return {number: owned.phase for number, owned in self._owned.items()}
+
+    def log_ends(self) -> dict[int, int]:
+        """The last stable offset of each partition's log when its store was opened, where it is open."""
+        return {p.number: p.log_end for p in self._owned.values() if p.store is not None}
 
     @property
     def paused(self) -> bool:

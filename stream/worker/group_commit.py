@@ -7,6 +7,7 @@ are still this worker's.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, UnknownMemberIdError
@@ -26,7 +27,16 @@ COMMIT_EVERY_S = 1.0
 class GroupCommit:
     """Commits the offsets of the open stores, once a second."""
 
-    def __init__(self, config: Config, consumer: AIOKafkaConsumer, assignment: Assignment, lease: Lease) -> None:
+    def __init__(
+        self,
+        config: Config,
+        consumer: AIOKafkaConsumer,
+        assignment: Assignment,
+        lease: Lease,
+        on_commit: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """`on_commit` gets how long the group took to accept a commit."""
+        self._on_commit = on_commit
         self._config, self._consumer, self._assignment, self._lease = config, consumer, assignment, lease
         self._committed_at = 0.0
         self._lapse_logged = False
@@ -49,12 +59,13 @@ class GroupCommit:
         }
         if not offsets:
             return False
-        lapsed, asked_at = False, self._lease.now()
+        lapsed, asked_at, began = False, self._lease.now(), time.perf_counter()
         offsets |= {p: at for p, at in positions(self._consumer).items() if p.topic == topics.requests}
         try:
             await asyncio.wait_for(self._consumer.commit(offsets), self._config.worker.session_timeout_ms / 1000)
             lapsed = not self._lease.held
             self._lease.confirmed(asked_at)
+            self._on_commit(time.perf_counter() - began)
             crash_points.reached(7)
         except (KafkaError, TimeoutError) as error:  # it fails while the group rebalances: the stores' offsets decide
             self._end_if_replaced(error)
