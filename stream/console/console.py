@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -14,7 +14,9 @@ from stream.console.page import Pages
 from stream.console.sampler import Sampler
 from stream.console.session import Attempts, Sessions
 from stream.errors import AnabranchError
-from stream.kafka.messages import Request
+from stream.kafka.ask import Everywhere
+from stream.kafka.documents import Document, ItemReport, UserReport, merge_items
+from stream.kafka.messages import Reply, Request
 from stream.operate.model_report import Models, models
 
 T = TypeVar("T")
@@ -24,11 +26,18 @@ ANSWER_WITHIN_S, GRACE_S = 4.0, 1.0
 ACT_WITHIN_S = 10.0
 """The same for an action."""
 KEEP_VERSIONS_S = 5.0
+MAX_FOLLOWERS = 10
 LOOPBACK_ADDRESSES = ("127.", "localhost", "[::1]", "::1")
 
 
 class Members(Protocol):
     """The members of the installation (`stream.members.follow`)."""
+
+    async def start(self) -> None:
+        """Begin to follow them."""
+
+    async def stop(self) -> None:
+        """End."""
 
     def members(self) -> Sequence[Seen]:
         """Every member that is known."""
@@ -37,8 +46,21 @@ class Members(Protocol):
 class Requests(Protocol):
     """Asks workers through Kafka (`stream.kafka.ask`)."""
 
-    async def ask(self, request: Request, timeout_s: float) -> Any:
-        """The answer. Raises AnabranchError or TimeoutError."""
+    async def ask(self, request: Request, timeout_s: float) -> Reply | Document:
+        """The answer for a user. Raises AnabranchError."""
+
+    async def ask_all(self, request: Request, timeout_s: float) -> Everywhere:
+        """The answers of all partitions. Raises AnabranchError."""
+
+
+class ItemFound(NamedTuple):
+    """What the workers know of an item, together."""
+
+    report: ItemReport
+    newest_ts: int
+    """Time of its newest event, ms; 0: none."""
+    missing: list[str]
+    """Why partitions did not answer, a sentence each."""
 
 
 class Console:
@@ -48,13 +70,13 @@ class Console:
         self,
         config: Config,
         members: Members,
-        requests: Requests,
+        client_of: Callable[[], Requests | None],
         pages: Pages,
         sessions: Sessions,
         broker: BrokerWatch,
     ) -> None:
         self.config, self.pages, self.sessions = config, pages, sessions
-        self.members, self.requests = members, requests
+        self.members, self._client_of = members, client_of
         self.attempts = Attempts()
         self.on_loopback = config.serve.http.startswith(LOOPBACK_ADDRESSES)
         self.history = History(config.data)
@@ -69,6 +91,7 @@ class Console:
     async def start(self) -> None:
         """Begin to watch the broker and to collect history."""
         self.history.read()
+        self._following = asyncio.create_task(self.members.start())  # it waits for a broker, the pages do not
         self._tasks = [asyncio.create_task(self.broker.run()), asyncio.create_task(self._sampler.run())]
 
     async def stop(self) -> None:
@@ -77,21 +100,44 @@ class Console:
         sampling.cancel()
         await asyncio.wait([sampling])
         await self.broker.stop(watching)
+        await asyncio.wait([self._following])
+        await self.members.stop()
         self.history.write()
 
     def live(self) -> Live:
         """What the installation does now."""
         return live(self.members.members(), self.broker)
 
-    async def ask(self, request: Request) -> Any:
-        """The answer of the owner of a partition. Raises AnabranchError."""
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S + GRACE_S):
-                return await self.requests.ask(request, ANSWER_WITHIN_S)
-        except TimeoutError:
-            raise AnabranchError(
-                f"No worker answered within {ANSWER_WITHIN_S:.0f} s. The overview shows whether one owns the partition."
-            ) from None
+    async def recommendation(self, user: str) -> Reply:
+        """What the user's owner recommends now. Raises AnabranchError."""
+        found = await self._asked(lambda client: client.ask(Request(user=user), ANSWER_WITHIN_S))
+        if isinstance(found, Reply):
+            return found
+        raise AnabranchError(f"The worker answered another question than for a recommendation to {user!r}.")
+
+    async def user(self, user: str) -> UserReport:
+        """What the user's owner knows. Raises AnabranchError."""
+        found = await self._asked(lambda client: client.ask(Request(user=user, want="user"), ANSWER_WITHIN_S))
+        if isinstance(found, Document) and found.user is not None:
+            return found.user
+        raise AnabranchError(f"The worker answered another question than for the user {user!r}.")
+
+    async def item(self, item: str, at: int = 0) -> ItemFound:
+        """What the workers know of an item, now or before a time. Raises AnabranchError."""
+        request = Request(item=item, want="item", at=at)
+        everywhere = await self._asked(lambda client: client.ask_all(request, ANSWER_WITHIN_S))
+        parts = [document.item for document in everywhere.documents.values() if document.item is not None]
+        missing = [f"Partition {number}: {why}." for number, why in sorted(everywhere.missing.items())]
+        if not parts:
+            raise AnabranchError(" ".join(missing) or "No worker owns a partition.")
+        report = merge_items(parts, MAX_FOLLOWERS, self.config.state)
+        return ItemFound(report, max(part.ts for part in parts), missing)
+
+    async def _asked(self, ask: Callable[[Requests], Awaitable[T]]) -> T:
+        client = self._client_of()
+        if client is None:
+            raise AnabranchError(f"The broker at {self.config.broker} does not answer.")
+        return await within(ANSWER_WITHIN_S + GRACE_S, ask(client), "No worker answered")
 
     async def models(self) -> Models:
         """The versions in the artifact store. Raises ArtifactError or AnabranchError."""

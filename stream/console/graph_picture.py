@@ -60,11 +60,11 @@ class Drawn(NamedTuple):
     first: list[Link]
 
 
-def draw(item: str, first: list[Link], second: dict[str, list[Link]]) -> Drawn:
+def draw(item: Link, first: list[Link], second: dict[str, list[Link]]) -> Drawn:
     """The picture of an item with its followers, strongest first, and theirs."""
-    middle = _node(Link(item, None, 0.0), *MIDDLE, 9.0, 0)
+    middle = _node(item, *MIDDLE, 9.0, 0)
     nodes, edges = [middle], list[Edge]()
-    placed = {item: middle}
+    placed = {item.item: middle}
     strongest = max((link.weight for link in first), default=1.0) or 1.0
     for n, link in enumerate(first):
         angle = _angle(n, len(first))
@@ -72,7 +72,7 @@ def draw(item: str, first: list[Link], second: dict[str, list[Link]]) -> Drawn:
         nodes.append(node)
         edges.append(_edge(middle, node, 1.0 + 4.0 * link.weight / strongest, 1))
     for n, link in enumerate(first):
-        followers = [f for f in second.get(link.item, []) if f.item != item]
+        followers = [f for f in second.get(link.item, []) if f.item != item.item]
         top = max((f.weight for f in followers), default=1.0) or 1.0
         new = [f for f in followers if f.item not in placed]
         room = 2 * math.pi / max(len(first), 3) * SPREAD

@@ -1,17 +1,15 @@
 """One item: what follows it, now and at past times, and whether it is recommended."""
 
 import asyncio
-from typing import Any
 
 from aiohttp import web
 
-from stream.console.console import CONSOLE, Console
+from stream.console.console import CONSOLE
 from stream.console.graph_picture import MAX_FIRST, MAX_SECOND, Link, draw
 from stream.console.notices import answer, redirect
 from stream.console.page import query_of, url
 from stream.errors import AnabranchError
 from stream.kafka.click_values import Invalid, read_identifier
-from stream.kafka.messages import Request
 from stream.kafka.withdrawals import publish_withdrawal
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -42,27 +40,30 @@ async def page(request: web.Request) -> web.Response:
 async def now(request: web.Request) -> web.Response:
     """What the state knows of the item, asked of the workers."""
     console, name = request.app[CONSOLE], _name(request)
-    report = await console.ask(Request(item=name, want="item"))
-    return console.pages.render(request, "item_now.html", item=name, report=report)
+    found = await console.item(name)
+    return console.pages.render(request, "item_now.html", item=name, report=found.report, missing=found.missing)
 
 
 async def picture(request: web.Request) -> web.Response:
     """The item's neighbourhood at the slider's time: what followed it, and what followed that."""
     console, name = request.app[CONSOLE], _name(request)
-    position = _position(request)
-    label, back = STEPS_BACK[position]
-    at = newest = None
-    if back:
-        latest = await console.ask(Request(item=name, want="item", at=MAX_TIME))
-        newest = max((last.ts for last in latest.last_users), default=None)
-        at = newest - back if newest is not None else None
-    first = await _followers(console, name, at)
-    nearest = [link.item for link in first[:MAX_FIRST]]
-    second = await asyncio.gather(*(_followers(console, other, at) for other in nearest), return_exceptions=True)
-    found = {other: links[:MAX_SECOND] for other, links in zip(nearest, second, strict=True) if isinstance(links, list)}
+    label, back = STEPS_BACK[_position(request)]
+    found = await console.item(name)
+    title, at = found.report.title, 0
+    if back and found.newest_ts:
+        at = max(found.newest_ts - back, 1)
+        found = await console.item(name, at)
+    first = [Link(f.item, f.title, f.weight) for f in found.report.next][:MAX_FIRST]
+    second = await asyncio.gather(*(console.item(link.item, at) for link in first), return_exceptions=True)
+    theirs = {
+        link.item: [Link(f.item, f.title, f.weight) for f in of.report.next][:MAX_SECOND]
+        for link, of in zip(first, second, strict=True)
+        if not isinstance(of, BaseException)
+    }
+    missing = [*found.missing, *(str(of) for of in second if isinstance(of, BaseException))]
     return console.pages.render(
-        request, "item_picture.html", item=name, drawn=draw(name, first[:MAX_FIRST], found), label=label, at=at,
-        missing=sum(isinstance(links, BaseException) for links in second),
+        request, "item_picture.html", item=name, drawn=draw(Link(name, title, 0.0), first, theirs), label=label,
+        at=at or None, missing=missing[:3],
     )  # fmt: skip
 
 
@@ -77,15 +78,6 @@ async def withdraw(request: web.Request) -> web.StreamResponse:
     await console.act(publish, "The item is as it was")
     done = "is recommended to nobody from now on" if withdrawn else "may be recommended again"
     return redirect(request, url("/item", id=name), f"{name} {done}.")
-
-
-MAX_TIME = 1 << 52
-"""Later than every event, in ms."""
-
-
-async def _followers(console: Console, name: str, at: int | None) -> list[Link]:
-    report: Any = await console.ask(Request(item=name, want="item", at=at))
-    return [Link(f.item, getattr(f, "title", None), f.weight) for f in report.next]
 
 
 def _position(request: web.Request) -> int:

@@ -52,15 +52,19 @@ ACTIONS: dict[str, Handler] = {
 
 
 def add_routes(
-    app: web.Application, config: Config, members: Members, requests: Requests, broker: BrokerWatch | None = None
+    app: web.Application,
+    config: Config,
+    members: Members,
+    client_of: Callable[[], Requests | None],
+    broker: BrokerWatch | None = None,
 ) -> None:
-    """Serve the console at `/`. What it reads by itself starts and ends with `app`; `members` and `requests` do not.
+    """Serve the console at `/`. `members` and what it reads by itself start and end with `app`.
 
-    `broker` is for tests.
+    `client_of` gives what asks the workers, None until a broker answers. `broker` is for tests.
     """
     assets = Assets()
     sessions = Sessions(config.serve.read_token, config.serve.operate_token)
-    console = Console(config, members, requests, Pages(assets, sessions), sessions, broker or BrokerWatch(config))
+    console = Console(config, members, client_of, Pages(assets, sessions), sessions, broker or BrokerWatch(config))
     app[CONSOLE] = console
     app.router.add_get("/assets/{name}", assets.handle)
     app.router.add_get("/sign-in", _guarded(console, sign_in.page, needs=None))

@@ -1,18 +1,21 @@
 """One user: the sequence, what is recommended now and why, what was recommended when."""
 
 import asyncio
-from typing import Any, NamedTuple
+from collections.abc import Awaitable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from stream.console.console import CONSOLE, Console
+from stream.console.console import CONSOLE
 from stream.console.page import query_of
 from stream.console.topic_scan import Bounds, newest
 from stream.errors import AnabranchError
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.keys import murmur2
-from stream.kafka.messages import UNREADABLE, Recommendation, Request
+from stream.kafka.messages import UNREADABLE, Recommendation
+
+T = TypeVar("T")
 
 BEFORE = Bounds(found=20, records=40_000, seconds=4.0)
 """How far back the recommendations of a user are searched."""
@@ -36,13 +39,11 @@ async def page(request: web.Request) -> web.Response:
 async def now(request: web.Request) -> web.Response:
     """The sequence and the recommendation of now, asked of the user's owner."""
     console, name = request.app[CONSOLE], _name(request)
-    report, reply = await asyncio.gather(
-        _ask(console, Request(user=name, want="user")), _ask(console, Request(user=name))
-    )
+    report, reply = await asyncio.gather(_or_error(console.user(name)), _or_error(console.recommendation(name)))
     if isinstance(report, AnabranchError) and isinstance(reply, AnabranchError):
         raise report
-    titles = {} if isinstance(reply, AnabranchError) else {i.item: i.title for i in reply.items if i.title}
-    sequence = [] if isinstance(report, AnabranchError) else list(report.sequence)[::-1]
+    sequence = [] if isinstance(report, AnabranchError) else report.sequence[::-1]
+    titles = {step.item: step.title for step in sequence if step.title}
     return console.pages.render(
         request, "user_now.html", user=name, report=report, reply=reply, sequence=sequence, titles=titles,
         failed=lambda found: isinstance(found, AnabranchError),
@@ -100,8 +101,8 @@ def _name(request: web.Request) -> str:
     return name
 
 
-async def _ask(console: Console, request: Request) -> Any:
+async def _or_error(asked: Awaitable[T]) -> T | AnabranchError:
     try:
-        return await console.ask(request)
+        return await asked
     except AnabranchError as error:
         return error

@@ -6,7 +6,7 @@ import msgspec
 
 from model.errors import ArtifactError
 from model.learning.gate import Change, Outcome
-from model.learning.versions import list_versions, manifest_sha256
+from model.learning.manifests import list_versions, manifest_sha256
 from model.ranking.fusion import Fusion
 from state.artifact_store import shown
 from stream.config import Config

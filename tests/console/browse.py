@@ -94,7 +94,8 @@ def console(
     running = [Seen(worker("0", (0,))), Seen(worker("1", (1,))), Seen(trainer())]
     app = web.Application()
     broker = broker or FakeBroker(settings)
-    add_routes(app, settings, members or FakeMembers(*(seen or running)), requests or FakeRequests(), broker)
+    asked = requests or FakeRequests()
+    add_routes(app, settings, members or FakeMembers(*(seen or running)), lambda: asked, broker)
     with asyncio.Runner() as loop:
 
         async def start() -> TestClient[Any, Any]:

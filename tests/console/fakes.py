@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from model.learning.gate import Change, Verdict
-from model.learning.versions import Manifest
+from model.learning.manifests import Manifest
 from model.ranking.fusion import Fusion
 from model.settings import ModelSettings
 from stream.config import Config, ServeSettings
 from stream.console.broker_watch import BrokerWatch
+from stream.kafka.ask import Everywhere
+from stream.kafka.documents import Document, ItemPart, Step, TitledFollower, UserReport
 from stream.kafka.messages import Pointer, Recommended, Reply, Request
 from stream.kafka.pointers import Pointers
 from stream.members.member import Member, PartitionState, ScoreState, TrainerState
-from stream.operate.lookup import ItemAt, ItemReport, LastUser, Step, TitledFollower, UserReport
 from stream.times import now_ms
 
 OPERATE, READ = "operate-" + "o" * 16, "read-" + "r" * 16
@@ -67,26 +68,47 @@ class FakeMembers:
     def __init__(self, *seen: Seen) -> None:
         self.seen = list(seen)
 
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
     def members(self) -> list[Seen]:
         return self.seen
 
 
 class FakeRequests:
-    """Workers that answer what a test sets; an exception is raised."""
+    """Workers that answer what a test sets: a document, a reply, an error to raise, or seconds to wait."""
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
-        self.answers: dict[str, Any] = {"recommendation": reply(), "user": user_report(), "item": item_report()}
+        self.answers: dict[str, Any] = {"recommendation": reply(), "user": user_report(), "item": item_part()}
         self.answer: Callable[[Request], Any] = lambda request: self.answers[request.want]
+        self.missing: dict[int, str] = {}
+        """Partitions that do not answer what all are asked, and why."""
 
     async def ask(self, request: Request, timeout_s: float) -> Any:
+        found = await self._found(request)
+        return (
+            Document(id=1, want="user", partition=0, emitted_ts=now_ms(), user=found)
+            if request.want == "user"
+            else found
+        )
+
+    async def ask_all(self, request: Request, timeout_s: float) -> Everywhere:
+        found = await self._found(request)
+        document = Document(id=1, want="item", partition=0, emitted_ts=now_ms(), item=found)
+        return Everywhere({0: document}, self.missing)
+
+    async def _found(self, request: Request) -> Any:
         self.asked.append(request)
         found = self.answer(request)
         if isinstance(found, float):
             await asyncio.sleep(found)
         if isinstance(found, Exception):
             raise found
-        return item_at() if request.at is not None and request.want == "item" else found
+        return found
 
 
 class FakeBroker(BrokerWatch):
@@ -132,6 +154,8 @@ def publish_versions(config: Config, count: int = 4, reason: str = "promoted: no
         (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
 
 
+NEWEST_TS = 1_795_800_000_000
+
 TITLES = [
     "Macaroni & Cheese Dnrs (Private) 12 OZ", "Potato Chips (National) 8 OZ", "Enhanced (National)",
     "Strawberries (National) 16 OZ", "Fluid Milk White Only (Private) 1 GA", "Hamburger Buns (Private) 12 OZ",
@@ -158,16 +182,10 @@ def user_report(**more: Any) -> UserReport:
     return UserReport(**given | more)
 
 
-def item_report(**more: Any) -> ItemReport:
+def item_part(**more: Any) -> ItemPart:
     followers = [TitledFollower(str(1029624 + 71 * n), title, 41.5 / (n + 1)) for n, title in enumerate(TITLES)]
     given = {
         "item": "826249", "title": "Hamburger Buns (Private) 12 OZ", "degree": 1_204, "popularity": 81.4331,
-        "next": followers, "known_to_model": True,
+        "next": followers, "known_to_model": True, "withdrawn": False, "ts": NEWEST_TS,
     }  # fmt: skip
-    return ItemReport(**given | more)
-
-
-def item_at(**more: Any) -> ItemAt:
-    last = [LastUser("alice", now_ms() - 3_600_000, "purchase")]
-    given = {"item": "826249", "at": now_ms(), "degree": 12, "popularity": 3.0, "next": item_report().next[:4]}
-    return ItemAt(**given | {"last_users": last} | more)
+    return ItemPart(**given | more)

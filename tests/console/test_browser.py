@@ -64,7 +64,7 @@ def made(state, data):
             Seen(worker(EVIL, (0,), last_error=EVIL, last_error_ts=now_ms()), "paused"), Seen(trainer(), "stopped")
         )
     app = web.Application()
-    add_routes(app, settings, members, requests, broker)
+    add_routes(app, settings, members, lambda: requests, broker)
     history, now = app[CONSOLE].history, now_ms()
     for n in range(300 if state != "empty" else 0):
         hit = (0.03 + n / 6_000, 0.02 + n / 12_000, 0.021 + n / 13_000, 0.025 + n / 9_000)

@@ -7,9 +7,9 @@ import pytest
 
 from stream.console import dead_letters, user
 from stream.console.topic_scan import Scanned
+from stream.kafka.documents import Step, TitledFollower
 from stream.kafka.messages import Recommended, encode
 from stream.members.member import TrainerState
-from stream.operate.lookup import Step, TitledFollower
 from stream.times import now_ms
 from tests.console.browse import console
 from tests.console.fakes import (
@@ -20,7 +20,7 @@ from tests.console.fakes import (
     FakeRequests,
     Seen,
     config,
-    item_report,
+    item_part,
     pointers,
     publish_versions,
     reply,
@@ -54,7 +54,7 @@ def evil(monkeypatch, tmp_path):
     requests.answers = {
         "recommendation": message,
         "user": user_report(user=ID, sequence=[Step(ID, now_ms(), ID)], recommended=message),
-        "item": item_report(item=ID, title=ID, next=[TitledFollower(ID + str(n), ID, 1.0) for n in range(5)]),
+        "item": item_part(item=ID, title=ID, next=[TitledFollower(ID + str(n), ID, 1.0) for n in range(5)]),
     }
     broker = FakeBroker(config(tmp_path))
     broker.pointers, broker.why = pointers(candidate="000002"), ID
@@ -106,7 +106,7 @@ def test_an_error_that_names_a_text_of_others_is_escaped_too(tmp_path):
 def test_an_id_travels_whole_in_links_and_forms(tmp_path):
     """A page shows an invisible character as an escape, and its links name the id as it is."""
     requests = FakeRequests()
-    requests.answers["item"] = item_report(item=ID, next=[TitledFollower(ID, None, 1.0)])
+    requests.answers["item"] = item_part(item=ID, next=[TitledFollower(ID, None, 1.0)])
     with console(tmp_path, requests=requests) as browser:
         browser.sign_in(OPERATE)
         page = browser.get(f"/item/now?id={QUOTED}")

@@ -14,13 +14,14 @@ from stream.members.member import TrainerState
 from stream.times import now_ms
 from tests.console.browse import console
 from tests.console.fakes import (
+    NEWEST_TS,
     OPERATE,
     FakeBroker,
     FakeMembers,
     FakeRequests,
     Seen,
     config,
-    item_report,
+    item_part,
     pointers,
     publish_versions,
     reply,
@@ -202,11 +203,25 @@ def test_half_of_a_users_page_is_shown_where_the_other_half_cannot_be_asked(tmp_
     assert "Macaroni" in text
 
 
-def test_too_many_requests_are_said_on_the_users_page(tmp_path):
+def test_partitions_that_do_not_answer_are_named_beside_what_the_others_know(tmp_path):
     requests = FakeRequests()
-    requests.answers["recommendation"] = reply(status="too many", items=[])
+    requests.missing = {1: "no worker answered for partition 1 within 4 s"}
     with console(tmp_path, requests=requests) as browser:
-        assert "It replied: too many." in browser.get("/user/now?id=alice").text
+        for path in ("/item/now?id=milk", "/item/picture?id=milk"):
+            text = browser.get(path).text
+            assert "Partition 1: no worker answered" in text
+            assert "Macaroni" in text
+
+
+def test_a_withdrawn_item_is_shown_as_such_with_the_way_back(tmp_path):
+    requests = FakeRequests()
+    requests.answers["item"] = item_part(withdrawn=True)
+    with console(tmp_path, requests=requests) as browser:
+        browser.sign_in(OPERATE)
+        text = browser.get("/item/now?id=milk").text
+    assert "to nobody: it is withdrawn" in text
+    assert "Undo the withdrawal" in text
+    assert "Withdraw " not in text
 
 
 def test_what_was_recommended_when_marks_what_was_new(tmp_path, topics):
@@ -248,10 +263,9 @@ def test_the_slider_asks_for_the_time_before_the_items_newest_event(tmp_path):
     with console(tmp_path, requests=requests) as browser:
         day = [label for label, _ in item.STEPS_BACK].index("1 day before")
         page = browser.get(f"/item/picture?id=826249&step={day}")
-    newest = now_ms() - 3_600_000
-    asked = [r.at for r in requests.asked if r.at is not None and r.at < item.MAX_TIME]
-    assert asked
-    assert all(abs(newest - item.DAY - at) < 60_000 for at in asked)
+    asked = [(r.item, r.at) for r in requests.asked]
+    assert asked[:2] == [("826249", 0), ("826249", NEWEST_TS - item.DAY)]
+    assert {at for _, at in asked[2:]} == {NEWEST_TS - item.DAY}
     assert "1 day before" in page.text
     with console(tmp_path) as browser:
         assert browser.get("/item/picture?id=826249&step=-1&step=x").status == 200
@@ -260,7 +274,7 @@ def test_the_slider_asks_for_the_time_before_the_items_newest_event(tmp_path):
 
 def test_an_item_without_events_is_an_empty_page_that_says_so(tmp_path):
     requests = FakeRequests()
-    requests.answers["item"] = item_report(degree=0, next=[], title=None)
+    requests.answers["item"] = item_part(degree=0, next=[], title=None)
     with console(tmp_path, requests=requests) as browser:
         assert "No events of this item" in browser.get("/item/now?id=x").text
         assert "Nothing had followed it" in browser.get("/item/picture?id=x").text

@@ -6,7 +6,7 @@
   const RELOAD_MS = 10000;
   const names = main.dataset.names.split("|");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  let measure = "hit", found = null, plots = [];
+  let measure = "hit", found = null, plots = [], again = false;
 
   const percent = (value) => value == null ? "–" : `${value.toFixed(2)} %`;
   const whole = (value) => value == null ? "–" : Math.round(value).toLocaleString();
@@ -18,11 +18,15 @@
   ];
   const clock = new Intl.DateTimeFormat(undefined, {hour: "2-digit", minute: "2-digit"});
   const day = new Intl.DateTimeFormat(undefined, {month: "short", day: "numeric"});
-  const times = (_, ticks, axis, space, step) => ticks.map((t) => (step >= 86400 ? day : clock).format(new Date(t * 1000)));
+  const exact = new Intl.DateTimeFormat(undefined, {hour: "2-digit", minute: "2-digit", second: "2-digit"});
+  const times = (_, ticks, axis, space, step) => {
+    const form = step >= 86400 ? day : step >= 60 ? clock : exact;
+    return ticks.map((t) => form.format(new Date(t * 1000)));
+  };
   const axes = (unit) => {
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
     const common = {stroke: colour("muted"), font, grid: {stroke: colour("line"), width: 1}, ticks: {stroke: colour("line"), width: 1, size: 4}};
-    return [{...common, grid: {show: false}, values: times}, {...common, size: 52, values: (_, ticks) => ticks.map((t) => unit(t))}];
+    return [{...common, grid: {show: false}, values: times, space: 90}, {...common, size: 52, values: (_, ticks) => ticks.map((t) => unit(t))}];
   };
   // A line where another version began to answer.
   const swaps = {hooks: {draw: [(plot) => {
@@ -51,6 +55,7 @@
   const draw = () => {
     plots.forEach((plot) => plot.destroy());
     plots = [];
+    again = false;
     const quality = styles().map((style, n) => ({...style, label: names[n], points: {show: false}, value: (_, v) => percent(v)}));
     const narrow = innerWidth < 640;
     make(main, narrow ? 190 : 240, [when, ...quality], (v) => `${+v.toFixed(2)} %`, () => found[measure].map(column), [swaps]);
@@ -67,11 +72,13 @@
   };
   const make = (into, height, series, unit, columns, plugins = []) => {
     into.textContent = "";
-    if (found.t.length < 2) {
+    const known = columns().some((values) => values.some((v) => v != null));
+    if (found.t.length < 2 || !known) {
       const text = document.createElement("p");
       text.className = "muted";
-      text.textContent = "Collecting: the first line comes after twenty seconds.";
+      text.textContent = found.t.length < 2 ? "Collecting: the first line comes after twenty seconds." : into.dataset.none;
       into.append(text);
+      again = true;
       return;
     }
     const plot = new uPlot({
@@ -92,9 +99,8 @@
     try {
       const response = await fetch(main.dataset.source, {signal: AbortSignal.timeout(8000)});
       if (!response.ok) return;
-      const before = found && found.t.length;
       found = await response.json();
-      if (plots.length && before >= 2) plots.forEach((plot) => plot.setData([found.t, ...plot.columns()]));
+      if (plots.length && !again) plots.forEach((plot) => plot.setData([found.t, ...plot.columns()]));
       else draw();
       describe();
     } catch { /* the next time */ }
@@ -107,9 +113,9 @@
     });
   }
   let resized = 0;
-  const again = () => { clearTimeout(resized); resized = setTimeout(() => found && draw(), 150); };
-  addEventListener("resize", again);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  const redraw = () => { clearTimeout(resized); resized = setTimeout(() => found && draw(), 150); };
+  addEventListener("resize", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   load();
   setInterval(() => { if (!document.hidden) load(); }, RELOAD_MS);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) load(); });
