@@ -12,6 +12,7 @@ import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.settings import Count, Positive, Share, StateSettings, Weight, Whole
+from stream.http.address import parse_address
 from stream.times import Unit
 
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -197,9 +198,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     NAME` sets it."""
     group_instance_id: str = ""
     """Kafka's `group.instance.id`, for a worker that is started again under the same name and with the same data, as a
-    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`. Of two workers
-    with one id the older one ends. Empty: a worker that ends leaves the group, and others take its partitions at
-    once."""
+    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`, which must be
+    longer than a restart. No other worker may have it. Empty: a worker that ends leaves the group, and others take its
+    partitions at once (docs/operating.md#restart-without-a-gap)."""
     poll_max_events: Whole = 50_000
     """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500
@@ -210,9 +211,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Largest fetch from the broker, in bytes; a single longer message is still fetched."""
     session_timeout_ms: Whole = 6_000
     """A worker that sends no heartbeat for this long loses its partitions to other workers."""
-    heartbeat_ms: Whole = 2_000
-    """Time between two heartbeats. At most a third of `worker.session_timeout_ms`, so that a lost heartbeat costs
-    nothing."""
+    heartbeat_ms: Whole = 1_000
+    """Time between two heartbeats. By the answer to one a worker learns that another one has joined or left, and until
+    all of them have learned it nobody gets that one's partitions. At most a third of `worker.session_timeout_ms`, so
+    that a lost heartbeat costs nothing."""
     end_within_s: Positive = 10.0
     """A stopping worker waits at most this long for a broker that does not answer. Nothing is lost when it then
     ends."""
@@ -239,6 +241,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Share of users, by a stable hash, who get the candidate's recommendations; 0: the candidate is only scored."""
 
     def __post_init__(self) -> None:
+        _check_listening(self.http)
         if 3 * self.heartbeat_ms > self.session_timeout_ms:
             raise ValueError(
                 f"heartbeat_ms = {self.heartbeat_ms} is more than a third of session_timeout_ms = "
@@ -285,6 +288,9 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_versions: Whole = 10
     """How many versions the artifact store keeps: the newest ones. The champion and the candidate are always kept."""
 
+    def __post_init__(self) -> None:
+        _check_listening(self.http)
+
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`anabranch serve`: recommendations and events over HTTP, and the console. A worker with `worker.api` too."""
@@ -330,6 +336,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return frozenset(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
     def __post_init__(self) -> None:
+        _check_listening(self.http)
         for right in RIGHTS:
             for token in self.tokens(right):
                 if len(token) < MIN_KEY_CHARACTERS:
@@ -367,6 +374,15 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     would be larger gets the ending `.1`, and a new one begins."""
     keep: Annotated[int, msgspec.Meta(ge=0)] = 5
     """How many of the older files are kept of each; 0: none, the file is emptied."""
+
+
+def _check_listening(http: str) -> None:
+    """Refuse an address that nothing can listen on. Raises ValueError."""
+    if http:
+        try:
+            parse_address(http)
+        except ValueError as reason:
+            raise ValueError(f"http = {http!r} {reason}") from None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

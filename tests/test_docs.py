@@ -48,6 +48,11 @@ def test_the_configuration_page_and_the_sample_match_the_settings():
     assert (ROOT / "deploy/anabranch.toml").read_text() == write["sample"](), "run `make docs`"
 
 
+def test_the_page_of_metrics_matches_the_catalogue():
+    write = runpy.run_path(str(DOCS / "write_metrics.py"))
+    assert (DOCS / "metrics.md").read_text() == write["page"](), "run `make docs`"
+
+
 def test_every_setting_is_explained():
     rows = re.findall(r"^\| `([\w.]+)` \| .* \| (.*?) ?\|$", (DOCS / "configuration.md").read_text(), re.M)
     assert len(rows) > 100
@@ -161,7 +166,7 @@ def test_the_first_three_pages_can_be_read_in_fifteen_minutes():
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200
 
 
-CHECKED_PAGES = [page for page in PAGES if page.name not in ("CHANGELOG.md", "configuration.md")]
+CHECKED_PAGES = [page for page in PAGES if page.name not in ("CHANGELOG.md", "configuration.md", "metrics.md")]
 
 
 @pytest.mark.parametrize("page", CHECKED_PAGES, ids=lambda page: str(page.relative_to(ROOT)))

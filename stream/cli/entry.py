@@ -17,7 +17,7 @@ from state.errors import StateError
 
 # Each module registers its commands; this is their order in `anabranch --help`.
 from stream.cli import (  # noqa: F401  # isort: skip
-    status, inspect, control, demo, evaluate, forget, withdraw, publish, run, serve, recovery, watch,
+    status, health, inspect, control, demo, evaluate, forget, withdraw, publish, run, serve, recovery, watch,
 )  # fmt: skip
 from stream.cli.app import app
 from stream.cli.output import OutputClosed, end_output, note
@@ -88,11 +88,6 @@ def fail_usage(error: Exception) -> int:
 
 
 def fail(error: object, exit_status: int) -> int:
-    """Print the error on stderr, or log it where lines are JSON, and return the exit status."""
-    from stream.logs import are_json
-
-    if are_json():
-        logging.getLogger("anabranch").critical("%s", error)
-    else:
-        note(str(error))
+    """Print the error on stderr, and return the exit status."""
+    note(str(error))
     return exit_status

@@ -22,6 +22,7 @@ TRAINER_NICENESS = 15
 THREAD_SWITCH_S = 0.0005
 """Python's thread switch interval: the event loop waits at most this long for a thread that computes."""
 MAX_BROKER_WAIT_S = 30.0
+WAITING = "it waits for the broker, or for its topics to be looked at"
 
 
 @command()
@@ -76,6 +77,8 @@ def worker(
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
 
+    from stream.http.health import waiting_app
+    from stream.http.server import serving_beside
     from stream.kafka.topics import check_shapes, cluster_id
     from stream.local.data_directory import data_directory_lock
     from stream.stores.id_key import prepare
@@ -86,10 +89,12 @@ def worker(
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
+    waiting = serving_beside(waiting_app(WAITING), settings.worker.http, "worker.http")
     with data_directory_lock(settings.data, "worker"):
-        wait_for_broker(settings)
-        check_shapes(settings)
-        ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
+        with waiting:
+            wait_for_broker(settings)
+            check_shapes(settings)
+            ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
         process = build(settings, ids, embedded=embedded)
         try:
             process.execute_from_commandline()
@@ -103,14 +108,17 @@ def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
     """Learn from the state in the data directory; publish versions."""
+    from stream.http.health import waiting_app
+    from stream.http.server import serving_beside
     from stream.kafka.topics import check_shapes
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
 
     lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
-        wait_for_broker(settings)
-        check_shapes(settings)
+        with serving_beside(waiting_app(WAITING), settings.trainer.http, "trainer.http"):
+            wait_for_broker(settings)
+            check_shapes(settings)
 
         async def run_until_signal() -> None:
             task = asyncio.current_task()

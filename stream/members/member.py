@@ -1,11 +1,16 @@
 """What one process of the installation says about itself, every second, on the topic `members`.
 
-The same record is in a file beside the state, for a reader without a broker.
+A smaller record is in a file beside the state, for a reader without a broker (`status_file`).
 """
 
-from typing import Literal
+import os
+import socket
+from importlib.metadata import version
+from typing import Any, Literal
 
 import msgspec
+
+from stream.times import now_ms
 
 Kind = Literal["worker", "trainer", "serve"]
 EVERY_S = 1.0
@@ -17,15 +22,19 @@ class PartitionState(msgspec.Struct, kw_only=True):
 
     phase: str
     """`opening`, `catching up`, `answering` or `faulted` (`stream/stores/assignment.py`)."""
+    lagging: bool = False
+    """Whether the log has held more clicks than were read, for 10 s."""
     next_offset: int | None = None
     """The first offset that is not applied; None while the store is not open."""
     log_end: int | None = None
     lag_ms: int = 0
-    """For how long the oldest record that is not applied has been in the log; 0: nothing lags."""
+    """For how long the oldest record that is not applied has been in the log, at most; 0: nothing lags."""
     pending: int = 0
     """Users who wait for an answer."""
     counts: dict[str, int] = {}
-    """Events by outcome, users, items and edges (`state/progress.py`)."""
+    """Events by outcome, users, items and edges (`state/progress.py`). Those that are 0 are left out."""
+    id_key: str = ""
+    """Fingerprint of the key that its ids are hashed with; empty: none, or the store is not open."""
 
 
 class ScoreState(msgspec.Struct):
@@ -75,6 +84,8 @@ class Member(msgspec.Struct, kw_only=True):
     """When this was written."""
     address: str = ""
     """HOST:PORT of its HTTP server, as others reach it; empty: it has none."""
+    starting: bool = False
+    """Whether it still reads pointers and loads its version."""
     stopped: bool = False
     """Whether it has ended as it should: its last record."""
     paused_ts: int = 0
@@ -99,3 +110,44 @@ class Member(msgspec.Struct, kw_only=True):
     def key(self) -> str:
         """Its key in the topic."""
         return f"{self.kind}/{self.instance}"
+
+    @property
+    def life(self) -> tuple[str, int, int]:
+        """What tells this process from one before it, or beside it, that has the same name."""
+        return self.host, self.pid, self.started_ts
+
+
+def begin(kind: Kind, instance: str, address: str = "") -> Member:
+    """The record of this process as it starts."""
+    now, host = now_ms(), socket.gethostname()
+    return Member(
+        kind=kind,
+        instance=instance,
+        host=host,
+        pid=os.getpid(),
+        software=version("anabranch"),
+        started_ts=now,
+        ts=now,
+        address=reached_at(address, host),
+        starting=True,
+    )
+
+
+def reached_at(address: str, host: str) -> str:
+    """HOST:PORT at which others reach a server that listens on `address`; empty where there is none.
+
+    >>> reached_at(":8081", "shop-2"), reached_at("127.0.0.1:8081", "shop-2"), reached_at("", "shop-2")
+    ('shop-2:8081', '127.0.0.1:8081', '')
+    """
+    listens_on, colon, port = address.rpartition(":")
+    every_address = listens_on in ("", "0.0.0.0", "[::]")
+    return f"{host if every_address else listens_on}:{port}" if colon else ""
+
+
+def decode_member(value: bytes | None) -> Member | None:
+    """The record in a message of the topic; None if it holds none: others may write to the topic."""
+    try:
+        member: Any = msgspec.json.decode(value or b"", type=Member)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return member if member.instance else None

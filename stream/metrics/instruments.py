@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
 from stream.metrics.catalogue import BY_NAME
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, and nobody asks for it
 
 M = TypeVar("M", bound=MetricWrapperBase)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from stream.config import Config
@@ -13,6 +14,9 @@ from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
+from stream.members.member import Member, begin
+from stream.members.publish import MemberPublisher
+from stream.trainer.pages import TrainerPages
 from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
@@ -25,17 +29,30 @@ async def run(config: Config) -> None:
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)
-    await producer.start()
-    await consumer.start()
+    pages = TrainerPages(config, trainer)
+    member, starting = begin("trainer", config.worker.instance, config.trainer.http), True
+
+    def present() -> Member:
+        served = trainer.champion.pointers.champion
+        version = served.version if served is not None else None
+        return msgspec.structs.replace(member, trainer=trainer.status.current, version=version, starting=starting)
+
+    publisher = MemberPublisher(config, present)
+    await pages.start()
+    publisher.start()
     try:
+        await producer.start()
+        await consumer.start()
         topics = (config.topics.models, config.topics.commands)
         partitions = [TopicPartition(t, p) for t in topics for p in await partitions_or_first(consumer, t)]
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)
         await trainer.follow(await read_pointers(config))
         served = trainer.champion.pointers.champion
+        starting = False
         log.info("trainer ready: %s", served.version if served else "no version yet")
         listening = asyncio.create_task(listen(config, consumer, trainer))
+        pages.started(listening)
         try:
             while True:
                 await trainer.cycle_if_due()
@@ -47,9 +64,11 @@ async def run(config: Config) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
     finally:
+        await publisher.stop()
         await consumer.stop()
         await producer.stop()
         trainer.view.close()
+        await pages.stop()
 
 
 async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:

@@ -2,37 +2,18 @@
 
 import contextlib
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from stream.files import json_file
 from stream.files.lock_file import is_held
+from stream.members.member import TrainerState
 from stream.times import now_ms
 
 FILE_NAME = "trainer.json"
 
 
-class TrainerStatus(msgspec.Struct):
-    """Times are ms of the wall clock."""
-
-    doing: Literal["waiting", "learning", "not running"] = "waiting"
-    since_ts: int = 0
-    what: str = ""
-    """Why a cycle runs and what it does now, or why the last one failed."""
-    share: float = 0.0
-    """Share of the running cycle that is done."""
-    events: int = 0
-    """New events since the last cycle began."""
-    last: str = ""
-    """Result of the last cycle."""
-    last_ts: int = 0
-    failures: int = 0
-    """Cycles that failed since the last that succeeded."""
-    failure: str = ""
-    """Why the last of them failed."""
-    drifts: int = 0
-    """How often drift was found since the trainer started."""
+TrainerStatus = TrainerState
 
 
 class TrainerReporter:

@@ -84,8 +84,15 @@ class Outbox:
     lease by one request timeout of the producer, which is `worker.session_timeout_ms` too.
     """
 
-    def __init__(self, topics: TopicSettings, producer: AIOKafkaProducer, lease: Lease) -> None:
-        self._topics = topics
+    def __init__(
+        self,
+        topics: TopicSettings,
+        producer: AIOKafkaProducer,
+        lease: Lease,
+        on_dead_letters: Callable[[Iterable[str]], None] = lambda _words: None,
+    ) -> None:
+        """`on_dead_letters` gets a word for each dead letter that was acknowledged: why it was sent."""
+        self._topics, self._on_dead_letters = topics, on_dead_letters
         self._producer = producer
         self._lease = lease
         self.counts = OutboxCounts()
@@ -138,6 +145,7 @@ class Outbox:
             for letter in dead
         ]
         await self._send_letters(letters)
+        self._on_dead_letters(letter.word for letter in dead)
 
     async def _to_dead_letters(self, refused: Sequence[tuple[Outgoing, KafkaError]]) -> None:
         self.counts.unsendable += len(refused)
@@ -147,6 +155,7 @@ class Outbox:
                 for message, error in refused
             ]
         )
+        self._on_dead_letters("refused" for _ in refused)
 
     async def _send_letters(self, letters: list[Outgoing]) -> None:
         for letter, error in await self._send("dead letters", letters):

@@ -7,7 +7,7 @@ share, and the rest is replied to with the status `too many`.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -38,6 +38,8 @@ class Asked(NamedTuple):
     user: str
     id: str | int
     offset: int = 0
+    ts: int = 0
+    """When the broker got it, ms."""
 
 
 class Requests:
@@ -52,8 +54,10 @@ class Requests:
         answering_lock: asyncio.Lock,
         renew_lease: Callable[[], Awaitable[None]],
         id_hash: IdHash,
+        replied: Callable[[str, Iterable[int]], None] = lambda _outcome, _sent_ms: None,
     ) -> None:
-        self._id_hash = id_hash
+        """`replied` gets the outcome of requests, and the times at which the broker got them."""
+        self._id_hash, self._replied = id_hash, replied
         self._topic, self._limit = config.topics.requests, config.worker.requests_per_poll
         self._batch_users = config.worker.rank_batch_users
         self._assignment, self._outbox = assignment, outbox
@@ -75,8 +79,7 @@ class Requests:
         for number, records in polled.items():
             asked[number], dead = read_requests(records)
             for letters in parts(dead, SENT_AT_ONCE):
-                sending = self._outbox.send_dead_letters(self._topic, number, letters)
-                await self._in_a_hold(number, sending, letters[0].record.offset, again)
+                await self._in_a_hold(number, self._reject(number, letters), letters[0].record.offset, again)
         chosen = choose(asked, self._limit)
         for number, requests in asked.items():
             answered = chosen[number]
@@ -109,10 +112,16 @@ class Requests:
         # A user without events has no id in the state.
         named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
         await self._outbox.send_replies([msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named])
+        self._replied("ok", [request.ts for request in requests])
+
+    async def _reject(self, number: int, letters: Sequence[DeadLetter]) -> None:
+        await self._outbox.send_dead_letters(self._topic, number, letters)
+        self._replied("invalid", [letter.record.timestamp for letter in letters])
 
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
         await self._outbox.send_replies([reply_too_many(request, number) for request in requests])
         self.too_many += len(requests)
+        self._replied("too_many", [request.ts for request in requests])
         self._log_refused()
 
     def _log_refused(self) -> None:
@@ -140,9 +149,9 @@ def read_requests(records: Sequence[Record]) -> tuple[list[Asked], list[DeadLett
     dead: list[DeadLetter] = []
     for record in records:
         try:
-            requests.append(read_request(record.value)._replace(offset=record.offset))
+            requests.append(read_request(record.value)._replace(offset=record.offset, ts=record.timestamp))
         except Invalid as reason:
-            dead.append(DeadLetter(record, f"no request: {reason}"))
+            dead.append(DeadLetter(record, f"no request: {reason}", "request"))
     return requests, dead
 
 

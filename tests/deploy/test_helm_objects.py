@@ -34,7 +34,6 @@ KUBERNETES = ("1.30", "1.33", "1.37")
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "TriggerAuthentication"}
 """Kinds of operators, which Kubernetes has no schema for."""
 
-needs_rules = pytest.mark.skipif(not (ROOT / "deploy/prometheus").exists(), reason="no deploy/prometheus")
 by_example = pytest.mark.parametrize("example", EXAMPLES)
 
 
@@ -159,7 +158,6 @@ def test_names_stay_within_kubernetes_limit():
         assert len(name) + 11 <= 63, name
 
 
-@needs_rules
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on the PATH")
 def test_prometheus_accepts_the_rules(tmp_path):
     [rules] = of_kind(objects_of(render("locked-down")), "PrometheusRule")
@@ -170,7 +168,6 @@ def test_prometheus_accepts_the_rules(tmp_path):
     assert "0 rules" not in done.stdout
 
 
-@needs_rules
 def test_the_monitor_reads_every_port_under_the_jobs_that_the_rules_ask_for():
     objects = objects_of(render("locked-down"))
     [monitor] = of_kind(objects, "ServiceMonitor")
