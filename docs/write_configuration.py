@@ -1,11 +1,9 @@
 """Write what describes the settings from the settings themselves: `make docs`.
 
 docs/configuration.md, deploy/anabranch.toml, and the part of the chart's values.schema.json below `config`.
-`docs/metrics.md` is written too (`docs/write_metrics.py`).
 """
 
 import json
-import runpy
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,4 +126,3 @@ if __name__ == "__main__":
     (ROOT / "docs/configuration.md").write_text(page())
     (ROOT / "deploy/anabranch.toml").write_text(sample())
     CHART_SCHEMA.write_text(chart_schema())
-    runpy.run_path(str(ROOT / "docs/write_metrics.py"), run_name="__main__")

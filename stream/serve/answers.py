@@ -53,8 +53,9 @@ class OwnersAnswers:
         """Ask what is popular from time to time, for ever."""
         while True:
             found = await self.owners.popular(POPULAR_WITHIN_S) if self.owners is not None else None
-            self._popular = found or self._popular
-            await asyncio.sleep(POPULAR_EVERY_S if found else POPULAR_AGAIN_S)
+            if found is not None and found.items:
+                self._popular = found
+            await asyncio.sleep(POPULAR_EVERY_S if found is not None and found.items else POPULAR_AGAIN_S)
 
     async def recommend(self, user: str) -> Recommendations:
         """The owner's recommendation, or a fallback that says so."""

@@ -17,9 +17,13 @@ class KafkaOwners:
     def __init__(self, client: RequestClient, partitions: int) -> None:
         self._client, self._partitions, self._silence = client, partitions, Silence()
 
+    def partition_of(self, user: str) -> int:
+        """The partition of a user's events, by Kafka's own partitioner."""
+        return int(murmur2(user.encode()) & POSITIVE) % self._partitions
+
     async def recommendation(self, user: str, within_s: float) -> Recommendation | None:
         """What the owner of the user recommends now; None: it does not answer in time, or has too many requests."""
-        partition = (murmur2(user.encode()) & POSITIVE) % self._partitions
+        partition = self.partition_of(user)
         if not self._silence.may_ask(partition):
             return None
         try:

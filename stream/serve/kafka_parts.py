@@ -40,7 +40,7 @@ class KafkaParts:
         self._tasks: list[asyncio.Task[None]] = []
         self._rarely = Rarely()
 
-    async def connect(self, owners: Callable[[Owners], Owners] = lambda through_kafka: through_kafka) -> None:
+    async def connect(self, owners: Callable[[KafkaOwners], Owners] = lambda through_kafka: through_kafka) -> None:
         """Connect, however long a broker is away. `owners` may put others before those that are asked through Kafka.
 
         Raises TopicMismatch: a topic is missing.

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from stream.config import Config
 from stream.http.address import parse_address
@@ -14,6 +13,7 @@ from stream.http.api import Api
 from stream.http.health import Checks, add_health
 from stream.http.server import HttpServer
 from stream.metrics.route import add_metrics, measured
+from stream.metrics.samples import Samples, make_registry
 from stream.serve.instruments import ApiInstruments
 from stream.serve.kafka_parts import KafkaParts
 
@@ -27,13 +27,12 @@ class ServeService:
         self._config = config
         self._parts = KafkaParts(config)
         self._stopping = asyncio.Event()
-        instruments, registry = ApiInstruments(), CollectorRegistry()
-        instruments.register(registry)
+        instruments = ApiInstruments()
         self.app = web.Application(middlewares=[measured(instruments)])
         """The console adds its pages before `run`."""
         self._api = Api(config, self._parts.answers, instruments)
         self._api.add_to(self.app)
-        add_metrics(self.app, registry)
+        add_metrics(self.app, make_registry("serve", self._fill, instruments))
         add_health(self.app, Checks(live=self._parts.not_live, ready=self._not_ready))
 
     def stop(self) -> None:
@@ -69,3 +68,6 @@ class ServeService:
 
     def _not_ready(self) -> list[str]:
         return ["this process is stopping"] if self._stopping.is_set() else self._parts.not_ready()
+
+    def _fill(self, samples: Samples) -> None:
+        samples.add("ready", not self._not_ready())

@@ -41,6 +41,7 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
+from stream.worker.direct_answers import DirectAnswers
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import READ_AGAIN_S, LogPosition
@@ -90,6 +91,7 @@ class Pipeline:
             config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group, id_hash,
             instruments.requests,
         )  # fmt: skip
+        self.direct = DirectAnswers(config, assignment, recommender, self._answering_lock, id_hash)
         self._group_commit = GroupCommit(config, consumer, assignment, lease, partial(instruments.step, "commit"))
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""

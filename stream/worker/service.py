@@ -48,6 +48,7 @@ from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
 from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
+from stream.worker.direct_answers import HttpApi
 from stream.worker.lag import Lag
 from stream.worker.member_record import describe
 from stream.worker.observed import Observed
@@ -74,8 +75,12 @@ RETRY_S = 1.0
 class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
-    def __init__(self, config: Config, id_hash: IdHash, *, embedded: bool, **options: Any) -> None:
+    def __init__(
+        self, config: Config, id_hash: IdHash, *, embedded: bool, api: HttpApi | None = None, **options: Any
+    ) -> None:
+        """`api` is the interface for shops, where this worker has it."""
         super().__init__(**options)
+        self._api = api
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
         self.failure: StateError | AnabranchError | None = None
         self._to_close = contextlib.AsyncExitStack()
@@ -127,6 +132,9 @@ class WorkerService(Service):
             config, consumer, self._assignment, lease, self._pipeline, self._recommender.versions, self._versions,
             self._checkpoints, self._lag, self._disk,
         )  # fmt: skip
+        if self._api is not None:
+            to_close.push_async_callback(self._api.close)
+            self._api.begin(self._pipeline.direct)
         self._ready.set()
 
     async def on_stop(self) -> None:
@@ -138,7 +146,10 @@ class WorkerService(Service):
             return
         app = web.Application()
         add_health(app, Checks(self._not_alive, self._not_ready, self._not_started))
-        add_metrics(app, make_registry("worker", self._fill, self._observed.instruments))
+        registry = make_registry("worker", self._fill, self._observed.instruments)
+        add_metrics(app, registry)
+        if self._api is not None:
+            self._api.add_to(app, registry)
         server = HttpServer(app, *parse_address(http), setting="worker.http")
         try:
             await server.start()
@@ -173,6 +184,10 @@ class WorkerService(Service):
     @Service.task
     async def _answer(self) -> None:
         await self._lasting("answer", self._pipeline.answer())
+
+    @Service.task
+    async def _answer_directly(self) -> None:
+        await self._lasting("answer over HTTP", self._pipeline.direct.run())
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -297,7 +312,7 @@ def open_titles(data: Path, id_hash: IdHash) -> Titles:
         return Titles(data, id_hash)
 
 
-def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) -> Process:
+def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, api: HttpApi | None = None) -> Process:
     """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
@@ -315,7 +330,7 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    service = WorkerService(config, id_hash, embedded=embedded)
+    service = WorkerService(config, id_hash, embedded=embedded, api=api)
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: Any, **__: Any) -> None:

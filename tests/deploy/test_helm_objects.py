@@ -14,6 +14,7 @@ from tests.deploy.chart import (
     MISSING,
     ROOT,
     containers,
+    golden,
     helm,
     objects_of,
     of_kind,
@@ -45,8 +46,8 @@ def test_helm_lint_finds_nothing(example):
 
 @by_example
 def test_the_render_is_the_one_that_was_read_and_kept(example):
-    golden = (GOLDEN / f"{example}.yaml").read_text()
-    assert render(example) == golden, "read the difference, then run `python -m tests.deploy.chart`"
+    kept = (GOLDEN / f"{example}.yaml").read_text()
+    assert golden(example) == kept, "read the difference, then run `python -m tests.deploy.chart`"
 
 
 @by_example
