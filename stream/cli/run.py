@@ -148,7 +148,7 @@ def up(
     ] = None,
     config_file: Path | None,
 ) -> None:
-    """Run everything on this machine: topics, a worker and a trainer.
+    """Run everything on this machine: topics, a worker, a trainer, and the console in a browser.
 
     Without --broker it starts an embedded broker too, for trying out: its log is in memory, and Debian 12's kcat
     cannot read its answers.
@@ -163,6 +163,8 @@ def up(
         print(f"anabranch is up: broker {broker}, data {data}, logs {data}/*.log")
         if not settings.broker:
             print(LIMITS)
+        if supervisor.page:
+            print(f"console: {supervisor.page}")
         print(f"try:  anabranch publish FILE --broker {broker}   |   anabranch watch --broker {broker}")
         print("Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -66,8 +66,12 @@ class Reply(Recommendation):
 class Request(msgspec.Struct, frozen=True):
     """Topic `requests`: recommend for this user now."""
 
-    user: str | int
+    user: str | int = ""
     id: str | int = ""
+    want: Literal["recommendation", "user", "item", "popular"] = "recommendation"
+    item: str | int = ""
+    limit: int = 0
+    at: int | None = None
 
 
 class ItemTitle(msgspec.Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 As under Docker: the image's user and environment, a root that is read-only where the file says so, no capability, no
 new privileges, its own processes, mounts, host name and IPC. Not as under Docker: the network is the test's, limits of
-memory and of processes are not held (control groups of both versions are mixed on a machine like CI's, which crun
-refuses), and no seccomp filter is set.
+memory and processes are not held (this needs control groups, which are not ours on a machine like CI's), and no seccomp
+filter is set.
 """
 
 import json
