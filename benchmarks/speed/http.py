@@ -86,13 +86,13 @@ def generate(port: int, per_s: float, file: Path) -> None:
     print(json.dumps(summary(asyncio.run(load("127.0.0.1", port, requests, per_s)))))
 
 
-def main(per_s: float, seconds: float, runs: int) -> None:
+def main(per_s: float, seconds: float, runs: int, partitions: int) -> None:
     """Print the percentiles of each case, the median of the runs."""
     clicks = read_purchases(LEARNED_EVENTS).clicks
     users = sorted({str(click["user"]) for click in clicks})
     items = sorted({str(click["item"]) for click in clicks})
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
-        config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=2))
+        config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=partitions))
         ensure(config)
         settle_key(config, cluster_id(config))
         asyncio.run(publish(config, "clicks", clicks, "user", Pace(None)))
@@ -128,7 +128,7 @@ def main(per_s: float, seconds: float, runs: int) -> None:
         finally:
             for child in children:
                 child.stop()
-    document: dict[str, Any] = {"requests_per_s": per_s, "seconds": seconds, "runs": runs}
+    document: dict[str, Any] = {"requests_per_s": per_s, "seconds": seconds, "runs": runs, "partitions": partitions}
     for name, of_runs in found.items():
         numbers = [key for key, value in of_runs[0].items() if isinstance(value, int | float)]
         document[name] = {key: round(statistics.median(one[key] for one in of_runs), 2) for key in numbers}
@@ -148,5 +148,6 @@ if __name__ == "__main__":
         parse.add_argument("--per-s", type=float, default=500.0, help="requests a second")
         parse.add_argument("--seconds", type=float, default=20.0, help="length of a run")
         parse.add_argument("--runs", type=int, default=3, help="runs of each case")
+        parse.add_argument("--partitions", type=int, default=2, help="partitions of the clicks")
         given = parse.parse_args()
-        main(given.per_s, given.seconds, given.runs)
+        main(given.per_s, given.seconds, given.runs, given.partitions)
