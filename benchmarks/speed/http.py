@@ -86,7 +86,7 @@ def generate(port: int, per_s: float, file: Path) -> None:
     print(json.dumps(summary(asyncio.run(load("127.0.0.1", port, requests, per_s)))))
 
 
-def main(per_s: float, seconds: float, runs: int, partitions: int) -> None:
+def measure(per_s: float, seconds: float, runs: int, partitions: int) -> None:
     """Print the percentiles of each case, the median of the runs."""
     clicks = read_purchases(LEARNED_EVENTS).clicks
     users = sorted({str(click["user"]) for click in clicks})
@@ -140,14 +140,19 @@ def main(per_s: float, seconds: float, runs: int, partitions: int) -> None:
     print(json.dumps(document))
 
 
+def main() -> None:
+    """Measure with the options of the command line."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--per-s", type=float, default=500.0, help="requests a second")
+    parse.add_argument("--seconds", type=float, default=20.0, help="length of a run")
+    parse.add_argument("--runs", type=int, default=3, help="runs of each case")
+    parse.add_argument("--partitions", type=int, default=2, help="partitions of the clicks")
+    given = parse.parse_args()
+    measure(given.per_s, given.seconds, given.runs, given.partitions)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--generate"]:
         generate(int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
     else:
-        parse = argparse.ArgumentParser(description=__doc__)
-        parse.add_argument("--per-s", type=float, default=500.0, help="requests a second")
-        parse.add_argument("--seconds", type=float, default=20.0, help="length of a run")
-        parse.add_argument("--runs", type=int, default=3, help="runs of each case")
-        parse.add_argument("--partitions", type=int, default=2, help="partitions of the clicks")
-        given = parse.parse_args()
-        main(given.per_s, given.seconds, given.runs, given.partitions)
+        main()
