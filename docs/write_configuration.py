@@ -1,18 +1,22 @@
-"""Write `docs/configuration.md` and `deploy/anabranch.toml` from the settings themselves: `make docs`."""
+"""Write what describes the settings from the settings themselves: `make docs`.
 
-import ast
-import inspect
+docs/configuration.md, deploy/anabranch.toml, and the part of the chart's values.schema.json below `config`.
+"""
+
+import json
 import textwrap
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from state.settings import Kind
 from stream.config import Config, choices_of
+from stream.http.struct_docs import docstrings_of
 
 ROOT = Path(__file__).parent.parent
+CHART_SCHEMA = ROOT / "deploy/helm/anabranch/values.schema.json"
 
 PAGE = """# Configuration
 
@@ -26,16 +30,6 @@ Settings come from `anabranch.toml` in the working directory (or `--config FILE`
 """
 SAMPLE = """## Every setting with its default. Copy this file to where you start anabranch; uncomment what you change.
 """
-
-
-def docstrings_of(kind: type[msgspec.Struct]) -> dict[str, str]:
-    """The docstring after each field, on one line, by field."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
-    docstrings = {}
-    for field, after in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            docstrings[field.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
-    return docstrings
 
 
 def settings(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -96,6 +90,39 @@ def sample() -> str:
     return "\n".join(lines) + "\n"
 
 
+def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a section: each setting with its type, limits, default and explanation, and no other key.
+
+    No key is required: what is not set has its default.
+    """
+    docstrings, properties = docstrings_of(kind), {}
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found = json_schema(field.type)
+        elif field.name == "kinds":
+            found = {"type": "object", "additionalProperties": json_schema(Kind)}
+        elif field.type is Path:
+            found = {"type": "string", "default": str(field.default)}
+        else:
+            found = msgspec.json.schema(field.type)
+            if field.default is not msgspec.NODEFAULT:
+                found["default"] = field.default
+        if field.name in docstrings:
+            found["description"] = docstrings[field.name]
+        properties[field.name] = found
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def chart_schema() -> str:
+    """deploy/helm/anabranch/values.schema.json: what is written by hand, and every setting below `config`."""
+    schema = json.loads(CHART_SCHEMA.read_text())
+    schema["properties"]["config"] = {
+        "description": "anabranch.toml: any setting of docs/configuration.md."
+    } | json_schema(Config)
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     (ROOT / "docs/configuration.md").write_text(page())
     (ROOT / "deploy/anabranch.toml").write_text(sample())
+    CHART_SCHEMA.write_text(chart_schema())

@@ -92,6 +92,11 @@ class Erasures:
         return list(self._open)
 
     @property
+    def pending(self) -> int:
+        """Users whose erasure is unfinished; at least 1 until the files are rewritten."""
+        return max(len(self._open), self._due_since is not None)
+
+    @property
     def compacting(self) -> bool:
         """Whether a thread is rewriting the files."""
         return self._compaction is not None

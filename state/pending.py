@@ -68,9 +68,14 @@ class Pending:
         return len(self._waiting) + (self._deferred[0] < self._deferred[1])
 
     @property
+    def users(self) -> int:
+        """Users that wait or are claimed; all deferred users together count as one."""
+        return self.waiting + len(self._claimed)
+
+    @property
     def empty(self) -> bool:
         """Whether no user is pending, neither waiting nor claimed."""
-        return not self.waiting and not self._claimed
+        return not self.users
 
     @property
     def in_memory(self) -> int:

@@ -4,6 +4,7 @@ All changes by a batch of events, the next offset included, are written in one R
 is not synced: state and offset are lost or kept together, and Kafka has the rest.
 """
 
+import time
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,8 @@ class Applied(NamedTuple):
     """Items without any edge left."""
     forgotten: Ids
     """Users who were erased."""
+    write_s: float = 0.0
+    """How long RocksDB took to write the batch."""
 
 
 class Store(Partition):
@@ -89,6 +92,11 @@ class Store(Partition):
     def caps(self) -> CapsByDay:
         """The caps on how much one user's steps count for others."""
         return self._caps
+
+    @property
+    def answered_before(self) -> int:
+        """The logical offset before which every event has had its recommendation, without a read of the disk."""
+        return self._answered
 
     def close(self) -> None:
         """Close the store; it cannot be used afterwards. An unfinished compaction begins again at the next open."""
@@ -138,7 +146,9 @@ class Store(Partition):
         if prequential is not None:
             write.put(b"prequential", prequential)
         crash_points.reached(2)
+        began = time.perf_counter()
         self._write(write, progress)
+        write_s = time.perf_counter() - began
         crash_points.reached(3)
         self.pending.apply(fresh.events)
         removed = [*([expired] if expired else []), *erased]
@@ -150,6 +160,7 @@ class Store(Partition):
             np.concatenate([lost, *(r.steps for r in removed)]),
             np.setdiff1d(gone, fresh.events["item"]),
             forgotten,
+            write_s,
         )
 
     def record_answers(self, answers: list[tuple[int, bytes]]) -> None:

@@ -11,13 +11,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
-from state.settings import Positive, Share, StateSettings, Whole
+from state.settings import Count, Positive, Share, StateSettings, Weight, Whole
+from stream.http.address import parse_address
 from stream.times import Unit
 
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 """What Kafka allows."""
 
 MIN_KEY_CHARACTERS = 16
+BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""A token in a header `Authorization: Bearer` (RFC 6750)."""
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#,*]+|null")
+RIGHTS: tuple[Literal["read", "write", "operate"], ...] = ("read", "write", "operate")
+"""What a token of `[serve]` may allow."""
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -190,6 +196,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     instance: str = "0"
     """Name of this worker. Of two workers with one name only one receives new versions. `anabranch worker --instance
     NAME` sets it."""
+    group_instance_id: str = ""
+    """Kafka's `group.instance.id`, for a worker that is started again under the same name and with the same data, as a
+    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`, which must be
+    longer than a restart. No other worker may have it. Empty: a worker that ends leaves the group, and others take its
+    partitions at once (docs/operating.md#restart-without-a-gap)."""
     poll_max_events: Whole = 50_000
     """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500
@@ -200,9 +211,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Largest fetch from the broker, in bytes; a single longer message is still fetched."""
     session_timeout_ms: Whole = 6_000
     """A worker that sends no heartbeat for this long loses its partitions to other workers."""
-    heartbeat_ms: Whole = 2_000
-    """Time between two heartbeats. At most a third of `worker.session_timeout_ms`, so that a lost heartbeat costs
-    nothing."""
+    heartbeat_ms: Whole = 1_000
+    """Time between two heartbeats. By the answer to one a worker learns that another one has joined or left, and until
+    all of them have learned it nobody gets that one's partitions. At most a third of `worker.session_timeout_ms`, so
+    that a lost heartbeat costs nothing."""
     end_within_s: Positive = 10.0
     """A stopping worker waits at most this long for a broker that does not answer. Nothing is lost when it then
     ends."""
@@ -222,15 +234,21 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     http: str = ""
     """HOST:PORT at which the worker answers `/livez`, `/readyz`, `/startupz` and `/metrics`: `127.0.0.1:8081`, or
     `:8081` for every address of the machine. Empty: none."""
+    api: bool = False
+    """Whether the worker also answers `/v1/` at `worker.http`, as `anabranch serve` does. Its own users are then
+    answered without Kafka. Tokens and limits are those of `[serve]`."""
     ab: Share = 0.0
     """Share of users, by a stable hash, who get the candidate's recommendations; 0: the candidate is only scored."""
 
     def __post_init__(self) -> None:
+        _check_listening(self.http)
         if 3 * self.heartbeat_ms > self.session_timeout_ms:
             raise ValueError(
                 f"heartbeat_ms = {self.heartbeat_ms} is more than a third of session_timeout_ms = "
                 f"{self.session_timeout_ms}: one or two late heartbeats would cost the worker its partitions"
             )
+        if self.api and not self.http:
+            raise ValueError("api is true, but worker.http is not set: there is no address to answer at")
 
 
 class CheckpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -270,9 +288,12 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_versions: Whole = 10
     """How many versions the artifact store keeps: the newest ones. The champion and the candidate are always kept."""
 
+    def __post_init__(self) -> None:
+        _check_listening(self.http)
+
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`anabranch serve`: recommendations and events over HTTP, and the console."""
+    """`anabranch serve`: recommendations and events over HTTP, and the console. A worker with `worker.api` too."""
 
     http: str = "127.0.0.1:8080"
     """HOST:PORT at which it listens; `:8080` for every address of the machine."""
@@ -282,16 +303,98 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A secret of at least 16 characters that a client sends as `Authorization: Bearer ...` to read recommendations;
     empty: everybody may read. Two with a comma between them replace a token: both are accepted. It is never logged."""
     write_token: str = ""
-    """The same for sending events; empty: nobody may."""
+    """The same for sending events; empty: nobody may. It does not allow reading, nor an event that erases a user."""
     operate_token: str = ""
-    """The same for acting in the console; empty: nobody may."""
+    """The same for acting in the console, and for all that the others allow; empty: nobody may."""
+    timeout_ms: Whole = 200
+    """A user whose worker does not answer within this time gets the last recommendation, or what is popular."""
+    last_bytes: Whole = 64 << 20
+    """Memory for users' last recommendations, in bytes; those of the users with the newest ones are kept."""
+    client_requests_per_s: Weight = 1000.0
+    """Requests a second of one client, on average; more are answered with 429. It may send those of two seconds at
+    once. A client is an address (of IPv6 a /64 network) with its token. 0: no limit."""
+    proxies: Count = 0
+    """Number of proxies before this process that each add the address of their client to `X-Forwarded-For`. 0: the
+    header is ignored, because a client could write anything into it."""
+    max_body_bytes: Whole = 1 << 20
+    """Largest body of a request; a larger one is answered with 413."""
+    cors_origins: str = ""
+    """Origins of pages that may read answers in a browser, with commas between them: `https://shop.example`; `*`: all.
+    Empty: none but pages of the same origin."""
+    drain_s: Weight = 2.0
+    """After the signal to stop, `/readyz` answers 503 and requests are still answered for this long, so that whatever
+    distributes the requests looks elsewhere."""
+
+    def tokens(self, right: Literal["read", "write", "operate"]) -> tuple[str, ...]:
+        """The tokens that have a right by name."""
+        text: str = getattr(self, f"{right}_token")
+        return tuple(token.strip() for token in text.split(",")) if text else ()
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The allowed origins."""
+        return frozenset(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+    def __post_init__(self) -> None:
+        _check_listening(self.http)
+        for right in RIGHTS:
+            for token in self.tokens(right):
+                if len(token) < MIN_KEY_CHARACTERS:
+                    raise ValueError(
+                        f"{right}_token has a token of fewer than {MIN_KEY_CHARACTERS} characters, which can be "
+                        f"guessed: `openssl rand -hex 32` makes one"
+                    )
+                if not BEARER.fullmatch(token):
+                    raise ValueError(
+                        f"{right}_token has a character that no client can send in a header: use letters, digits and "
+                        f"- . _ ~ + / with = at the end"
+                    )
+        for origin in self.origins - {"*"}:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"cors_origins has {origin!r}, which is no origin: write it as a browser sends it, without a path, "
+                    f"as in https://shop.example"
+                )
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list((shown | {f"{right}_token": "…" for right in RIGHTS if shown[f"{right}_token"]}).items())
+
+    def __repr__(self) -> str:
+        return f"ServeSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How processes log."""
 
     format: Literal["text", "json"] = "text"
-    """`text` for people; `json`: one object a line."""
+    """`text` for people; `json`: one object a line (docs/operating.md#logs)."""
+    max_bytes: Whole = 16 << 20
+    """Under `anabranch up` the output of each process is in `<data>/worker.log` and so on. A file that
+    would be larger gets the ending `.1`, and a new one begins."""
+    keep: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """How many of the older files are kept of each; 0: none, the file is emptied."""
+
+
+def _check_listening(http: str) -> None:
+    """Refuse an address that nothing can listen on. Raises ValueError."""
+    if http:
+        try:
+            parse_address(http)
+        except ValueError as reason:
+            raise ValueError(f"http = {http!r} {reason}") from None
+
+
+class TracingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Spans of a worker (docs/tracing.md). Needs `pip install 'anabranch[tracing]'`."""
+
+    endpoint: str = ""
+    """URL of a collector that takes OTLP over HTTP: `http://127.0.0.1:4318`. Empty: no spans are made. A recommendation
+    has the `traceparent` of its click in both cases."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", self.endpoint):
+            raise ValueError(f"endpoint = {self.endpoint!r} is not a URL: http://HOST:PORT or https://HOST:PORT")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -320,6 +423,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trainer: TrainerSettings = TrainerSettings()
     serve: ServeSettings = ServeSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def artifacts_url(self) -> str:

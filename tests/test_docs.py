@@ -2,9 +2,12 @@
 
 import ast
 import importlib.util
+import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -43,6 +46,11 @@ def test_the_configuration_page_and_the_sample_match_the_settings():
     write = runpy.run_path(str(DOCS / "write_configuration.py"))
     assert (DOCS / "configuration.md").read_text() == write["page"](), "run `make docs`"
     assert (ROOT / "deploy/anabranch.toml").read_text() == write["sample"](), "run `make docs`"
+
+
+def test_the_page_of_metrics_matches_the_catalogue():
+    write = runpy.run_path(str(DOCS / "write_metrics.py"))
+    assert (DOCS / "metrics.md").read_text() == write["page"](), "run `make docs`"
 
 
 def test_every_setting_is_explained():
@@ -92,6 +100,18 @@ STATUS_KEYS = {
     "worker.doing", "worker.too_many_requests", "worker.unsendable", "worker.lost_dead_letters",
 }  # fmt: skip
 """Keys of `anabranch status --json` that look like settings."""
+CHART = json.loads((ROOT / "deploy/helm/anabranch/values.schema.json").read_text())
+
+
+def names_below(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of a JSON schema's properties."""
+    for name, inner in schema.get("properties", {}).items():
+        yield prefix + name
+        yield from names_below(inner, f"{prefix}{name}.")
+
+
+CHART_VALUES = set(names_below(CHART))
+"""Values of the chart, which look like settings."""
 REMOVED_SETTINGS = set(re.findall(r"^\| `([\w.]+)` \| removed\b", (ROOT / "CHANGELOG.md").read_text(), re.M))
 """Settings that the changelog lists as removed."""
 
@@ -100,7 +120,13 @@ REMOVED_SETTINGS = set(re.findall(r"^\| `([\w.]+)` \| removed\b", (ROOT / "CHANG
 def test_every_setting_and_section_a_page_names_exists(page):
     first = {section.partition(".")[0] for section in SECTIONS} - {""}
     text = page.read_text()
-    known = DOCUMENTED_SETTINGS | SECTIONS | STATUS_KEYS | (REMOVED_SETTINGS if page.name == "CHANGELOG.md" else set())
+    known = (
+        DOCUMENTED_SETTINGS
+        | SECTIONS
+        | STATUS_KEYS
+        | CHART_VALUES
+        | (REMOVED_SETTINGS if page.name == "CHANGELOG.md" else set())
+    )
     for name, key in re.findall(r"`(([a-z]+)\.\w+(?:\.\w+)*)(?: = [^`]*)?`", text):
         if key in first and not name.startswith("state.kinds."):
             assert name in known, f"{page.name} names the setting {name}"
@@ -140,7 +166,7 @@ def test_the_first_three_pages_can_be_read_in_fifteen_minutes():
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200
 
 
-CHECKED_PAGES = [page for page in PAGES if page.name not in ("CHANGELOG.md", "configuration.md")]
+CHECKED_PAGES = [page for page in PAGES if page.name not in ("CHANGELOG.md", "configuration.md", "metrics.md")]
 
 
 @pytest.mark.parametrize("page", CHECKED_PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -73,10 +73,10 @@ LEVELS = {
         {"evaluation"},
     ],
     "stream": [
-        {"errors", "times", "printable", "files", "live_metrics", "config", "load_config"},
+        {"errors", "times", "printable", "files", "live_metrics", "config", "load_config", "logs"},
         {"kafka"},
         {"stores"},
-        {"http", "members", "metrics"},
+        {"http", "members", "metrics", "tracing"},
         {"worker", "trainer"},
         {"operate"},
         {"serve"},
@@ -145,5 +145,11 @@ def test_help_imports_no_large_library():
 
 def test_a_worker_without_a_version_does_not_import_torch():
     code = "import sys; import stream.worker.service; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "False"
+
+
+def test_serve_and_its_console_do_not_import_torch():
+    code = "import sys; import stream.serve.service, stream.console.routes; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "False"

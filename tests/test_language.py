@@ -71,7 +71,7 @@ def files() -> Iterator[Path]:
     yield from ROOT.glob("*.md")
     yield from (ROOT / "docs").rglob("*.md")
     yield from (ROOT / "benchmarks").glob("*.md")
-    yield from (ROOT / "deploy").glob("*")
+    yield from (file for file in (ROOT / "deploy").rglob("*") if file.is_file())
     yield from (ROOT / "Makefile", ROOT / "pyproject.toml")
 
 

@@ -36,7 +36,7 @@ def test_ci_runs_the_local_script_on_the_oldest_and_a_new_python():
     oldest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert oldest
     assert re.search(rf'python: \["{oldest[1]}", "3\.\d+"\]', WORKFLOW)
-    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make lint types test test-kafka")
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make lint types test test-kafka test-ops")
 
 
 def test_pre_commit_runs_make_lint_and_downloads_nothing():
@@ -44,7 +44,7 @@ def test_pre_commit_runs_make_lint_and_downloads_nothing():
     assert re.findall(r"repo: (.*)$", PRE_COMMIT, re.M) == ["local"]
 
 
-@pytest.mark.parametrize("marker", ["broker", "slow", "faults", "medium"])
+@pytest.mark.parametrize("marker", ["broker", "slow", "faults", "medium", "ops", "image"])
 def test_the_fast_suite_leaves_out_every_marker_that_takes_time(marker):
     [fast] = re.findall(r"^test-fast:.*\n(.*)$", MAKEFILE, re.M)
     assert f"not {marker}" in fast
@@ -121,14 +121,23 @@ def test_the_unit_can_write_where_it_works_and_runs_no_code_of_a_home_directory(
     assert service["User"] != "root"
 
 
+def test_a_unit_for_each_process_has_the_rights_of_the_one_for_all():
+    unit, template = (ROOT / f"deploy/{name}.service" for name in ("anabranch", "anabranch@"))
+    own = ("Description=", "ExecStart=", "KillMode=", "TimeoutStopSec=", "#")
+    rules = [[line for line in file.read_text().splitlines() if not line.startswith(own)] for file in (unit, template)]
+    assert rules[0] == rules[1]
+    assert "\nExecStart=/opt/anabranch/bin/anabranch %i\n" in template.read_text()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on the PATH")
-def test_systemd_rates_the_unit_as_well_protected():
+@pytest.mark.parametrize("unit", ["anabranch.service", "anabranch@.service"])
+def test_systemd_rates_the_unit_as_well_protected(unit):
     command = [
         "systemd-analyze",
         "security",
         "--offline=true",
         "--threshold=20",
-        str(ROOT / "deploy/anabranch.service"),
+        str(ROOT / "deploy" / unit),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     if "unrecognized option" in done.stderr:

@@ -40,6 +40,9 @@ from state.settings import StateSettings
 
 ProgressCallback = Callable[[float, str], None]
 """Called with the share of the cycle that is done, and a text for the present step."""
+FIRST_FIT, WEIGHTS = "training without the newest events", "choosing the fusion weights"
+LAST_FIT, GATE = "training with the newest events", "at the gate"
+"""The texts of the steps, in their order."""
 NO_SEQUENCES = Sequences(np.empty(0, np.uint64), np.zeros(1, np.int64), np.empty(0, STEP))
 NO_IDS: Ids = np.empty(0, np.uint64)
 
@@ -174,10 +177,10 @@ def run_cycle(
     histories = to_histories(past, vocabulary)
     spent = train(
         net, histories, training, without_newest, experiment=experiment,
-        progress=lambda share: progress(0.5 * share, "training without the newest events"),
+        progress=lambda share: progress(0.5 * share, FIRST_FIT),
     )  # fmt: skip
 
-    progress(0.5, "choosing the fusion weights")
+    progress(0.5, WEIGHTS)
     measurement = measure_holdout(Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking)
 
     # The next hour is most like the newest events, so they are learned too. Only the sequence encoder learns them: the
@@ -188,10 +191,10 @@ def run_cycle(
     last = train(
         net, to_histories(cycle_input.sequences, vocabulary), without_graph(training), with_newest,
         experiment=experiment,
-        progress=lambda share: progress(0.7 + 0.3 * share, "training with the newest events"),
+        progress=lambda share: progress(0.7 + 0.3 * share, LAST_FIT),
     )  # fmt: skip
 
-    progress(1.0, "at the gate")
+    progress(1.0, GATE)
     metrics = metrics_of(measurement, spent, last, len(histories))
     candidate = Trained(net, vocabulary, measurement.fusion, metrics, parent)
     measured = measure(champion, candidate, measurement, cycle_input)

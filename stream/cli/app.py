@@ -54,12 +54,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 Function = TypeVar("Function", bound=Callable[..., None])
 
 
-def command(*, broker_required: bool = True) -> Callable[[Function], Function]:
+def command(*, broker_required: bool = True, logs_as: str | None = None) -> Callable[[Function], Function]:
     """Register a subcommand. Its keyword-only parameters are its flags, in the order of its help.
 
     Two of them stand for flags that commands share: `settings` for --data, --broker and --config, from which the
     configuration is loaded, and `as_json` for --json. A command that needs the path given with --config takes
-    `config_file`. With `broker_required` the command is refused without a broker.
+    `config_file`. With `broker_required` the command is refused without a broker. One that runs until it is stopped
+    logs as a member of the kind `logs_as`, by the name that the flag or the setting `instance` gives it.
     """
 
     def register(function: Function) -> Function:
@@ -68,8 +69,14 @@ def command(*, broker_required: bool = True) -> Callable[[Function], Function]:
         @functools.wraps(function)
         def run(data: Path | None, broker: str | None, config: Path | None, **flags: Any) -> None:
             from stream.load_config import load
+            from stream.logs import held_until_configured, log_held, log_to_stderr
 
-            settings = load(config, data=data, broker=broker)
+            with held_until_configured() as held:
+                settings = load(config, data=data, broker=broker)
+            if logs_as is not None:
+                name = flags.get("instance") or getattr(getattr(settings, logs_as), "instance", "0")
+                log_to_stderr(settings.log, f"{logs_as}/{name}")
+            log_held(held)
             if broker_required:
                 require_broker(settings)
             if "config_file" in own:

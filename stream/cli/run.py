@@ -14,7 +14,6 @@ import typer
 
 from stream.cli.app import command, utf8
 from stream.cli.output import note, show_json
-from stream.printable import PrintableFormatter
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -23,6 +22,7 @@ TRAINER_NICENESS = 15
 THREAD_SWITCH_S = 0.0005
 """Python's thread switch interval: the event loop waits at most this long for a thread that computes."""
 MAX_BROKER_WAIT_S = 30.0
+WAITING = "it waits for the broker, or for its topics to be looked at"
 
 
 @command()
@@ -65,7 +65,7 @@ def init(
         note("restart every worker and trainer: until then they go on with the key before")
 
 
-@command()
+@command(logs_as="worker")
 def worker(
     *,
     settings: "Config",
@@ -77,6 +77,8 @@ def worker(
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
 
+    from stream.http.health import waiting_app
+    from stream.http.server import serving_beside
     from stream.kafka.topics import check_shapes, cluster_id
     from stream.local.data_directory import data_directory_lock
     from stream.stores.id_key import prepare
@@ -85,14 +87,20 @@ def worker(
 
     if instance is not None:
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
-    log_to_stderr()
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
+    waiting = serving_beside(waiting_app(WAITING, api=settings.worker.api), settings.worker.http, "worker.http")
     with data_directory_lock(settings.data, "worker"):
-        wait_for_broker(settings)
-        check_shapes(settings)
-        ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
-        process = build(settings, ids, embedded=embedded)
+        with waiting:
+            wait_for_broker(settings)
+            check_shapes(settings)
+            ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
+        api = None
+        if settings.worker.api:
+            from stream.serve.in_worker import WorkerApi
+
+            api = WorkerApi(settings)
+        process = build(settings, ids, embedded=embedded, api=api)
         try:
             process.execute_from_commandline()
         finally:
@@ -100,20 +108,22 @@ def worker(
                 raise process.failure
 
 
-@command()
+@command(logs_as="trainer")
 def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
     """Learn from the state in the data directory; publish versions."""
+    from stream.http.health import waiting_app
+    from stream.http.server import serving_beside
     from stream.kafka.topics import check_shapes
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
 
-    log_to_stderr()
     lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
-        wait_for_broker(settings)
-        check_shapes(settings)
+        with serving_beside(waiting_app(WAITING), settings.trainer.http, "trainer.http"):
+            wait_for_broker(settings)
+            check_shapes(settings)
 
         async def run_until_signal() -> None:
             task = asyncio.current_task()
@@ -138,7 +148,7 @@ def up(
     ] = None,
     config_file: Path | None,
 ) -> None:
-    """Run everything on this machine: topics, a worker and a trainer.
+    """Run everything on this machine: topics, a worker, a trainer, and the console in a browser.
 
     Without --broker it starts an embedded broker too, for trying out: its log is in memory, and Debian 12's kcat
     cannot read its answers.
@@ -153,6 +163,8 @@ def up(
         print(f"anabranch is up: broker {broker}, data {data}, logs {data}/*.log")
         if not settings.broker:
             print(LIMITS)
+        if supervisor.page:
+            print(f"console: {supervisor.page}")
         print(f"try:  anabranch publish FILE --broker {broker}   |   anabranch watch --broker {broker}")
         print("Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
@@ -196,16 +208,3 @@ def wait_for_broker(settings: "Config") -> None:
             logging.getLogger("anabranch").warning("%s; trying again in %.0f s", error, wait_s)
             time.sleep(wait_s)
             wait_s = min(wait_s * 2, MAX_BROKER_WAIT_S)
-
-
-def log_to_stderr() -> None:
-    """Log our own lines at INFO, those of libraries only if something is wrong."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("anabranch").setLevel(logging.INFO)
-    for library in ("faust", "mode"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    # The Kafka clients log every try to connect; we log the outcome once.
-    for library in ("aiokafka", "kafka"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)

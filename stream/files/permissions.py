@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-SECRET = re.compile(r"(^|_)(password|secret|key)$")
+SECRET = re.compile(r"(^|_)(password|secret|key|token)$")
 """Names of settings that hold one."""
 FOR_GROUP, FOR_OTHERS = stat.S_IRWXG, stat.S_IRWXO
 log = logging.getLogger("anabranch")
@@ -35,7 +35,7 @@ def warn_about_directory(directory: Path) -> None:
 
 
 def warn_about_secrets(file: Path, settings: Mapping[str, Any]) -> None:
-    """Log a warning if the configuration file holds a password or a key and every user of the machine can read it."""
+    """Log a warning if the configuration file holds a password, key or token and every user can read it."""
     for name in _secrets(settings, ""):
         _warn_about_file(file, f"it holds {name}")
 

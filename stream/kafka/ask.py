@@ -30,9 +30,10 @@ SEND_WITHIN_MS = 5_000
 class NotAnswered(AnabranchError):
     """No reply came in time, or one without an answer; `partition` was asked."""
 
-    def __init__(self, message: str, partition: int) -> None:
+    def __init__(self, message: str, partition: int, *, replied: bool = False) -> None:
+        """`replied`: its worker is there, and has replied without an answer."""
         super().__init__(message)
-        self.partition = partition
+        self.partition, self.replied = partition, replied
 
 
 class Everywhere(NamedTuple):
@@ -141,7 +142,7 @@ class RequestClient:
         finally:
             self._waiting.pop(name.encode(), None)
         if found.status != "ok":
-            raise NotAnswered(f"the worker of partition {number} replied {found.status!r}", number)
+            raise NotAnswered(f"the worker of partition {number} replied {found.status!r}", number, replied=True)
         return found
 
     async def ask_all(self, request: Request, timeout_s: float, partitions: Iterable[int] | None = None) -> Everywhere:
@@ -181,6 +182,6 @@ class RequestClient:
                 waiting.reply.set_exception(
                     NotAnswered(
                         f"the worker of partition {waiting.partition} does not know this request: it is of an older "
-                        f"version", waiting.partition,
+                        f"version", waiting.partition, replied=True,
                     )
                 )  # fmt: skip

@@ -21,6 +21,11 @@ MIN_STAMP_MS, MAX_STAMP_MS = MS_NUMBERS[0], 4_102_444_800_000
 class Invalid(ValueError):
     """A record is not an event; the message is the dead letter's reason."""
 
+    def __init__(self, reason: str, word: str = "event") -> None:
+        """`word` is the reason in one word, of few (`DEAD_LETTER_REASONS` in `stream/metrics/catalogue.py`)."""
+        super().__init__(reason)
+        self.word = word
+
 
 class ClickValues(NamedTuple):
     """The values of a valid click."""
@@ -82,23 +87,24 @@ class ClickReader:
 
 def read_identifier(value: object, name: str) -> bytes:
     """The id in the field `name`, text or a whole number, as bytes. Raises Invalid."""
+    word = name.partition(" ")[0]
     if value is None:
-        raise Invalid(f"{name} is missing or null")
+        raise Invalid(f"{name} is missing or null", word)
     if isinstance(value, bool) or not isinstance(value, str | int):
         inner = (
             f": name the path of its inner field, as in {_inner_path(name, value)}"
             if value and isinstance(value, dict | list)
             else ""
         )
-        raise Invalid(f"{name} {show_value(value)} is neither text nor a whole number{inner}")
+        raise Invalid(f"{name} {show_value(value)} is neither text nor a whole number{inner}", word)
     try:
         identifier = str(value).encode()
     except UnicodeEncodeError:
-        raise Invalid(f"{name} is not valid UTF-8") from None
+        raise Invalid(f"{name} is not valid UTF-8", word) from None
     if not identifier:
-        raise Invalid(f"{name} is empty")
+        raise Invalid(f"{name} is empty", word)
     if len(identifier) > MAX_ID_BYTES:
-        raise Invalid(f"{name} is {len(identifier)} bytes long, more than {MAX_ID_BYTES}")
+        raise Invalid(f"{name} is {len(identifier)} bytes long, more than {MAX_ID_BYTES}", word)
     return identifier
 
 
@@ -112,20 +118,22 @@ def read_time(ts: object, broker_ms: int, max_future_ms: float, unit: Unit = "au
     """`ts` in ms; the record's own time `broker_ms` if it is None. Raises Invalid."""
     if not MIN_STAMP_MS <= broker_ms <= MAX_STAMP_MS:
         raise Invalid(
-            f"the record's own timestamp {broker_ms} is not a time in milliseconds: its producer sets it wrongly"
+            f"the record's own timestamp {broker_ms} is not a time in milliseconds: its producer sets it wrongly",
+            "time",
         )
     if ts is None:
         return broker_ms
     try:
         ms = to_ms(ts, unit)
     except NotATime as reason:
-        raise Invalid(f"{name} {show_value(ts)} {reason}") from None
+        raise Invalid(f"{name} {show_value(ts)} {reason}", "time") from None
     if ms < 0:
-        raise Invalid(f"{name} {show_value(ts)} is before 1970")
+        raise Invalid(f"{name} {show_value(ts)} is before 1970", "time")
     if ms > broker_ms + max_future_ms:
         raise Invalid(
             f"{name} {show_value(ts)} is {(ms - broker_ms) / 1000:.0f} s ahead of the broker's clock, more than "
-            f"clicks.max_future_s = {max_future_ms / 1000:.0f}"
+            f"clicks.max_future_s = {max_future_ms / 1000:.0f}",
+            "time",
         )
     return ms
 

@@ -41,6 +41,7 @@ class Record(Protocol):
     timestamp: int
     timestamp_type: int
     """1: the broker's time, 0: the producer's."""
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class DeadLetter(NamedTuple):
@@ -48,6 +49,8 @@ class DeadLetter(NamedTuple):
 
     record: Record
     reason: str
+    word: str = "event"
+    """The reason in one word, of few."""
 
 
 class Decoded(NamedTuple):
@@ -104,17 +107,18 @@ class Decoder:
         """One record as an event. Raises Invalid with the reason."""
         value = record.value
         if value is None:
-            raise Invalid("no value: a tombstone is not an event")
+            raise Invalid("no value: a tombstone is not an event", "tombstone")
         if len(value) > self._max_bytes:
-            raise Invalid(f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._max_bytes}")
+            reason = f"message of {len(value)} bytes, more than clicks.max_message_bytes = {self._max_bytes}"
+            raise Invalid(reason, "too_large")
         try:
             fields = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Invalid(f"not JSON: {error}") from None
+            raise Invalid(f"not JSON: {error}", "not_json") from None
         except RecursionError:
-            raise Invalid("JSON that is nested too deeply") from None
+            raise Invalid("JSON that is nested too deeply", "not_json") from None
         if not isinstance(fields, dict):
-            raise Invalid(f"not a JSON object but {type_name(fields)}")
+            raise Invalid(f"not a JSON object but {type_name(fields)}", "not_json")
         click = self._reader.read(fields, record.timestamp)
         return Row(*click, offset=record.offset, key=record.key)
 
@@ -124,7 +128,7 @@ class Decoder:
             try:
                 rows.append(self.one(record))
             except Invalid as reason:
-                dead.append(DeadLetter(record, str(reason)))
+                dead.append(DeadLetter(record, str(reason), reason.word))
         return [list(column) for column in zip(*rows, strict=True)]
 
     def _valid_chunk(self, records: Sequence[Record]) -> Columns | None:

@@ -19,6 +19,7 @@ class Step(msgspec.Struct):
     item: str
     ts: int
     event: str
+    title: str | None = None
 
 
 class UserReport(msgspec.Struct):
@@ -50,6 +51,8 @@ class ItemReport(msgspec.Struct):
     next: list[TitledFollower]
     known_to_model: bool | None
     """None before the first version."""
+    withdrawn: bool | None = None
+    """Whether it is recommended to nobody; None where that is not known."""
 
 
 class ItemPart(ItemReport):
@@ -101,6 +104,7 @@ def merge_items(parts: Iterable[ItemPart], count: int, settings: StateSettings) 
             title = follower.title or (seen.title if seen else None)
             followers[follower.item] = TitledFollower(follower.item, title, weight + (seen.weight if seen else 0.0))
     strongest = sorted(followers.values(), key=lambda follower: -follower.weight)[:count]
+    withdrawn = [part.withdrawn for part in every if part.withdrawn is not None]
     known = [part.known_to_model for part in every if part.known_to_model is not None]
     return ItemReport(
         item=every[0].item,
@@ -109,6 +113,7 @@ def merge_items(parts: Iterable[ItemPart], count: int, settings: StateSettings) 
         popularity=round(popularity, 4),
         next=[msgspec.structs.replace(follower, weight=round(follower.weight, 4)) for follower in strongest],
         known_to_model=any(known) if known else None,
+        withdrawn=any(withdrawn) if withdrawn else None,
     )
 
 

@@ -64,7 +64,7 @@ class Reply(Recommendation):
 
 
 Want = Literal["recommendation", "user", "item", "popular"]
-MAX_LIMIT = 1_000
+MAX_LIMIT, MAX_AT = 1_000, 1 << 53
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,6 +80,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_LIMIT)] = 0
     """How many items are wanted at most; 0: as many as there are, for a recommendation `ranking.k`. There are never
     more than that."""
+    at: Annotated[int, msgspec.Meta(ge=0, le=MAX_AT)] = 0
+    """With `item`: as it was before this time, ms; 0: now."""
 
 
 class ItemTitle(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 
+from stream.config import LogSettings
 from stream.errors import AnabranchError, BrokerUnavailable
 from stream.local.child_process import Child
 
@@ -24,8 +25,8 @@ class EmbeddedBroker:
     `port` None takes a free one. Its log is `<data>/broker.log`.
     """
 
-    def __init__(self, data: Path, port: int | None = None) -> None:
-        self._data = data
+    def __init__(self, data: Path, port: int | None = None, rotation: LogSettings | None = None) -> None:
+        self._data, self._rotation = data, rotation
         self.port = port if port is not None else free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.advertised = self.address
@@ -48,7 +49,8 @@ class EmbeddedBroker:
             )
         listens = ["--kafka-listener-url", f"tcp://{self.address}"]
         command = [binary, "broker", *listens, "--kafka-advertised-listener-url", f"tcp://{self.advertised}"]
-        self._child = Child("broker", [*command, "--storage-engine", "memory://tansu/"], self._data / "broker.log")
+        command += ["--storage-engine", "memory://tansu/"]
+        self._child = Child("broker", command, self._data / "broker.log", rotation=self._rotation)
         deadline = time.monotonic() + READY_WITHIN_S
         while not answers(self.port):
             if not self._child.running or time.monotonic() > deadline:

@@ -12,6 +12,7 @@ from state.identity import Identity
 from stream.config import Config
 from stream.kafka.lease import Lease
 from stream.stores.assignment import Assignment
+from stream.times import now_ms
 
 log = logging.getLogger("anabranch.checkpoints")
 
@@ -26,6 +27,9 @@ class Checkpoints:
         self._config, self._assignment, self._lease = config, assignment, lease
         self._uploads: dict[int, tuple[Identity, CheckpointStore]] = {}
         self._copying = asyncio.Lock()
+        self.completed_ts: dict[int, int] = {}
+        """When the newest checkpoint of each partition by this process was complete, ms."""
+        self.failures = 0
 
     async def run(self) -> None:
         """Take checkpoints every `checkpoints.every_s`, forever. Returns at once where no artifact store is set."""
@@ -38,6 +42,7 @@ class Checkpoints:
                 try:
                     await self.checkpoint(number)
                 except Exception as error:  # of the store or its copy, too: the next round tries again
+                    self.failures += 1
                     log.error("partition %d: no checkpoint this time: %s", number, error)
 
     async def checkpoint(self, number: int) -> None:
@@ -87,6 +92,7 @@ class Checkpoints:
         uploaded = checkpoints.upload(folder, self._config.state, may_continue=lambda: self._lease.held)
         if uploaded is None:
             return
+        self.completed_ts[number] = now_ms()
         checkpoints.prune(self._config.checkpoints.keep)
         log.info(
             "partition %d: checkpoint at offset %d in %.1f s",

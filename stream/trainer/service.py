@@ -16,6 +16,7 @@ from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
 from stream.members.member import Member, begin
 from stream.members.publish import MemberPublisher
+from stream.trainer.pages import TrainerPages
 from stream.trainer.trainer import Trainer
 
 log = logging.getLogger("anabranch.trainer")
@@ -35,11 +36,12 @@ async def run(config: Config) -> None:
         version = served.version if served is not None else None
         return msgspec.structs.replace(member, trainer=trainer.status.current, version=version, starting=starting)
 
-    publisher = MemberPublisher(config, present)
-    await producer.start()
-    await consumer.start()
+    publisher, pages = MemberPublisher(config, present), TrainerPages(config, trainer)
+    await pages.start()
     publisher.start()
     try:
+        await producer.start()
+        await consumer.start()
         topics = (config.topics.models, config.topics.commands)
         partitions = [TopicPartition(t, p) for t in topics for p in await partitions_or_first(consumer, t)]
         consumer.assign(partitions)
@@ -49,6 +51,7 @@ async def run(config: Config) -> None:
         starting = False
         log.info("trainer ready: %s", served.version if served else "no version yet")
         listening = asyncio.create_task(listen(config, consumer, trainer))
+        pages.started(listening)
         try:
             while True:
                 await trainer.cycle_if_due()
@@ -64,6 +67,7 @@ async def run(config: Config) -> None:
         await consumer.stop()
         await producer.stop()
         trainer.view.close()
+        await pages.stop()
 
 
 async def listen(config: Config, consumer: AIOKafkaConsumer, trainer: Trainer) -> None:

@@ -28,9 +28,11 @@ from stream.kafka.commands import RecordTime
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
+from stream.metrics.instruments import TrainerInstruments
 from stream.trainer.champion import CannotContinue, ChampionFollower, Publisher
 from stream.trainer.command_queue import CommandQueue
 from stream.trainer.drift import Drift
+from stream.trainer.phases import CyclePhases
 from stream.trainer.status_file import TrainerReporter
 from stream.trainer.training_data import News, collect_news, cycle_settings, news, read
 from stream.trainer.trigger import Trigger
@@ -43,13 +45,15 @@ PUBLISH_AGAIN_S = (5.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class CycleResult(NamedTuple):
-    """The result of a cycle, as its commands are answered."""
+    """The result of a cycle."""
 
     status: str
     """`done` or `kept`."""
     message: str
     version: str | None
     """The version that serves as a result."""
+    outcome: str
+    """The gate's (`model.learning.gate.Outcome`)."""
 
 
 class Trainer:
@@ -63,7 +67,9 @@ class Trainer:
         self.trigger = Trigger(config.trainer, time.monotonic())
         self.drift = Drift(config.trainer.drift_delta, config.trainer.drift_quiet_s)
         self.status = TrainerReporter(config.data)
-        self._counted: dict[int, int] | None = None
+        self.instruments = TrainerInstruments()
+        self.counted: dict[int, int] | None = None
+        """The state's next offset of each partition, as it was counted last; None before."""
 
     async def on_pointer(self, pointer: Pointer | None) -> None:
         """Follow a pointer from the topic; a version that cannot be loaded is reported and tried again later."""
@@ -123,13 +129,21 @@ class Trainer:
             reporting.cancel()
         self.trigger.ended()
         log.info(result.message)
+        self.instruments.cycle(result.outcome)
         self.status.finish_cycle(result.message)
-        await self.commands.finish(*result)
+        await self.commands.finish(result.status, result.message, result.version)
 
     async def _cycle(self, new: News) -> CycleResult:
         """Learn, publish, and serve, score or keep the version."""
         started, champion = time.monotonic(), self.champion.version
-        trained = await asyncio.to_thread(learn, self._config, self.view, champion, new, self.status.progress)
+        phases = CyclePhases(self.instruments)
+
+        def progress(share: float, what: str) -> None:
+            phases.on_progress(what)
+            self.status.progress(share, what)
+
+        trained = await asyncio.to_thread(learn, self._config, self.view, champion, new, progress)
+        phases.begin("publish")
         seconds = time.monotonic() - started
         verdict = final_verdict(trained.verdict, self.champion.pointers.champion, shadow=self.commands.shadow)
         trained = trained._replace(verdict=verdict)
@@ -140,8 +154,12 @@ class Trainer:
         elif verdict.outcome == "shadow":
             await self.champion.score_beside(version)
         await self.champion.prune(also_keep=trained.parent)
+        phases.end()
         message = f"version {name}, {new.events:,} new events in {seconds:.1f} s: {verdict.reason}"
-        return CycleResult("done", message, name) if verdict.promoted else CycleResult("kept", message, None)
+        outcome = str(verdict.outcome)
+        if verdict.promoted:
+            return CycleResult("done", message, name, outcome)
+        return CycleResult("kept", message, None, outcome)
 
     async def _publish(self, trained: Trained, new: News) -> Version:
         """Publish what a cycle has learned. An artifact store that is away is asked again: learning takes longer."""
@@ -166,6 +184,7 @@ class Trainer:
     async def _on_failure(self, why: str) -> None:
         pause_s = self.trigger.failed(time.monotonic())
         message = f"the cycle failed ({why}); the champion keeps serving, the next try is in {pause_s:.0f} s"
+        self.instruments.cycle("failed")
         self.status.fail_cycle(message, why)
         await self.commands.fail_all(message)
 
@@ -179,12 +198,12 @@ class Trainer:
         """Count the events since the last call, and track how well they were predicted."""
         self.view.refresh()
         upto = {number: p.read_progress().next_offset for number, p in self.view.partitions.items()}
-        if self._counted is None:
-            self._counted = dict(news(self.view, self.champion.version).since)
-        since = {number: min(self._counted.get(number, 0), end) for number, end in upto.items()}
+        if self.counted is None:
+            self.counted = dict(news(self.view, self.champion.version).since)
+        since = {number: min(self.counted.get(number, 0), end) for number, end in upto.items()}
         if upto != since:
             self.trigger.update(read(self.view, since, upto)["user"])
-        self._counted = upto
+        self.counted = upto
         scores = total([decode_scores(p.prequential()) for p in self.view.partitions.values()])
         model = scores.get(ALL_VERSIONS, Score())
         found = self.drift.update(model.events, model.hits, time.monotonic())
@@ -224,9 +243,10 @@ def final_verdict(verdict: Verdict, served: Pointer | None, *, shadow: bool) -> 
     """The gate's verdict, unless the candidate is only to be scored, or the champion is pinned."""
     if shadow and served is not None:
         if not verdict.promoted:
-            return Verdict(False, f"not scored beside the champion: {verdict.reason}", "not_scored")
-        return Verdict(False, f"scored beside the champion, not served (retrain --shadow); {verdict.reason}", "shadow")
+            return Verdict(False, f"not scored beside the champion: {verdict.reason}", "not_scored", verdict.change)
+        reason = f"scored beside the champion, not served (retrain --shadow); {verdict.reason}"
+        return Verdict(False, reason, "shadow", verdict.change)
     if served is not None and served.pinned and verdict.promoted:
         pin = f"version {served.version} is pinned until `anabranch rollback --unpin`"
-        return Verdict(False, f"champion kept: {pin}; without the pin {verdict.reason}", "pinned")
+        return Verdict(False, f"champion kept: {pin}; without the pin {verdict.reason}", "pinned", verdict.change)
     return verdict

@@ -21,6 +21,8 @@ MAX_ON_LOOP = 8
 """A few documents are read on the event loop. Many would keep heartbeats waiting."""
 MAX_FOLLOWERS, MAX_POPULAR = 50, 100
 """Of one partition: enough for the sum over several to have the right ones at its top."""
+EDGES_READ = 50
+"""Newest edges of an item from which its followers at a past time are counted."""
 
 
 class Documents:
@@ -32,7 +34,7 @@ class Documents:
 
     async def read_off_loop(self, number: int, store: Partition, requests: Sequence[Asked]) -> list[Document]:
         """`read`, in a thread where it would hold the event loop for long. Raises StoreFault."""
-        if len(requests) <= MAX_ON_LOOP:
+        if len(requests) <= MAX_ON_LOOP and not any(request.at for request in requests):
             return self.read(number, store, requests)
         return await asyncio.to_thread(self.read, number, store, requests)
 
@@ -45,7 +47,8 @@ class Documents:
         if request.want == "user":
             document.user = self._user(number, store, request.user)
         elif request.want == "item":
-            document.item = self._item(store, request.item, request.limit or MAX_FOLLOWERS)
+            find = self._item_before if request.at else self._item
+            document.item = find(store, request)
         else:
             document.popular = self._popular(store, request.limit or MAX_POPULAR)
         return document
@@ -58,14 +61,15 @@ class Documents:
         return UserReport(
             user=name,
             sequence=[
-                Step(names[item].id, ts, self._kinds.name(kind))
+                Step(names[item].id, ts, self._kinds.name(kind), names[item].title)
                 for item, ts, kind in zip(*(steps[f].tolist() for f in ("item", "ts", "kind")), strict=True)
             ],
             recommended=msgspec.json.decode(message, type=Recommendation) if message else None,
             partitions=[number] if len(steps) else [],
         )
 
-    def _item(self, store: Partition, name: str, count: int) -> ItemPart:
+    def _item(self, store: Partition, request: Asked) -> ItemPart:
+        name, count = request.item, request.limit or MAX_FOLLOWERS
         item = self._id_hash.of(name)
         rows = store.rows(_one(item))
         order = np.argsort(-rows.after[0], kind="stable")[: max(count, MAX_FOLLOWERS)]
@@ -83,7 +87,24 @@ class Documents:
                 for follower, weight in zip(followers, rows.after[0][order].tolist(), strict=True)
             ],
             known_to_model=None if champion is None else bool(champion.ranker.vocabulary.lookup(_one(item))[0]),
+            withdrawn=bool(np.isin(_one(item), self._recommender.withdrawn)[0]),
             ts=int(rows.ts[0]),
+        )
+
+    def _item_before(self, store: Partition, request: Asked) -> ItemPart:
+        """The item before a time; its popularity then is not counted, which reads all of its events."""
+        item = self._id_hash.of(request.item)
+        counted = store.transitions(item, request.at, EDGES_READ)
+        strongest = sorted(counted.items(), key=lambda follower: -follower[1])[:MAX_FOLLOWERS]
+        names = self._recommender.names.of({item, *(follower for follower, _ in strongest)})
+        return ItemPart(
+            item=request.item,
+            title=names[item].title,
+            degree=store.degree(item, request.at),
+            popularity=0.0,
+            next=[TitledFollower(names[f].id, names[f].title, round(weight, 6)) for f, weight in strongest],
+            known_to_model=None,
+            ts=request.at,
         )
 
     def _popular(self, store: Partition, count: int) -> list[PopularItem]:

@@ -24,6 +24,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
@@ -31,6 +32,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from state import crash_points
 from state.errors import StoreFault
 from state.id_hash import UNKEYED, IdHash
+from state.pending import Unanswered
 from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
@@ -39,9 +41,13 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
+from stream.tracing.headers import Trace, WaitingTraces, traces_of
+from stream.tracing.spans import Spans
+from stream.worker.direct_answers import DirectAnswers
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import READ_AGAIN_S, LogPosition
+from stream.worker.observed import Observed
 from stream.worker.outbox import Outbox
 from stream.worker.poll import poll
 from stream.worker.poll_size import MAX_SLOW_RECORDS, PollSize, affordable
@@ -68,29 +74,33 @@ class Pipeline:
         lease: Lease,
         *,
         id_hash: IdHash = UNKEYED,
+        spans: Spans | None = None,
+        observed: Observed | None = None,
     ) -> None:
+        self.observed = observed or Observed()
+        instruments = self.observed.instruments
         self._config, self._topics = config, config.topics
         self._consumer, self._assignment, self._lease = consumer, assignment, lease
         self._reader = Reader(consumer, assignment.log_offset)
-        self._recommender, self.outbox = recommender, Outbox(config.topics, producer, lease)
+        self._recommender, self.outbox = recommender, Outbox(config.topics, producer, lease, instruments.dead_letters)
         self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state, id_hash)
         self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
+        self._spans, self._waiting_traces = spans or Spans(), WaitingTraces()
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
         self.requests = Requests(
             config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group,
-            self._check_keys, id_hash,
+            self._check_keys, id_hash, instruments.requests,
         )  # fmt: skip
-        self._group_commit = GroupCommit(config, consumer, assignment, lease)
+        self.direct = DirectAnswers(config, assignment, recommender, self._answering_lock, id_hash)
+        self._group_commit = GroupCommit(config, consumer, assignment, lease, partial(instruments.step, "commit"))
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
         self.caught_up_at = time.time()
         """When a poll last took all clicks that the log had."""
-        self.newest_ts: dict[int, int] = {}
-        """Time, ms, of the newest record that was applied, by partition, as the record has it."""
         self._behind = False
         """Whether the log holds more than the last poll took. Events are applied before users are answered then."""
         assignment.on_change = self._on_change
@@ -157,12 +167,20 @@ class Pipeline:
         left: dict[TopicPartition, Sequence[Record]] = {}
         for partition, records in clicks.items():
             some = records[:limit]
-            applied = await self._apply(partition, some, polled_for.get(partition.partition))
+            traces = traces_of(some)
+            with self._spans.process(partition.partition, len(some), traces.values()):
+                applied = await self._apply(partition, some, traces, polled_for.get(partition.partition))
             if applied < len(records):
                 left[partition] = records[applied:]
         return left
 
-    async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> int:
+    async def _apply(
+        self,
+        partition: TopicPartition,
+        records: Sequence[Record],
+        traces: Mapping[int, Trace],
+        polled_for: Store | None,
+    ) -> int:
         """Apply the records, or the first of them; return how many, NONE_LEFT where the rest is polled again."""
         ended = False  # stays False where a fault ends the hold, perhaps of another store: learning reads all of them
         async with self._assignment.hold(partition.partition) as store:
@@ -175,12 +193,18 @@ class Pipeline:
                 began = time.perf_counter()
                 records, decoded = await self._decode(store, partition.partition, records)
                 unknown = await self._send_tombstones_of_unknown(store, partition.partition, decoded)
+                decoded_at = time.perf_counter()
             except (LeaseLost, KafkaError):
                 await self._log_position.read_again(partition)
                 return NONE_LEFT
             applied = self._write(store, partition, records, decoded, unknown)
-            self._poll_size.update(len(records), time.perf_counter() - began)
+            ended_at = time.perf_counter()
+            self._poll_size.update(len(records), ended_at - began)
+            self.observed.applied(store, records, decoded_at - began, ended_at - decoded_at, applied.write_s)
             self._recommender.update(applied)
+            if traces:
+                logical = {store.progress.logical(offset): trace for offset, trace in traces.items()}
+                self._waiting_traces.add(partition.partition, logical, applied.events)
             self._metrics.forget(applied.forgotten.tolist())
             ended = True
         if not ended:
@@ -227,8 +251,7 @@ class Pipeline:
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
         self._recommender.learn(store, counted)
         found = self._check_keys(partition, decoded.keys)
-        self.newest_ts[partition.partition] = records[-1].timestamp
-        return store.apply(
+        applied = store.apply(
             decoded.batch,
             store.progress.logical(records[-1].offset + 1),
             dead=len(decoded.dead),
@@ -238,6 +261,8 @@ class Pipeline:
             unknown=unknown,
             prequential=encode_scores(scores) if tested else None,
         )
+        self.observed.scores[store] = scores
+        return applied
 
     def _check_keys(self, partition: TopicPartition, keys: Sequence[bytes | None]) -> Misplaced:
         """Whether messages are where their users' other messages are; both topics have as many partitions."""
@@ -263,29 +288,47 @@ class Pipeline:
                 if not users:  # a part of the journal had none; or all of them have an older answer in flight
                     await asyncio.sleep(0)
                     return not store.pending.in_memory
+                traces = self._waiting_traces.take(number, users)
+                began = time.perf_counter()
                 try:
-                    answers = await self._recommender.recommend_off_loop(number, users)
+                    with self._spans.rank(number, len(users), traces.values()):
+                        answers = await self._recommender.recommend_off_loop(number, users)
                 except StoreFault:  # perhaps of another partition's store: ranking reads all of them
                     store.pending.release(users)
                     raise
+                self.observed.instruments.step("rank", time.perf_counter() - began)
                 crash_points.reached(4)
                 for answer in answers:
                     self._metrics.remember(answer.user, answer.last_recommendation)
-                self._in_flight.add(self._assignment.keep_holding(self._send(store, answers)))
+                self._in_flight.add(self._assignment.keep_holding(self._send(store, number, answers, users, traces)))
                 more = True
         return more
 
     # 5 Send
 
-    async def _send(self, store: Store, answers: list[Answer]) -> None:
+    async def _send(
+        self,
+        store: Store,
+        number: int,
+        answers: list[Answer],
+        users: Mapping[int, Unanswered],
+        traces: Mapping[int, Trace],
+    ) -> None:
+        began = time.perf_counter()
+        # A user who was forgotten during the ranking has no id; the tombstone follows.
+        to_send = [answer for answer in answers if answer.user_id]
         try:
-            # A user who was forgotten during the ranking has no id; the tombstone follows.
-            await self.outbox.send_recommendations([answer for answer in answers if answer.user_id])
+            with self._spans.send(number, len(to_send), traces) as headers:
+                await self.outbox.send_recommendations(to_send, headers)
         except LeaseLost:
             store.pending.release(answer.user for answer in answers)
+            self._waiting_traces.put_back(number, traces, users)
         else:
             crash_points.reached(5)
+            sent_at = time.perf_counter()
+            self.observed.sent(store, to_send, users, sent_at - began)
             self._record(store, answers)
+            self.observed.instruments.step("record", time.perf_counter() - sent_at)
         self._users_may_wait.set()  # users may have become pending again while their answers were in flight
 
     # 6 Record the answers

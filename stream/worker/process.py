@@ -13,9 +13,9 @@ import faust
 from aiokafka.errors import KafkaError
 from mode import ServiceT
 
-from state.errors import StateError
-
 log = logging.getLogger("anabranch.worker")
+
+CLOSE_WITHIN_S = 0.05
 
 
 class Process(faust.Worker):
@@ -26,7 +26,7 @@ class Process(faust.Worker):
     """
 
     def __init__(
-        self, app: faust.App, service: ServiceT, failure: Callable[[], StateError | None], end_within_s: float
+        self, app: faust.App, service: ServiceT, failure: Callable[[], Exception | None], end_within_s: float
     ) -> None:
         super().__init__(app, service, override_logging=False, redirect_stdouts=False, quiet=True, loglevel="warning")
         self.spinner = None  # it writes a terminal's escape codes even into a log
@@ -38,8 +38,12 @@ class Process(faust.Worker):
         for number, stop in ((signal.SIGINT, self._on_sigint), (signal.SIGTERM, self._on_sigterm)):
             self.loop.add_signal_handler(number, self._end, stop)
 
+    async def _sentinel_task(self) -> None:
+        """Let the loop close what was stopped. Without this mode waits for a second, and users with it."""
+        await asyncio.sleep(CLOSE_WITHIN_S)
+
     @property
-    def failure(self) -> StateError | None:
+    def failure(self) -> Exception | None:
         """Why the worker ended by itself."""
         return self._failure()
 
@@ -72,4 +76,5 @@ def log_thread_error(failed: threading.ExceptHookArgs) -> None:
         where = where.tb_next
     closing = where is not None and Path(where.tb_frame.f_code.co_filename).parts[-2:] == ("aiokafka", "conn.py")
     if not (closing and failed.exc_type is AttributeError):
-        threading.__excepthook__(failed)
+        error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        log.error("a thread ended by an error", exc_info=error)  # type: ignore[arg-type]

@@ -6,22 +6,22 @@ share, and the rest is replied to with the status `too many`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 from aiokafka import TopicPartition
 
 from state.id_hash import IdHash
-from state.pending import Unanswered
 from stream.config import Config
-from stream.kafka.decode import Record
+from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.documents import Document
 from stream.kafka.messages import Reply
 from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.times import now_ms
 from stream.worker.asked import Asked, choose, read_requests
+from stream.worker.direct_answers import messages_now
 from stream.worker.documents import Documents
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
@@ -47,8 +47,10 @@ class Requests:
         renew_lease: Callable[[], Awaitable[None]],
         check_keys: Callable[[TopicPartition, Sequence[bytes | None]], object],
         id_hash: IdHash,
+        replied: Callable[[str, Iterable[int]], None] = lambda _outcome, _sent_ms: None,
     ) -> None:
-        self._id_hash, self._check_keys = id_hash, check_keys
+        """`replied` gets the outcome of requests, and the times at which the broker got them."""
+        self._id_hash, self._check_keys, self._replied = id_hash, check_keys, replied
         self._documents = Documents(config, recommender, id_hash)
         self._topic, self._limit = config.topics.requests, config.worker.requests_per_poll
         self._batch_users = config.worker.rank_batch_users
@@ -74,8 +76,7 @@ class Requests:
             keyed = {r.offset for r in asked[number] if r.want == "recommendation"}
             self._check_keys(TopicPartition(self._topic, number), [r.key for r in records if r.offset in keyed])
             for letters in parts(dead, SENT_AT_ONCE):
-                sending = self._outbox.send_dead_letters(self._topic, number, letters)
-                await self._in_a_hold(number, sending, letters[0].record.offset, again)
+                await self._in_a_hold(number, self._reject(number, letters), letters[0].record.offset, again)
         chosen = choose(asked, self._limit)
         for number, requests in asked.items():
             answered = chosen[number]
@@ -109,28 +110,33 @@ class Requests:
             async with self._answering_lock:
                 documents = await self._documents.read_off_loop(number, store, others)
             await self._outbox.send_documents(documents)
+        self._replied("ok", [request.ts for request in requests])
 
     async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
-        next_offset = self._assignment.stores[number].progress.next_offset
-        users = {self._id_hash.of(request.user): Unanswered(next_offset, next_offset - 1, -1) for request in requests}
-        async with self._answering_lock:
-            answers = await self._recommender.recommend_off_loop(number, users)
-        messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
+        store, users = self._assignment.stores[number], [request.user for request in requests]
+        messages = await messages_now(self._recommender, self._answering_lock, self._id_hash, number, store, users)
+        replies = [msgspec.json.decode(message, type=Reply) for message in messages]
         # A user without events has no id in the state.
-        named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
         await self._outbox.send_replies(
             [
                 msgspec.structs.replace(m, user=r.user, id=r.id, items=m.items[: r.limit] if r.limit else m.items)
-                for m, r in named
-            ]
+                for m, r in zip(replies, requests, strict=True)
+            ],
+            [request.traced for request in requests],
         )
+
+    async def _reject(self, number: int, letters: Sequence[DeadLetter]) -> None:
+        await self._outbox.send_dead_letters(self._topic, number, letters)
+        self._replied("invalid", [letter.record.timestamp for letter in letters])
 
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
         ranked = [request for request in requests if request.want == "recommendation"]
         others = [request for request in requests if request.want != "recommendation"]
-        await self._outbox.send_replies([reply_too_many(request, number) for request in ranked])
+        replies = [reply_too_many(request, number) for request in ranked]
+        await self._outbox.send_replies(replies, [request.traced for request in ranked])
         await self._outbox.send_documents([document_too_many(request, number) for request in others])
         self.too_many += len(requests)
+        self._replied("too_many", [request.ts for request in requests])
         self._log_refused()
 
     def _log_refused(self) -> None:

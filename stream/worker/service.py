@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import faust
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiohttp import web
 from aiokafka.errors import KafkaConnectionError
 from mode import Service
 
@@ -26,9 +25,12 @@ from state.errors import StateError, StoreUnreadable
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.config import Config
-from stream.errors import BrokerUnavailable
+from stream.errors import AnabranchError, BrokerUnavailable, GroupInstanceTaken
+from stream.http.address import parse_address
+from stream.http.health import STARTING, Checks, add_health
+from stream.http.server import CannotListen, HttpServer
 from stream.kafka.commands import RecordTime
-from stream.kafka.connection import connection, consumer_connection, faust_connection
+from stream.kafka.connection import faust_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.faust_consumer import CommittedTransport
 from stream.kafka.lease import Lease
@@ -38,13 +40,23 @@ from stream.kafka.rarely import Rarely
 from stream.kafka.topics import cluster_id, topic_id
 from stream.members.member import Member, begin
 from stream.members.publish import MemberPublisher
-from stream.stores.assignment import CHECK_TOPIC_EVERY_S, Assignment
+from stream.metrics.disk import Disk
+from stream.metrics.route import add_metrics
+from stream.metrics.samples import Samples, make_registry
+from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
-from stream.worker.member_record import Lags, describe
+from stream.tracing.spans import Spans
+from stream.tracing.start import start_spans
+from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
+from stream.worker.direct_answers import HttpApi
+from stream.worker.lag import Lag
+from stream.worker.member_record import describe
+from stream.worker.observed import Observed
 from stream.worker.operator_commands import OperatorCommands
 from stream.worker.pipeline import Pipeline
+from stream.worker.present import Present
 from stream.worker.process import Process, log_loop_error, log_thread_error
 from stream.worker.recommender import Recommender
 from stream.worker.status_file import WorkerReporter, WorkerStatus
@@ -56,12 +68,6 @@ log = logging.getLogger("anabranch.worker")
 
 T = TypeVar("T")
 
-MAX_REQUEST_BYTES = 32 << 20
-METADATA_MAX_AGE_MS = int(CHECK_TOPIC_EVERY_S * 1000)
-"""How soon a topic that was deleted and created again is read."""
-GIVING_UP_SESSIONS = 3
-"""How many session timeouts a rebalance waits for a worker that gives up its partitions: one until the worker learns of
-it, one until its lease has run out, and one until a send that had begun has ended."""
 SUBSCRIBED_WITHIN_S = 5.0
 """After the group has assigned the topic `models`, its reading begins within this time."""
 RETRY_S = 1.0
@@ -71,19 +77,37 @@ RETRY_S = 1.0
 class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
-    def __init__(self, config: Config, id_hash: IdHash, *, embedded: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        id_hash: IdHash,
+        *,
+        embedded: bool,
+        api: HttpApi | None = None,
+        spans: Spans | None = None,
+        **options: Any,
+    ) -> None:
+        """`api` is the interface for shops, where this worker has it."""
         super().__init__(**options)
+        self._api, self._spans = api, spans or Spans()
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
-        self.failure: StateError | None = None
+        self.failure: StateError | AnabranchError | None = None
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
         self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
+        self._observed, self._disk = Observed(), Disk(config.data)
+        self._waits_for = ""
+        """The broker that the start waits for, in words."""
+        self._ended: list[str] = []
+        """Tasks that have ended although the worker goes on."""
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
+        to_close.push_async_callback(asyncio.to_thread, self._spans.close)  # the last thing: it can wait
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
+        await self._serve_http()
         self._publisher = MemberPublisher(config, self._present)
         to_close.push_async_callback(self._stop_publishing)
         self._publisher.start()
@@ -104,36 +128,91 @@ class WorkerService(Service):
         # Before the consumer leaves the group: its partitions have another owner at once.
         to_close.push_async_callback(self._assignment.close_all)
         self._pipeline = Pipeline(
-            config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash
-        )
+            config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash,
+            observed=self._observed, spans=self._spans,
+        )  # fmt: skip
+        self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
         self._status.started(config.worker.instance, self._member.started_ts)
-        self._lags = Lags(consumer, config.topics.clicks)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
         await self._versions.begin(await self._retry(lambda: read_pointers(config)))
+        self._state = Present(
+            config, consumer, self._assignment, lease, self._pipeline, self._recommender.versions, self._versions,
+            self._checkpoints, self._lag, self._disk,
+        )  # fmt: skip
+        if self._api is not None:
+            to_close.push_async_callback(self._api.close)
+            self._api.begin(self._pipeline.direct)
         self._ready.set()
 
     async def on_stop(self) -> None:
         self._before_stop = self._present()
         await self._to_close.aclose()
 
+    async def _serve_http(self) -> None:
+        """Answer `/livez`, `/readyz`, `/startupz` and `/metrics`, where the setting names an address."""
+        if not (http := self._config.worker.http):
+            return
+        app = web.Application()
+        add_health(app, Checks(self._not_alive, self._not_ready, self._not_started))
+        registry = make_registry("worker", self._fill, self._observed.instruments)
+        add_metrics(app, registry)
+        if self._api is not None:
+            self._api.add_to(app, registry)
+        server = HttpServer(app, *parse_address(http), setting="worker.http")
+        try:
+            await server.start()
+        except CannotListen as error:
+            self.failure = error
+            raise
+        self._to_close.push_async_callback(server.stop)
+        self._disk.start()
+        self._to_close.callback(self._disk.stop)
+
+    def _not_alive(self) -> list[str]:
+        if self.crashed:
+            return [f"an error that it does not know has ended it: {type(self.crash_reason).__name__}"]
+        return [] if self.should_stop else [f"its task {name!r} has ended" for name in self._ended]
+
+    def _not_ready(self) -> list[str]:
+        if self.should_stop:
+            return ["it is stopping"]
+        return self._state.not_ready() if self._ready.is_set() else [self._waits_for or STARTING]
+
+    def _not_started(self) -> list[str]:
+        return [] if self._ready.is_set() or self._waits_for else [STARTING]
+
+    def _fill(self, samples: Samples) -> None:
+        if self._ready.is_set():
+            self._state.fill(samples)
+        else:
+            samples.add("ready", 0)
+
     @Service.task
     async def _consume(self) -> None:
-        await self._or_end(self._pipeline.consume())
+        await self._lasting("consume", self._pipeline.consume())
 
     @Service.task
     async def _answer(self) -> None:
-        await self._or_end(self._pipeline.answer())
+        await self._lasting("answer", self._pipeline.answer())
+
+    @Service.task
+    async def _answer_directly(self) -> None:
+        await self._lasting("answer over HTTP", self._pipeline.direct.run())
 
     @Service.task
     async def _keep_lease(self) -> None:
-        await self._pipeline.keep_lease()
+        await self._lasting("keep the lease", self._pipeline.keep_lease())
 
     @Service.task
     async def _open_stores(self) -> None:
-        await self._or_end(self._assignment.open_assigned())
+        await self._lasting("open stores", self._assignment.open_assigned())
+
+    @Service.task
+    async def _follow_lag(self) -> None:
+        await self._lag.follow()
 
     @Service.task
     async def _watch_topic(self) -> None:
@@ -174,7 +253,7 @@ class WorkerService(Service):
         if not self._ready.is_set():
             return self._member
         return describe(
-            self._member, self._status.current, self._assignment, self._lags, self._pipeline.newest_ts,
+            self._member, self._status.current, self._assignment, self._lag,
             self._recommender.versions.champion, self._versions.problem,
         )  # fmt: skip
 
@@ -182,10 +261,10 @@ class WorkerService(Service):
         """Fill in what the worker does now."""
         paused, outbox = self._assignment.paused, self._pipeline.outbox.counts
         status.paused_ts = (status.paused_ts or status.ts) if paused else 0
-        status.confirmed = self._lease.held
+        status.confirmed, status.joined = self._lease.held, self._assignment.joined
         status.caught_up_ts = int(self._pipeline.caught_up_at * 1000)
         phases = self._assignment.phases()
-        status.phases = {number: phase.name.lower().replace("_", " ") for number, phase in sorted(phases.items())}
+        status.phases = {number: phase.words for number, phase in sorted(phases.items())}
         status.too_many_requests = self._pipeline.requests.too_many
         status.sent_smaller, status.unsendable = outbox.smaller, outbox.unsendable
         status.lost_dead_letters = outbox.lost_dead_letters
@@ -211,57 +290,34 @@ class WorkerService(Service):
         if (reply := await self._commands.on_command(value, sent)) is not None:
             await self._producer.send(self._config.topics.command_replies, encode(reply), key=reply.id.encode())
 
+    async def _lasting(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do work that ends with the worker only: where it ends before, the worker is not alive."""
+        try:
+            await self._or_end(work)
+        finally:
+            self._ended.append(name)
+
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work. If the state cannot be used, end the whole worker as an operator would."""
         try:
             await work
-        except StateError as error:
+        except (StateError, GroupInstanceTaken) as error:
             self.failure = error
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a broker until it answers."""
+        self._waits_for = f"it waits for the broker at {self._config.broker}"
         while True:
             try:
-                return await ask()
+                answer = await ask()
+                self._waits_for = ""
+                return answer
             except (BrokerUnavailable, KafkaConnectionError) as error:
                 known = isinstance(error, BrokerUnavailable)
-                log.warning("%s; trying again", error if known else await unavailable(self._config, error))
+                self._waits_for = str(error if known else await unavailable(self._config, error))
+                log.warning("%s; trying again", self._waits_for)
                 await asyncio.sleep(RETRY_S)
-
-
-def click_consumer(config: Config) -> AIOKafkaConsumer:
-    """The consumer of clicks and requests, a member of the group."""
-    return AIOKafkaConsumer(
-        **consumer_connection(config),
-        group_id=config.group,
-        enable_auto_commit=False,
-        auto_offset_reset="none",  # the reader learns of it: the log lost its beginning, or its end
-        partition_assignment_strategy=[RangePartitionAssignor],
-        session_timeout_ms=config.worker.session_timeout_ms,
-        rebalance_timeout_ms=GIVING_UP_SESSIONS * config.worker.session_timeout_ms,
-        heartbeat_interval_ms=config.worker.heartbeat_ms,
-        fetch_max_bytes=config.worker.fetch_max_bytes,
-        max_partition_fetch_bytes=config.worker.fetch_max_bytes,
-        metadata_max_age_ms=METADATA_MAX_AGE_MS,
-    )
-
-
-def producer(config: Config) -> AIOKafkaProducer:
-    """The producer of everything that the worker sends."""
-    return AIOKafkaProducer(
-        **connection(config),
-        acks="all",
-        max_request_size=MAX_REQUEST_BYTES,
-        linger_ms=0,
-        # A message that waited here while the network was cut is dropped: the partition may be another worker's.
-        request_timeout_ms=config.worker.session_timeout_ms,
-    )
-
-
-def title_consumer(config: Config) -> AIOKafkaConsumer:
-    """The consumer of titles, without a group: every worker reads all of them."""
-    return AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, auto_offset_reset="earliest")
 
 
 def open_titles(data: Path, id_hash: IdHash) -> Titles:
@@ -273,8 +329,11 @@ def open_titles(data: Path, id_hash: IdHash) -> Titles:
         return Titles(data, id_hash)
 
 
-def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) -> Process:
-    """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
+def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, api: HttpApi | None = None) -> Process:
+    """The process of one worker: its app, its service, and an agent for each topic that every worker reads.
+
+    Raises ConfigError: tracing is configured and not installed.
+    """
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
         **faust_connection(config),
@@ -291,7 +350,8 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    service = WorkerService(config, id_hash, embedded=embedded)
+    spans = start_spans(config, f"worker/{config.worker.instance}")
+    service = WorkerService(config, id_hash, embedded=embedded, api=api, spans=spans)
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: Any, **__: Any) -> None:

@@ -32,6 +32,8 @@ class WorkerStatus(msgspec.Struct):
     """Since when an operator's pause lasts; 0: not paused."""
     confirmed: bool = True
     """Whether the group has confirmed this worker within its session timeout. Without it nothing is applied or sent."""
+    joined: bool = True
+    """Whether the group's assignment is in effect: not before the first, nor during a rebalance."""
     caught_up_ts: int = 0
     """When a poll last took all clicks that the log had."""
     phases: dict[int, str] = {}

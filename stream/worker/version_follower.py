@@ -46,6 +46,14 @@ class VersionFollower:
         self._retry_after_s = FETCH_AGAIN_S
 
     @property
+    def unserved(self) -> str:
+        """Why no version answers, although one is named; empty where one does, or popular items are meant."""
+        named = self._pointers.champion
+        if named is None or self._versions.champion is not None:
+            return ""
+        return f"version {named.version} is named and not loaded{f': {self._why}' if self._why else ' yet'}"
+
+    @property
     def problem(self) -> str:
         """Why the version that the pointer names does not answer; empty if it does, or none is named."""
         named, now = self._pointers.champion, self._versions.champion

@@ -94,11 +94,11 @@ def run_moves(config: Config, moves: int, seed: int, per_s: int = 200) -> Report
         last = msgspec.structs.replace(config, data=config.data / "last")
         settle(lives, last, **env)
     restored = (last.data / "worker.log").read_text().count("restored from the checkpoint")
-    behind = [line for home in homes for line in _differences_up_to_its_offset(home, log)]
+    behind = [line for home in homes for line in differences_up_to_its_offset(home, log)]
     return Report(done, truth, compare(last, truth), behind, restored)
 
 
-def _differences_up_to_its_offset(home: Config, log: list) -> list[str]:  # type: ignore[type-arg]
+def differences_up_to_its_offset(home: Config, log: list) -> list[str]:  # type: ignore[type-arg]
     """Differences between the log and the stores of a worker, up to the offset of each store."""
     if not home.data.exists():
         return []

@@ -12,7 +12,7 @@ HALF_LIVES = StateSettings(pair_half_life_s=100.0, popularity_half_life_s=50.0)
 
 def part(ts: int, degree: int, popularity: float, **followers: float) -> ItemPart:
     followed = [TitledFollower(name, None, weight) for name, weight in followers.items()]
-    return ItemPart("milk", None, degree, popularity, followed, None, ts)
+    return ItemPart("milk", None, degree, popularity, followed, None, ts=ts)
 
 
 def test_counts_of_an_older_part_have_faded_when_they_are_added():

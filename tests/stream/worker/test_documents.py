@@ -14,7 +14,7 @@ from state.view import View
 from stream.config import Config
 from stream.kafka.documents import merge_items, merge_popular
 from stream.operate import lookup
-from stream.worker.asked import Asked
+from stream.worker.asked import MAX_PAST, Asked, choose
 from stream.worker.documents import Documents
 from stream.worker.recommender import Recommender
 from tests.state.oracle import Event, batch
@@ -54,3 +54,33 @@ def test_an_item_over_the_partitions_is_what_a_view_of_all_of_them_shows(tmp_pat
     for store in stores.values():
         store.close()
     titles.close()
+
+
+def test_an_item_before_a_time_is_what_a_view_shows_of_that_time(tmp_path):
+    config = Config(data=tmp_path)
+    store = Store(tmp_path / "clicks-0", Identity("c", "clicks", 0, 1, 100, 32), config.state)
+    clicks = [("ann", "tea", 0), ("ann", "milk", 1), ("bob", "tea", 2), ("bob", "rice", 3), ("ann", "rice", 9)]
+    store.apply(batch([Event(u, i, T + 1000 * s, "click") for u, i, s in clicks], 0), len(clicks))
+    titles = Titles(tmp_path)
+    titles.apply({hash_id("milk"): "Milk"}, "topic", {0: 1})
+    documents = Documents(config, Recommender(config, {0: store}, titles), UNKEYED)
+    with View(tmp_path, "clicks", config.state) as view:
+        for seconds in (1, 2, 4, 20):
+            at = T + 1000 * seconds
+            part = documents.read(0, store, [Asked("", 1, want="item", item="tea", at=at)])[0].item
+            seen = lookup.item_at(config, view, "tea", at)
+            assert part is not None
+            assert (part.degree, part.ts) == (seen.degree, at)
+            assert {f.item: f.weight for f in part.next} == pytest.approx(
+                {f.item: f.weight for f in seen.next}, abs=1e-3
+            )
+    assert [f.title for f in part.next if f.item == "milk"] == ["Milk"]
+    store.close()
+    titles.close()
+
+
+def test_few_requests_for_a_past_time_are_answered_in_a_poll():
+    past = [Asked("", n, want="item", item=f"i{n}", at=T) for n in range(100)]
+    chosen = choose({0: [*past, *(Asked(f"u{n}", n) for n in range(10))]}, 500)
+    assert len(chosen[0]) == MAX_PAST + 10
+    assert chosen[0] >= set(range(100, 110))

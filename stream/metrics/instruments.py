@@ -1,0 +1,113 @@
+"""What is counted and timed as it happens. Everything else is read when somebody asks (`stream/metrics/samples.py`).
+
+An observation costs about a microsecond, and there is one for a batch or a message that is sent, none for an event.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.metrics import MetricWrapperBase
+
+from stream.metrics.catalogue import BY_NAME
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, and nobody asks for it
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+class Instruments:
+    """The counters and histograms of one process. They can be used before they are registered, and without."""
+
+    def __init__(self) -> None:
+        self._made: list[MetricWrapperBase] = []
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Expose them."""
+        for metric in self._made:
+            registry.register(metric)
+
+    def _make(self, kind: type[M], name: str) -> M:
+        """A metric of the catalogue."""
+        known = BY_NAME[name]
+        more: dict[str, Any] = {"buckets": known.buckets} if known.buckets else {}
+        made = kind(known.full_name, known.meaning, tuple(known.labels), registry=None, **more)
+        self._made.append(made)
+        return made
+
+    def _make_each(self, kind: type[M], name: str) -> dict[str, M]:
+        """The children of a metric with one label, by its values. All are there from the start, with 0."""
+        made, [values] = self._make(kind, name), BY_NAME[name].labels.values()
+        return {value: made.labels(value) for value in values}
+
+
+class WorkerInstruments(Instruments):
+    """Of a worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = self._make_each(Histogram, "step_duration_seconds")
+        self._latency = self._make(Histogram, "recommendation_latency_seconds")
+        self._recommendations = self._make_each(Counter, "recommendations_total")
+        self._dead_letters = self._make_each(Counter, "dead_letters_total")
+        self._requests = self._make_each(Counter, "requests_total")
+        self._request_duration = self._make(Histogram, "request_duration_seconds")
+
+    def step(self, name: str, seconds: float) -> None:
+        """A step of a batch took so long."""
+        self._steps[name].observe(seconds)
+
+    def recommended(self, source: str, count: int) -> None:
+        """So many recommendations were acknowledged."""
+        self._recommendations[source].inc(count)
+
+    def waited(self, clicks_ms: Iterable[int]) -> None:
+        """The clicks of these times, ms of the broker, have their recommendations now."""
+        now = time.time()
+        for click_ms in clicks_ms:
+            self._latency.observe(max(now - click_ms / 1000, 0.0))
+
+    def dead_letters(self, words: Iterable[str]) -> None:
+        """Dead letters were acknowledged."""
+        for word in words:
+            self._dead_letters[word].inc()
+
+    def requests(self, outcome: str, sent_ms: Iterable[int]) -> None:
+        """Requests of these times, ms of the broker, were replied to."""
+        now = time.time()
+        for ms in sent_ms:
+            self._requests[outcome].inc()
+            if outcome == "ok":
+                self._request_duration.observe(max(now - ms / 1000, 0.0))
+
+
+class TrainerInstruments(Instruments):
+    """Of a trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cycles = self._make_each(Counter, "trainer_cycles_total")
+        self._phases = self._make_each(Histogram, "trainer_phase_duration_seconds")
+
+    def cycle(self, outcome: str) -> None:
+        """A cycle has ended."""
+        self._cycles[outcome].inc()
+
+    def phase(self, name: str, seconds: float) -> None:
+        """A phase of a cycle has ended."""
+        self._phases[name].observe(seconds)
+
+
+class HttpInstruments(Instruments):
+    """Of an HTTP interface."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._requests = self._make(Counter, "http_requests_total")
+        self._durations = self._make(Histogram, "http_request_duration_seconds")
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """A request was answered. `route` is the route's pattern, never the path: callers choose paths."""
+        self._requests.labels(route, str(code)).inc()
+        self._durations.labels(route).observe(seconds)
