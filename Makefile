@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-kafka test-ops test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs lock clean
+.PHONY: help demo image test test-fast test-kafka test-ops test-image test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs lock clean
 
 help:  ## list the targets
 	@LC_ALL=C sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,14 @@ test-ops: .venv/installed  ## deploy/ and the pages: Prometheus, Chromium, helm 
 	@mkdir -p build && sed -n 's/ *\\$$//; /==/p' requirements.lock >build/versions.txt
 	@$(PIP) -e '.[ops]' -c build/versions.txt
 	@$(BIN)/python -m pytest -m 'ops and not image'
+
+image:  ## the container image and its SBOM, with Docker or buildah (TAG=anabranch; BASE=image; PIP_EXTRA_INDEX_URL=index with torch for CPU)
+	@$(PYTHON) deploy/build_image.py $(if $(TAG),--tag $(TAG)) $(if $(BASE),--base $(BASE))
+
+test-image: .venv/installed  ## build the image on Debian's packages, and run it beside Kafka (root; mmdebstrap, buildah, crun; KAFKA_HOME=dir)
+	@mkdir -p build && sed -n 's/ *\\$$//; /==/p' requirements.lock >build/versions.txt
+	@$(PIP) -e '.[ops]' -c build/versions.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m image tests/deploy
 
 test-crash: .venv/installed  ## kill workers, then compare the state with the log (hours; KILLS=1000 EVENTS=200000 BROKER=embedded)
 	@$(BIN)/python -m tests.crash.kills --kills $(or $(KILLS),1000) --events $(or $(EVENTS),200000) --broker $(or $(BROKER),embedded)
@@ -67,8 +75,8 @@ docs-check: .venv/installed  ## every command, setting and path that the docs na
 lock:  ## write the hashes into requirements.lock and requirements-cuda.lock; edit versions in requirements.lock first
 	@$(PYTHON) docs/write_lock.py
 
-docs: .venv/installed  ## write the configuration page and the sample file from the settings
-	@$(BIN)/python docs/write_configuration.py
+docs: .venv/installed  ## write the pages that come from the code: settings, metrics, HTTP
+	@for page in configuration metrics http; do $(BIN)/python docs/write_$$page.py || exit 1; done
 
 clean:  ## remove the environment, caches, build results and the demo's data
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis anabranch-data

@@ -198,9 +198,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     NAME` sets it."""
     group_instance_id: str = ""
     """Kafka's `group.instance.id`, for a worker that is started again under the same name and with the same data, as a
-    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`. Of two workers
-    with one id the older one ends. Empty: a worker that ends leaves the group, and others take its partitions at
-    once."""
+    pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`, which must be
+    longer than a restart. No other worker may have it. Empty: a worker that ends leaves the group, and others take its
+    partitions at once (docs/operating.md#restart-without-a-gap)."""
     poll_max_events: Whole = 50_000
     """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500
@@ -211,9 +211,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Largest fetch from the broker, in bytes; a single longer message is still fetched."""
     session_timeout_ms: Whole = 6_000
     """A worker that sends no heartbeat for this long loses its partitions to other workers."""
-    heartbeat_ms: Whole = 2_000
-    """Time between two heartbeats. At most a third of `worker.session_timeout_ms`, so that a lost heartbeat costs
-    nothing."""
+    heartbeat_ms: Whole = 1_000
+    """Time between two heartbeats. By the answer to one a worker learns that another one has joined or left, and until
+    all of them have learned it nobody gets that one's partitions. At most a third of `worker.session_timeout_ms`, so
+    that a lost heartbeat costs nothing."""
     end_within_s: Positive = 10.0
     """A stopping worker waits at most this long for a broker that does not answer. Nothing is lost when it then
     ends."""

@@ -5,7 +5,8 @@ AnabranchError           exit 1: what was wrong, the value, why it matters, the 
 ├── BrokerUnavailable    no Kafka broker answers
 │   └── BrokerRefused    a broker answers and refuses the connection: TLS, user, password or rights
 ├── TopicMismatch        a topic is missing or has the wrong number of partitions
-└── DataDirectoryError   the data directory cannot be used
+├── DataDirectoryError   the data directory cannot be used
+└── GroupInstanceTaken   another worker has joined the group under this one's id
 """
 
 
@@ -31,3 +32,7 @@ class TopicMismatch(AnabranchError):
 
 class DataDirectoryError(AnabranchError):
     """The data directory is not writable, or another process uses it."""
+
+
+class GroupInstanceTaken(AnabranchError):
+    """Another worker has joined the group under this worker's `group.instance.id`."""

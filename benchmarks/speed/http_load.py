@@ -9,10 +9,8 @@ import asyncio
 import json
 import random
 import statistics
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -129,14 +127,3 @@ def summary(done: Sequence[Done]) -> dict[str, Any]:
         "generator_late_p99_ms": round(statistics.quantiles([d.late_s * 1000 for d in done], n=100)[98], 1),
         "answers": answers,
     }
-
-
-if __name__ == "__main__":
-    where, rate, seconds, users_file = sys.argv[1:5]
-    address, _, number = where.rpartition(":")
-    users = json.loads(Path(users_file).read_text())
-    drawn = random.Random(1)
-    messages = [
-        get(f"/v1/users/{drawn.choice(users)}/recommendations") for _ in range(int(float(rate) * float(seconds)))
-    ]
-    print(json.dumps(summary(asyncio.run(load(address, int(number), messages, float(rate))))))

@@ -89,13 +89,18 @@ def worker(
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
-    waiting = serving_beside(waiting_app(WAITING), settings.worker.http, "worker.http")
+    waiting = serving_beside(waiting_app(WAITING, api=settings.worker.api), settings.worker.http, "worker.http")
     with data_directory_lock(settings.data, "worker"):
         with waiting:
             wait_for_broker(settings)
             check_shapes(settings)
             ids = prepare(settings, EMBEDDED_CLUSTER if embedded else cluster_id(settings))
-        process = build(settings, ids, embedded=embedded)
+        api = None
+        if settings.worker.api:
+            from stream.serve.in_worker import WorkerApi
+
+            api = WorkerApi(settings)
+        process = build(settings, ids, embedded=embedded, api=api)
         try:
             process.execute_from_commandline()
         finally:
@@ -143,7 +148,7 @@ def up(
     ] = None,
     config_file: Path | None,
 ) -> None:
-    """Run everything on this machine: topics, a worker and a trainer.
+    """Run everything on this machine: topics, a worker, a trainer, and the console in a browser.
 
     Without --broker it starts an embedded broker too, for trying out: its log is in memory, and Debian 12's kcat
     cannot read its answers.
@@ -158,6 +163,8 @@ def up(
         print(f"anabranch is up: broker {broker}, data {data}, logs {data}/*.log")
         if not settings.broker:
             print(LIMITS)
+        if supervisor.page:
+            print(f"console: {supervisor.page}")
         print(f"try:  anabranch publish FILE --broker {broker}   |   anabranch watch --broker {broker}")
         print("Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

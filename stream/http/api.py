@@ -46,7 +46,7 @@ class Api:
         self._max_body_bytes = config.serve.max_body_bytes
         self._cached = "private" if config.serve.read_token else "public"
         self._events = EventReader(config.clicks, config.state)
-        self._document = msgspec.json.encode(description(version("anabranch"), config.clicks.fields))
+        self._document = msgspec.json.encode(description(version("anabranch"), config.clicks.fields, config.state))
         self.guard = Guard(config.serve)
 
     def add_to(self, app: web.Application) -> None:

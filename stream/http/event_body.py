@@ -24,14 +24,20 @@ class SentEvent(msgspec.Struct):
     numbers, of at most 512 bytes."""
 
     user: Name
-    item: Name | None = None
-    """Only an event that erases a user has none."""
+    item: Name
     event: str | None = None
     """The kind: `click` if it is missing."""
     ts: int | float | str | None = None
     """Time of the event: a number, ISO-8601 or RFC 2822. Kafka's time if it is missing."""
     id: Name | None = None
     """An event whose `id` has been seen is dropped: give events one if you may send them twice."""
+
+
+class SentForget(msgspec.Struct):
+    """An event that erases a user. It needs the operate token."""
+
+    user: Name
+    event: str
 
 
 class EventsTaken(msgspec.Struct):

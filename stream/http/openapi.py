@@ -4,8 +4,10 @@ from typing import Any
 
 import msgspec
 
+from state.kinds import kinds_of
+from state.settings import StateSettings
 from stream.config import ClickFields
-from stream.http.event_body import JSON, JSON_LINES, MAX_EVENTS, SentEvent
+from stream.http.event_body import JSON, JSON_LINES, MAX_EVENTS, SentEvent, SentForget
 from stream.http.problems import CONTENT_TYPE, ProblemDetails
 from stream.http.routes import MAX_LIMIT, ROUTES, Route
 from stream.http.struct_docs import docstrings_of
@@ -29,13 +31,19 @@ PARAMETERS = {
 REF = "#/components/schemas/{name}"
 
 
-def description(version: str, fields: ClickFields | None = None) -> dict[str, Any]:
-    """The OpenAPI document. With field names of one's own an event is any object."""
-    types = [*{route.answer for route in ROUTES}, SentEvent, ProblemDetails]
+def description(version: str, fields: ClickFields | None = None, state: StateSettings | None = None) -> dict[str, Any]:
+    """The OpenAPI document, with the event kinds of the settings. With field names of one's own an event is any
+    object."""
+    types = [*{route.answer for route in ROUTES}, SentEvent, SentForget, ProblemDetails]
     types.sort(key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     for kind in _structs(types):
         _describe(components[kind.__name__], kind)
+    kinds = kinds_of(state or StateSettings())
+    forgets = [name for name, code in kinds.codes.items() if kinds.forget[code]]
+    others = [name for name in kinds.codes if name not in forgets]
+    components["SentEvent"]["properties"]["event"]["anyOf"] = [{"enum": others}, {"type": "null"}]
+    components["SentForget"]["properties"]["event"] = {"enum": forgets}
     if fields is not None and fields != ClickFields():
         places = ", ".join(f"{name}: `{path}`" for name, path in msgspec.structs.asdict(fields).items())
         components["SentEvent"] = {"type": "object", "description": f"An event, its fields at these paths: {places}."}
@@ -77,12 +85,12 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.method == "GET":
         operation["parameters"] = [*(_in_path(name) for name in PARAMETERS if f"{{{name}}}" in route.path), LIMIT]
     else:
-        one = _ref(SentEvent)
+        one = {"anyOf": [_ref(SentEvent), _ref(SentForget)]}
         many = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_EVENTS}
         lines = {"type": "string", "description": "One JSON object a line."}
         operation["requestBody"] = {
             "required": True,
-            "content": {JSON: {"schema": {"oneOf": [one, many]}}, JSON_LINES: {"schema": lines}},
+            "content": {JSON: {"schema": {"anyOf": [*one["anyOf"], many]}}, JSON_LINES: {"schema": lines}},
         }
     return operation
 
@@ -90,7 +98,7 @@ def _operation(route: Route) -> dict[str, Any]:
 LIMIT = {
     "name": "limit",
     "in": "query",
-    "description": "At most this many items. A worker ranks `ranking.k` items for a user, and ten for an item.",
+    "description": "At most this many items. A worker ranks `ranking.k` for a user, and fifty at most for an item.",
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
 }
 

@@ -8,22 +8,13 @@ import threading
 from collections.abc import Iterator
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError
 
 from stream.errors import AnabranchError
 from stream.http.address import Address, parse_address
 
 log = logging.getLogger("anabranch.http")
-
-requests_log = logging.getLogger("anabranch.http.requests")
-
-
-def _is_a_fault_here(record: logging.LogRecord) -> bool:
-    """Whether a line is about a fault of this process. A caller who sends no HTTP gets 400, and fills no log."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
-
-
-requests_log.addFilter(_is_a_fault_here)
+protocol_log = logging.getLogger("anabranch.http.protocol")
 
 STOP_WITHIN_S = 2.0
 """Requests that are being answered when the process ends get this long."""
@@ -32,6 +23,20 @@ REASONS = {
     errno.EADDRNOTAVAIL: "this machine does not have that address",
     errno.EACCES: "this user may not listen there: ports below 1024 are the system's",
 }
+IDLE_S = 75.0
+"""A connection on which no complete request came for this long is closed."""
+
+
+class ProtocolLog(logging.Filter):
+    """Leaves out requests that are no HTTP: anybody can send them, and what is logged of them could hold a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log the record."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+protocol_log.addFilter(ProtocolLog())
 
 
 class CannotListen(AnabranchError):
@@ -43,7 +48,10 @@ class HttpServer:
 
     def __init__(self, app: web.Application, host: str, port: int, *, setting: str = "http") -> None:
         """`setting` names the setting in messages. An empty host: every address of the machine."""
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_WITHIN_S, logger=requests_log)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=protocol_log, shutdown_timeout=STOP_WITHIN_S, keepalive_timeout=IDLE_S,
+            auto_decompress=False,
+        )  # fmt: skip
         self._host, self._port, self._setting = host, port, setting
 
     async def start(self) -> int:

@@ -2,15 +2,23 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from stream.kafka.messages import Recommendation
-from stream.operate.lookup import ItemReport
+from stream.kafka.documents import ItemReport
+from stream.kafka.messages import Recommendation, Recommended
 
-SILENT_AFTER = 3
-"""After so many requests without an answer a worker is taken for silent."""
+SILENT_AFTER_S = 1.0
+"""A partition whose requests have had no answer for so long is taken for silent."""
 TRY_EVERY_S = 0.5
-"""How often a silent one is asked all the same. Requests to it would wait in the topic until it is back."""
+"""How often a silent one is asked all the same. Every request to it would wait in the topic until its owner is back."""
+
+
+class KnownItem(NamedTuple):
+    """What workers know about an item."""
+
+    report: ItemReport
+    complete: bool
+    """Whether every partition has answered."""
 
 
 class Owners(Protocol):
@@ -19,34 +27,35 @@ class Owners(Protocol):
     async def recommendation(self, user: str, within_s: float) -> Recommendation | None:
         """What the owner of the user recommends now."""
 
-    async def item(self, item: str, within_s: float) -> ItemReport | None:
+    async def item(self, item: str, within_s: float) -> KnownItem | None:
         """What all workers know about an item, together."""
 
-    async def popular(self, within_s: float) -> Recommendation | None:
-        """What is popular, from any worker."""
+    async def popular(self, within_s: float) -> list[Recommended] | None:
+        """What is popular, best first, as far as partitions answer."""
 
 
 class Silence:
-    """Which partitions answer. The next request to one that does not is answered at once without it."""
+    """Which partitions answer. While one does not, most requests to it are answered at once without it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._unanswered: dict[int, int] = {}
+        self._since: dict[int, float] = {}
+        """When the first request without an answer ended, by partition, if none was answered after it."""
         self._tried_at: dict[int, float] = {}
 
     def may_ask(self, partition: int) -> bool:
         """Whether a request to the partition may be answered in time."""
-        if self._unanswered.get(partition, 0) < SILENT_AFTER:
+        now = self._clock()
+        if now - self._since.get(partition, now) < SILENT_AFTER_S:
             return True
-        if self._clock() - self._tried_at.get(partition, 0.0) < TRY_EVERY_S:
+        if now - self._tried_at.get(partition, 0.0) < TRY_EVERY_S:
             return False
-        self._tried_at[partition] = self._clock()
+        self._tried_at[partition] = now
         return True
 
     def asked(self, partition: int, *, answered: bool) -> None:
         """Note how a request to the partition ended."""
         if answered:
-            self._unanswered.pop(partition, None)
-            return
-        self._unanswered[partition] = self._unanswered.get(partition, 0) + 1
-        self._tried_at[partition] = self._clock()
+            self._since.pop(partition, None)
+        else:
+            self._since.setdefault(partition, self._clock())

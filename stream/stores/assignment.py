@@ -37,7 +37,8 @@ import asyncio
 import contextlib
 import enum
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -90,6 +91,11 @@ class OwnedPartition:
     """The last stable offset of the log when the store was opened."""
     fault: StoreFault | None = None
     """Why it is FAULTED; None if the log no longer belongs to the store."""
+
+
+def partitions_text(numbers: Sequence[int]) -> str:
+    """The numbers of partitions, for a line of the log."""
+    return f"partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, sorted(numbers)))}"
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -174,9 +180,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Own these: nothing is read of them until their stores are open. Called by the Kafka client."""
         self.joined, self.rebalances = True, self.rebalances + 1
-        for partition in assigned:
-            if partition.topic == self._topic:
-                self._begin_opening(partition.partition)
+        numbers = sorted(p.partition for p in assigned if p.topic == self._topic)
+        if numbers:
+            log.info("the group assigns %s", partitions_text(numbers))
+        for number in numbers:
+            self._begin_opening(number)
 
     def _begin_opening(self, number: int) -> None:
         self._owned[number] = OwnedPartition(number)
@@ -223,15 +231,18 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
         The consumer's position decides: the end of a transaction takes an offset, and no event comes of it.
         """
-        caught_up = False
+        caught_up: list[int] = []
         for owned in self._in(Phase.CATCHING_UP):
             partition = TopicPartition(self._topic, owned.number)
             if partition not in self._consumer.assignment():
                 continue
             at_the_end = await self._consumer.position(partition) >= owned.log_end
             if at_the_end and owned.phase is Phase.CATCHING_UP:
-                owned.phase, caught_up = Phase.ANSWERING, True
-        return caught_up
+                owned.phase = Phase.ANSWERING
+                caught_up.append(owned.number)
+        if caught_up:
+            log.info("answering for %s", partitions_text(caught_up))
+        return bool(caught_up)
 
     # -> FAULTED -> OPENING
 
@@ -279,7 +290,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Close the stores of these. The Kafka client waits for it, and the next owner gets them only then."""
         self.joined = False
-        await self._give_up([p.partition for p in revoked if p.topic == self._topic])
+        began, numbers = time.monotonic(), sorted(p.partition for p in revoked if p.topic == self._topic)
+        await self._give_up(numbers)
+        if numbers:
+            log.info("gave up %s in %.1f s: the group rebalances", partitions_text(numbers), time.monotonic() - began)
 
     async def close_all(self) -> None:
         """Close every store and own nothing: the worker stops."""

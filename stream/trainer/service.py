@@ -38,10 +38,10 @@ async def run(config: Config) -> None:
 
     publisher, pages = MemberPublisher(config, present), TrainerPages(config, trainer)
     await pages.start()
+    publisher.start()
     try:
         await producer.start()
         await consumer.start()
-        publisher.start()
         topics = (config.topics.models, config.topics.commands)
         partitions = [TopicPartition(t, p) for t in topics for p in await partitions_or_first(consumer, t)]
         consumer.assign(partitions)

@@ -41,6 +41,7 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
+from stream.worker.direct_answers import DirectAnswers
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyWarnings
 from stream.worker.log_position import READ_AGAIN_S, LogPosition
@@ -87,9 +88,10 @@ class Pipeline:
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
         self.requests = Requests(
-            config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group, id_hash,
-            instruments.requests,
+            config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group,
+            self._check_keys, id_hash, instruments.requests,
         )  # fmt: skip
+        self.direct = DirectAnswers(config, assignment, recommender, self._answering_lock, id_hash)
         self._group_commit = GroupCommit(config, consumer, assignment, lease, partial(instruments.step, "commit"))
         self._users_may_wait = asyncio.Event()
         """Set where the `answer` loop may have work."""
@@ -130,8 +132,6 @@ class Pipeline:
 
     async def _answer_requests(self, requests: Mapping[int, Sequence[Record]]) -> None:
         """Answer the requests of a poll; those that are not answered without the lease are polled again."""
-        for number, records in requests.items():
-            self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in records])
         again = await self.requests.answer(requests)
         for number, offset in again.items():
             partition = TopicPartition(self._topics.requests, number)

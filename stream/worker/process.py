@@ -13,10 +13,9 @@ import faust
 from aiokafka.errors import KafkaError
 from mode import ServiceT
 
-from state.errors import StateError
-from stream.errors import AnabranchError
-
 log = logging.getLogger("anabranch.worker")
+
+CLOSE_WITHIN_S = 0.05
 
 
 class Process(faust.Worker):
@@ -27,11 +26,7 @@ class Process(faust.Worker):
     """
 
     def __init__(
-        self,
-        app: faust.App,
-        service: ServiceT,
-        failure: Callable[[], StateError | AnabranchError | None],
-        end_within_s: float,
+        self, app: faust.App, service: ServiceT, failure: Callable[[], Exception | None], end_within_s: float
     ) -> None:
         super().__init__(app, service, override_logging=False, redirect_stdouts=False, quiet=True, loglevel="warning")
         self.spinner = None  # it writes a terminal's escape codes even into a log
@@ -43,8 +38,12 @@ class Process(faust.Worker):
         for number, stop in ((signal.SIGINT, self._on_sigint), (signal.SIGTERM, self._on_sigterm)):
             self.loop.add_signal_handler(number, self._end, stop)
 
+    async def _sentinel_task(self) -> None:
+        """Let the loop close what was stopped. Without this mode waits for a second, and users with it."""
+        await asyncio.sleep(CLOSE_WITHIN_S)
+
     @property
-    def failure(self) -> StateError | AnabranchError | None:
+    def failure(self) -> Exception | None:
         """Why the worker ended by itself."""
         return self._failure()
 

@@ -25,7 +25,7 @@ from state.errors import StateError, StoreUnreadable
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.config import Config
-from stream.errors import AnabranchError, BrokerUnavailable
+from stream.errors import AnabranchError, BrokerUnavailable, GroupInstanceTaken
 from stream.http.address import parse_address
 from stream.http.health import STARTING, Checks, add_health
 from stream.http.server import CannotListen, HttpServer
@@ -48,6 +48,7 @@ from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
 from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
+from stream.worker.direct_answers import HttpApi
 from stream.worker.lag import Lag
 from stream.worker.member_record import describe
 from stream.worker.observed import Observed
@@ -74,14 +75,18 @@ RETRY_S = 1.0
 class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
-    def __init__(self, config: Config, id_hash: IdHash, *, embedded: bool, **options: Any) -> None:
+    def __init__(
+        self, config: Config, id_hash: IdHash, *, embedded: bool, api: HttpApi | None = None, **options: Any
+    ) -> None:
+        """`api` is the interface for shops, where this worker has it."""
         super().__init__(**options)
+        self._api = api
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
         self.failure: StateError | AnabranchError | None = None
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
-        self._member = begin("worker", config.worker.instance, config.worker.http)
+        self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
         self._observed, self._disk = Observed(), Disk(config.data)
         self._waits_for = ""
         """The broker that the start waits for, in words."""
@@ -93,9 +98,9 @@ class WorkerService(Service):
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         await self._serve_http()
-        publisher = MemberPublisher(config, self._present)
-        to_close.push_async_callback(publisher.stop)
-        publisher.start()
+        self._publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(self._stop_publishing)
+        self._publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -118,7 +123,7 @@ class WorkerService(Service):
         )  # fmt: skip
         self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
-        self._status.started(config.worker.instance, now_ms())
+        self._status.started(config.worker.instance, self._member.started_ts)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
@@ -127,9 +132,13 @@ class WorkerService(Service):
             config, consumer, self._assignment, lease, self._pipeline, self._recommender.versions, self._versions,
             self._checkpoints, self._lag, self._disk,
         )  # fmt: skip
+        if self._api is not None:
+            to_close.push_async_callback(self._api.close)
+            self._api.begin(self._pipeline.direct)
         self._ready.set()
 
     async def on_stop(self) -> None:
+        self._before_stop = self._present()
         await self._to_close.aclose()
 
     async def _serve_http(self) -> None:
@@ -138,7 +147,10 @@ class WorkerService(Service):
             return
         app = web.Application()
         add_health(app, Checks(self._not_alive, self._not_ready, self._not_started))
-        add_metrics(app, make_registry("worker", self._fill, self._observed.instruments))
+        registry = make_registry("worker", self._fill, self._observed.instruments)
+        add_metrics(app, registry)
+        if self._api is not None:
+            self._api.add_to(app, registry)
         server = HttpServer(app, *parse_address(http), setting="worker.http")
         try:
             await server.start()
@@ -175,6 +187,10 @@ class WorkerService(Service):
     @Service.task
     async def _answer(self) -> None:
         await self._lasting("answer", self._pipeline.answer())
+
+    @Service.task
+    async def _answer_directly(self) -> None:
+        await self._lasting("answer over HTTP", self._pipeline.direct.run())
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -218,6 +234,9 @@ class WorkerService(Service):
     async def _report_status(self) -> None:
         if self._ready.is_set():
             self._status.report(now_ms())
+
+    async def _stop_publishing(self) -> None:
+        await self._publisher.stop(self._before_stop)  # with the partitions that it served
 
     def _present(self) -> Member:
         """What the worker publishes of itself now."""
@@ -272,7 +291,7 @@ class WorkerService(Service):
         """Do the work. If the state cannot be used, end the whole worker as an operator would."""
         try:
             await work
-        except StateError as error:
+        except (StateError, GroupInstanceTaken) as error:
             self.failure = error
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -300,7 +319,7 @@ def open_titles(data: Path, id_hash: IdHash) -> Titles:
         return Titles(data, id_hash)
 
 
-def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) -> Process:
+def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, api: HttpApi | None = None) -> Process:
     """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
@@ -318,7 +337,7 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False) 
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    service = WorkerService(config, id_hash, embedded=embedded)
+    service = WorkerService(config, id_hash, embedded=embedded, api=api)
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: Any, **__: Any) -> None:

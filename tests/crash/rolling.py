@@ -167,7 +167,7 @@ def restart_all(config: Config, rounds: int, seed: int, per_s: int, *, static: b
     with stopping(workers):
         for number in range(WORKERS):
             workers.start(number)
-        workers.wait_until_ready()
+            workers.wait_until_ready()
         with load(config, seed, per_s):
             time.sleep(STEADY_S)
             for number in [*range(WORKERS)] * rounds:
@@ -247,7 +247,7 @@ def main() -> None:
     members = "static members" if asked.static else "members that leave"
     print(f"{asked.broker} broker, seed {asked.seed}, {asked.partitions} partitions, {WORKERS} workers, {members}")
     for restart in report.restarts:
-        print(f"restart  {restart.worker}: ended in {restart.stopping_s:.1f} s, ready after {restart.starting_s:.1f} s")
+        print(f"restart  {restart.worker}: ended in {restart.stopping_s:.1f} s, ready in {restart.starting_s:.1f} s")
     print(f"events   {report.truth.summary()}")
     print(f"lost     {found.lost:,}")
     print(f"doubled  {found.doubled:,}")
