@@ -121,7 +121,8 @@ class Requests:
             [
                 msgspec.structs.replace(m, user=r.user, id=r.id, items=m.items[: r.limit] if r.limit else m.items)
                 for m, r in zip(replies, requests, strict=True)
-            ]
+            ],
+            [request.traced for request in requests],
         )
 
     async def _reject(self, number: int, letters: Sequence[DeadLetter]) -> None:
@@ -131,7 +132,8 @@ class Requests:
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
         ranked = [request for request in requests if request.want == "recommendation"]
         others = [request for request in requests if request.want != "recommendation"]
-        await self._outbox.send_replies([reply_too_many(request, number) for request in ranked])
+        replies = [reply_too_many(request, number) for request in ranked]
+        await self._outbox.send_replies(replies, [request.traced for request in ranked])
         await self._outbox.send_documents([document_too_many(request, number) for request in others])
         self.too_many += len(requests)
         self._replied("too_many", [request.ts for request in requests])

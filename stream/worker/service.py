@@ -47,6 +47,8 @@ from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
+from stream.tracing.spans import Spans
+from stream.tracing.start import start_spans
 from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
 from stream.worker.direct_answers import HttpApi
 from stream.worker.lag import Lag
@@ -76,11 +78,18 @@ class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
     def __init__(
-        self, config: Config, id_hash: IdHash, *, embedded: bool, api: HttpApi | None = None, **options: Any
+        self,
+        config: Config,
+        id_hash: IdHash,
+        *,
+        embedded: bool,
+        api: HttpApi | None = None,
+        spans: Spans | None = None,
+        **options: Any,
     ) -> None:
         """`api` is the interface for shops, where this worker has it."""
         super().__init__(**options)
-        self._api = api
+        self._api, self._spans = api, spans or Spans()
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
         self.failure: StateError | AnabranchError | None = None
         self._to_close = contextlib.AsyncExitStack()
@@ -95,6 +104,7 @@ class WorkerService(Service):
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
+        to_close.push_async_callback(asyncio.to_thread, self._spans.close)  # the last thing: it can wait
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         await self._serve_http()
@@ -119,7 +129,7 @@ class WorkerService(Service):
         to_close.push_async_callback(self._assignment.close_all)
         self._pipeline = Pipeline(
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash,
-            observed=self._observed,
+            observed=self._observed, spans=self._spans,
         )  # fmt: skip
         self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
@@ -320,7 +330,10 @@ def open_titles(data: Path, id_hash: IdHash) -> Titles:
 
 
 def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, api: HttpApi | None = None) -> Process:
-    """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
+    """The process of one worker: its app, its service, and an agent for each topic that every worker reads.
+
+    Raises ConfigError: tracing is configured and not installed.
+    """
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
         **faust_connection(config),
@@ -337,7 +350,8 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, 
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    service = WorkerService(config, id_hash, embedded=embedded, api=api)
+    spans = start_spans(config, f"worker/{config.worker.instance}")
+    service = WorkerService(config, id_hash, embedded=embedded, api=api, spans=spans)
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: Any, **__: Any) -> None:
