@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream.config import Config
-from stream.console.latency import LatencyProbe
+from stream.console.latency import LatencyProbe, Sent
 from stream.errors import AnabranchError
 from stream.kafka.connection import consumer_connection
 from stream.kafka.exchange import close
@@ -50,6 +50,11 @@ class BrokerWatch:
     def asked(self) -> bool:
         """Whether it is known yet if the broker answers."""
         return self.since_ts > 0
+
+    @property
+    def newest(self) -> list[Sent]:
+        """What was recommended last, as far as it was sampled; the newest first."""
+        return list(self._probe.newest)[::-1]
 
     def take_latencies(self) -> list[float]:
         """The sampled times from a click to its recommendation, ms, since they were last taken."""

@@ -96,7 +96,7 @@ def _now(console: Console) -> dict[str, Any]:
         "candidate": pointers.scored,
         "newest": console.history.fine[-1] if console.history.fine else None,
         "latency": _last_latency(console),
-        "at": now_ms(),
+        "sent": broker.newest,
     }
 
 

@@ -123,7 +123,7 @@ def test_an_empty_installation_says_how_to_start_one(tmp_path):
     broker.ends = {}
     with console(tmp_path, broker=broker, members=FakeMembers()) as browser:
         text = browser.get("/").text
-        assert "No worker and no trainer is known `anabranch up` starts both" in text
+        assert "No worker and no trainer is known anabranch up starts both" in text
         assert "No trainer is known" in browser.get("/cycles").text
         assert "No version has been published" in browser.get("/versions").text
         assert "No value yet" in browser.get("/overview/values").text
@@ -235,6 +235,13 @@ def test_what_was_recommended_when_marks_what_was_new(tmp_path, topics):
         {"href": "/item?id=1029624", "class": "new"}
     ]
     assert "The user was forgotten: 1 removals were found." in page.text
+
+
+def test_a_user_to_whom_nothing_was_recommended_has_an_empty_list_that_says_how_far_it_looked(tmp_path, topics):
+    topics["recommendations"] = []
+    with console(tmp_path) as browser:
+        text = browser.get("/user/before?id=alice").text
+    assert "No recommendation of this user was found Looked at the newest 0 messages, which are all there are." in text
 
 
 @pytest.mark.parametrize("path", ["/user?id=", "/item?id="])
@@ -379,7 +386,7 @@ def test_a_page_that_fails_says_where_the_reason_is_and_shows_no_traceback(tmp_p
     with console(tmp_path, requests=requests) as browser:
         page = browser.get("/item/now?id=milk")
     assert page.status == 500
-    assert "The log of `anabranch serve` has the reason." in page.text
+    assert "The log of anabranch serve has the reason." in page.text
     assert "Traceback" not in page.html
     assert "the page /item/now failed" in caplog.text
 

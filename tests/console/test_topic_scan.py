@@ -103,6 +103,7 @@ def test_the_time_from_a_click_to_its_recommendation_is_that_between_their_recor
             for _ in range(3):
                 sampled += await probe.sample()
             assert later.timestamp == click.timestamp + 42
+            assert [one.message.user for one in probe.newest] == ["alice"]
             return sampled
         finally:
             await probe.close()
