@@ -115,4 +115,4 @@ class BrokerWatch:
         if time.monotonic() - self._pointers_at > POINTERS_EVERY_S or not self._pointers_at:
             self.pointers = await read_pointers(config)
             self._pointers_at = time.monotonic()
-        self._latencies = (self._latencies + await self._probe.sample())[-MAX_LATENCIES:]
+        self._latencies = (self._latencies + await self._probe.sample(self.ends.keys()))[-MAX_LATENCIES:]

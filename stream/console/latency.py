@@ -6,6 +6,7 @@ read, and the clicks that they name. Where `clicks` and `recommendations` have t
 
 import time
 from collections import deque
+from collections.abc import Container
 from typing import NamedTuple
 
 import msgspec
@@ -48,8 +49,11 @@ class LatencyProbe:
         if consumer is not None:
             await close(consumer)
 
-    async def sample(self) -> list[float]:
-        """Times in ms, of recommendations that were sent since the last time. Raises KafkaError."""
+    async def sample(self, clicks: Container[int]) -> list[float]:
+        """Times in ms, of recommendations that were sent since the last time. Raises KafkaError.
+
+        `clicks` are the partitions of `clicks`: a client waits for ever for one that does not exist.
+        """
         config = self._config
         if self._consumer is None:
             self._consumer = AIOKafkaConsumer(
@@ -69,10 +73,10 @@ class LatencyProbe:
             self._seen[partition.partition] = end
             if end > before:
                 sent += await self._newest(consumer, partition, max(before, end - SAMPLED))
-        self._clicks = frozenset(await partitions_of(consumer, topics.clicks)) if sent else frozenset()
         self._keep(sent)
         until = time.monotonic() + SAMPLE_WITHIN_S
-        found = [await self._since_click(consumer, one) for one in sent if time.monotonic() < until]
+        named = [one for one in sent if one.message.offset >= 0 and one.message.partition in clicks]
+        found = [await self._since_click(consumer, one) for one in named if time.monotonic() < until]
         if sent:
             consumer.unsubscribe()  # it fetches ahead of what it is assigned to
         return [ms for ms in found if ms is not None]
@@ -95,8 +99,6 @@ class LatencyProbe:
         return found
 
     async def _since_click(self, consumer: AIOKafkaConsumer, sent: Sent) -> float | None:
-        if sent.message.offset < 0 or sent.message.partition not in self._clicks:
-            return None
         clicks = TopicPartition(self._config.topics.clicks, sent.message.partition)
         consumer.assign([clicks])
         consumer.seek(clicks, sent.message.offset)
