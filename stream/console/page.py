@@ -53,6 +53,8 @@ class Pages:
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
             undefined=StrictUndefined,
+            auto_reload=False,
+            cache_size=-1,
             trim_blocks=True,
             lstrip_blocks=True,
             finalize=lambda value: printable_lines(value) if type(value) is str else value,
@@ -67,6 +69,12 @@ class Pages:
             "ago": ago,
             "words": words,
         }
+        self._compile_all()
+
+    def _compile_all(self) -> None:
+        """Read every template now: the files may be replaced while this process runs."""
+        for name in self._templates.list_templates(extensions=["html"]):
+            self._templates.get_template(name)
 
     def render(self, request: web.Request, template: str, status: int = 200, **values: Any) -> web.Response:
         """A page, or the part of one."""
