@@ -139,12 +139,21 @@ def test_before_the_broker_was_asked_the_page_says_that_it_is_being_asked(tmp_pa
 def test_a_broker_that_is_away_is_said_on_the_pages_beside_what_was_known(tmp_path):
     broker = FakeBroker(config(tmp_path))
     broker.answers, broker.why = False, "no Kafka broker answers at 127.0.0.1:1"
-    with console(tmp_path, broker=broker) as browser:
+    members = FakeMembers(Seen(worker("1"), "not responding"))
+    members.problem = "no Kafka broker answers"
+    with console(tmp_path, broker=broker, members=members) as browser:
         overview = browser.get("/").text
         assert "The broker does not answer" in overview
         assert "worker 1" in overview
         for path in ("/versions", "/cycles"):
             assert "The broker at 127.0.0.1:1 does not answer" in browser.get(path).text
+
+
+def test_a_broker_that_is_slow_but_brings_the_members_is_not_away(tmp_path):
+    broker = FakeBroker(config(tmp_path))
+    broker.answers, broker.why = False, "It gave no answer within 5 s."
+    with console(tmp_path, broker=broker) as browser:
+        assert "Everything answers" in browser.get("/").text
 
 
 def test_a_topic_that_cannot_be_read_is_a_sentence_on_its_part_of_the_page(tmp_path, monkeypatch):
