@@ -385,6 +385,18 @@ def _check_listening(http: str) -> None:
             raise ValueError(f"http = {http!r} {reason}") from None
 
 
+class TracingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Spans of a worker (docs/tracing.md). Needs `pip install 'anabranch[tracing]'`."""
+
+    endpoint: str = ""
+    """URL of a collector that takes OTLP over HTTP: `http://127.0.0.1:4318`. Empty: no spans are made. A recommendation
+    has the `traceparent` of its click in both cases."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", self.endpoint):
+            raise ValueError(f"endpoint = {self.endpoint!r} is not a URL: http://HOST:PORT or https://HOST:PORT")
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings."""
 
@@ -411,6 +423,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trainer: TrainerSettings = TrainerSettings()
     serve: ServeSettings = ServeSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def artifacts_url(self) -> str:

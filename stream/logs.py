@@ -61,8 +61,8 @@ def log_to_stderr(settings: LogSettings, instance: str) -> None:
     log.setLevel(logging.INFO)
     for library in ("faust", "mode"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    # The Kafka clients log every try to connect; we log the outcome once.
-    for library in ("aiokafka", "kafka"):
+    # These clients log every try to connect; we log the outcome once.
+    for library in ("aiokafka", "kafka", "opentelemetry"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 

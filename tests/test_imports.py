@@ -76,7 +76,7 @@ LEVELS = {
         {"errors", "times", "printable", "files", "live_metrics", "config", "load_config", "logs"},
         {"kafka"},
         {"stores"},
-        {"http", "members", "metrics"},
+        {"http", "members", "metrics", "tracing"},
         {"worker", "trainer"},
         {"operate"},
         {"serve"},

@@ -89,7 +89,7 @@ def worker(
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
-    waiting = serving_beside(waiting_app(WAITING), settings.worker.http, "worker.http")
+    waiting = serving_beside(waiting_app(WAITING, api=settings.worker.api), settings.worker.http, "worker.http")
     with data_directory_lock(settings.data, "worker"):
         with waiting:
             wait_for_broker(settings)

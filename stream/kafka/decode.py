@@ -41,6 +41,7 @@ class Record(Protocol):
     timestamp: int
     timestamp_type: int
     """1: the broker's time, 0: the producer's."""
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class DeadLetter(NamedTuple):

@@ -9,6 +9,7 @@ import msgspec
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.messages import UNREADABLE, Request, Want
+from stream.tracing.headers import TraceHeaders, trace_headers
 
 MAX_PAST = 64
 """Requests for a past time that are answered between two polls of clicks, at most."""
@@ -27,6 +28,8 @@ class Asked(NamedTuple):
     """An item is wanted as it was before this time, ms; 0: now."""
     ts: int = 0
     """When the broker got it, ms."""
+    traced: TraceHeaders = ()
+    """The headers of the request's trace, for its reply."""
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -56,7 +59,8 @@ def read_requests(records: Sequence[Record]) -> tuple[list[Asked], list[DeadLett
     dead: list[DeadLetter] = []
     for record in records:
         try:
-            requests.append(read_request(record.value)._replace(offset=record.offset, ts=record.timestamp))
+            asked, traced = read_request(record.value), trace_headers(record.headers)
+            requests.append(asked._replace(offset=record.offset, ts=record.timestamp, traced=traced))
         except Invalid as reason:
             dead.append(DeadLetter(record, f"no request: {reason}", "request"))
     return requests, dead

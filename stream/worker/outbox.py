@@ -9,7 +9,8 @@ the dead letters. Other messages do not wait for it.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -32,6 +33,7 @@ from stream.kafka.documents import Document
 from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.messages import Reply, encode
 from stream.kafka.rarely import Rarely
+from stream.tracing.headers import TraceHeaders, trace_headers
 from stream.worker.recommendation import Answer, smaller_forms
 
 log = logging.getLogger("anabranch.outbox")
@@ -100,36 +102,39 @@ class Outbox:
         self._rarely = Rarely()
         self._partitioner = DefaultPartitioner()
 
-    async def send_recommendations(self, answers: Sequence[Answer]) -> None:
-        """Send recommendations, keyed by user."""
+    async def send_recommendations(
+        self, answers: Sequence[Answer], headers: Mapping[int, TraceHeaders] = MappingProxyType({})
+    ) -> None:
+        """Send recommendations, keyed by user; `headers` are those of users whose click was in a trace."""
         topic = self._topics.recommendations
 
         def outgoing(answer: Answer) -> Outgoing:
+            traced = headers.get(answer.user, ())
             return Outgoing(
-                topic, answer.user_id, answer.message, smaller=lambda: [
-                    Outgoing(topic, answer.user_id, form) for form in smaller_forms(answer.message)
+                topic, answer.user_id, answer.message, traced, lambda: [
+                    Outgoing(topic, answer.user_id, form, traced) for form in smaller_forms(answer.message)
                 ]
             )  # fmt: skip
 
         refused = await self._send("recommendations", list(map(outgoing, answers)))
         await self._to_dead_letters(refused)
 
-    async def send_replies(self, replies: Sequence[Reply]) -> None:
-        """Send the answers to requests, keyed by the request's id."""
+    async def send_replies(self, replies: Sequence[Reply], headers: Sequence[TraceHeaders] | None = None) -> None:
+        """Send the answers to requests, keyed by the request's id; `headers` are those of the requests' traces."""
         topic = self._topics.replies
 
-        def outgoing(reply: Reply) -> Outgoing:
+        def outgoing(reply: Reply, traced: TraceHeaders) -> Outgoing:
             key, value = str(reply.id).encode() or None, encode(reply)
 
             def smaller() -> Iterable[Outgoing]:
                 empty = msgspec.structs.replace(reply, items=[], status="too large")
                 # A compacted topic takes no message without a key.
                 forms = [*smaller_forms(value), encode(empty)]
-                return [Outgoing(topic, key or reply.user.encode(), form) for form in forms]
+                return [Outgoing(topic, key or reply.user.encode(), form, traced) for form in forms]
 
-            return Outgoing(topic, key, value, smaller=smaller)
+            return Outgoing(topic, key, value, traced, smaller)
 
-        refused = await self._send("replies", list(map(outgoing, replies)))
+        refused = await self._send("replies", list(map(outgoing, replies, headers or [()] * len(replies))))
         await self._to_dead_letters(refused)
 
     async def send_documents(self, documents: Sequence[Document]) -> None:
@@ -154,7 +159,13 @@ class Outbox:
         """Send records unchanged, with the reason and their topic, partition and offset in headers."""
         letters = [
             self._dead_letter(
-                letter.record.key, letter.record.value, letter.reason, topic, partition, letter.record.offset
+                letter.record.key,
+                letter.record.value,
+                letter.reason,
+                topic,
+                partition,
+                letter.record.offset,
+                trace_headers(letter.record.headers),
             )
             for letter in dead
         ]
@@ -165,7 +176,9 @@ class Outbox:
         self.counts.unsendable += len(refused)
         await self._send_letters(
             [
-                self._dead_letter(message.key, message.value, f"not sent: {error}", message.topic, -1, -1)
+                self._dead_letter(
+                    message.key, message.value, f"not sent: {error}", message.topic, -1, -1, message.headers
+                )
                 for message, error in refused
             ]
         )
@@ -181,13 +194,20 @@ class Outbox:
             )  # fmt: skip
 
     def _dead_letter(
-        self, key: bytes | None, value: bytes | None, reason: str, topic: str, partition: int, offset: int
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        reason: str,
+        topic: str,
+        partition: int,
+        offset: int,
+        traced: Sequence[tuple[str, bytes]],
     ) -> Outgoing:
         to = self._topics.dead_letters
         about = {"reason": reason[:MAX_REASON_CHARS], "topic": topic}
         if partition >= 0:  # an answer of this worker has no place in a log
             about |= {"partition": str(partition), "offset": str(offset)}
-        headers = [(name, text.encode(errors="backslashreplace")) for name, text in about.items()]
+        headers = [*((name, text.encode(errors="backslashreplace")) for name, text in about.items()), *traced]
 
         def smaller() -> Iterable[Outgoing]:
             cut_value, cut_key = (value or b"")[:TRUNCATED_BYTES], (key or b"")[:TRUNCATED_BYTES]

@@ -41,6 +41,8 @@ from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
 from stream.stores.assignment import Assignment, Phase
+from stream.tracing.headers import Trace, WaitingTraces, traces_of
+from stream.tracing.spans import Spans
 from stream.worker.direct_answers import DirectAnswers
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyWarnings
@@ -72,6 +74,7 @@ class Pipeline:
         lease: Lease,
         *,
         id_hash: IdHash = UNKEYED,
+        spans: Spans | None = None,
         observed: Observed | None = None,
     ) -> None:
         self.observed = observed or Observed()
@@ -85,6 +88,7 @@ class Pipeline:
         self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
+        self._spans, self._waiting_traces = spans or Spans(), WaitingTraces()
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
         self.requests = Requests(
@@ -163,12 +167,20 @@ class Pipeline:
         left: dict[TopicPartition, Sequence[Record]] = {}
         for partition, records in clicks.items():
             some = records[:limit]
-            applied = await self._apply(partition, some, polled_for.get(partition.partition))
+            traces = traces_of(some)
+            with self._spans.process(partition.partition, len(some), traces.values()):
+                applied = await self._apply(partition, some, traces, polled_for.get(partition.partition))
             if applied < len(records):
                 left[partition] = records[applied:]
         return left
 
-    async def _apply(self, partition: TopicPartition, records: Sequence[Record], polled_for: Store | None) -> int:
+    async def _apply(
+        self,
+        partition: TopicPartition,
+        records: Sequence[Record],
+        traces: Mapping[int, Trace],
+        polled_for: Store | None,
+    ) -> int:
         """Apply the records, or the first of them; return how many, NONE_LEFT where the rest is polled again."""
         ended = False  # stays False where a fault ends the hold, perhaps of another store: learning reads all of them
         async with self._assignment.hold(partition.partition) as store:
@@ -190,6 +202,9 @@ class Pipeline:
             self._poll_size.update(len(records), ended_at - began)
             self.observed.applied(store, records, decoded_at - began, ended_at - decoded_at, applied.write_s)
             self._recommender.update(applied)
+            if traces:
+                logical = {store.progress.logical(offset): trace for offset, trace in traces.items()}
+                self._waiting_traces.add(partition.partition, logical, applied.events)
             self._metrics.forget(applied.forgotten.tolist())
             ended = True
         if not ended:
@@ -273,9 +288,11 @@ class Pipeline:
                 if not users:  # a part of the journal had none; or all of them have an older answer in flight
                     await asyncio.sleep(0)
                     return not store.pending.in_memory
+                traces = self._waiting_traces.take(number, users)
                 began = time.perf_counter()
                 try:
-                    answers = await self._recommender.recommend_off_loop(number, users)
+                    with self._spans.rank(number, len(users), traces.values()):
+                        answers = await self._recommender.recommend_off_loop(number, users)
                 except StoreFault:  # perhaps of another partition's store: ranking reads all of them
                     store.pending.release(users)
                     raise
@@ -283,20 +300,29 @@ class Pipeline:
                 crash_points.reached(4)
                 for answer in answers:
                     self._metrics.remember(answer.user, answer.last_recommendation)
-                self._in_flight.add(self._assignment.keep_holding(self._send(store, answers, users)))
+                self._in_flight.add(self._assignment.keep_holding(self._send(store, number, answers, users, traces)))
                 more = True
         return more
 
     # 5 Send
 
-    async def _send(self, store: Store, answers: list[Answer], users: Mapping[int, Unanswered]) -> None:
+    async def _send(
+        self,
+        store: Store,
+        number: int,
+        answers: list[Answer],
+        users: Mapping[int, Unanswered],
+        traces: Mapping[int, Trace],
+    ) -> None:
         began = time.perf_counter()
         # A user who was forgotten during the ranking has no id; the tombstone follows.
         to_send = [answer for answer in answers if answer.user_id]
         try:
-            await self.outbox.send_recommendations(to_send)
+            with self._spans.send(number, len(to_send), traces) as headers:
+                await self.outbox.send_recommendations(to_send, headers)
         except LeaseLost:
             store.pending.release(answer.user for answer in answers)
+            self._waiting_traces.put_back(number, traces, users)
         else:
             crash_points.reached(5)
             sent_at = time.perf_counter()

@@ -13,7 +13,6 @@ import msgspec
 from aiokafka import TopicPartition
 
 from state.id_hash import IdHash
-from state.pending import Unanswered
 from stream.config import Config
 from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.documents import Document
@@ -22,6 +21,7 @@ from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.times import now_ms
 from stream.worker.asked import Asked, choose, read_requests
+from stream.worker.direct_answers import messages_now
 from stream.worker.documents import Documents
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
@@ -113,18 +113,16 @@ class Requests:
         self._replied("ok", [request.ts for request in requests])
 
     async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
-        next_offset = self._assignment.stores[number].progress.next_offset
-        users = {self._id_hash.of(request.user): Unanswered(next_offset, next_offset - 1, -1) for request in requests}
-        async with self._answering_lock:
-            answers = await self._recommender.recommend_off_loop(number, users)
-        messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
+        store, users = self._assignment.stores[number], [request.user for request in requests]
+        messages = await messages_now(self._recommender, self._answering_lock, self._id_hash, number, store, users)
+        replies = [msgspec.json.decode(message, type=Reply) for message in messages]
         # A user without events has no id in the state.
-        named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
         await self._outbox.send_replies(
             [
                 msgspec.structs.replace(m, user=r.user, id=r.id, items=m.items[: r.limit] if r.limit else m.items)
-                for m, r in named
-            ]
+                for m, r in zip(replies, requests, strict=True)
+            ],
+            [request.traced for request in requests],
         )
 
     async def _reject(self, number: int, letters: Sequence[DeadLetter]) -> None:
@@ -134,7 +132,8 @@ class Requests:
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
         ranked = [request for request in requests if request.want == "recommendation"]
         others = [request for request in requests if request.want != "recommendation"]
-        await self._outbox.send_replies([reply_too_many(request, number) for request in ranked])
+        replies = [reply_too_many(request, number) for request in ranked]
+        await self._outbox.send_replies(replies, [request.traced for request in ranked])
         await self._outbox.send_documents([document_too_many(request, number) for request in others])
         self.too_many += len(requests)
         self._replied("too_many", [request.ts for request in requests])

@@ -47,6 +47,8 @@ from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import Checkpoints
 from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
 from stream.times import now_ms
+from stream.tracing.spans import Spans
+from stream.tracing.start import start_spans
 from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
 from stream.worker.direct_answers import HttpApi
 from stream.worker.lag import Lag
@@ -76,17 +78,24 @@ class WorkerService(Service):
     """Owns the clients and the stores of one worker, and runs its tasks."""
 
     def __init__(
-        self, config: Config, id_hash: IdHash, *, embedded: bool, api: HttpApi | None = None, **options: Any
+        self,
+        config: Config,
+        id_hash: IdHash,
+        *,
+        embedded: bool,
+        api: HttpApi | None = None,
+        spans: Spans | None = None,
+        **options: Any,
     ) -> None:
         """`api` is the interface for shops, where this worker has it."""
         super().__init__(**options)
-        self._api = api
+        self._api, self._spans = api, spans or Spans()
         self._config, self._id_hash, self._embedded = config, id_hash, embedded
         self.failure: StateError | AnabranchError | None = None
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
-        self._member = begin("worker", config.worker.instance, config.worker.http)
+        self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
         self._observed, self._disk = Observed(), Disk(config.data)
         self._waits_for = ""
         """The broker that the start waits for, in words."""
@@ -95,12 +104,13 @@ class WorkerService(Service):
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
+        to_close.push_async_callback(asyncio.to_thread, self._spans.close)  # the last thing: it can wait
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         await self._serve_http()
-        publisher = MemberPublisher(config, self._present)
-        to_close.push_async_callback(publisher.stop)
-        publisher.start()
+        self._publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(self._stop_publishing)
+        self._publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -119,11 +129,11 @@ class WorkerService(Service):
         to_close.push_async_callback(self._assignment.close_all)
         self._pipeline = Pipeline(
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash,
-            observed=self._observed,
+            observed=self._observed, spans=self._spans,
         )  # fmt: skip
         self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
-        self._status.started(config.worker.instance, now_ms())
+        self._status.started(config.worker.instance, self._member.started_ts)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
@@ -138,6 +148,7 @@ class WorkerService(Service):
         self._ready.set()
 
     async def on_stop(self) -> None:
+        self._before_stop = self._present()
         await self._to_close.aclose()
 
     async def _serve_http(self) -> None:
@@ -161,6 +172,8 @@ class WorkerService(Service):
         self._to_close.callback(self._disk.stop)
 
     def _not_alive(self) -> list[str]:
+        if self.crashed:
+            return [f"an error that it does not know has ended it: {type(self.crash_reason).__name__}"]
         return [] if self.should_stop else [f"its task {name!r} has ended" for name in self._ended]
 
     def _not_ready(self) -> list[str]:
@@ -232,6 +245,9 @@ class WorkerService(Service):
         if self._ready.is_set():
             self._status.report(now_ms())
 
+    async def _stop_publishing(self) -> None:
+        await self._publisher.stop(self._before_stop)  # with the partitions that it served
+
     def _present(self) -> Member:
         """What the worker publishes of itself now."""
         if not self._ready.is_set():
@@ -291,6 +307,7 @@ class WorkerService(Service):
 
     async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a broker until it answers."""
+        self._waits_for = f"it waits for the broker at {self._config.broker}"
         while True:
             try:
                 answer = await ask()
@@ -313,7 +330,10 @@ def open_titles(data: Path, id_hash: IdHash) -> Titles:
 
 
 def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, api: HttpApi | None = None) -> Process:
-    """The process of one worker: its app, its service, and an agent for each topic that every worker reads."""
+    """The process of one worker: its app, its service, and an agent for each topic that every worker reads.
+
+    Raises ConfigError: tracing is configured and not installed.
+    """
     app = faust.App(
         f"{config.group}-{config.worker.instance}",
         **faust_connection(config),
@@ -330,7 +350,8 @@ def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, 
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     app.transport = CommittedTransport(app.conf.broker_consumer, app)
-    service = WorkerService(config, id_hash, embedded=embedded, api=api)
+    spans = start_spans(config, f"worker/{config.worker.instance}")
+    service = WorkerService(config, id_hash, embedded=embedded, api=api, spans=spans)
 
     @app.on_partitions_assigned.connect
     async def assigned(*_: Any, **__: Any) -> None:

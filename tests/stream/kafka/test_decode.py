@@ -26,6 +26,7 @@ class Record:
     key: bytes | None = None
     timestamp: int = BROKER_TIME
     timestamp_type: int = 1
+    headers: tuple = ()
 
 
 def decode(*values: bytes | None, clicks: ClickSettings = ClickSettings()):  # noqa: B008

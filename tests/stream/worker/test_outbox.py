@@ -117,6 +117,13 @@ def test_an_oversized_answer_loses_its_titles_first_then_its_reasons_and_then_is
     assert (outbox.counts.smaller, outbox.counts.unsendable, outbox.counts.lost_dead_letters) == (3, 1, 0)
 
 
+def test_every_form_of_an_answer_has_the_headers_of_its_trace():
+    answers = [answer("ann", title="M" * 600), answer("cat", item="i" * 600), answer("dan")]
+    headers = {1: (("traceparent", b"00-1"),)}
+    producer, _ = sent_by(lambda outbox: outbox.send_recommendations(answers, headers), SmallBroker())
+    assert [headers["traceparent"] for headers in producer.headers] == [b"00-1"] * 3
+
+
 def test_a_reply_that_is_too_large_says_so():
     producer, _ = sent_by(lambda o: o.send_replies([reply("ann", id="7", item="i" * 600)]), SmallBroker())
     [(key, value)] = producer.to("replies")
