@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-kafka test-ops test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs lock clean
+.PHONY: help demo image test test-fast test-kafka test-ops test-image test-crash test-faults lint types bench bench-quality bench-rivals bench-streams docs-check docs lock clean
 
 help:  ## list the targets
 	@LC_ALL=C sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,14 @@ test-ops: .venv/installed  ## deploy/ and the pages: Prometheus, Chromium, helm 
 	@mkdir -p build && sed -n 's/ *\\$$//; /==/p' requirements.lock >build/versions.txt
 	@$(PIP) -e '.[ops]' -c build/versions.txt
 	@$(BIN)/python -m pytest -m 'ops and not image'
+
+image:  ## the container image and its SBOM, with Docker or buildah (TAG=anabranch; BASE=image; EXTRA_PACKAGES=s3fs; PIP_EXTRA_INDEX_URL=index with torch for CPU)
+	@$(PYTHON) deploy/build_image.py $(if $(TAG),--tag $(TAG)) $(if $(BASE),--base $(BASE))
+
+test-image: .venv/installed  ## build the image on Debian's packages, and run it beside Kafka (root; mmdebstrap, buildah, crun; KAFKA_HOME=dir)
+	@mkdir -p build && sed -n 's/ *\\$$//; /==/p' requirements.lock >build/versions.txt
+	@$(PIP) -e '.[ops]' -c build/versions.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m image tests/deploy
 
 test-crash: .venv/installed  ## kill workers, then compare the state with the log (hours; KILLS=1000 EVENTS=200000 BROKER=embedded)
 	@$(BIN)/python -m tests.crash.kills --kills $(or $(KILLS),1000) --events $(or $(EVENTS),200000) --broker $(or $(BROKER),embedded)

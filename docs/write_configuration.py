@@ -1,5 +1,9 @@
-"""Write `docs/configuration.md` and `deploy/anabranch.toml` from the settings themselves: `make docs`."""
+"""Write what describes the settings from the settings themselves: `make docs`.
 
+docs/configuration.md, deploy/anabranch.toml, and the part of the chart's values.schema.json below `config`.
+"""
+
+import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from state.settings import Kind
 from stream.config import Config, choices_of
 from stream.http.struct_docs import docstrings_of
 
 ROOT = Path(__file__).parent.parent
+CHART_SCHEMA = ROOT / "deploy/helm/anabranch/values.schema.json"
 
 PAGE = """# Configuration
 
@@ -84,6 +90,39 @@ def sample() -> str:
     return "\n".join(lines) + "\n"
 
 
+def json_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a section: each setting with its type, limits, default and explanation, and no other key.
+
+    No key is required: what is not set has its default.
+    """
+    docstrings, properties = docstrings_of(kind), {}
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found = json_schema(field.type)
+        elif field.name == "kinds":
+            found = {"type": "object", "additionalProperties": json_schema(Kind)}
+        elif field.type is Path:
+            found = {"type": "string", "default": str(field.default)}
+        else:
+            found = msgspec.json.schema(field.type)
+            if field.default is not msgspec.NODEFAULT:
+                found["default"] = field.default
+        if field.name in docstrings:
+            found["description"] = docstrings[field.name]
+        properties[field.name] = found
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def chart_schema() -> str:
+    """deploy/helm/anabranch/values.schema.json: what is written by hand, and every setting below `config`."""
+    schema = json.loads(CHART_SCHEMA.read_text())
+    schema["properties"]["config"] = {
+        "description": "anabranch.toml: any setting of docs/configuration.md."
+    } | json_schema(Config)
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     (ROOT / "docs/configuration.md").write_text(page())
     (ROOT / "deploy/anabranch.toml").write_text(sample())
+    CHART_SCHEMA.write_text(chart_schema())

@@ -96,11 +96,6 @@ def page() -> str:
     return "".join(parts)
 
 
-def write() -> None:
-    """Write the page."""
-    (ROOT / "docs/http.md").write_text(page())
-
-
 def _parameter(parameter: dict[str, Any]) -> tuple[str, str, str]:
     required = "" if parameter.get("required") else " Optional."
     return f"`{parameter['name']}`", parameter["in"], parameter["description"] + required
@@ -137,4 +132,4 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    write()
+    (ROOT / "docs/http.md").write_text(page())

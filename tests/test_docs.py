@@ -2,9 +2,12 @@
 
 import ast
 import importlib.util
+import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -97,6 +100,18 @@ STATUS_KEYS = {
     "worker.doing", "worker.too_many_requests", "worker.unsendable", "worker.lost_dead_letters",
 }  # fmt: skip
 """Keys of `anabranch status --json` that look like settings."""
+CHART = json.loads((ROOT / "deploy/helm/anabranch/values.schema.json").read_text())
+
+
+def names_below(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of a JSON schema's properties."""
+    for name, inner in schema.get("properties", {}).items():
+        yield prefix + name
+        yield from names_below(inner, f"{prefix}{name}.")
+
+
+CHART_VALUES = set(names_below(CHART))
+"""Values of the chart, which look like settings."""
 REMOVED_SETTINGS = set(re.findall(r"^\| `([\w.]+)` \| removed\b", (ROOT / "CHANGELOG.md").read_text(), re.M))
 """Settings that the changelog lists as removed."""
 
@@ -105,7 +120,13 @@ REMOVED_SETTINGS = set(re.findall(r"^\| `([\w.]+)` \| removed\b", (ROOT / "CHANG
 def test_every_setting_and_section_a_page_names_exists(page):
     first = {section.partition(".")[0] for section in SECTIONS} - {""}
     text = page.read_text()
-    known = DOCUMENTED_SETTINGS | SECTIONS | STATUS_KEYS | (REMOVED_SETTINGS if page.name == "CHANGELOG.md" else set())
+    known = (
+        DOCUMENTED_SETTINGS
+        | SECTIONS
+        | STATUS_KEYS
+        | CHART_VALUES
+        | (REMOVED_SETTINGS if page.name == "CHANGELOG.md" else set())
+    )
     for name, key in re.findall(r"`(([a-z]+)\.\w+(?:\.\w+)*)(?: = [^`]*)?`", text):
         if key in first and not name.startswith("state.kinds."):
             assert name in known, f"{page.name} names the setting {name}"

@@ -147,3 +147,9 @@ def test_a_worker_without_a_version_does_not_import_torch():
     code = "import sys; import stream.worker.service; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "False"
+
+
+def test_serve_and_its_console_do_not_import_torch():
+    code = "import sys; import stream.serve.service, stream.console.routes; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "False"

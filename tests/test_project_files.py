@@ -121,14 +121,23 @@ def test_the_unit_can_write_where_it_works_and_runs_no_code_of_a_home_directory(
     assert service["User"] != "root"
 
 
+def test_a_unit_for_each_process_has_the_rights_of_the_one_for_all():
+    unit, template = (ROOT / f"deploy/{name}.service" for name in ("anabranch", "anabranch@"))
+    own = ("Description=", "ExecStart=", "KillMode=", "TimeoutStopSec=", "#")
+    rules = [[line for line in file.read_text().splitlines() if not line.startswith(own)] for file in (unit, template)]
+    assert rules[0] == rules[1]
+    assert "\nExecStart=/opt/anabranch/bin/anabranch %i\n" in template.read_text()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on the PATH")
-def test_systemd_rates_the_unit_as_well_protected():
+@pytest.mark.parametrize("unit", ["anabranch.service", "anabranch@.service"])
+def test_systemd_rates_the_unit_as_well_protected(unit):
     command = [
         "systemd-analyze",
         "security",
         "--offline=true",
         "--threshold=20",
-        str(ROOT / "deploy/anabranch.service"),
+        str(ROOT / "deploy" / unit),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     if "unrecognized option" in done.stderr:

@@ -25,12 +25,23 @@ Outcome = Literal["promoted", "kept", "pinned", "shadow", "not_scored"]
 live next to the champion; not_scored: meant as a shadow, but the gate keeps the champion."""
 
 
+class Change(msgspec.Struct, frozen=True):
+    """How much more NDCG@10 the candidate has on the newest events, as a share of the champion's."""
+
+    change: float
+    low: float
+    """The 95% interval."""
+    high: float
+
+
 class Verdict(msgspec.Struct, frozen=True):
-    """The decision on a candidate. Stored in its manifest; manifests of older versions have no `outcome`."""
+    """The decision on a candidate. Stored in its manifest; those of older versions have no `outcome` or `change`."""
 
     promoted: bool = True
     reason: str = ""
     outcome: Outcome | None = None
+    change: Change | None = None
+    """None for a first version, and where the events were too few for a comparison."""
 
     def __post_init__(self) -> None:
         if self.outcome is None:
@@ -78,23 +89,24 @@ def judge(measured: Measured, settings: GateSettings, *, first: bool = False) ->
         compared = f"the newest events are of {_plural(users, 'user')}, too few for a comparison"
         return _undecided(measured, compared, newer)
     change, low, high = lead(newest.candidate, newest.champion, newest.users)
+    measured_change = Change(change, low, high) if all(map(math.isfinite, (change, low, high))) else None
     compared = (
         f"NDCG@10 {_percent(newest.candidate)} against the champion's {_percent(newest.champion)} on "
         f"{_plural(len(newest.users), 'newest event')} of {_plural(users, 'user')} ({_change(change, low, high)})"
     )
     if high < 0:
-        return Verdict(False, f"champion kept: significantly worse on the newest events: {compared}")
+        reason = f"champion kept: significantly worse on the newest events: {compared}"
+        return Verdict(False, reason, change=measured_change)
     if low > 0:
-        return Verdict(True, f"promoted: significantly better on the newest events: {compared}")
-    return _undecided(measured, compared, newer)
+        return Verdict(True, f"promoted: significantly better on the newest events: {compared}", change=measured_change)
+    return _undecided(measured, compared, newer, measured_change)
 
 
-def _undecided(measured: Measured, compared: str, newer: str) -> Verdict:
+def _undecided(measured: Measured, compared: str, newer: str, change: Change | None = None) -> Verdict:
     if measured.new_events:
-        return Verdict(True, f"promoted: not significantly worse, and {newer}; {compared}")
-    return Verdict(
-        False, f"champion kept: the candidate has learned nothing new and is not significantly better; {compared}"
-    )
+        return Verdict(True, f"promoted: not significantly worse, and {newer}; {compared}", change=change)
+    reason = f"champion kept: the candidate has learned nothing new and is not significantly better; {compared}"
+    return Verdict(False, reason, change=change)
 
 
 def _objections(measured: Measured, settings: GateSettings) -> list[str | None]:

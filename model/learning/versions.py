@@ -8,46 +8,31 @@
 A directory without a manifest is not a version.
 """
 
-import hashlib
-import re
 import time
 from collections.abc import Collection
 
 import msgspec
 from safetensors.torch import save as save_tensors
 
-from model.errors import ArtifactError, NoSuchVersion
-from model.learning.gate import Verdict
+from model.errors import ArtifactError
+from model.learning.manifests import (
+    MANIFEST,
+    VERSION,
+    Manifest,
+    list_versions,
+    read_manifest,
+    sha256,
+    version_names,
+    wrong_hash,
+)
 from model.learning.trained import Trained
 from model.learning.version_content import read_items, read_model
-from model.ranking.fusion import Fusion
-from model.settings import GateSettings, ModelSettings
-from state.artifact_store import MAX_MANIFEST_BYTES, ArtifactStore
+from model.settings import GateSettings
+from state.artifact_store import ArtifactStore
 from state.signing import Keys
 
-WEIGHTS, ITEMS, MANIFEST = "weights.safetensors", "items.msgpack", "manifest.json"
-VERSION = re.compile(r"[0-9]{6,18}")
-"""The name of a version: a number, as `next_version` writes it."""
+WEIGHTS, ITEMS = "weights.safetensors", "items.msgpack"
 MAX_BYTES = GateSettings().max_version_bytes
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """Everything about a version except its weights and items."""
-
-    name: str
-    version: str
-    parent: str | None
-    created_ts: int
-    offsets: dict[int, int]
-    """First offset of each partition that the version has not learned."""
-    metrics: dict[str, float]
-    fusion: Fusion
-    model: ModelSettings
-    sha256: dict[str, str]
-    verdict: Verdict = Verdict()
-    """The verdict of the gate. Its outcome also contains the operator's pin or shadow."""
-    sizes: dict[str, int] = {}
-    """Bytes of each file; manifests of older versions have none."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -100,7 +85,7 @@ def load(
     Raises ArtifactError, also where the files have their right hashes and are no version. At most `max_bytes` are
     read of each file.
     """
-    encoded, manifest = _read_manifest(url, name, version, keys, expected_sha256)
+    encoded, manifest = read_manifest(url, name, version, keys, expected_sha256)
     store = ArtifactStore(url, ArtifactError, keys)
     content = {file: _read_file(store, manifest, file, max_bytes) for file in (WEIGHTS, ITEMS)}
     try:
@@ -112,35 +97,12 @@ def load(
     return Version(manifest, sha256(encoded), trained)
 
 
-def list_versions(url: str, name: str, keys: Keys = ()) -> list[Manifest]:
-    """Manifests of all complete versions, oldest first; damaged or unsigned ones are left out.
-
-    Raises ArtifactError where the store does not answer.
-    """
-    store = ArtifactStore(url, ArtifactError, keys)
-    found = []
-    for version in _directories(url, name):
-        encoded = store.read(f"{name}/{version}/{MANIFEST}", MAX_MANIFEST_BYTES)
-        try:
-            if encoded is not None:
-                store.check_signature(f"{name}/{version}/{MANIFEST}", encoded)
-                found.append(_decode(store, name, version, encoded))
-        except ArtifactError:
-            continue
-    return found
-
-
 def read_files(url: str, name: str, version: str, keys: Keys = (), *, max_bytes: int = MAX_BYTES) -> dict[str, bytes]:
     """The verified files of a version by name, its manifest last. Raises ArtifactError."""
-    encoded, manifest = _read_manifest(url, name, version, keys)
+    encoded, manifest = read_manifest(url, name, version, keys)
     store = ArtifactStore(url, ArtifactError, keys)
     content = {file: _read_file(store, manifest, file, max_bytes) for file in (WEIGHTS, ITEMS)}
     return content | {MANIFEST: encoded}
-
-
-def manifest_sha256(url: str, name: str, version: str, keys: Keys = ()) -> str:
-    """Hash of the manifest, for a pointer to this version. Raises ArtifactError if there is no such version."""
-    return sha256(_read_manifest(url, name, version, keys)[0])
 
 
 def sign_version(url: str, name: str, version: str, keys: Keys) -> None:
@@ -156,7 +118,7 @@ def prune(url: str, name: str, keep: int, needed: Collection[str], keys: Keys = 
     """
     store = ArtifactStore(url, ArtifactError)
     promoted = {m.version for m in list_versions(url, name, keys) if m.verdict.promoted}
-    versions = sorted(_directories(url, name), key=lambda v: (v in promoted, int(v)))
+    versions = sorted(version_names(url, name), key=lambda v: (v in promoted, int(v)))
     removed = [v for v in versions[:-keep] if v not in needed]
     for version in removed:
         store.remove_folder(f"{name}/{version}", MANIFEST)
@@ -165,48 +127,8 @@ def prune(url: str, name: str, keep: int, needed: Collection[str], keys: Keys = 
 
 def next_version(url: str, name: str, above: str = "") -> str:
     """The name of the next version. Incomplete versions count too, and so does `above`."""
-    known = [*_directories(url, name), above if VERSION.fullmatch(above) else "0"]
+    known = [*version_names(url, name), above if VERSION.fullmatch(above) else "0"]
     return f"{max(map(int, known)) + 1:06d}"
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256 as a hex digest."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def _directories(url: str, name: str) -> list[str]:
-    return sorted((v for v in ArtifactStore(url, ArtifactError).list(name) if VERSION.fullmatch(v)), key=int)
-
-
-def _read_manifest(
-    url: str, name: str, version: str, keys: Keys, expected_sha256: str | None = None
-) -> tuple[bytes, Manifest]:
-    store = ArtifactStore(url, ArtifactError, keys)
-    if not VERSION.fullmatch(version):
-        raise ArtifactError(f"{version[:80]!r} is not a version: `anabranch models` lists all versions")
-    encoded = store.read_manifest(f"{name}/{version}/{MANIFEST}")
-    if encoded is None:
-        raise NoSuchVersion(
-            f"{store.shown} has no {MANIFEST} of version {version}: `anabranch models` lists what it has"
-        )
-    if expected_sha256 is not None and sha256(encoded) != expected_sha256:
-        raise ArtifactError(_wrong(store, version, MANIFEST, expected_sha256, sha256(encoded)))
-    return encoded, _decode(store, name, version, encoded)
-
-
-def _decode(store: ArtifactStore, name: str, version: str, encoded: bytes) -> Manifest:
-    try:
-        manifest = msgspec.json.decode(encoded, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{store.shown}: version {version}: {MANIFEST} cannot be read: {error}") from None
-    if (manifest.name, manifest.version) != (name, version):
-        raise ArtifactError(
-            f"{store.shown}: version {version}: {MANIFEST} is of version {manifest.version[:80]!r} of "
-            f"{manifest.name[:80]!r}"
-        )
-    if min(manifest.offsets.values(), default=0) < 0:
-        raise ArtifactError(f"{store.shown}: version {version}: {MANIFEST} names an offset below 0")
-    return manifest
 
 
 def _read_file(store: ArtifactStore, manifest: Manifest, file: str, max_bytes: int) -> bytes:
@@ -221,9 +143,5 @@ def _read_file(store: ArtifactStore, manifest: Manifest, file: str, max_bytes: i
             f"{store.shown} has no {file} of version {manifest.version}: `anabranch models` lists what it has"
         )
     if sha256(content) != manifest.sha256.get(file):
-        raise ArtifactError(_wrong(store, manifest.version, file, manifest.sha256.get(file), sha256(content)))
+        raise ArtifactError(wrong_hash(store, manifest.version, file, manifest.sha256.get(file), sha256(content)))
     return content
-
-
-def _wrong(store: ArtifactStore, version: str, file: str, expected: str | None, got: str) -> str:
-    return f"{store.shown}: version {version}: {file} has sha256 {got[:12]}…, {str(expected)[:12]}… is expected"

@@ -114,7 +114,7 @@ def shadow(
     as_json: bool,
 ) -> None:
     """Score a version on live events beside the champion. With worker.ab set, some users get its recommendations."""
-    from model.learning.versions import list_versions
+    from model.learning.manifests import list_versions
     from stream.kafka.pointers import MODEL_NAME, check_version, pointer_to, publish_pointer, read_pointers
 
     keys = settings.kafka.signing_keys

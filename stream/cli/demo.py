@@ -1,6 +1,7 @@
 """`demo`: three minutes of real purchases."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +45,8 @@ def demo(
     from stream.local.demo import DEMO_SETTINGS, empty_directory, read_purchases
 
     console = Console(highlight=False)
-    os.environ.update({key: value for key, value in DEMO_SETTINGS.items() if key not in os.environ})
+    chosen = DEMO_SETTINGS | {"ANABRANCH_SERVE__OPERATE_TOKEN": secrets.token_urlsafe(16)}
+    os.environ.update({key: value for key, value in chosen.items() if key not in os.environ})
     settings = load(data=data)
     empty_directory(data)
     console.print("reading The Complete Journey: grocery purchases of 2,469 households …")
@@ -65,9 +67,14 @@ def demo(
 def play(console: "Console", settings: "Config", purchases: "Purchases", seconds: float) -> None:
     """Run everything, publish the purchases, and show what happens until all of them are applied."""
     from stream.local.demo import Feed, Screen, watch
+    from stream.local.page_address import open_when_there
     from stream.local.supervisor import run_everything
 
     with run_everything(settings) as supervisor:
+        if supervisor.page:
+            console.print(f"watch it in a browser: {supervisor.page}", soft_wrap=True, markup=False)
+            console.print(f"to act there, sign in with {settings.serve.operate_token}", soft_wrap=True, markup=False)
+            open_when_there(supervisor.page)
         feed = Feed(supervisor.config, purchases, seconds)
         screen = Screen(console, supervisor.config, feed, purchases)
         try:

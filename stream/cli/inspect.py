@@ -7,11 +7,13 @@ import typer
 
 from stream.cli.app import command, utf8
 from stream.cli.output import note, show, show_json, show_recommendation, time_argument
-from stream.cli.state_access import pointers_of, serving, view_of
+from stream.cli.state_access import here_or_asked, pointers_of, serving, view_of
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
+    from state.view import View
     from stream.config import Config
+    from stream.kafka.documents import ItemReport
 
 AtOption = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="As it was before this time: ms or ISO-8601.")
@@ -27,22 +29,31 @@ def user(
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Show a user's sequence and last recommendation."""
-    from stream.operate import lookup
+    """Show a user's sequence and last recommendation.
+
+    The user's owner is asked where it is on another machine. `--at` reads this data directory only.
+    """
+    from stream.kafka.documents import UserReport
+    from stream.operate import anywhere, lookup
     from stream.times import moment
 
-    found: lookup.UserReport | lookup.UserAt
-    with view_of(settings) as view:
-        found = lookup.user_at(settings, view, name, time_argument(at)) if at else lookup.user(settings, view, name)
+    found: UserReport | lookup.UserAt
+    if at:
+        with of_this_directory(settings, "--at") as view:
+            found = lookup.user_at(settings, view, name, time_argument(at))
+    else:
+        found = here_or_asked(
+            settings, name, lambda view: lookup.user(settings, view, name), lambda: anywhere.ask_user(settings, name)
+        )
     if as_json:
         return show_json(found)
     if not found.sequence:
         raise AnabranchError(
-            f"no events of user {name!r} in {settings.data}; with several workers they may be on another machine"
+            f"no events of user {name!r}" if isinstance(found, UserReport) else no_events(settings, name)
         )
     for step in found.sequence:
         show(f"{moment(step.ts)}  {step.event:8}  {step.item}")
-    if isinstance(found, lookup.UserReport):
+    if isinstance(found, UserReport):
         show_recommendation(found.recommended)
         if len(found.partitions) > 1:
             note(
@@ -53,6 +64,24 @@ def user(
             )
 
 
+def no_events(settings: "Config", name: str) -> str:
+    """The sentence about a user without events."""
+    if settings.broker:
+        return f"no events of user {name!r}"
+    return f"no events of user {name!r} in {settings.data}; with --broker the other workers are asked too"
+
+
+def of_this_directory(settings: "Config", flag: str) -> "View":
+    """The state in the data directory, for what no other machine is asked. Raises AnabranchError."""
+    try:
+        return view_of(settings)
+    except AnabranchError as error:
+        raise AnabranchError(
+            f"{error}. {flag} reads the stores of one machine only: run it where the partition is served "
+            f"(`anabranch status` names the owners)"
+        ) from None
+
+
 @command(broker_required=False)
 def item(
     name: Annotated[str, typer.Argument(metavar="ITEM", callback=utf8)],
@@ -61,18 +90,27 @@ def item(
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Show an item's degree, its popularity and the items that follow it."""
+    """Show an item's degree, its popularity and the items that follow it, over all partitions.
+
+    Their owners are asked where this data directory has not all of them. `--at` reads this data directory only.
+    """
     if at:
         return show_item_at(settings, name, time_argument(at), as_json)
-    from stream.operate import lookup
+    from stream.operate import anywhere, lookup
 
-    known_items = items_of_champion(settings)
-    with view_of(settings) as view:
-        found = lookup.item(settings, view, name, known_items)
+    def ask() -> "ItemReport":
+        asked = anywhere.ask_item(settings, name)
+        for why in asked.missing:
+            note(f"{why}: its events of {name!r} are not counted")
+        return asked.item
+
+    found = here_or_asked(
+        settings, None, lambda view: lookup.item(settings, view, name, items_of_champion(settings)), ask
+    )
     if as_json:
         return show_json(found)
     if not found.degree:
-        raise AnabranchError(f"no events of item {name!r} in {settings.data}")
+        raise AnabranchError(f"no events of item {name!r}")
     known = {True: "known to the model", False: "not known to the model yet", None: "no model"}
     show(f"{found.item}  {found.title or ''}")
     show(f"{found.degree:,} events, popularity {found.popularity:.2f}, {known[found.known_to_model]}")
@@ -100,7 +138,7 @@ def show_item_at(settings: "Config", name: str, t: int, as_json: bool) -> None:
     from stream.operate import lookup
     from stream.times import moment
 
-    with view_of(settings) as view:
+    with of_this_directory(settings, "--at") as view:
         found = lookup.item_at(settings, view, name, t)
     if as_json:
         return show_json(found)
@@ -162,17 +200,19 @@ def show_window(settings: "Config", start: int, end: int, out: Path | None, as_j
 def recommend(
     name: Annotated[str, typer.Argument(metavar="USER", callback=utf8)], *, settings: "Config", as_json: bool
 ) -> None:
-    """Show what the worker would recommend to a user now.
+    """Show what would be recommended to a user now.
 
-    Version, learned weights, filters and A/B arm are those of this data directory's worker. The worker counts clicks in
-    memory, and this command reads them from the state. So a score can differ in its last digits, and so can the rank of
-    an item that the version does not know yet.
+    The user's owner is asked. Where that is the worker of this data directory, its version, learned weights, filters
+    and A/B arm are used here. The worker counts clicks in memory, and this command reads them from the state. So a
+    score can differ in its last digits, and so can the rank of an item that the version does not know yet.
     """
+    from stream.operate import anywhere
     from stream.operate.recommend import answer_now
 
-    pointers = pointers_of(settings)
-    with view_of(settings) as view:
-        found = answer_now(settings, view, pointers, name)
+    found = here_or_asked(
+        settings, name, lambda view: answer_now(settings, view, pointers_of(settings), name),
+        lambda: anywhere.ask_recommendation(settings, name),
+    )  # fmt: skip
     if as_json:
         return show_json(found)
     show_recommendation(found)

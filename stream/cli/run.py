@@ -89,7 +89,7 @@ def worker(
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
-    waiting = serving_beside(waiting_app(WAITING), settings.worker.http, "worker.http")
+    waiting = serving_beside(waiting_app(WAITING, api=settings.worker.api), settings.worker.http, "worker.http")
     with data_directory_lock(settings.data, "worker"):
         with waiting:
             wait_for_broker(settings)
@@ -148,7 +148,7 @@ def up(
     ] = None,
     config_file: Path | None,
 ) -> None:
-    """Run everything on this machine: topics, a worker and a trainer.
+    """Run everything on this machine: topics, a worker, a trainer, and the console in a browser.
 
     Without --broker it starts an embedded broker too, for trying out: its log is in memory, and Debian 12's kcat
     cannot read its answers.
@@ -163,6 +163,8 @@ def up(
         print(f"anabranch is up: broker {broker}, data {data}, logs {data}/*.log")
         if not settings.broker:
             print(LIMITS)
+        if supervisor.page:
+            print(f"console: {supervisor.page}")
         print(f"try:  anabranch publish FILE --broker {broker}   |   anabranch watch --broker {broker}")
         print("Ctrl-C stops it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

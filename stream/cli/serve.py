@@ -1,4 +1,4 @@
-"""`serve`: the HTTP interface."""
+"""`serve`: the HTTP interface, and the console in a browser."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +18,15 @@ def serve(
         str | None, typer.Option("--instance", help="Name of this process among those that serve.", callback=utf8)
     ] = None,
 ) -> None:
-    """Answer over HTTP: recommendations, related items, and events for Kafka."""
+    """Answer over HTTP: recommendations, related items, and events for Kafka; and the console for a browser."""
     import asyncio
     import signal
 
     import msgspec
 
     from stream.cli.run import raise_open_file_limit
+    from stream.console.routes import add_routes
+    from stream.members.follow import MembersFollower
     from stream.serve.service import ServeService
 
     if instance is not None:
@@ -33,6 +35,7 @@ def serve(
 
     async def run_until_signal() -> None:
         service = ServeService(settings)
+        add_routes(service.app, settings, MembersFollower(settings), lambda: service.client)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, service.stop)
         await service.run()

@@ -5,22 +5,28 @@ from typing import TYPE_CHECKING
 
 from stream.cli.app import command
 from stream.cli.output import UNKNOWN, note, number, percent, show, show_json
-from stream.cli.state_access import explain_unreadable, pointers_of, view_of
+from stream.cli.state_access import explain_unreadable, members_of, pointers_of, view_of
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
     from stream.config import Config
+    from stream.members.cluster import MemberReport
     from stream.operate.model_report import LearnedWeights, Models, ModelStatus, VersionReport
     from stream.operate.report import Comparison, Quality, Status
     from stream.operate.worker_report import WorkerReport
     from stream.trainer.status_file import TrainerStatus
 
+RECENT_ERROR_S = 600.0
+"""A warning or error of a member is shown for this long."""
 SIGNALS = ("model", "evidence", "repeat", "popularity")
 
 
 @command(broker_required=False)
 def status(*, settings: "Config", as_json: bool) -> None:
-    """Show progress, counts, the serving version and its quality."""
+    """Show who serves, progress, counts, the serving version and its quality, of the whole installation.
+
+    It needs nothing but the broker. Without one it shows what this data directory knows.
+    """
     from stream.errors import BrokerUnavailable
     from stream.kafka.pointers import read_last_pointers
     from stream.kafka.topics import inspect, log_ends
@@ -35,10 +41,11 @@ def status(*, settings: "Config", as_json: bool) -> None:
             of_topics = [deviation.text for deviation in inspect(settings).deviations]
         except BrokerUnavailable as error:
             note(str(error))
+    seen = members_of(settings) if ends else None
     pointers = pointers_of(settings) if ends is not None else read_last_pointers(settings.data)
     worker = worker_report(settings.data)  # one that restores its first state has none to show yet
-    with view_of(settings, whole=False, may_be_empty=bool(worker and worker.phases)) as view:
-        found = report.status(settings, view, ends, pointers, of_topics)
+    with view_of(settings, whole=False, may_be_empty=seen is not None or bool(worker and worker.phases)) as view:
+        found = report.status(settings, view, ends, pointers, of_topics, seen)
         for unreadable in view.unreadable.values():
             note(explain_unreadable(unreadable))
     if "" in found.id_keys:
@@ -54,12 +61,17 @@ def show_status(found: "Status") -> None:
     """Print a status: partitions, counts, the model, the trainer, and the quality."""
     from rich.table import Table
 
-    table = Table("partition", "next offset", "log end", "lag", "state", box=None)
+    owners = ["owner"] if found.members is not None else []
+    table = Table("partition", "next offset", "log end", "lag", "state", *owners, box=None)
     for p in found.partitions:
-        table.add_row(*map(number, (p.partition, p.next_offset, p.log_end, p.lag)), p.state)
+        owner = [p.owner or "nobody"] if owners else []
+        table.add_row(*map(number, (p.partition, p.next_offset, p.log_end, p.lag)), p.state, *owner)
     show(table)
-    for line in worker_lines(found.worker):
-        show(f"worker   {line}")
+    if found.members is not None:
+        show_members(found.members)
+    if found.members is None or found.worker is not None:
+        for line in worker_lines(found.worker):
+            show(f"worker   {line}")
     events, model = found.events, found.model
     truncated = f", {events.truncated:,} no longer in the log" if events.truncated else ""
     mismatched = f", {events.key_mismatch:,} with a key that is not their user" if events.key_mismatch else ""
@@ -83,6 +95,26 @@ def show_status(found: "Status") -> None:
     show_qualities(found.prequential)
     if found.comparison:
         show_comparison(found.comparison)
+
+
+def show_members(members: "list[MemberReport]") -> None:
+    """Print a line for each process, and what it logged last where that was a warning or an error."""
+    from rich.table import Table
+
+    table = Table("member", "host", "state", "partitions", "version", "software", "address", box=None)
+    for m in members:
+        numbers = ", ".join(map(str, m.partitions)) or UNKNOWN
+        state = m.doing if m.doing not in ("dead", "stopped") else f"{m.doing} {m.seen_s:,.0f} s ago"
+        table.add_row(
+            f"{m.kind}/{m.instance}", m.host, state, numbers, m.version or UNKNOWN, m.software, m.address or UNKNOWN
+        )
+    show(table)
+    now = time.time()
+    for m in members:
+        if m.version_problem:
+            show(f"  {m.kind}/{m.instance} does not serve the version that is named: {m.version_problem}")
+        if m.last_error and now - m.last_error_ts / 1000 < RECENT_ERROR_S:
+            show(f"  {m.kind}/{m.instance} logged {now - m.last_error_ts / 1000:.0f} s ago: {m.last_error}")
 
 
 def not_served(found: "ModelStatus | Models") -> str:

@@ -56,9 +56,9 @@ class Related(msgspec.Struct, kw_only=True):
     """The most frequent first; empty where nothing is known about the item."""
     events: int = 0
     """Events of the item."""
-    fallback: Literal["last", "none"] | None = None
-    """Null: workers answered now, or less than ten seconds ago. `last`: they did not answer in time, and this is what
-    they last answered; `none`: nothing was known."""
+    fallback: Literal["last", "partial", "none"] | None = None
+    """Null: workers answered now, or less than ten seconds ago. Else not all of them answered in time: `last`: this is
+    what they last answered; `partial`: what the others know; `none`: nothing was known."""
     age_s: float | None = None
     """How long ago workers answered, in seconds."""
 

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 from aiohttp import web
 
+from stream.http.problems import Problem
+
 Check = Callable[[], Sequence[str]]
 """The problems of now, each a sentence; none: all is well."""
 
@@ -58,8 +60,14 @@ def _page(check: Check, bad: str) -> Callable[[web.Request], Awaitable[web.Strea
     return page
 
 
-def waiting_app(what: str) -> web.Application:
-    """The pages of a process that waits for a broker before it can begin."""
+def waiting_app(what: str, *, api: bool = False) -> web.Application:
+    """The pages of a process that waits for a broker before it can begin, and of `/v1/` where it will have it."""
     app = web.Application()
     add_health(app, Checks(ready=lambda: (what,)))
+    if api:
+
+        async def later(_: web.Request) -> web.StreamResponse:
+            return Problem(503, f"{what[:1].upper()}{what[1:]}.", {"Retry-After": "1"}).response()
+
+        app.router.add_route("*", "/v1/{rest:.*}", later)
     return app

@@ -98,7 +98,7 @@ def _operation(route: Route) -> dict[str, Any]:
 LIMIT = {
     "name": "limit",
     "in": "query",
-    "description": "At most this many items. A worker ranks `ranking.k` items for a user, and ten for an item.",
+    "description": "At most this many items. A worker ranks `ranking.k` for a user, and fifty at most for an item.",
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
 }
 

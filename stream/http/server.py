@@ -23,8 +23,6 @@ REASONS = {
     errno.EADDRNOTAVAIL: "this machine does not have that address",
     errno.EACCES: "this user may not listen there: ports below 1024 are the system's",
 }
-
-
 IDLE_S = 75.0
 """A connection on which no complete request came for this long is closed."""
 

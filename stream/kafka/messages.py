@@ -63,11 +63,25 @@ class Reply(Recommendation):
     answer. Both come without items."""
 
 
-class Request(msgspec.Struct, frozen=True):
-    """Topic `requests`: recommend for this user now."""
+Want = Literal["recommendation", "user", "item", "popular"]
+MAX_LIMIT, MAX_AT = 1_000, 1 << 53
 
-    user: str | int
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Topic `requests`: recommend for this user now, or say what the partition of the request knows."""
+
+    user: str | int = ""
     id: str | int = ""
+    want: Want = "recommendation"
+    """`user`: a user's sequence and last recommendation; `item`: what follows an item; `popular`: the most popular
+    items. The reply to these is a `Document` (`stream/kafka/documents.py`)."""
+    item: str | int = ""
+    """With `item`, which then needs no user."""
+    limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_LIMIT)] = 0
+    """How many items are wanted at most; 0: as many as there are, for a recommendation `ranking.k`. There are never
+    more than that."""
+    at: Annotated[int, msgspec.Meta(ge=0, le=MAX_AT)] = 0
+    """With `item`: as it was before this time, ms; 0: now."""
 
 
 class ItemTitle(msgspec.Struct, frozen=True):

@@ -146,7 +146,7 @@ def pointer_to(
     Raises ArtifactError if there is no such version.
     """
     moved_ts = max(now_ms(), ts_after(after) if after else 0)
-    from model.learning.versions import manifest_sha256  # imports torch, which a worker without a version never needs
+    from model.learning.manifests import manifest_sha256
 
     keys = config.kafka.signing_keys
     sha256 = manifest_sha256(config.artifacts_url, MODEL_NAME, version, keys) if version else ""
@@ -165,7 +165,7 @@ def key_of(pointer: Pointer) -> bytes:
 
 async def roll_back(config: Config, champion: Pointer | None, version: str | None) -> Pointer:
     """Pin a version (None: the champion's parent) and publish the pointer. Raises AnabranchError."""
-    from model.learning.versions import list_versions
+    from model.learning.manifests import list_versions
 
     versions = {m.version: m for m in list_versions(config.artifacts_url, MODEL_NAME, config.kafka.signing_keys)}
     if version is None:

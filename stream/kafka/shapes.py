@@ -75,8 +75,9 @@ SHAPES = {
     "members": Shape(
         COMPACTED,
         "`anabranch status` no longer shows a member that is away when the retention ends",
-        # The broker's clock: members' clocks differ.
-        more={"message.timestamp.type": "LogAppendTime"},
+        # The broker's clock: members' clocks differ. Compaction begins with the second segment, and each member writes
+        # 86,400 records a day.
+        more={"message.timestamp.type": "LogAppendTime", "segment.ms": "600000"},
     ),
 }  # fmt: skip
 """By the field of `TopicSettings` that has the topic's name; `anabranch init` lists them in this order."""

@@ -1,4 +1,4 @@
-"""Everything on one machine: broker if none is named, topics, a trainer and a worker, restarted if they are killed."""
+"""Everything on one machine: broker if none is named, topics, trainer, worker, serve, restarted if they are killed."""
 
 import contextlib
 import signal
@@ -16,12 +16,19 @@ from stream.kafka.topics import cluster_id, ensure
 from stream.local.child_process import Child
 from stream.local.data_directory import create_data_directory
 from stream.local.embedded_broker import EmbeddedBroker
+from stream.local.page_address import address_to_serve, page_of
 from stream.stores.id_key import settle_key
 from stream.stores.partition_stores import EMBEDDED_CLUSTER
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 5.0, 300.0
 """Pause before an ended process is started again. It doubles each time, up to the maximum."""
-UNTIL_RESTARTED = {"trainer": "the champion goes on serving", "worker": "it goes on from its last offset"}
+UNTIL_RESTARTED = {
+    "trainer": "the champion goes on serving",
+    "worker": "it goes on from its last offset",
+    "serve": "recommendations go on through Kafka, the console is away",
+}
+ENDS_ALONE = ("trainer", "serve")
+"""What may end without the rest: recommendations go on."""
 
 
 class RestartedChild:
@@ -54,12 +61,14 @@ class Supervisor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.page = ""
+        """Address of the console; empty: `serve.http` is not set."""
         self._children: list[RestartedChild] = []
 
-    def start(self, name: str, command: list[str]) -> RestartedChild:
-        """Start a process; its output goes to `<data>/<name>.log`."""
+    def start(self, name: str, command: list[str], env: dict[str, str] | None = None) -> RestartedChild:
+        """Start a process, with `env` beside our own; its output goes to `<data>/<name>.log`."""
         log = self.config.data / f"{name}.log"
-        child = RestartedChild(partial(Child, name, command, log, rotation=self.config.log))
+        child = RestartedChild(partial(Child, name, command, log, env, rotation=self.config.log))
         self._children.append(child)
         return child
 
@@ -69,7 +78,7 @@ class Supervisor:
             restarted.child.stop()
 
     def check(self) -> None:
-        """Restart a killed process, and a trainer that ended for any reason.
+        """Restart a killed process, and a trainer or `serve` that ended for any reason.
 
         Raises AnabranchError if the worker ended by itself: it would end again for the same reason.
         """
@@ -78,14 +87,14 @@ class Supervisor:
             if child.running:
                 child.keep_log_written()
                 continue
-            if child.name != "trainer" and not child.killed:
+            if child.name not in ENDS_ALONE and not child.killed:
                 raise AnabranchError(f"the {child.name} ended; {child.log} ends:\n{child.last_lines()}")
             restarted.restart_when_due()
 
 
 @contextlib.contextmanager
 def run_everything(config: Config, config_file: Path | None = None, port: int | None = None) -> Iterator[Supervisor]:
-    """Start the broker if none is named, create the topics, start trainer and worker; end them in the opposite order.
+    """Start the broker if none is named, create the topics, start the processes; end them in the opposite order.
 
     The children read the same `config_file` and environment. `port` is the embedded broker's. Raises AnabranchError.
     """
@@ -110,6 +119,10 @@ def run_everything(config: Config, config_file: Path | None = None, port: int | 
             flags += ["--config", str(config_file)]
         for name, more in (("trainer", ["--own-session"]), ("worker", ["--embedded"] if embedded else [])):
             supervisor.start(name, [sys.executable, "-m", "stream.cli", name, *flags, *more])
+        if address := address_to_serve(config):
+            supervisor.page = page_of(address)
+            env = {"ANABRANCH_SERVE__HTTP": address}
+            supervisor.start("serve", [sys.executable, "-m", "stream.cli", "serve", *flags], env)
         yield supervisor
 
 

@@ -79,8 +79,7 @@ class _Listener:
             if record.value is None:
                 self.sightings.forget((record.key or b"").decode(errors="replace"))
             elif (member := decode_member(record.value)) is not None and record.key == member.key.encode():
-                of_broker = record.timestamp if record.timestamp_type == 1 else None
-                self.sightings.saw(member, self.now, of_broker)
+                self.sightings.saw(member, self.now, record.timestamp, of_broker=record.timestamp_type == 1)
 
     async def listen(self) -> None:
         """Take what comes next. Raises KafkaError or OSError where no broker answers."""

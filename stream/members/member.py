@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from state.progress import Progress
 from stream.times import now_ms
 
 Kind = Literal["worker", "trainer", "serve"]
+NOT_COUNTED = {"next_offset", "base", "oldest_ts", "newest_ts"}
+"""Fields of a progress that are no counts."""
 EVERY_S = 1.0
 """How often a member publishes its state."""
 
@@ -96,6 +99,8 @@ class Member(msgspec.Struct, kw_only=True):
     """When a poll last took all clicks that the log had."""
     version: str | None = None
     """The version that answers; None: popular items."""
+    version_created_ts: int = 0
+    """When that version was made."""
     version_problem: str = ""
     """Why it is not the one that the pointer names."""
     last_error: str = ""
@@ -142,6 +147,12 @@ def reached_at(address: str, host: str) -> str:
     listens_on, colon, port = address.rpartition(":")
     every_address = listens_on in ("", "0.0.0.0", "[::]")
     return f"{host if every_address else listens_on}:{port}" if colon else ""
+
+
+def counts_of(progress: Progress) -> dict[str, int]:
+    """What a partition has counted; what is 0 is left out."""
+    counted = {name: value for name, value in msgspec.structs.asdict(progress).items() if name not in NOT_COUNTED}
+    return {name: value for name, value in (counted | {"edges": progress.edges}).items() if value}
 
 
 def decode_member(value: bytes | None) -> Member | None:

@@ -48,8 +48,8 @@ class MemberPublisher:
         logging.getLogger().addHandler(self._last_error)
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self) -> None:
-        """Publish that this process has ended as it should, and close."""
+    async def stop(self, last: Member | None = None) -> None:
+        """Publish that this process has ended as it should, and close. `last`: what it did before it began to end."""
         logging.getLogger().removeHandler(self._last_error)
         if self._task is None:
             return
@@ -58,7 +58,8 @@ class MemberPublisher:
         await asyncio.wait([self._task])
         if self._producer is not None:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                await self._send(self._producer, msgspec.structs.replace(self._record(), stopped=True), LAST_WITHIN_S)
+                record = msgspec.structs.replace(self._record(last), stopped=True)
+                await self._send(self._producer, record, LAST_WITHIN_S)
             await close(self._producer)
 
     async def _run(self) -> None:
@@ -93,6 +94,7 @@ class MemberPublisher:
         async with asyncio.timeout(within_s):
             await producer.send_and_wait(self._topic, encode(member), key=member.key.encode())
 
-    def _record(self) -> Member:
-        last = self._last_error
-        return msgspec.structs.replace(self._look(), ts=now_ms(), last_error=last.text, last_error_ts=last.ts)
+    def _record(self, member: Member | None = None) -> Member:
+        error = self._last_error
+        member = member if member is not None else self._look()
+        return msgspec.structs.replace(member, ts=now_ms(), last_error=error.text, last_error_ts=error.ts)

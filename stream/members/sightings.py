@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from stream.members.member import Member
+from stream.times import now_ms
 
 QUIET_AFTER_S, DEAD_AFTER_S = 2.5, 4.0
 """A member publishes every second. After this long without a record it does not respond, and then is dead."""
@@ -47,7 +48,8 @@ class _Life:
         self.member = member
         self.began = self.last = number
         self.at = 0.0
-        self.broker_ms: int | None = None
+        self.stamp_ms = 0
+        self.of_broker = False
         self.live = False
 
 
@@ -63,15 +65,16 @@ class Sightings:
         self._number = 0
         self._past = True
 
-    def saw(self, member: Member, now: float, broker_ms: int | None = None) -> None:
-        """Note a record. `broker_ms` is the broker's timestamp; None where the record has its producer's only."""
+    def saw(self, member: Member, now: float, stamp_ms: int = 0, *, of_broker: bool = False) -> None:
+        """Note a record. `stamp_ms` is its timestamp; `of_broker`: the broker has set it, not its producer."""
         self._number += 1
         key = (member.key, member.life)
         life = self._lives.pop(key, None) or _Life(member, self._number)
         self._lives[key] = life  # the newest is last
         if not life.member.stopped:  # a record that comes late brings nobody back
             life.member = member
-        life.last, life.at, life.broker_ms, life.live = self._number, now, broker_ms, not self._past
+        life.last, life.at, life.live = self._number, now, not self._past
+        life.stamp_ms, life.of_broker = stamp_ms, of_broker
         if len(self._lives) > MAX_LIVES:
             del self._lives[next(iter(self._lives))]
 
@@ -83,9 +86,9 @@ class Sightings:
     def caught_up(self, now: float) -> None:
         """The past has been read: date what is known of it."""
         self._past = False
-        newest = max((life.broker_ms for life in self._lives.values() if life.broker_ms is not None), default=0)
+        newest = max((life.stamp_ms for life in self._lives.values() if life.of_broker), default=0)
         for life in self._lives.values():
-            life.at = now if life.broker_ms is None else now - max(newest - life.broker_ms, 0) / 1000
+            life.at = now - max(newest - life.stamp_ms, 0) / 1000 if life.of_broker else now
 
     def in_doubt(self, now: float) -> bool:
         """Whether some member has neither said anything since the past, nor been silent for long enough to be dead."""
@@ -95,10 +98,13 @@ class Sightings:
 
     def members(self, now: float) -> list[SeenMember]:
         """Every member that is known, by key. Of several processes with one name those that live, or the newest."""
-        found = [
-            SeenMember(life.member, judge(life.member, now - life.at), round(now - life.at, 1))
-            for _, life in self._shown(now)
-        ]
+        found = []
+        for _, life in self._shown(now):
+            doing = judge(life.member, now - life.at)
+            # For how long one has been away may be older than this reader. It is for people, and judges nothing.
+            since_stamp = (now_ms() - life.stamp_ms) / 1000 if life.stamp_ms and doing not in LIVING else 0.0
+            silent_s = max(now - life.at, since_stamp)
+            found.append(SeenMember(life.member, doing, round(silent_s, 1)))
         return sorted(found, key=lambda seen: (seen.member.key, seen.member.started_ts))
 
     def _shown(self, now: float) -> Iterable[tuple[str, _Life]]:

@@ -98,7 +98,8 @@ METRICS: tuple[Metric, ...] = (
         "`answering` is 1", {"partition": (), "phase": PHASES},
     ),
     Metric(
-        "partition_lag_events", "gauge", "Offsets of the log that are not applied yet. Absent until the store is open.",
+        "partition_lag_events", "gauge",
+        "Offsets up to the last stable one of the log that are not applied yet. Absent until the store is open.",
         "below the clicks of a second, and 0 now and then", PARTITION,
     ),
     Metric(

@@ -12,31 +12,13 @@ from state.kinds import kinds_of
 from state.titles import Titles
 from state.view import View
 from stream.config import Config
+from stream.kafka.documents import ItemReport, Step, TitledFollower, UserReport
 from stream.kafka.messages import Recommendation
 
 MAX_LAST_USERS = 10
 MAX_FOLLOWERS = 10
 EDGES_READ = 200
 """Newest edges of an item from which its followers at a time are counted."""
-
-
-class Step(msgspec.Struct):
-    """One event of a user's sequence."""
-
-    item: str
-    ts: int
-    event: str
-
-
-class UserReport(msgspec.Struct):
-    """A user's sequence, oldest event first, and the last recommendation that was sent."""
-
-    user: str
-    sequence: list[Step]
-    recommended: Recommendation | None
-    partitions: list[int]
-    """Partitions in this data directory that have events of the user. More than one: the user is split, and each is
-    recommended for apart; `sequence` is that of the first."""
 
 
 class UserAt(msgspec.Struct):
@@ -54,32 +36,12 @@ class Follower(msgspec.Struct):
     weight: float
 
 
-class TitledFollower(msgspec.Struct):
-    """The same with its title."""
-
-    item: str
-    title: str | None
-    weight: float
-
-
 class LastUser(msgspec.Struct):
     """A user's event of an item."""
 
     user: str
     ts: int
     event: str
-
-
-class ItemReport(msgspec.Struct):
-    """An item in the graph."""
-
-    item: str
-    title: str | None
-    degree: int
-    popularity: float
-    next: list[TitledFollower]
-    known_to_model: bool | None
-    """None before the first version."""
 
 
 class ItemAt(msgspec.Struct):

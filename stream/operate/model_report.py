@@ -5,7 +5,8 @@ import time
 import msgspec
 
 from model.errors import ArtifactError
-from model.learning.versions import list_versions, manifest_sha256
+from model.learning.gate import Change, Outcome
+from model.learning.manifests import list_versions, manifest_sha256
 from model.ranking.fusion import Fusion
 from state.artifact_store import shown
 from stream.config import Config
@@ -53,6 +54,9 @@ class VersionReport(msgspec.Struct):
     fusion: Fusion
     promoted: bool
     reason: str
+    outcome: Outcome
+    change: Change | None = None
+    """How the candidate compared with the champion on the newest events; None where that was not measured."""
 
 
 class Models(msgspec.Struct):
@@ -135,6 +139,8 @@ def models(config: Config, pointers: Pointers) -> Models:
                 fusion=m.fusion,
                 promoted=m.verdict.promoted,
                 reason=m.verdict.reason,
+                outcome=m.verdict.outcome or "promoted",
+                change=m.verdict.change,
             )
             for m in list_versions(config.artifacts_url, MODEL_NAME, config.kafka.signing_keys)
         ],

@@ -3,34 +3,22 @@
 The fields of a document, in their order, are the keys of `--json`. The tables and the demo read the same fields.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from state.progress import Progress
 from state.view import View
 from stream.config import Config
 from stream.kafka.keys import explain_foreign, explain_keyless
 from stream.kafka.pointers import Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
+from stream.members.cluster import MemberReport, report_of, scores_of
+from stream.members.member import counts_of
+from stream.members.sightings import SeenMember
+from stream.operate.installation import PartitionStatus, served_by, sources, trainer_of
 from stream.operate.model_report import ModelStatus, model_status
-from stream.operate.worker_report import WorkerReport, partition_state, worker_report
-from stream.trainer import status_file
+from stream.operate.worker_report import WorkerReport, worker_report
 from stream.trainer.status_file import TrainerStatus
-
-
-class PartitionStatus(msgspec.Struct):
-    """How far one partition of `clicks` has been applied."""
-
-    partition: int
-    next_offset: int | None
-    """None while its store has never been opened here."""
-    log_end: int | None
-    """None if no broker answers."""
-    lag: int | None
-    state: str
-    """`answering`, or what keeps it from that: `opening`, `catching up`, `lagging`, `paused`, `faulted`, `waiting for
-    the group`, `not responding`, `not here` (no worker of this data directory owns it) or `down`."""
 
 
 class EventCounts(msgspec.Struct):
@@ -100,6 +88,8 @@ class Status(msgspec.Struct):
     """None where no worker has run."""
     id_keys: list[str]
     """Fingerprints of the keys that the partitions' ids are hashed with; empty text: without one."""
+    members: list[MemberReport] | None = None
+    """Every worker, trainer and `serve` of the installation; None: no broker answers."""
 
 
 def status(
@@ -108,29 +98,47 @@ def status(
     log_ends: dict[int, int] | None,
     pointers: Pointers,
     of_topics: Sequence[str] = (),
+    members: Sequence[SeenMember] | None = None,
 ) -> Status:
     """Progress, counts, the serving version and its quality on live events.
 
     `log_ends` are the next offsets of the partitions in Kafka; None if no broker answers. `of_topics` is what is wrong
-    with the topics.
+    with the topics. `members` are those of the installation; None: only this data directory is known.
     """
-    progress = {number: p.read_progress() for number, p in view.partitions.items()}
     worker = worker_report(config.data)
-    numbers = sorted({*progress, *(worker.phases if worker else ())})
-    scores = total([decode_scores(p.prequential()) for p in view.partitions.values()])
+    found = sources(view, log_ends, worker, members)
+    claimed = list(found.elsewhere.values())
+    scores = total(
+        [
+            *(decode_scores(view.partitions[number].prequential()) for number in found.here),
+            *(scores_of(seen) for seen in {id(claim.by): claim.by for claim in claimed}.values()),
+        ]
+    )
+    counted = [*map(counts_of, found.here.values()), *(claim.state.counts for claim in claimed)]
+    events = EventCounts(**{n: sum(counts.get(n, 0) for counts in counted) for n in EventCounts.__struct_fields__})
+    only_here = not claimed and len(found.here) == len(view.partitions)
+    keys = {p.ids for n, p in view.partitions.items() if n in found.here and p.identity is not None}
     return Status(
-        partitions=[partition_status(number, progress.get(number), log_ends, worker) for number in numbers],
-        events=(events := event_counts(progress.values())),
-        users=sum(p.users for p in progress.values()),
-        items=count_items(view),
-        edges=sum(p.edges for p in progress.values()),
-        model=model_status(config, pointers),
-        trainer=status_file.read(config.data),
+        partitions=found.partitions,
+        events=events,
+        users=sum(counts.get("users", 0) for counts in counted),
+        items=count_items(view) if only_here else sum(counts.get("items", 0) for counts in counted),
+        edges=sum(counts.get("edges", 0) for counts in counted),
+        model=served_by(model_status(config, pointers), found.members, worker),
+        trainer=trainer_of(config.data, found.members),
         comparison=comparison(config, pointers, scores),
         prequential=qualities({key: score for key, score in scores.items() if key.pair is None}),
-        warnings=[*of_topics, *warnings_of_keys(config.topics.clicks, events, several=len(log_ends or progress) > 1)],
+        warnings=[
+            *of_topics,
+            *warnings_of_keys(config.topics.clicks, events, several=len(found.partitions) > 1),
+            *found.warnings,
+        ],
         worker=worker,
-        id_keys=sorted({p.ids.fingerprint for p in view.partitions.values() if p.identity is not None}),
+        id_keys=sorted(
+            {ids.fingerprint for ids in keys}
+            | {claim.state.id_key for claim in claimed if claim.state.next_offset is not None}
+        ),
+        members=None if members is None else [report_of(seen) for seen in found.members],
     )
 
 
@@ -138,21 +146,6 @@ def warnings_of_keys(topic: str, events: EventCounts, *, several: bool) -> list[
     """What is wrong with the keys of events in a topic of one or of several partitions."""
     keyless = [explain_keyless(topic, events.keyless)] if events.keyless and several else []
     return [*keyless, explain_foreign(topic, events.foreign_partition)] if events.foreign_partition else keyless
-
-
-def partition_status(
-    number: int, progress: Progress | None, log_ends: dict[int, int] | None, worker: WorkerReport | None
-) -> PartitionStatus:
-    """One partition's progress against the end of its log, and what its worker does with it."""
-    end = log_ends.get(number) if log_ends is not None else None
-    next_offset = progress.log_offset if progress is not None else None
-    lag = None if end is None or next_offset is None else max(end - next_offset, 0)
-    return PartitionStatus(number, next_offset, end, lag, partition_state(number, lag, worker))
-
-
-def event_counts(progress: Collection[Progress]) -> EventCounts:
-    """The sum of each count over the partitions."""
-    return EventCounts(**{name: sum(getattr(p, name) for p in progress) for name in EventCounts.__struct_fields__})
 
 
 def comparison(config: Config, pointers: Pointers, scores: Scores) -> Comparison | None:

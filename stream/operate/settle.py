@@ -58,7 +58,7 @@ async def _name_restored(config: Config, restored: Pointer) -> Settled:
 
 def has(config: Config, pointer: Pointer) -> bool:
     """Whether the artifact store has the version, with the hash that the pointer names."""
-    from model.learning.versions import manifest_sha256
+    from model.learning.manifests import manifest_sha256
 
     try:
         found = manifest_sha256(config.artifacts_url, MODEL_NAME, pointer.version, config.kafka.signing_keys)
@@ -69,7 +69,7 @@ def has(config: Config, pointer: Pointer) -> bool:
 
 def to_serve(config: Config, restored: Pointer | None) -> str | None:
     """The version that served when the backup was written, or the newest promoted one that the store has."""
-    from model.learning.versions import list_versions
+    from model.learning.manifests import list_versions
 
     if restored is not None and has(config, restored):
         return restored.version

@@ -14,7 +14,8 @@ import msgspec
 
 from stream.config import Config
 from stream.http.answers import Event, Fallback, Recommendations, Related, RelatedItem, Unsent
-from stream.kafka.messages import Recommendation
+from stream.kafka.documents import ItemReport
+from stream.kafka.messages import Recommendation, Recommended
 from stream.serve.event_sender import EventSender
 from stream.serve.follower import Follower
 from stream.serve.owners import Owners
@@ -46,16 +47,17 @@ class OwnersAnswers:
         self._follower = follower
         self._within_s = config.serve.timeout_ms / 1000
         self._k = config.ranking.k
-        self._popular: Recommendation | None = None
+        self._popular: list[Recommended] = []
+        self._popular_ts = 0
         self._related: OrderedDict[str, KeptRelated] = OrderedDict()
 
     async def keep_popular(self) -> None:
         """Ask what is popular from time to time, for ever."""
         while True:
             found = await self.owners.popular(POPULAR_WITHIN_S) if self.owners is not None else None
-            if found is not None and found.items:
-                self._popular = found
-            await asyncio.sleep(POPULAR_EVERY_S if found is not None and found.items else POPULAR_AGAIN_S)
+            if found:
+                self._popular, self._popular_ts = found, now_ms()
+            await asyncio.sleep(POPULAR_EVERY_S if found else POPULAR_AGAIN_S)
 
     async def recommend(self, user: str) -> Recommendations:
         """The owner's recommendation, or a fallback that says so."""
@@ -64,38 +66,39 @@ class OwnersAnswers:
             if now is not None:
                 return _recommendations(user, now)
         last = self._follower.last.of(user)
-        if last is not None and (left := self._allowed(last)).items:
-            return _recommendations(user, left, "last")
-        if self._popular is not None and (left := self._allowed(self._popular)).items:
-            everybodys = msgspec.structs.replace(left, items=left.items[: self._k], event_ts=None)
-            answer = _recommendations(user, everybodys, "popular")
-            return msgspec.structs.replace(answer, partition=None, offset=None)
+        if last is not None and (left := self._allowed(last.items)):
+            return _recommendations(user, msgspec.structs.replace(last, items=left), "last")
+        if popular := self._allowed(self._popular)[: self._k]:
+            return Recommendations(
+                user=user, items=popular, source="popularity", fallback="popular", age_s=_age_s(self._popular_ts),
+                emitted_ts=self._popular_ts,
+            )  # fmt: skip
         return Recommendations(user=user, items=[], source="none", fallback="none")
 
-    def _allowed(self, message: Recommendation) -> Recommendation:
-        """The message without the items that are withdrawn."""
+    def _allowed(self, items: list[Recommended]) -> list[Recommended]:
+        """The items without those that are withdrawn."""
         withdrawn = self._follower.withdrawn
-        return msgspec.structs.replace(message, items=[i for i in message.items if i.item not in withdrawn])
+        return [item for item in items if item.item not in withdrawn]
 
     async def related(self, item: str) -> Related:
         """What users took after the item; asked of the workers if it was not in the last ten seconds."""
         kept = self._related.get(item)
         if kept is None or time.monotonic() - kept.at > RELATED_FRESH_S:
-            report = await self.owners.item(item, self._within_s) if self.owners is not None else None
-            if report is None:
-                if kept is None:
-                    return Related(item=item, fallback="none")
+            known = await self.owners.item(item, self._within_s) if self.owners is not None else None
+            if kept is not None and (known is None or not known.complete):
                 return self._aged(kept, "last")
-            items = [RelatedItem(f.item, f.weight, f.title) for f in report.next]
-            answer = Related(item=item, title=report.title, items=items, events=report.degree)
-            kept = KeptRelated(answer, time.monotonic())
+            if known is None:
+                return Related(item=item, fallback="none")
+            kept = KeptRelated(_related(item, known.report), time.monotonic())
+            if not known.complete:
+                return self._aged(kept, "partial")
             self._related[item] = kept
             if len(self._related) > MAX_RELATED:
                 self._related.popitem(last=False)
         self._related.move_to_end(item)
         return self._aged(kept, None)
 
-    def _aged(self, kept: KeptRelated, fallback: Literal["last"] | None) -> Related:
+    def _aged(self, kept: KeptRelated, fallback: Literal["last", "partial"] | None) -> Related:
         age_s, withdrawn = round(time.monotonic() - kept.at, 1), self._follower.withdrawn
         items = [i for i in kept.answer.items if i.item not in withdrawn]
         return msgspec.structs.replace(kept.answer, items=items, fallback=fallback, age_s=age_s)
@@ -111,7 +114,7 @@ def _recommendations(user: str, message: Recommendation, fallback: Fallback | No
         items=message.items,
         source=message.source if message.items else "none",  # type: ignore[arg-type]
         fallback=fallback,
-        age_s=round(max(now_ms() - message.emitted_ts, 0) / 1000, 1),
+        age_s=_age_s(message.emitted_ts),
         model=message.model,
         model_age_s=message.model_age_s,
         event_ts=message.event_ts,
@@ -119,3 +122,12 @@ def _recommendations(user: str, message: Recommendation, fallback: Fallback | No
         partition=message.partition if message.partition >= 0 else None,
         offset=message.offset if message.offset >= 0 else None,
     )
+
+
+def _related(item: str, report: ItemReport) -> Related:
+    items = [RelatedItem(follower.item, follower.weight, follower.title) for follower in report.next]
+    return Related(item=item, title=report.title, items=items, events=report.degree)
+
+
+def _age_s(ts: int) -> float:
+    return round(max(now_ms() - ts, 0) / 1000, 1)

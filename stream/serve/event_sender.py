@@ -38,10 +38,6 @@ class EventSender:
         """Connect. Raises KafkaConnectionError."""
         await self._producer.start()
 
-    async def partitions(self) -> int:
-        """How many partitions the topic has."""
-        return len(await self._producer.partitions_for(self._topic))
-
     async def stop(self) -> None:
         """Wait for what is under way, and close."""
         await self._producer.stop()

@@ -31,7 +31,7 @@ class Follower:
     """Reads both topics in a task: `recommendations` from near its end, `items` from its beginning."""
 
     def __init__(self, config: Config) -> None:
-        self._config, self._rarely = config, Rarely()
+        self._config, self._rarely, self._ending = config, Rarely(), False
         self.last = LastRecommendations(config.serve.last_bytes)
         self.withdrawn: set[str] = set()
         self.caught_up = asyncio.Event()
@@ -40,9 +40,13 @@ class Follower:
         """Where to go on after a failure."""
         self._ends: dict[TopicPartition, int] = {}
 
+    def end(self) -> None:
+        """Follow no longer: the Kafka client can swallow the cancellation of `run`."""
+        self._ending = True
+
     async def run(self) -> None:
-        """Follow, for ever."""
-        while True:
+        """Follow, until `end`."""
+        while not self._ending:
             config = self._config
             consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
             try:
@@ -78,7 +82,7 @@ class Follower:
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         reader = Reader(consumer)
-        while True:
+        while not self._ending:
             polled = await reader.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
             for partition, records in polled.records.items():
                 self._take(partition, records)

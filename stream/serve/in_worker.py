@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.http.api import Api
-from stream.kafka.messages import Recommendation
+from stream.kafka.messages import Recommendation, Recommended
 from stream.metrics.route import measured
-from stream.operate.lookup import ItemReport
 from stream.serve.instruments import ApiInstruments
 from stream.serve.kafka_owners import KafkaOwners
 from stream.serve.kafka_parts import KafkaParts
+from stream.serve.owners import KnownItem
 from stream.worker.direct_answers import DirectAnswers
 
 log = logging.getLogger("anabranch.worker")
@@ -70,10 +70,10 @@ class WorkerOwners:
                 return await self._direct.recommend(user, partition)
         return None
 
-    async def item(self, item: str, within_s: float) -> ItemReport | None:
+    async def item(self, item: str, within_s: float) -> KnownItem | None:
         """What all workers know about an item, together."""
         return await self._others.item(item, within_s)
 
-    async def popular(self, within_s: float) -> Recommendation | None:
-        """What is popular, from any worker."""
+    async def popular(self, within_s: float) -> list[Recommended] | None:
+        """What is popular, best first."""
         return await self._others.popular(within_s)

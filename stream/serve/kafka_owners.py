@@ -1,25 +1,30 @@
 """Workers asked through Kafka's topics `requests` and `replies`."""
 
-from aiokafka.partitioner import murmur2
+import asyncio
 
-from stream.kafka.ask import RequestClient
-from stream.kafka.messages import Recommendation, Reply, Request
-from stream.operate.lookup import ItemReport
-from stream.serve.owners import Silence
+from stream.config import Config
+from stream.errors import AnabranchError
+from stream.kafka.ask import Everywhere, NotAnswered, RequestClient
+from stream.kafka.documents import merge_items, merge_popular
+from stream.kafka.messages import Recommendation, Recommended, Reply, Request
+from stream.serve.owners import KnownItem, Silence
 
-POSITIVE = 0x7FFFFFFF
-"""The bits of a hash that Kafka's partitioner uses."""
+RELATED_ITEMS = 50
+"""Related items that are asked for, whatever the limit of a request: the answer is kept."""
+
+GRACE_S = 0.05
+"""A broker that fails is examined; an answer does not wait for that."""
 
 
 class KafkaOwners:
-    """Asks the owner of a user's partition. Partitions that do not answer are asked rarely."""
+    """Asks the owner of a user's partition, or those of all partitions. Ones that do not answer are asked rarely."""
 
-    def __init__(self, client: RequestClient, partitions: int) -> None:
-        self._client, self._partitions, self._silence = client, partitions, Silence()
+    def __init__(self, config: Config, client: RequestClient) -> None:
+        self._config, self._client, self._silence = config, client, Silence()
 
     def partition_of(self, user: str) -> int:
         """The partition of a user's events, by Kafka's own partitioner."""
-        return int(murmur2(user.encode()) & POSITIVE) % self._partitions
+        return self._client.partition_of(user)
 
     async def recommendation(self, user: str, within_s: float) -> Recommendation | None:
         """What the owner of the user recommends now; None: it does not answer in time, or has too many requests."""
@@ -27,17 +32,42 @@ class KafkaOwners:
         if not self._silence.may_ask(partition):
             return None
         try:
-            reply = await self._client.ask(Request(user=user), within_s)
-        except TimeoutError:
+            async with asyncio.timeout(within_s + GRACE_S):
+                reply = await self._client.ask(Request(user=user), within_s, partition)
+        except NotAnswered as why:
+            self._silence.asked(partition, answered=why.replied)
+            return None
+        except (AnabranchError, TimeoutError):  # no broker
             self._silence.asked(partition, answered=False)
             return None
         self._silence.asked(partition, answered=True)
-        return reply if isinstance(reply, Reply) and reply.status == "ok" else None
+        return reply if isinstance(reply, Reply) else None
 
-    async def item(self, item: str, within_s: float) -> ItemReport | None:
+    async def item(self, item: str, within_s: float) -> KnownItem | None:
         """What all workers know about an item, together."""
-        return None
+        found = await self._everywhere(Request(want="item", item=item, limit=RELATED_ITEMS), within_s)
+        parts = [document.item for document in found.documents.values() if document.item is not None]
+        if not parts:
+            return None
+        complete = len(parts) == len(self._client.partitions)
+        return KnownItem(merge_items(parts, RELATED_ITEMS, self._config.state), complete)
 
-    async def popular(self, within_s: float) -> Recommendation | None:
-        """What is popular, from any worker."""
-        return await self.recommendation("\\0", within_s)
+    async def popular(self, within_s: float) -> list[Recommended] | None:
+        """What is popular, best first, as far as partitions answer."""
+        found = await self._everywhere(Request(want="popular"), within_s)
+        lists = [document.popular for document in found.documents.values() if document.popular is not None]
+        if not lists:
+            return None
+        count = self._config.state.popular_items
+        return [Recommended(p.item, p.score, title=p.title) for p in merge_popular(lists, count)]
+
+    async def _everywhere(self, request: Request, within_s: float) -> Everywhere:
+        asked = [partition for partition in self._client.partitions if self._silence.may_ask(partition)]
+        try:
+            async with asyncio.timeout(within_s + GRACE_S):
+                found = await self._client.ask_all(request, within_s, asked)
+        except (AnabranchError, TimeoutError):  # no broker
+            return Everywhere({}, {})
+        for partition in found.documents:
+            self._silence.asked(partition, answered=True)
+        return found

@@ -36,6 +36,8 @@ class KafkaParts:
         self._config = config
         self._follower = Follower(config)
         self.answers = OwnersAnswers(config, self._follower)
+        self.client: RequestClient | None = None
+        """Asks the workers; None until a broker answers."""
         self._to_close = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._rarely = Rarely()
@@ -51,14 +53,15 @@ class KafkaParts:
         sender, client = EventSender(self._config), RequestClient(self._config)
         self._to_close.push_async_callback(sender.stop)
         await self._retry(sender.start)
-        self._to_close.push_async_callback(client.stop)
         await self._retry(client.start)
-        partitions = await self._retry(sender.partitions)
-        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(client, partitions))
+        self._to_close.push_async_callback(client.stop)
+        self.client = client
+        self.answers.sender, self.answers.owners = sender, owners(KafkaOwners(self._config, client))
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self.answers.keep_popular())]
 
     async def close(self) -> None:
         """Close what is open."""
+        self._follower.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -2,15 +2,23 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from stream.kafka.messages import Recommendation
-from stream.operate.lookup import ItemReport
+from stream.kafka.documents import ItemReport
+from stream.kafka.messages import Recommendation, Recommended
 
 SILENT_AFTER_S = 1.0
 """A partition whose requests have had no answer for so long is taken for silent."""
 TRY_EVERY_S = 0.5
 """How often a silent one is asked all the same. Every request to it would wait in the topic until its owner is back."""
+
+
+class KnownItem(NamedTuple):
+    """What workers know about an item."""
+
+    report: ItemReport
+    complete: bool
+    """Whether every partition has answered."""
 
 
 class Owners(Protocol):
@@ -19,11 +27,11 @@ class Owners(Protocol):
     async def recommendation(self, user: str, within_s: float) -> Recommendation | None:
         """What the owner of the user recommends now."""
 
-    async def item(self, item: str, within_s: float) -> ItemReport | None:
+    async def item(self, item: str, within_s: float) -> KnownItem | None:
         """What all workers know about an item, together."""
 
-    async def popular(self, within_s: float) -> Recommendation | None:
-        """What is popular, from any worker."""
+    async def popular(self, within_s: float) -> list[Recommended] | None:
+        """What is popular, best first, as far as partitions answer."""
 
 
 class Silence:

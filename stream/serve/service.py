@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+import msgspec
 from aiohttp import web
 
 from stream.config import Config
@@ -12,6 +13,9 @@ from stream.http.address import parse_address
 from stream.http.api import Api
 from stream.http.health import Checks, add_health
 from stream.http.server import HttpServer
+from stream.kafka.ask import RequestClient
+from stream.members.member import Member, begin
+from stream.members.publish import MemberPublisher
 from stream.metrics.route import add_metrics, measured
 from stream.metrics.samples import Samples, make_registry
 from stream.serve.instruments import ApiInstruments
@@ -26,6 +30,7 @@ class ServeService:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._parts = KafkaParts(config)
+        self._member = begin("serve", config.serve.instance, config.serve.http)
         self._stopping = asyncio.Event()
         instruments = ApiInstruments()
         self.app = web.Application(middlewares=[measured(instruments)])
@@ -35,6 +40,11 @@ class ServeService:
         add_metrics(self.app, make_registry("serve", self._fill, instruments))
         add_health(self.app, Checks(live=self._parts.not_live, ready=self._not_ready))
 
+    @property
+    def client(self) -> RequestClient | None:
+        """Asks the workers; None until a broker answers."""
+        return self._parts.client
+
     def stop(self) -> None:
         """Begin to stop."""
         self._stopping.set()
@@ -43,13 +53,14 @@ class ServeService:
         """Serve until `stop`; `on_listening` gets the port. Raises CannotListen, TopicMismatch."""
         server = HttpServer(self.app, *parse_address(self._config.serve.http), setting="serve.http")
         on_listening(await server.start())
-        connecting = asyncio.create_task(self._parts.connect())
+        publisher = MemberPublisher(self._config, self._present)
+        publisher.start()
+        connecting = asyncio.create_task(self._connect())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if connecting.done():
                 connecting.result()
-                log.info("serve ready: asking workers at %s", self._config.broker)
             await stopping
             await self._drain()
         finally:
@@ -58,7 +69,16 @@ class ServeService:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await connecting
             await server.stop()
+            await publisher.stop()
             await self._parts.close()
+
+    async def _connect(self) -> None:
+        await self._parts.connect()
+        log.info("serve ready: asking workers through %s", self._config.broker)
+
+    def _present(self) -> Member:
+        """What this process publishes of itself now."""
+        return msgspec.structs.replace(self._member, starting=bool(self._parts.not_ready()))
 
     async def _drain(self) -> None:
         """Answer for a while as not ready, and close each connection after its answer."""

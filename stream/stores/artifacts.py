@@ -44,7 +44,7 @@ def versions_before(pointer: Pointer, config: Config) -> list[Pointer]:
 
     Newer ones are left out: an operator who rolled back has rejected them. Raises ArtifactError.
     """
-    from model.learning.versions import list_versions, manifest_sha256
+    from model.learning.manifests import list_versions, manifest_sha256
 
     url, keys = config.artifacts_url, config.kafka.signing_keys
     before = [

@@ -162,7 +162,8 @@ def _copy_versions(source: str, target: str, config: Config) -> None:
     """Copy the versions that the target lacks, each verified. A damaged one is reported and left out."""
     if not (names := ArtifactStore(source, ArtifactError).list(MODEL_NAME)):
         return
-    from model.learning.versions import MANIFEST, VERSION, read_files  # imports torch
+    from model.learning.manifests import MANIFEST, VERSION
+    from model.learning.versions import read_files  # imports torch
 
     keys = config.kafka.signing_keys
     to = ArtifactStore(target, ArtifactError, keys)

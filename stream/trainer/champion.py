@@ -8,7 +8,8 @@ from typing import Protocol
 import msgspec
 
 from model.errors import ArtifactError, NoSuchVersion
-from model.learning.versions import Version, list_versions, prune
+from model.learning.manifests import list_versions
+from model.learning.versions import Version, prune
 from state.artifact_store import beside
 from stream.config import Config
 from stream.kafka.messages import Pointer, encode

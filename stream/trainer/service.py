@@ -29,7 +29,6 @@ async def run(config: Config) -> None:
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
     trainer = Trainer(config, producer)
-    pages = TrainerPages(config, trainer)
     member, starting = begin("trainer", config.worker.instance, config.trainer.http), True
 
     def present() -> Member:
@@ -37,7 +36,7 @@ async def run(config: Config) -> None:
         version = served.version if served is not None else None
         return msgspec.structs.replace(member, trainer=trainer.status.current, version=version, starting=starting)
 
-    publisher = MemberPublisher(config, present)
+    publisher, pages = MemberPublisher(config, present), TrainerPages(config, trainer)
     await pages.start()
     publisher.start()
     try:

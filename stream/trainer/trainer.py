@@ -243,9 +243,10 @@ def final_verdict(verdict: Verdict, served: Pointer | None, *, shadow: bool) -> 
     """The gate's verdict, unless the candidate is only to be scored, or the champion is pinned."""
     if shadow and served is not None:
         if not verdict.promoted:
-            return Verdict(False, f"not scored beside the champion: {verdict.reason}", "not_scored")
-        return Verdict(False, f"scored beside the champion, not served (retrain --shadow); {verdict.reason}", "shadow")
+            return Verdict(False, f"not scored beside the champion: {verdict.reason}", "not_scored", verdict.change)
+        reason = f"scored beside the champion, not served (retrain --shadow); {verdict.reason}"
+        return Verdict(False, reason, "shadow", verdict.change)
     if served is not None and served.pinned and verdict.promoted:
         pin = f"version {served.version} is pinned until `anabranch rollback --unpin`"
-        return Verdict(False, f"champion kept: {pin}; without the pin {verdict.reason}", "pinned")
+        return Verdict(False, f"champion kept: {pin}; without the pin {verdict.reason}", "pinned", verdict.change)
     return verdict

@@ -12,12 +12,12 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from state.id_hash import IdHash
+from state.partition import Partition
 from state.pending import Unanswered
 from stream.config import Config
 from stream.kafka.messages import Recommendation
 from stream.stores.assignment import Assignment
 from stream.worker.recommender import Recommender
-from stream.worker.requests import parts
 
 COLLECT_S = 0.002
 """How long the first request of a batch waits for others: ranking two costs little more than ranking one."""
@@ -70,7 +70,8 @@ class DirectAnswers:
             taken, self._waiting, self._count = self._waiting, {}, 0
             try:
                 for number, waiting in taken.items():
-                    for batch in parts(waiting, self._batch_users):
+                    for start in range(0, len(waiting), self._batch_users):
+                        batch = waiting[start : start + self._batch_users]
                         await self._answer(number, [one for one in batch if not one.answer.done()])
             finally:  # also where a fault of a store ended the hold
                 for one in (one for waiting in taken.values() for one in waiting if not one.answer.done()):
@@ -80,15 +81,31 @@ class DirectAnswers:
         async with self._assignment.hold(number) as store:
             if store is None or not waiting:
                 return
-            next_offset = store.progress.next_offset
-            users = {self._id_hash.of(one.user): Unanswered(next_offset, next_offset - 1, -1) for one in waiting}
-            async with self._answering_lock:
-                answers = await self._recommender.recommend_off_loop(number, users)
-            messages = {answer.user: answer.message for answer in answers}
-            for one in waiting:
+            users = [one.user for one in waiting]
+            messages = await messages_now(self._recommender, self._answering_lock, self._id_hash, number, store, users)
+            for one, message in zip(waiting, messages, strict=True):
                 if not one.answer.done():
-                    message = msgspec.json.decode(messages[self._id_hash.of(one.user)], type=Recommendation)
-                    one.answer.set_result(msgspec.structs.replace(message, user=one.user))
+                    found = msgspec.json.decode(message, type=Recommendation)
+                    # A user without events has no id in the state.
+                    one.answer.set_result(msgspec.structs.replace(found, user=one.user))
+
+
+async def messages_now(
+    recommender: Recommender,
+    answering_lock: asyncio.Lock,
+    id_hash: IdHash,
+    number: int,
+    store: Partition,
+    users: Sequence[str],
+) -> list[bytes]:
+    """The message of each user as it would be sent now, in a hold of the store. Raises StoreFault."""
+    next_offset = store.read_progress().next_offset
+    hashes = [id_hash.of(user) for user in users]
+    asked = {user: Unanswered(next_offset, next_offset - 1, -1) for user in hashes}
+    async with answering_lock:
+        answers = await recommender.recommend_off_loop(number, asked)
+    messages = {answer.user: answer.message for answer in answers}
+    return [messages[user] for user in hashes]
 
 
 class HttpApi(Protocol):

@@ -50,12 +50,14 @@ class Lag:
                 self._at_the_end[number] = before[number]
 
     def end(self, number: int) -> int | None:
-        """The last stable offset of a partition as far as it is known; None where its store is not open."""
-        partition = TopicPartition(self._topic, number)
-        if number not in self._assignment.stores or partition not in self._consumer.assignment():
+        """The last stable offset of a partition's log; None where its store is not open.
+
+        Nothing can be read behind it while somebody's transaction is open, and nothing lags.
+        """
+        opened, partition = self._assignment.log_ends().get(number), TopicPartition(self._topic, number)
+        if opened is None or partition not in self._consumer.assignment():
             return None
-        stable = self._consumer.last_stable_offset(partition)
-        return max(end or 0 for end in (stable, self._ends.get(number), self._assignment.log_ends().get(number)))
+        return max(opened, self._consumer.last_stable_offset(partition) or 0, self._ends.get(number, 0))
 
     def events(self, number: int) -> int | None:
         """How many offsets of a partition are not applied; None where its store is not open."""

@@ -3,16 +3,13 @@
 import msgspec
 
 from state.errors import StateError
-from state.progress import Progress
 from state.store import Store
 from stream.live_metrics import Scores, decode_scores, total
-from stream.members.member import Member, PartitionState, ScoreState
+from stream.members.member import Member, PartitionState, ScoreState, counts_of
 from stream.stores.assignment import Assignment, Phase
 from stream.worker.lag import Lag
 from stream.worker.served_versions import ServedVersion
 from stream.worker.status_file import LAGGING_AFTER_MS, WorkerStatus
-
-NOT_COUNTED = {"next_offset", "base", "oldest_ts", "newest_ts"}
 
 
 def describe(
@@ -45,6 +42,7 @@ def describe(
         confirmed=status.confirmed,
         caught_up_ts=status.caught_up_ts,
         version=champion.version if champion is not None else None,
+        version_created_ts=champion.created_ts if champion is not None else 0,
         version_problem=problem,
         partitions=partitions,
         scores={str(key): ScoreState(*msgspec.structs.astuple(score)) for key, score in total(scores).items()},
@@ -55,12 +53,6 @@ def describe(
             "lost_dead_letters": status.lost_dead_letters,
         },
     )
-
-
-def counts_of(progress: Progress) -> dict[str, int]:
-    """What a partition has counted; what is 0 is left out."""
-    counted = {name: value for name, value in msgspec.structs.asdict(progress).items() if name not in NOT_COUNTED}
-    return {name: value for name, value in (counted | {"edges": progress.edges}).items() if value}
 
 
 def scores_of(store: Store) -> Scores:

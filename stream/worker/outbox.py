@@ -29,6 +29,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from stream.config import TopicSettings
 from stream.kafka.decode import DeadLetter
+from stream.kafka.documents import Document
 from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.messages import Reply, encode
 from stream.kafka.rarely import Rarely
@@ -135,6 +136,19 @@ class Outbox:
 
         refused = await self._send("replies", list(map(outgoing, replies, headers or [()] * len(replies))))
         await self._to_dead_letters(refused)
+
+    async def send_documents(self, documents: Sequence[Document]) -> None:
+        """Send the answers to requests that want no recommendation, keyed by the request's id."""
+        topic = self._topics.replies
+
+        def outgoing(document: Document) -> Outgoing:
+            key, empty = str(document.id).encode() or None, Document(
+                id=document.id, want=document.want, partition=document.partition, emitted_ts=document.emitted_ts,
+                status="too large",
+            )  # fmt: skip
+            return Outgoing(topic, key, encode(document), smaller=lambda: [Outgoing(topic, key, encode(empty))])
+
+        await self._to_dead_letters(await self._send("replies", list(map(outgoing, documents))))
 
     async def send_tombstones(self, users: Sequence[str]) -> None:
         """Replace these users' recommendations by tombstones."""

@@ -92,8 +92,8 @@ class Pipeline:
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
         self.requests = Requests(
-            config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group, id_hash,
-            instruments.requests,
+            config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group,
+            self._check_keys, id_hash, instruments.requests,
         )  # fmt: skip
         self.direct = DirectAnswers(config, assignment, recommender, self._answering_lock, id_hash)
         self._group_commit = GroupCommit(config, consumer, assignment, lease, partial(instruments.step, "commit"))
@@ -136,8 +136,6 @@ class Pipeline:
 
     async def _answer_requests(self, requests: Mapping[int, Sequence[Record]]) -> None:
         """Answer the requests of a poll; those that are not answered without the lease are polled again."""
-        for number, records in requests.items():
-            self._check_keys(TopicPartition(self._topics.requests, number), [record.key for record in records])
         again = await self.requests.answer(requests)
         for number, offset in again.items():
             partition = TopicPartition(self._topics.requests, number)

@@ -95,7 +95,7 @@ class Present(NamedTuple):
 
     def _fill_model(self, samples: Samples) -> None:
         served = self.served
-        samples.add("model_as_named", self.versions.as_named)
+        samples.add("model_as_named", not self.versions.problem)
         for role, version in (("champion", served.champion), ("candidate", served.candidate)):
             if version is not None:
                 samples.add("model_info", 1, version.version, role)

@@ -39,6 +39,11 @@ class Recommender:
         self.names = ItemNames(stores, titles, config.worker.title_chars)
         self._titles = titles
 
+    @property
+    def withdrawn(self) -> Ids:
+        """Items that are recommended to nobody."""
+        return self._titles.withdrawn if self._titles is not None else np.empty(0, np.uint64)
+
     async def recommend_off_loop(self, partition: int, users: Mapping[int, Unanswered]) -> list[Answer]:
         """`recommend`, in a thread where it would hold the event loop for long. Raises StoreFault."""
         if len(users) <= MAX_USERS_ON_LOOP:
@@ -57,7 +62,7 @@ class Recommender:
         history = store.positives(users)
         # Filters: what each user hides, what is withdrawn. The ranker leaves out items that are seen or have no click
         hidden = store.hidden(users)
-        withdrawn = self._titles.withdrawn if self._titles is not None else np.empty(0, np.uint64)
+        withdrawn = self.withdrawn
         # Signals, top k, reasons (`model/ranking/ranker.py`)
         ranked = arm.version.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.version else None
         scored = arm.scored.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.scored else None

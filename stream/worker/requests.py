@@ -1,4 +1,4 @@
-"""Requests: "recommend for this user now", answered on the replies topic.
+"""Requests: "recommend for this user now", "what do you know of this item", answered on the replies topic.
 
 A poll can bring more requests than can be answered before the next clicks. Then every partition and every user gets a
 share, and the rest is replied to with the status `too many`.
@@ -6,22 +6,23 @@ share, and the rest is replied to with the status `too many`.
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
+from aiokafka import TopicPartition
 
 from state.id_hash import IdHash
-from state.pending import Unanswered
 from stream.config import Config
-from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.decode import DeadLetter, Record
-from stream.kafka.messages import UNREADABLE, Reply, Request
+from stream.kafka.documents import Document
+from stream.kafka.messages import Reply
 from stream.kafka.rarely import Rarely
 from stream.stores.assignment import Assignment
 from stream.times import now_ms
-from stream.tracing.headers import TraceHeaders, trace_headers
+from stream.worker.asked import Asked, choose, read_requests
+from stream.worker.direct_answers import messages_now
+from stream.worker.documents import Documents
 from stream.worker.outbox import Outbox
 from stream.worker.recommender import Recommender
 
@@ -31,18 +32,6 @@ SENT_AT_ONCE = 500
 """Replies with the status `too many`, and dead letters, that are sent before other work goes on."""
 
 T = TypeVar("T")
-
-
-class Asked(NamedTuple):
-    """A valid request."""
-
-    user: str
-    id: str | int
-    offset: int = 0
-    ts: int = 0
-    """When the broker got it, ms."""
-    traced: TraceHeaders = ()
-    """The headers of the request's trace, for its reply."""
 
 
 class Requests:
@@ -56,11 +45,13 @@ class Requests:
         outbox: Outbox,
         answering_lock: asyncio.Lock,
         renew_lease: Callable[[], Awaitable[None]],
+        check_keys: Callable[[TopicPartition, Sequence[bytes | None]], object],
         id_hash: IdHash,
         replied: Callable[[str, Iterable[int]], None] = lambda _outcome, _sent_ms: None,
     ) -> None:
         """`replied` gets the outcome of requests, and the times at which the broker got them."""
-        self._id_hash, self._replied = id_hash, replied
+        self._id_hash, self._check_keys, self._replied = id_hash, check_keys, replied
+        self._documents = Documents(config, recommender, id_hash)
         self._topic, self._limit = config.topics.requests, config.worker.requests_per_poll
         self._batch_users = config.worker.rank_batch_users
         self._assignment, self._outbox = assignment, outbox
@@ -81,13 +72,16 @@ class Requests:
         again: dict[int, int] = {}
         for number, records in polled.items():
             asked[number], dead = read_requests(records)
+            # Only what is asked of a user's own partition has to be there.
+            keyed = {r.offset for r in asked[number] if r.want == "recommendation"}
+            self._check_keys(TopicPartition(self._topic, number), [r.key for r in records if r.offset in keyed])
             for letters in parts(dead, SENT_AT_ONCE):
                 await self._in_a_hold(number, self._reject(number, letters), letters[0].record.offset, again)
         chosen = choose(asked, self._limit)
         for number, requests in asked.items():
             answered = chosen[number]
             for batch in parts([requests[at] for at in sorted(answered)], self._batch_users):
-                await self._in_a_hold(number, self._rank(number, batch), batch[0].offset, again)
+                await self._in_a_hold(number, self._answer(number, batch), batch[0].offset, again)
             for some in parts([r for at, r in enumerate(requests) if at not in answered], SENT_AT_ONCE):
                 await self._in_a_hold(number, self._refuse(number, some), some[0].offset, again)
         return again
@@ -106,26 +100,41 @@ class Requests:
         if not done and self._assignment.phase(number) is not None:
             again[number] = min(offset, again.get(number, offset))
 
-    async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
-        next_offset = self._assignment.stores[number].progress.next_offset
-        users = {self._id_hash.of(request.user): Unanswered(next_offset, next_offset - 1, -1) for request in requests}
-        async with self._answering_lock:
-            answers = await self._recommender.recommend_off_loop(number, users)
-        messages = {answer.user: msgspec.json.decode(answer.message, type=Reply) for answer in answers}
-        # A user without events has no id in the state.
-        named = [(messages[self._id_hash.of(request.user)], request) for request in requests]
-        await self._outbox.send_replies(
-            [msgspec.structs.replace(m, user=r.user, id=r.id) for m, r in named], [r.traced for _, r in named]
-        )
+    async def _answer(self, number: int, requests: Sequence[Asked]) -> None:
+        ranked = [request for request in requests if request.want == "recommendation"]
+        others = [request for request in requests if request.want != "recommendation"]
+        if ranked:
+            await self._rank(number, ranked)
+        if others:
+            store = self._assignment.stores[number]
+            async with self._answering_lock:
+                documents = await self._documents.read_off_loop(number, store, others)
+            await self._outbox.send_documents(documents)
         self._replied("ok", [request.ts for request in requests])
+
+    async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
+        store, users = self._assignment.stores[number], [request.user for request in requests]
+        messages = await messages_now(self._recommender, self._answering_lock, self._id_hash, number, store, users)
+        replies = [msgspec.json.decode(message, type=Reply) for message in messages]
+        # A user without events has no id in the state.
+        await self._outbox.send_replies(
+            [
+                msgspec.structs.replace(m, user=r.user, id=r.id, items=m.items[: r.limit] if r.limit else m.items)
+                for m, r in zip(replies, requests, strict=True)
+            ],
+            [request.traced for request in requests],
+        )
 
     async def _reject(self, number: int, letters: Sequence[DeadLetter]) -> None:
         await self._outbox.send_dead_letters(self._topic, number, letters)
         self._replied("invalid", [letter.record.timestamp for letter in letters])
 
     async def _refuse(self, number: int, requests: Sequence[Asked]) -> None:
-        replies = [reply_too_many(request, number) for request in requests]
-        await self._outbox.send_replies(replies, [request.traced for request in requests])
+        ranked = [request for request in requests if request.want == "recommendation"]
+        others = [request for request in requests if request.want != "recommendation"]
+        replies = [reply_too_many(request, number) for request in ranked]
+        await self._outbox.send_replies(replies, [request.traced for request in ranked])
+        await self._outbox.send_documents([document_too_many(request, number) for request in others])
         self.too_many += len(requests)
         self._replied("too_many", [request.ts for request in requests])
         self._log_refused()
@@ -136,44 +145,6 @@ class Requests:
                 "more requests than worker.requests_per_poll = %d came between two polls: %d are replied to with "
                 "'too many' since the start", self._limit, self.too_many,
             )  # fmt: skip
-
-
-def read_request(value: bytes | None) -> Asked:
-    """The request in a message. Raises Invalid."""
-    try:
-        request = msgspec.json.decode(value or b"", type=Request)
-    except UNREADABLE as error:
-        raise Invalid(str(error)) from None
-    if request.id != "":
-        read_identifier(request.id, "id")
-    return Asked(read_identifier(request.user, "user").decode(), request.id)
-
-
-def read_requests(records: Sequence[Record]) -> tuple[list[Asked], list[DeadLetter]]:
-    """The requests in records, and the records that are no requests."""
-    requests: list[Asked] = []
-    dead: list[DeadLetter] = []
-    for record in records:
-        try:
-            asked, traced = read_request(record.value), trace_headers(record.headers)
-            requests.append(asked._replace(offset=record.offset, ts=record.timestamp, traced=traced))
-        except Invalid as reason:
-            dead.append(DeadLetter(record, f"no request: {reason}", "request"))
-    return requests, dead
-
-
-def choose(asked: Mapping[int, Sequence[Asked]], limit: int) -> dict[int, set[int]]:
-    """Which requests of each partition are answered, by position: the first of every user before anybody's second."""
-    turns: list[tuple[int, int, int]] = []
-    for number, requests in asked.items():
-        seen: Counter[str] = Counter()
-        for at, request in enumerate(requests):
-            turns.append((seen[request.user], at, number))
-            seen[request.user] += 1
-    chosen: dict[int, set[int]] = {number: set() for number in asked}
-    for _, at, number in sorted(turns)[:limit]:
-        chosen[number].add(at)
-    return chosen
 
 
 def reply_too_many(request: Asked, partition: int) -> Reply:
@@ -191,6 +162,11 @@ def reply_too_many(request: Asked, partition: int) -> Reply:
         id=request.id,
         status="too many",
     )
+
+
+def document_too_many(request: Asked, partition: int) -> Document:
+    """The same for a request that wants no recommendation."""
+    return Document(id=request.id, want=request.want, partition=partition, emitted_ts=now_ms(), status="too many")
 
 
 def parts(every: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -95,7 +95,7 @@ class WorkerService(Service):
         self._to_close = contextlib.AsyncExitStack()
         """The clients and stores that are open so far: the worker can be stopped while it starts."""
         self._ready, self._rarely = asyncio.Event(), Rarely()
-        self._member = begin("worker", config.worker.instance, config.worker.http)
+        self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
         self._observed, self._disk = Observed(), Disk(config.data)
         self._waits_for = ""
         """The broker that the start waits for, in words."""
@@ -108,9 +108,9 @@ class WorkerService(Service):
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
         await self._serve_http()
-        publisher = MemberPublisher(config, self._present)
-        to_close.push_async_callback(publisher.stop)
-        publisher.start()
+        self._publisher = MemberPublisher(config, self._present)
+        to_close.push_async_callback(self._stop_publishing)
+        self._publisher.start()
         cluster = EMBEDDED_CLUSTER
         if not self._embedded:
             cluster = await self._retry(lambda: asyncio.to_thread(cluster_id, config))
@@ -133,7 +133,7 @@ class WorkerService(Service):
         )  # fmt: skip
         self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
-        self._status.started(config.worker.instance, now_ms())
+        self._status.started(config.worker.instance, self._member.started_ts)
         self._commands = OperatorCommands(config, self._assignment, self._checkpoints)
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
@@ -148,6 +148,7 @@ class WorkerService(Service):
         self._ready.set()
 
     async def on_stop(self) -> None:
+        self._before_stop = self._present()
         await self._to_close.aclose()
 
     async def _serve_http(self) -> None:
@@ -171,6 +172,8 @@ class WorkerService(Service):
         self._to_close.callback(self._disk.stop)
 
     def _not_alive(self) -> list[str]:
+        if self.crashed:
+            return [f"an error that it does not know has ended it: {type(self.crash_reason).__name__}"]
         return [] if self.should_stop else [f"its task {name!r} has ended" for name in self._ended]
 
     def _not_ready(self) -> list[str]:
@@ -242,6 +245,9 @@ class WorkerService(Service):
         if self._ready.is_set():
             self._status.report(now_ms())
 
+    async def _stop_publishing(self) -> None:
+        await self._publisher.stop(self._before_stop)  # with the partitions that it served
+
     def _present(self) -> Member:
         """What the worker publishes of itself now."""
         if not self._ready.is_set():
@@ -301,6 +307,7 @@ class WorkerService(Service):
 
     async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a broker until it answers."""
+        self._waits_for = f"it waits for the broker at {self._config.broker}"
         while True:
             try:
                 answer = await ask()

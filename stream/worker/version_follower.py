@@ -46,11 +46,6 @@ class VersionFollower:
         self._retry_after_s = FETCH_AGAIN_S
 
     @property
-    def problem(self) -> str:
-        """Why the version that the pointer names does not answer; empty if it does, or none is named."""
-        return "" if self.as_named else self._why or "it is being fetched"
-
-    @property
     def unserved(self) -> str:
         """Why no version answers, although one is named; empty where one does, or popular items are meant."""
         named = self._pointers.champion
@@ -59,10 +54,11 @@ class VersionFollower:
         return f"version {named.version} is named and not loaded{f': {self._why}' if self._why else ' yet'}"
 
     @property
-    def as_named(self) -> bool:
-        """Whether the version that is named answers, or none is named."""
+    def problem(self) -> str:
+        """Why the version that the pointer names does not answer; empty if it does, or none is named."""
         named, now = self._pointers.champion, self._versions.champion
-        return named is None or (now is not None and now.version == named.version)
+        served = named is None or (now is not None and now.version == named.version)
+        return "" if served else self._why or "it is being fetched"
 
     async def begin(self, pointers: Pointers) -> None:
         """Follow these pointers; go on after BEGIN_WITHIN_S while a remote artifact store still does not answer."""

@@ -1,7 +1,7 @@
 """deploy/compose.yaml, started without a Docker engine: services in their order, each by a launcher.
 
-A launcher says how a service runs: as processes of this machine (`processes.py`), or in its image (`container.py`). All of
-it is in a network namespace of its own, in which the ports are those of the file.
+A launcher says how a service runs: as processes of this machine (`processes.py`), or in its image (`container.py`).
+All of it is in a network namespace of its own, in which the ports are those of the file.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
+import pytest
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
@@ -45,10 +45,17 @@ class Service:
         return check[1:] if check else None
 
 
+def document(file: Path = COMPOSE) -> dict[str, Any]:
+    """The file as data. Skips the test where PyYAML is not installed."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: make test-ops and make test-image do it")
+    loaded: dict[str, Any] = yaml.safe_load(file.read_text())
+    return loaded
+
+
 def services(file: Path = COMPOSE) -> dict[str, Service]:
-    """Every service of the file."""
+    """Every service of the file. Skips the test where PyYAML is not installed."""
     found = {}
-    for name, raw in yaml.safe_load(file.read_text())["services"].items():
+    for name, raw in document(file)["services"].items():
         mounts = [text.split(":") for text in raw.get("volumes", [])]
         found[name] = Service(
             name, raw["image"], raw.get("command", []), raw.get("entrypoint"), raw.get("environment", {}),
@@ -73,7 +80,9 @@ class Running(Protocol):
 
 
 class Launcher(Protocol):
-    """Starts services."""
+    """Starts services, with volumes in `folder / "volumes"`."""
+
+    folder: Path
 
     def start(self, service: Service) -> Running:
         """Start a service."""
@@ -83,7 +92,7 @@ class Stack:
     """The services that have been started."""
 
     def __init__(self, launcher: Launcher, file: Path = COMPOSE) -> None:
-        self._launcher = launcher
+        self.launcher = launcher
         self.services = services(file)
         self.running: dict[str, Running] = {}
 
@@ -92,7 +101,7 @@ class Stack:
         for name in names:
             for other, how in self.services[name].raw.get("depends_on", {}).items():
                 self._wait(other, how["condition"])
-            self.running[name] = self._launcher.start(self.services[name])
+            self.running[name] = self.launcher.start(self.services[name])
 
     def _wait(self, name: str, condition: str) -> None:
         if condition == "service_completed_successfully":

@@ -1,8 +1,9 @@
 """Services of deploy/compose.yaml in the image that `make image` builds, run by crun, an OCI runtime.
 
-As under Docker: the image's user and environment, a root that is read-only where the file says so, no capability, no new
-privileges, its own processes, mounts, host name and IPC. Not as under Docker: the network is the test's, limits of memory
-and processes are not held (this needs control groups, which are not ours on a machine like CI's), and no seccomp filter is set.
+As under Docker: the image's user and environment, a root that is read-only where the file says so, no capability, no
+new privileges, its own processes, mounts, host name and IPC. Not as under Docker: the network is the test's, limits of
+memory and processes are not held (this needs control groups, which are not ours on a machine like CI's), and no seccomp
+filter is set.
 """
 
 import json
@@ -74,7 +75,7 @@ class Containers:
     """Starts services of our image in containers, and the others as processes."""
 
     def __init__(self, folder: Path, names: list[str], image: Image) -> None:
-        self._folder, self._image = folder, image
+        self.folder, self._image = folder, image
         self._hosts = hosts(folder, names)
         self._others = Processes(folder, names)
 
@@ -82,10 +83,10 @@ class Containers:
         """Start a service."""
         if service.image != "anabranch":
             return self._others.start(service)
-        bundle = self._folder / f"{service.name}-{uuid.uuid4().hex[:4]}"
+        bundle = self.folder / f"{service.name}-{uuid.uuid4().hex[:4]}"
         bundle.mkdir()
         (bundle / "config.json").write_text(json.dumps(self.specification(service)))
-        return Container(bundle, self._folder / f"{service.name}.log", self._user(service))
+        return Container(bundle, self.folder / f"{service.name}.log", self._user(service))
 
     def _user(self, service: Service) -> str:
         """UID:GID."""
@@ -127,7 +128,7 @@ class Containers:
 
     def _volume(self, name: str, target: str) -> Path:
         """A named volume. A new one gets the owner and the mode that its place has in the image, as under Docker."""
-        path, place = self._folder / "volumes" / name, self._image.root / target.lstrip("/")
+        path, place = self.folder / "volumes" / name, self._image.root / target.lstrip("/")
         if not path.exists():
             path.mkdir(parents=True)
             if place.exists():

@@ -1,6 +1,7 @@
 """Services of deploy/compose.yaml as processes of this machine, with volumes in a folder of the test."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,17 @@ from tests.kafka import LOGGING, cluster_id
 
 OF_THE_IMAGE = {"ANABRANCH_DATA": "/data"}
 """What the image sets: tests/deploy/test_image.py holds the image to it."""
+PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
+"""What Debian names the programs of other images."""
 BIND_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
+
+
+def _moved(text: str, places: dict[str, str]) -> str:
+    """A text in which every mounted path is that of this machine."""
+    if not places:
+        return text
+    paths = "|".join(map(re.escape, places))  # the longest first
+    return re.sub(rf"(?<![\w.])({paths})(?![\w.-])", lambda found: places[found[0]], text)
 
 
 class Process:
@@ -50,7 +61,7 @@ class Processes:
     """Starts services as processes. The paths and names of the file are replaced by those of the test."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._prefix = ["unshare", "--mount", "sh", "-c", BIND_HOSTS, str(hosts(folder, names))]
 
     def start(self, service: Service) -> Process:
@@ -60,23 +71,19 @@ class Processes:
         moved = self._volumes(service)
         command, environment = service.command, {**service.environment}
         if service.image == "anabranch":
-            command = (service.entrypoint or ["anabranch"])[-3:] + command
+            command = [part for part in service.entrypoint or ["anabranch"] if part not in ("tini", "--")] + command
             environment = {**OF_THE_IMAGE, **environment, "PATH": f"{self._programs()}:{os.environ['PATH']}"}
-        elif service.image.startswith("prom/prometheus"):
-            command = ["prometheus", *command]
+        elif service.image.startswith("prom/"):
+            command = [PROGRAMS[service.name], *command]
         else:
             raise NotImplementedError(f"{service.image} does not run here as a process")
-        for target, source in moved.items():
-            command = [part.replace(target, source) for part in command]
-            environment = {
-                name: source if value == target else value.replace(f"{target}/", f"{source}/")
-                for name, value in environment.items()
-            }
+        command = [_moved(part, moved) for part in command]
+        environment = {name: _moved(value, moved) for name, value in environment.items()}
         return Process(command, environment, self._log(service), self._prefix)
 
     def kafka(self, service: Service) -> Process:
         """Start the Kafka at KAFKA_HOME with the settings that its image makes of the environment."""
-        folder, data = self._folder, self._volumes(service)["/var/lib/kafka/data"]
+        folder, data = self.folder, self._volumes(service)["/var/lib/kafka/data"]
         settings = {
             name.removeprefix("KAFKA_").lower().replace("_", "."): value
             for name, value in service.environment.items()
@@ -98,7 +105,7 @@ class Processes:
         """Where the mounted paths of a service are here, the longest first."""
         moved = {}
         for source, target, _ in service.volumes:
-            path = (DEPLOY / source).resolve() if source.startswith(".") else self._folder / "volumes" / source
+            path = (DEPLOY / source).resolve() if source.startswith(".") else self.folder / "volumes" / source
             if not source.startswith("."):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             moved[target] = str(path)
@@ -106,7 +113,7 @@ class Processes:
 
     def _programs(self) -> Path:
         """A folder with `anabranch` and `python`, as the image has them on its path."""
-        programs = self._folder / "bin"
+        programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
         for name, module in (("anabranch", "-m stream.cli"), ("python", "")):
             (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
@@ -114,4 +121,4 @@ class Processes:
         return programs
 
     def _log(self, service: Service) -> Path:
-        return self._folder / f"{service.name}.log"
+        return self.folder / f"{service.name}.log"

@@ -1,4 +1,4 @@
-"""The dashboard names what the code exposes, and is a document that Grafana can lay out.
+"""The dashboard names what the code exposes, and is a document that Grafana can draw.
 
 `test_alerts_e2e.py` asks a real Prometheus every one of its queries.
 """

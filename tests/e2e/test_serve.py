@@ -9,10 +9,12 @@ import urllib.request
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from stream.local.embedded_broker import free_port
 from tests.e2e.conftest import anabranch, read_all, until
+from tests.stream.http.test_schemathesis import check
 
 pytestmark = pytest.mark.broker
 
@@ -128,3 +130,32 @@ def test_killing_the_owner_again_and_again_is_no_error_for_anybody(config):
     assert failures == []
     assert answers["None"] > 20
     assert answers["last"] + answers["popular"] > 20
+
+
+@pytest.mark.slow
+def test_a_worker_answers_its_own_users_and_asks_for_those_of_another(config, tmp_path):
+    shop, users = Shop(), [f"user-{n}" for n in range(8)]
+    api = shop.environment | {
+        "ANABRANCH_WORKER__HTTP": f"127.0.0.1:{shop.port}",
+        "ANABRANCH_WORKER__API": "true",
+    }
+    other = msgspec.structs.replace(config, data=tmp_path / "other")
+    with anabranch(config, "worker", env=api), anabranch(other, "worker", "--instance", "other"):
+        until(lambda: shop.ask("/v1/events", [{"user": user, "item": "milk"} for user in users])[0] == 202)
+        until(lambda: all(shop.recommended(user)["fallback"] is None for user in users))
+        found = {user: shop.recommended(user) for user in users}
+        assert {found[user]["partition"] for user in users} == {0, 1}, "users of both partitions"
+        assert all(answer["items"] for answer in found.values())
+        status, related = shop.ask("/v1/items/milk/related")
+        assert (status, related["events"], related["fallback"]) == (200, len(users), None), "of both workers"
+    assert "Traceback" not in (config.data / "worker.log").read_text()
+
+
+@pytest.mark.ops
+def test_real_processes_answer_as_described(config, tmp_path):
+    shop = Shop()
+    with anabranch(config, "serve", env=shop.environment), anabranch(config, "worker"):
+        until(shop.is_ready)
+        assert shop.ask("/v1/events", {"user": "ann", "item": "milk"})[0] == 202
+        until(lambda: shop.recommended("ann")["fallback"] is None)
+        check(f"http://127.0.0.1:{shop.port}", OPERATE, tmp_path, examples=5)

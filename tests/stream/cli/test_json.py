@@ -38,7 +38,10 @@ SECOND_VERSION = {
 DOCUMENTS: dict[str, Any] = {
     "status": {
         "partitions": [
-            {"partition": "int", "next_offset": "int", "log_end": "None", "lag": "None", "state": "str"},
+            {
+                "partition": "int", "next_offset": "int", "log_end": "None", "lag": "None", "state": "str",
+                "owner": "None", "lag_ms": "None",
+            },
         ],
         "events": {
             "applied": "int", "dead": "int", "duplicate": "int", "too_old": "int", "expired": "int", "erased": "int",
@@ -66,6 +69,7 @@ DOCUMENTS: dict[str, Any] = {
             "lost_dead_letters": "int", "phases": {}, "lagging": "bool",
         },
         "id_keys": ["str"],
+        "members": "None",
     },
     "user ann": {"user": "str", "sequence": [STEP], "recommended": RECOMMENDATION, "partitions": ["int"]},
     "user bob": {"user": "str", "sequence": [STEP], "recommended": "None", "partitions": ["int"]},

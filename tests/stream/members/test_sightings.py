@@ -73,9 +73,9 @@ def test_two_processes_with_one_name_are_both_shown_until_one_is_silent():
 
 def test_the_past_is_dated_by_the_brokers_clock():
     sightings = Sightings()
-    sightings.saw(worker("long dead"), 0.0, T)
-    sightings.saw(worker("just dead"), 0.0, T + 57_000)
-    sightings.saw(worker("alive"), 0.0, T + 60_000)
+    sightings.saw(worker("long dead"), 0.0, T, of_broker=True)
+    sightings.saw(worker("just dead"), 0.0, T + 57_000, of_broker=True)
+    sightings.saw(worker("alive"), 0.0, T + 60_000, of_broker=True)
     sightings.caught_up(0.0)
     assert doing(sightings, 0.0) == [
         ("alive", 1, "running"),
@@ -83,7 +83,7 @@ def test_the_past_is_dated_by_the_brokers_clock():
         ("long dead", 1, "dead"),
     ]
     assert sightings.in_doubt(0.0)
-    sightings.saw(worker("alive"), 0.9, T + 61_000)
+    sightings.saw(worker("alive"), 0.9, T + 61_000, of_broker=True)
     assert sightings.in_doubt(0.9), "the one that is just dead might only be late"
     assert not sightings.in_doubt(1.0)
     assert doing(sightings, 1.0) == [("alive", 1, "running"), ("just dead", 1, "dead"), ("long dead", 1, "dead")]
@@ -91,7 +91,7 @@ def test_the_past_is_dated_by_the_brokers_clock():
 
 def test_without_timestamps_of_the_broker_the_past_is_in_doubt_until_it_is_silent():
     sightings = Sightings()
-    sightings.saw(worker("a"), 0.0)
+    sightings.saw(worker("a"), 0.0, T)  # its producer's clock, which may be wrong
     sightings.caught_up(0.0)
     assert sightings.in_doubt(DEAD_AFTER_S - 0.1)
     assert not sightings.in_doubt(DEAD_AFTER_S)
@@ -100,7 +100,7 @@ def test_without_timestamps_of_the_broker_the_past_is_in_doubt_until_it_is_silen
 
 def test_who_stopped_leaves_no_doubt():
     sightings = Sightings()
-    sightings.saw(worker("a", stopped=True), 0.0, T)
+    sightings.saw(worker("a", stopped=True), 0.0, T, of_broker=True)
     sightings.caught_up(0.0)
     assert not sightings.in_doubt(0.0)
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from model.learning.versions import manifest_sha256, publish
+from model.learning.manifests import manifest_sha256
+from model.learning.versions import publish
 from stream.cli.app import app
 from stream.config import Config
 from stream.kafka.messages import Pointer

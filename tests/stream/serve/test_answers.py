@@ -6,11 +6,11 @@ import functools
 import msgspec
 
 from stream.config import Config, RankingSettings
+from stream.kafka.documents import ItemReport, TitledFollower
 from stream.kafka.messages import Recommendation, Recommended
-from stream.operate.lookup import ItemReport, TitledFollower
 from stream.serve.answers import OwnersAnswers
 from stream.serve.follower import Follower
-from stream.serve.owners import SILENT_AFTER_S, TRY_EVERY_S, Silence
+from stream.serve.owners import SILENT_AFTER_S, TRY_EVERY_S, KnownItem, Silence
 from stream.times import now_ms
 from tests.stream.serve.test_last_recommendations import message
 
@@ -29,8 +29,8 @@ class FixedOwners:
 
     def __init__(self) -> None:
         self.users: dict[str, Recommendation] = {}
-        self.items: dict[str, ItemReport] = {}
-        self.popular_items: Recommendation | None = None
+        self.items: dict[str, KnownItem] = {}
+        self.popular_items: list[Recommended] | None = None
         self.asked: list[str] = []
 
     async def recommendation(self, user: str, within_s: float) -> Recommendation | None:
@@ -38,11 +38,11 @@ class FixedOwners:
         assert within_s == CONFIG.serve.timeout_ms / 1000
         return self.users.get(user)
 
-    async def item(self, item: str, within_s: float) -> ItemReport | None:
+    async def item(self, item: str, within_s: float) -> KnownItem | None:
         self.asked.append(item)
         return self.items.get(item)
 
-    async def popular(self, within_s: float) -> Recommendation | None:
+    async def popular(self, within_s: float) -> list[Recommended] | None:
         return self.popular_items
 
 
@@ -55,7 +55,7 @@ class Case:
         self.answers.owners = self.owners
 
     async def know_popular(self, *items: str) -> None:
-        self.owners.popular_items = recommendation(*items, source="popularity")
+        self.owners.popular_items = recommendation(*items).items
         keeping = asyncio.create_task(self.answers.keep_popular())
         await asyncio.sleep(0.01)
         keeping.cancel()
@@ -144,9 +144,10 @@ async def test_no_fallback_has_an_item_that_was_withdrawn_since(case: Case):
     )
 
 
-def report(*followers: str) -> ItemReport:
+def report(*followers: str, complete: bool = True) -> KnownItem:
     next_ones = [TitledFollower(item, None, 2.0) for item in followers]
-    return ItemReport(item="milk", title="Milk", degree=3, popularity=1.0, next=next_ones, known_to_model=None)
+    found = ItemReport(item="milk", title="Milk", degree=3, popularity=1.0, next=next_ones, known_to_model=None)
+    return KnownItem(found, complete)
 
 
 @scenario
@@ -172,6 +173,14 @@ def test_related_items_are_the_last_ones_while_no_worker_answers(monkeypatch):
         case.owners.items.clear()
         answer = await case.answers.related("milk")
         assert ([item.item for item in answer.items], answer.fallback) == (["tea"], "last")
+        case.owners.items["milk"] = report("beer", complete=False)
+        answer = await case.answers.related("milk")
+        assert ([item.item for item in answer.items], answer.fallback) == (["tea"], "last"), "it was complete"
+        case.owners.items["tea"] = report("beer", complete=False)
+        answer = await case.answers.related("tea")
+        assert ([item.item for item in answer.items], answer.fallback) == (["beer"], "partial")
+        case.owners.items.clear()
+        assert (await case.answers.related("tea")).fallback == "none", "what is not complete is not kept"
 
     run()
 

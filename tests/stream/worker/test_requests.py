@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from stream.config import WorkerSettings
 from stream.kafka.click_values import MAX_ID_BYTES, Invalid
-from stream.worker.requests import SENT_AT_ONCE, Asked, choose, read_request
+from stream.worker.asked import Asked, choose, read_request
+from stream.worker.requests import SENT_AT_ONCE
 from tests.stream.fakes import CLICKS, REQUESTS
 from tests.stream.kafka.test_decode import Record
 from tests.stream.worker.test_pipeline import Shop, with_shop
@@ -21,6 +22,10 @@ from tests.stream.worker.test_pipeline import Shop, with_shop
     [
         (b'{"user": "ann"}', Asked("ann", "")),
         (b'{"user": 7, "id": 8}', Asked("7", 8)),
+        (b'{"user": "ann", "limit": 3}', Asked("ann", "", limit=3)),
+        (b'{"user": "ann", "want": "user"}', Asked("ann", "", want="user")),
+        (b'{"item": "milk", "id": 1, "want": "item"}', Asked("", 1, want="item", item="milk")),
+        (b'{"want": "popular"}', Asked("", "", want="popular")),
         (b'{"user": "ann", "id": "' + b"x" * MAX_ID_BYTES + b'"}', Asked("ann", "x" * MAX_ID_BYTES)),
     ],
 )
@@ -38,6 +43,11 @@ def test_a_valid_request_is_read(value, asked):
         (b'{"user": "\\ud800"}', "truncated"),
         (b'{"user": "ann", "id": "\\ud800 \\u0041"}', "surrogate|UTF-8"),
         (b'{"user": true}', "Expected"),
+        (b'{"item": "milk"}', "user is empty"),
+        (b'{"user": "ann", "want": "item"}', "item is empty"),
+        (b'{"user": "ann", "want": "all"}', "Invalid enum value"),
+        (b'{"user": "ann", "limit": 1001}', "<= 1000"),
+        (b'{"user": "ann", "limit": -1}', ">= 0"),
         (b'{"user": 1' + b"0" * 5000 + b"}", "out of range"),
     ],
 )
@@ -46,8 +56,11 @@ def test_an_invalid_request_has_a_reason(value, reason):
         read_request(value)
 
 
+SUBJECTS = [("a", ""), ("b", ""), ("", "milk")]
 polls = st.dictionaries(
-    st.integers(0, 3), st.lists(st.builds(Asked, st.sampled_from("abc"), st.just("")), max_size=30), max_size=4
+    st.integers(0, 3),
+    st.lists(st.sampled_from(SUBJECTS).map(lambda s: Asked(s[0], "", item=s[1])), max_size=30),
+    max_size=4,
 )
 
 
@@ -56,12 +69,12 @@ def test_as_many_as_fit_are_answered_and_nobody_gets_a_second_answer_before_all_
     chosen = choose(asked, limit)
     assert sum(map(len, chosen.values())) == min(limit, sum(map(len, asked.values())))
     answers = {
-        (number, user): sum(requests[at].user == user for at in chosen[number])
+        (number, subject): sum(requests[at].subject == subject for at in chosen[number])
         for number, requests in asked.items()
-        for user in "abc"
+        for subject in SUBJECTS
     }
     left = {
-        (number, request.user)
+        (number, request.subject)
         for number, requests in asked.items()
         for at, request in enumerate(requests)
         if at not in chosen[number]
@@ -124,3 +137,53 @@ async def test_requests_that_the_lease_was_too_short_for_are_read_again(shop: Sh
     await shop.poll({}, {REQUESTS: requests[again:]})
     replied = {json.loads(value)["id"] for _, value in shop.producer.to("replies")}
     assert replied == set(range(len(requests)))
+
+
+@with_shop
+async def test_a_user_an_item_and_what_is_popular_are_answered_beside_recommendations(shop: Shop):
+    shop.apply({"user": "ann"}, {"user": "ann", "item": "bread"}, {"user": "bob"})
+    requests = [
+        {"user": "ann", "id": 1, "want": "user"},
+        {"item": "milk", "id": 2, "want": "item"},
+        {"want": "popular", "id": 3},
+        {"user": "ann", "id": 4, "limit": 1},
+        {"user": "zoe", "id": 5, "want": "user"},
+        {"want": "item", "id": 6},
+    ]
+    await shop.poll({REQUESTS: [Record(json.dumps(r).encode(), n) for n, r in enumerate(requests)]})
+    replies = {key: json.loads(value) for key, value in shop.producer.to("replies")}
+    ann, milk, popular, recommended, zoe = (replies[str(n).encode()] for n in range(1, 6))
+    assert [step["item"] for step in ann["user"]["sequence"]] == ["milk", "bread"]
+    assert ann["user"]["partitions"] == [0]
+    assert milk["item"]["degree"] == 2
+    assert [follower["item"] for follower in milk["item"]["next"]] == ["bread"]
+    assert [item["item"] for item in popular["popular"]] == ["milk", "bread"]
+    assert (recommended["user"], len(recommended["items"])) == ("ann", 1)
+    assert zoe["user"] == {"user": "zoe", "sequence": [], "recommended": None, "partitions": []}
+    assert shop.producer.to("dead-letters") == [(None, b'{"want": "item", "id": 6}')]
+
+
+@with_shop
+async def test_of_too_many_requests_for_documents_the_rest_is_refused_and_says_so(shop: Shop):
+    settings = WorkerSettings(requests_per_poll=2)
+    shop.config = msgspec.structs.replace(shop.config, worker=settings)
+    flooded = Shop(shop.config, shop.monkeypatch)
+    await shop.close()
+    await flooded.assign()
+    asked = [{"item": "milk", "id": n, "want": "item"} for n in range(5)] + [{"item": "tea", "id": 5, "want": "item"}]
+    await flooded.poll({REQUESTS: [Record(json.dumps(r).encode(), n) for n, r in enumerate(asked)]})
+    replies = [json.loads(value) for _, value in flooded.producer.to("replies")]
+    assert sorted(r["id"] for r in replies if "status" not in r) == [0, 5], "the first of every item goes before"
+    refused = [r for r in replies if r.get("status") == "too many"]
+    assert [r["id"] for r in refused] == [1, 2, 3, 4]
+    assert not any("item" in r for r in refused)
+    await flooded.close()
+
+
+@with_shop
+async def test_a_document_that_its_topic_does_not_take_is_replied_to_as_too_large(shop: Shop):
+    shop.apply(*({"user": "ann", "item": f"an item with a long name {n}"} for n in range(30)))
+    shop.producer.max_bytes = 500
+    await shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 1, "want": "user"}', 0)]})
+    [(_, reply)] = shop.producer.to("replies")
+    assert json.loads(reply)["status"] == "too large"

@@ -1,0 +1,146 @@
+"""Alerts fire for real faults, in a real Prometheus that scrapes real processes. Minutes are seconds here.
+
+The tests share one run. Each begins and ends with a shop that is well.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+
+from stream.kafka.topics import ensure
+from tests.deploy.monitored import Watched, missing, watched
+from tests.deploy.queries import panel_expressions
+from tests.e2e.conftest import until
+
+pytestmark = [pytest.mark.ops, pytest.mark.broker]
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 1.3 GB for the data directory, if one can be mounted; else a folder."""
+    place = tmp_path_factory.mktemp("disk")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1300m", "tmpfs", place], capture_output=True)
+    yield place
+    if not mounted.returncode:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[Watched]:
+    if reason := missing():
+        pytest.skip(reason)
+    with watched(tmp_path_factory.mktemp("watched"), small_disk / "data") as made:
+        yield made
+
+
+@pytest.fixture
+def shop(running: Watched) -> Watched:
+    """The shop, once it is well: a version serves, checkpoints are taken, no alert fires."""
+    deadline = time.monotonic() + 120
+    while not running.ask("query", query="anabranch_model_created_timestamp_seconds and on () anabranch_ready == 1")[
+        "result"
+    ]:
+        assert time.monotonic() < deadline, "no version is served"
+        time.sleep(0.5)
+    running.quiet()
+    return running
+
+
+def with_admin(shop: Watched, work: Callable[[KafkaAdminClient], object]) -> None:
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=shop.config.broker)) as admin:
+        work(admin)
+
+
+def test_every_panel_of_the_dashboard_has_data(shop):
+    now = time.time()
+    empty = []
+    for panel, expression in panel_expressions().items():
+        if panel.startswith("annotation"):
+            continue
+        query = re.sub(r"\$(__rate_interval|window)", "15s", expression).replace("$installation", ".*")
+        found = shop.ask("query_range", query=query, start=now - 60, end=now, step=1)["result"]
+        values = [float(value) for series in found for _, value in series["values"]]
+        if not any(map(math.isfinite, values)):
+            empty.append(panel)
+    assert empty == []
+
+
+def test_dead_letters(shop):
+    deadline = time.monotonic() + 60
+    while "AnabranchDeadLetters" not in shop.firing():
+        assert time.monotonic() < deadline
+        shop.click(b"no click")
+        time.sleep(0.02)
+    alert = shop.firing()["AnabranchDeadLetters"]
+    assert re.match(r"[\d.]+% of the messages", alert["annotations"]["description"])
+
+
+def test_a_pause_while_clicks_come(shop):
+    shop.command("pause")
+    fired = shop.fires("AnabranchPaused").keys()
+    assert not fired & {"AnabranchNotReady", "AnabranchFallingBehind", "AnabranchNoRecommendations"}
+    shop.command("resume")
+
+
+def test_the_topic_of_recommendations_is_deleted(shop):
+    with_admin(shop, lambda admin: admin.delete_topics([shop.config.topics.recommendations]))
+    shop.fires("AnabranchNoRecommendations")
+    ensure(shop.config)
+
+
+def test_a_click_whose_dead_letter_cannot_be_sent_stops_its_partition(shop):
+    with_admin(shop, lambda admin: admin.delete_topics([shop.config.topics.dead_letters]))
+    shop.click(b"no click")
+    alert = shop.fires("AnabranchFallingBehind")["AnabranchFallingBehind"]
+    assert alert["labels"]["partition"] in "01"
+    ensure(shop.config)
+
+
+def test_a_broker_that_is_away(shop):
+    shop.wire.cut()
+    fired = shop.fires("AnabranchNotReady")
+    assert "AnabranchMemberGone" not in fired, "a process without a broker is alive"
+    shop.wire.reconnect()
+
+
+def test_a_disk_that_is_nearly_full(shop, small_disk):
+    if not small_disk.is_mount():
+        pytest.skip("no tmpfs can be mounted here")
+    with (small_disk / "large").open("wb") as file:
+        file.truncate(0)
+        os.posix_fallocate(file.fileno(), 0, 400_000_000)
+    alert = shop.fires("AnabranchDiskFullSoon")["AnabranchDiskFullSoon"]
+    assert alert["labels"]["severity"] == "page"
+    (small_disk / "large").unlink()
+
+
+def test_an_artifact_store_that_is_gone_when_the_trainer_starts(shop):
+    away = shop.artifacts.rename(shop.artifacts.with_name("away"))
+    shop.artifacts.write_text("no folder, so nothing can be written below it")
+    shop.kill("trainer")
+    shop.start("trainer")
+    fired = shop.fires("AnabranchLearningFails", "AnabranchCheckpointStale", within_s=150)
+    assert "AnabranchNotReady" not in fired, "the worker goes on with the version that it has"
+    shop.artifacts.unlink()
+    away.rename(shop.artifacts)
+
+
+def test_the_only_worker_is_killed(shop):
+    shop.kill("worker")
+    shop.fires("AnabranchMemberGone", "AnabranchPartitionNotOwned")
+    pages = until(lambda: [one for one in shop.notified if one["receiver"] == "pager" and one["status"] == "firing"
+                           and one["labels"]["alertname"] == "AnabranchPartitionNotOwned"])  # fmt: skip
+    assert pages[0]["annotations"]["runbook_url"].endswith("docs/faults.md#anabranchpartitionnotowned")
+    assert "[no value]" not in json.dumps(shop.notified)
+    assert not [one for one in shop.notified if one["labels"]["alertname"] == "AnabranchMemberGone"], "it is explained"
+    shop.start("worker")
+    shop.quiet()
