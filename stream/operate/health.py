@@ -19,7 +19,6 @@ from stream.http.health import Health
 from stream.http.readiness import not_ready
 from stream.operate.worker_report import STALE_AFTER_MS
 from stream.trainer import status_file as trainer_file
-from stream.trainer.pages import failing
 from stream.worker import served_file
 from stream.worker import status_file as worker_file
 
@@ -108,4 +107,4 @@ def _of_trainer(data: Path) -> list[str]:
     status = trainer_file.read(data)
     if not is_held(data / "trainer.lock"):
         return [f"no trainer holds {data}: `anabranch trainer` starts one"]
-    return failing(status) if status is not None else []
+    return trainer_file.failing(status) if status is not None else []

@@ -12,16 +12,8 @@ from stream.metrics.disk import Disk
 from stream.metrics.route import add_metrics
 from stream.metrics.samples import Samples, make_registry
 from stream.trainer import status_file
-from stream.trainer.status_file import TrainerStatus
+from stream.trainer.status_file import failing
 from stream.trainer.trainer import Trainer
-
-
-def failing(status: TrainerStatus) -> list[str]:
-    """Why the trainer does not learn: its last cycles failed."""
-    if not status.failures:
-        return []
-    last = "its last cycle" if status.failures == 1 else f"its last {status.failures} cycles"
-    return [f"{last} failed, and the champion keeps serving: {status.failure}"]
 
 
 class TrainerPages:

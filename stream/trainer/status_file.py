@@ -55,3 +55,11 @@ def read(data: Path) -> TrainerStatus | None:
     if status is not None and not is_held(data / "trainer.lock"):
         status.doing = "not running"
     return status
+
+
+def failing(status: TrainerStatus) -> list[str]:
+    """Why the trainer does not learn: its last cycles failed."""
+    if not status.failures:
+        return []
+    last = "its last cycle" if status.failures == 1 else f"its last {status.failures} cycles"
+    return [f"{last} failed, and the champion keeps serving: {status.failure}"]

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 
 import pytest
 from typer.main import get_command
@@ -54,3 +55,10 @@ def test_the_settings_that_the_image_sets_exist():
     set_here = re.findall(r"ANABRANCH_([A-Z_]+)=", DOCKERFILE)
     assert set_here == ["DATA"]
     assert {name.lower().replace("__", ".") for name in set_here} <= set(setting_names())
+
+
+def test_the_health_check_loads_nothing_heavy():
+    """It runs four times a minute in every container."""
+    script = "import sys, stream.operate.health; print(*{'torch', 'scipy', 'faust', 'rocksdict'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.ops, pytest.mark.skipif(helm() is None, reason=MISSING
 by_example = pytest.mark.parametrize("example", EXAMPLES)
 PORTS = {"worker": 8081, "trainer": 8082, "serve": 8080}
 CHART_OWNS = {"worker": ("http", "instance", "group_instance_id"), "trainer": ("http",), "serve": ("http", "instance")}
-DOCKERFILE = ROOT / "deploy/Dockerfile"
 
 
 @by_example
@@ -159,9 +158,8 @@ def test_each_role_has_its_port_and_its_three_probes(example):
         }
 
 
-@pytest.mark.skipif(not DOCKERFILE.exists(), reason="no deploy/Dockerfile")
 def test_the_pods_run_the_image_as_it_is_built():
-    text = DOCKERFILE.read_text()
+    text = (ROOT / "deploy/Dockerfile").read_text()
     assert re.findall(r"^USER (.*)$", text, re.M)[-1] == "10001:10001"
     assert re.search(r'^ENTRYPOINT \[.*"anabranch"\]$', text, re.M), "the chart gives arguments, and no command"
     for name, container in containers(objects_of(render("minimal"))):

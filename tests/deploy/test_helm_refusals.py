@@ -27,8 +27,11 @@ REFUSED = {
     "a token in the ConfigMap": (
         ["config.serve.write_token=0123456789abcdef"], "config.serve.write_token would be readable in a ConfigMap"
     ),
+    "a short secret": (["secrets.signingKey.value=short"], "at '/secrets/signingKey/value': minLength: got 5, want 16"),
+    "a name that Kubernetes refuses": (["fullnameOverride=Ab_c"], "at '/fullnameOverride': 'Ab_c' does not match"),
+    "a resource that does not exist": (["worker.resources.limits.memry=1Gi"], "invalid propertyName 'memry'"),
     "a secret twice": (
-        ["secrets.readToken.value=x", "secrets.readToken.existingSecret=y"],
+        ["secrets.readToken.value=0123456789abcdef", "secrets.readToken.existingSecret=y"],
         "secrets.readToken has a value and an existingSecret",
     ),
     "a port": (["config.worker.http=:9000"], "config.worker.http is the chart's: ports are fixed"),
@@ -68,6 +71,12 @@ def test_wrong_values_are_refused_with_a_sentence_that_names_them(case):
     done = template("--set", "config.broker=kafka:9092", *(flag for change in changes for flag in ("--set", change)))
     assert done.returncode == 1
     assert sentence in done.stderr
+
+
+def test_a_short_secret_is_refused_without_being_shown():
+    done = template("--set", "config.broker=kafka:9092", "--set", "secrets.signingKey.value=in-a-ci-log")
+    assert done.returncode == 1
+    assert "in-a-ci-log" not in done.stdout + done.stderr
 
 
 def test_a_chart_without_a_broker_says_how_to_name_one():

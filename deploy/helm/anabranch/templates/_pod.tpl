@@ -122,7 +122,7 @@ envFrom:
 ports:
   - name: {{ .role }}
     containerPort: {{ .port }}
-# It has 10 minutes to reach the broker and to open its stores. Being started again later costs nothing.
+# It has 10 minutes to load its version and to open its files. Waiting for a broker does not count.
 startupProbe:
   httpGet: {path: /startupz, port: {{ .role }}}
   periodSeconds: 5
