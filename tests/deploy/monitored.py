@@ -200,7 +200,8 @@ class Watched:
         config = (PROMETHEUS / "prometheus.yaml").read_text()
         for name, port in (("worker", 8081), ("trainer", 8082), ("serve", 8080)):
             config = config.replace(f'"{name}:{port}"', f'"127.0.0.1:{self.ports[name]}"')
-        config = config.replace('"alertmanager:9093"', f'"127.0.0.1:{self.ports["prometheus-alertmanager"]}"')
+        alertmanager = f"127.0.0.1:{self.ports['prometheus-alertmanager']}"
+        config = config.replace("# alerting:", "alerting:").replace("alertmanager:9093", alertmanager)
         config = config.replace("scrape_interval: 15s", "scrape_interval: 2s")
         config = config.replace("evaluation_interval: 30s", "evaluation_interval: 1s")
         (self.folder / "prometheus.yaml").write_text(config)
