@@ -63,8 +63,9 @@ No fallback has an item that is withdrawn, and none is for a user who was forgot
   ten seconds.
 
 While Kafka is away, reading goes on with fallbacks, events are answered with 503 within five seconds, and `/readyz`
-stays at 200. At SIGTERM `/readyz` answers 503. Requests are answered for `serve.drain_s` more, and then those that run are
-finished.
+stays at 200.
+
+At SIGTERM `/readyz` answers 503. Requests are answered for `serve.drain_s` more, and then those that run are finished.
 """
 
 
