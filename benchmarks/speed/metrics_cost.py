@@ -55,6 +55,7 @@ class Record(NamedTuple):
     offset: int
     timestamp: int
     timestamp_type: int = 1
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class NoInstruments:
