@@ -55,6 +55,7 @@ class Record(NamedTuple):
     offset: int
     timestamp: int
     timestamp_type: int = 1
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class NoInstruments:
@@ -165,9 +166,10 @@ async def run(case: Case, clicks: list[Record], data: Path, *, measured: bool) -
             for _ in range(PAGES):
                 generate_latest(registry)
             page_ms = (time.process_time() - began) * 1000 / PAGES
-            store, began = owner.assignment.stores[0], time.process_time()
+            store, batch = owner.assignment.stores[0], clicks[: case.batch]
+            began = time.process_time()
             for _ in range(PAGES):
-                observed.applied(store, clicks[: case.batch], 0.1, 0.1, 0.01)  # type: ignore[arg-type]
+                observed.applied(store, batch, 0.1, 0.1, 0.01)  # type: ignore[arg-type]
             observation_us = (time.process_time() - began) * 1e6 / PAGES
             assert owner.assignment.stores[0].progress.applied == case.events
         finally:

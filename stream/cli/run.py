@@ -16,13 +16,14 @@ from stream.cli.app import command, utf8
 from stream.cli.output import note, show_json
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from stream.config import Config
 
 TRAINER_NICENESS = 15
 THREAD_SWITCH_S = 0.0005
 """Python's thread switch interval: the event loop waits at most this long for a thread that computes."""
 MAX_BROKER_WAIT_S = 30.0
-WAITING = "it waits for the broker, or for its topics to be looked at"
 
 
 @command()
@@ -77,7 +78,6 @@ def worker(
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
 
-    from stream.http.health import waiting_app
     from stream.http.server import serving_beside
     from stream.kafka.topics import check_shapes, cluster_id
     from stream.local.data_directory import data_directory_lock
@@ -89,7 +89,7 @@ def worker(
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
-    waiting = serving_beside(waiting_app(WAITING, api=settings.worker.api), settings.worker.http, "worker.http")
+    waiting = serving_beside(pages_of_waiting("worker", settings), settings.worker.http, "worker.http")
     with data_directory_lock(settings.data, "worker"):
         with waiting:
             wait_for_broker(settings)
@@ -113,7 +113,6 @@ def trainer(
     *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
 ) -> None:
     """Learn from the state in the data directory; publish versions."""
-    from stream.http.health import waiting_app
     from stream.http.server import serving_beside
     from stream.kafka.topics import check_shapes
     from stream.local.data_directory import data_directory_lock
@@ -121,7 +120,7 @@ def trainer(
 
     lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
-        with serving_beside(waiting_app(WAITING), settings.trainer.http, "trainer.http"):
+        with serving_beside(pages_of_waiting("trainer", settings), settings.trainer.http, "trainer.http"):
             wait_for_broker(settings)
             check_shapes(settings)
 
@@ -171,6 +170,18 @@ def up(
             while True:
                 time.sleep(1)
                 supervisor.check()
+
+
+def pages_of_waiting(kind: Literal["worker", "trainer"], settings: "Config") -> "web.Application":
+    """The pages of a process until its broker has answered: alive, not ready."""
+    from stream.http.health import waiting_app
+    from stream.metrics.instruments import Instruments
+    from stream.metrics.route import add_metrics
+    from stream.metrics.samples import make_registry
+
+    app = waiting_app(f"it waits for the broker at {settings.broker}", api=kind == "worker" and settings.worker.api)
+    add_metrics(app, make_registry(kind, lambda samples: samples.add("ready", 0), Instruments()))
+    return app
 
 
 def lower_priority(own_session: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from state.events import Ints
 
-SAMPLED = 512
+SAMPLED = 64
 """Records of one batch that are remembered, about."""
 MAX_REMEMBERED = 65_536
 """A store's records that are remembered, 16 bytes each. When they are too many, every second one is dropped, and from

@@ -1,9 +1,16 @@
 """A process whose HTTP address cannot be used ends at its start, with a message for people."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
+
+from aiohttp import ClientSession
+
+from stream.cli.run import pages_of_waiting
+from stream.config import Config
+from stream.http.server import HttpServer
 
 
 def start(data, http: str) -> subprocess.CompletedProcess[str]:
@@ -26,3 +33,17 @@ def test_an_address_that_is_none_is_a_wrong_setting(tmp_path):
     done = start(tmp_path, "8081")
     assert done.returncode == 2
     assert "http = '8081' is not HOST:PORT" in done.stderr
+
+
+def test_a_process_that_waits_for_its_broker_names_it_and_is_0_in_the_metrics():
+    async def pages() -> list[str]:
+        server = HttpServer(pages_of_waiting("trainer", Config(broker="127.0.0.1:9")), "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{await server.start()}"
+        async with ClientSession() as session:
+            texts = [await (await session.get(f"{url}{path}")).text() for path in ("/readyz", "/metrics")]
+        await server.stop()
+        return texts
+
+    ready, metrics = asyncio.run(pages())
+    assert "it waits for the broker at 127.0.0.1:9" in ready
+    assert "\nanabranch_ready 0.0\n" in metrics

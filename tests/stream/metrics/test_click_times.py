@@ -39,7 +39,7 @@ def test_a_large_batch_is_sampled_and_no_wait_is_too_short(size):
     for offset in (0, 1, size // 3, size - 1):
         [found] = times.of([offset])
         true = 1000 + 10 * offset
-        assert true - 10 * (size // 250 + 1) <= found <= true
+        assert true - 10 * (size // 64 + 1) <= found <= true
 
 
 def test_memory_is_bounded_and_unanswered_clicks_keep_a_time(monkeypatch):
@@ -60,4 +60,6 @@ def test_what_is_answered_makes_room_first(monkeypatch):
     times = ClickTimes()
     for start in range(0, 5000, 250):
         times.remember(records(start, start + 250), base=0, answered=start - 100)
-    assert times.of([4700, 4950]) == [1000 + 47_000, 1000 + 49_500]
+    for offset in (4700, 4950):
+        [found] = times.of([offset])
+        assert 0 <= 1000 + 10 * offset - found <= 10 * 3
