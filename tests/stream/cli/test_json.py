@@ -33,7 +33,7 @@ SECOND_VERSION = {
         "last_s": "float", "users": "float",
     },
     "fusion": FUSION, "promoted": "bool", "reason": "str", "outcome": "str",
-    "change": {"change": "float", "low": "float", "high": "float"},
+    "change": "None",
 }  # fmt: skip
 
 DOCUMENTS: dict[str, Any] = {
