@@ -105,9 +105,10 @@ def named_steps(config: Config, view: View, steps: Records) -> list[Step]:
     """Steps with the names of their items and kinds."""
     kinds = kinds_of(config.state)
     ids = item_names(view, steps["item"])
+    titles = item_titles(config, steps["item"])
     return [
-        Step(item, ts, kinds.name(kind))
-        for item, ts, kind in zip(ids, steps["ts"].tolist(), steps["kind"].tolist(), strict=True)
+        Step(item, ts, kinds.name(kind), title)
+        for item, ts, kind, title in zip(ids, steps["ts"].tolist(), steps["kind"].tolist(), titles, strict=True)
     ]
 
 
@@ -130,6 +131,7 @@ def item(config: Config, view: View, name: str, champion_items: set[str] | None)
             )
         ],
         known_to_model=None if champion_items is None else name in champion_items,
+        withdrawn=is_withdrawn(config, name),
     )
 
 
@@ -187,6 +189,18 @@ def item_names(view: View, items: Ids) -> list[str]:
 def user_names(view: View, users: Ids) -> list[str]:
     """Ids of the users; the hash of one whose id is unknown here."""
     return [u.decode() if u else f"#{h:016x}" for u, h in zip(view.user_ids(users), users.tolist(), strict=True)]
+
+
+def is_withdrawn(config: Config, item: str) -> bool | None:
+    """Whether an item is recommended to nobody, as far as the worker here has read; None where it has read nothing."""
+    try:
+        store = Titles(config.data, read_only=True)
+    except StateError:
+        return None
+    try:
+        return item.encode() in store.withdrawn_ids
+    finally:
+        store.close()
 
 
 def item_titles(config: Config, items: Ids) -> list[str | None]:

@@ -20,7 +20,7 @@ from stream.operate.send_command import send_command
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, run, succeed, until
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 USERS = [f"user-{n}" for n in range(20)]
 

@@ -15,7 +15,7 @@ from stream.operate.forget import ForgetReport, PublishedEvent, Searched
 from stream.operate.report import ComparedVersion
 from tests.stream.cli.small_shop import make_small_shop
 
-STEP = {"item": "str", "ts": "int", "event": "str"}
+STEP = {"item": "str", "ts": "int", "event": "str", "title": "None"}
 FUSION = {"model": "float", "evidence": "float", "repeat": "float", "popularity": "float", "before": "float"}
 QUALITY = {
     "events": "int", "hit@10": "float", "ndcg@10": "float", "rolling_hit@10": "float", "rolling_ndcg@10": "float",
@@ -32,7 +32,8 @@ SECOND_VERSION = {
         "champion_hit@10": "float", "champion_ndcg@10": "float", "epochs": "float", "train_s": "float",
         "last_s": "float", "users": "float",
     },
-    "fusion": FUSION, "promoted": "bool", "reason": "str",
+    "fusion": FUSION, "promoted": "bool", "reason": "str", "outcome": "str",
+    "change": "None",
 }  # fmt: skip
 
 DOCUMENTS: dict[str, Any] = {
@@ -77,6 +78,7 @@ DOCUMENTS: dict[str, Any] = {
     "item milk": {
         "item": "str", "title": "None", "degree": "int", "popularity": "float",
         "next": [{"item": "str", "title": "str", "weight": "float"}], "known_to_model": "bool",
+        "withdrawn": "bool",
     },
     "item milk --at 2023-11-14T22:15:30Z": {
         "item": "str", "at": "int", "degree": "int", "popularity": "float",
