@@ -35,6 +35,7 @@ QUICK = {
     "ANABRANCH_TRAINING__EPOCHS": "1",
     "ANABRANCH_TRAINING__LAST_EPOCHS": "1",
     "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1",
+    "ANABRANCH_TRAINING__HOLDOUT_EVENTS": "60",
     "ANABRANCH_TRAINER__MIN_EVENTS": "50",
     "ANABRANCH_TRAINER__EVERY_S": "20",
     "ANABRANCH_TRAINER__EVERY_EVENTS": "2000",
@@ -101,6 +102,13 @@ class Watched:
         url = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.load(answer)["data"]
+
+    def there_is(self, query: str, within_s: float = 400) -> None:
+        """Wait until a query has a result."""
+        deadline = time.monotonic() + within_s
+        while not self.ask("query", query=query)["result"]:
+            assert time.monotonic() < deadline, query
+            time.sleep(0.5)
 
     def firing(self) -> dict[str, dict[str, Any]]:
         """The alerts that fire now, by name."""
