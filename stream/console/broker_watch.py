@@ -5,12 +5,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream.config import Config
-from stream.console.latency import LatencyProbe
+from stream.console.latency import LatencyProbe, Sent
 from stream.errors import AnabranchError
 from stream.kafka.connection import consumer_connection
 from stream.kafka.exchange import close
@@ -51,6 +53,11 @@ class BrokerWatch:
         """Whether it is known yet if the broker answers."""
         return self.since_ts > 0
 
+    @property
+    def newest(self) -> list[Sent]:
+        """What was recommended last, as far as it was sampled; the newest first."""
+        return list(self._probe.newest)[::-1]
+
     def take_latencies(self) -> list[float]:
         """The sampled times from a click to its recommendation, ms, since they were last taken."""
         taken, self._latencies = self._latencies, []
@@ -64,17 +71,13 @@ class BrokerWatch:
     async def run(self) -> None:
         """Look every LOOK_EVERY_S."""
         while not self._ending:
-            try:
-                async with asyncio.timeout(LOOK_WITHIN_S):
-                    await self._look()
-                self._note(True, "")
-            except (KafkaError, OSError, AnabranchError) as error:  # TimeoutError is an OSError
-                self._note(False, str(error) or f"no answer within {LOOK_WITHIN_S:.0f} s")
-                await self._close()
-            except Exception as error:
-                log.exception("the console cannot look at the broker")
-                self._note(False, type(error).__name__)
-                await self._close()
+            if await self._tried(self._read_ends()):
+                self._note(True)
+                # These tell nothing of the broker: a busy machine takes its time.
+                await self._tried(self._read_pointers())
+                await self._tried(self._sample_latencies())
+            else:
+                self._note(False)
             self._again.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), LOOK_EVERY_S)
@@ -93,12 +96,27 @@ class BrokerWatch:
             await close(consumer)
         await self._probe.close()
 
-    def _note(self, answers: bool, why: str) -> None:
+    def _note(self, answers: bool) -> None:
         if answers != self.answers or not self.since_ts:
             self.since_ts = now_ms()
-        self.answers, self.why = answers, why
+        self.answers = answers
+        self.why = "" if answers else self.why
 
-    async def _look(self) -> None:
+    async def _tried(self, look: Coroutine[Any, Any, None]) -> bool:
+        """Whether this succeeded; where not, the clients are closed, and opened again the next time."""
+        try:
+            async with asyncio.timeout(LOOK_WITHIN_S):
+                await look
+            return True
+        except (KafkaError, OSError, AnabranchError) as error:  # TimeoutError is an OSError
+            self.why = str(error) or f"It gave no answer within {LOOK_WITHIN_S:.0f} s."
+        except Exception as error:
+            log.exception("the console cannot look at the broker")
+            self.why = type(error).__name__
+        await self._close()
+        return False
+
+    async def _read_ends(self) -> None:
         config = self._config
         if self._consumer is None:
             self._consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
@@ -107,7 +125,11 @@ class BrokerWatch:
         partitions = [TopicPartition(topic, number) for number in await partitions_of(self._consumer, topic)]
         ends = await self._consumer.end_offsets(partitions) if partitions else {}
         self.ends = {partition.partition: end for partition, end in ends.items()}
+
+    async def _read_pointers(self) -> None:
         if time.monotonic() - self._pointers_at > POINTERS_EVERY_S or not self._pointers_at:
-            self.pointers = await read_pointers(config)
+            self.pointers = await read_pointers(self._config)
             self._pointers_at = time.monotonic()
-        self._latencies = (self._latencies + await self._probe.sample())[-MAX_LATENCIES:]
+
+    async def _sample_latencies(self) -> None:
+        self._latencies = (self._latencies + await self._probe.sample(self.ends.keys()))[-MAX_LATENCIES:]

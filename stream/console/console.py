@@ -42,6 +42,10 @@ class Members(Protocol):
     def members(self) -> Sequence[Seen]:
         """Every member that is known."""
 
+    @property
+    def problem(self) -> str:
+        """Why they are not those of now; empty: they are."""
+
 
 class Requests(Protocol):
     """Asks workers through Kafka (`stream.kafka.ask`)."""
@@ -83,7 +87,7 @@ class Console:
         self.broker = broker
         self.scans = asyncio.Semaphore(2)
         """Reading through a topic for a page: few at once."""
-        self._sampler = Sampler(self.live, self.broker, self.history)
+        self._sampler = Sampler(self.live, lambda: self.away, self.broker, self.history)
         self._tasks: list[asyncio.Task[None]] = []
         self._models: tuple[float, Models] | None = None
         self._models_lock = asyncio.Lock()
@@ -103,6 +107,11 @@ class Console:
         await asyncio.wait([self._following])
         await self.members.stop()
         self.history.write()
+
+    @property
+    def away(self) -> bool:
+        """Whether the broker does not answer: neither us nor the follower of the members."""
+        return self.broker.asked and not self.broker.answers and bool(self.members.problem)
 
     def live(self) -> Live:
         """What the installation does now."""

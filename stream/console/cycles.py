@@ -55,4 +55,9 @@ async def published(console: Console) -> tuple[list[VersionReport], str | None]:
 
 def _now(console: Console) -> dict[str, Any]:
     found = console.live()
-    return {"trainers": found.trainers, "broker": console.broker, "address": console.config.broker}
+    return {
+        "trainers": found.trainers,
+        "away": console.away,
+        "broker": console.broker,
+        "address": console.config.broker,
+    }

@@ -33,7 +33,13 @@ async def page(request: web.Request) -> web.Response:
     """The page of an item, or the form to find one."""
     console, name = request.app[CONSOLE], query_of(request, "id")
     return console.pages.render(
-        request, "item.html", item=name, problem=_problem(name), notice=answer(request), steps=STEPS_BACK
+        request,
+        "item.html",
+        item=name,
+        problem=_problem(name),
+        notice=answer(request),
+        steps=STEPS_BACK,
+        sent=console.broker.newest,
     )
 
 

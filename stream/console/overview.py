@@ -96,7 +96,7 @@ def _now(console: Console) -> dict[str, Any]:
         "candidate": pointers.scored,
         "newest": console.history.fine[-1] if console.history.fine else None,
         "latency": _last_latency(console),
-        "at": now_ms(),
+        "sent": broker.newest,
     }
 
 
@@ -111,7 +111,7 @@ def headline(console: Console, found: Live) -> Headline:
     broker = console.broker
     if not broker.asked and not found.known:
         return Headline("wait", "Asking the broker …", console.config.broker)
-    if broker.asked and not broker.answers:
+    if console.away:
         since = duration((now_ms() - broker.since_ts) / 1000)
         return Headline("bad", "The broker does not answer", f"For {since}. Below is what was known then. {broker.why}")
     if not found.known:

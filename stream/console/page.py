@@ -1,5 +1,6 @@
 """From a template to a page: everything that is not ours is escaped, and the browser runs our files only."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from stream.console.assets import Assets
 from stream.console.session import COOKIE, Sessions
@@ -30,6 +31,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 UNKNOWN = "–"
+CODE = re.compile(r"`([^`]{1,80})`")
 NOTICE_COOKIE = "anabranch_notice"
 NAVIGATION = (
     ("/", "Overview"),
@@ -51,6 +53,8 @@ class Pages:
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
             undefined=StrictUndefined,
+            auto_reload=False,
+            cache_size=-1,
             trim_blocks=True,
             lstrip_blocks=True,
             finalize=lambda value: printable_lines(value) if type(value) is str else value,
@@ -63,7 +67,14 @@ class Pages:
             "ms": milliseconds,
             "time": time_element,
             "ago": ago,
+            "words": words,
         }
+        self._compile_all()
+
+    def _compile_all(self) -> None:
+        """Read every template now: the files may be replaced while this process runs."""
+        for name in self._templates.list_templates(extensions=["html"]):
+            self._templates.get_template(name)
 
     def render(self, request: web.Request, template: str, status: int = 200, **values: Any) -> web.Response:
         """A page, or the part of one."""
@@ -155,6 +166,15 @@ def time_element(ts: int | None, form: str = "full") -> Markup | str:
 def ago(ts: int | None) -> str:
     """How long ago a time, ms, was."""
     return UNKNOWN if not ts else f"{duration((now_ms() - ts) / 1000)} ago"
+
+
+def words(text: str) -> Markup:
+    """A sentence of ours, in which commands and settings stand between backticks.
+
+    >>> words("`anabranch up` <b>")
+    Markup('<code>anabranch up</code> &lt;b&gt;')
+    """
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(printable_lines(text)))))
 
 
 def query_of(request: web.Request, name: str, max_chars: int = 600) -> str:

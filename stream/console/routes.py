@@ -63,7 +63,7 @@ def add_routes(
     `client_of` gives what asks the workers, None until a broker answers. `broker` is for tests.
     """
     assets = Assets()
-    sessions = Sessions(config.serve.read_token, config.serve.operate_token)
+    sessions = Sessions(config.serve.tokens("read"), config.serve.tokens("operate"))
     console = Console(config, members, client_of, Pages(assets, sessions), sessions, broker or BrokerWatch(config))
     app[CONSOLE] = console
     app.router.add_get("/assets/{name}", assets.handle)

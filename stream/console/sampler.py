@@ -18,8 +18,10 @@ WRITE_EVERY_S = 60.0
 class Sampler:
     """Adds a sample every FINE_S."""
 
-    def __init__(self, look: Callable[[], Live], broker: BrokerWatch, history: History) -> None:
-        self._look, self._broker, self._history = look, broker, history
+    def __init__(
+        self, look: Callable[[], Live], away: Callable[[], bool], broker: BrokerWatch, history: History
+    ) -> None:
+        self._look, self._away, self._broker, self._history = look, away, broker, history
         self._applied: tuple[float, int] | None = None
 
     async def run(self) -> None:
@@ -40,7 +42,7 @@ class Sampler:
         found = self._look()
         for trainer in found.trainers:
             self._note_result(trainer.member.trainer)
-        if not self._broker.answers or not any(lives(worker) for worker in found.workers):
+        if self._away() or not any(lives(worker) for worker in found.workers):
             self._applied = None
             return
         quality = [found.quality.get(key) for key in KEYS]

@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 Right = Literal["look", "operate"]
@@ -33,10 +33,10 @@ class Session(NamedTuple):
 
 
 class Sessions:
-    """Makes and verifies sessions, from the tokens of the settings: each is a list with commas."""
+    """Makes and verifies sessions, from the tokens of the settings."""
 
-    def __init__(self, read: str, operate: str, now: Callable[[], float] = time.time) -> None:
-        self._tokens: dict[Right, list[str]] = {"look": _split(read), "operate": _split(operate)}
+    def __init__(self, read: Sequence[str], operate: Sequence[str], now: Callable[[], float] = time.time) -> None:
+        self._tokens: dict[Right, Sequence[str]] = {"look": read, "operate": operate}
         self._now = now
 
     @property
@@ -100,10 +100,6 @@ class Attempts:
         self._by_address[address] = tries  # the newest is last
         if len(self._by_address) > MAX_ADDRESSES:
             del self._by_address[next(iter(self._by_address))]
-
-
-def _split(tokens: str) -> list[str]:
-    return [token.strip() for token in tokens.split(",") if token.strip()]
 
 
 def _signature(token: str, text: str) -> str:

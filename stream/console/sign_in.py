@@ -5,6 +5,7 @@ from aiohttp import web
 from stream.console.console import CONSOLE
 from stream.console.page import go_to, query_of
 from stream.console.session import COOKIE, SESSION_S
+from stream.http.rate_limit import address_of
 
 MAX_FORM_BYTES = 4 << 10
 
@@ -21,7 +22,8 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         return console.error(request, 413, "This form is too large", f"At most {MAX_FORM_BYTES:,} bytes are read.")
     form = await request.post()
     to = _local(str(form.get("to", "")))
-    address = request.remote or ""
+    forwarded = request.headers.getall("X-Forwarded-For", [])
+    address = address_of(request.remote, forwarded, console.config.serve.proxies)
 
     def refused(status: int, problem: str, headers: dict[str, str] | None = None) -> web.Response:
         response = console.pages.render(request, "sign_in.html", status, to=to, problem=problem)

@@ -1,6 +1,7 @@
 """One user: the sequence, what is recommended now and why, what was recommended when."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,7 +34,7 @@ class Earlier(NamedTuple):
 async def page(request: web.Request) -> web.Response:
     """The page of a user, or the form to find one."""
     console, name = request.app[CONSOLE], query_of(request, "id")
-    return console.pages.render(request, "user.html", user=name, problem=_problem(name))
+    return console.pages.render(request, "user.html", user=name, problem=_problem(name), sent=console.broker.newest)
 
 
 async def now(request: web.Request) -> web.Response:
@@ -68,7 +69,7 @@ async def before(request: web.Request) -> web.Response:
 def with_changes(earlier: list[Earlier]) -> list[Earlier]:
     """Each with the items that the one before it did not have; newest first."""
     shown = []
-    for newer, older in zip(earlier, [*earlier[1:], None], strict=True):
+    for newer, older in itertools.zip_longest(earlier, earlier[1:]):
         had = {item.item for item in older.message.items} if older is not None else None
         new = frozenset() if had is None else frozenset(i.item for i in newer.message.items if i.item not in had)
         shown.append(newer._replace(new=new))

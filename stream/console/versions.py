@@ -26,7 +26,7 @@ async def page(request: web.Request) -> web.Response:
         request, "versions.html", versions=versions, problem=problem, champion=champion, candidate=pointers.scored,
         live=found, plot=interval_plot(versions), comparison=comparison(found), notice=answer(request),
         parent=next((v.parent for v in versions if champion and v.version == champion.version), None),
-        broker=console.broker, address=console.config.broker, ab=console.config.worker.ab,
+        away=console.away, broker=console.broker, address=console.config.broker, ab=console.config.worker.ab,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from stream.config import Config
+from stream.config import Config, ServeSettings
 from stream.errors import AnabranchError, ConfigError
 from stream.kafka.topics import cluster_id, ensure
 from stream.local.child_process import Child
@@ -122,6 +122,8 @@ def run_everything(config: Config, config_file: Path | None = None, port: int | 
         if address := address_to_serve(config):
             supervisor.page = page_of(address)
             env = {"ANABRANCH_SERVE__HTTP": address}
+            if config.serve.drain_s == ServeSettings().drain_s:  # nothing distributes requests to a child of `up`
+                env["ANABRANCH_SERVE__DRAIN_S"] = "0"
             supervisor.start("serve", [sys.executable, "-m", "stream.cli", "serve", *flags], env)
         yield supervisor
 

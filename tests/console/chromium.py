@@ -56,7 +56,7 @@ def tab(browser: Any, *, dark: bool = False, phone: bool = False, scale: float =
     page.complaints = complaints
     try:
         yield page
-        assert complaints == []
+        assert complaints == [], complaints
     finally:
         context.close()
 

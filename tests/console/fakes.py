@@ -67,6 +67,7 @@ class FakeMembers:
 
     def __init__(self, *seen: Seen) -> None:
         self.seen = list(seen)
+        self.problem = ""
 
     async def start(self) -> None:
         pass

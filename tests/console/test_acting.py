@@ -229,3 +229,11 @@ def test_an_action_that_the_broker_does_not_take_is_a_sentence_within_its_time(t
         page = browser.submit("/cycles", "/cycles/start")
     assert page.status == 503
     assert "no Kafka broker answers" in page.text or "no answer within" in page.text
+
+
+def test_behind_a_proxy_one_clients_wrong_tokens_make_no_other_client_wait(tmp_path):
+    with console(tmp_path, settings=config(tmp_path, proxies=1)) as browser:
+        for _ in range(TRIES + 1):
+            page = browser.post("/sign-in", {"token": "wrong"}, X_Forwarded_For="203.0.113.7")
+        assert page.status == 429
+        assert browser.post("/sign-in", {"token": "wrong"}, X_Forwarded_For="203.0.113.8").status == 401

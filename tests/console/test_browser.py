@@ -55,6 +55,7 @@ def made(state, data):
     elif state == "away":
         broker.answers, broker.why = False, "no Kafka broker answers at 127.0.0.1:1"
         members = FakeMembers(Seen(worker("0", (0,)), "not responding"), Seen(trainer(), "dead"))
+        members.problem = "no Kafka broker answers at 127.0.0.1:1"
         requests.answer = lambda _: TimeoutError()
     elif state == "empty":
         broker.ends, members = {}, FakeMembers()

@@ -123,7 +123,7 @@ def test_an_empty_installation_says_how_to_start_one(tmp_path):
     broker.ends = {}
     with console(tmp_path, broker=broker, members=FakeMembers()) as browser:
         text = browser.get("/").text
-        assert "No worker and no trainer is known `anabranch up` starts both" in text
+        assert "No worker and no trainer is known anabranch up starts both" in text
         assert "No trainer is known" in browser.get("/cycles").text
         assert "No version has been published" in browser.get("/versions").text
         assert "No value yet" in browser.get("/overview/values").text
@@ -139,12 +139,21 @@ def test_before_the_broker_was_asked_the_page_says_that_it_is_being_asked(tmp_pa
 def test_a_broker_that_is_away_is_said_on_the_pages_beside_what_was_known(tmp_path):
     broker = FakeBroker(config(tmp_path))
     broker.answers, broker.why = False, "no Kafka broker answers at 127.0.0.1:1"
-    with console(tmp_path, broker=broker) as browser:
+    members = FakeMembers(Seen(worker("1"), "not responding"))
+    members.problem = "no Kafka broker answers"
+    with console(tmp_path, broker=broker, members=members) as browser:
         overview = browser.get("/").text
         assert "The broker does not answer" in overview
         assert "worker 1" in overview
         for path in ("/versions", "/cycles"):
             assert "The broker at 127.0.0.1:1 does not answer" in browser.get(path).text
+
+
+def test_a_broker_that_is_slow_but_brings_the_members_is_not_away(tmp_path):
+    broker = FakeBroker(config(tmp_path))
+    broker.answers, broker.why = False, "It gave no answer within 5 s."
+    with console(tmp_path, broker=broker) as browser:
+        assert "Everything answers" in browser.get("/").text
 
 
 def test_a_topic_that_cannot_be_read_is_a_sentence_on_its_part_of_the_page(tmp_path, monkeypatch):
@@ -235,6 +244,13 @@ def test_what_was_recommended_when_marks_what_was_new(tmp_path, topics):
         {"href": "/item?id=1029624", "class": "new"}
     ]
     assert "The user was forgotten: 1 removals were found." in page.text
+
+
+def test_a_user_to_whom_nothing_was_recommended_has_an_empty_list_that_says_how_far_it_looked(tmp_path, topics):
+    topics["recommendations"] = []
+    with console(tmp_path) as browser:
+        text = browser.get("/user/before?id=alice").text
+    assert "No recommendation of this user was found Looked at the newest 0 messages, which are all there are." in text
 
 
 @pytest.mark.parametrize("path", ["/user?id=", "/item?id="])
@@ -379,7 +395,7 @@ def test_a_page_that_fails_says_where_the_reason_is_and_shows_no_traceback(tmp_p
     with console(tmp_path, requests=requests) as browser:
         page = browser.get("/item/now?id=milk")
     assert page.status == 500
-    assert "The log of `anabranch serve` has the reason." in page.text
+    assert "The log of anabranch serve has the reason." in page.text
     assert "Traceback" not in page.html
     assert "the page /item/now failed" in caplog.text
 

@@ -7,7 +7,7 @@ OLD, NEW, READ = "old-" + "o" * 16, "new-" + "n" * 16, "read-" + "r" * 16
 
 def test_a_token_becomes_a_session_of_its_right_until_it_ends():
     clock = [1_000_000.0]
-    sessions = Sessions(READ, f"{NEW},{OLD}", lambda: clock[0])
+    sessions = Sessions([READ], [NEW, OLD], lambda: clock[0])
     for token, right in ((NEW, "operate"), (OLD, "operate"), (READ, "look")):
         found = sessions.right_of(token)
         assert found == (right, token)
@@ -20,14 +20,14 @@ def test_a_token_becomes_a_session_of_its_right_until_it_ends():
 
 
 def test_a_wrong_token_or_none_is_no_session():
-    sessions = Sessions("", OLD)
+    sessions = Sessions([], [OLD])
     for typed in ("", OLD[:-1], OLD + "x", f"{OLD},{NEW}", "\u00e9"):
         assert sessions.right_of(typed) is None
-    assert Sessions("", "").right_of("") is None
+    assert Sessions([], []).right_of("") is None
 
 
 def test_a_cookie_that_was_changed_is_no_session():
-    sessions = Sessions(READ, OLD)
+    sessions = Sessions([READ], [OLD])
     cookie = sessions.cookie("look", READ)
     right, until, nonce, signature = cookie.split(".")
     for changed in (
@@ -39,13 +39,13 @@ def test_a_cookie_that_was_changed_is_no_session():
 
 
 def test_another_process_with_the_token_knows_the_session_and_one_without_it_does_not():
-    cookie = Sessions("", OLD).cookie("operate", OLD)
-    assert Sessions("", f"{NEW},{OLD}").session(cookie) is not None
-    assert Sessions("", NEW).session(cookie) is None
+    cookie = Sessions([], [OLD]).cookie("operate", OLD)
+    assert Sessions([], [NEW, OLD]).session(cookie) is not None
+    assert Sessions([], [NEW]).session(cookie) is None
 
 
 def test_each_session_has_a_text_of_its_own_for_its_forms():
-    sessions = Sessions("", OLD)
+    sessions = Sessions([], [OLD])
     one, other = (sessions.session(sessions.cookie("operate", OLD)) for _ in range(2))
     assert one is not None
     assert other is not None
@@ -53,7 +53,7 @@ def test_each_session_has_a_text_of_its_own_for_its_forms():
 
 
 def test_a_cookie_does_not_hold_the_token():
-    assert OLD not in Sessions("", OLD).cookie("operate", OLD)
+    assert OLD not in Sessions([], [OLD]).cookie("operate", OLD)
 
 
 def test_wrong_tokens_from_one_address_make_it_wait_and_no_other_one():

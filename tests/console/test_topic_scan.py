@@ -93,7 +93,7 @@ def test_the_time_from_a_click_to_its_recommendation_is_that_between_their_recor
     async def run() -> list[float]:
         probe = LatencyProbe(config)
         try:
-            assert await probe.sample() == []
+            assert await probe.sample({0, 1}) == []
             message = encode(reply(partition=1, offset=click.offset))
             later = producer.send(
                 config.topics.recommendations, message, key=b"alice", partition=0, timestamp_ms=click.timestamp + 42
@@ -101,8 +101,9 @@ def test_the_time_from_a_click_to_its_recommendation_is_that_between_their_recor
             send(producer, config.topics.recommendations, [encode(reply(partition=9, offset=1 << 70)), b"", b"{"], 0)
             sampled: list[float] = []
             for _ in range(3):
-                sampled += await probe.sample()
+                sampled += await probe.sample({0, 1})
             assert later.timestamp == click.timestamp + 42
+            assert [one.message.user for one in probe.newest] == ["alice"]
             return sampled
         finally:
             await probe.close()

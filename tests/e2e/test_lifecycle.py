@@ -1,9 +1,11 @@
 """Processes that start together end together; none is left behind, whatever ends it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,17 @@ def left_behind(folder: Path) -> list[str]:
     return found
 
 
+def console_of(output: str) -> bool:
+    """Whether the page that `up` names is that of the console."""
+    page = re.search(r"^console: (http://127\.0\.0\.1:\d+/)$", output, re.M)
+    assert page
+    try:
+        with urllib.request.urlopen(page[1], timeout=5) as answer:
+            return b"<title>Overview" in answer.read()
+    except OSError:
+        return False
+
+
 @pytest.mark.broker
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_up_leaves_nothing_behind(tmp_path, end):
@@ -37,6 +50,8 @@ def test_up_leaves_nothing_behind(tmp_path, end):
     until(lambda: "anabranch is up" in (tmp_path / "output").read_text())
     until(lambda: "clients made from librdkafka need 2.2 or later" in (tmp_path / "output").read_text())
     assert len(left_behind(tmp_path)) >= 3
+    if end == signal.SIGINT:
+        until(lambda: console_of((tmp_path / "output").read_text()))
     up.send_signal(end)
     up.wait(40)
     until(lambda: not left_behind(tmp_path))

@@ -29,6 +29,10 @@
     if (question && !confirm(question)) return event.preventDefault();
     if (event.target.method === "post") for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
   });
+  // `anabranch serve` is away: said until a part is loaded again.
+  const gone = document.getElementById("gone");
+  document.addEventListener("htmx:error", () => { gone.hidden = false; });
+  document.addEventListener("htmx:after:swap", () => { gone.hidden = true; });
   const slider = document.getElementById("step");
   if (slider) {
     const labels = slider.dataset.labels.split("|");

@@ -32,7 +32,10 @@ def wait_until_ended(process: RestartedChild) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("name", "command"), [("trainer", ENDS), ("trainer", IS_KILLED), ("worker", IS_KILLED)])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("trainer", ENDS), ("trainer", IS_KILLED), ("worker", IS_KILLED), ("serve", ENDS), ("serve", IS_KILLED)],
+)
 def test_a_trainer_that_ended_and_a_killed_worker_are_started_again_after_a_pause(
     supervisor, monkeypatch, capsys, name, command
 ):
