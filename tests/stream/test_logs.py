@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.config import LogSettings
@@ -36,6 +36,7 @@ def record(message: str, *parts: object, **more: object) -> logging.LogRecord:
     )
 
 
+@settings(deadline=None)
 @given(anything, anything, st.sampled_from(["utf-8", "ascii", None]))
 def test_a_record_is_one_object_on_one_line_whatever_is_in_it(text, instance, encoding):
     line = JsonFormatter(instance, encoding).format(record("no title of %s", text))
