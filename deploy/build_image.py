@@ -42,7 +42,7 @@ def engine() -> str:
 
 
 def pip_settings() -> dict[str, str]:
-    """What pip on this machine is told about indexes: by files and by variables, which win."""
+    """The settings of pip on this machine that name indexes: from files and from variables, which win."""
     lines = output(sys.executable, "-m", "pip", "config", "list").splitlines()
     found = {}
     for line in sorted(lines, key=lambda line: line.startswith(":env:")):

@@ -199,8 +199,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     group_instance_id: str = ""
     """Kafka's `group.instance.id`, for a worker that is started again under the same name and with the same data, as a
     pod of a StatefulSet is: it keeps its partitions if it is back within `worker.session_timeout_ms`, which must be
-    longer than a restart. No other worker may have it. Empty: a worker that ends leaves the group, and others take its
-    partitions at once (docs/operating.md#restart-without-a-gap)."""
+    longer than a restart. No other worker may have it. Not with the embedded broker. Empty: a worker that ends leaves
+    the group, and others take its partitions at once (docs/operating.md#restart-without-a-gap)."""
     poll_max_events: Whole = 50_000
     """Largest batch, in events, of a worker that is behind."""
     fold_hold_ms: Whole = 500

@@ -33,7 +33,12 @@ from stream.stores.id_key import settle_key
 
 LEARNED_EVENTS = 30_000
 TOKEN = "token-of-the-benchmark"
-NO_CYCLE = {"ANABRANCH_TRAINER__EVERY_EVENTS": "1000000000", "ANABRANCH_TRAINER__EVERY_S": "1000000"}
+ONE_CYCLE = {
+    "ANABRANCH_TRAINER__EVERY_EVENTS": "1000000000",
+    "ANABRANCH_TRAINER__EVERY_S": "1",
+    "ANABRANCH_TRAINER__MIN_EVENTS": str(LEARNED_EVENTS * 9 // 10),  # it counts 100 events of a user at most
+}
+"""The trainer learns once, from nearly all events, and then waits."""
 
 
 def messages(users: list[str], items: list[str], count: int, share_of_events: float, seed: int) -> list[bytes]:
@@ -81,13 +86,13 @@ def generate(port: int, per_s: float, file: Path) -> None:
     print(json.dumps(summary(asyncio.run(load("127.0.0.1", port, requests, per_s)))))
 
 
-def main(per_s: float, seconds: float, runs: int) -> None:
+def measure(per_s: float, seconds: float, runs: int, partitions: int) -> None:
     """Print the percentiles of each case, the median of the runs."""
     clicks = read_purchases(LEARNED_EVENTS).clicks
     users = sorted({str(click["user"]) for click in clicks})
     items = sorted({str(click["item"]) for click in clicks})
     with tempfile.TemporaryDirectory() as folder, broker_for(Path(folder)) as broker:
-        config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=2))
+        config = Config(broker=broker, data=Path(folder) / "data", topics=TopicSettings(partitions=partitions))
         ensure(config)
         settle_key(config, cluster_id(config))
         asyncio.run(publish(config, "clicks", clicks, "user", Pace(None)))
@@ -99,12 +104,13 @@ def main(per_s: float, seconds: float, runs: int) -> None:
         log = config.data / "worker.log"
         children = [
             Child("worker", [*command, "worker", *flags], log, api | token),
-            Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", NO_CYCLE),
+            Child("trainer", [*command, "trainer", "--own-session", *flags], config.data / "trainer.log", ONE_CYCLE),
             Child("serve", [*command, "serve", *flags], config.data / "serve.log", token),
         ]
         try:
-            subprocess.run([*command, "retrain", "--wait", *flags], check=True, stdout=subprocess.DEVNULL)
             while "serving version" not in log.read_text():
+                if not all(child.running for child in children):
+                    raise RuntimeError("\n".join(child.last_lines() for child in children))
                 time.sleep(0.5)
             cases = {
                 "serve": (serve_port, 0.0),
@@ -122,7 +128,7 @@ def main(per_s: float, seconds: float, runs: int) -> None:
         finally:
             for child in children:
                 child.stop()
-    document: dict[str, Any] = {"requests_per_s": per_s, "seconds": seconds, "runs": runs}
+    document: dict[str, Any] = {"requests_per_s": per_s, "seconds": seconds, "runs": runs, "partitions": partitions}
     for name, of_runs in found.items():
         numbers = [key for key, value in of_runs[0].items() if isinstance(value, int | float)]
         document[name] = {key: round(statistics.median(one[key] for one in of_runs), 2) for key in numbers}
@@ -134,13 +140,19 @@ def main(per_s: float, seconds: float, runs: int) -> None:
     print(json.dumps(document))
 
 
+def main() -> None:
+    """Measure with the options of the command line."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--per-s", type=float, default=500.0, help="requests a second")
+    parse.add_argument("--seconds", type=float, default=20.0, help="length of a run")
+    parse.add_argument("--runs", type=int, default=3, help="runs of each case")
+    parse.add_argument("--partitions", type=int, default=2, help="partitions of the clicks")
+    given = parse.parse_args()
+    measure(given.per_s, given.seconds, given.runs, given.partitions)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--generate"]:
         generate(int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
     else:
-        parse = argparse.ArgumentParser(description=__doc__)
-        parse.add_argument("--per-s", type=float, default=500.0, help="requests a second")
-        parse.add_argument("--seconds", type=float, default=20.0, help="length of a run")
-        parse.add_argument("--runs", type=int, default=3, help="runs of each case")
-        given = parse.parse_args()
-        main(given.per_s, given.seconds, given.runs)
+        main()

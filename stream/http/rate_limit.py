@@ -55,7 +55,7 @@ def address_of(peer: str | None, forwarded: list[str], proxies: int) -> str:
 
 def _network(address: str) -> str:
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(_without_port(address).partition("%")[0])
     except ValueError:
         return "unknown"
     if ip.version == 4:
@@ -63,3 +63,10 @@ def _network(address: str) -> str:
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((int(ip), IPV6_NETWORK), strict=False))
+
+
+def _without_port(address: str) -> str:
+    """Some proxies add the client's port."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address

@@ -71,7 +71,7 @@ class WorkerInstruments(Instruments):
     def dead_letters(self, words: Iterable[str]) -> None:
         """Dead letters were acknowledged."""
         for word in words:
-            self._dead_letters[word].inc()
+            self._dead_letters.get(word, self._dead_letters["event"]).inc()
 
     def requests(self, outcome: str, sent_ms: Iterable[int]) -> None:
         """Requests of these times, ms of the broker, were replied to."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Asked(NamedTuple):
-    """What the workers answered, and of which partitions nothing came, with the reason."""
+    """What the workers answered, and why nothing came from some partitions."""
 
     item: ItemReport
     missing: list[str]

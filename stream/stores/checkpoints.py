@@ -38,6 +38,7 @@ class Checkpoints:
             return
         while True:
             await asyncio.sleep(self._config.checkpoints.every_s)
+            self.completed_ts = {n: ts for n, ts in self.completed_ts.items() if n in self._assignment.stores}
             for number in list(self._assignment.stores):
                 try:
                     await self.checkpoint(number)

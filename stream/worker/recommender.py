@@ -44,17 +44,22 @@ class Recommender:
         """Items that are recommended to nobody."""
         return self._titles.withdrawn if self._titles is not None else np.empty(0, np.uint64)
 
-    async def recommend_off_loop(self, partition: int, users: Mapping[int, Unanswered]) -> list[Answer]:
+    async def recommend_off_loop(
+        self, partition: int, users: Mapping[int, Unanswered], *, tested: bool = True
+    ) -> list[Answer]:
         """`recommend`, in a thread where it would hold the event loop for long. Raises StoreFault."""
         if len(users) <= MAX_USERS_ON_LOOP:
-            return self.recommend(partition, users)
-        return await asyncio.to_thread(self.recommend, partition, users)
+            return self.recommend(partition, users, tested=tested)
+        return await asyncio.to_thread(self.recommend, partition, users, tested=tested)
 
-    def recommend(self, partition: int, users: Mapping[int, Unanswered]) -> list[Answer]:
-        """Recommendations for these users of one partition, each from all that the store holds. Raises StoreFault."""
-        return [answer for arm in self.versions.arms(users) for answer in self._recommend(partition, arm)]
+    def recommend(self, partition: int, users: Mapping[int, Unanswered], *, tested: bool = True) -> list[Answer]:
+        """Recommendations for these users of one partition, each from all that the store holds. Raises StoreFault.
 
-    def _recommend(self, partition: int, arm: Arm) -> list[Answer]:
+        `tested`: the users' next events test these answers, so the candidate and the baselines rank too.
+        """
+        return [answer for arm in self.versions.arms(users) for answer in self._recommend(partition, arm, tested)]
+
+    def _recommend(self, partition: int, arm: Arm, tested: bool) -> list[Answer]:
         store, k = self._stores[partition], self._config.ranking.k
         # Who
         users = np.fromiter(arm.users, np.uint64, len(arm.users))
@@ -65,13 +70,13 @@ class Recommender:
         withdrawn = self.withdrawn
         # Signals, top k, reasons (`model/ranking/ranker.py`)
         ranked = arm.version.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.version else None
-        scored = arm.scored.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.scored else None
+        scored = arm.scored.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.scored and tested else None
         # Popular items, for users without a version or a history
         max_hidden = max(map(len, hidden), default=0)
         popular = self.graph.popular(max(k, MEASURED_ITEMS) + max_hidden, withdrawn)
         # Message
         names = self._names_of(ranked, popular[: k + max_hidden])
-        rivals = self._baselines(history, popular) if ranked is not None else None
+        rivals = self._baselines(history, popular) if ranked is not None and tested else None
         emitted_ts, progress = now_ms(), store.read_progress()
         ids = store.user_ids(users)  # now: a user who was forgotten during the ranking has none
         answers = []

@@ -146,7 +146,7 @@ class Workers:
         for number, process in self._processes.items():
             assert process.poll() is None, self.log(number)
             status = read(self.homes[number].data)
-            if status is None or status.ts < 1000 * self._started[number] or not status.confirmed:
+            if status is None or status.ts < 1000 * self._started[number] or not (status.confirmed and status.joined):
                 return False
             if set(status.phases.values()) - {"answering"}:
                 return False
@@ -236,6 +236,8 @@ def main() -> None:
     parse.add_argument("--within-s", type=float, default=10.0, help="longest wait that is allowed")
     parse.add_argument("--keep-logs", type=Path, help="a folder for the logs of the workers")
     asked = parse.parse_args()
+    if asked.static and asked.broker == "embedded":
+        sys.exit("the embedded broker keeps no partitions for a static member: --static needs --broker kafka")
     with fresh(asked.broker, asked.partitions) as made:
         config = msgspec.structs.replace(made, worker=WorkerSettings())
         report = restart_all(config, asked.rounds, asked.seed, asked.per_s, static=asked.static)

@@ -36,8 +36,10 @@ QUICK = {
     "ANABRANCH_TRAINING__LAST_EPOCHS": "1",
     "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "1",
     "ANABRANCH_TRAINER__MIN_EVENTS": "50",
-    "ANABRANCH_TRAINER__EVERY_S": "15",
-    "ANABRANCH_CHECKPOINTS__EVERY_S": "2",
+    "ANABRANCH_TRAINER__EVERY_S": "20",
+    "ANABRANCH_TRAINER__EVERY_EVENTS": "2000",
+    "ANABRANCH_CHECKPOINTS__EVERY_S": "4",
+    "ANABRANCH_MODEL__DIM": "16",
 }
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -47,13 +49,13 @@ def shortened(rules: str) -> str:
 
     def window(match: re.Match[str]) -> str:
         seconds = int(match[1]) * UNITS[match[2]]
-        return match[0] if match[2] == "d" and seconds < 7 * 86400 else f"{min(max(seconds // 30, 4), 20)}s"
+        return match[0] if match[2] == "d" and seconds < 7 * 86400 else f"{min(max(seconds // 30, 8), 24)}s"
 
     rules = re.sub(r"(?<=[\[ :])(\d+)([smhd])(?=[\]): ])", window, rules)
-    rules = re.sub(r"(?<=for: )(\d+)([smhd])$", "3s", rules, flags=re.M)
+    rules = re.sub(r"(?<=for: )(\d+)([smhd])$", "4s", rules, flags=re.M)
     rules = re.sub(r"(?<=interval: )(\d+)([smhd])", "1s", rules)
     # What a disk would be in hours: in this run, in seconds.
-    return rules.replace("4 * 3600", "20").replace("[6h], 86400", "[20s], 20").replace("[20s], 86400", "[20s], 20")
+    return rules.replace("4 * 3600", "20").replace("[24s], 86400", "[24s], 20")
 
 
 class Watched:
@@ -61,17 +63,18 @@ class Watched:
 
     def __init__(self, config: Config, wire: Wire, folder: Path) -> None:
         self.config, self.wire, self.folder = config, wire, folder
-        self.ports = {name: free_port() for name in ("worker", "trainer", "serve", *PROGRAMS)}
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.notified: list[dict[str, Any]] = []
         """What Alertmanager has sent: alerts with their status and annotations."""
+        self._receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._receives())
+        self.ports = {name: free_port() for name in ("worker", "trainer", "serve", *PROGRAMS)}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._end = threading.Event()
         self.artifacts = folder / "artifacts"
 
-    def start(self, name: str) -> None:
-        """Start `anabranch NAME`."""
+    def start(self, name: str, **settings: str) -> None:
+        """Start `anabranch NAME`, with these settings more."""
         own = {f"ANABRANCH_{name.upper()}__HTTP": f"127.0.0.1:{self.ports[name]}"}
-        self._run(name, command_line(self.config, name), self._environment() | own)
+        self._run(name, command_line(self.config, name), self._environment() | own | settings)
 
     def _environment(self) -> dict[str, str]:
         more = {"ANABRANCH_ARTIFACTS": str(self.artifacts), "ANABRANCH_SERVE__WRITE_TOKEN": WRITE_TOKEN}
@@ -89,9 +92,9 @@ class Watched:
         )
         assert done.returncode == 0, done.stderr
 
-    def click(self, value: bytes | None = None) -> None:
-        """Send one message that is no valid click."""
-        self._producer.send(self.config.topics.clicks, key=b"user", value=value)
+    def send(self, value: bytes) -> None:
+        """Send a message to the topic of clicks."""
+        self._producer.send(self.config.topics.clicks, key=value[-20:], value=value)
 
     def ask(self, path: str, **parameters: str | float) -> Any:
         """Ask Prometheus' HTTP interface."""
@@ -103,7 +106,7 @@ class Watched:
         """The alerts that fire now, by name."""
         return {a["labels"]["alertname"]: a for a in self.ask("alerts")["alerts"] if a["state"] == "firing"}
 
-    def fires(self, *names: str, within_s: float = 90) -> dict[str, dict[str, Any]]:
+    def fires(self, *names: str, within_s: float = 180) -> dict[str, dict[str, Any]]:
         """Wait until these alerts fire; return what fires then."""
         deadline = time.monotonic() + within_s
         while not set(names) <= (now := self.firing()).keys():
@@ -111,7 +114,7 @@ class Watched:
             time.sleep(0.5)
         return now
 
-    def quiet(self, within_s: float = 120) -> None:
+    def quiet(self, within_s: float = 240) -> None:
         """Wait until no alert fires or is about to, for some seconds.
 
         Late recommendations do not count: how late they are is a matter of the machine that runs the tests.
@@ -135,7 +138,7 @@ class Watched:
             value = {"user": user, "item": f"item-{(n // 40 + n % 40) % 25}", "id": str(n)}
             with contextlib.suppress(KafkaError):
                 self._producer.send(self.config.topics.clicks, key=user.encode(), value=json.dumps(value).encode())
-            if self._end.wait(0.03):
+            if self._end.wait(0.06):
                 return
 
     def _visits(self) -> None:
@@ -143,7 +146,7 @@ class Watched:
         serve = f"http://127.0.0.1:{self.ports['serve']}/v1"
         event = json.dumps({"user": "user-1", "item": "item-1"}).encode()
         write = {"Authorization": f"Bearer {WRITE_TOKEN}", "Content-Type": "application/json"}
-        while not self._end.wait(0.5):
+        while not self._end.wait(1.0):
             for request in (
                 urllib.request.Request(f"{serve}/users/user-1/recommendations"),
                 urllib.request.Request(f"{serve}/items/item-1/related"),
@@ -156,20 +159,19 @@ class Watched:
     def everything(self) -> Iterator["Watched"]:
         """Run all of it until the block ends."""
         self._producer = KafkaProducer(bootstrap_servers=self.config.broker, max_block_ms=2000)
-        receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._receiver())
-        threads = [threading.Thread(target=work) for work in (self._clicks, self._visits, receiver.serve_forever)]
+        threads = [threading.Thread(target=work) for work in (self._clicks, self._visits, self._receiver.serve_forever)]
         try:
             for thread in threads:
                 thread.start()
             for name in ("worker", "trainer", "serve"):
                 self.start(name)
-            self._start_alertmanager(receiver.server_port)
+            self._start_alertmanager(self._receiver.server_port)
             self._start_prometheus()
             yield self
         finally:
             self._end.set()
-            receiver.shutdown()
-            receiver.server_close()
+            self._receiver.shutdown()
+            self._receiver.server_close()
             for process in self.running.values():
                 process.kill()
                 process.wait()
@@ -177,7 +179,7 @@ class Watched:
                 thread.join()
             self._producer.close(timeout=2)
 
-    def _receiver(self) -> type[http.server.BaseHTTPRequestHandler]:
+    def _receives(self) -> type[http.server.BaseHTTPRequestHandler]:
         notified = self.notified
 
         class Receiver(http.server.BaseHTTPRequestHandler):
@@ -198,8 +200,10 @@ class Watched:
         config = (PROMETHEUS / "prometheus.yaml").read_text()
         for name, port in (("worker", 8081), ("trainer", 8082), ("serve", 8080)):
             config = config.replace(f'"{name}:{port}"', f'"127.0.0.1:{self.ports[name]}"')
-        config = config.replace('"alertmanager:9093"', f'"127.0.0.1:{self.ports["prometheus-alertmanager"]}"')
-        config = re.sub(r"_interval: \d+s", "_interval: 1s", config)
+        alertmanager = f"127.0.0.1:{self.ports['prometheus-alertmanager']}"
+        config = config.replace("# alerting:", "alerting:").replace("alertmanager:9093", alertmanager)
+        config = config.replace("scrape_interval: 15s", "scrape_interval: 2s")
+        config = config.replace("evaluation_interval: 30s", "evaluation_interval: 1s")
         (self.folder / "prometheus.yaml").write_text(config)
         self._run(
             "prometheus",

@@ -3,20 +3,18 @@
 The tests share one run. Each begins and ends with a shop that is well.
 """
 
-import contextlib
+import itertools
 import json
 import math
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient
 
-from stream.kafka.topics import ensure
 from tests.deploy.monitored import Watched, missing, watched
 from tests.deploy.queries import panel_expressions
 from tests.e2e.conftest import until
@@ -45,7 +43,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Itera
 @pytest.fixture
 def shop(running: Watched) -> Watched:
     """The shop, once it is well: a version serves, checkpoints are taken, no alert fires."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not running.ask("query", query="anabranch_model_created_timestamp_seconds and on () anabranch_ready == 1")[
         "result"
     ]:
@@ -53,11 +51,6 @@ def shop(running: Watched) -> Watched:
         time.sleep(0.5)
     running.quiet()
     return running
-
-
-def with_admin(shop: Watched, work: Callable[[KafkaAdminClient], object]) -> None:
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=shop.config.broker)) as admin:
-        work(admin)
 
 
 def test_every_panel_of_the_dashboard_has_data(shop):
@@ -78,7 +71,7 @@ def test_dead_letters(shop):
     deadline = time.monotonic() + 60
     while "AnabranchDeadLetters" not in shop.firing():
         assert time.monotonic() < deadline
-        shop.click(b"no click")
+        shop.send(b"no click")
         time.sleep(0.02)
     alert = shop.firing()["AnabranchDeadLetters"]
     assert re.match(r"[\d.]+% of the messages", alert["annotations"]["description"])
@@ -91,18 +84,18 @@ def test_a_pause_while_clicks_come(shop):
     shop.command("resume")
 
 
-def test_the_topic_of_recommendations_is_deleted(shop):
-    with_admin(shop, lambda admin: admin.delete_topics([shop.config.topics.recommendations]))
-    shop.fires("AnabranchNoRecommendations")
-    ensure(shop.config)
-
-
-def test_a_click_whose_dead_letter_cannot_be_sent_stops_its_partition(shop):
-    with_admin(shop, lambda admin: admin.delete_topics([shop.config.topics.dead_letters]))
-    shop.click(b"no click")
-    alert = shop.fires("AnabranchFallingBehind")["AnabranchFallingBehind"]
-    assert alert["labels"]["partition"] in "01"
-    ensure(shop.config)
+def test_more_clicks_than_a_slow_worker_can_apply(shop):
+    shop.kill("worker")
+    shop.start("worker", ANABRANCH_WORKER__POLL_MAX_EVENTS="1")
+    deadline = time.monotonic() + 240
+    for number in itertools.count():
+        shop.send(json.dumps({"user": f"user-{number % 40}", "item": "item-1"}).encode())
+        if number % 2000 == 0:
+            if {"AnabranchFallingBehind", "AnabranchNoRecommendations"} <= shop.firing().keys():
+                break
+            assert time.monotonic() < deadline, f"after {number} clicks: {sorted(shop.firing())}"
+    shop.kill("worker")
+    shop.start("worker")
 
 
 def test_a_broker_that_is_away(shop):
@@ -128,19 +121,21 @@ def test_an_artifact_store_that_is_gone_when_the_trainer_starts(shop):
     shop.artifacts.write_text("no folder, so nothing can be written below it")
     shop.kill("trainer")
     shop.start("trainer")
-    fired = shop.fires("AnabranchLearningFails", "AnabranchCheckpointStale", within_s=150)
+    fired = shop.fires("AnabranchLearningFails", "AnabranchCheckpointStale")
     assert "AnabranchNotReady" not in fired, "the worker goes on with the version that it has"
     shop.artifacts.unlink()
     away.rename(shop.artifacts)
 
 
 def test_the_only_worker_is_killed(shop):
+    shop.notified.clear()
     shop.kill("worker")
     shop.fires("AnabranchMemberGone", "AnabranchPartitionNotOwned")
     pages = until(lambda: [one for one in shop.notified if one["receiver"] == "pager" and one["status"] == "firing"
                            and one["labels"]["alertname"] == "AnabranchPartitionNotOwned"])  # fmt: skip
     assert pages[0]["annotations"]["runbook_url"].endswith("docs/faults.md#anabranchpartitionnotowned")
     assert "[no value]" not in json.dumps(shop.notified)
-    assert not [one for one in shop.notified if one["labels"]["alertname"] == "AnabranchMemberGone"], "it is explained"
+    gone = [one for one in shop.notified if one["labels"]["alertname"] == "AnabranchMemberGone"]
+    assert not [one for one in gone if one["labels"]["job"] == "anabranch-worker" and one["status"] == "firing"]
     shop.start("worker")
     shop.quiet()

@@ -1,6 +1,7 @@
 """The Dockerfile and what it takes from the clone."""
 
 import re
+import runpy
 import subprocess
 import sys
 
@@ -62,3 +63,22 @@ def test_the_health_check_loads_nothing_heavy():
     script = "import sys, stream.operate.health; print(*{'torch', 'scipy', 'faust', 'rocksdict'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_every_package_is_checked_by_its_hash():
+    script = (DEPLOY / "image/dependencies.py").read_text()
+    [install] = re.findall(r"^def install\(.*?\n\n", script, re.M | re.S)
+    assert '"--require-hashes"' in install
+    assert '"--only-binary", ":all:"' in install
+    # The rest, the names of EXTRA_PACKAGES aside, is a dry run.
+    assert re.findall(r'pip\("install", (.*?),', script) == ['"--quiet"', "*binary"]
+    assert '"--dry-run"' in script
+
+
+def test_the_installed_packages_are_those_that_the_program_needs(tmp_path):
+    """`needed` is pip's answer; `locked` finds every entry of the lock, with its hashes."""
+    found = runpy.run_path(str(DEPLOY / "image/dependencies.py"))
+    entries = found["locked"](ROOT / "requirements.lock")
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "".join(entries.values()) == lock.partition("\n")[2]
+    assert {"torch", "aiokafka", "typing-extensions", "faust-streaming"} <= entries.keys()

@@ -125,6 +125,20 @@ def test_a_worker_has_the_name_of_its_pod():
     }
 
 
+def test_a_static_member_has_time_to_come_back_and_others_have_none():
+    def session_ms(*changes: str) -> str:
+        config = of_kind(set_in("minimal", *changes), "ConfigMap")[0]["data"]["anabranch.toml"]
+        return ",".join(re.findall(r"session_timeout_ms = (\d+)", config))
+
+    assert session_ms() == "45000"
+    assert session_ms("config.worker.session_timeout_ms=30000") == "30000"
+    assert session_ms("worker.staticMembership=false") == ""
+    names = {
+        v["name"] for _, c in containers(set_in("minimal", "worker.staticMembership=false")) for v in c.get("env", [])
+    }
+    assert "ANABRANCH_WORKER__GROUP_INSTANCE_ID" not in names
+
+
 def test_a_worker_that_answers_over_http_has_the_tokens():
     for name, container in containers(set_in("production", "config.worker.api=true")):
         if container["name"] == "worker":

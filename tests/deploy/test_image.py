@@ -86,7 +86,7 @@ def test_the_image_has_no_cuda_no_tests_and_nothing_of_development(image):
 
 
 def test_nobody_but_root_can_change_the_program(image):
-    """And the image has no file that gives rights to whoever runs it, beyond those of its base."""
+    """And no file of ours gives its rights to the user that runs it."""
     loose = stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
     files = [path for path in (image.root / "opt/anabranch").rglob("*") if not path.is_symlink()]
     assert len(files) > 1000

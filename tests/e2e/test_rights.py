@@ -103,6 +103,9 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         assert "000001" in run("rollback", "000001")
         status = json.loads(run("status", "--json"))
         assert [p["lag"] for p in status["partitions"]] == [0, 0]
+        assert {m["doing"] for m in status["members"]} == {"running"}, "worker and trainer may publish their state"
+        far = msgspec.structs.replace(of("operator"), data=tmp_path / "far")
+        assert "item-" in succeed(far, "user", "user-4", within_s=90).stdout
         run("forget", "user-3")
         run("backup", str(tmp_path / "kept"))
         assert "the group has not confirmed" not in log.read_text()
@@ -111,6 +114,6 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
 
 def test_the_page_lists_the_rights_of_each_role():
     found = rights()
-    assert found["worker"][0] == {"recommendations", "replies", "dead_letters", "command_replies"}
+    assert found["worker"][0] == {"recommendations", "replies", "dead_letters", "command_replies", "members"}
     assert found["trainer"][1] == {"models", "commands"}
-    assert len(found["operator"][1]) == 9
+    assert len(found["operator"][1]) == 10

@@ -8,10 +8,13 @@ import re
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 
-from stream.config import ClickFields, ClickSettings, ServeSettings
+from stream.config import ClickFields, ClickSettings, Config, ServeSettings
 from stream.http.answers import Unsent
-from tests.stream.http.shop import OPERATE, SETTINGS, WRITE, Shop, with_shop
+from stream.http.api import Api
+from stream.http.server import HttpServer
+from tests.stream.http.shop import OPERATE, SETTINGS, WRITE, Counts, FixedAnswers, Shop, with_shop
 
 PROBLEM = "application/problem+json"
 
@@ -343,3 +346,45 @@ async def test_answers_say_nothing_about_the_software_below(shop: Shop):
         answer = await shop.get(path)
         assert answer.headers["Server"] == "anabranch"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /v1/users/ann/recommendations HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer %s\0\r\n\r\n",
+        b"GET /v1/users/ann/recommendations HTTP/1.1\r\nHost: shop\r\nAuthorization Bearer %s\r\n\r\n",
+        b"GET /v1/users/ann/recommendations?token=%s HTTP/9\r\nHost: shop\r\n\r\n",
+        b"%s\r\n\r\n",
+    ],
+)
+def test_nothing_of_a_request_that_is_no_http_is_logged(head, caplog):
+    async def run() -> None:
+        answers, app = FixedAnswers(), web.Application()
+        Api(Config(serve=SETTINGS), answers, Counts(answers)).add_to(app)
+        server = HttpServer(app, "127.0.0.1", 0)
+        port = await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head % OPERATE.encode())
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        await server.stop()
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(run())
+    assert OPERATE not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_connection_that_sends_no_whole_request_is_closed(monkeypatch):
+    monkeypatch.setattr("stream.http.server.IDLE_S", 0.2)
+
+    async def run() -> None:
+        server = HttpServer(web.Application(), "127.0.0.1", 0)
+        port = await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: sh")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await server.stop()
+
+    asyncio.run(run())

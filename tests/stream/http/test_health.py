@@ -3,6 +3,8 @@
 import asyncio
 import json
 import socket
+import time
+import urllib.request
 
 import pytest
 from aiohttp import ClientSession, web
@@ -88,6 +90,22 @@ def test_a_strange_request_gets_a_clean_answer_and_no_traceback(request_, expect
     assert (status(answer), status(after)) == (expected, 200)
     assert b"Traceback" not in answer
     assert "Traceback" not in caplog.text
+
+
+def test_a_process_whose_event_loop_is_blocked_does_not_answer():
+    """What asks waits for a time of its own choice, and then counts it as not alive."""
+
+    async def run() -> None:
+        server = HttpServer(Pages().app, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{await server.start()}/livez"
+        asking = asyncio.create_task(asyncio.to_thread(urllib.request.urlopen, url, timeout=0.2))
+        await asyncio.sleep(0)
+        time.sleep(0.6)
+        with pytest.raises(OSError, match="timed out"):
+            await asking
+        await server.stop()
+
+    asyncio.run(run())
 
 
 def test_the_page_of_metrics_is_prometheus_text():

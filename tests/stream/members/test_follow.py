@@ -81,7 +81,7 @@ def test_a_follower_sees_a_death_within_five_seconds_and_outlives_the_broker(tmp
             living.remove("b")
             died = time.monotonic()
             await eventually(lambda: states(follower.members()) == {"a": "running", "b": "dead"})
-            assert time.monotonic() - died < 5.5
+            assert time.monotonic() - died < 6
             await asyncio.to_thread(broker.stop)
             await eventually(lambda: follower.problem)
             await asyncio.sleep(DEAD_AFTER_S)

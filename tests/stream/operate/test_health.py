@@ -52,7 +52,7 @@ def test_a_worker_without_an_address_is_judged_by_its_status_file(tmp_path):
         ({"paused_ts": 1}, "anabranch resume"),
         ({"confirmed": False}, "does not confirm"),
         ({"joined": False}, "has not assigned"),
-        ({"ts": now_ms() - 60_000}, "no status for 6"),
+        ({"ts": 1}, "has written no status for"),
     ],
 )
 def test_its_file_says_what_is_missing(tmp_path, status, said):

@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
 
 from model.errors import ArtifactError
 from model.learning.cycle import CycleInput
@@ -22,6 +24,7 @@ from state.store import Store
 from stream.config import Config, TrainerSettings
 from stream.kafka.messages import Command, CommandReply, Pointer, encode
 from stream.kafka.pointers import MODEL_NAME, pointer_to
+from stream.metrics.catalogue import CYCLE_PHASES
 from stream.trainer import champion, status_file, trainer, trigger
 from stream.trainer.trainer import Trainer
 from stream.trainer.training_data import News, gone
@@ -138,6 +141,17 @@ def test_a_cycle_runs_once_there_are_enough_events(shop):
     assert second.verdict.promoted or second.verdict.reason.startswith(
         "champion kept: significantly worse on the newest events"
     )
+    counted = {s.labels["phase"]: s.value for s in samples_of(shop.trainer, "trainer_phase_duration_seconds_count")}
+    assert counted == dict.fromkeys(CYCLE_PHASES, 2)
+    outcomes = {s.labels["outcome"]: s.value for s in samples_of(shop.trainer, "trainer_cycles_total")}
+    assert (sum(outcomes.values()), outcomes["failed"]) == (2, 0)
+
+
+def samples_of(trainer: Trainer, name: str) -> list[Sample]:
+    """The samples of a metric that a trainer counts."""
+    registry = CollectorRegistry()
+    trainer.instruments.register(registry)
+    return [s for family in registry.collect() for s in family.samples if s.name == f"anabranch_{name}"]
 
 
 def test_a_command_gets_progress_replies_until_its_cycle_ends(shop, monkeypatch):

@@ -30,7 +30,7 @@ async def test_requests_that_come_together_are_ranked_together(shop: Shop):
     shop.apply(*({"user": f"user-{n}", "item": "milk"} for n in range(20)))
     ranked: list[int] = []
     recommend = shop.recommender.recommend
-    shop.recommender.recommend = lambda number, users: ranked.append(len(users)) or recommend(number, users)
+    shop.recommender.recommend = lambda n, users, **more: ranked.append(len(users)) or recommend(n, users, **more)
     shop.start(shop.pipeline.direct.run())
     asked = [shop.pipeline.direct.recommend(f"user-{n % 20}", 0) for n in range(30)]
     answers = await asyncio.gather(*asked)

@@ -142,6 +142,20 @@ async def test_a_store_that_is_opened_again_has_its_phase_and_nothing_else(shop)
 
 
 @with_watched
+async def test_a_scrape_reads_memory_only(shop):
+    """A disk that hangs would hold the event loop, and with it the whole worker."""
+    await shop.poll({CLICKS: shop.records({"user": "ann"})})
+
+    def hangs(*_: object) -> None:
+        raise AssertionError("the disk was read")
+
+    for call in ("get", "get_many", "write", "put"):
+        shop.monkeypatch.setattr(f"state.rocksdb.Database.{call}", hangs)
+    page = shop.page()
+    assert page["graph_users{partition=0}"] == page["ready"] == 1
+
+
+@with_watched
 async def test_a_scrape_while_a_store_closes_waits_for_nothing(shop):
     """A revocation waits for an answer that is being sent. The page is read meanwhile, and when the store is closed."""
     replying, revoking = await shop.revoke_during_a_reply()

@@ -27,7 +27,11 @@
 {{/* anabranch.toml: the values below `config`, and what the chart decides: addresses and the files of certificates. */}}
 {{- define "anabranch.configuration" -}}
 {{- include "anabranch.check" . -}}
-{{- $own := dict "worker" (dict "http" ":8081") "trainer" (dict "http" ":8082") "serve" (dict "http" ":8080") -}}
+{{- $worker := dict "http" ":8081" -}}
+{{- if and .Values.worker.staticMembership (not (dig "worker" "session_timeout_ms" 0 .Values.config)) -}}
+{{- $_ := set $worker "session_timeout_ms" 45000 -}}
+{{- end -}}
+{{- $own := dict "worker" $worker "trainer" (dict "http" ":8082") "serve" (dict "http" ":8080") -}}
 {{- $tls := .Values.kafkaTls -}}
 {{- if $tls.existingSecret -}}
 {{- $files := dict -}}
