@@ -62,8 +62,10 @@ No fallback has an item that is withdrawn, and none is for a user who was forgot
 - Recommendations are the user's own: they have `Cache-Control: private, no-store`. Related items may be cached for
   ten seconds.
 
-At SIGTERM `/readyz` answers 503. Requests are answered for `serve.drain_s` more, and then those that run are
-finished.
+While Kafka is away, reading goes on with fallbacks, events are answered with 503 within five seconds, and `/readyz`
+stays at 200.
+
+At SIGTERM `/readyz` answers 503. Requests are answered for `serve.drain_s` more, and then those that run are finished.
 """
 
 

@@ -88,6 +88,11 @@ def fail_usage(error: Exception) -> int:
 
 
 def fail(error: object, exit_status: int) -> int:
-    """Print the error on stderr, and return the exit status."""
-    note(str(error))
+    """Print the error on stderr, or log it where lines are JSON, and return the exit status."""
+    from stream.logs import are_json
+
+    if are_json():
+        logging.getLogger("anabranch").critical("%s", error)
+    else:
+        note(str(error))
     return exit_status

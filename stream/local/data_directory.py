@@ -6,6 +6,7 @@ A process holds a lock on `<data>/<role>.lock` as long as it runs; the file has 
 import contextlib
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -20,9 +21,9 @@ def create_data_directory(data: Path) -> None:
     """Create the data directory if it is missing. Raises DataDirectoryError if it cannot be written."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = data / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        # No name: containers that share a volume have the same process ids.
+        with tempfile.TemporaryFile(dir=data):
+            pass
     except OSError as error:
         raise DataDirectoryError(
             f"the data directory {data} cannot be written ({error.strerror}): state lives there; "

@@ -1,13 +1,17 @@
 """Workers asked through Kafka's topics `requests` and `replies`."""
 
 import asyncio
+import logging
 
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.ask import Everywhere, NotAnswered, RequestClient
 from stream.kafka.documents import merge_items, merge_popular
 from stream.kafka.messages import Recommendation, Recommended, Reply, Request
+from stream.kafka.rarely import Rarely
 from stream.serve.owners import KnownItem, Silence
+
+log = logging.getLogger("anabranch.serve")
 
 RELATED_ITEMS = 50
 """Related items that are asked for, whatever the limit of a request: the answer is kept."""
@@ -21,6 +25,7 @@ class KafkaOwners:
 
     def __init__(self, config: Config, client: RequestClient) -> None:
         self._config, self._client, self._silence = config, client, Silence()
+        self._silent, self._rarely = set[int](), Rarely()
 
     def partition_of(self, user: str) -> int:
         """The partition of a user's events, by Kafka's own partitioner."""
@@ -30,6 +35,7 @@ class KafkaOwners:
         """What the owner of the user recommends now; None: it does not answer in time, or has too many requests."""
         partition = self.partition_of(user)
         if not self._silence.may_ask(partition):
+            self._log_silence(partition)
             return None
         try:
             async with asyncio.timeout(within_s + GRACE_S):
@@ -41,7 +47,18 @@ class KafkaOwners:
             self._silence.asked(partition, answered=False)
             return None
         self._silence.asked(partition, answered=True)
+        if partition in self._silent:
+            self._silent.discard(partition)
+            log.info("partition %d is answered for again", partition)
         return reply if isinstance(reply, Reply) else None
+
+    def _log_silence(self, partition: int) -> None:
+        self._silent.add(partition)
+        if self._rarely.may_log(str(partition)):
+            log.warning(
+                "no worker answers for partition %d: its users get their last recommendation, or what is popular. "
+                "`anabranch status` shows who owns it", partition,
+            )  # fmt: skip
 
     async def item(self, item: str, within_s: float) -> KnownItem | None:
         """What all workers know about an item, together."""

@@ -46,7 +46,7 @@ class Silence:
     def may_ask(self, partition: int) -> bool:
         """Whether a request to the partition may be answered in time."""
         now = self._clock()
-        if now - self._since.get(partition, now) < SILENT_AFTER_S:
+        if partition not in self._since or now - self._since[partition] < SILENT_AFTER_S:
             return True
         if now - self._tried_at.get(partition, 0.0) < TRY_EVERY_S:
             return False

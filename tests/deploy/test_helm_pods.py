@@ -181,6 +181,19 @@ def test_the_pods_run_the_image_as_it_is_built():
         assert container["name"] == "test" or {"/data", "/tmp"} <= writable, name
 
 
+@by_example
+def test_no_two_containers_share_a_temporary_folder(example):
+    """A container takes another's folder for one of a dead process: it sees its own processes only."""
+    volumes = [
+        (owner, mount["name"])
+        for owner, container in containers(objects_of(render(example)))
+        for mount in container.get("volumeMounts", [])
+        if mount["mountPath"] == "/tmp"
+    ]
+    assert len(volumes) >= 4
+    assert len(volumes) == len(set(volumes))
+
+
 def test_a_pod_has_longer_to_end_than_its_worker_takes():
     [learner] = of_kind(set_in("minimal", "config.worker.end_within_s=45.5"), "StatefulSet")
     assert learner["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 66

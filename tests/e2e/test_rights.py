@@ -14,13 +14,14 @@ from stream.kafka.shapes import SHAPES
 from stream.local.embedded_broker import free_port
 from tests.conftest import with_topics
 from tests.e2e.conftest import anabranch, succeed, until
+from tests.e2e.test_serve import Shop
 from tests.kafka import missing, restartable_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 FIELDS = {getattr(TopicSettings(), field): field for field in SHAPES}
-ROLES = ("worker", "trainer", "operator")
+ROLES = ("worker", "trainer", "operator", "serve")
 Rights = dict[str, tuple[set[str], set[str]]]
 
 
@@ -106,6 +107,12 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
         assert {m["doing"] for m in status["members"]} == {"running"}, "worker and trainer may publish their state"
         far = msgspec.structs.replace(of("operator"), data=tmp_path / "far")
         assert "item-" in succeed(far, "user", "user-4", within_s=90).stdout
+        shop = Shop()
+        with anabranch(of("serve"), "serve", env=shop.environment):
+            until(shop.is_ready)
+            assert shop.ask("/v1/events", {"user": "user-5", "item": "item-1"})[0] == 202
+            until(lambda: shop.recommended("user-5")["fallback"] is None)
+            assert shop.ask("/v1/items/item-1/related")[1]["fallback"] is None
         run("forget", "user-3")
         run("backup", str(tmp_path / "kept"))
         assert "the group has not confirmed" not in log.read_text()

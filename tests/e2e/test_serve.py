@@ -22,7 +22,7 @@ WRITE, OPERATE = "write-token-of-the-shop", "operate-token-of-the-shop"
 ENVIRONMENT = {
     "ANABRANCH_SERVE__WRITE_TOKEN": WRITE,
     "ANABRANCH_SERVE__OPERATE_TOKEN": OPERATE,
-    "ANABRANCH_SERVE__DRAIN_S": "0.2",
+    "ANABRANCH_SERVE__DRAIN_S": "1.5",
     "ANABRANCH_SERVE__TIMEOUT_MS": "2000",  # the embedded broker's long poll takes a quarter of a second
 }
 
@@ -89,7 +89,12 @@ def test_a_shop_sends_events_and_gets_recommendations_also_without_its_worker(co
         )
 
         serve.terminate()
+        until(lambda: shop.ask("/readyz")[0] == 503)
+        assert shop.recommended("user-1")["fallback"] == "last", "requests are answered while others look elsewhere"
         assert serve.wait(20) == 0
+        published = [json.loads(r.value) for r in read_all(config, config.topics.members) if r.key == b"serve/0"]
+        assert (published[0]["kind"], published[0].get("stopped", False)) == ("serve", False)
+        assert published[-1]["stopped"]
     log = (config.data / "serve.log").read_text()
     assert WRITE not in log
     assert OPERATE not in log

@@ -144,32 +144,37 @@ resources:
 securityContext:
   {{- include "anabranch.containerSecurity" $root | nindent 2 }}
 volumeMounts:
-  {{- include "anabranch.mounts" $root | nindent 2 }}
+  {{- include "anabranch.mounts" (dict "root" $root "role" .role) | nindent 2 }}
 {{- end -}}
 
+{{/* Takes root and role. */}}
 {{- define "anabranch.mounts" -}}
+{{- $root := .root -}}
 - name: data
   mountPath: /data
-- name: tmp
+- name: tmp-{{ .role }}
   mountPath: /tmp
 - name: config
   mountPath: /etc/anabranch
   readOnly: true
-{{- if .Values.kafkaTls.existingSecret }}
+{{- if $root.Values.kafkaTls.existingSecret }}
 - name: kafka-tls
   mountPath: /etc/anabranch-tls
   readOnly: true
 {{- end }}
-{{- with .Values.pod.extraVolumeMounts }}
+{{- with $root.Values.pod.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{/* The volumes beside `data`. Takes root and config (the name of the ConfigMap). */}}
+{{/* The volumes beside `data`. Takes root, roles (the containers) and config (the name of the ConfigMap). */}}
 {{- define "anabranch.volumes" -}}
-- name: tmp
+# One for each container: folders in /tmp have names with process ids, and each container counts its own.
+{{- range .roles }}
+- name: tmp-{{ . }}
   emptyDir:
     sizeLimit: 1Gi
+{{- end }}
 - name: config
   configMap:
     name: {{ .config }}
