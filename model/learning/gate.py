@@ -76,20 +76,22 @@ class Measured(NamedTuple):
 
 def judge(measured: Measured, settings: GateSettings, *, first: bool = False) -> Verdict:
     """Promote the candidate or keep the champion. With `first` there is no champion: the candidate is its own."""
-    objection = next((reason for reason in _objections(measured, settings) if reason), None)
-    if objection is not None:
-        return Verdict(False, f"{'not promoted' if first else 'champion kept'}: {objection}")
-    if first:
-        return Verdict(True, "promoted: the first version")
     newest = measured.newest
     users = len(np.unique(newest.users))
+    compares = not first and users >= MIN_BOOTSTRAP_USERS
+    change, low, high = lead(newest.candidate, newest.champion, newest.users) if compares else (0.0, 0.0, 0.0)
+    measured_change = Change(change, low, high) if compares and all(map(math.isfinite, (change, low, high))) else None
+    objection = next((reason for reason in _objections(measured, settings) if reason), None)
+    if objection is not None:
+        reason = f"{'not promoted' if first else 'champion kept'}: {objection}"
+        return Verdict(False, reason, change=measured_change)
+    if first:
+        return Verdict(True, "promoted: the first version")
     newer = f"it has learned {_plural(measured.new_events, 'newer event')}"
     newer += f" and {_plural(measured.new_items, 'newer item')}" if measured.new_items else ""
-    if users < MIN_BOOTSTRAP_USERS:
+    if not compares:
         compared = f"the newest events are of {_plural(users, 'user')}, too few for a comparison"
         return _undecided(measured, compared, newer)
-    change, low, high = lead(newest.candidate, newest.champion, newest.users)
-    measured_change = Change(change, low, high) if all(map(math.isfinite, (change, low, high))) else None
     compared = (
         f"NDCG@10 {_percent(newest.candidate)} against the champion's {_percent(newest.champion)} on "
         f"{_plural(len(newest.users), 'newest event')} of {_plural(users, 'user')} ({_change(change, low, high)})"

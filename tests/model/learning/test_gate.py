@@ -47,6 +47,14 @@ def test_a_significantly_better_candidate_is_promoted():
     assert "on 1,200 newest events of 400 users" in verdict.reason
 
 
+def test_a_verdict_keeps_the_interval_that_its_reason_names():
+    verdict = judge(measured(compared(0.2, 0.4)), GATE)
+    assert verdict.change is not None
+    assert 0 < verdict.change.low < verdict.change.change < verdict.change.high
+    assert f"{100 * verdict.change.change:+.1f}% [{100 * verdict.change.low:+.1f}" in verdict.reason
+    assert judge(measured(compared(0.2, 0.4, users=10)), GATE).change is None
+
+
 def test_a_significantly_worse_candidate_is_never_promoted():
     verdict = judge(measured(compared(0.4, 0.2), new_events=10**6), GATE)
     assert not verdict.promoted
@@ -98,7 +106,8 @@ def test_the_events_of_one_user_decide_nothing():
 )
 def test_a_candidate_beyond_a_limit_is_not_promoted_even_if_it_is_better(wrong, reason):
     verdict = judge(measured(compared(0.2, 0.4), **wrong), GATE)
-    assert verdict == Verdict(False, verdict.reason, "kept")
+    assert verdict == Verdict(False, verdict.reason, "kept", verdict.change)
+    assert verdict.change is not None
     assert verdict.reason.startswith(f"champion kept: {reason}")
 
 
