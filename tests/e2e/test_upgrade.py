@@ -103,8 +103,8 @@ def test_the_state_is_read_before_anything_runs(kept: Kept):
     kept.says("init")
     said = kept.expected["users"]["user-1"]
     found = kept.says("user", "user-1")
-    assert {name: found[name] for name in said} == said
-    assert kept.says("graph") == kept.expected["graph"]
+    assert as_before(found, said) == said
+    assert as_before(kept.says("graph"), kept.expected["graph"]) == kept.expected["graph"]
     item = kept.expected["item"]
     found = kept.says("item", "item-1")
     assert (found["title"], found["degree"]) == (item["title"], item["degree"])
@@ -145,7 +145,8 @@ def test_a_worker_and_a_trainer_go_on_where_those_before_ended(kept: Kept):
         assert "item-3" not in {item["item"] for item in answer["items"]}, "it was withdrawn from the release before"
         assert all(item["title"].startswith("Title ") for item in answer["items"])
         steps = kept.says("user", "user-1")["sequence"]
-        assert steps == [*kept.expected["users"]["user-1"]["sequence"], click_step(click)][-len(steps) :]
+        before = [*kept.expected["users"]["user-1"]["sequence"], click_step(click)][-len(steps) :]
+        assert as_before(steps, before) == before
 
         until(lambda: "trainer ready" in kept.log("trainer"))
         outcome = kept.says("retrain", "--wait")
@@ -159,6 +160,15 @@ def test_a_worker_and_a_trainer_go_on_where_those_before_ended(kept: Kept):
         assert "Traceback" not in kept.log(role)
         assert " ERROR " not in kept.log(role)
     assert not list(kept.config.data.glob("aside-*"))
+
+
+def as_before(found: Any, before: Any) -> Any:
+    """A document without the keys that have been added since."""
+    if isinstance(before, dict):
+        return {key: as_before(found[key], value) for key, value in before.items()}
+    if isinstance(before, list) and len(found) == len(before):
+        return [as_before(one, value) for one, value in zip(found, before, strict=True)]
+    return found
 
 
 def click_step(click: dict[str, Any]) -> dict[str, Any]:
@@ -179,5 +189,5 @@ def test_another_machine_restores_the_checkpoints_of_the_release_before(kept: Ke
         until(lambda: elsewhere.log("worker").count("restored from the checkpoint at offset") == 2)
         until(lambda: elsewhere.applied() == kept.expected["status"]["events"]["applied"])
     for user, said in kept.expected["users"].items():
-        assert elsewhere.says("user", user)["sequence"] == said["sequence"]
-    assert elsewhere.says("graph") == kept.expected["graph"]
+        assert as_before(elsewhere.says("user", user)["sequence"], said["sequence"]) == said["sequence"]
+    assert as_before(elsewhere.says("graph"), kept.expected["graph"]) == kept.expected["graph"]
