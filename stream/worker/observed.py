@@ -27,7 +27,8 @@ class Observed:
         step("decode", decode_s)
         step("apply", apply_s - write_s)
         step("write", write_s)
-        times = self.click_times.setdefault(store, ClickTimes())
+        if (times := self.click_times.get(store)) is None:
+            times = self.click_times[store] = ClickTimes()
         times.remember(records, store.progress.base, store.answered_before)
 
     def sent(self, store: Store, answers: Sequence[Answer], users: Mapping[int, Unanswered], seconds: float) -> None:
