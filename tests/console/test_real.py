@@ -22,6 +22,8 @@ QUICK = {
     "ANABRANCH_TRAINER__EVERY_EVENTS": "100000",
     "ANABRANCH_TRAINING__EPOCHS": "2",
     "ANABRANCH_TRAINING__WARM_UP_EPOCHS": "2",
+    "ANABRANCH_TRAINING__INCREMENT_EPOCHS": "1",
+    "ANABRANCH_MODEL__DIM": "16",
 }
 
 
@@ -61,8 +63,8 @@ def test_an_operator_watches_an_installation_learn_and_acts_on_it(config, produc
         until(lambda: "HTTP on" in (config.data / "serve.log").read_text())
         loaded(page, home + "/")
         page.get_by_text("Everything answers", exact=True).wait_for(timeout=120_000)  # the trainer runs too
-        succeed(config, "retrain", "--wait")
-        succeed(config, "retrain", "--wait")
+        succeed(config, "retrain", "--wait", within_s=600)
+        succeed(config, "retrain", "--wait", within_s=600)
         until(lambda: "serving version 000002" in (config.data / "worker.log").read_text())
 
         loaded(page, home + "/")
