@@ -91,7 +91,7 @@ def test_an_operator_watches_an_installation_learn_and_acts_on_it(config, produc
 
         loaded(page, home + "/item?id=item-3")
         assert page.get_by_role("heading", name="Green tea").count()
-        assert page.locator("svg.graph circle.ring1").count() == 6
+        assert page.locator("svg.graph circle.ring1").count() == 5
         with page.expect_response("**/item/picture?*step=0*"):
             page.get_by_role("slider").fill("0")
         page.wait_for_selector("text=Nothing had followed it at this time")
