@@ -24,7 +24,7 @@ def serve(
 
     import msgspec
 
-    from stream.cli.run import raise_open_file_limit
+    from stream.cli.process import raise_open_file_limit
     from stream.console.routes import add_routes
     from stream.members.follow import MembersFollower
     from stream.serve.service import ServeService
