@@ -71,7 +71,7 @@ def test_more_clicks_than_a_slow_worker_can_apply(shop):
     shop.start("worker", ANABRANCH_WORKER__POLL_MAX_EVENTS="1")
     deadline = time.monotonic() + 240
     for number in itertools.count():
-        shop.send(json.dumps({"user": f"user-{number % 40}", "item": "item-1"}).encode())
+        shop.send(json.dumps({"user": f"user-{number % 40}", "item": f"item-{number % 25}"}).encode())
         if number % 2000 == 0:
             if {"AnabranchFallingBehind", "AnabranchNoRecommendations"} <= shop.firing().keys():
                 break
