@@ -27,7 +27,6 @@ ACT_WITHIN_S = 10.0
 """The same for an action."""
 KEEP_VERSIONS_S = 5.0
 MAX_FOLLOWERS = 10
-LOOPBACK_ADDRESSES = ("127.", "localhost", "[::1]", "::1")
 
 
 class Members(Protocol):
@@ -82,7 +81,6 @@ class Console:
         self.config, self.pages, self.sessions = config, pages, sessions
         self.members, self._client_of = members, client_of
         self.attempts = Attempts()
-        self.on_loopback = config.serve.http.startswith(LOOPBACK_ADDRESSES)
         self.history = History(config.data)
         self.broker = broker
         self.scans = asyncio.Semaphore(2)

@@ -388,3 +388,32 @@ def test_a_connection_that_sends_no_whole_request_is_closed(monkeypatch):
         await server.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "token", "status"),
+    [
+        ({}, "evil.example", "", 403),
+        ({}, "evil.example:8080", "", 403),
+        ({}, "127.0.0.1.evil.example", "", 403),
+        ({}, "localhost:8080", "", 200),
+        ({}, "127.0.0.9", "", 200),
+        ({}, "[::1]:8080", "", 200),
+        ({}, "shop.example", OPERATE, 200),
+        ({"read_token": "read-token-of-the-shop"}, "shop.example", "", 401),
+        ({"proxies": 1}, "shop.example", "", 200),
+        ({"http": ":8080"}, "shop.example", "", 200),
+        ({"http": "[::1]:8080"}, "evil.example", "", 403),
+    ],
+)
+def test_a_page_whose_site_calls_this_machine_by_its_own_name_reads_nothing(settings, name, token, status):
+    @with_shop(msgspec.structs.replace(SETTINGS, **settings))
+    async def scenario(shop: Shop):
+        headers = {"Host": name} | ({"Authorization": f"Bearer {token}"} if token else {})
+        answer = await shop.get("/v1/users/ann/recommendations", **headers)
+        assert answer.status == status
+        if status == 403:
+            assert name.split(":")[0] in (await problem(answer, 403))["detail"]
+            assert not shop.answers.asked
+
+    scenario()
