@@ -375,6 +375,32 @@ def test_nothing_of_a_request_that_is_no_http_is_logged(head, caplog):
     assert "Traceback" not in caplog.text
 
 
+def test_connections_beyond_the_limit_are_closed_and_those_before_are_served(monkeypatch, caplog):
+    monkeypatch.setattr("stream.http.server.MAX_CONNECTIONS", 3)
+
+    async def run() -> None:
+        server = HttpServer(web.Application(), "127.0.0.1", 0)
+        port = await server.start()
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        for reader, _ in opened[3:]:
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        for reader, writer in opened[:3]:
+            writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+            assert b" 404 " in await asyncio.wait_for(reader.readline(), 10)
+        opened[0][1].close()
+        await opened[0][1].wait_closed()
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+        assert b" 404 " in await asyncio.wait_for(reader.readline(), 10)
+        for _, each in [*opened, (reader, writer)]:
+            each.close()
+        await server.stop()
+
+    asyncio.run(run())
+    assert caplog.text.count("HTTP connections are open") == 1
+
+
 def test_a_connection_that_sends_no_whole_request_is_closed(monkeypatch):
     monkeypatch.setattr("stream.http.server.IDLE_S", 0.2)
 
