@@ -12,6 +12,7 @@ from tests.e2e.conftest import anabranch, producer, read_all, succeed, until
 
 pytestmark = [
     pytest.mark.ops,
+    pytest.mark.slow,
     pytest.mark.broker,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]

@@ -19,7 +19,7 @@ from tests.deploy.monitored import Watched, missing, watched
 from tests.deploy.queries import panel_expressions
 from tests.e2e.conftest import until
 
-pytestmark = [pytest.mark.ops, pytest.mark.broker]
+pytestmark = [pytest.mark.ops, pytest.mark.slow, pytest.mark.broker]
 
 
 @pytest.fixture(scope="module")
