@@ -44,7 +44,7 @@ def test_every_command_but_the_demo_takes_the_shared_flags(name):
     flags = flags_of(name)
     begin = flags.index("--data")
     assert flags[begin : begin + 3] == ["--data", "--broker", "--config"]
-    assert ("--json" in flags) == (name not in {"up", "worker", "trainer"})
+    assert ("--json" in flags) == (name not in {"up", "worker", "trainer", "serve"})
 
 
 @pytest.mark.parametrize(
