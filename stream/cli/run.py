@@ -86,11 +86,12 @@ def trainer(
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             with contextlib.suppress(asyncio.CancelledError):
                 await run(settings)
+            # asyncio.run would wait for a thread that still learns, for minutes. It loses nothing: the next cycle
+            # repeats unpublished work.
+            sys.stderr.flush()
+            os._exit(0)
 
         asyncio.run(run_until_signal())
-    # A training thread that still runs loses nothing: the next cycle repeats unpublished work.
-    sys.stderr.flush()
-    os._exit(0)
 
 
 @command(broker_required=False)

@@ -43,13 +43,14 @@ class ApiCounts(Protocol):
 class Api:
     """The handlers of the routes."""
 
-    def __init__(self, config: Config, answers: Answers, counts: ApiCounts) -> None:
+    def __init__(self, config: Config, answers: Answers, counts: ApiCounts, listens_on: str = "") -> None:
+        """`listens_on` is the setting with the address of its server; `serve.http` if it is empty."""
         self._answers, self._counts = answers, counts
         self._max_body_bytes = config.serve.max_body_bytes
         self._cached = "private" if config.serve.read_token else "public"
         self._events = EventReader(config.clicks, config.state)
         self._document = msgspec.json.encode(description(version("anabranch"), config.clicks.fields, config.state))
-        self.guard = Guard(config.serve)
+        self.guard = Guard(config.serve, listens_on or config.serve.http)
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes and their middleware."""

@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.ops, pytest.mark.broker]
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A disk of 1.3 GB for the data directory, if one can be mounted; else a folder."""
+    if reason := missing():
+        pytest.skip(reason)
     place = tmp_path_factory.mktemp("disk")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1300m", "tmpfs", place], capture_output=True)
     yield place
@@ -34,8 +36,6 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[Watched]:
-    if reason := missing():
-        pytest.skip(reason)
     with watched(tmp_path_factory.mktemp("watched"), small_disk / "data") as made:
         yield made
 
