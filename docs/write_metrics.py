@@ -9,10 +9,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = """# Health and metrics
 
 Written from the code by `make docs`. A worker answers at `worker.http`, a trainer at `trainer.http`, `anabranch
-serve` at `serve.http`. All of them have the same four paths. They need no token and show no user and no item, but
-each caller that reaches the address
-can read them: keep it inside your network. `deploy/prometheus` has a scrape configuration
-and alerts.
+serve` at `serve.http`. All of them have the same four paths. They need no token and show no user and no item. Keep
+the address inside your network: each caller that reaches it can read them. `deploy/prometheus` has a scrape
+configuration and alerts.
 
 ## Health
 

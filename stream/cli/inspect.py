@@ -34,7 +34,7 @@ def user(
     The user's owner is asked where it is on another machine. `--at` reads this data directory only.
     """
     from stream.kafka.documents import UserReport
-    from stream.operate import anywhere, lookup
+    from stream.operate import ask_owner, lookup
     from stream.times import moment
 
     found: UserReport | lookup.UserAt
@@ -43,7 +43,7 @@ def user(
             found = lookup.user_at(settings, view, name, time_argument(at))
     else:
         found = here_or_asked(
-            settings, name, lambda view: lookup.user(settings, view, name), lambda: anywhere.ask_user(settings, name)
+            settings, name, lambda view: lookup.user(settings, view, name), lambda: ask_owner.ask_user(settings, name)
         )
     if as_json:
         return show_json(found)
@@ -96,10 +96,10 @@ def item(
     """
     if at:
         return show_item_at(settings, name, time_argument(at), as_json)
-    from stream.operate import anywhere, lookup
+    from stream.operate import ask_owner, lookup
 
     def ask() -> "ItemReport":
-        asked = anywhere.ask_item(settings, name)
+        asked = ask_owner.ask_item(settings, name)
         for why in asked.missing:
             note(f"{why}: its events of {name!r} are not counted")
         return asked.item
@@ -206,12 +206,12 @@ def recommend(
     and A/B arm are used here. The worker counts clicks in memory, and this command reads them from the state. So a
     score can differ in its last digits, and so can the rank of an item that the version does not know yet.
     """
-    from stream.operate import anywhere
+    from stream.operate import ask_owner
     from stream.operate.recommend import answer_now
 
     found = here_or_asked(
         settings, name, lambda view: answer_now(settings, view, pointers_of(settings), name),
-        lambda: anywhere.ask_recommendation(settings, name),
+        lambda: ask_owner.ask_recommendation(settings, name),
     )  # fmt: skip
     if as_json:
         return show_json(found)

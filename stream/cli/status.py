@@ -10,7 +10,7 @@ from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
     from stream.config import Config
-    from stream.members.cluster import MemberReport
+    from stream.members.installation import MemberReport
     from stream.operate.model_report import LearnedWeights, Models, ModelStatus, VersionReport
     from stream.operate.report import Comparison, Quality, Status
     from stream.operate.worker_report import WorkerReport

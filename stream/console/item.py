@@ -6,10 +6,9 @@ from aiohttp import web
 
 from stream.console.console import CONSOLE
 from stream.console.graph_picture import MAX_FIRST, MAX_SECOND, Link, draw
+from stream.console.named import name_of, problem_of
 from stream.console.notices import answer, redirect
 from stream.console.page import query_of, url
-from stream.errors import AnabranchError
-from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.withdrawals import publish_withdrawal
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -36,7 +35,7 @@ async def page(request: web.Request) -> web.Response:
         request,
         "item.html",
         item=name,
-        problem=_problem(name),
+        problem=problem_of(name, "item"),
         notice=answer(request),
         steps=STEPS_BACK,
         sent=console.broker.newest,
@@ -45,14 +44,14 @@ async def page(request: web.Request) -> web.Response:
 
 async def now(request: web.Request) -> web.Response:
     """What the state knows of the item, asked of the workers."""
-    console, name = request.app[CONSOLE], _name(request)
+    console, name = request.app[CONSOLE], name_of(request, "item")
     found = await console.item(name)
     return console.pages.render(request, "item_now.html", item=name, report=found.report, missing=found.missing)
 
 
 async def picture(request: web.Request) -> web.Response:
     """The item's neighbourhood at the slider's time: what followed it, and what followed that."""
-    console, name = request.app[CONSOLE], _name(request)
+    console, name = request.app[CONSOLE], name_of(request, "item")
     label, back = STEPS_BACK[_position(request)]
     found = await console.item(name)
     title, at = found.report.title, 0
@@ -75,7 +74,7 @@ async def picture(request: web.Request) -> web.Response:
 
 async def withdraw(request: web.Request) -> web.StreamResponse:
     """Recommend the item to nobody, or to everybody again."""
-    console, name = request.app[CONSOLE], _name(request)
+    console, name = request.app[CONSOLE], name_of(request, "item")
     withdrawn = (await request.post()).get("do") != "undo"
 
     async def publish() -> None:
@@ -90,21 +89,3 @@ def _position(request: web.Request) -> int:
     """The slider's position; the last one for anything else."""
     text = query_of(request, "step")
     return min(int(text), len(STEPS_BACK) - 1) if text.isascii() and text.isdigit() else len(STEPS_BACK) - 1
-
-
-def _problem(name: str) -> str | None:
-    """Why no item has this name; None if one may."""
-    if not name:
-        return None
-    try:
-        read_identifier(name, "item")
-    except Invalid as error:
-        return f"{error}: no event can name it."
-    return None
-
-
-def _name(request: web.Request) -> str:
-    name = query_of(request, "id")
-    if not name or (problem := _problem(name)):
-        raise AnabranchError(problem if name else "No item is named.")
-    return name

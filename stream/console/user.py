@@ -9,10 +9,10 @@ import msgspec
 from aiohttp import web
 
 from stream.console.console import CONSOLE
+from stream.console.named import name_of, problem_of
 from stream.console.page import query_of
 from stream.console.topic_scan import Bounds, newest
 from stream.errors import AnabranchError
-from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.keys import murmur2
 from stream.kafka.messages import UNREADABLE, Recommendation
 
@@ -34,12 +34,14 @@ class Earlier(NamedTuple):
 async def page(request: web.Request) -> web.Response:
     """The page of a user, or the form to find one."""
     console, name = request.app[CONSOLE], query_of(request, "id")
-    return console.pages.render(request, "user.html", user=name, problem=_problem(name), sent=console.broker.newest)
+    return console.pages.render(
+        request, "user.html", user=name, problem=problem_of(name, "user"), sent=console.broker.newest
+    )
 
 
 async def now(request: web.Request) -> web.Response:
     """The sequence and the recommendation of now, asked of the user's owner."""
-    console, name = request.app[CONSOLE], _name(request)
+    console, name = request.app[CONSOLE], name_of(request, "user")
     report, reply = await asyncio.gather(_or_error(console.user(name)), _or_error(console.recommendation(name)))
     if isinstance(report, AnabranchError) and isinstance(reply, AnabranchError):
         raise report
@@ -53,7 +55,7 @@ async def now(request: web.Request) -> web.Response:
 
 async def before(request: web.Request) -> web.Response:
     """What was recommended when, from the end of the user's partition of `recommendations`."""
-    console, name = request.app[CONSOLE], _name(request)
+    console, name = request.app[CONSOLE], name_of(request, "user")
     topic, key = console.config.topics.recommendations, name.encode()
     partitions = len(console.broker.ends)
     numbers = [int(murmur2([key])[0]) % partitions] if partitions else None
@@ -82,24 +84,6 @@ def _decoded(record: Any) -> Earlier | None:
     except UNREADABLE:  # a tombstone: the user was forgotten
         return None
     return Earlier(record.timestamp, message, frozenset())
-
-
-def _problem(name: str) -> str | None:
-    """Why no user has this name; None if one may."""
-    if not name:
-        return None
-    try:
-        read_identifier(name, "user")
-    except Invalid as error:
-        return f"{error}: no event can name it."
-    return None
-
-
-def _name(request: web.Request) -> str:
-    name = query_of(request, "id")
-    if not name or (problem := _problem(name)):
-        raise AnabranchError(problem if name else "No user is named.")
-    return name
 
 
 async def _or_error(asked: Awaitable[T]) -> T | AnabranchError:

@@ -12,11 +12,11 @@ from stream.config import Config
 from stream.kafka.keys import explain_foreign, explain_keyless
 from stream.kafka.pointers import Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
-from stream.members.cluster import MemberReport, report_of, scores_of
+from stream.members.installation import MemberReport, report_of, scores_of
 from stream.members.member import counts_of
 from stream.members.sightings import SeenMember
-from stream.operate.installation import PartitionStatus, served_by, sources, trainer_of
 from stream.operate.model_report import ModelStatus, model_status
+from stream.operate.partition_sources import PartitionStatus, served_by, sources, trainer_of
 from stream.operate.worker_report import WorkerReport, worker_report
 from stream.trainer.status_file import TrainerStatus
 

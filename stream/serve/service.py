@@ -57,7 +57,7 @@ class ServeService:
         port = await server.start()
         listening_file.write(self._config.data, str(Address(host, port)))
         on_listening(port)
-        publisher = MemberPublisher(self._config, self._present)
+        publisher = MemberPublisher(self._config, self._record)
         publisher.start()
         connecting = asyncio.create_task(self._connect())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -80,7 +80,7 @@ class ServeService:
         await self._parts.connect()
         log.info("serve ready: asking workers through %s", self._config.broker)
 
-    def _present(self) -> Member:
+    def _record(self) -> Member:
         """What this process publishes of itself now."""
         return msgspec.structs.replace(self._member, starting=bool(self._parts.not_ready()))
 

@@ -31,12 +31,12 @@ async def run(config: Config) -> None:
     trainer = Trainer(config, producer)
     member, starting = begin("trainer", config.worker.instance, config.trainer.http), True
 
-    def present() -> Member:
+    def record() -> Member:
         served = trainer.champion.pointers.champion
         version = served.version if served is not None else None
         return msgspec.structs.replace(member, trainer=trainer.status.current, version=version, starting=starting)
 
-    publisher, pages = MemberPublisher(config, present), TrainerPages(config, trainer)
+    publisher, pages = MemberPublisher(config, record), TrainerPages(config, trainer)
     await pages.start()
     publisher.start()
     try:

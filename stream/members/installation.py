@@ -39,7 +39,7 @@ class MemberReport(msgspec.Struct):
     """Phase of each partition that it owns, or owned last."""
 
 
-class ClusterPartition(msgspec.Struct):
+class PartitionReport(msgspec.Struct):
     """One partition of `clicks`."""
 
     partition: int
@@ -60,11 +60,11 @@ class ClusterPartition(msgspec.Struct):
     """Who served it last, where nobody does and it is known."""
 
 
-class Cluster(msgspec.Struct):
+class Installation(msgspec.Struct):
     """All members, all partitions, and what is counted over them."""
 
     members: list[MemberReport]
-    partitions: list[ClusterPartition]
+    partitions: list[PartitionReport]
     counts: dict[str, int]
     """Sums over the partitions: events by outcome, users, edges, and items. An item counts in each that has it."""
     scores: dict[str, ScoreState]
@@ -99,9 +99,9 @@ def _rank(claim: Claim) -> tuple[bool, bool, float]:
     return claim.by.lives, claim.by.member.confirmed, -claim.by.seen_s
 
 
-def cluster(
+def installation(
     members: Sequence[SeenMember], partitions: Iterable[int] | None = None, log_ends: Mapping[int, int] | None = None
-) -> Cluster:
+) -> Installation:
     """The document of an installation.
 
     `partitions` are those that `clicks` has, None where that is not known: those that members name are shown.
@@ -110,7 +110,7 @@ def cluster(
     claimed = claims(members)
     numbers = sorted({*(claimed if partitions is None else partitions), *(log_ends or ())})
     used = {id(claim.by): claim.by for number, claim in claimed.items() if number in numbers}
-    return Cluster(
+    return Installation(
         members=[report_of(seen) for seen in members],
         partitions=[_partition(number, claimed.get(number), (log_ends or {}).get(number)) for number in numbers],
         counts=dict(sum((Counter(claimed[n].state.counts) for n in numbers if n in claimed), Counter())),
@@ -144,14 +144,14 @@ def report_of(seen: SeenMember) -> MemberReport:
     )
 
 
-def _partition(number: int, claim: Claim | None, log_end: int | None) -> ClusterPartition:
+def _partition(number: int, claim: Claim | None, log_end: int | None) -> PartitionReport:
     if claim is None:
-        return ClusterPartition(number, None, None, DOWN, None, log_end, None, None, None)
+        return PartitionReport(number, None, None, DOWN, None, log_end, None, None, None)
     seen, state = claim
     end = log_end if log_end is not None else state.log_end
     lag = None if end is None or state.next_offset is None else max(end - state.next_offset, 0)
     lives = seen.lives
-    return ClusterPartition(
+    return PartitionReport(
         partition=number,
         owner=seen.member.key if lives else None,
         host=seen.member.host if lives else None,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.members.cluster import cluster
+from stream.members.installation import installation
 from stream.members.member import Member, PartitionState, ScoreState
 from stream.members.sightings import Doing, SeenMember, judge
 from tests.stream.members.members import T, worker
@@ -18,7 +18,7 @@ def owned(**state) -> dict[int, PartitionState]:
 
 
 def states(*members: SeenMember, partitions: int = 1) -> list[tuple[str | None, str]]:
-    return [(p.owner, p.state) for p in cluster(members, range(partitions)).partitions]
+    return [(p.owner, p.state) for p in installation(members, range(partitions)).partitions]
 
 
 def test_each_partition_has_its_living_owner_and_the_state_that_it_reports():
@@ -47,36 +47,36 @@ def test_a_partition_that_moved_away_is_that_of_its_new_owner():
 
 def test_nobody_serving_is_said_with_who_served_last():
     dead, stopped = seen(worker("a", answering=[0]), 12.0), seen(worker("b", answering=[1], stopped=True), 30.0)
-    found = cluster([dead, stopped], range(2))
+    found = installation([dead, stopped], range(2))
     assert [(p.owner, p.state, p.last_owner) for p in found.partitions] == [
         (None, "down", "worker/a"), (None, "down", "worker/b"),
     ]  # fmt: skip
     [warning] = found.warnings
     assert warning.startswith("nobody serves: no worker runs; worker a on here died without stopping 12 s ago")
-    assert "nobody serves" in cluster([], range(2)).warnings[0]
-    living = cluster([dead, seen(worker("c", answering=[1]))], range(2))
+    assert "nobody serves" in installation([], range(2)).warnings[0]
+    living = installation([dead, seen(worker("c", answering=[1]))], range(2))
     assert [w.partition(". ")[0] for w in living.warnings] == [
         "nobody serves partition 0: worker a on here died without stopping 12 s ago"
     ]
 
 
 def test_what_only_one_may_be_is_reported_when_there_are_two():
-    same = cluster([seen(worker("a", 1, answering=[0])), seen(worker("a", 2, answering=[1]))], range(2))
+    same = installation([seen(worker("a", 1, answering=[0])), seen(worker("a", 2, answering=[1]))], range(2))
     assert same.warnings == [
         "2 processes are named worker/a: give each a name of its own (worker.instance, or --instance)"
     ]
     trainers = [seen(worker(name, kind="trainer")) for name in ("a", "b")]
-    found = cluster([*trainers, seen(worker("w", answering=[0]))], range(1))
+    found = installation([*trainers, seen(worker("w", answering=[0]))], range(1))
     assert [w for w in found.warnings if "2 trainers run (trainer/a, trainer/b)" in w]
 
 
 def test_lag_is_up_to_the_end_that_the_broker_reports_or_else_the_owner():
     members = [seen(worker(partitions=owned(lag_ms=40, pending=3)))]
-    [of_owner] = cluster(members, [0]).partitions
+    [of_owner] = installation(members, [0]).partitions
     assert (of_owner.next_offset, of_owner.log_end, of_owner.lag, of_owner.lag_ms, of_owner.pending) == (7, 9, 2, 40, 3)
-    [of_broker] = cluster(members, [0], {0: 100}).partitions
+    [of_broker] = installation(members, [0], {0: 100}).partitions
     assert of_broker.lag == 93
-    [unknown] = cluster([], [0], {0: 100}).partitions
+    [unknown] = installation([], [0], {0: 100}).partitions
     assert (unknown.log_end, unknown.lag) == (100, None)
 
 
@@ -87,7 +87,7 @@ def test_counts_and_scores_are_summed_over_the_partitions_that_are_served():
         "two", partitions={1: PartitionState(phase="answering", counts={"applied": 3})}, scores={"model": score}
     )
     gone = worker("gone", partitions=owned(counts={"applied": 99}), scores={"model": score})
-    found = cluster([seen(one), seen(two), seen(gone, 600.0)], range(2))
+    found = installation([seen(one), seen(two), seen(gone, 600.0)], range(2))
     assert found.counts == {"applied": 8, "users": 2}
     assert (found.scores["model"].events, found.scores["model"].rolling_hit) == (200, 0.2)
 
@@ -104,13 +104,13 @@ some = st.lists(
 
 @given(some, st.randoms(use_true_random=False))
 def test_in_every_installation_each_partition_is_shown_once_and_a_living_claim_wins(members, random):
-    found = cluster(members, range(4))
+    found = installation(members, range(4))
     assert [p.partition for p in found.partitions] == [0, 1, 2, 3]
     for p in found.partitions:
         claiming = {m.member.key for m in members if p.partition in m.member.partitions and m.lives}
         assert (p.owner in claiming) if claiming else (p.owner is None and p.state == "down")
     shuffled = list(members)
     random.shuffle(shuffled)
-    assert [p.owner is None for p in cluster(shuffled, range(4)).partitions] == [
+    assert [p.owner is None for p in installation(shuffled, range(4)).partitions] == [
         p.owner is None for p in found.partitions
     ]

@@ -10,8 +10,8 @@ from stream.errors import AnabranchError
 from stream.kafka.ask import Everywhere, NotAnswered, RequestClient
 from stream.kafka.documents import Document, ItemReport, UserReport, merge_items
 from stream.kafka.messages import Recommendation, Reply, Request
-from stream.members.cluster import claims, explain_away
 from stream.members.follow import read_members
+from stream.members.installation import claims, explain_away
 from stream.members.sightings import SeenMember
 from stream.operate.lookup import MAX_FOLLOWERS
 

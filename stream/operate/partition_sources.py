@@ -14,7 +14,7 @@ import msgspec
 
 from state.progress import Progress
 from state.view import View
-from stream.members.cluster import Claim, claims, cluster
+from stream.members.installation import Claim, claims, installation
 from stream.members.member import PartitionState, begin
 from stream.members.sightings import Doing, SeenMember
 from stream.operate.model_report import ModelStatus
@@ -66,7 +66,7 @@ def sources(
         return Sources(states, progress, {}, [], [])
     known = with_worker_of_here(members, worker)
     claimed = claims(known)
-    whole = cluster(known, log_ends if log_ends else {*claimed, *progress}, log_ends)
+    whole = installation(known, log_ends if log_ends else {*claimed, *progress}, log_ends)
     chosen: dict[int, Progress] = {}
     elsewhere: dict[int, Claim] = {}
     partitions = []

@@ -10,9 +10,9 @@ import pytest
 from state.progress import Progress
 from stream.members.member import Member, PartitionState, TrainerState
 from stream.members.sightings import SeenMember, judge
-from stream.operate.anywhere import explain
-from stream.operate.installation import served_by, sources, trainer_of
+from stream.operate.ask_owner import explain
 from stream.operate.model_report import ModelStatus
+from stream.operate.partition_sources import served_by, sources, trainer_of
 from stream.operate.worker_report import WorkerReport
 from stream.trainer.status_file import TrainerReporter
 from tests.stream.members.members import T, worker

@@ -14,7 +14,7 @@ from stream.kafka.ask import NotAnswered
 from stream.kafka.pointers import Pointers
 from stream.kafka.topics import log_ends
 from stream.members.follow import read_members
-from stream.operate.anywhere import ask_item, ask_recommendation, ask_user
+from stream.operate.ask_owner import ask_item, ask_recommendation, ask_user
 from stream.operate.report import Status, status
 from stream.operate.send_command import send_command
 from tests.conftest import with_topics
