@@ -64,7 +64,7 @@ class HttpServer:
             address = Address(self._host, self._port)
             why = REASONS.get(error.errno or 0, error.strerror or str(error))
             raise CannotListen(
-                f"{self._setting} = '{address}': {why}, so nobody could ask for health or metrics. Choose another "
+                f"{self._setting} = '{address}': {why}, so nobody could reach this process. Choose another "
                 f"address; `ss -ltnp` lists who listens where"
             ) from None
         port: int = self._runner.addresses[0][1]
