@@ -48,9 +48,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The certificate's private key (PEM, not encrypted); empty: the key is in `kafka.cert_file`."""
     signing_key: str = ""
     """A secret of at least 16 characters, the same for all workers, trainers and operators: `openssl rand -hex 32`
-    makes one. Pointers, commands, the id key, versions, checkpoints and backups are then signed (HMAC-SHA256), and
-    unsigned ones are refused. Two keys with a comma between them replace a key: the first one signs, both verify.
-    `ANABRANCH_KAFKA__SIGNING_KEY` keeps it out of files. It is never logged."""
+    makes one. Pointers, commands, the id key, versions, checkpoints, backups and requests for a user's history are
+    then signed (HMAC-SHA256), and unsigned ones are refused. Two keys with a comma between them replace a key: the
+    first one signs, both verify. `ANABRANCH_KAFKA__SIGNING_KEY` keeps it out of files. It is never logged."""
 
     @property
     def tls(self) -> bool:

@@ -25,7 +25,7 @@ def serve(
 
     import msgspec
 
-    from stream.cli.run import raise_open_file_limit
+    from stream.cli.process import raise_open_file_limit
     from stream.console.routes import add_routes
     from stream.errors import ConfigError, DataDirectoryError
     from stream.local.data_directory import create_data_directory

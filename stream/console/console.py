@@ -1,7 +1,8 @@
 """What the pages read from: members, requests to workers, the broker, the artifact store, history."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
@@ -26,8 +27,9 @@ ANSWER_WITHIN_S, GRACE_S = 4.0, 1.0
 ACT_WITHIN_S = 10.0
 """The same for an action."""
 KEEP_VERSIONS_S = 5.0
+SCANS = 2
+"""Pages that read through a topic at once."""
 MAX_FOLLOWERS = 10
-LOOPBACK_ADDRESSES = ("127.", "localhost", "[::1]", "::1")
 
 
 class Members(Protocol):
@@ -82,11 +84,9 @@ class Console:
         self.config, self.pages, self.sessions = config, pages, sessions
         self.members, self._client_of = members, client_of
         self.attempts = Attempts()
-        self.on_loopback = config.serve.http.startswith(LOOPBACK_ADDRESSES)
         self.history = History(config.data)
         self.broker = broker
-        self.scans = asyncio.Semaphore(2)
-        """Reading through a topic for a page: few at once."""
+        self._scans = asyncio.Semaphore(SCANS)
         self._sampler = Sampler(self.live, lambda: self.away, self.broker, self.history)
         self._tasks: list[asyncio.Task[None]] = []
         self._models: tuple[float, Models] | None = None
@@ -147,6 +147,16 @@ class Console:
         if client is None:
             raise AnabranchError(f"The broker at {self.config.broker} does not answer.")
         return await within(ANSWER_WITHIN_S + GRACE_S, ask(client), "No worker answered")
+
+    @contextlib.asynccontextmanager
+    async def scanning(self) -> AsyncIterator[None]:
+        """Read through a topic here. Raises AnabranchError where no turn comes: pages that nobody waits for any more
+        would keep the broker busy for hours."""
+        await within(ANSWER_WITHIN_S, self._scans.acquire(), "Too many pages read topics now: no turn came")
+        try:
+            yield
+        finally:
+            self._scans.release()
 
     async def models(self) -> Models:
         """The versions in the artifact store. Raises ArtifactError or AnabranchError."""

@@ -53,7 +53,7 @@ async def newest(request: web.Request) -> web.Response:
     """The newest letters, by reason."""
     console = request.app[CONSOLE]
     topic = console.config.topics.dead_letters
-    async with console.scans:
+    async with console.scanning():
         scanned = await newest_records(console.config, topic, None, lambda _: True, NEWEST)
     return console.pages.render(
         request, "dead_letters_newest.html", reasons=reasons(scanned.records), scanned=scanned, topic=topic

@@ -107,7 +107,8 @@ class Live(NamedTuple):
 def live(members: Sequence[Seen], broker: BrokerWatch) -> Live:
     """The installation now, from the members and the ends of the log."""
     workers = [seen for seen in members if seen.member.kind == "worker"]
-    numbers = {number for seen in workers for number in seen.member.partitions} | broker.ends.keys()
+    # Others may write to `members`: once the broker has named the partitions, there are no others.
+    numbers = broker.ends.keys() or {number for seen in workers for number in seen.member.partitions}
     rows = [_row(number, workers, broker.ends.get(number)) for number in sorted(numbers)]
     states = [state for seen in workers if lives(seen) for state in seen.member.partitions.values()]
     return Live(

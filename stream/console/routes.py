@@ -12,16 +12,17 @@ from stream.console import cycles, dead_letters, item, overview, sign_in, user, 
 from stream.console.assets import Assets
 from stream.console.broker_watch import BrokerWatch
 from stream.console.console import CONSOLE, Console, Members, Requests
+from stream.console.form import BadForm, read_form
 from stream.console.page import Pages, go_to, url
 from stream.console.session import COOKIE, Sessions
 from stream.errors import AnabranchError
+from stream.http.local_name import foreign_name
 
 log = logging.getLogger("anabranch.console")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_FORM_BYTES = 16 << 10
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 PAGES: dict[str, Handler] = {
     "/": overview.page,
@@ -87,12 +88,14 @@ def _guarded(console: Console, handler: Handler, needs: str | None) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         if refused := _refusal(console, request):
             return console.error(request, 403, "This request is refused", refused)
-        if needs and (response := await _check(console, request, needs)):
-            return response
         try:
+            if needs and (response := await _check(console, request, needs)):
+                return response
             return await handler(request)
         except web.HTTPException:
             raise
+        except BadForm as bad:
+            return console.error(request, bad.status, bad.title, str(bad))
         except (AnabranchError, TimeoutError) as error:
             return console.error(request, 503, "This cannot be shown now", str(error) or "it took too long")
         except Exception:
@@ -104,12 +107,14 @@ def _guarded(console: Console, handler: Handler, needs: str | None) -> Handler:
 
 def _refusal(console: Console, request: web.Request) -> str | None:
     """Why a request is refused, by whom it is sent: it was made by a page of another site."""
-    host = _split(f"//{request.host}").hostname or ""
-    if console.on_loopback and console.sessions.looking_is_open and host not in LOOPBACK:
-        return (
-            f"This console listens on this machine only, and was asked for as {host!r}. Open it as localhost, or set "
-            f"serve.read_token."
-        )
+    serve = console.config.serve
+    if console.sessions.looking_is_open and not serve.proxies:
+        host = foreign_name(serve.http, request.host)
+        if host is not None:
+            return (
+                f"This console listens on this machine only, and was asked for as {host!r}. Open it as localhost, or "
+                f"set serve.read_token."
+            )
     if request.method != "POST":
         return None
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
@@ -140,9 +145,7 @@ async def _check(console: Console, request: web.Request, needs: str) -> web.Stre
         )
     if session is None or session.right != "operate":
         return console.error(request, 403, "You may look, not act", "Sign in with the operate token first.")
-    if request.content_length is None or request.content_length > MAX_FORM_BYTES:
-        return console.error(request, 413, "This form is too large", f"At most {MAX_FORM_BYTES:,} bytes are read.")
-    form = await request.post()
-    if not hmac.compare_digest(str(form.get("csrf", "")).encode(), session.csrf.encode()):
+    form = await read_form(request, MAX_FORM_BYTES)
+    if not hmac.compare_digest(form.get("csrf", "").encode(errors="replace"), session.csrf.encode()):
         return console.error(request, 403, "This form is of another session", "Go back, reload the page and try again.")
     return None

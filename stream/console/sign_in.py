@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from stream.console.console import CONSOLE
+from stream.console.form import read_form
 from stream.console.page import go_to, query_of
 from stream.console.session import COOKIE, SESSION_S
 from stream.http.rate_limit import address_of
@@ -18,10 +19,8 @@ async def page(request: web.Request) -> web.Response:
 async def sign_in(request: web.Request) -> web.StreamResponse:
     """A token becomes a session."""
     console = request.app[CONSOLE]
-    if request.content_length is None or request.content_length > MAX_FORM_BYTES:
-        return console.error(request, 413, "This form is too large", f"At most {MAX_FORM_BYTES:,} bytes are read.")
-    form = await request.post()
-    to = _local(str(form.get("to", "")))
+    form = await read_form(request, MAX_FORM_BYTES)
+    to = _local(form.get("to", ""))
     forwarded = request.headers.getall("X-Forwarded-For", [])
     address = address_of(request.remote, forwarded, console.config.serve.proxies)
 
@@ -33,7 +32,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     if (wait_s := console.attempts.wait_s(address)) > 0:
         seconds = int(wait_s) + 1
         return refused(429, f"Too many wrong tokens. Try again in {seconds} s.", {"Retry-After": str(seconds)})
-    found = console.sessions.right_of(str(form.get("token", "")).strip())
+    found = console.sessions.right_of(form.get("token", "").strip())
     if found is None:
         console.attempts.wrong(address)
         return refused(

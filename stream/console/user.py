@@ -57,7 +57,7 @@ async def before(request: web.Request) -> web.Response:
     topic, key = console.config.topics.recommendations, name.encode()
     partitions = len(console.broker.ends)
     numbers = [int(murmur2([key])[0]) % partitions] if partitions else None
-    async with console.scans:
+    async with console.scanning():
         scanned = await newest(console.config, topic, numbers, lambda record: record.key == key, BEFORE)
     earlier = [_decoded(record) for record in scanned.records]
     return console.pages.render(

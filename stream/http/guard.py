@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from stream.config import ServeSettings
+from stream.http.local_name import foreign_name
 from stream.http.problems import Problem, problem_of
 from stream.http.rate_limit import RateLimit, address_of
 from stream.http.routes import Route
@@ -26,8 +27,9 @@ CALLER = web.RequestKey("caller", Caller)
 class Guard:
     """The checks, as a middleware and as a wrapper of handlers."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ServeSettings, listens_on: str) -> None:
+        """`listens_on` is the address of the server, as in a setting `http`."""
+        self._settings, self._listens_on = settings, listens_on
         self._tokens, self._limit = Tokens(settings), RateLimit(settings.client_requests_per_s)
         self._origins, self._rarely = settings.origins, Rarely()
         self.stopping = False
@@ -60,6 +62,7 @@ class Guard:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             request[CALLER] = self._tokens.caller(request.headers.get(hdrs.AUTHORIZATION))
+            self._check_name(request)
             self._check_limit(request)
             if request.method == hdrs.METH_OPTIONS:
                 return self._options(request)
@@ -76,6 +79,16 @@ class Guard:
             if self._rarely.may_log():
                 log.exception("%s %s failed", request.method, printable(request.path)[:200])
             return Problem(500, "This process failed. Its log has the reason.").response()
+
+    def _check_name(self, request: web.Request) -> None:
+        if request[CALLER].name or self._settings.read_token or self._settings.proxies:
+            return  # a page of another site has no token
+        if (name := foreign_name(self._listens_on, request.host)) is not None:
+            raise Problem(
+                403,
+                f"This process listens on this machine only, and was asked for as {name!r}. Ask for localhost; or set "
+                f"serve.read_token, or serve.proxies where a proxy of yours asks.",
+            )
 
     def _check_limit(self, request: web.Request) -> None:
         forwarded = request.headers.getall("X-Forwarded-For", [])

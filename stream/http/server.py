@@ -6,12 +6,14 @@ import errno
 import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from stream.errors import AnabranchError
 from stream.http.address import Address, parse_address
+from stream.kafka.rarely import Rarely
 
 log = logging.getLogger("anabranch.http")
 protocol_log = logging.getLogger("anabranch.http.protocol")
@@ -25,6 +27,8 @@ REASONS = {
 }
 IDLE_S = 75.0
 """A connection on which no complete request came for this long is closed."""
+MAX_CONNECTIONS = 5_000
+"""Connections at once; further ones are closed. Each is an open file, of which stores need theirs."""
 
 
 class ProtocolLog(logging.Filter):
@@ -39,6 +43,37 @@ class ProtocolLog(logging.Filter):
 protocol_log.addFilter(ProtocolLog())
 
 
+class _Closed(asyncio.Protocol):
+    """A connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class _Runner(web.AppRunner):
+    """Takes at most MAX_CONNECTIONS."""
+
+    __slots__ = ("_rarely",)
+
+    def __init__(self, app: web.Application, **settings: Any) -> None:
+        super().__init__(app, **settings)
+        self._rarely = Rarely()
+
+    @property
+    def server(self) -> Any:
+        """What makes the protocol of a new connection."""
+        return self._protocol
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        server = super().server
+        assert server is not None
+        if len(server.connections) < MAX_CONNECTIONS:
+            return server()
+        if self._rarely.may_log():
+            log.warning("%d HTTP connections are open: further ones are closed at once", MAX_CONNECTIONS)
+        return _Closed()
+
+
 class CannotListen(AnabranchError):
     """The address of a setting `http` cannot be listened on."""
 
@@ -48,7 +83,7 @@ class HttpServer:
 
     def __init__(self, app: web.Application, host: str, port: int, *, setting: str = "http") -> None:
         """`setting` names the setting in messages. An empty host: every address of the machine."""
-        self._runner = web.AppRunner(
+        self._runner = _Runner(
             app, access_log=None, logger=protocol_log, shutdown_timeout=STOP_WITHIN_S, keepalive_timeout=IDLE_S,
             auto_decompress=False,
         )  # fmt: skip

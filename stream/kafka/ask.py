@@ -19,6 +19,7 @@ from stream.kafka.exchange import close, within
 from stream.kafka.messages import UNREADABLE, Reply, Request, encode
 from stream.kafka.reader import Reader
 from stream.kafka.shapes import missing_topics
+from stream.kafka.signing import signed
 from stream.kafka.topics import partitions_of
 
 MAX_WAITING = 10_000
@@ -131,7 +132,10 @@ class RequestClient:
         self._waiting[name.encode()] = Waiting(future, wanted, number)
         try:
             async with asyncio.timeout(timeout_s):
-                value = encode(msgspec.structs.replace(request, id=name))
+                request = msgspec.structs.replace(request, id=name)
+                if request.want == "user":
+                    request = signed(request, self._config.kafka.signing_keys)
+                value = encode(request)
                 key = str(request.user or request.item).encode() or None
                 await self._producer.send_and_wait(self._topics.requests, value, key=key, partition=number)
                 found = await future
@@ -141,6 +145,11 @@ class RequestClient:
             raise await unavailable(self._config, error) from None
         finally:
             self._waiting.pop(name.encode(), None)
+        if found.status == "refused":
+            raise NotAnswered(
+                f"the worker of partition {number} shows a user's history only to requests that its kafka.signing_key "
+                f"has signed: set the same key here (ANABRANCH_KAFKA__SIGNING_KEY)", number, replied=True,
+            )  # fmt: skip
         if found.status != "ok":
             raise NotAnswered(f"the worker of partition {number} replied {found.status!r}", number, replied=True)
         return found

@@ -78,8 +78,8 @@ class Document(msgspec.Struct, omit_defaults=True, kw_only=True):
     want: Want
     partition: int
     emitted_ts: int
-    status: Literal["ok", "too many", "too large"] = "ok"
-    """As in a reply. Without `ok` nothing else is there."""
+    status: Literal["ok", "too many", "too large", "refused"] = "ok"
+    """As in a reply; `refused`: it is not signed with `kafka.signing_key`. Without `ok` nothing else is there."""
     user: UserReport | None = None
     item: ItemPart | None = None
     popular: list[PopularItem] | None = None

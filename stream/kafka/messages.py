@@ -82,6 +82,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     more than that."""
     at: Annotated[int, msgspec.Meta(ge=0, le=MAX_AT)] = 0
     """With `item`: as it was before this time, ms; 0: now."""
+    signature: str = ""
+    """As in a pointer, with `user` only: pages may ask what is recommended, and not read a history."""
 
 
 class ItemTitle(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
-"""Signed messages: who can write to `models` and `commands` but has no key decides nothing.
+"""Signed messages: who can write to `models` and `commands` but has no key decides nothing, and reads no history.
 
 A signature covers every other field of its record. It says who made the record and not when: an old pointer changes
-nothing because a newer one is known, and a command is accepted once.
+nothing because a newer one is known, and a command is accepted once. A request can be sent
+again: only workers need Read on `requests`.
 """
 
 from typing import TypeVar
@@ -9,9 +10,9 @@ from typing import TypeVar
 import msgspec
 
 from state.signing import Keys, is_signed, sign
-from stream.kafka.messages import Command, IdKey, Pointer
+from stream.kafka.messages import Command, IdKey, Pointer, Request
 
-Signed = TypeVar("Signed", Command, Pointer, IdKey)
+Signed = TypeVar("Signed", Command, Pointer, IdKey, Request)
 
 
 def signed(record: Signed, keys: Keys) -> Signed:
@@ -27,9 +28,9 @@ def refusal(record: Signed, keys: Keys) -> str | None:
     return f"it {how}, and kafka.signing_key is set: set the same key where it was sent"
 
 
-def _content(record: Command | Pointer | IdKey) -> bytes:
+def _content(record: Command | Pointer | IdKey | Request) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(record, signature=""))
 
 
-def _purpose(record: Command | Pointer | IdKey) -> str:
+def _purpose(record: Command | Pointer | IdKey | Request) -> str:
     return type(record).__name__

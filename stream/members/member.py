@@ -6,7 +6,7 @@ A smaller record is in a file beside the state, for a reader without a broker (`
 import os
 import socket
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ NOT_COUNTED = {"next_offset", "base", "oldest_ts", "newest_ts"}
 """Fields of a progress that are no counts."""
 EVERY_S = 1.0
 """How often a member publishes its state."""
+MAX_RECORD_BYTES, MAX_PARTITIONS = 512 << 10, 1_000
+"""A larger record, or one with more partitions, is of no member: others may write to the topic, and each reader keeps
+and shows what is in it. A store has files open, so a process cannot own as many."""
 
 
 class PartitionState(msgspec.Struct, kw_only=True):
@@ -105,7 +108,7 @@ class Member(msgspec.Struct, kw_only=True):
     """Why it is not the one that the pointer names."""
     last_error: str = ""
     last_error_ts: int = 0
-    partitions: dict[int, PartitionState] = {}
+    partitions: Annotated[dict[int, PartitionState], msgspec.Meta(max_length=MAX_PARTITIONS)] = {}
     scores: dict[str, ScoreState] = {}
     counts: dict[str, int] = {}
     """Of the whole process: `too_many_requests`, `sent_smaller`, `unsendable`, `lost_dead_letters`."""
@@ -157,8 +160,10 @@ def counts_of(progress: Progress) -> dict[str, int]:
 
 def decode_member(value: bytes | None) -> Member | None:
     """The record in a message of the topic; None if it holds none: others may write to the topic."""
+    if value is None or len(value) > MAX_RECORD_BYTES:
+        return None
     try:
-        member: Any = msgspec.json.decode(value or b"", type=Member)
+        member: Any = msgspec.json.decode(value, type=Member)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return member if member.instance else None

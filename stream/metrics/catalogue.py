@@ -15,7 +15,7 @@ Type = Literal["counter", "gauge", "histogram"]
 STEPS = ("decode", "apply", "write", "rank", "send", "record", "commit")
 """The seven steps of `stream/worker/pipeline.py`."""
 SOURCES = ("model", "popularity")
-REQUEST_OUTCOMES = ("ok", "too_many", "invalid")
+REQUEST_OUTCOMES = ("ok", "too_many", "unsigned", "invalid")
 DEAD_LETTER_REASONS = (
     "tombstone", "too_large", "not_json", "event", "user", "item", "id", "time", "request", "refused",
 )  # fmt: skip
@@ -158,8 +158,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "requests_total", "counter",
-        "Records of `requests`: answered, refused because too many came (`worker.requests_per_poll`), or not a "
-        "request.",
+        "Records of `requests`: answered, refused because too many came (`worker.requests_per_poll`), for a history "
+        "and not signed with `kafka.signing_key`, or not a request.",
         "`ok` only", {"outcome": REQUEST_OUTCOMES},
     ),
     Metric(

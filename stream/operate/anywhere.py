@@ -87,6 +87,8 @@ def _asked(config: Config, ask: Callable[[RequestClient], Awaitable[T]]) -> T:
         try:
             return await ask(client)
         except NotAnswered as error:
+            if error.replied:
+                raise
             why = None
             with contextlib.suppress(AnabranchError):
                 why = explain(error.partition, await members)

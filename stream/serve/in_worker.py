@@ -26,7 +26,7 @@ class WorkerApi:
 
     def __init__(self, config: Config) -> None:
         self._parts, self._instruments = KafkaParts(config), ApiInstruments()
-        self._api = Api(config, self._parts.answers, self._instruments)
+        self._api = Api(config, self._parts.answers, self._instruments, config.worker.http)
         self._connecting: asyncio.Task[None] | None = None
 
     def add_to(self, app: web.Application, registry: CollectorRegistry) -> None:

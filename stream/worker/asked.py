@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from state.signing import Keys
 from stream.kafka.click_values import Invalid, read_identifier
 from stream.kafka.decode import DeadLetter, Record
 from stream.kafka.messages import UNREADABLE, Request, Want
+from stream.kafka.signing import refusal
 from stream.tracing.headers import TraceHeaders, trace_headers
 
 MAX_PAST = 64
@@ -28,6 +30,8 @@ class Asked(NamedTuple):
     """An item is wanted as it was before this time, ms; 0: now."""
     ts: int = 0
     """When the broker got it, ms."""
+    refused: bool = False
+    """A user's history is wanted, and `kafka.signing_key` has not signed the request."""
     traced: TraceHeaders = ()
     """The headers of the request's trace, for its reply."""
 
@@ -37,8 +41,8 @@ class Asked(NamedTuple):
         return self.user, self.item
 
 
-def read_request(value: bytes | None) -> Asked:
-    """The request in a message. Raises Invalid."""
+def read_request(value: bytes | None, keys: Keys = ()) -> Asked:
+    """The request in a message. `keys`: what signs those for a user's history. Raises Invalid."""
     try:
         request = msgspec.json.decode(value or b"", type=Request)
     except UNREADABLE as error:
@@ -50,16 +54,17 @@ def read_request(value: bytes | None) -> Asked:
         user = read_identifier(request.user, "user").decode()
     elif request.want == "item":
         item = read_identifier(request.item, "item").decode()
-    return Asked(user, request.id, want=request.want, item=item, limit=request.limit, at=request.at)
+    refused = request.want == "user" and refusal(request, keys) is not None
+    return Asked(user, request.id, want=request.want, item=item, limit=request.limit, at=request.at, refused=refused)
 
 
-def read_requests(records: Sequence[Record]) -> tuple[list[Asked], list[DeadLetter]]:
+def read_requests(records: Sequence[Record], keys: Keys = ()) -> tuple[list[Asked], list[DeadLetter]]:
     """The requests in records, and the records that are no requests."""
     requests: list[Asked] = []
     dead: list[DeadLetter] = []
     for record in records:
         try:
-            asked, traced = read_request(record.value), trace_headers(record.headers)
+            asked, traced = read_request(record.value, keys), trace_headers(record.headers)
             requests.append(asked._replace(offset=record.offset, ts=record.timestamp, traced=traced))
         except Invalid as reason:
             dead.append(DeadLetter(record, f"no request: {reason}", "request"))

@@ -7,7 +7,7 @@ share, and the rest is replied to with the status `too many`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from aiokafka import TopicPartition
@@ -59,7 +59,7 @@ class Requests:
         self._renew_lease = renew_lease
         self.too_many = 0
         """Requests that were not answered because there were too many, since the start."""
-        self._rarely = Rarely()
+        self._keys, self._rarely = config.kafka.signing_keys, Rarely()
 
     async def answer(self, polled: Mapping[int, Sequence[Record]]) -> dict[int, int]:
         """Answer the requests of a poll, by partition; reply to those beyond the limit that there are too many.
@@ -71,7 +71,7 @@ class Requests:
         asked: dict[int, list[Asked]] = {}
         again: dict[int, int] = {}
         for number, records in polled.items():
-            asked[number], dead = read_requests(records)
+            asked[number], dead = read_requests(records, self._keys)
             # Only what is asked of a user's own partition has to be there.
             keyed = {r.offset for r in asked[number] if r.want == "recommendation"}
             self._check_keys(TopicPartition(self._topic, number), [r.key for r in records if r.offset in keyed])
@@ -102,7 +102,8 @@ class Requests:
 
     async def _answer(self, number: int, requests: Sequence[Asked]) -> None:
         ranked = [request for request in requests if request.want == "recommendation"]
-        others = [request for request in requests if request.want != "recommendation"]
+        others = [request for request in requests if request.want != "recommendation" and not request.refused]
+        unsigned = [request for request in requests if request.refused]
         if ranked:
             await self._rank(number, ranked)
         if others:
@@ -110,7 +111,11 @@ class Requests:
             async with self._answering_lock:
                 documents = await self._documents.read_off_loop(number, store, others)
             await self._outbox.send_documents(documents)
-        self._replied("ok", [request.ts for request in requests])
+        if unsigned:
+            await self._outbox.send_documents([document_without(request, number, "refused") for request in unsigned])
+            self._log_unsigned()
+        self._replied("ok", [request.ts for request in requests if not request.refused])
+        self._replied("unsigned", [request.ts for request in unsigned])
 
     async def _rank(self, number: int, requests: Sequence[Asked]) -> None:
         store, users = self._assignment.stores[number], [request.user for request in requests]
@@ -134,10 +139,17 @@ class Requests:
         others = [request for request in requests if request.want != "recommendation"]
         replies = [reply_too_many(request, number) for request in ranked]
         await self._outbox.send_replies(replies, [request.traced for request in ranked])
-        await self._outbox.send_documents([document_too_many(request, number) for request in others])
+        await self._outbox.send_documents([document_without(request, number, "too many") for request in others])
         self.too_many += len(requests)
         self._replied("too_many", [request.ts for request in requests])
         self._log_refused()
+
+    def _log_unsigned(self) -> None:
+        if self._rarely.may_log("unsigned"):
+            log.warning(
+                "a request for a user's history is replied to with 'refused': kafka.signing_key has not signed it. Set "
+                "the same key where it was sent"
+            )
 
     def _log_refused(self) -> None:
         if self._rarely.may_log():
@@ -164,9 +176,9 @@ def reply_too_many(request: Asked, partition: int) -> Reply:
     )
 
 
-def document_too_many(request: Asked, partition: int) -> Document:
-    """The same for a request that wants no recommendation."""
-    return Document(id=request.id, want=request.want, partition=partition, emitted_ts=now_ms(), status="too many")
+def document_without(request: Asked, partition: int, status: Literal["too many", "refused"]) -> Document:
+    """The reply to a request that wants no recommendation and is not answered."""
+    return Document(id=request.id, want=request.want, partition=partition, emitted_ts=now_ms(), status=status)
 
 
 def parts(every: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -60,7 +60,7 @@ class Browser:
     def get(self, path: str, follow: bool = True, **headers: str) -> Page:
         return self._loop.run(self._do("GET", path, follow, headers, None))
 
-    def post(self, path: str, form: dict[str, str], follow: bool = True, **headers: str) -> Page:
+    def post(self, path: str, form: Any, follow: bool = True, **headers: str) -> Page:
         return self._loop.run(self._do("POST", path, follow, headers, form))
 
     def sign_in(self, token: str) -> Page:

@@ -1,5 +1,6 @@
 """Looking and acting: who may, and what stops a page of another site."""
 
+import asyncio
 import logging
 
 import msgspec
@@ -165,6 +166,36 @@ def test_a_body_that_is_too_large_or_endless_is_refused(browser):
     browser.sign_in(OPERATE)
     assert browser.post("/pause", {"csrf": "x" * 20_000}).status == 413
     assert browser.post("/sign-in", {"token": "x" * 20_000}).status == 413
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"token=\xff\xfe", 400),
+        ("application/x-www-form-urlencoded; charset=no-such", b"token=a", 415),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"token=a", 415),
+        ("multipart/form-data; boundary=x", b"{}", 415),
+        ("text/plain", b"token=a", 415),
+    ],
+)
+@pytest.mark.parametrize("path", ["/sign-in", "/pause"])
+def test_a_body_that_is_no_form_is_refused_and_fills_no_log(browser, sent, caplog, path, content_type, body, status):
+    browser.sign_in(OPERATE)
+    page = browser.post(path, body, Content_Type=content_type)
+    assert page.status == status
+    assert not sent
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_form_that_does_not_come_holds_its_connection_for_a_bounded_time(browser, monkeypatch):
+    monkeypatch.setattr("stream.console.form.WITHIN_S", 0.05)
+
+    async def endless():
+        yield b"token="
+        await asyncio.sleep(60)
+
+    headers = {"Content_Length": "1000", "Content_Type": "application/x-www-form-urlencoded"}
+    assert browser.post("/sign-in", endless(), **headers).status == 408
 
 
 def test_a_console_on_this_machine_answers_to_no_other_name(browser, tmp_path):

@@ -411,3 +411,19 @@ def test_operators_see_buttons_and_others_do_not(tmp_path):
         assert "Withdraw" in browser.get("/item/now?id=milk").text
         assert "Learn now" in browser.get("/cycles").text
         assert "Pause all workers" in browser.get("/").text
+
+
+def test_a_record_that_names_partitions_which_the_topic_does_not_have_adds_no_row(tmp_path):
+    forged = worker("0", tuple(range(100)))
+    with console(tmp_path, Seen(forged)) as browser:
+        assert [row.number for row in browser.console.live().partitions] == [0, 1]
+
+
+@pytest.mark.parametrize("path", ["/user/before?id=alice", "/dead-letters/newest"])
+def test_a_page_waits_for_its_turn_to_read_a_topic_for_a_bounded_time(tmp_path, monkeypatch, path):
+    monkeypatch.setattr("stream.console.console.SCANS", 0)  # others read
+    monkeypatch.setattr("stream.console.console.ANSWER_WITHIN_S", 0.05)
+    with console(tmp_path) as browser:
+        page = browser.get(path)
+        assert page.status == 503
+        assert "Too many pages read topics now" in page.text

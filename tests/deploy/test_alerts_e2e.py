@@ -68,10 +68,13 @@ def test_a_pause_while_clicks_come(shop):
 
 def test_more_clicks_than_a_slow_worker_can_apply(shop):
     shop.kill("worker")
-    shop.start("worker", ANABRANCH_WORKER__POLL_MAX_EVENTS="1")
+    # Small fetches: the worker learns with each of them how long the log is.
+    shop.start("worker", ANABRANCH_WORKER__POLL_MAX_EVENTS="1", ANABRANCH_WORKER__FETCH_MAX_BYTES="4096")
     deadline = time.monotonic() + 240
     for number in itertools.count():
-        shop.send(json.dumps({"user": f"user-{number % 40}", "item": "item-1"}).encode())
+        shop.send(json.dumps({"user": f"user-{number % 40}", "item": f"item-{number % 25}"}).encode())
+        if number % 50 == 0:
+            time.sleep(0.02)  # about 2,000 a second
         if number % 2000 == 0:
             if {"AnabranchFallingBehind", "AnabranchNoRecommendations"} <= shop.firing().keys():
                 break

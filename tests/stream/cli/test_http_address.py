@@ -8,7 +8,7 @@ import sys
 
 from aiohttp import ClientSession
 
-from stream.cli.run import pages_of_waiting
+from stream.cli.process import pages_of_waiting
 from stream.config import Config
 from stream.http.server import HttpServer
 

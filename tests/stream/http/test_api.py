@@ -125,7 +125,7 @@ async def test_events_are_sent_as_they_are_under_the_key_of_their_user(shop: Sho
     lines = b'{"user": "cat", "item": "a"}\n\n{"user": "dan", "item": "b"}\r\n'
     taken = await shop.send(lines, "application/x-ndjson; charset=utf-8")
     assert (await taken.json())["accepted"] == 2
-    assert [tuple(event) for event in shop.answers.sent] == [
+    assert [(event.key, event.value) for event in shop.answers.sent] == [
         (b"ann", b'{"user":"ann","item":"milk","page":1.50}'),
         (b"7", b'{"user":7,"item":8}'),
         (b"bob", b'{"user":"bob","item":"tea","event":"purchase"}'),
@@ -196,6 +196,14 @@ def test_a_body_that_has_no_events_is_refused(body, content_type, status, says):
         assert (await shop.get("/v1/items/milk/related")).status == 200, "the process goes on"
 
     scenario()
+
+
+@with_shop()
+async def test_events_carry_the_trace_of_their_request_and_no_longer_header(shop: Shop):
+    headers = {"Authorization": f"Bearer {WRITE}", "Content-Type": "application/json", "traceparent": "00-1-2-01"}
+    asked = {**headers, "tracestate": "a" * 600}
+    await shop.ask("POST", "/v1/events", data=b'{"user": "a", "item": "b"}', headers=asked)
+    assert [event.headers for event in shop.answers.sent] == [(("traceparent", b"00-1-2-01"),)]
 
 
 @with_shop()
@@ -375,6 +383,32 @@ def test_nothing_of_a_request_that_is_no_http_is_logged(head, caplog):
     assert "Traceback" not in caplog.text
 
 
+def test_connections_beyond_the_limit_are_closed_and_those_before_are_served(monkeypatch, caplog):
+    monkeypatch.setattr("stream.http.server.MAX_CONNECTIONS", 3)
+
+    async def run() -> None:
+        server = HttpServer(web.Application(), "127.0.0.1", 0)
+        port = await server.start()
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        for reader, _ in opened[3:]:
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        for reader, writer in opened[:3]:
+            writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+            assert b" 404 " in await asyncio.wait_for(reader.readline(), 10)
+        opened[0][1].close()
+        await opened[0][1].wait_closed()
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+        assert b" 404 " in await asyncio.wait_for(reader.readline(), 10)
+        for _, each in [*opened, (reader, writer)]:
+            each.close()
+        await server.stop()
+
+    asyncio.run(run())
+    assert caplog.text.count("HTTP connections are open") == 1
+
+
 def test_a_connection_that_sends_no_whole_request_is_closed(monkeypatch):
     monkeypatch.setattr("stream.http.server.IDLE_S", 0.2)
 
@@ -388,3 +422,32 @@ def test_a_connection_that_sends_no_whole_request_is_closed(monkeypatch):
         await server.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "token", "status"),
+    [
+        ({}, "evil.example", "", 403),
+        ({}, "evil.example:8080", "", 403),
+        ({}, "127.0.0.1.evil.example", "", 403),
+        ({}, "localhost:8080", "", 200),
+        ({}, "127.0.0.9", "", 200),
+        ({}, "[::1]:8080", "", 200),
+        ({}, "shop.example", OPERATE, 200),
+        ({"read_token": "read-token-of-the-shop"}, "shop.example", "", 401),
+        ({"proxies": 1}, "shop.example", "", 200),
+        ({"http": ":8080"}, "shop.example", "", 200),
+        ({"http": "[::1]:8080"}, "evil.example", "", 403),
+    ],
+)
+def test_a_page_whose_site_calls_this_machine_by_its_own_name_reads_nothing(settings, name, token, status):
+    @with_shop(msgspec.structs.replace(SETTINGS, **settings))
+    async def scenario(shop: Shop):
+        headers = {"Host": name} | ({"Authorization": f"Bearer {token}"} if token else {})
+        answer = await shop.get("/v1/users/ann/recommendations", **headers)
+        assert answer.status == status
+        if status == 403:
+            assert name.split(":")[0] in (await problem(answer, 403))["detail"]
+            assert not shop.answers.asked
+
+    scenario()

@@ -90,6 +90,7 @@ def test_who_gets_no_answer_learns_why(config):
         "junk": b"no JSON",
         "old": RECOMMENDED,
         "silent": None,
+        "keyless": {"want": "user", "partition": 0, "emitted_ts": 1, "status": "refused"},
     }
 
     def answer(partition: int, request: dict[str, Any]) -> Any:
@@ -104,6 +105,8 @@ def test_who_gets_no_answer_learns_why(config):
         for user in ("junk", "old"):
             with pytest.raises(NotAnswered, match="older version"):
                 await client.ask(Request(user=user, want="user"), 20)
+        with pytest.raises(NotAnswered, match="set the same key here"):
+            await client.ask(Request(user="keyless", want="user"), 20)
         with pytest.raises(NotAnswered, match=r"no worker answered for partition \d within 0\.2 s"):
             await client.ask(Request(user="silent"), 0.2)
         everywhere = await client.ask_all(Request(user="silent", want="user"), 0.2)

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from stream.config import Config
 from stream.members.last_error import MAX_CHARS, LastError
-from stream.members.member import Member, begin, decode_member
+from stream.members.member import MAX_PARTITIONS, MAX_RECORD_BYTES, Member, begin, decode_member
 from stream.members.publish import MemberPublisher
 from tests.stream.members.members import worker
 
@@ -132,3 +132,13 @@ def test_a_record_names_its_process_and_where_it_is_reached():
 @pytest.mark.parametrize("value", [None, b"", b"[]", b'{"kind": "worker"}', b"\xff", b"[" * 100_000])
 def test_what_is_no_record_is_skipped(value):
     assert decode_member(value) is None
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [worker(answering=range(MAX_PARTITIONS + 1)), worker(last_error="x" * MAX_RECORD_BYTES)],
+    ids=["partitions", "bytes"],
+)
+def test_a_record_that_no_process_writes_is_skipped(forged):
+    assert decode_member(msgspec.json.encode(forged)) is None
+    assert decode_member(msgspec.json.encode(worker(answering=range(MAX_PARTITIONS)))) is not None

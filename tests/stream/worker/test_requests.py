@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import WorkerSettings
+from stream.config import KafkaSettings, WorkerSettings
 from stream.kafka.click_values import MAX_ID_BYTES, Invalid
+from stream.kafka.messages import Request
+from stream.kafka.signing import signed
 from stream.worker.asked import Asked, choose, read_request
 from stream.worker.requests import SENT_AT_ONCE
 from tests.stream.fakes import CLICKS, REQUESTS
@@ -187,3 +189,29 @@ async def test_a_document_that_its_topic_does_not_take_is_replied_to_as_too_larg
     await shop.poll({REQUESTS: [Record(b'{"user": "ann", "id": 1, "want": "user"}', 0)]})
     [(_, reply)] = shop.producer.to("replies")
     assert json.loads(reply)["status"] == "too large"
+
+
+@with_shop
+async def test_with_a_signing_key_a_history_is_shown_to_those_who_have_the_key(shop: Shop):
+    key = "the key of this shop's operators"
+    shop.config = msgspec.structs.replace(shop.config, kafka=KafkaSettings(signing_key=key))
+    keyed = Shop(shop.config, shop.monkeypatch)
+    await shop.close()
+    await keyed.assign()
+    keyed.apply({"user": "ann"}, {"user": "ann", "item": "bread"})
+    asked = [
+        Request(user="ann", id=1, want="user"),
+        signed(Request(user="ann", id=2, want="user"), (key,)),
+        signed(Request(user="ann", id=3, want="user"), ("the key of somebody else",)),
+        msgspec.structs.replace(signed(Request(user="bob", id=4, want="user"), (key,)), user="ann"),
+        Request(user="ann", id=5),
+        Request(item="milk", id=6, want="item"),
+    ]
+    await keyed.poll({REQUESTS: [Record(msgspec.json.encode(r), n) for n, r in enumerate(asked)]})
+    replies = {key: json.loads(value) for key, value in keyed.producer.to("replies")}
+    assert {key for key, reply in replies.items() if reply.get("status") == "refused"} == {b"1", b"3", b"4"}
+    assert not any("user" in replies[key] for key in (b"1", b"3", b"4")), "not even that the user is known"
+    assert [step["item"] for step in replies[b"2"]["user"]["sequence"]] == ["milk", "bread"]
+    assert replies[b"5"]["status"] == "ok", "pages have no key"
+    assert replies[b"6"]["item"]["degree"] == 1
+    await keyed.close()
