@@ -28,7 +28,7 @@ REASONS = {
 IDLE_S = 75.0
 """A connection on which no complete request came for this long is closed."""
 MAX_CONNECTIONS = 5_000
-"""Connections at once; further ones are closed. Each is an open file, of which stores need theirs."""
+"""Connections at once; further ones are closed. Each is an open file, and stores need theirs."""
 
 
 class ProtocolLog(logging.Filter):
