@@ -87,7 +87,10 @@ def play(console: "Console", settings: "Config", purchases: "Purchases", seconds
             console.print(screen.quality_table(rolling=False))
             versions = screen.versions
             console.print(
-                f"{len(versions)} model versions were published and swapped in: {', '.join(versions)}", soft_wrap=True
+                f"{len(versions)} model versions were published and swapped in: {', '.join(versions)}"
+                if versions
+                else "no model version was published: the replay was too short for one; popular items were recommended",
+                soft_wrap=True,
             )
         finally:
             screen.close()

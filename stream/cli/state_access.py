@@ -81,9 +81,14 @@ def view_of(settings: "Config", *, whole: bool = True, may_be_empty: bool = Fals
     from state.view import View, partitions_in
 
     if not may_be_empty and not partitions_in(settings.data, settings.topics.clicks):
+        elsewhere = (
+            ""
+            if settings.broker
+            else (". With --broker HOST:PORT the commands `status`, `user`, `item` and `recommend` need none")
+        )
         raise AnabranchError(
             f"no state in {settings.data}: `anabranch up` or `anabranch worker` creates it; "
-            f"--data names another directory, and --broker HOST:PORT asks the processes of all machines"
+            f"--data names another directory{elsewhere}"
         )
     view = View(settings.data, settings.topics.clicks, settings.state)
     view.settle()

@@ -207,12 +207,20 @@ def models(*, settings: "Config", as_json: bool) -> None:
     found = model_report.models(settings, pointers_of(settings))
     if as_json:
         return show_json(found)
-    if found.problem:
-        note(not_served(found).removeprefix("; "))
     if not found.versions:
         from state.artifact_store import shown
 
-        raise AnabranchError(f"no version in {shown(settings.artifacts_url)} yet: the trainer publishes the first one")
+        named = f"; version {found.named} is named in Kafka" if found.named else ""
+        where = (
+            ""
+            if settings.artifacts
+            else (". Only the trainer's machine has them, unless `artifacts` names a store that all machines reach")
+        )
+        raise AnabranchError(
+            f"no version in {shown(settings.artifacts_url)} yet: the trainer publishes the first one{named}{where}"
+        )
+    if found.problem:
+        note(not_served(found).removeprefix("; "))
     table = Table("version", "", "age", "parent", "held-out NDCG@10", "champion's then", box=None)
     for v in found.versions:
         table.add_row(

@@ -28,7 +28,11 @@ REASONS = {
 IDLE_S = 75.0
 """A connection on which no complete request came for this long is closed."""
 MAX_CONNECTIONS = 5_000
+<<<<<<< HEAD
 """Connections at once; further ones are closed. Each is an open file, and stores need open files too."""
+=======
+"""Connections at once; further ones are closed. Each is an open file, and stores need theirs."""
+>>>>>>> r1
 
 
 class ProtocolLog(logging.Filter):
@@ -99,7 +103,7 @@ class HttpServer:
             address = Address(self._host, self._port)
             why = REASONS.get(error.errno or 0, error.strerror or str(error))
             raise CannotListen(
-                f"{self._setting} = '{address}': {why}, so nobody could ask for health or metrics. Choose another "
+                f"{self._setting} = '{address}': {why}, so nobody could reach this process. Choose another "
                 f"address; `ss -ltnp` lists who listens where"
             ) from None
         port: int = self._runner.addresses[0][1]

@@ -71,7 +71,9 @@ class MemberPublisher:
                 await self._send(self._producer, self._record(), SEND_WITHIN_S)
             except (KafkaError, OSError, TimeoutError) as error:
                 if self._rarely.may_log():
-                    log.info("the state of this process is not published in %r: %r", self._topic, error)
+                    late = isinstance(error, TimeoutError) and not str(error)
+                    why = "Kafka has not answered in time" if late else repr(error)
+                    log.info("the state of this process is not published in %r: %s", self._topic, why)
             except Exception:  # a fault in a record must not end the worker, nor be silent
                 if self._rarely.may_log("fault"):
                     log.exception("the state of this process is not published in %r", self._topic)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import msgspec
+from aiokafka.errors import KafkaError
 
 from model.errors import ArtifactError
 from model.learning.cycle import ProgressCallback, run_cycle
@@ -120,6 +121,11 @@ class Trainer:
         except ArtifactError as error:
             log.error("cycle failed; the champion keeps serving: %s", error)
             await self._on_failure(str(error))
+            return
+        except KafkaError as error:
+            why = f"Kafka did not acknowledge the pointer to the new version ({type(error).__name__})"
+            log.error("cycle failed; the champion keeps serving: %s", why)
+            await self._on_failure(why)
             return
         except Exception as error:
             log.exception("cycle failed; the champion keeps serving")

@@ -51,6 +51,8 @@ def test_every_command_but_the_demo_takes_the_shared_flags(name):
     ("arguments", "env", "status", "message"),
     [
         (["status", "--data", "/nonexistent"], {}, 1, "no state in /nonexistent"),
+        (["status", "--data", "/nonexistent"], {}, 1, "With --broker HOST:PORT the commands"),
+        (["models", "--data", "/nonexistent"], {}, 1, "Only the trainer's machine has them"),
         (["init", "--broker", "127.0.0.1:1"], {}, 1, "no Kafka broker answers at 127.0.0.1:1"),
         (["init"], {}, 2, "no broker: name one with --broker"),
         (["init"], {"ANABRANCH_TOPICS__CLICK": "x"}, 2, "unknown setting 'topics.click'"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from aiokafka.errors import RequestTimedOutError
 from prometheus_client import CollectorRegistry
 from prometheus_client.samples import Sample
 
@@ -238,6 +239,25 @@ def test_a_pin_that_arrives_while_a_version_is_published_stays_in_force(shop, mo
     assert shop.champion == "000001"
     # Sent again, so that compaction keeps the pin.
     assert (shop.topics.pointers[-1].version, shop.topics.pointers[-1].pinned) == ("000001", True)
+
+
+def test_a_version_that_kafka_does_not_name_is_learned_again_and_no_traceback_is_logged(shop, monkeypatch, caplog):
+    async def away(topic: str, value: bytes, key: bytes) -> None:
+        raise RequestTimedOutError
+
+    monkeypatch.setattr(shop.topics, "send_and_wait", away)
+    shop.command()
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
+    assert shop.champion is None
+    assert "pointer to the new version (RequestTimedOutError)" in status_file.read(shop.config.data).failure
+    assert "pointer to the new version (RequestTimedOutError)" in caplog.text
+    assert "Traceback" not in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr(shop.trainer.trigger, "due", lambda now: "the pause is over")
+    shop.run_due_cycle()
+    assert shop.champion == "000002"
+    assert status_file.read(shop.config.data).failures == 0
 
 
 def test_a_shadow_is_published_and_scored_but_not_served(shop):
