@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
@@ -141,6 +142,30 @@ def test_more_requests_than_can_wait_are_refused_at_once(tmp_path, broker, monke
         assert sum("ask again later" in str(outcome) for outcome in outcomes) == 2
 
     asking(config, lambda partition, request: None, scenario)
+
+
+def test_replies_are_read_from_partitions_that_the_topic_gets_later(tmp_path, broker, monkeypatch):
+    monkeypatch.setattr("stream.kafka.ask.LOOK_EVERY_MS", 200)
+    config = with_topics(broker, tmp_path / "data")
+
+    async def make_again() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        await admin.start()
+        await admin.delete_topics([config.topics.replies])
+        await admin.create_topics([NewTopic(config.topics.replies, 8, 1)])
+        await admin.close()
+
+    async def scenario(client: RequestClient) -> None:
+        await client.ask(Request(user="ann"), 20)
+        await make_again()
+        for _ in range(100):
+            asked = [client.ask(Request(user="ann"), 0.5) for _ in range(20)]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            if not any(isinstance(outcome, Exception) for outcome in outcomes):
+                return
+        raise AssertionError(outcomes)
+
+    asking(config, lambda partition, request: RECOMMENDED, scenario)
 
 
 def test_a_document_has_only_what_was_wanted():
