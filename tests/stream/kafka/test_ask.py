@@ -31,7 +31,8 @@ Answer = Callable[[int, dict[str, Any]], Any]
 @contextlib.asynccontextmanager
 async def workers(config: Config, answer: Answer):
     """Stands in for the workers: each request is answered with what `answer(partition, request)` returns."""
-    consumer, producer = AIOKafkaConsumer(**consumer_connection(config)), AIOKafkaProducer(**connection(config))
+    consumer = AIOKafkaConsumer(**consumer_connection(config))
+    producer = AIOKafkaProducer(**connection(config), metadata_max_age_ms=200)
     await consumer.start()
     await producer.start()
     partitions = [TopicPartition(config.topics.requests, n) for n in range(2)]
@@ -158,7 +159,7 @@ def test_replies_are_read_from_partitions_that_the_topic_gets_later(tmp_path, br
     async def scenario(client: RequestClient) -> None:
         await client.ask(Request(user="ann"), 20)
         await make_again()
-        for _ in range(100):
+        for _ in range(20):
             asked = [client.ask(Request(user="ann"), 0.5) for _ in range(20)]
             outcomes = await asyncio.gather(*asked, return_exceptions=True)
             if not any(isinstance(outcome, Exception) for outcome in outcomes):
