@@ -179,14 +179,14 @@ class RequestClient:
         reader = Reader(self._consumer)
         while not self._ending:
             try:
-                self._take_in_new_partitions()
+                self._read_new_partitions()
                 polled = await reader.poll(timeout_ms=POLL_MS)
             except ConsumerStoppedError:
                 return
             for records in polled.records.values():
                 self._take(records)
 
-    def _take_in_new_partitions(self) -> None:
+    def _read_new_partitions(self) -> None:
         """Read every partition that `replies` has: a reply can be in each."""
         consumer, topic = self._consumer, self._topics.replies
         assigned = consumer.assignment()
