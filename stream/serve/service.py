@@ -12,6 +12,7 @@ from stream.config import Config
 from stream.http.address import parse_address
 from stream.http.api import Api
 from stream.http.health import Checks, add_health
+from stream.http.local_name import on_this_machine
 from stream.http.server import HttpServer
 from stream.kafka.ask import RequestClient
 from stream.members.member import Member, begin
@@ -53,6 +54,7 @@ class ServeService:
         """Serve until `stop`; `on_listening` gets the port. Raises CannotListen, TopicMismatch."""
         server = HttpServer(self.app, *parse_address(self._config.serve.http), setting="serve.http")
         on_listening(await server.start())
+        self._warn_if_open()
         publisher = MemberPublisher(self._config, self._present)
         publisher.start()
         connecting = asyncio.create_task(self._connect())
@@ -71,6 +73,15 @@ class ServeService:
             await server.stop()
             await publisher.stop()
             await self._parts.close()
+
+    def _warn_if_open(self) -> None:
+        serve = self._config.serve
+        if not serve.read_token and not on_this_machine(serve.http):
+            log.warning(
+                "serve.http = %r is for other machines too, and there is no serve.read_token: every caller can read "
+                "what is recommended to any user and, in the console, any user's history. `openssl rand -hex 32` makes "
+                "a token", serve.http,
+            )  # fmt: skip
 
     async def _connect(self) -> None:
         await self._parts.connect()
