@@ -27,10 +27,12 @@ has found its broker it answers too. The answer is JSON:
     $ curl -s localhost:8081/readyz
     {"status":"not ready","problems":["partition 3 is opening, not answering"]}
 
-`anabranch health` has the same answer as its exit status, 0 or 1, and as a sentence. `--worker` and `--trainer`
-choose one of the two. Where `http` is set it asks the process. Else it looks at the lock and the status file in the
-data directory. It says which. A status file says less than the process: that a rebalance lasts is in it, that a task
-has ended is not.
+`anabranch health` has the same answer as its exit status, 0 or 1, and as a sentence. `--worker`, `--trainer` and
+`--serve` choose; without them it judges those that have an address or have run in the data directory. Where `http` is
+set it asks the process. `serve` is asked where it listens: it leaves its address in `<data>/serve.json`, because `up`
+takes another port where that of `serve.http` is in use. Of a worker or trainer without an address it looks at the lock
+and the status file in the data directory. It says which. A status file says less than the process: that a rebalance
+lasts is in it, that a task has ended is not.
 
 A process whose address is taken ends at its start, and says so: nobody would notice its faults.
 

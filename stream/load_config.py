@@ -64,6 +64,11 @@ def _check_numbers(settings: msgspec.Struct, section: str = "") -> None:
 def _check_addresses(broker: str) -> None:
     """Refuse an address that the Kafka clients cannot parse. Raises ConfigError."""
     for address in broker.split(","):
+        if "/" in address:
+            raise ConfigError(
+                f"setting 'broker': {address.strip()!r} is no address of Kafka, which is HOST:PORT without a scheme or "
+                f"a path"
+            )
         host, colon, port = address.strip().rpartition(":")
         if not colon or port.endswith("]"):  # the clients have a default port
             host, port = address.strip(), "9092"

@@ -1,4 +1,4 @@
-"""`health`: whether the worker and the trainer of this machine are ready, as an exit status and a sentence."""
+"""`health`: whether the processes of this machine are ready, as an exit status and a sentence."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,19 +17,22 @@ def health(
     *,
     worker: Annotated[bool, typer.Option("--worker", help="Only the worker.")] = False,
     trainer: Annotated[bool, typer.Option("--trainer", help="Only the trainer.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Only serve: the HTTP interface and the console.")] = False,
     settings: "Config",
     as_json: bool,
 ) -> None:
-    """Tell whether the worker and the trainer of this machine are ready: exit status 0, else 1."""
+    """Tell whether the worker, the trainer and serve of this machine are ready: exit status 0, else 1."""
     from stream.operate import health as found
 
-    roles = [*(["worker"] if worker else []), *(["trainer"] if trainer else [])] or found.roles_here(settings)
+    named: dict[found.Role, bool] = {"worker": worker, "trainer": trainer, "serve": serve}
+    roles = [role for role, wanted in named.items() if wanted] or found.roles_here(settings)
     if not roles:
         raise AnabranchError(
-            f"neither a worker nor a trainer has run in {settings.data}, and neither has an address: name the "
-            f"directory with --data DIR"
+            f"no worker, trainer or serve has run in {settings.data} on this machine, and worker.http and trainer.http "
+            f"name no address: name the directory with --data DIR. `anabranch status --broker HOST:PORT` shows the "
+            f"processes of all machines"
         )
-    reports = {role: found.health(settings, "worker" if role == "worker" else "trainer") for role in roles}
+    reports = {role: found.health(settings, role) for role in roles}
     if as_json:
         show_json(reports)
     else:

@@ -1,69 +1,24 @@
-"""`up`, `worker`, `trainer`, `init`: the processes, and the topics that they need."""
+"""`worker`, `trainer`, `up`: the processes of an installation."""
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.output import note, show_json
+from stream.cli.process import lower_priority, pages_of_waiting, raise_open_file_limit, wait_for_broker
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from stream.config import Config
 
-TRAINER_NICENESS = 15
 THREAD_SWITCH_S = 0.0005
 """Python's thread switch interval: the event loop waits at most this long for a thread that computes."""
-MAX_BROKER_WAIT_S = 30.0
-
-
-@command()
-def init(
-    *,
-    id_key: Annotated[
-        Literal["new", "data"] | None,
-        typer.Option(
-            "--id-key",
-            help="Replace the key that ids are hashed with: by a new one, or by the one of the state in --data.",
-        ),
-    ] = None,
-    settings: "Config",
-    as_json: bool,
-) -> None:
-    """Create the missing topics and the key that ids are hashed with; change nothing that exists, and report faults."""
-    from stream.kafka.topics import cluster_id, create_missing, inspect, refuse
-    from stream.stores.id_key import UNKEYED, settle_key
-
-    topics = create_missing(settings)
-    found = inspect(settings)
-    if not as_json:
-        for topic in topics:
-            outcome = "created" if topic.created else "exists"
-            print(f"{outcome:8} {topic.name} ({topic.partitions} partition{'s' if topic.partitions > 1 else ''})")
-    warnings = found.warnings(settings)
-    for line in warnings:
-        note(line)
-    refuse(found.deviations)
-    settled = settle_key(settings, cluster_id(settings), id_key)
-    ids = settled.record.ids
-    if as_json:
-        key = {"fingerprint": ids.fingerprint or None, "written": settled.written}
-        return show_json({"topics": topics, "warnings": warnings, "id_key": key})
-    if ids.keyed:
-        print(f"{'created' if settled.written else 'exists':8} the id key {ids.fingerprint}")
-    else:
-        note(UNKEYED)
-    if id_key is not None:
-        note("restart every worker and trainer: until then they go on with the key before")
 
 
 @command(logs_as="worker")
@@ -131,11 +86,12 @@ def trainer(
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             with contextlib.suppress(asyncio.CancelledError):
                 await run(settings)
+            # asyncio.run would wait for a thread that still learns, for minutes. It loses nothing: the next cycle
+            # repeats unpublished work.
+            sys.stderr.flush()
+            os._exit(0)
 
         asyncio.run(run_until_signal())
-    # A training thread that still runs loses nothing: the next cycle repeats unpublished work.
-    sys.stderr.flush()
-    os._exit(0)
 
 
 @command(broker_required=False)
@@ -170,52 +126,3 @@ def up(
             while True:
                 time.sleep(1)
                 supervisor.check()
-
-
-def pages_of_waiting(kind: Literal["worker", "trainer"], settings: "Config") -> "web.Application":
-    """The pages of a process until its broker has answered: alive, not ready."""
-    from stream.http.health import waiting_app
-    from stream.metrics.instruments import Instruments
-    from stream.metrics.route import add_metrics
-    from stream.metrics.samples import make_registry
-
-    app = waiting_app(f"it waits for the broker at {settings.broker}", api=kind == "worker" and settings.worker.api)
-    add_metrics(app, make_registry(kind, lambda samples: samples.add("ready", 0), Instruments()))
-    return app
-
-
-def lower_priority(own_session: bool) -> None:
-    """Lower the trainer's priority, so that the worker runs first on a machine with few cores."""
-    os.nice(TRAINER_NICENESS)
-    # Linux compares whole sessions before it compares niceness. Only a session that is ours alone may be slowed down:
-    # another one is the terminal's, with everything that runs in it.
-    if own_session:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(TRAINER_NICENESS))
-
-
-def raise_open_file_limit() -> None:
-    """Allow this process as many open files as it may: RocksDB keeps hundreds open for each partition."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS accepts less than it reports
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def wait_for_broker(settings: "Config") -> None:
-    """Wait until a broker answers, and log every try. Raises BrokerRefused: waiting does not help then."""
-    from stream.errors import BrokerRefused, BrokerUnavailable
-    from stream.kafka.topics import cluster_id
-
-    wait_s = 1.0
-    while True:
-        try:
-            cluster_id(settings)
-            return
-        except BrokerRefused:
-            raise
-        except BrokerUnavailable as error:
-            logging.getLogger("anabranch").warning("%s; trying again in %.0f s", error, wait_s)
-            time.sleep(wait_s)
-            wait_s = min(wait_s * 2, MAX_BROKER_WAIT_S)

@@ -20,18 +20,28 @@ def serve(
 ) -> None:
     """Answer over HTTP: recommendations, related items, and events for Kafka; and the console for a browser."""
     import asyncio
+    import contextlib
     import signal
 
     import msgspec
 
-    from stream.cli.run import raise_open_file_limit
+    from stream.cli.process import raise_open_file_limit
     from stream.console.routes import add_routes
+    from stream.errors import ConfigError, DataDirectoryError
+    from stream.local.data_directory import create_data_directory
     from stream.members.follow import MembersFollower
     from stream.serve.service import ServeService
 
+    if not settings.serve.http:
+        raise ConfigError(
+            "setting 'serve.http' is empty, so there is no address to answer at: set HOST:PORT, as in "
+            "'127.0.0.1:8080'. Empty, it keeps `anabranch up` from starting serve"
+        )
     if instance is not None:
         settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, instance=instance))
     raise_open_file_limit()
+    with contextlib.suppress(DataDirectoryError):  # it runs without one: only the plots are then lost at a restart
+        create_data_directory(settings.data)
 
     async def run_until_signal() -> None:
         service = ServeService(settings)

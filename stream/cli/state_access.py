@@ -83,7 +83,7 @@ def view_of(settings: "Config", *, whole: bool = True, may_be_empty: bool = Fals
     if not may_be_empty and not partitions_in(settings.data, settings.topics.clicks):
         raise AnabranchError(
             f"no state in {settings.data}: `anabranch up` or `anabranch worker` creates it; "
-            f"--data names another directory"
+            f"--data names another directory, and --broker HOST:PORT asks the processes of all machines"
         )
     view = View(settings.data, settings.topics.clicks, settings.state)
     view.settle()

@@ -68,6 +68,8 @@ class Event(NamedTuple):
 
     key: bytes
     value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """The context of the client's trace."""
 
 
 class Unsent(NamedTuple):

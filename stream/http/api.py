@@ -24,6 +24,8 @@ BODY_WITHIN_S = 10.0
 """A body that takes longer to come is refused."""
 AGAIN_S = 5
 """After this long a client may send events again that Kafka did not take."""
+MAX_TRACE_HEADER = 512
+"""A longer header of a trace is left out: workers pass none on."""
 RELATED_MAX_AGE_S = 10
 JSON_LINES_NAMES = (JSON_LINES, "application/jsonl", "application/x-jsonlines")
 
@@ -82,7 +84,8 @@ class Api:
         content_type, body = await self._read_body(request)
         may_forget = "operate" in request[CALLER].rights
         read = self._events.read(body, content_type, may_forget=may_forget)
-        outcomes = await self._answers.publish(list(read.valid.values()))
+        traced = _trace_headers(request)
+        outcomes = await self._answers.publish([event._replace(headers=traced) for event in read.valid.values()])
         unsent = [
             RejectedEvent(index, outcome.reason, outcome.again)
             for index, outcome in zip(read.valid, outcomes, strict=True)
@@ -148,6 +151,12 @@ def _limit(request: web.Request) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
         raise Problem(400, f"limit is {text[:40]!r}: it is a whole number from 1 to {MAX_LIMIT:,}.")
     return int(text)
+
+
+def _trace_headers(request: web.Request) -> tuple[tuple[str, bytes], ...]:
+    """The headers of W3C Trace Context, for the events' messages; the worker passes on valid ones (docs/tracing.md)."""
+    found = ((name, request.headers.get(name, "")) for name in ("traceparent", "tracestate"))
+    return tuple((name, value.encode()) for name, value in found if 0 < len(value) <= MAX_TRACE_HEADER)
 
 
 def _json(answer: msgspec.Struct, kept: str, status: int = 200) -> web.Response:

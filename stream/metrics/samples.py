@@ -71,7 +71,10 @@ class Present(Collector):
                 for labels, value in values.items():
                     family.add_metric(labels, value)
             yield family
-        self._read = read
+        owned = {number for number, _ in samples.values.get("partition_phase", {})}
+        # A store that is opened again by this process has grown here meanwhile: by events that retention deleted, say.
+        opened_again = {series: value for series, value in self._read.items() if {*series[1][:1]} & owned}
+        self._read = opened_again | read
 
     def _grown(self, series: tuple[str, Labels], value: float) -> float:
         """A counter's value, which never falls: a store can be replaced by one of an earlier checkpoint.

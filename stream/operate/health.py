@@ -1,7 +1,7 @@
-"""Whether the worker or the trainer of this machine is ready, as `/readyz` answers.
+"""Whether the worker, the trainer or `serve` of this machine is ready, as `/readyz` answers.
 
-Where its `http` is set the process is asked. Else its status file and its lock are looked at: the same rule, on what
-the process wrote a second ago.
+Where its `http` is set the process is asked. Else the status file and the lock of a worker or trainer are looked at:
+the same rule, on what the process wrote a second ago.
 """
 
 import time
@@ -14,6 +14,7 @@ import msgspec
 
 from stream.config import Config
 from stream.files.lock_file import is_held
+from stream.http import listening_file
 from stream.http.address import Address, parse_address
 from stream.http.health import Health
 from stream.http.readiness import not_ready
@@ -22,8 +23,9 @@ from stream.trainer import status_file as trainer_file
 from stream.worker import served_file
 from stream.worker import status_file as worker_file
 
-Role = Literal["worker", "trainer"]
+Role = Literal["worker", "trainer", "serve"]
 
+NAMES = {"worker": "worker", "trainer": "trainer", "serve": "`anabranch serve`"}
 ANSWER_WITHIN_S = 3.0
 """A process whose event loop is blocked for longer does not answer."""
 MAX_ANSWER_BYTES = 1 << 20
@@ -47,18 +49,32 @@ def roles_here(config: Config) -> list[Role]:
         found.append("worker")
     if config.trainer.http or (config.data / trainer_file.FILE_NAME).exists():
         found.append("trainer")
+    if listening_file.read(config.data):
+        found.append("serve")
     return found
 
 
 def health(config: Config, role: Role) -> HealthReport:
     """The health of the process with this role."""
-    http = config.worker.http if role == "worker" else config.trainer.http
-    address = parse_address(http) if http else Address("", 0)
+    address = _address(config, role)
     if address.port:
         return _asked(address, config.data, role)
+    if role == "serve":
+        return HealthReport(False, ["nobody knows where it listens: `serve.http` names no port"], "serve.http")
     looked_at = f"{config.data / f'{role}.json'}, because {role}.http names no address"
     problems = _of_worker(config.data) if role == "worker" else _of_trainer(config.data)
     return HealthReport(not problems, problems, looked_at)
+
+
+def _address(config: Config, role: Role) -> Address:
+    """Where the process is asked; port 0: nowhere."""
+    http = {"worker": config.worker.http, "trainer": config.trainer.http, "serve": config.serve.http}[role]
+    if role == "serve":  # the setting may name a port that was in use, or none
+        http = listening_file.read(config.data) or http
+    try:
+        return parse_address(http) if http else Address("", 0)
+    except ValueError:  # the file is damaged
+        return parse_address(config.serve.http)
 
 
 def _asked(address: Address, data: Path, role: Role) -> HealthReport:
@@ -73,13 +89,15 @@ def _asked(address: Address, data: Path, role: Role) -> HealthReport:
         error.close()
     except OSError as error:
         why = getattr(error, "reason", error)
-        held = is_held(data / f"{role}.lock")
-        process = "its process runs" if held else f"no {role} holds {data}"
+        if role == "serve":
+            process = "`anabranch serve` starts one"
+        else:
+            process = "its process runs" if is_held(data / f"{role}.lock") else f"no {role} holds {data}"
         return HealthReport(False, [f"nothing answers within {ANSWER_WITHIN_S:g} s ({why}); {process}"], url)
     try:
         found = msgspec.json.decode(answer, type=Health)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return HealthReport(False, [f"what answers is no {role}: {answer[:60]!r}"], url)
+        return HealthReport(False, [f"what answers is no {NAMES[role]}: {answer[:60]!r}"], url)
     return HealthReport(found.status == "ok", found.problems, url)
 
 

@@ -65,7 +65,9 @@ class EventSender:
 
     async def _send(self, event: Event) -> "asyncio.Future[Any] | KafkaError":
         try:
-            future: asyncio.Future[Any] = await self._producer.send(self._topic, event.value, key=event.key)
+            future: asyncio.Future[Any] = await self._producer.send(
+                self._topic, event.value, key=event.key, headers=event.headers
+            )
         except KafkaError as error:
             return error
         return future
@@ -77,7 +79,7 @@ class EventSender:
             try:
                 await sent
             except MessageSizeTooLargeError:  # the whole batch was refused: for which of its messages?
-                await self._producer.send_and_wait(self._topic, event.value, key=event.key)
+                await self._producer.send_and_wait(self._topic, event.value, key=event.key, headers=event.headers)
         except MessageSizeTooLargeError:
             return TOO_LARGE
         except KafkaError:

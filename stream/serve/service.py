@@ -9,7 +9,8 @@ import msgspec
 from aiohttp import web
 
 from stream.config import Config
-from stream.http.address import parse_address
+from stream.http import listening_file
+from stream.http.address import Address, parse_address
 from stream.http.api import Api
 from stream.http.health import Checks, add_health
 from stream.http.local_name import on_this_machine
@@ -52,8 +53,11 @@ class ServeService:
 
     async def run(self, on_listening: Callable[[int], None] = lambda port: None) -> None:
         """Serve until `stop`; `on_listening` gets the port. Raises CannotListen, TopicMismatch."""
-        server = HttpServer(self.app, *parse_address(self._config.serve.http), setting="serve.http")
-        on_listening(await server.start())
+        host, port = parse_address(self._config.serve.http)
+        server = HttpServer(self.app, host, port, setting="serve.http")
+        port = await server.start()
+        listening_file.write(self._config.data, str(Address(host, port)))
+        on_listening(port)
         self._warn_if_open()
         publisher = MemberPublisher(self._config, self._present)
         publisher.start()

@@ -113,6 +113,12 @@ def restore(config: Config, url: str, backup: Backup) -> None:
             f"the data directory {config.data} is not empty: a restore replaces nothing. Move it away "
             f"(mv {config.data} {config.data}.before), or name another with --data DIR"
         )
+    if config.data.is_mount():
+        raise DataDirectoryError(
+            f"the data directory {config.data} is the root of a volume, and a restore is written beside the data "
+            f"directory and renamed: name a folder in it with --data {config.data / 'anabranch'}, here and for the "
+            f"worker and the trainer"
+        )
     # It is written beside the data directory and renamed, so that all of it appears at once.
     partial = config.data.with_name(f"{config.data.name}.restoring")
     try:

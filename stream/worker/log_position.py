@@ -7,7 +7,7 @@ that lost records it should still have is noticed otherwise: the broker refuses 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -64,6 +64,15 @@ class LogPosition:
         if store is not None and partition in self._consumer.assignment():
             self._consumer.seek(partition, store.progress.log_offset)
         await asyncio.sleep(READ_AGAIN_S)
+
+    async def read_requests_again(self, offsets: Mapping[int, int]) -> None:
+        """Poll requests again from these offsets of their partitions, after a moment."""
+        for number, offset in offsets.items():
+            partition = TopicPartition(self._config.topics.requests, number)
+            if partition in self._consumer.assignment():
+                self._consumer.seek(partition, offset)
+        if offsets:
+            await asyncio.sleep(READ_AGAIN_S)
 
     async def _leave(self, partition: TopicPartition, offset: int) -> None:
         """The log has lost its beginning up to behind this offset, or its end before it."""

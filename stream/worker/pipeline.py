@@ -36,7 +36,6 @@ from state.pending import Unanswered
 from state.store import Applied, Store
 from stream.config import Config
 from stream.kafka.decode import Decoded, Decoder, Record
-from stream.kafka.keys import Misplaced, misplaced
 from stream.kafka.lease import Lease, LeaseLost
 from stream.kafka.reader import Reader
 from stream.live_metrics import LiveMetrics, decode_scores, encode_scores
@@ -45,8 +44,8 @@ from stream.tracing.headers import Trace, WaitingTraces, traces_of
 from stream.tracing.spans import Spans
 from stream.worker.direct_answers import DirectAnswers
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
-from stream.worker.key_warnings import KeyWarnings
-from stream.worker.log_position import READ_AGAIN_S, LogPosition
+from stream.worker.key_warnings import KeyChecks
+from stream.worker.log_position import LogPosition
 from stream.worker.observed import Observed
 from stream.worker.outbox import Outbox
 from stream.worker.poll import poll
@@ -85,7 +84,7 @@ class Pipeline:
         self._recommender, self.outbox = recommender, Outbox(config.topics, producer, lease, instruments.dead_letters)
         self._log_position = LogPosition(config, consumer, assignment)
         self._decoder = Decoder(config.clicks, config.state, id_hash)
-        self._key_warnings = {topic: KeyWarnings(topic) for topic in (config.topics.clicks, config.topics.requests)}
+        self._keys = KeyChecks((config.topics.clicks, config.topics.requests), assignment.stores)
         self._poll_size = PollSize(config.worker.poll_max_events, config.worker.fold_hold_ms / 1000)
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._spans, self._waiting_traces = spans or Spans(), WaitingTraces()
@@ -93,7 +92,7 @@ class Pipeline:
         self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
         self.requests = Requests(
             config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group,
-            self._check_keys, id_hash, instruments.requests,
+            self._keys.check, id_hash, instruments.requests,
         )  # fmt: skip
         self.direct = DirectAnswers(config, assignment, recommender, self._answering_lock, id_hash)
         self._group_commit = GroupCommit(config, consumer, assignment, lease, partial(instruments.step, "commit"))
@@ -122,7 +121,7 @@ class Pipeline:
             if not polled.behind:
                 self.caught_up_at = time.time()
             left = await self._apply_some(polled.clicks, polled.stores, self._poll_size.events)
-            await self._answer_requests(polled.requests)
+            await self._log_position.read_requests_again(await self.requests.answer(polled.requests))
             while left:  # they have many slow records
                 await self._commit_the_group()
                 left = await self._apply_some(left, polled.stores, MAX_SLOW_RECORDS)
@@ -133,16 +132,6 @@ class Pipeline:
             for number in list(self._assignment.stores):
                 await self._tombstones.finish_erasures(number)
             await asyncio.sleep(0)
-
-    async def _answer_requests(self, requests: Mapping[int, Sequence[Record]]) -> None:
-        """Answer the requests of a poll; those that are not answered without the lease are polled again."""
-        again = await self.requests.answer(requests)
-        for number, offset in again.items():
-            partition = TopicPartition(self._topics.requests, number)
-            if partition in self._consumer.assignment():
-                self._consumer.seek(partition, offset)
-        if again:
-            await asyncio.sleep(READ_AGAIN_S)
 
     async def answer(self) -> None:
         """Answer the pending users, newest first, forever: steps 4 to 6."""
@@ -250,7 +239,7 @@ class Pipeline:
         counted = events[store.kinds.counts[events["kind"]]]
         tested = self._metrics.test(counted, scores)  # against the recommendations before these events
         self._recommender.learn(store, counted)
-        found = self._check_keys(partition, decoded.keys)
+        found = self._keys.check(partition, decoded.keys)
         applied = store.apply(
             decoded.batch,
             store.progress.logical(records[-1].offset + 1),
@@ -263,16 +252,6 @@ class Pipeline:
         )
         self.observed.scores[store] = scores
         return applied
-
-    def _check_keys(self, partition: TopicPartition, keys: Sequence[bytes | None]) -> Misplaced:
-        """Whether messages are where their users' other messages are; both topics have as many partitions."""
-        store = self._assignment.stores.get(partition.partition)
-        identity = store.identity if store is not None else None
-        if identity is None:
-            return Misplaced()
-        found = misplaced(keys, partition.partition, identity.partitions)
-        self._key_warnings[partition.topic].add(found, identity.partitions)
-        return found
 
     # 4 Rank
 

@@ -13,22 +13,17 @@ import signal
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 import faust
-from aiohttp import web
 from aiokafka.errors import KafkaConnectionError
 from mode import Service
 
-from state.errors import StateError, StoreUnreadable
+from state.errors import StateError
 from state.id_hash import UNKEYED, IdHash
-from state.titles import Titles
 from stream.config import Config
 from stream.errors import AnabranchError, BrokerUnavailable, GroupInstanceTaken
-from stream.http.address import parse_address
-from stream.http.health import STARTING, Checks, add_health
-from stream.http.server import CannotListen, HttpServer
+from stream.http.server import CannotListen
 from stream.kafka.commands import RecordTime
 from stream.kafka.connection import faust_connection
 from stream.kafka.diagnosis import unavailable
@@ -41,11 +36,9 @@ from stream.kafka.topics import cluster_id, topic_id
 from stream.members.member import Member, begin
 from stream.members.publish import MemberPublisher
 from stream.metrics.disk import Disk
-from stream.metrics.route import add_metrics
-from stream.metrics.samples import Samples, make_registry
 from stream.stores.assignment import Assignment
 from stream.stores.checkpoints import Checkpoints
-from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores, move_aside
+from stream.stores.partition_stores import EMBEDDED_CLUSTER, PartitionStores
 from stream.times import now_ms
 from stream.tracing.spans import Spans
 from stream.tracing.start import start_spans
@@ -55,12 +48,13 @@ from stream.worker.lag import Lag
 from stream.worker.member_record import describe
 from stream.worker.observed import Observed
 from stream.worker.operator_commands import OperatorCommands
+from stream.worker.pages import WorkerPages
 from stream.worker.pipeline import Pipeline
 from stream.worker.present import Present
 from stream.worker.process import Process, log_loop_error, log_thread_error
 from stream.worker.recommender import Recommender
 from stream.worker.status_file import WorkerReporter, WorkerStatus
-from stream.worker.title_reader import read_titles
+from stream.worker.title_reader import open_titles, read_titles
 from stream.worker.topic_watch import TopicWatch
 from stream.worker.version_follower import VersionFollower
 
@@ -97,18 +91,20 @@ class WorkerService(Service):
         self._ready, self._rarely = asyncio.Event(), Rarely()
         self._member = self._before_stop = begin("worker", config.worker.instance, config.worker.http)
         self._observed, self._disk = Observed(), Disk(config.data)
-        self._waits_for = ""
-        """The broker that the start waits for, in words."""
-        self._ended: list[str] = []
-        """Tasks that have ended although the worker goes on."""
+        self._pages = WorkerPages(config, self, self._observed.instruments, self._disk, api)
 
     async def on_start(self) -> None:
         config, id_hash, to_close = self._config, self._id_hash, self._to_close
         to_close.push_async_callback(asyncio.to_thread, self._spans.close)  # the last thing: it can wait
         asyncio.get_running_loop().set_exception_handler(log_loop_error)
         threading.excepthook = log_thread_error
-        await self._serve_http()
-        self._publisher = MemberPublisher(config, self._present)
+        try:
+            await self._pages.start()
+        except CannotListen as error:
+            self.failure = error
+            raise
+        to_close.push_async_callback(self._pages.stop)
+        self._publisher = MemberPublisher(config, self._record)
         to_close.push_async_callback(self._stop_publishing)
         self._publisher.start()
         cluster = EMBEDDED_CLUSTER
@@ -138,57 +134,19 @@ class WorkerService(Service):
         self._versions = VersionFollower(config, self._recommender.versions, self._assignment, id_hash)
         to_close.push_async_callback(self._versions.close)
         await self._versions.begin(await self._retry(lambda: read_pointers(config)))
-        self._state = Present(
+        present = Present(
             config, consumer, self._assignment, lease, self._pipeline, self._recommender.versions, self._versions,
             self._checkpoints, self._lag, self._disk,
         )  # fmt: skip
         if self._api is not None:
             to_close.push_async_callback(self._api.close)
             self._api.begin(self._pipeline.direct)
+        self._pages.started(present)
         self._ready.set()
 
     async def on_stop(self) -> None:
-        self._before_stop = self._present()
+        self._before_stop = self._record()
         await self._to_close.aclose()
-
-    async def _serve_http(self) -> None:
-        """Answer `/livez`, `/readyz`, `/startupz` and `/metrics`, where the setting names an address."""
-        if not (http := self._config.worker.http):
-            return
-        app = web.Application()
-        add_health(app, Checks(self._not_alive, self._not_ready, self._not_started))
-        registry = make_registry("worker", self._fill, self._observed.instruments)
-        add_metrics(app, registry)
-        if self._api is not None:
-            self._api.add_to(app, registry)
-        server = HttpServer(app, *parse_address(http), setting="worker.http")
-        try:
-            await server.start()
-        except CannotListen as error:
-            self.failure = error
-            raise
-        self._to_close.push_async_callback(server.stop)
-        self._disk.start()
-        self._to_close.callback(self._disk.stop)
-
-    def _not_alive(self) -> list[str]:
-        if self.crashed:
-            return [f"an error that it does not know has ended it: {type(self.crash_reason).__name__}"]
-        return [] if self.should_stop else [f"its task {name!r} has ended" for name in self._ended]
-
-    def _not_ready(self) -> list[str]:
-        if self.should_stop:
-            return ["it is stopping"]
-        return self._state.not_ready() if self._ready.is_set() else [self._waits_for or STARTING]
-
-    def _not_started(self) -> list[str]:
-        return [] if self._ready.is_set() or self._waits_for else [STARTING]
-
-    def _fill(self, samples: Samples) -> None:
-        if self._ready.is_set():
-            self._state.fill(samples)
-        else:
-            samples.add("ready", 0)
 
     @Service.task
     async def _consume(self) -> None:
@@ -248,7 +206,7 @@ class WorkerService(Service):
     async def _stop_publishing(self) -> None:
         await self._publisher.stop(self._before_stop)  # with the partitions that it served
 
-    def _present(self) -> Member:
+    def _record(self) -> Member:
         """What the worker publishes of itself now."""
         if not self._ready.is_set():
             return self._member
@@ -291,11 +249,9 @@ class WorkerService(Service):
             await self._producer.send(self._config.topics.command_replies, encode(reply), key=reply.id.encode())
 
     async def _lasting(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do work that ends with the worker only: where it ends before, the worker is not alive."""
-        try:
+        """Do work that ends with the worker only."""
+        with self._pages.lasting(name):
             await self._or_end(work)
-        finally:
-            self._ended.append(name)
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work. If the state cannot be used, end the whole worker as an operator would."""
@@ -307,26 +263,17 @@ class WorkerService(Service):
 
     async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a broker until it answers."""
-        self._waits_for = f"it waits for the broker at {self._config.broker}"
+        self._pages.waits_for = f"it waits for the broker at {self._config.broker}"
         while True:
             try:
                 answer = await ask()
-                self._waits_for = ""
+                self._pages.waits_for = ""
                 return answer
             except (BrokerUnavailable, KafkaConnectionError) as error:
                 known = isinstance(error, BrokerUnavailable)
-                self._waits_for = str(error if known else await unavailable(self._config, error))
-                log.warning("%s; trying again", self._waits_for)
+                self._pages.waits_for = str(error if known else await unavailable(self._config, error))
+                log.warning("%s; trying again", self._pages.waits_for)
                 await asyncio.sleep(RETRY_S)
-
-
-def open_titles(data: Path, id_hash: IdHash) -> Titles:
-    """The titles on this disk; damaged ones are moved aside, and read again from the items topic."""
-    try:
-        return Titles(data, id_hash)
-    except StoreUnreadable as reason:
-        move_aside(data / "titles", str(reason))
-        return Titles(data, id_hash)
 
 
 def build(config: Config, id_hash: IdHash = UNKEYED, *, embedded: bool = False, api: HttpApi | None = None) -> Process:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError
 
-from state.errors import StateError
+from state.errors import StateError, StoreUnreadable
 from state.id_hash import UNKEYED, IdHash
 from state.titles import Titles
 from stream.kafka.click_values import Invalid
@@ -18,6 +19,7 @@ from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
 from stream.kafka.topics import partitions_or_first
 from stream.kafka.withdrawals import withdrawal_of
+from stream.stores.partition_stores import move_aside
 from stream.worker.item_names import MAX_TITLE_CHARS, ItemNames, cut_title
 
 log = logging.getLogger("anabranch.titles")
@@ -25,6 +27,15 @@ log = logging.getLogger("anabranch.titles")
 APPLY_AGAIN_S = 5.0
 MAX_TITLES_PER_POLL = 2000
 """Titles applied at once: clicks wait meanwhile."""
+
+
+def open_titles(data: Path, id_hash: IdHash) -> Titles:
+    """The titles on this disk; damaged ones are moved aside, and read again from the items topic."""
+    try:
+        return Titles(data, id_hash)
+    except StoreUnreadable as reason:
+        move_aside(data / "titles", str(reason))
+        return Titles(data, id_hash)
 
 
 async def read_titles(

@@ -31,7 +31,7 @@ from tests.console.fakes import (
     worker,
 )
 
-pytestmark = [pytest.mark.ops, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
+pytestmark = [pytest.mark.ops, pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 
 PAGES = ["/", "/?range=week", "/user?id=alice", "/item?id=826249", "/versions", "/dead-letters", "/cycles", "/user",
          "/sign-in"]  # fmt: skip

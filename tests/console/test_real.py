@@ -12,6 +12,7 @@ from tests.e2e.conftest import anabranch, producer, read_all, succeed, until
 
 pytestmark = [
     pytest.mark.ops,
+    pytest.mark.slow,
     pytest.mark.broker,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
@@ -105,7 +106,14 @@ def test_an_operator_watches_an_installation_learn_and_acts_on_it(config, produc
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url("**/versions")
         page.on("dialog", lambda dialog: dialog.accept())
-        page.get_by_role("button", name="Roll back to 000001").click()
+        roll_back = page.get_by_role("button", name="Roll back to 000001")
+
+        def is_offered() -> bool:
+            loaded(page, home + "/versions")
+            return bool(roll_back.count())
+
+        until(is_offered)  # the pointers are read every ten seconds
+        roll_back.click()
         page.get_by_role("status").get_by_text("Version 000001 serves from now on").wait_for(timeout=30_000)
         champion = pointers(config).champion
         assert champion is not None

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,9 +131,10 @@ class Stack:
 
     def down(self) -> None:
         """End what still runs, the last one first."""
-        for running in reversed(list(self.running.values())):
-            if running.poll() is None:
-                running.stop(30)
+        with ExitStack() as ending:  # all of them, also where one does not end in time
+            for running in self.running.values():
+                if running.poll() is None:
+                    ending.callback(running.stop, 30)
 
 
 @contextmanager

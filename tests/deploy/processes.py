@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.deploy.compose import DEPLOY, Service, hosts
 from tests.kafka import LOGGING, cluster_id
 
-OF_THE_IMAGE = {"ANABRANCH_DATA": "/data"}
+OF_THE_IMAGE = {"ANABRANCH_DATA": "/data/anabranch"}
 """What the image sets: tests/deploy/test_image.py holds the image to it."""
 PROGRAMS = {"prometheus": "prometheus", "alertmanager": "prometheus-alertmanager"}
 """What Debian names the programs of other images."""

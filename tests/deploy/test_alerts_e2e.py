@@ -19,12 +19,14 @@ from tests.deploy.monitored import Watched, missing, watched
 from tests.deploy.queries import panel_expressions
 from tests.e2e.conftest import until
 
-pytestmark = [pytest.mark.ops, pytest.mark.broker]
+pytestmark = [pytest.mark.ops, pytest.mark.slow, pytest.mark.broker]
 
 
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A disk of 1.3 GB for the data directory, if one can be mounted; else a folder."""
+    if reason := missing():
+        pytest.skip(reason)
     place = tmp_path_factory.mktemp("disk")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1300m", "tmpfs", place], capture_output=True)
     yield place
@@ -34,8 +36,6 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[Watched]:
-    if reason := missing():
-        pytest.skip(reason)
     with watched(tmp_path_factory.mktemp("watched"), small_disk / "data") as made:
         yield made
 
@@ -68,10 +68,13 @@ def test_a_pause_while_clicks_come(shop):
 
 def test_more_clicks_than_a_slow_worker_can_apply(shop):
     shop.kill("worker")
-    shop.start("worker", ANABRANCH_WORKER__POLL_MAX_EVENTS="1")
+    # Small fetches: the worker learns with each of them how long the log is.
+    shop.start("worker", ANABRANCH_WORKER__POLL_MAX_EVENTS="1", ANABRANCH_WORKER__FETCH_MAX_BYTES="4096")
     deadline = time.monotonic() + 240
     for number in itertools.count():
-        shop.send(json.dumps({"user": f"user-{number % 40}", "item": "item-1"}).encode())
+        shop.send(json.dumps({"user": f"user-{number % 40}", "item": f"item-{number % 25}"}).encode())
+        if number % 50 == 0:
+            time.sleep(0.02)  # about 2,000 a second
         if number % 2000 == 0:
             if {"AnabranchFallingBehind", "AnabranchNoRecommendations"} <= shop.firing().keys():
                 break

@@ -15,7 +15,7 @@ from tests.e2e.conftest import read_all
 from tests.kafka import missing as kafka_missing
 
 # kafka-python leaves the connection by which it found the broker to the garbage collector.
-pytestmark = [pytest.mark.ops, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
+pytestmark = [pytest.mark.ops, pytest.mark.slow, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
 
 OUTSIDE = Config(broker="localhost:9094")
 """Kafka as programs on this machine reach it."""

@@ -20,7 +20,7 @@ pytest.importorskip("yaml", reason="no PyYAML: pip install -e '.[ops]'")
 from tests.deploy.compose import Service, Stack, may_isolate, network_of_its_own, services
 from tests.deploy.processes import Processes
 
-pytestmark = [pytest.mark.ops, pytest.mark.skipif(helm() is None, reason=MISSING)]
+pytestmark = [pytest.mark.ops, pytest.mark.slow, pytest.mark.skipif(helm() is None, reason=MISSING)]
 
 PORTS = {"worker": 8081, "trainer": 8082, "serve": 8080}
 

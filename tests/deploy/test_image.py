@@ -49,7 +49,7 @@ def test_the_image_starts_a_worker_under_tini_as_a_user_without_rights(image):
     assert image.config["User"] == f"{USER}:{USER}"
     assert image.config["StopSignal"] == "SIGTERM"
     assert "/data" in image.config["Volumes"]
-    assert "ANABRANCH_DATA=/data" in image.config["Env"]
+    assert "ANABRANCH_DATA=/data/anabranch" in image.config["Env"]
     assert image.config["Healthcheck"]["Test"] == ["CMD", "anabranch", "health"]
 
 

@@ -69,7 +69,7 @@ class FakeProducer:
         return asyncio.ensure_future(acknowledged())
 
     async def send_and_wait(self, topic, value, key=None, headers=None):
-        await (await self.send(topic, value, key))
+        await (await self.send(topic, value, key, headers))
 
     def create_batch(self):
         return FakeBatch()

@@ -88,6 +88,7 @@ def test_a_variable_can_name_the_file(tmp_path):
         ("broker = 'localhost:abc'", "setting 'broker': 'localhost:abc' is not HOST:PORT"),
         ("broker = 'a:1, b:'", "setting 'broker': 'b:' is not HOST:PORT"),
         ("broker = 'a:65536'", "setting 'broker': 'a:65536' is not HOST:PORT"),
+        ("broker = 'http://a:1'", "setting 'broker': 'http://a:1' is no address of Kafka"),
         ("broker = 'a..b:1'", "setting 'broker': 'a..b:1' is not HOST:PORT"),
     ],
 )

@@ -44,7 +44,7 @@ def test_every_command_but_the_demo_takes_the_shared_flags(name):
     flags = flags_of(name)
     begin = flags.index("--data")
     assert flags[begin : begin + 3] == ["--data", "--broker", "--config"]
-    assert ("--json" in flags) == (name not in {"up", "worker", "trainer"})
+    assert ("--json" in flags) == (name not in {"up", "worker", "trainer", "serve"})
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_trainer_started_by_hand_does_not_slow_its_terminals_session():
         pytest.skip("no /proc/self/autogroup: this kernel does not schedule by session")
     before = weight.read_text()
     subprocess.run(
-        [sys.executable, "-c", "from stream.cli.run import lower_priority; lower_priority(False)"], check=True
+        [sys.executable, "-c", "from stream.cli.process import lower_priority; lower_priority(False)"], check=True
     )
     assert weight.read_text() == before
 

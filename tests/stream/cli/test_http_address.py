@@ -8,7 +8,7 @@ import sys
 
 from aiohttp import ClientSession
 
-from stream.cli.run import pages_of_waiting
+from stream.cli.process import pages_of_waiting
 from stream.config import Config
 from stream.http.server import HttpServer
 
@@ -33,6 +33,15 @@ def test_an_address_that_is_none_is_a_wrong_setting(tmp_path):
     done = start(tmp_path, "8081")
     assert done.returncode == 2
     assert "http = '8081' is not HOST:PORT" in done.stderr
+
+
+def test_serve_without_an_address_is_a_wrong_setting(tmp_path):
+    command = [sys.executable, "-m", "stream.cli", "serve", "--data", str(tmp_path), "--broker", "127.0.0.1:9"]
+    env = {**os.environ, "ANABRANCH_SERVE__HTTP": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 2
+    assert "setting 'serve.http' is empty" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_process_that_waits_for_its_broker_names_it_and_is_0_in_the_metrics():

@@ -125,7 +125,7 @@ async def test_events_are_sent_as_they_are_under_the_key_of_their_user(shop: Sho
     lines = b'{"user": "cat", "item": "a"}\n\n{"user": "dan", "item": "b"}\r\n'
     taken = await shop.send(lines, "application/x-ndjson; charset=utf-8")
     assert (await taken.json())["accepted"] == 2
-    assert [tuple(event) for event in shop.answers.sent] == [
+    assert [(event.key, event.value) for event in shop.answers.sent] == [
         (b"ann", b'{"user":"ann","item":"milk","page":1.50}'),
         (b"7", b'{"user":7,"item":8}'),
         (b"bob", b'{"user":"bob","item":"tea","event":"purchase"}'),
@@ -196,6 +196,14 @@ def test_a_body_that_has_no_events_is_refused(body, content_type, status, says):
         assert (await shop.get("/v1/items/milk/related")).status == 200, "the process goes on"
 
     scenario()
+
+
+@with_shop()
+async def test_events_carry_the_trace_of_their_request_and_no_longer_header(shop: Shop):
+    headers = {"Authorization": f"Bearer {WRITE}", "Content-Type": "application/json", "traceparent": "00-1-2-01"}
+    asked = {**headers, "tracestate": "a" * 600}
+    await shop.ask("POST", "/v1/events", data=b'{"user": "a", "item": "b"}', headers=asked)
+    assert [event.headers for event in shop.answers.sent] == [(("traceparent", b"00-1-2-01"),)]
 
 
 @with_shop()

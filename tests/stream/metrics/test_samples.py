@@ -11,10 +11,13 @@ class Page:
 
     def __init__(self) -> None:
         self.applied: dict[int, int] = {}
+        self.opening: list[int] = []
         self.registry = CollectorRegistry()
         self.registry.register(Present("worker", self._look))
 
     def _look(self, samples: Samples) -> None:
+        for number in self.opening:
+            samples.add_one_of("partition_phase", "opening", number)
         for number, count in self.applied.items():
             samples.add("events_total", count, number, "applied")
 
@@ -62,3 +65,14 @@ def test_what_another_worker_applied_while_it_owned_the_partition_is_not_counted
     assert page.scrape() == {"0": 1000}
     page.applied = {0: 1504}
     assert page.scrape() == {"0": 1004}
+
+
+def test_what_a_store_lost_while_this_worker_opened_it_again_is_counted():
+    """Retention deleted what a worker had not read, and the alert of lost events looks at the growth."""
+    page = Page()
+    page.applied = {0: 1000}
+    page.scrape()
+    page.applied, page.opening = {}, [0]
+    assert page.scrape() == {}
+    page.applied = {0: 1040}
+    assert page.scrape() == {"0": 1040}

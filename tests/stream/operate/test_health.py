@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stream.cli import app
-from stream.config import Config, TrainerSettings, WorkerSettings
+from stream.config import Config, ServeSettings, TrainerSettings, WorkerSettings
 from stream.files import json_file
+from stream.http import listening_file
 from stream.members.member import TrainerState
 from stream.operate.health import health, roles_here
 from stream.times import now_ms
@@ -136,6 +137,35 @@ def test_a_process_that_does_not_answer_is_not_ready(tmp_path):
         assert "its process runs" in problem
     assert health(config, "trainer").source == "http://127.0.0.1:9/readyz"
     assert roles_here(config) == ["worker", "trainer"]
+
+
+def test_serve_is_asked_where_it_listens_whatever_port_the_setting_names(tmp_path):
+    with answering(200, b'{"status":"ok","problems":[]}') as address:
+        listening_file.write(tmp_path, address)
+        taken = Config(data=tmp_path, serve=ServeSettings(http="127.0.0.1:9"))
+        found = health(taken, "serve")
+        assert (found.ready, found.source) == (True, f"http://{address}/readyz")
+        assert roles_here(taken) == ["serve"]
+        assert run(tmp_path) == (0, f"serve    ready (from http://{address}/readyz)\n")
+    assert run(tmp_path, "--serve")[0] == 1
+
+
+@pytest.mark.parametrize("left", [None, b"", b"[]", b'{"http":"127.0.0.1:7","host":"another"}', b'{"http":""}'])
+def test_without_a_file_that_says_where_serve_listens_the_setting_does(tmp_path, left):
+    if left is not None:
+        (tmp_path / "serve.json").write_bytes(left)
+        assert roles_here(Config(data=tmp_path)) == []
+    found = health(Config(data=tmp_path, serve=ServeSettings(http=":9")), "serve")
+    assert found.source == "http://127.0.0.1:9/readyz"
+    assert "`anabranch serve` starts one" in found.problems[0]
+    [problem] = health(Config(data=tmp_path, serve=ServeSettings(http="127.0.0.1:0")), "serve").problems
+    assert "names no port" in problem
+
+
+def test_what_answers_in_the_place_of_serve_is_named(tmp_path):
+    with answering(200, b"<html>a printer</html>") as address:
+        [problem] = health(Config(data=tmp_path, serve=ServeSettings(http=address)), "serve").problems
+    assert problem.startswith("what answers is no `anabranch serve`")
 
 
 def run(data: Path, *flags: str) -> tuple[int, str]:

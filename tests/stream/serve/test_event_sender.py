@@ -39,6 +39,13 @@ async def test_events_are_sent_in_their_order(sender, producer, monkeypatch):
 
 
 @with_sender
+async def test_the_context_of_a_trace_goes_with_the_event(sender, producer, monkeypatch):
+    traced = [event._replace(headers=(("traceparent", b"00-1-2-01"),)) for event in events("ann")]
+    assert await sender.publish([*traced, *events("bob")]) == [None, None]
+    assert producer.headers == [{"traceparent": b"00-1-2-01"}, {}]
+
+
+@with_sender
 async def test_what_kafka_has_not_acknowledged_in_time_is_not_called_sent(sender, producer, monkeypatch):
     producer.acknowledges.clear()
     [late] = await sender.publish(events("ann"))

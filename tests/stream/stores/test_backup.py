@@ -3,6 +3,7 @@
 import json
 import shutil
 import uuid
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -191,6 +192,18 @@ def test_a_folder_that_no_restore_has_made_is_not_removed(kept):
     with pytest.raises(DataDirectoryError, match=r"elsewhere\.restoring is where a restore is written"):
         backup.restore(config, str(folder), backup.read(str(folder), config))
     assert (ours / "precious").read_text() == "mine"
+
+
+def test_the_root_of_a_volume_is_refused_before_anything_is_copied(kept, monkeypatch):
+    config, folder = kept
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == config.data)
+    with pytest.raises(DataDirectoryError, match=r"is the root of a volume.*--data \S+/elsewhere/anabranch"):
+        backup.restore(config, str(folder), backup.read(str(folder), config))
+    assert not config.data.with_name("elsewhere.restoring").exists()
+    inside = msgspec.structs.replace(config, data=config.data / "anabranch")
+    inside.data.parent.mkdir()
+    backup.restore(inside, str(folder), backup.read(str(folder), inside))
+    assert read_last_pointers(inside.data).champion is not None
 
 
 def test_versions_of_a_shared_store_are_not_replaced_by_those_of_a_backup(kept, tmp_path, trained, caplog):

@@ -201,10 +201,10 @@ async def test_a_user_who_is_forgotten_while_being_ranked_gets_no_answer_and_nob
     shop.apply({"user": "ann"}, {"user": "bob"})
     real = shop.recommender.recommend
 
-    def slow(number, users):
+    def slow(number, users, **more):
         shop.recommender.recommend = real
         shop.apply({"user": "ann", "event": "forget"})
-        return real(number, users)
+        return real(number, users, **more)
 
     shop.recommender.recommend = slow
     assert [user for user, _ in await shop.answered()] == [b"bob"]
@@ -266,10 +266,10 @@ async def test_a_revocation_waits_until_users_being_ranked_are_answered(shop):
     real, ranking = shop.recommender.recommend, asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(number, users):
+    def slow(number, users, **more):
         loop.call_soon_threadsafe(ranking.set)
         time.sleep(0.1)
-        return real(number, users)
+        return real(number, users, **more)
 
     shop.recommender.recommend = slow
     shop.start(shop.pipeline.answer())
@@ -349,7 +349,7 @@ async def test_users_are_answered_when_another_partitions_store_has_a_fault_and_
             raise StoreBlocked("No space left on device", another.path)
         return real_open(stores, number, its_log)
 
-    def faulted(number, users):
+    def faulted(number, users, **more):
         shop.recommender.recommend = real
         raise StoreBlocked("No space left on device", another.path)
 
