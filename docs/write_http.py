@@ -57,8 +57,7 @@ No fallback has an item that is withdrawn, and none is for a user who was forgot
 - A client may send `serve.client_requests_per_s` on average. More is answered with 429, and `Retry-After` says when
   to come back. Behind proxies set `serve.proxies`: otherwise all clients are one.
 - Where it listens on this machine only and there is no `serve.read_token`, it answers to `localhost` and loopback
-  addresses, and to no other name: a page of another site could let its name mean this machine, and read the answers in
-  your browser.
+  addresses, and to no other name: a page of another site could let its name mean this machine, and read the answers.
 - A body has at most `serve.max_body_bytes` and comes within ten seconds. It is not compressed.
 - Pages of other origins read answers only if `serve.cors_origins` names their origin.
 - Errors are `application/problem+json` (RFC 9457). `detail` is a sentence for the person who wrote the client.

@@ -10,6 +10,11 @@ LOOPBACK_ADDRESSES = ("127.", "localhost", "[::1]", "::1")
 NAMES = frozenset({"localhost", "::1"})
 
 
+def on_this_machine(http: str) -> bool:
+    """Whether only this machine reaches a server that listens on `http`."""
+    return http.startswith(LOOPBACK_ADDRESSES)
+
+
 def foreign_name(http: str, host: str) -> str | None:
     """The name in the header `Host`, where a server that listens on `http` must not answer to it; else None.
 
@@ -17,7 +22,7 @@ def foreign_name(http: str, host: str) -> str | None:
     ('evil.example', None)
     >>> foreign_name(":8080", "shop.example")
     """
-    if not http.startswith(LOOPBACK_ADDRESSES):
+    if not on_this_machine(http):
         return None
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -16,7 +16,8 @@ def not_ready(
         problems.append("an operator has paused it: `anabranch resume` continues")
     if not joined:
         problems.append("the group has not assigned its partitions yet, or assigns them again")
-    if phases and not confirmed:
+    # The group confirms a worker by its commits: one without an open store makes none.
+    if any(phase != "opening" for phase in phases.values()) and not confirmed:
         problems.append("the group does not confirm it: the broker is away or slow, and nothing is applied or sent")
     by_phase: dict[str, list[int]] = {}
     for number, phase in sorted(phases.items()):

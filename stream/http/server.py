@@ -28,11 +28,7 @@ REASONS = {
 IDLE_S = 75.0
 """A connection on which no complete request came for this long is closed."""
 MAX_CONNECTIONS = 5_000
-<<<<<<< HEAD
 """Connections at once; further ones are closed. Each is an open file, and stores need open files too."""
-=======
-"""Connections at once; further ones are closed. Each is an open file, and stores need theirs."""
->>>>>>> r1
 
 
 class ProtocolLog(logging.Filter):
@@ -78,6 +74,10 @@ class _Runner(web.AppRunner):
         return _Closed()
 
 
+async def _say_nothing_of_the_software(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "anabranch"
+
+
 class CannotListen(AnabranchError):
     """The address of a setting `http` cannot be listened on."""
 
@@ -92,6 +92,7 @@ class HttpServer:
             auto_decompress=False,
         )  # fmt: skip
         self._host, self._port, self._setting = host, port, setting
+        app.on_response_prepare.append(_say_nothing_of_the_software)
 
     async def start(self) -> int:
         """Listen; return the port, which the system chooses where it is 0. Raises CannotListen."""

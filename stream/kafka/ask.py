@@ -17,7 +17,7 @@ from stream.kafka.diagnosis import unavailable
 from stream.kafka.documents import Document
 from stream.kafka.exchange import close, within
 from stream.kafka.messages import UNREADABLE, Reply, Request, encode
-from stream.kafka.reader import Reader
+from stream.kafka.reader import Reader, positions
 from stream.kafka.shapes import missing_topics
 from stream.kafka.signing import signed
 from stream.kafka.topics import partitions_of
@@ -26,6 +26,8 @@ MAX_WAITING = 10_000
 """Requests that wait for a reply at once, at most: further ones are refused here."""
 POLL_MS = 200
 SEND_WITHIN_MS = 5_000
+LOOK_EVERY_MS = 30_000
+"""How often the partitions of `replies` are looked at: somebody may add some, or make the topic again."""
 
 
 class NotAnswered(AnabranchError):
@@ -71,7 +73,10 @@ class RequestClient:
         """Connect. Raises BrokerUnavailable, TopicMismatch."""
         config = self._config
         # A fetch that waits for more records blocks every later request on its connection.
-        self._consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50)
+        self._consumer = AIOKafkaConsumer(
+            **consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50,
+            metadata_max_age_ms=LOOK_EVERY_MS,
+        )  # fmt: skip
         self._producer = AIOKafkaProducer(**connection(config), acks=1, linger_ms=0, request_timeout_ms=SEND_WITHIN_MS)
         try:
             await within(config, "a connection to ask the workers", self._connect())
@@ -174,11 +179,23 @@ class RequestClient:
         reader = Reader(self._consumer)
         while not self._ending:
             try:
+                self._read_new_partitions()
                 polled = await reader.poll(timeout_ms=POLL_MS)
             except ConsumerStoppedError:
                 return
             for records in polled.records.values():
                 self._take(records)
+
+    def _read_new_partitions(self) -> None:
+        """Read every partition that `replies` has: a reply can be in each."""
+        consumer, topic = self._consumer, self._topics.replies
+        assigned = consumer.assignment()
+        new = {TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()} - assigned
+        if new:
+            before = positions(consumer)
+            consumer.assign([*assigned, *new])
+            for partition, position in (before | dict.fromkeys(new, 0)).items():
+                consumer.seek(partition, position)
 
     def _take(self, records: Iterable[Any]) -> None:
         for record in records:

@@ -13,6 +13,7 @@ from stream.http import listening_file
 from stream.http.address import Address, parse_address
 from stream.http.api import Api
 from stream.http.health import Checks, add_health
+from stream.http.local_name import on_this_machine
 from stream.http.server import HttpServer
 from stream.kafka.ask import RequestClient
 from stream.members.member import Member, begin
@@ -57,6 +58,7 @@ class ServeService:
         port = await server.start()
         listening_file.write(self._config.data, str(Address(host, port)))
         on_listening(port)
+        self._warn_if_open()
         publisher = MemberPublisher(self._config, self._record)
         publisher.start()
         connecting = asyncio.create_task(self._connect())
@@ -75,6 +77,15 @@ class ServeService:
             await server.stop()
             await publisher.stop()
             await self._parts.close()
+
+    def _warn_if_open(self) -> None:
+        serve = self._config.serve
+        if not serve.read_token and not on_this_machine(serve.http):
+            log.warning(
+                "serve.http = %r is for other machines too, and there is no serve.read_token: every caller can read "
+                "what is recommended to any user and, in the console, any user's history. `openssl rand -hex 32` makes "
+                "a token", serve.http,
+            )  # fmt: skip
 
     async def _connect(self) -> None:
         await self._parts.connect()

@@ -92,6 +92,13 @@ def test_a_strange_request_gets_a_clean_answer_and_no_traceback(request_, expect
     assert "Traceback" not in caplog.text
 
 
+def test_no_answer_names_the_software_below():
+    for answer in asyncio.run(Pages().answers(get("/livez"), get("/metrics"), get("/nothing"))):
+        head = answer.partition(b"\r\n\r\n")[0]
+        assert b"Server: anabranch" in head
+        assert b"aiohttp" not in head
+
+
 def test_a_process_whose_event_loop_is_blocked_does_not_answer():
     """What asks waits for a time of its own choice, and then counts it as not alive."""
 

@@ -20,6 +20,7 @@ def test_a_worker_that_the_group_gave_no_partition_is_ready():
     ("phases", "more", "said"),
     [
         ({0: "opening"}, {}, "partition 0 is opening"),
+        ({0: "opening"}, {"confirmed": False}, "partition 0 is opening"),
         ({0: "catching up", 1: "answering", 2: "catching up"}, {}, "partitions 0, 2 are catching up"),
         ({0: "faulted"}, {}, "partition 0 is faulted"),
         ({0: "answering"}, {"paused": True}, "`anabranch resume` continues"),

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from stream.config import Config
 from stream.errors import BrokerUnavailable, TopicMismatch
@@ -30,7 +31,8 @@ Answer = Callable[[int, dict[str, Any]], Any]
 @contextlib.asynccontextmanager
 async def workers(config: Config, answer: Answer):
     """Stands in for the workers: each request is answered with what `answer(partition, request)` returns."""
-    consumer, producer = AIOKafkaConsumer(**consumer_connection(config)), AIOKafkaProducer(**connection(config))
+    consumer = AIOKafkaConsumer(**consumer_connection(config))
+    producer = AIOKafkaProducer(**connection(config), metadata_max_age_ms=200)
     await consumer.start()
     await producer.start()
     partitions = [TopicPartition(config.topics.requests, n) for n in range(2)]
@@ -141,6 +143,30 @@ def test_more_requests_than_can_wait_are_refused_at_once(tmp_path, broker, monke
         assert sum("ask again later" in str(outcome) for outcome in outcomes) == 2
 
     asking(config, lambda partition, request: None, scenario)
+
+
+def test_replies_are_read_from_partitions_that_the_topic_gets_later(tmp_path, broker, monkeypatch):
+    monkeypatch.setattr("stream.kafka.ask.LOOK_EVERY_MS", 200)
+    config = with_topics(broker, tmp_path / "data")
+
+    async def make_again() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        await admin.start()
+        await admin.delete_topics([config.topics.replies])
+        await admin.create_topics([NewTopic(config.topics.replies, 8, 1)])
+        await admin.close()
+
+    async def scenario(client: RequestClient) -> None:
+        await client.ask(Request(user="ann"), 20)
+        await make_again()
+        for _ in range(20):
+            asked = [client.ask(Request(user="ann"), 0.5) for _ in range(20)]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            if not any(isinstance(outcome, Exception) for outcome in outcomes):
+                return
+        raise AssertionError(outcomes)
+
+    asking(config, lambda partition, request: RECOMMENDED, scenario)
 
 
 def test_a_document_has_only_what_was_wanted():
