@@ -56,14 +56,14 @@ def test_an_empty_topic_is_read_at_once(config):
 def test_the_scan_goes_back_until_enough_was_found(config, producer, monkeypatch):
     monkeypatch.setattr(topic_scan, "FIRST_WINDOW", 10)
     topic = config.topics.recommendations
-    send(producer, topic, [b"old %d" % n for n in range(50)], 0, b"alice")
+    send(producer, topic, [b"old %d" % n for n in range(200)], 0, b"alice")
     send(producer, topic, [b"new %d" % n for n in range(100)], 0, b"bob")
     found = scan(config, topic, lambda r: r.key == b"alice", numbers=[0], found=3)
-    assert [r.value for r in found.records] == [b"old 49", b"old 48", b"old 47"]
+    assert [r.value for r in found.records] == [b"old 199", b"old 198", b"old 197"]
     assert not found.whole
-    assert found.read < 150
+    assert found.read < 300
     everything = scan(config, topic, lambda r: r.key == b"alice", numbers=[0])
-    assert len(everything.records) == 50
+    assert len(everything.records) == 200
     assert everything.whole
 
 
