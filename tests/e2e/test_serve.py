@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from stream.local.embedded_broker import free_port
+from stream.serve.answers import POPULAR_AGAIN_S, POPULAR_WITHIN_S
 from tests.e2e.conftest import anabranch, read_all, until
 from tests.stream.http.test_schemathesis import check
 
@@ -22,7 +23,7 @@ WRITE, OPERATE = "write-token-of-the-shop", "operate-token-of-the-shop"
 ENVIRONMENT = {
     "ANABRANCH_SERVE__WRITE_TOKEN": WRITE,
     "ANABRANCH_SERVE__OPERATE_TOKEN": OPERATE,
-    "ANABRANCH_SERVE__DRAIN_S": "1.5",
+    "ANABRANCH_SERVE__DRAIN_S": "3",
     "ANABRANCH_SERVE__TIMEOUT_MS": "2000",  # the embedded broker's long poll takes a quarter of a second
 }
 
@@ -75,6 +76,7 @@ def test_a_shop_sends_events_and_gets_recommendations_also_without_its_worker(co
         assert (status, forgotten["accepted"]) == (202, 1)
         until(lambda: any(r.value is None for r in read_all(config, config.topics.recommendations)))
         until(lambda: shop.recommended("nobody")["items"])
+        time.sleep(POPULAR_WITHIN_S + POPULAR_AGAIN_S + 1)  # by then it has asked the worker what is popular
 
         worker.send_signal(signal.SIGKILL)
         worker.wait()
