@@ -65,14 +65,14 @@ class Connection(asyncio.Protocol):
 
 def get(path: str) -> bytes:
     """A GET as it is on the wire."""
-    return f"GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def post(path: str, document: object, token: str) -> bytes:
     """A POST of JSON as it is on the wire."""
     body = json.dumps(document).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -108,7 +108,9 @@ async def load(host: str, port: int, requests: Sequence[bytes], per_s: float, se
 
 
 def summary(done: Sequence[Done]) -> dict[str, Any]:
-    """Percentiles of the latencies in ms, and what was answered."""
+    """Percentiles of the latencies in ms, and what was answered. Raises ValueError where no answer is one."""
+    if not any(d.status in (200, 202) for d in done):
+        raise ValueError(f"every request was refused, the first with {done[0].status}: {done[0].body[:300]!r}")
     latencies = sorted(d.latency_s * 1000 for d in done)
     cuts = statistics.quantiles(latencies, n=1000)
     answers: dict[str, int] = {}

@@ -1,14 +1,19 @@
 """What is counted and timed as it happens. Everything else is read when somebody asks (`stream/metrics/samples.py`).
 
-An observation costs about a microsecond, and there is one for a batch or a message that is sent, none for an event.
+An observation costs about a microsecond, and there is one for a batch. What is observed of each message is counted a
+batch at a time.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from stream.metrics.catalogue import BY_NAME
 
@@ -17,11 +22,35 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for 
 M = TypeVar("M", bound=MetricWrapperBase)
 
 
+class BatchHistogram(Collector):
+    """A histogram without labels that takes many values at once: `Histogram` takes 2 µs for each."""
+
+    def __init__(self, name: str) -> None:
+        known = BY_NAME[name]
+        self._name, self._meaning = known.full_name, known.meaning
+        self._bounds = np.array([*known.buckets, np.inf])
+        self._counts = np.zeros(len(self._bounds), np.int64)
+        self._sum = 0.0
+
+    def observe(self, values: Sequence[float]) -> None:
+        """Count each value in its bucket."""
+        if len(values):
+            found = np.searchsorted(self._bounds, values, side="left")
+            self._counts += np.bincount(found, minlength=len(self._bounds))
+            self._sum += float(np.sum(values))
+
+    def collect(self) -> Iterator[Metric]:
+        """The buckets, each with what is in the ones below it."""
+        upto = np.cumsum(self._counts).tolist()
+        names = [floatToGoString(bound) for bound in self._bounds.tolist()]  # type: ignore[no-untyped-call]
+        yield HistogramMetricFamily(self._name, self._meaning, list(zip(names, upto, strict=True)), self._sum)
+
+
 class Instruments:
     """The counters and histograms of one process. They can be used before they are registered, and without."""
 
     def __init__(self) -> None:
-        self._made: list[MetricWrapperBase] = []
+        self._made: list[Collector] = []
 
     def register(self, registry: CollectorRegistry) -> None:
         """Expose them."""
@@ -33,6 +62,12 @@ class Instruments:
         known = BY_NAME[name]
         more: dict[str, Any] = {"buckets": known.buckets} if known.buckets else {}
         made = kind(known.full_name, known.meaning, tuple(known.labels), registry=None, **more)
+        self._made.append(made)
+        return made
+
+    def _make_batched(self, name: str) -> BatchHistogram:
+        """A histogram of the catalogue that takes a batch of values."""
+        made = BatchHistogram(name)
         self._made.append(made)
         return made
 
@@ -48,11 +83,11 @@ class WorkerInstruments(Instruments):
     def __init__(self) -> None:
         super().__init__()
         self._steps = self._make_each(Histogram, "step_duration_seconds")
-        self._latency = self._make(Histogram, "recommendation_latency_seconds")
+        self._latency = self._make_batched("recommendation_latency_seconds")
         self._recommendations = self._make_each(Counter, "recommendations_total")
         self._dead_letters = self._make_each(Counter, "dead_letters_total")
         self._requests = self._make_each(Counter, "requests_total")
-        self._request_duration = self._make(Histogram, "request_duration_seconds")
+        self._request_duration = self._make_batched("request_duration_seconds")
 
     def step(self, name: str, seconds: float) -> None:
         """A step of a batch took so long."""
@@ -64,9 +99,7 @@ class WorkerInstruments(Instruments):
 
     def waited(self, clicks_ms: Iterable[int]) -> None:
         """The clicks of these times, ms of the broker, have their recommendations now."""
-        now = time.time()
-        for click_ms in clicks_ms:
-            self._latency.observe(max(now - click_ms / 1000, 0.0))
+        self._latency.observe(seconds_since(clicks_ms))
 
     def dead_letters(self, words: Iterable[str]) -> None:
         """Dead letters were acknowledged."""
@@ -75,11 +108,10 @@ class WorkerInstruments(Instruments):
 
     def requests(self, outcome: str, sent_ms: Iterable[int]) -> None:
         """Requests of these times, ms of the broker, were replied to."""
-        now = time.time()
-        for ms in sent_ms:
-            self._requests[outcome].inc()
-            if outcome == "ok":
-                self._request_duration.observe(max(now - ms / 1000, 0.0))
+        waited = seconds_since(sent_ms)
+        self._requests[outcome].inc(len(waited))
+        if outcome == "ok":
+            self._request_duration.observe(waited)
 
 
 class TrainerInstruments(Instruments):
@@ -111,3 +143,9 @@ class HttpInstruments(Instruments):
         """A request was answered. `route` is the route's pattern, never the path: callers choose paths."""
         self._requests.labels(route, str(code)).inc()
         self._durations.labels(route).observe(seconds)
+
+
+def seconds_since(times_ms: Iterable[int]) -> list[float]:
+    """For how long these times, ms, are past; 0 where a clock is ahead."""
+    now = time.time()
+    return [max(now - ms / 1000, 0.0) for ms in times_ms]
