@@ -1,6 +1,8 @@
 """The console of a real installation, in real Chromium: clicks come in, a version is learned, an operator acts."""
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,9 +33,8 @@ QUICK = {
 
 
 def pointers(config):
-    import asyncio
-
-    return asyncio.run(read_pointers(config))
+    with ThreadPoolExecutor(1) as thread:  # the browser's driver has a loop in this one
+        return thread.submit(lambda: asyncio.run(read_pointers(config))).result()
 
 
 def loaded(page, address: str):
@@ -106,20 +107,25 @@ def test_an_operator_watches_an_installation_learn_and_acts_on_it(config, produc
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url("**/versions")
         page.on("dialog", lambda dialog: dialog.accept())
-        roll_back = page.get_by_role("button", name="Roll back to 000001")
 
-        def is_offered() -> bool:
-            loaded(page, home + "/versions")
-            return bool(roll_back.count())
+        def press(name: str) -> None:
+            """Press a button of the versions, once it is there: the pointers are read every ten seconds."""
+            button = page.get_by_role("button", name=name)
 
-        until(is_offered)  # the pointers are read every ten seconds
-        roll_back.click()
+            def is_offered() -> bool:
+                loaded(page, home + "/versions")
+                return bool(button.count())
+
+            until(is_offered)
+            button.click()
+
+        press("Roll back to 000001")
         page.get_by_role("status").get_by_text("Version 000001 serves from now on").wait_for(timeout=30_000)
         champion = pointers(config).champion
         assert champion is not None
         assert (champion.version, champion.pinned, champion.by) == ("000001", True, "operator")
         until(lambda: "serving version 000001" in (config.data / "worker.log").read_text())
-        page.get_by_role("button", name="Unpin").click()
+        press("Unpin")
         page.get_by_text("Version 000001 serves until the trainer promotes another.").wait_for(timeout=30_000)
 
         loaded(page, home + "/item?id=item-3")
@@ -152,7 +158,7 @@ def test_a_worker_that_dies_is_seen_within_seconds_and_plots_outlive_a_restart(c
             page.get_by_text("Everything answers, nothing is learned").wait_for(timeout=60_000)
             until(lambda: len(page.request.get(home + "/overview/history.json").json()["t"]) > 1)
             worker.kill()
-            page.get_by_text("Nobody serves partition 0, 1").wait_for(timeout=20_000)
+            page.get_by_text("Nobody serves partition 0, 1").first.wait_for(timeout=20_000)
         with anabranch(config, "serve", env=serve):
             until(lambda: (config.data / "serve.log").read_text().count("HTTP on") == 2)
             assert len(page.request.get(home + "/overview/history.json").json()["t"]) > 1
