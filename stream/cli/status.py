@@ -11,10 +11,10 @@ from stream.errors import AnabranchError
 if TYPE_CHECKING:
     from stream.config import Config
     from stream.members.installation import MemberReport
+    from stream.members.member import TrainerState
     from stream.operate.model_report import LearnedWeights, Models, ModelStatus, VersionReport
     from stream.operate.report import Comparison, Quality, Status
     from stream.operate.worker_report import WorkerReport
-    from stream.trainer.status_file import TrainerStatus
 
 RECENT_ERROR_S = 600.0
 """A warning or error of a member is shown for this long."""
@@ -153,7 +153,7 @@ def worker_lines(worker: "WorkerReport | None") -> list[str]:
     return lines
 
 
-def trainer_lines(trainer: "TrainerStatus | None") -> list[str]:
+def trainer_lines(trainer: "TrainerState | None") -> list[str]:
     """What the trainer does, and the outcome of its last cycle."""
     if trainer is None:
         return ["none has run here"]

@@ -13,7 +13,7 @@ from stream.console.named import name_of, problem_of
 from stream.console.page import query_of
 from stream.console.topic_scan import Bounds, newest
 from stream.errors import AnabranchError
-from stream.kafka.keys import murmur2
+from stream.kafka.keys import partition_of
 from stream.kafka.messages import UNREADABLE, Recommendation
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ async def before(request: web.Request) -> web.Response:
     console, name = request.app[CONSOLE], name_of(request, "user")
     topic, key = console.config.topics.recommendations, name.encode()
     partitions = len(console.broker.ends)
-    numbers = [int(murmur2([key])[0]) % partitions] if partitions else None
+    numbers = [partition_of(name, partitions)] if partitions else None
     async with console.scanning():
         scanned = await newest(console.config, topic, numbers, lambda record: record.key == key, BEFORE)
     earlier = [_decoded(record) for record in scanned.records]

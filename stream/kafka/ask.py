@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
-from aiokafka.partitioner import DefaultPartitioner
 
 from stream.config import Config
 from stream.errors import AnabranchError, TopicMismatch
@@ -16,6 +15,7 @@ from stream.kafka.connection import connection, consumer_connection
 from stream.kafka.diagnosis import unavailable
 from stream.kafka.documents import Document
 from stream.kafka.exchange import close, within
+from stream.kafka.keys import partition_of
 from stream.kafka.messages import UNREADABLE, Reply, Request, encode
 from stream.kafka.reader import Reader, positions
 from stream.kafka.shapes import missing_topics
@@ -65,7 +65,6 @@ class RequestClient:
         self._sent = 0
         self._waiting: dict[bytes, Waiting] = {}
         self._partitions: list[int] = []
-        self._partitioner = DefaultPartitioner()
         self._listening: asyncio.Task[None] | None = None
         self._ending = False
 
@@ -118,8 +117,7 @@ class RequestClient:
 
     def partition_of(self, user: str) -> int:
         """The partition of a user whose events have Kafka's own partitioner."""
-        chosen: int = self._partitioner(user.encode(), self._partitions, self._partitions)
-        return chosen
+        return partition_of(user, len(self._partitions))
 
     async def ask(self, request: Request, timeout_s: float, partition: int | None = None) -> Reply | Document:
         """The answer to a request of a user; of another one with the partition that is asked.

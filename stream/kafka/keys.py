@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from aiokafka.partitioner import murmur2 as murmur2_of
 from numpy.typing import NDArray
 
 COMPARED_TOGETHER = 2048
 LONGEST_COMPARED = 64
 """Longer keys, in bytes, are not compared: one of them would make all others in the batch as expensive."""
 SEED, M, R = 0x9747B28C, 0x5BD1E995, 24
+POSITIVE = 0x7FFFFFFF
 TAIL_MASK = np.array([0, 0xFF, 0xFFFF, 0xFFFFFF], np.uint32)
 
 
@@ -44,6 +46,15 @@ def misplaced(keys: Sequence[bytes | None], partition: int, partitions: int) -> 
     return Misplaced(keyless, foreign, crc32 and foreign > 0)
 
 
+def partition_of(user: str, partitions: int) -> int:
+    """Where Kafka's default partitioner puts the events of a user, in a topic of so many partitions.
+
+    >>> partition_of("alice", 2), partition_of("alice", 6)
+    (1, 3)
+    """
+    return int(murmur2_of(user.encode()) & POSITIVE) % partitions  # of one key: 2 µs, where `murmur2` takes 29
+
+
 def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
     """Kafka's hash of each key, positive as its default partitioner takes it.
 
@@ -62,7 +73,7 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
     last = np.take_along_axis(words, np.minimum(whole, width // 4 - 1)[:, None].astype(np.int64), 1)[:, 0]
     hashes = np.where(tail > 0, (hashes ^ last & TAIL_MASK[tail]) * m, hashes)
     hashes = (hashes ^ hashes >> np.uint32(13)) * m
-    return (hashes ^ hashes >> np.uint32(15)) & np.uint32(0x7FFFFFFF)
+    return (hashes ^ hashes >> np.uint32(15)) & np.uint32(POSITIVE)
 
 
 def explain_keyless(topic: str, count: int) -> str:

@@ -1,8 +1,8 @@
 """Signed messages: who can write to `models` and `commands` but has no key decides nothing, and reads no history.
 
 A signature covers every other field of its record. It says who made the record and not when: an old pointer changes
-nothing because a newer one is known, and a command is accepted once. A request can be sent
-again: only workers need Read on `requests`.
+nothing because a newer one is known, and a command is accepted once. A request can be sent again: only workers need
+Read on `requests`.
 """
 
 from typing import TypeVar

@@ -20,7 +20,7 @@ ANSWER_WITHIN_S = 3.0
 T = TypeVar("T")
 
 
-class Asked(NamedTuple):
+class ItemAnswer(NamedTuple):
     """What the workers answered, and why nothing came from some partitions."""
 
     item: ItemReport
@@ -65,7 +65,7 @@ def ask_user(config: Config, user: str) -> UserReport:
     return _asked(config, ask)
 
 
-def ask_item(config: Config, item: str) -> Asked:
+def ask_item(config: Config, item: str) -> ItemAnswer:
     """What all partitions know of an item. Raises NotAnswered where none answers; BrokerUnavailable, TopicMismatch."""
 
     async def ask(client: RequestClient) -> Everywhere:
@@ -76,7 +76,7 @@ def ask_item(config: Config, item: str) -> Asked:
 
     found = _asked(config, ask)
     parts = [document.item for document in found.documents.values() if document.item is not None]
-    return Asked(merge_items(parts, MAX_FOLLOWERS, config.state), list(found.missing.values()))
+    return ItemAnswer(merge_items(parts, MAX_FOLLOWERS, config.state), list(found.missing.values()))
 
 
 def _asked(config: Config, ask: Callable[[RequestClient], Awaitable[T]]) -> T:

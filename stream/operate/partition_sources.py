@@ -15,12 +15,11 @@ import msgspec
 from state.progress import Progress
 from state.view import View
 from stream.members.installation import Claim, claims, installation
-from stream.members.member import PartitionState, begin
+from stream.members.member import PartitionState, TrainerState, begin
 from stream.members.sightings import Doing, SeenMember
 from stream.operate.model_report import ModelStatus
 from stream.operate.worker_report import WorkerReport, partition_state
 from stream.trainer import status_file
-from stream.trainer.status_file import TrainerStatus
 
 
 class PartitionStatus(msgspec.Struct):
@@ -97,9 +96,7 @@ def is_of(worker: WorkerReport | None, seen: SeenMember) -> bool:
     """Whether a member is the worker of this data directory."""
     if worker is None or seen.member.kind != "worker":
         return False
-    return (seen.member.host, seen.member.pid, seen.member.started_ts) == (
-        socket.gethostname(), worker.pid, worker.started_ts,
-    )  # fmt: skip
+    return seen.member.life == (socket.gethostname(), worker.pid, worker.started_ts)
 
 
 def with_worker_of_here(members: Sequence[SeenMember], worker: WorkerReport | None) -> list[SeenMember]:
@@ -134,7 +131,7 @@ def is_best(own: Progress, claim: Claim | None, worker: WorkerReport | None) -> 
     return not claim.by.lives and own.log_offset >= (claim.state.next_offset or 0)
 
 
-def trainer_of(data: Path, members: Sequence[SeenMember]) -> TrainerStatus | None:
+def trainer_of(data: Path, members: Sequence[SeenMember]) -> TrainerState | None:
     """The trainer of this data directory, or else one that runs elsewhere, or what the last one did."""
     own = status_file.read(data)
     if own is not None and own.doing != "not running":

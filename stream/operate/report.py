@@ -13,12 +13,11 @@ from stream.kafka.keys import explain_foreign, explain_keyless
 from stream.kafka.pointers import Pointers
 from stream.live_metrics import Mode, Score, ScoreKey, Scores, decode_scores, total
 from stream.members.installation import MemberReport, report_of, scores_of
-from stream.members.member import counts_of
+from stream.members.member import TrainerState, counts_of
 from stream.members.sightings import SeenMember
 from stream.operate.model_report import ModelStatus, model_status
 from stream.operate.partition_sources import PartitionStatus, served_by, sources, trainer_of
 from stream.operate.worker_report import WorkerReport, worker_report
-from stream.trainer.status_file import TrainerStatus
 
 
 class EventCounts(msgspec.Struct):
@@ -78,7 +77,7 @@ class Status(msgspec.Struct):
     items: int
     edges: int
     model: ModelStatus
-    trainer: TrainerStatus | None
+    trainer: TrainerState | None
     comparison: Comparison | None
     prequential: dict[str, Quality]
     """By version or baseline."""

@@ -1,10 +1,9 @@
 """Whether the worker of this data directory serves a user, and whether its stores hold one."""
 
-import numpy as np
-from aiokafka.partitioner import murmur2
-
 from state.view import View
 from stream.config import Config
+from stream.kafka.keys import partition_of
+from stream.operate.lookup import partitions_with
 from stream.operate.worker_report import worker_report
 
 USABLE = ("catching up", "answering")
@@ -23,7 +22,7 @@ def serves_here(config: Config, user: str | None) -> bool:
         [count] = counts
         if user is None:
             return owned == set(range(count))
-        return bool(_partitions_with(view, user) & owned) or _partition_of(user, count) in owned
+        return not owned.isdisjoint(_held(view, user)) or partition_of(user, count) in owned
 
 
 def holds_here(config: Config, user: str | None) -> bool:
@@ -32,13 +31,8 @@ def holds_here(config: Config, user: str | None) -> bool:
         if user is None:
             return bool(view.partitions)
         counts = {p.identity.partitions for p in view.partitions.values() if p.identity is not None}
-        return bool(_partitions_with(view, user)) or any(_partition_of(user, n) in view.partitions for n in counts)
+        return bool(_held(view, user)) or any(partition_of(user, n) in view.partitions for n in counts)
 
 
-def _partitions_with(view: View, user: str) -> set[int]:
-    asked = np.array([view.ids.of(user)], np.uint64)
-    return {number for number, p in view.partitions.items() if len(p.sequences(asked).steps)}
-
-
-def _partition_of(user: str, partitions: int) -> int:
-    return int((murmur2(user.encode()) & 0x7FFFFFFF) % partitions)
+def _held(view: View, user: str) -> list[int]:
+    return partitions_with(view, view.ids.of(user))

@@ -13,15 +13,12 @@ from stream.times import now_ms
 FILE_NAME = "trainer.json"
 
 
-TrainerStatus = TrainerState
-
-
 class TrainerReporter:
     """Holds the status in memory and writes it to the file."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self.current = TrainerStatus(since_ts=now_ms())
+        self.current = TrainerState(since_ts=now_ms())
 
     def update(self, **changed: object) -> None:
         """Change some fields and write the file."""
@@ -49,15 +46,15 @@ class TrainerReporter:
             json_file.write(self._data / FILE_NAME, self.current)
 
 
-def read(data: Path) -> TrainerStatus | None:
+def read(data: Path) -> TrainerState | None:
     """The last status, `not running` where no trainer holds the directory; None where there never was one."""
-    status = json_file.read(data / FILE_NAME, TrainerStatus)
+    status = json_file.read(data / FILE_NAME, TrainerState)
     if status is not None and not is_held(data / "trainer.lock"):
         status.doing = "not running"
     return status
 
 
-def failing(status: TrainerStatus) -> list[str]:
+def failing(status: TrainerState) -> list[str]:
     """Why the trainer does not learn: its last cycles failed."""
     if not status.failures:
         return []

@@ -25,7 +25,7 @@ def describe(
     scores: list[Scores] = []
     partitions = {}
     for number, phase in sorted(assignment.phases().items()):
-        state = PartitionState(phase=phase.name.lower().replace("_", " "))
+        state = PartitionState(phase=phase.words)
         if (store := assignment.stores.get(number)) is not None:
             progress = store.progress
             state.next_offset, state.log_end = progress.log_offset, lag.end(number)
