@@ -10,7 +10,7 @@ from aiohttp import web
 from stream.config import Config
 from stream.console.broker_watch import BrokerWatch
 from stream.console.history import History
-from stream.console.live import Live, Seen, live
+from stream.console.live import Live, live
 from stream.console.page import Pages
 from stream.console.sampler import Sampler
 from stream.console.session import Attempts, Sessions
@@ -18,6 +18,7 @@ from stream.errors import AnabranchError
 from stream.kafka.ask import Everywhere
 from stream.kafka.documents import Document, ItemReport, UserReport, merge_items
 from stream.kafka.messages import Reply, Request
+from stream.members.sightings import SeenMember
 from stream.operate.model_report import Models, models
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Members(Protocol):
     async def stop(self) -> None:
         """End."""
 
-    def members(self) -> Sequence[Seen]:
+    def members(self) -> Sequence[SeenMember]:
         """Every member that is known."""
 
     @property

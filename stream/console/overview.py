@@ -7,7 +7,7 @@ from aiohttp import web
 
 from stream.console.console import CONSOLE, Console
 from stream.console.history import COARSE_S, FINE_S, KEYS, Sample, columns
-from stream.console.live import NAMES, Live, lives
+from stream.console.live import NAMES, Live
 from stream.console.notices import answer, redirect
 from stream.console.page import SECURITY_HEADERS, duration
 from stream.operate.send_command import send_command
@@ -88,7 +88,6 @@ def _now(console: Console) -> dict[str, Any]:
     pointers = broker.pointers
     return {
         "live": found,
-        "lives": lives,
         "headline": headline(console, found),
         "broker": broker,
         "address": console.config.broker,
@@ -126,6 +125,6 @@ def headline(console: Console, found: Live) -> Headline:
         return Headline("bad", f"{answering} of {total} partitions answer", found.warnings[0])
     if answering < total:
         return Headline("warn", f"{answering} of {total} partitions answer", version)
-    if not any(lives(trainer) for trainer in found.trainers):
+    if not any(trainer.lives for trainer in found.trainers):
         return Headline("warn", "Everything answers, nothing is learned", f"{version} No trainer runs.")
     return Headline("good", "Everything answers", version)

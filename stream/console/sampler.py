@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from stream.console.broker_watch import BrokerWatch
 from stream.console.history import FINE_S, KEYS, History, Result, Sample
-from stream.console.live import Live, lives
+from stream.console.live import Live
 from stream.times import now_ms
 
 log = logging.getLogger("anabranch.console")
@@ -42,16 +42,16 @@ class Sampler:
         found = self._look()
         for trainer in found.trainers:
             self._note_result(trainer.member.trainer)
-        if self._away() or not any(lives(worker) for worker in found.workers):
+        if self._away() or not any(worker.lives for worker in found.workers):
             self._applied = None
             return
-        quality = [found.quality.get(key) for key in KEYS]
+        scores = [found.scores.get(key) for key in KEYS]
         latencies = sorted(self._broker.take_latencies())
         self._history.add(
             Sample(
                 ts=now_ms(),
-                hit=tuple(q.hit if q else None for q in quality),
-                ndcg=tuple(q.ndcg if q else None for q in quality),
+                hit=tuple(s.rolling_hit if s else None for s in scores),
+                ndcg=tuple(s.rolling_ndcg if s else None for s in scores),
                 latency_ms=latencies[len(latencies) // 2] if latencies else None,
                 slowest_ms=latencies[-1] if latencies else None,
                 lag=found.lag,

@@ -88,4 +88,4 @@ async def shadow(request: web.Request) -> web.StreamResponse:
 
 def comparison(found: Live) -> list[tuple[str, int, float, float]]:
     """Champion and candidate on the same live events: name, events, Hit@10, NDCG@10."""
-    return [(key, q.events, q.hit, q.ndcg) for key, q in sorted(found.quality.items()) if " (" in key]
+    return [(key, s.events, s.rolling_hit, s.rolling_ndcg) for key, s in sorted(found.scores.items()) if " (" in key]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from stream.kafka.documents import Document, ItemPart, Step, TitledFollower, Use
 from stream.kafka.messages import Pointer, Recommended, Reply, Request
 from stream.kafka.pointers import Pointers
 from stream.members.member import Member, PartitionState, ScoreState, TrainerState
+from stream.members.sightings import Doing, SeenMember
 from stream.times import now_ms
 
 OPERATE, READ = "operate-" + "o" * 16, "read-" + "r" * 16
@@ -26,11 +27,10 @@ TURNED = "a\u202eb\x1b[31m"
 """Text that would turn a line round, and colour a terminal."""
 
 
-class Seen(NamedTuple):
+class Seen(SeenMember, frozen=True):
     """A member as a follower of the topic sees it."""
 
-    member: Member
-    doing: str = "running"
+    doing: Doing = "running"
     seen_s: float = 0.4
 
 
