@@ -61,9 +61,8 @@ class PartitionReport(msgspec.Struct):
 
 
 class Installation(msgspec.Struct):
-    """All members, all partitions, and what is counted over them."""
+    """All partitions, and what is counted over them."""
 
-    members: list[MemberReport]
     partitions: list[PartitionReport]
     counts: dict[str, int]
     """Sums over the partitions: events by outcome, users, edges, and items. An item counts in each that has it."""
@@ -111,7 +110,6 @@ def installation(
     numbers = sorted({*(claimed if partitions is None else partitions), *(log_ends or ())})
     used = {id(claim.by): claim.by for number, claim in claimed.items() if number in numbers}
     return Installation(
-        members=[report_of(seen) for seen in members],
         partitions=[_partition(number, claimed.get(number), (log_ends or {}).get(number)) for number in numbers],
         counts=dict(sum((Counter(claimed[n].state.counts) for n in numbers if n in claimed), Counter())),
         scores={

@@ -111,7 +111,7 @@ def _of_worker(data: Path) -> list[str]:
     served = served_file.read(data)
     problem = ""
     if served is not None and served.version is None:
-        problem = f"version {served.named} is named and not loaded{f': {served.why}' if served.why else ' yet'}"
+        problem = served_file.not_loaded(served.named, served.why)
     return not_ready(
         status.phases,
         joined=status.joined,

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
@@ -79,16 +79,12 @@ class KafkaParts:
         """Tasks that have ended and should not have."""
         return [f"a task has ended: {task.get_coro()}" for task in self._tasks if task.done()]
 
-    async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         while True:
             try:
-                return await within(self._config, "a connection", _coroutine(ask()))
+                return await within(self._config, "a connection", ask())
             except (BrokerUnavailable, KafkaError) as error:
                 if self._rarely.may_log():
                     known = isinstance(error, BrokerUnavailable)
                     log.warning("%s; trying again", error if known else await unavailable(self._config, error))
                 await asyncio.sleep(RETRY_S)
-
-
-async def _coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable

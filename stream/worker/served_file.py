@@ -23,6 +23,11 @@ class Served(msgspec.Struct, frozen=True):
     """Why it is not the named one."""
 
 
+def not_loaded(version: str, why: str) -> str:
+    """The sentence about a version that is named and that no other one stands in for; `why` may be empty."""
+    return f"version {version} is named and not loaded{f': {why}' if why else ' yet'}"
+
+
 def write(data: Path, served: Served) -> None:
     """Write the file. A full disk is no error."""
     with contextlib.suppress(OSError):

@@ -51,7 +51,7 @@ class VersionFollower:
         named = self._pointers.champion
         if named is None or self._versions.champion is not None:
             return ""
-        return f"version {named.version} is named and not loaded{f': {self._why}' if self._why else ' yet'}"
+        return served_file.not_loaded(named.version, self._why)
 
     @property
     def problem(self) -> str:
