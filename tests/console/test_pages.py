@@ -10,7 +10,7 @@ from stream.console.history import Result, Sample
 from stream.console.topic_scan import Scanned
 from stream.errors import AnabranchError
 from stream.kafka.messages import encode
-from stream.members.member import TrainerState
+from stream.members.member import ScoreState, TrainerState
 from stream.times import now_ms
 from tests.console.browse import console
 from tests.console.fakes import (
@@ -116,6 +116,17 @@ def test_a_partition_that_no_member_has_is_shown_as_served_by_nobody(tmp_path):
 def test_without_a_trainer_the_overview_says_that_nothing_is_learned(tmp_path):
     with console(tmp_path, Seen(worker("0", (0, 1)))) as browser:
         assert "Everything answers, nothing is learned" in browser.get("/").text
+
+
+def test_a_version_that_no_event_has_tested_has_no_figure_and_two_claims_of_a_partition_count_once(tmp_path):
+    untested = {"model": ScoreState(0, 0.0, 0.0, 0.0, 0.0)}
+    gone = Seen(worker("1", (0,), confirmed=False, scores=untested), seen_s=0.1)
+    with console(tmp_path, Seen(worker("0", (0, 1), scores=untested)), gone, Seen(trainer())) as browser:
+        page = browser.get("/overview/now")
+        owners = [row.owner for row in browser.console.live().partitions]
+    assert "no event has tested a version" in page.text
+    assert "82,000 in all, 6" in page.text
+    assert owners == ["0", "0"], "the one that the group confirms, as in status"
 
 
 def test_an_empty_installation_says_how_to_start_one(tmp_path):

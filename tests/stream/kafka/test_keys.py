@@ -2,11 +2,12 @@
 
 import zlib
 
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.partitioner import murmur2 as murmur2_of_aiokafka
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.kafka.keys import Misplaced, explain_foreign, explain_keyless, misplaced, murmur2
+from stream.kafka.keys import Misplaced, explain_foreign, explain_keyless, misplaced, murmur2, partition_of
 
 KEYS = st.lists(st.binary(max_size=64), max_size=30)
 USERS = [f"user-{n}".encode() for n in range(300)]
@@ -19,6 +20,12 @@ def in_partition(partition: int, partitions: int, hashed: list[tuple[bytes, int]
 @given(KEYS)
 def test_the_hash_is_the_one_of_kafka(keys):
     assert murmur2(keys).tolist() == [murmur2_of_aiokafka(key) & 0x7FFFFFFF for key in keys]
+
+
+@given(st.text(min_size=1, max_size=40), st.integers(1, 50))
+def test_a_user_is_in_the_partition_where_kafkas_partitioner_puts_the_key(user, partitions):
+    numbers = list(range(partitions))
+    assert partition_of(user, partitions) == DefaultPartitioner()(user.encode(), numbers, numbers)
 
 
 @given(KEYS, st.integers(2, 50))
