@@ -82,11 +82,11 @@ def _put_popular(partition: Partition, touched: Ids, rows: Records, write: Write
 
     All popularities decay alike, so an item's rank rises only when it is touched.
     """
-    clicked = rows["popularity"] > 0
+    clicked = rows["recent"][:, 0] > 0
     scored = np.empty(int(clicked.sum()), POPULAR)
     scored["item"] = touched[clicked]
     scored["score"] = (
-        np.log2(rows["popularity"][clicked]) + rows["ts"][clicked] / 1000.0 / partition.settings.popularity_half_life_s
+        np.log2(rows["recent"][clicked, 0]) + rows["ts"][clicked] / 1000.0 / partition.settings.popularity_half_life_s
     )
     before = partition.popular()
     both = np.concatenate([before[~np.isin(before["item"], touched)], scored])

@@ -19,9 +19,11 @@ from state.caps import CapsInArrival
 from state.events import Floats, Ids, Ints, Records
 from state.kinds import Kinds, Mask, kinds_of
 from state.pairs import fold, pairs_in
-from state.settings import StateSettings
+from state.settings import FURTHER_HALF_LIVES_S, StateSettings
 from state.sorting import distinct
 
+HALF_LIVES = 1 + len(FURTHER_HALF_LIVES_S)
+NEVER = np.iinfo(np.int64).max
 FOLD_EVENTS = 50_000
 """Events that a graph in memory folds at once. Each takes about 500 bytes until it is folded."""
 
@@ -32,10 +34,12 @@ def row_dtype(neighbours: int) -> np.dtype[np.void]:
         [
             ("ts", "<i8"),
             ("degree", "<u4"),
-            ("popularity", "<f4"),
+            ("first_ts", "<i8"),
+            ("recent", "<f4", (HALF_LIVES,)),
             ("nodes", "<u8", (neighbours,)),
             ("after", "<f4", (neighbours,)),
             ("before", "<f4", (neighbours,)),
+            ("next", "<f4", (neighbours,)),
         ]
     )
 
@@ -54,10 +58,20 @@ class Rows(NamedTuple):
     """[R, K] decayed count of the neighbour coming before it."""
     degree: Floats
     """[R] events of the item, undecayed."""
-    popularity: Floats
-    """[R] decayed events of the item."""
+    recent: Floats
+    """[R, H] events of the item, decayed with each half-life of `StateSettings.half_lives_s`."""
     ts: Ints
     """[R] event time, ms, to which a row's counts are decayed; 0 where unknown."""
+    next: Floats
+    """[R, K] decayed count of the neighbour being the very next item."""
+    first_ts: Ints
+    """[R] event time, ms, of the item's first event; 0 where unknown."""
+
+    @property
+    def popularity(self) -> Floats:
+        """[R] events of the item, decayed with `popularity_half_life_s`."""
+        found: Floats = self.recent[:, 0]
+        return found
 
 
 def as_rows(records: Records) -> Rows:
@@ -67,8 +81,10 @@ def as_rows(records: Records) -> Rows:
         records["after"],
         records["before"],
         records["degree"].astype(np.float32),
-        records["popularity"],
+        records["recent"],
         records["ts"],
+        records["next"],
+        records["first_ts"],
     )
 
 
@@ -83,19 +99,20 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
     ts = np.max([p.ts for p in parts], axis=0)
     age_s = [np.where(p.ts > 0, (ts - p.ts) / 1000.0, 0.0) for p in parts]
     fade = [np.exp2(-age / settings.pair_half_life_s).astype(np.float32)[:, None] for age in age_s]
-    popularity = sum(
-        p.popularity * np.exp2(-age / settings.popularity_half_life_s) for p, age in zip(parts, age_s, strict=True)
-    )
+    half_lives = np.array(settings.half_lives_s)
+    recent = sum(p.recent * np.exp2(-age[:, None] / half_lives) for p, age in zip(parts, age_s, strict=True))
+    first = np.min([np.where(p.first_ts > 0, p.first_ts, NEVER) for p in parts], axis=0)
     nodes = np.concatenate([p.nodes for p in parts], axis=1)
     after = np.concatenate([p.after * f for p, f in zip(parts, fade, strict=True)], axis=1)
     before = np.concatenate([p.before * f for p, f in zip(parts, fade, strict=True)], axis=1)
+    following = np.concatenate([p.next * f for p, f in zip(parts, fade, strict=True)], axis=1)
     order = np.argsort(nodes, axis=1, kind="stable")
-    nodes, after, before = (np.take_along_axis(a, order, 1) for a in (nodes, after, before))
+    nodes, after, before, following = (np.take_along_axis(a, order, 1) for a in (nodes, after, before, following))
     # Equal neighbours are adjacent now: the first slot of a run collects the counts, the others become empty.
     first = np.ones_like(nodes, bool)
     first[:, 1:] = nodes[:, 1:] != nodes[:, :-1]
     run = np.cumsum(first.ravel()) - 1
-    for counts in (after, before):
+    for counts in (after, before, following):
         summed = np.bincount(run, counts.ravel(), minlength=run[-1] + 1)[run].reshape(count, -1)
         counts[:] = np.where(first, summed, 0.0)
     nodes = np.where(first, nodes, 0)
@@ -105,8 +122,10 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
         np.take_along_axis(after, best, 1),
         np.take_along_axis(before, best, 1),
         np.sum([p.degree for p in parts], axis=0),
-        np.asarray(popularity, np.float32),
+        np.asarray(recent, np.float32),
         ts,
+        np.take_along_axis(following, best, 1),
+        np.where(first < NEVER, first, 0),
     )
 
 
@@ -180,9 +199,9 @@ class MemoryGraph:
         return as_rows(self._records(items))
 
     @property
-    def popularity_half_life_s(self) -> float:
-        """Event time after which a click counts half in the rows' popularity."""
-        return self._settings.popularity_half_life_s
+    def half_lives_s(self) -> tuple[float, ...]:
+        """Event time after which a click counts half, for each popularity of a row."""
+        return self._settings.half_lives_s
 
     @property
     def expires(self) -> bool:
@@ -201,7 +220,7 @@ class MemoryGraph:
             return known
         rows = self._records(known)
         age_s = (rows["ts"].max() - rows["ts"]) / 1000.0
-        popularity = rows["popularity"] * np.exp2(-age_s / self._settings.popularity_half_life_s)
+        popularity = rows["recent"][:, 0] * np.exp2(-age_s / self._settings.popularity_half_life_s)
         return known[np.argsort(-popularity, kind="stable")[:k]]
 
     def fork(self) -> "MemoryGraph":

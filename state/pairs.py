@@ -72,13 +72,18 @@ def fold(
     rows["ts"] = newest
 
     rows["degree"] += np.bincount(item, minlength=n).astype(np.uint32)
-    clicks = weight * np.exp2(-(newest[item] - ts) / 1000.0 / settings.popularity_half_life_s)
-    rows["popularity"] *= np.exp2(-age_s / settings.popularity_half_life_s)
-    rows["popularity"] += np.bincount(item, clicks, minlength=n)
+    first = np.where(rows["first_ts"] > 0, rows["first_ts"], np.iinfo(np.int64).max)
+    np.minimum.at(first, item, ts)
+    rows["first_ts"] = np.where(first < np.iinfo(np.int64).max, first, 0)
+    for at, half_life_s in enumerate(settings.half_lives_s):
+        clicks = weight * np.exp2(-(newest[item] - ts) / 1000.0 / half_life_s)
+        rows["recent"][:, at] *= np.exp2(-age_s / half_life_s)
+        rows["recent"][:, at] += np.bincount(item, clicks, minlength=n)
 
     fade = np.exp2(-age_s / settings.pair_half_life_s).astype(np.float32)[:, None]
     rows["after"] *= fade
     rows["before"] *= fade
+    rows["next"] *= fade
     if len(left):
         _add_pairs(touched, rows, pairs, settings)
 
@@ -93,17 +98,21 @@ def unfold(
     n = len(touched)
     rows["degree"] -= np.minimum(rows["degree"], np.bincount(item, minlength=n).astype(np.uint32))
     age_s = np.maximum(rows["ts"][item] - ts, 0) / 1000.0
-    clicks = weight * np.exp2(-age_s / settings.popularity_half_life_s)
-    left = rows["popularity"] - np.bincount(item, clicks, minlength=n).astype(np.float32)
-    rows["popularity"] = np.where(rows["degree"] > 0, np.maximum(left, 0.0), 0.0)
+    for at, half_life_s in enumerate(settings.half_lives_s):
+        clicks = weight * np.exp2(-age_s / half_life_s)
+        left = rows["recent"][:, at] - np.bincount(item, clicks, minlength=n).astype(np.float32)
+        rows["recent"][:, at] = np.where(rows["degree"] > 0, np.maximum(left, 0.0), 0.0)
     half_life_ms = settings.pair_half_life_s * 1000.0
     counted = pairs.weight / pairs.lag
     for direction, of, to in (("after", pairs.left, pairs.right), ("before", pairs.right, pairs.left)):
         known, slot = _slots_of(rows["nodes"], of, touched[to])
         faded = counted * np.exp2(-np.maximum(rows["ts"][of] - pairs.ts, 0) / half_life_ms)
         np.subtract.at(rows[direction], (of[known], slot[known]), faded[known].astype(np.float32))
+        if direction == "after":
+            adjacent = known & (pairs.lag == 1)
+            np.subtract.at(rows["next"], (of[adjacent], slot[adjacent]), faded[adjacent].astype(np.float32))
     empty = rows["after"] + rows["before"] < EMPTY_SLOT_COUNT
-    for name in ("nodes", "after", "before"):
+    for name in ("nodes", "after", "before", "next"):
         rows[name] = np.where(empty, 0, np.maximum(rows[name], 0))
 
 
@@ -120,18 +129,18 @@ def _slots_of(nodes: Ids, row: Ints, node: Ids) -> tuple[Mask, Ints]:
 
 def _add_pairs(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings) -> None:
     """Add pairs to the slots of both items' rows; neighbours without a slot compete for one."""
-    row, node, after, before = _entries(touched, rows, pairs, settings)
+    row, node, counts = _entries(touched, rows, pairs, settings)
     known, slot = _slots_of(rows["nodes"], row, node)
     met = row[known], slot[known]
-    rows["after"][met] += after[known]
-    rows["before"][met] += before[known]
+    for name, count in counts.items():
+        rows[name][met] += count[known]
     if not known.all():
         new = ~known
-        _give_slots(rows, row[new], node[new], after[new], before[new])
+        _give_slots(rows, row[new], node[new], {name: count[new] for name, count in counts.items()})
 
 
-def _entries(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings) -> tuple[Ints, Ids, Floats, Floats]:
-    """One entry for each (row, neighbour) of the pairs: row, neighbour, decayed counts after and before."""
+def _entries(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings) -> tuple[Ints, Ids, dict[str, Floats]]:
+    """One entry for each (row, neighbour) of the pairs: row, neighbour, and the decayed counts by their field."""
     left, right = pairs.left, pairs.right
     half_life_ms = settings.pair_half_life_s * 1000.0
     weight = pairs.weight / pairs.lag
@@ -147,29 +156,33 @@ def _entries(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings)
     keys = keys[first]
     after = np.bincount(entry[: len(left)], to_left, minlength=len(keys)).astype(np.float32)
     before = np.bincount(entry[len(left) :], to_right, minlength=len(keys)).astype(np.float32)
-    return keys // n, touched[keys % n], after, before
+    adjacent = np.where(pairs.lag == 1, to_left, 0.0)
+    following = np.bincount(entry[: len(left)], adjacent, minlength=len(keys)).astype(np.float32)
+    return keys // n, touched[keys % n], {"after": after, "before": before, "next": following}
 
 
-def _give_slots(rows: Records, row: Ints, node: Ids, after: Floats, before: Floats) -> None:
+def _give_slots(rows: Records, row: Ints, node: Ids, counts: dict[str, Floats]) -> None:
     """Give new neighbours the weakest slots of their rows, strongest neighbour first.
 
     They always get a share of the row (SLOTS_PER_NEW_NEIGHBOUR). Beyond it a neighbour takes a slot only from a weaker
     one, so one batch of new neighbours cannot replace a whole row.
     """
-    order = descending(after + before)
+    order = descending(counts["after"] + counts["before"])
     order = order[order_of(row[order])]
     starts = np.flatnonzero(begins(row[order]))
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
     slots = rows["nodes"].shape[1]
     fits = rank < slots
     order, rank = order[fits], rank[fits]
-    row, node, after, before = row[order], node[order], after[order], before[order]
+    row, node, counts = row[order], node[order], {name: count[order] for name, count in counts.items()}
     first = begins(row)
     crowded, place = row[first], np.cumsum(first) - 1
     strength = rows["after"][crowded] + rows["before"][crowded]
     slot = np.argsort(strength, axis=1, kind="stable")[place, rank]
-    takes = (rank < max(1, slots // SLOTS_PER_NEW_NEIGHBOUR)) | (strength[place, slot] <= after + before)
+    takes = (rank < max(1, slots // SLOTS_PER_NEW_NEIGHBOUR)) | (
+        strength[place, slot] <= counts["after"] + counts["before"]
+    )
     at = row[takes], slot[takes]
     rows["nodes"][at] = node[takes]
-    rows["after"][at] = after[takes]
-    rows["before"][at] = before[takes]
+    for name, count in counts.items():
+        rows[name][at] = count[takes]

@@ -38,6 +38,10 @@ KINDS = {
 """The built-in kinds. Their order is their code on disk: it never changes, and new kinds go to the end."""
 
 
+FURTHER_HALF_LIVES_S = (3_600.0, 6 * 3_600.0, 86_400.0, 30 * 86_400.0)
+"""Half-lives of an item's popularity beside `popularity_half_life_s`: an hour, six hours, a day, thirty days."""
+
+
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds and half-lives of one partition's store.
 
@@ -80,3 +84,8 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Approximate size of all memtables of a process. Beyond it, memtables are written to files."""
     block_cache_bytes: Whole = 32 << 20
     """RocksDB block cache, which all stores of a process share."""
+
+    @property
+    def half_lives_s(self) -> tuple[float, ...]:
+        """Event time after which a click counts half, for each popularity of an item; the first is the setting."""
+        return (self.popularity_half_life_s, *FURTHER_HALF_LIVES_S)

@@ -29,7 +29,7 @@ from model.fusion_weights.holdout import Holdout, split_holdout
 from model.metrics import Ranks, gains
 from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY
 from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
-from model.ranking.popularity import Popularity
+from model.ranking.item_counts import ItemCounts
 from model.settings import RankingSettings
 from state.events import Floats, Ints
 from state.settings import StateSettings
@@ -74,14 +74,14 @@ FORMS = {
 @contextmanager
 def evidence_of(form: Form) -> Iterator[None]:
     """Context in which evidence is computed in this form."""
-    refresh = Popularity._refresh
+    refresh = ItemCounts._refresh
 
-    def undamped(self: Popularity, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:
+    def undamped(self: ItemCounts, columns: Ints, signal: torch.Tensor, damping: Floats) -> None:
         refresh(self, columns, signal, damping)
         damping[columns] = columns > 0
 
-    damping = nullcontext() if form.damped else mock.patch.object(Popularity, "_refresh", undamped)
-    with mock.patch("model.ranking.ranker.EVIDENCE_SHARPNESS", form.sharpness), damping:
+    damping = nullcontext() if form.damped else mock.patch.object(ItemCounts, "_refresh", undamped)
+    with mock.patch("model.ranking.stages.EVIDENCE_SHARPNESS", form.sharpness), damping:
         yield
 
 

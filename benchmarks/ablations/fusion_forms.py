@@ -39,7 +39,7 @@ from model.learning.trained import Trained
 from model.metrics import Ranks, gains, lead
 from model.ranking.fusion import INITIAL_FUSION, Signal
 from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import RankingSettings
 from state.events import Ids
 from state.graph import MemoryGraph
@@ -92,7 +92,7 @@ class SignalSource:
     def __init__(self, trained: Trained, past: Sequences, ranking: RankingSettings) -> None:
         self._trained = trained
         settings = msgspec.structs.replace(ranking, because=False, fresh_items=0)
-        self.ranking = Ranker(trained.model, trained.vocabulary, trained.fusion, settings)
+        self.ranking = Stages(trained.model, trained.vocabulary, trained.fusion, settings)
         self._before = trained.fusion.before
         self._first = np.full(len(trained.vocabulary) + 1, np.iinfo(np.int64).max)
         np.minimum.at(self._first, trained.vocabulary.lookup(past.steps["item"]), past.steps["ts"])

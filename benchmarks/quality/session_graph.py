@@ -1,6 +1,6 @@
 """The live graph over millions of sessions: its signals for every item, and the choice of their weights.
 
-Signals and choice are the product's (model/ranking/graph_evidence.py, model/ranking/popularity.py,
+Signals and choice are the product's (model/ranking/graph_evidence.py, model/ranking/item_counts.py,
 model/fusion_weights/fit_weights.py). The product's graph applies events one by one. Here scipy counts a period at once,
 and ages are whole periods.
 """
@@ -18,7 +18,7 @@ from model.fusion_weights.conditional_logit import ChoiceSets
 from model.fusion_weights.fit_weights import fit_fusion
 from model.ranking.fusion import Fusion
 from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
-from model.ranking.popularity import POPULARITY_SHARPNESS
+from model.ranking.item_counts import POPULARITY_SHARPNESS
 from model.settings import RankingSettings, TrainingSettings
 from state.settings import StateSettings
 

@@ -18,7 +18,7 @@ from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import ModelSettings, RankingSettings
 from state.events import make_events
 from state.graph import MemoryGraph
@@ -49,7 +49,7 @@ def main() -> None:
     hashes = np.arange(1_001, 1_001 + items_known, dtype=np.uint64)
     vocabulary = Vocabulary(hashes, [str(h) for h in hashes])
     model = Create(items_known, ModelSettings()).eval()
-    ranking = Ranker(model, vocabulary, Fusion(1.0, 8.0, 2.0, 1.0), RankingSettings())
+    ranking = Stages(model, vocabulary, Fusion(1.0, 8.0, 2.0, 1.0), RankingSettings())
     batches = [from_events(events[np.isin(events["user"], np.arange(s, s + size))]) for s in range(1, user_count, size)]
     memory["with a version"] = rss_mb()
 

@@ -34,7 +34,7 @@ from model.learning.cycle import CycleInput, CycleSettings, ProgressCallback, ru
 from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks, lead, ranks_of, summary
 from model.ranking.fusion import MODEL_ONLY, Fusion
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import RankingSettings, TrainingSettings, without_graph
 from state.events import Records
 from state.graph import MemoryGraph
@@ -114,7 +114,7 @@ class ModelScorer:
         self, split: Split, trained: Trained, fusion: Fusion, settings: RankingSettings, *, live: bool = True
     ) -> None:
         alone = msgspec.structs.replace(settings, because=False, fresh_items=0)
-        self._ranking = Ranker(trained.model, trained.vocabulary, fusion, alone)
+        self._ranking = Stages(trained.model, trained.vocabulary, fusion, alone)
         self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(split.vocabulary.hashes)]))
         self._graph, self._live = split.graph.fork(), live
 

@@ -21,7 +21,7 @@ from model.learning.cycle import CycleSettings, ProgressCallback
 from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks, summary
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import RankingSettings
 from state.events import Ids, Records
 from state.sequences import Sequences
@@ -69,34 +69,34 @@ class ServedModel:
 
     def rank(self, tests: Sequences) -> Ids:
         """Rank with the version that serves now."""
-        return self._ranker_of_serving().rank(tests, self._graph, LIST_LENGTH).items
+        return self._stages_of_serving().rank(tests, self._graph, LIST_LENGTH).items
 
-    def _ranker_of_serving(self) -> Ranker:
+    def _stages_of_serving(self) -> Stages:
         serving = self._learner.serving
         assert serving is not None
         if serving is not self._serving:
             self._serving = serving
             fusion = self._fusion or serving.fusion
-            self._ranker = Ranker(serving.model, serving.vocabulary, fusion, self._ranking_settings)
+            self._stages = Stages(serving.model, serving.vocabulary, fusion, self._ranking_settings)
             before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
             if before is not None:
                 self._online.carry_over(before.learned)
                 self._online.keep_clicks_of(before)
-                self._ranker.fusion = self._online.fusion
-        return self._ranker
+                self._stages.fusion = self._online.fusion
+        return self._stages
 
     def update_fusion(self, tests: Tests) -> None:
         """Fit the fusion weights to these tests, if they are fitted between versions."""
         if self._ranking_settings.online_clicks:
-            ranker = self._ranker_of_serving()
+            stages = self._stages_of_serving()
             assert self._online is not None
-            self._online.update(ranker, tests.before, tests.targets, self._graph)
-            ranker.fusion = self._online.fusion
+            self._online.update(stages, tests.before, tests.targets, self._graph)
+            stages.fusion = self._online.fusion
 
     def update(self, events: Records) -> None:
         """Count the clicks that count for others, if the graph is live."""
         if self._live:
-            self._ranker_of_serving().update(events)
+            self._stages_of_serving().update(events)
 
 
 def prequential(

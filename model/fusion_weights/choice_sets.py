@@ -18,7 +18,7 @@ from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.conditional_logit import Choice, ChoiceSets
 from model.fusion_weights.holdout import Holdout, slice_sequences
 from model.ranking.fusion import INITIAL_FUSION, Signal
-from model.ranking.ranker import LiveGraph, Ranker
+from model.ranking.stages import LiveGraph, Stages
 from model.settings import RankingSettings
 from state.events import Ids
 from state.sequences import Sequences
@@ -33,16 +33,16 @@ SAMPLED_NEGATIVES = 100
 
 def build_choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, settings: RankingSettings) -> ChoiceSets:
     """Choices of the held-out events whose item the version knows, with F = 3 + len(BEFORE_SHARES) signals each."""
-    ranker = Ranker(model, vocabulary, INITIAL_FUSION, msgspec.structs.replace(settings, because=False, fresh_items=0))
+    stages = Stages(model, vocabulary, INITIAL_FUSION, msgspec.structs.replace(settings, because=False, fresh_items=0))
     draw = torch.Generator().manual_seed(0)
     # Allocated before the loop: long-lived tensors between the large temporary ones would fragment the heap.
     width = 1 + sum(TOP_PER_SIGNAL) + SAMPLED_NEGATIVES
     choices = ChoiceSets.empty(len(holdout.targets), width, len(TOP_PER_SIGNAL))
     count = 0
     for tests, applied, graph in holdout.batches(len(vocabulary)):
-        ranker.update(applied)
+        stages.update(applied)
         part = slice_sequences(holdout.sequences, tests.start, tests.stop)
-        signals = ranker.signals(part, graph, BEFORE_SHARES)
+        signals = stages.signals(part, graph, BEFORE_SHARES)
         targets = torch.from_numpy(vocabulary.lookup(holdout.targets[tests]))
         for choice in _choices(signals, targets, eligible_items(part, vocabulary, settings), draw):
             choices.put(count, choice)
@@ -51,16 +51,16 @@ def build_choice_sets(holdout: Holdout, model: Create, vocabulary: Vocabulary, s
 
 
 def build_choices(
-    ranker: Ranker, before: Sequences, targets: Ids, graph: LiveGraph, settings: RankingSettings, draw: torch.Generator
+    stages: Stages, before: Sequences, targets: Ids, graph: LiveGraph, settings: RankingSettings, draw: torch.Generator
 ) -> list[Choice]:
     """Choices of clicks that the graph has not applied yet, with F = 4 signals each.
 
     `before` are the users' histories before the clicks, `targets` the clicked items. A click on an item that the
     version does not know gives no choice.
     """
-    possible = eligible_items(before, ranker.vocabulary, settings)
-    indices = torch.from_numpy(ranker.vocabulary.lookup(targets))
-    return list(_choices(ranker.signals(before, graph), indices, possible, draw))
+    possible = eligible_items(before, stages.vocabulary, settings)
+    indices = torch.from_numpy(stages.vocabulary.lookup(targets))
+    return list(_choices(stages.signals(before, graph), indices, possible, draw))
 
 
 def _choices(signals: Tensor, targets: Tensor, possible: Tensor, draw: torch.Generator) -> Iterator[Choice]:

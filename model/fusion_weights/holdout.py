@@ -16,7 +16,7 @@ from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
 from model.metrics import CUTOFF, Ranks, gains
 from model.ranking.fusion import INITIAL_FUSION, Fusion
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import RankingSettings
 from state.events import Ids, Records, make_events
 from state.graph import MemoryGraph, Rows
@@ -135,12 +135,12 @@ class Holdout:
         self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings
     ) -> HoldoutAnswers:
         """Recommendations at each test with these fusion weights, as the worker would make them."""
-        ranker = Ranker(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
+        stages = Stages(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
         items = np.zeros((len(self.targets), CUTOFF), np.uint64)
         for tests, applied, graph in self.batches(len(vocabulary)):
-            ranker.update(applied)
+            stages.update(applied)
             part = slice_sequences(self.sequences, tests.start, tests.stop)
-            items[tests] = ranker.rank(part, graph, CUTOFF).items
+            items[tests] = stages.rank(part, graph, CUTOFF).items
         match = items == self.targets[:, None]
         return HoldoutAnswers(np.where(match.any(1), match.argmax(1), CUTOFF), items)
 
@@ -150,12 +150,12 @@ class Holdout:
         Only the time of this thread counts, so that a busy machine does not count against a version.
         """
         part = slice_sequences(self.sequences, 0, tests_per_batch(max(len(vocabulary) for _, vocabulary in versions)))
-        rankers = [Ranker(model, vocabulary, INITIAL_FUSION, settings) for model, vocabulary in versions]
-        taken: list[list[float]] = [[] for _ in rankers]
+        all_stages = [Stages(model, vocabulary, INITIAL_FUSION, settings) for model, vocabulary in versions]
+        taken: list[list[float]] = [[] for _ in all_stages]
         for turn in range(1 + TIMED_RANKINGS if len(part.users) else 0):
-            for ranker, times in zip(rankers, taken, strict=True):
+            for stages, times in zip(all_stages, taken, strict=True):
                 started = time.thread_time()
-                ranker.rank(part, self._graph, CUTOFF)
+                stages.rank(part, self._graph, CUTOFF)
                 if turn:  # the first ranking also counts clicks
                     times.append(time.thread_time() - started)
         return taken

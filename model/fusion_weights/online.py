@@ -16,7 +16,7 @@ from model.fusion_weights.choice_sets import build_choices
 from model.fusion_weights.conditional_logit import Choice, ChoiceSets, fit
 from model.fusion_weights.ndcg_search import best_weight
 from model.ranking.fusion import Fusion, Learned, Signal
-from model.ranking.ranker import LiveGraph, Ranker
+from model.ranking.stages import LiveGraph, Stages
 from model.settings import MIN_FUSION_EVENTS, RankingSettings
 from state.events import Ids
 from state.sequences import Sequences, of_users
@@ -47,19 +47,19 @@ class OnlineFusion:
         self.fusion = chosen
         """The present weights."""
 
-    def update(self, ranker: Ranker, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
+    def update(self, stages: Stages, before: Sequences, targets: Ids, graph: LiveGraph) -> None:
         """Learn from a sample of these clicks. Clicks on items that the version does not know are left out.
 
         `before` are the users' histories before the clicks. The graph must not have applied the clicks yet.
         """
-        known = np.flatnonzero(ranker.vocabulary.lookup(targets) > 0)
-        sample_size = max(1, min(MAX_CLICKS_PER_UPDATE, MAX_SCORES_PER_UPDATE // (len(ranker.vocabulary) + 1)))
+        known = np.flatnonzero(stages.vocabulary.lookup(targets) > 0)
+        sample_size = max(1, min(MAX_CLICKS_PER_UPDATE, MAX_SCORES_PER_UPDATE // (len(stages.vocabulary) + 1)))
         sampled = np.zeros(len(targets), bool)
         sampled[self._clicks_draw.permutation(known)[:sample_size]] = True
         if sampled.any():
             histories = of_users(before, sampled)
             self.update_with(
-                build_choices(ranker, histories, targets[sampled], graph, self._settings, self._alternatives_draw)
+                build_choices(stages, histories, targets[sampled], graph, self._settings, self._alternatives_draw)
             )
 
     def update_with(self, choices: Sequence[Choice]) -> None:

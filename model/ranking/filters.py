@@ -1,6 +1,6 @@
 """Filters of items that must not be recommended. Each filter sets scores [B, C] to -inf, in place.
 
-To add a filter, write a function here and call it in `Ranker.rank`, before the top k. Columns are those of
+To add a filter, write a function here and call it in `Stages.rank`, before the top k. Columns are those of
 `model.ranking.catalogue`; columns from `Catalogue.first_fresh` on belong to fresh items, which no version knows. A
 column beyond C belongs to an item that got it after the scores were computed. It is skipped.
 """

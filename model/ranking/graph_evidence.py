@@ -8,7 +8,7 @@ Evidence for item j of a user whose item of age a is i_a (0 = newest):
                                                                   g_ij = after_ij + β · before_ij,  n_j = clicks of j
 
 Direction matters in some streams and not in others, so β is chosen with the weights
-(`model.fusion_weights.fit_weights`). `model.ranking.popularity` counts n_j and gives 1 / √n_j.
+(`model.fusion_weights.fit_weights`). `model.ranking.item_counts` counts n_j and gives 1 / √n_j.
 
 Repeats of the user's own item j, summed over the ages a of its clicks:
 

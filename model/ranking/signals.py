@@ -2,7 +2,7 @@
 
     MODEL       E h_u   predictions of the encoder             model/encoders/create.py
     REPEAT      r       the user's own items                   model/ranking/graph_evidence.py
-    POPULARITY  p       clicks of all users, recent ones more  model/ranking/popularity.py
+    POPULARITY  p       clicks of all users, recent ones more  model/ranking/item_counts.py
     EVIDENCE    t       neighbours of the user's newest items  model/ranking/graph_evidence.py
 
 Columns are those of `model.ranking.catalogue`. Evidence and repeats are 0 in almost all of the B · C cells, so only the

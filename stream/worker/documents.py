@@ -86,7 +86,7 @@ class Documents:
                 TitledFollower(names[follower].id, names[follower].title, round(weight, 6))
                 for follower, weight in zip(followers, rows.after[0][order].tolist(), strict=True)
             ],
-            known_to_model=None if champion is None else bool(champion.ranker.vocabulary.lookup(_one(item))[0]),
+            known_to_model=None if champion is None else bool(champion.stages.vocabulary.lookup(_one(item))[0]),
             withdrawn=bool(np.isin(_one(item), self._recommender.withdrawn)[0]),
             ts=int(rows.ts[0]),
         )

@@ -17,7 +17,7 @@ POPULAR_FOR_S = 1.0
 
 
 class StoresGraph:
-    """The stores' graphs together: a `model.ranking.ranker.LiveGraph`."""
+    """The stores' graphs together: a `model.ranking.stages.LiveGraph`."""
 
     def __init__(self, stores: Mapping[int, Partition], settings: StateSettings) -> None:
         self._stores, self._settings = stores, settings
@@ -35,9 +35,9 @@ class StoresGraph:
         return True
 
     @property
-    def popularity_half_life_s(self) -> float:
-        """Event time after which a click counts half in the popularity of the rows."""
-        return self._settings.popularity_half_life_s
+    def half_lives_s(self) -> tuple[float, ...]:
+        """Event time after which a click counts half, for each popularity of a row."""
+        return self._settings.half_lives_s
 
     @property
     def empty(self) -> bool:

@@ -103,7 +103,7 @@ class Present(NamedTuple):
             return
         samples.add("model_created_timestamp_seconds", served.champion.created_ts / 1000)
         for signal in ("model", "evidence", "repeat", "popularity"):
-            samples.add("fusion_weight", getattr(served.champion.ranker.fusion, signal), signal)
+            samples.add("fusion_weight", getattr(served.champion.stages.fusion, signal), signal)
 
     def _fill_process(self, samples: Samples) -> None:
         counts = self.pipeline.outbox.counts

@@ -13,7 +13,7 @@ from stream.live_metrics import LastRecommendation
 from stream.worker.item_names import Name
 
 if TYPE_CHECKING:
-    from model.ranking.ranker import Ranked
+    from model.ranking.stages import Ranked
     from stream.worker.served_versions import ServedVersion
 
 

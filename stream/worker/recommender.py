@@ -21,7 +21,7 @@ from stream.worker.recommendation import Answer, ItemList, message_of, popular_l
 from stream.worker.served_versions import Arm, ServedVersions
 
 if TYPE_CHECKING:
-    from model.ranking.ranker import Ranked
+    from model.ranking.stages import Ranked
 
 MAX_USERS_ON_LOOP = 8
 """A few users are ranked on the event loop, sooner than a thread is woken. Many would keep heartbeats waiting."""
@@ -65,12 +65,12 @@ class Recommender:
         users = np.fromiter(arm.users, np.uint64, len(arm.users))
         # History
         history = store.positives(users)
-        # Filters: what each user hides, what is withdrawn. The ranker leaves out items that are seen or have no click
+        # Filters: what each user hides, what is withdrawn. The stages leaves out items that are seen or have no click
         hidden = store.hidden(users)
         withdrawn = self.withdrawn
-        # Signals, top k, reasons (`model/ranking/ranker.py`)
-        ranked = arm.version.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.version else None
-        scored = arm.scored.ranker.rank(history, self.graph, k, hidden, withdrawn) if arm.scored and tested else None
+        # Signals, top k, reasons (`model/ranking/stages.py`)
+        ranked = arm.version.stages.rank(history, self.graph, k, hidden, withdrawn) if arm.version else None
+        scored = arm.scored.stages.rank(history, self.graph, k, hidden, withdrawn) if arm.scored and tested else None
         # Popular items, for users without a version or a history
         max_hidden = max(map(len, hidden), default=0)
         popular = self.graph.popular(max(k, MEASURED_ITEMS) + max_hidden, withdrawn)

@@ -28,7 +28,7 @@ from stream.worker.live_graph import StoresGraph
 
 if TYPE_CHECKING:
     from model.fusion_weights.online import OnlineFusion
-    from model.ranking.ranker import Ranker
+    from model.ranking.stages import Stages
 
 LEARN_EVERY_S = 5.0
 """Time between two steps of the fusion weights. Each holds the event loop for about 30 ms: more of them would show in
@@ -42,7 +42,7 @@ class ServedVersion(NamedTuple):
 
     version: str
     created_ts: int
-    ranker: "Ranker"
+    stages: "Stages"
     sha256: str = ""
     """Hash of its manifest."""
 
@@ -66,14 +66,14 @@ def load_version(pointer: Pointer, config: Config, id_hash: IdHash = UNKEYED) ->
     import torch
 
     from model.ranking.fusion import with_set_weights
-    from model.ranking.ranker import Ranker
+    from model.ranking.stages import Stages
 
     torch.set_num_threads(config.worker.rank_threads)
     version = fetch_version(pointer, config)
     trained, settings = version.trained, config.ranking
     vocabulary = trained.vocabulary.hashed_by(id_hash)
-    ranker = Ranker(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings)
-    return ServedVersion(pointer.version, version.manifest.created_ts, ranker, version.manifest_sha256)
+    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings)
+    return ServedVersion(pointer.version, version.manifest.created_ts, stages, version.manifest_sha256)
 
 
 def in_candidates_arm(user: int, share: float) -> bool:
@@ -110,7 +110,7 @@ class ServedVersions:
     def serve(self, champion: ServedVersion) -> None:
         """Answer with this version. Its items are counted first: with a million of them that takes seconds."""
         if not self._graph.empty:
-            champion.ranker.count_clicks(self._graph)
+            champion.stages.count_clicks(self._graph)
         weights = self._own_weights(champion)
         if weights is not None:
             stored = online_weights.read(self._config.data).get(self._config.worker.instance)
@@ -120,7 +120,7 @@ class ServedVersions:
                 weights.carry_over(stored.learned)
             if self._champions_weights is not None:
                 weights.keep_clicks_of(self._champions_weights)
-            champion.ranker.fusion = weights.fusion
+            champion.stages.fusion = weights.fusion
         self._champions_weights = weights
         self.champion = champion
         self._follow_champions_weights()
@@ -128,7 +128,7 @@ class ServedVersions:
     def score(self, candidate: ServedVersion | None) -> None:
         """Rank with this version beside the champion; None: with none."""
         if candidate is not None and not self._graph.empty:
-            candidate.ranker.count_clicks(self._graph)
+            candidate.stages.count_clicks(self._graph)
         self._candidates_weights = self._own_weights(candidate) if candidate is not None else None
         self.candidate = candidate
         self._follow_champions_weights()
@@ -139,15 +139,15 @@ class ServedVersions:
         Called by the event loop while another thread may rank: it reads only numbers that are there already.
         """
         champion, weights, now = self.champion, self._champions_weights, time.monotonic()
-        if champion is None or weights is None or now < self._learn_at or not champion.ranker.clicks_counted:
+        if champion is None or weights is None or now < self._learn_at or not champion.stages.clicks_counted:
             return
         self._learn_at = now + LEARN_EVERY_S
         users, first = np.unique(events["user"], return_index=True)
         users, first = users[:LEARN_USERS], first[:LEARN_USERS]  # in the order of a hash: a random sample
         before = store.positives(users)
         known = np.diff(before.indptr) > 0
-        weights.update(champion.ranker, of_users(before, known), events["item"][first[known]], self._graph)
-        champion.ranker.fusion = weights.fusion
+        weights.update(champion.stages, of_users(before, known), events["item"][first[known]], self._graph)
+        champion.stages.fusion = weights.fusion
         self._follow_champions_weights()
         online_weights.write(self._config.data, self._config.worker.instance, champion.version, weights.learned)
 
@@ -155,14 +155,14 @@ class ServedVersions:
         """Count the clicks that a store has just applied, and those that have left it."""
         for version in (self.champion, self.candidate):
             if version is not None:
-                version.ranker.update(applied.gained)
-                version.ranker.remove(applied.lost)
+                version.stages.update(applied.gained)
+                version.stages.remove(applied.lost)
 
     def reset_clicks(self) -> None:
         """Count all clicks again: a store was opened or closed."""
         for version in (self.champion, self.candidate):
             if version is not None:
-                version.ranker.reset_clicks()
+                version.stages.reset_clicks()
 
     def _own_weights(self, version: ServedVersion) -> "OnlineFusion | None":
         """The weights that the version's own training chose, to be moved; None where they stay."""
@@ -170,11 +170,11 @@ class ServedVersions:
             return None
         from model.fusion_weights.online import OnlineFusion
 
-        return OnlineFusion(version.ranker.fusion, self._config.ranking)
+        return OnlineFusion(version.stages.fusion, self._config.ranking)
 
     def _follow_champions_weights(self) -> None:
         """Move the candidate's weights as far from its version's as the champion's have moved from theirs."""
         if self.candidate is None or self._candidates_weights is None or self._champions_weights is None:
             return
         self._candidates_weights.carry_over(self._champions_weights.learned)
-        self.candidate.ranker.fusion = self._candidates_weights.fusion
+        self.candidate.stages.fusion = self._candidates_weights.fusion

@@ -13,7 +13,7 @@ from model.fusion_weights.conditional_logit import Choice, ChoiceSets, fit
 from model.fusion_weights.fit_weights import evidence_index, fit_fusion
 from model.fusion_weights.online import OnlineFusion
 from model.ranking.fusion import Fusion, Learned, Signal
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import ModelSettings, RankingSettings
 from state.settings import StateSettings
 from tests.model.fusion_weights.test_ndcg_search import returning_users
@@ -23,7 +23,7 @@ CHOSEN = Fusion(1.0, 1.0, 0.0, 1.0, 0.0)
 ITEMS = "abcdefghijkl"
 
 
-def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, RecordedStream]:
+def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Stages, RecordedStream]:
     """Every user clicks a to l twice. The model is untrained."""
     names = [f"user-{n % users}" for n in range(users * 24)]
     items = [ITEMS[(n // users) % 12] for n in range(users * 24)]
@@ -31,7 +31,7 @@ def served(fusion: Fusion = CHOSEN, users: int = 40) -> tuple[Ranker, RecordedSt
     past.append(as_events(names, items, 1_500_000_000_000 + np.arange(len(names)) * 1000)[0])
     known = np.unique(past.events()["item"])
     torch.manual_seed(0)
-    return Ranker(Create(12, ModelSettings(dim=8)), Vocabulary(known, list(ITEMS)), fusion, SETTINGS), past
+    return Stages(Create(12, ModelSettings(dim=8)), Vocabulary(known, list(ITEMS)), fusion, SETTINGS), past
 
 
 def clicked(past: RecordedStream, item: str, users: int = 16):
@@ -42,20 +42,20 @@ def clicked(past: RecordedStream, item: str, users: int = 16):
 
 
 def test_the_signal_that_predicts_the_clicks_gains_weight():
-    ranker, past = served()
+    stages, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
     for _ in range(5):
-        online.update(ranker, *clicked(past, "a"), past.graph)  # a follows l
+        online.update(stages, *clicked(past, "a"), past.graph)  # a follows l
     assert online.fusion.evidence > CHOSEN.evidence
     assert online.clicks == 80
     assert online.fusion.before == CHOSEN.before
 
 
 def test_the_weighted_sum_of_the_signals_is_the_score_of_ranking():
-    ranker, past = served(Fusion(0.7, 2.0, -0.4, 0.3, 0.5))
+    stages, past = served(Fusion(0.7, 2.0, -0.4, 0.3, 0.5))
     sequences = past.sequences(past.users[:6])
-    summed = torch.einsum("f,fbn->bn", ranker.fusion.as_tensor(), ranker.signals(sequences, past.graph))
-    assert torch.allclose(summed[:, 1:], ranker.scores(sequences, past.graph)[:, 1:], atol=1e-5)
+    summed = torch.einsum("f,fbn->bn", stages.fusion.as_tensor(), stages.signals(sequences, past.graph))
+    assert torch.allclose(summed[:, 1:], stages.scores(sequences, past.graph)[:, 1:], atol=1e-5)
 
 
 def draw_choices(clicks: int, seed: int = 0, alternatives: int = 20) -> list[Choice]:
@@ -183,7 +183,7 @@ def test_a_signal_without_a_weight_in_the_version_gets_none():
 
 
 def test_clicks_on_items_that_the_version_does_not_know_are_left_out():
-    ranker, past = served()
+    stages, past = served()
     online = OnlineFusion(CHOSEN, SETTINGS)
-    online.update(ranker, *clicked(past, "unknown"), past.graph)
+    online.update(stages, *clicked(past, "unknown"), past.graph)
     assert (online.clicks, online.fusion) == (0, CHOSEN)

@@ -10,7 +10,7 @@ from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import RecordedStream
 from model.ranking.catalogue import Catalogue
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import ModelSettings, RankingSettings
 from state.events import hash_id
 from state.settings import StateSettings
@@ -66,8 +66,8 @@ def test_the_number_of_fresh_items_with_a_column_is_limited(past):
 
 def test_a_fresh_item_is_recommended_to_the_user_who_clicked_it(past):
     click(past, "ann a", "ann b", "bob c", "bob d", "cid new")
-    ranker = Ranker(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
-    assert ranker.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
+    stages = Stages(Create(4, ModelSettings(dim=8)), VOCABULARY, Fusion(0.0, 0.0, 1.0, 0.0, 0.0), RankingSettings())
+    assert stages.rank(past.sequences(ids("cid")), past.graph, 1).items.tolist() == [ids("new").tolist()]
 
 
 def test_the_row_of_a_fresh_item_has_the_configured_length(past):

@@ -44,10 +44,10 @@ def test_the_command_recommends_what_the_worker_does(stall, share, monkeypatch):
     worker = Recommender(config, {0: stall.store}, None)
     worker.versions.serve(load_version(pointers.champion, config))
     worker.versions.score(load_version(pointers.candidate, config))
-    own_weights = worker.versions.champion.ranker.fusion
+    own_weights = worker.versions.champion.stages.fusion
     for _ in range(5):
         worker.learn(stall.store, stall.following())
-    assert worker.versions.champion.ranker.fusion != own_weights
+    assert worker.versions.champion.stages.fusion != own_weights
     hides = [next(u for u in USERS if in_candidates_arm(hash_id(u), 0.5) is arm) for arm in (True, False)]
     for user in hides:
         first = of_worker(worker, stall, user).items[0].item

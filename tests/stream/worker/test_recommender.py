@@ -7,7 +7,7 @@ import pytest
 from model.learning.cycle import CycleInput, CycleSettings, run_cycle
 from model.learning.trained import Trained
 from model.ranking.fusion import Fusion
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import EVENT, EventBatch, hash_id, hash_ids
 from state.identity import Identity
@@ -87,7 +87,7 @@ def versions(stall):
 
 def serving(version: str, trained: Trained, fusion: Fusion | None = None) -> ServedVersion:
     settings = RankingSettings()
-    return ServedVersion(version, 0, Ranker(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
+    return ServedVersion(version, 0, Stages(trained.model, trained.vocabulary, fusion or trained.fusion, settings))
 
 
 def answered(recommender: Recommender, stall: Stall, *users: str) -> dict[str, Recommendation]:
@@ -196,14 +196,14 @@ def test_clicks_move_the_serving_weights_and_a_restart_and_a_new_version_continu
     recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     for _ in range(5):
         recommender.learn(stall.store, stall.following())
-    moved = recommender.versions.champion.ranker.fusion
+    moved = recommender.versions.champion.stages.fusion
     assert moved.evidence > WEIGHTS.evidence
     assert (moved.repeat, moved.popularity, moved.before) == (0.0, 1.0, 0.0)  # no weight, set by hand, not learned
     again = stall.learning_recommender(tmp_path)
     again.versions.serve(serving("000001", versions[0], WEIGHTS))
-    assert again.versions.champion.ranker.fusion == moved
+    assert again.versions.champion.stages.fusion == moved
     again.versions.serve(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
-    assert again.versions.champion.ranker.fusion.evidence == pytest.approx(moved.evidence + 1.0)
+    assert again.versions.champion.stages.fusion.evidence == pytest.approx(moved.evidence + 1.0)
 
 
 def test_a_candidates_weights_are_as_far_from_its_own_as_the_champions_are_from_theirs(
@@ -217,7 +217,7 @@ def test_a_candidates_weights_are_as_far_from_its_own_as_the_champions_are_from_
     recommender.versions.score(serving("000002", versions[1], msgspec.structs.replace(WEIGHTS, evidence=2.0)))
     for _ in range(3):
         champions, candidates = (
-            v.ranker.fusion.evidence for v in (recommender.versions.champion, recommender.versions.candidate)
+            v.stages.fusion.evidence for v in (recommender.versions.champion, recommender.versions.candidate)
         )
         assert champions > WEIGHTS.evidence
         assert candidates == pytest.approx(champions + 1.0)
@@ -251,7 +251,7 @@ def test_without_clicks_to_choose_on_the_weights_stay(stall, versions, tmp_path)
     recommender = Recommender(config, {0: stall.store}, None)
     recommender.versions.serve(serving("000001", versions[0], WEIGHTS))
     recommender.learn(stall.store, stall.following())
-    assert recommender.versions.champion.ranker.fusion == WEIGHTS
+    assert recommender.versions.champion.stages.fusion == WEIGHTS
 
 
 @pytest.mark.parametrize("with_version", [True, False], ids=["model", "popularity"])

@@ -2,7 +2,7 @@
 
     history → signals → fuse → filters → top k → reasons
 
-`Ranker.rank` calls the stages in this order; each stage is a file of this package. The worker, the holdout and the
+`Stages.rank` calls the stages in this order; each stage is a file of this package. The worker, the holdout and the
 evaluations all rank with it.
 """
 
@@ -28,7 +28,7 @@ from model.ranking.graph_evidence import (
     newest_items,
     repeats_of,
 )
-from model.ranking.popularity import Popularity
+from model.ranking.item_counts import ItemCounts
 from model.ranking.reasons import reasons
 from model.ranking.signals import NO_CELLS, CellSums, Signals
 from model.settings import RankingSettings
@@ -47,8 +47,8 @@ class LiveGraph(Protocol):
         """Rows of the item-item graph."""
 
     @property
-    def popularity_half_life_s(self) -> float:
-        """Half-life of a click in the popularity of a row, in seconds of event time."""
+    def half_lives_s(self) -> tuple[float, ...]:
+        """Half-life of a click in each popularity of a row, in seconds of event time."""
 
     @property
     def kinds(self) -> Kinds:
@@ -70,7 +70,7 @@ class Ranked(NamedTuple):
     """[B, k, 2] own items of the user that are the reasons; 0 = none."""
 
 
-class Ranker:
+class Stages:
     """Ranks with one version's model and the live graph."""
 
     def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
@@ -84,7 +84,7 @@ class Ranker:
         fresh_items = 0 if is_model_only(settings) else settings.fresh_items
         self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored)
         self._version_items = Catalogue(vocabulary, table, 0)
-        self._popularity: Popularity | None = None
+        self._counts: ItemCounts | None = None
         self._kinds: Kinds | None = None
         self._sums = CellSums()
 
@@ -181,16 +181,16 @@ class Ranker:
 
     def update(self, events: Records) -> None:
         """Count events that the graph has just applied."""
-        if self._popularity is not None and self._kinds is not None:  # otherwise the first ranking counts them
+        if self._counts is not None and self._kinds is not None:  # otherwise the first ranking counts them
             events = events[self._kinds.counts[events["kind"]]]
             columns = self._catalogue.vocabulary.lookup(events["item"])
-            self._popularity.update(columns, events["ts"], self._kinds.weight[events["kind"]])
+            self._counts.update(columns, events["ts"], self._kinds.weight[events["kind"]])
 
     def remove(self, steps: Records) -> None:
         """Subtract steps that were counted before and that the graph has removed."""
-        if self._popularity is not None and self._kinds is not None and len(steps):
+        if self._counts is not None and self._kinds is not None and len(steps):
             columns = self._catalogue.vocabulary.lookup(steps["item"])
-            self._popularity.remove(columns, steps["ts"], self._kinds.weight[steps["kind"]])
+            self._counts.remove(columns, steps["ts"], self._kinds.weight[steps["kind"]])
 
     def count_clicks(self, graph: LiveGraph) -> None:
         """Read the clicks of each item from the graph, so that the first ranking does not have to."""
@@ -199,18 +199,18 @@ class Ranker:
     @property
     def clicks_counted(self) -> bool:
         """Whether the clicks of every item of the version are counted."""
-        return self._popularity is not None and len(self._popularity) > len(self.vocabulary)
+        return self._counts is not None and len(self._counts) > len(self.vocabulary)
 
     def reset_clicks(self) -> None:
         """Count clicks from scratch at the next ranking: the graph or its partitions have changed."""
-        self._popularity = None
+        self._counts = None
 
-    def _counted(self, graph: LiveGraph, catalogue: Catalogue) -> Popularity:
+    def _counted(self, graph: LiveGraph, catalogue: Catalogue) -> ItemCounts:
         """Clicks of every column of the catalogue. Clicks of new columns are read from the graph."""
-        popularity = self._popularity
+        popularity = self._counts
         if popularity is None:
-            popularity, self._kinds = Popularity(graph.popularity_half_life_s), graph.kinds
-            self._popularity = popularity
+            popularity, self._kinds = ItemCounts(graph.half_lives_s), graph.kinds
+            self._counts = popularity
         if len(popularity) < len(catalogue.hashes):
             popularity.extend(catalogue.hashes[len(popularity) :], graph.rows)
         return popularity

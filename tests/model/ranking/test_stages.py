@@ -15,7 +15,7 @@ from model.encoders.vocabulary import Vocabulary
 from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import RecordedStream
 from model.ranking.fusion import Fusion, Signal
-from model.ranking.ranker import Ranker
+from model.ranking.stages import Stages
 from model.settings import ModelSettings, RankingSettings
 from state.settings import StateSettings
 from tests.model.ranking.test_catalogue import ids
@@ -76,14 +76,14 @@ def signals_of(past: RecordedStream, model: Create, user: int, before: float) ->
 @given(clicks, weights)
 def test_a_score_is_the_weighted_sum_of_the_signals(stream, fusion):
     past, model = recorded(stream), untrained()
-    ranker = Ranker(model, VOCABULARY, fusion, RANKING)
+    stages = Stages(model, VOCABULARY, fusion, RANKING)
     for user in past.users.tolist():
         expected = signals_of(past, model, user, fusion.before)
         sequences = past.sequences(np.array([user], np.uint64))
-        found = ranker.signals(sequences, past.graph)[:, 0]
+        found = stages.signals(sequences, past.graph)[:, 0]
         assert found[:, 1:6].numpy() == pytest.approx(expected[:, :5].numpy(), rel=1e-3, abs=1e-3)
         assert not found[:, 0].any()
-        scores = ranker.scores(sequences, past.graph)[0]
+        scores = stages.scores(sequences, past.graph)[0]
         fused = fusion.as_tensor() @ expected
         assert scores[1:6].numpy() == pytest.approx(fused[:5].numpy(), rel=1e-3, abs=1e-2)
         assert scores[[0, 6]].tolist() == [-math.inf, -math.inf]
@@ -95,10 +95,10 @@ def test_there_is_one_evidence_for_each_share_of_neighbours_before():
         untrained(),
     )
     sequences = past.sequences(past.users)
-    ranker = Ranker(model, VOCABULARY, Fusion(), RANKING)
-    several = ranker.signals(sequences, past.graph, before_shares=(0.0, 1.0))
+    stages = Stages(model, VOCABULARY, Fusion(), RANKING)
+    several = stages.signals(sequences, past.graph, before_shares=(0.0, 1.0))
     for share, form in ((0.0, several[Signal.EVIDENCE]), (1.0, several[Signal.EVIDENCE + 1])):
-        alone = Ranker(model, VOCABULARY, Fusion(before=share), RANKING).signals(sequences, past.graph)
+        alone = Stages(model, VOCABULARY, Fusion(before=share), RANKING).signals(sequences, past.graph)
         assert torch.equal(form, alone[Signal.EVIDENCE])
         assert torch.equal(several[: Signal.EVIDENCE], alone[: Signal.EVIDENCE])
     assert not torch.equal(several[Signal.EVIDENCE], several[Signal.EVIDENCE + 1])
@@ -109,13 +109,13 @@ def test_there_is_one_evidence_for_each_share_of_neighbours_before():
 def test_the_reasons_are_the_strongest_own_item_and_one_at_least_half_as_strong(stream, fusion):
     """Without evidence the strength is the cosine of two rows. It may add 1e-3 to the strength of evidence."""
     past, model = recorded(stream), untrained()
-    ranker = Ranker(model, VOCABULARY, fusion, msgspec.structs.replace(RANKING, because=True))
+    stages = Stages(model, VOCABULARY, fusion, msgspec.structs.replace(RANKING, because=True))
     rows = torch.nn.functional.normalize(model.items.weight.detach(), dim=1)
     for user in past.users.tolist():
         sequences = past.sequences(np.array([user], np.uint64))
         history = sequences.steps["item"][::-1][: RANKING.history_items]
         found, cosines = evidence(past, history.tolist(), fusion.before), (rows @ rows.T)[VOCABULARY.lookup(history)]
-        ranked = ranker.rank(sequences, past.graph, 5)
+        ranked = stages.rank(sequences, past.graph, 5)
         for item, reasons in zip(ranked.items[0], ranked.because[0].tolist(), strict=True):
             column = int(VOCABULARY.lookup(item))
             if not column:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.ranking.popularity import Popularity
+from model.ranking.item_counts import ItemCounts
 from state.events import make_events
 from state.graph import MemoryGraph
 from state.settings import StateSettings
@@ -25,12 +25,12 @@ def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
     events = make_events(np.zeros(len(made)), items, ts=ts + 1_600_000_000_000)
     graph = MemoryGraph(StateSettings(popularity_half_life_s=HALF_LIFE_S, user_item_cap=0))
     graph.apply(events[:read])
-    some = Popularity(HALF_LIFE_S)
+    some = ItemCounts(HALF_LIFE_S)
     some.extend(ITEMS, graph.rows)
     some.update(np.searchsorted(ITEMS, events["item"][read:]) + 1, events["ts"][read:], np.ones(len(events[read:])))
 
     graph.apply(events[read:])
-    whole = Popularity(HALF_LIFE_S)
+    whole = ItemCounts(HALF_LIFE_S)
     whole.extend(ITEMS, graph.rows)
     assert some.damping == pytest.approx(whole.damping)
     # Items that were not clicked are refreshed only every hundredth of a half-life.
@@ -38,7 +38,7 @@ def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
 
 
 def test_a_click_two_half_lives_ago_counts_a_quarter():
-    popularity = Popularity(HALF_LIFE_S)
+    popularity = ItemCounts(HALF_LIFE_S)
     popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
     popularity.update(np.array([1] * 4), np.array([1_600_000_000_000] * 4), np.ones(4))
     popularity.update(np.array([2]), np.array([1_600_000_000_000 + 2 * 3_600_000]), np.ones(1))
@@ -47,7 +47,7 @@ def test_a_click_two_half_lives_ago_counts_a_quarter():
 
 
 def test_removed_clicks_leave_no_trace_in_the_counts():
-    one, other = Popularity(HALF_LIFE_S), Popularity(HALF_LIFE_S)
+    one, other = ItemCounts(HALF_LIFE_S), ItemCounts(HALF_LIFE_S)
     for popularity in (one, other):
         popularity.extend(ITEMS, MemoryGraph(StateSettings()).rows)
         popularity.update(np.array([1, 2]), np.array([1_600_000_000_000] * 2), np.ones(2))
@@ -59,8 +59,8 @@ def test_removed_clicks_leave_no_trace_in_the_counts():
 
 
 def test_no_column_is_lost_while_another_thread_counts_clicks(monkeypatch):
-    monkeypatch.setattr("model.ranking.popularity.REFRESH_ALL_HALF_LIVES", 0.0)  # every click refreshes all columns
-    popularity, graph, stop = Popularity(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
+    monkeypatch.setattr("model.ranking.item_counts.REFRESH_ALL_HALF_LIVES", 0.0)  # every click refreshes all columns
+    popularity, graph, stop = ItemCounts(HALF_LIFE_S), MemoryGraph(StateSettings()), threading.Event()
 
     def click() -> None:
         ts = 1_600_000_000_000
