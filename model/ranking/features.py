@@ -230,7 +230,11 @@ def user(context: Context, items: Candidates, fusion: Fusion, out: Floats) -> No
     session = _in_session(context)
     size = np.bincount(context.steps_user[session], minlength=B)
     by_user[:, 4] = np.log1p(size)
-    began = np.where(size > 0, context.moments - ts[np.maximum(last - size + 1, 0)], 0) if len(ts) else np.zeros(B)
+    began = (
+        np.where(size > 0, context.moments - ts[np.clip(last - size + 1, 0, len(ts) - 1)], 0)
+        if len(ts)
+        else np.zeros(B)
+    )
     by_user[:, 5] = minutes(began)
     out[:] = by_user[items.user]
 
