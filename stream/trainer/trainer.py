@@ -9,6 +9,7 @@ secondaries. The loop that takes commands and pointers (`stream.trainer.service`
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from model.learning.cycle import ProgressCallback, run_cycle
 from model.learning.gate import Verdict
 from model.learning.trained import Trained
 from model.learning.versions import Version, publish
+from model.ranker.examples import Example
 from state.artifact_store import beside
 from state.errors import StateError
 from state.id_hash import IdHash
@@ -227,11 +229,18 @@ class Trainer:
             await self.commands.report_progress(self.status.current.what, self.status.current.share)
 
 
-def learn(config: Config, view: View, champion: Version | None, new: News, progress: ProgressCallback) -> Trained:
-    """Run one cycle on the state; return the trained version."""
+def learn(
+    config: Config,
+    view: View,
+    champion: Version | None,
+    new: News,
+    progress: ProgressCallback,
+    examples: Sequence[Example] = (),
+) -> Trained:
+    """Run one cycle on the state and the newest examples; return the trained version."""
     settings = cycle_settings(config)
     champion = of_this_key(champion, view.ids)
-    cycle_input = collect_news(view, champion, new, settings)
+    cycle_input = collect_news(view, champion, new, settings)._replace(examples=examples)
     if champion is None:
         return run_cycle(None, cycle_input, settings, progress=progress)
     return run_cycle(champion.trained, cycle_input, settings, parent=champion.manifest.version, progress=progress)

@@ -72,7 +72,7 @@ def load_version(pointer: Pointer, config: Config, id_hash: IdHash = UNKEYED) ->
     version = fetch_version(pointer, config)
     trained, settings = version.trained, config.ranking
     vocabulary = trained.vocabulary.hashed_by(id_hash)
-    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings)
+    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings, trained.ranker)
     return ServedVersion(pointer.version, version.manifest.created_ts, stages, version.manifest_sha256)
 
 
