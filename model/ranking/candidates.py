@@ -10,8 +10,10 @@ from model.ranking.sources import SOURCES
 
 
 class Candidates(NamedTuple):
-    """Candidate items: users ascend, and columns ascend within a user."""
+    """M candidate items of B users: users ascend, and columns ascend within a user."""
 
+    keys: Indices
+    """[M] user · width + column."""
     user: Indices
     """[M] row of the user."""
     column: Indices
@@ -23,18 +25,28 @@ class Candidates(NamedTuple):
 
     def places(self, users: Indices, columns: Indices) -> tuple[Indices, np.ndarray]:
         """Where these pairs [N] are among the candidate items, and [N] bool: whether they are."""
-        keys = self.user * self.width + self.column
+        if not len(self.keys):
+            return np.zeros(len(users), np.int64), np.zeros(len(users), bool)
         wanted = users * self.width + columns
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return at, keys[at] == wanted
+        at = np.searchsorted(self.keys, wanted)
+        np.minimum(at, len(self.keys) - 1, out=at)
+        return at, self.keys[at] == wanted
+
+    @property
+    def lengths(self) -> Indices:
+        """[B'] candidate items of each user that has any."""
+        return np.diff(self.starts, append=len(self.keys))
 
 
 def candidate_items(context: Context, k: int) -> Candidates:
     """The candidate items of all sources."""
-    found = [source(context, k) for source in SOURCES]
     width = len(context.catalogue.table)
-    keys = np.unique(np.concatenate([users * width + columns for users, columns in found]))
-    users, columns = np.divmod(keys, width)
-    real = columns > 0
-    users, columns = users[real], columns[real]
-    return Candidates(users, columns, np.flatnonzero(np.diff(users, prepend=-1)), width)
+    found = [source(context, k) for source in SOURCES]
+    keys = np.concatenate([users * width + columns for users, columns in found])
+    keys.sort()
+    keys = keys[np.flatnonzero(np.diff(keys, prepend=-1))]
+    users = keys // width
+    columns = keys - users * width
+    if not columns.all():
+        keys, users, columns = (part[columns > 0] for part in (keys, users, columns))
+    return Candidates(keys, users, columns, np.flatnonzero(np.diff(users, prepend=-1)), width)

@@ -8,6 +8,7 @@ evaluations all rank with it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -23,7 +24,7 @@ from model.ranker.network import Ranker, scores_of
 from model.ranking import filters
 from model.ranking.candidates import Candidates, candidate_items
 from model.ranking.catalogue import Catalogue
-from model.ranking.context import Context, in_session, neighbours_of
+from model.ranking.context import Context, read_context
 from model.ranking.features import compute
 from model.ranking.fusion import Fusion, Signal, is_model_only
 from model.ranking.graph_evidence import (
@@ -167,28 +168,9 @@ class Stages:
         scores[dropped] = -np.inf
 
     def _context(self, sequences: Sequences, graph: LiveGraph, moments: Ints | None) -> Context:
-        """Everything that a ranking reads. Fresh items get a column here."""
-        catalogue, rows_of = self._catalogue, graph.rows
-        history = newest_items(sequences, self._settings.history_items)
-        sources = np.unique(history)
-        sources = sources[sources != 0]
-        rows = rows_of(sources)
-        neighbours = neighbours_of(rows, catalogue.columns_or_new(rows.nodes, rows_of))
-        history_row = np.where(history != 0, np.searchsorted(sources, history), -1)
-        steps_column = catalogue.update(sequences.steps["item"], rows_of)
-        lengths = np.diff(sequences.indptr)
-        user = np.repeat(np.arange(len(lengths)), lengths)
-        age = np.repeat(sequences.indptr[1:], lengths) - 1 - np.arange(len(sequences.steps))
-        if moments is None:
-            last = np.maximum(sequences.indptr[1:] - 1, 0)
-            moments = sequences.steps["ts"][last] if len(sequences.steps) else np.zeros(len(lengths), np.int64)
-        encoded = self._model.encode(to_histories(sequences, self.vocabulary)) if self.fusion.model else None
-        counts = self._counted(graph, catalogue)
-        session = in_session(sequences, user, moments)
-        return Context(
-            sequences, moments, history, history_row, neighbours, user, steps_column, age, session, self._settings,
-            catalogue, counts, encoded,
-        )  # fmt: skip
+        catalogue, encode = self._catalogue, self._model.encode if self.fusion.model else None
+        counted = partial(self._counted, graph, catalogue)
+        return read_context(sequences, moments, graph.rows, catalogue, self._settings, counted, encode)
 
     def _rank_by_fusion(
         self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids], withdrawn: Ids
