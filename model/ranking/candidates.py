@@ -7,6 +7,7 @@ import numpy as np
 from model.encoders.vocabulary import Indices
 from model.ranking.context import Context
 from model.ranking.sources import SOURCES
+from state.sorting import begins
 
 
 class Candidates(NamedTuple):
@@ -20,6 +21,8 @@ class Candidates(NamedTuple):
     """[M]."""
     starts: Indices
     """[B'] first place of each user that has any."""
+    lengths: Indices
+    """[B'] candidate items of each of them."""
     width: int
     """Columns of the catalogue."""
 
@@ -32,10 +35,13 @@ class Candidates(NamedTuple):
         np.minimum(at, len(self.keys) - 1, out=at)
         return at, self.keys[at] == wanted
 
-    @property
-    def lengths(self) -> Indices:
-        """[B'] candidate items of each user that has any."""
-        return np.diff(self.starts, append=len(self.keys))
+
+def lengths_of(starts: Indices, count: int) -> Indices:
+    """Lengths of the parts of `count` places that begin at `starts`."""
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = count - starts[-1:]
+    return lengths
 
 
 def candidate_items(context: Context, k: int) -> Candidates:
@@ -44,9 +50,10 @@ def candidate_items(context: Context, k: int) -> Candidates:
     found = [source(context, k) for source in SOURCES]
     keys = np.concatenate([users * width + columns for users, columns in found])
     keys.sort()
-    keys = keys[np.flatnonzero(np.diff(keys, prepend=-1))]
+    keys = keys[begins(keys)]
     users = keys // width
     columns = keys - users * width
     if not columns.all():
         keys, users, columns = (part[columns > 0] for part in (keys, users, columns))
-    return Candidates(keys, users, columns, np.flatnonzero(np.diff(users, prepend=-1)), width)
+    starts = np.flatnonzero(begins(users))
+    return Candidates(keys, users, columns, starts, lengths_of(starts, len(keys)), width)

@@ -71,6 +71,7 @@ class Catalogue:
         """Columns from here on are of fresh items."""
         self._mean = table[1:].mean(0) if len(vocabulary) and fresh_items else torch.zeros(table.shape[1])
         self._free_columns = fresh_items
+        self._columns = np.arange(len(table))
         self._scanned: tuple[int, Indices, torch.Tensor] | None = None
         self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
@@ -85,7 +86,7 @@ class Catalogue:
         every RESCAN_CLICKS clicks, because it looks at every item. Between two choices fresh items are not scanned.
         """
         if len(self.table) - 1 <= count:
-            return np.arange(1, len(self.table)), self.table[1:]
+            return self._columns[1:], self.table[1:]
         scanned = self._scanned
         if scanned is None or not 0 <= counts.counted - scanned[0] < RESCAN_CLICKS:
             columns = np.sort(counts.most_popular(count, self.first_fresh))
@@ -110,6 +111,7 @@ class Catalogue:
         self.vocabulary = self.vocabulary.grow(missing, [""] * len(missing))
         self.table = self._rows[:after]
         self.hashes = np.concatenate([self.hashes, missing])
+        self._columns = np.arange(after)
         return self.vocabulary.lookup(items)
 
     def update(self, items: Ids, rows_of: RowsOf) -> Indices:

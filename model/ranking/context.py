@@ -56,6 +56,8 @@ class Context(NamedTuple):
     """The steps that count for each user."""
     moments: Ints
     """[B] event time, ms, of each ranking."""
+    lengths: Indices
+    """[B] steps of each user."""
     history: Ids
     """[B, H] newest items, newest first; 0 where a user has fewer."""
     history_row: Indices
@@ -81,11 +83,6 @@ class Context(NamedTuple):
         """B."""
         return len(self.moments)
 
-    @property
-    def lengths(self) -> Indices:
-        """[B] steps of each user."""
-        return np.diff(self.sequences.indptr)
-
 
 def read_context(
     sequences: Sequences,
@@ -107,7 +104,7 @@ def read_context(
     rows = rows_of(newest)
     neighbours = neighbours_of(rows, catalogue.columns_or_new(rows.nodes, rows_of))
     steps_column = catalogue.update(steps["item"], rows_of)
-    lengths = np.diff(indptr)
+    lengths = indptr[1:] - indptr[:-1]
     user = np.repeat(np.arange(len(lengths)), lengths)
     age = np.repeat(indptr[1:], lengths) - 1 - np.arange(len(steps))
     if moments is None:
@@ -119,10 +116,11 @@ def read_context(
         kept = np.concatenate([[0], np.cumsum(known)])[indptr]
         encoded = encode(Histories(kept, steps_column[known], steps["ts"][known]))
         columns, table = catalogue.scanned(SCANNED_ITEMS, counts)
-        scan = Scan(columns, encoded @ table.T, np.diff(kept) > 0)
+        scan = Scan(columns, encoded @ table.T, kept[1:] > kept[:-1])
     return Context(
         sequences=sequences,
         moments=moments,
+        lengths=lengths,
         history=history,
         history_row=np.where(history != 0, np.searchsorted(newest, history), -1),
         neighbours=neighbours,
@@ -150,9 +148,9 @@ def _in_session(sequences: Sequences, steps_user: Indices, moments: Ints) -> np.
     if not len(ts):
         return np.zeros(0, bool)
     breaks = np.zeros(len(ts), np.int64)
-    breaks[1:] = (steps_user[1:] == steps_user[:-1]) & (ts[1:] - ts[:-1] > SESSION_MS)
-    total = np.cumsum(breaks)
+    breaks[1:] = ts[1:] - ts[:-1] > SESSION_MS
+    sessions = np.cumsum(breaks)
     last = np.maximum(sequences.indptr[1:] - 1, 0)
-    going_on = moments - ts[last] <= SESSION_MS
-    found: np.ndarray = (total == total[last][steps_user]) & going_on[steps_user]
+    newest = np.where(moments - ts[last] <= SESSION_MS, sessions[last], -1)
+    found: np.ndarray = sessions == newest[steps_user]
     return found

@@ -43,6 +43,7 @@ SCHEMA = hashlib.sha256(" ".join(NAMES).encode()).hexdigest()[:12]
 """Names these columns. Examples and rankers of other columns are skipped."""
 START = AT["fused_behind"]
 """An untrained ranker ranks by the fused score."""
+_RELATIVE, _SINCE = [AT[name] for name in RELATIVE], RELATIVE.index("own_since")
 LARGEST = 60_000.0
 """Features are stored with 16 bits."""
 
@@ -59,10 +60,10 @@ def compute(context: Context, items: Candidates, fusion: Fusion) -> Floats:
                "evidence": fusion.evidence}  # fmt: skip
     for name, weight in weights.items():
         out["fused"] += np.float32(weight) * out[name]
-    lengths = items.lengths
-    for name in RELATIVE:
-        best_of = np.minimum if name == "own_since" else np.maximum
-        best = best_of.reduceat(out[name], items.starts)
-        np.subtract(out[name], np.repeat(best, lengths), out=out[f"{name}_behind"])
+    values = features[_RELATIVE]
+    values[_SINCE] *= -1.0
+    values -= np.repeat(np.maximum.reduceat(values, items.starts, axis=1), items.lengths, axis=1)
+    values[_SINCE] *= -1.0
+    features[len(ABSOLUTE) :] = values
     np.clip(features, -LARGEST, LARGEST, out=features)
     return features.T

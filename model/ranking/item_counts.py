@@ -75,11 +75,13 @@ class ItemCounts:
         """Columns of the most popular items with the longest half-life, in no order, among those before a column."""
         at = int(self._half_lives_ms.argmax())
         columns = min(before, len(self))
+        if columns - 1 <= count:
+            return np.arange(1, columns)
         recent, ts = self._recent[1:columns, at], self._ts[1:columns]
         age = (ts - ts.max(initial=0)).astype(np.float32) / np.float32(self._half_lives_ms[at])
         with np.errstate(divide="ignore"):
             score = np.log2(recent) + age
-        return 1 + np.argpartition(-score, min(count, columns - 2))[:count]
+        return 1 + np.argpartition(-score, count)[:count]
 
     @property
     def newest_ts(self) -> int:

@@ -18,6 +18,7 @@ import torch
 from model.encoders.vocabulary import Indices
 from model.ranking.best_columns import best_columns
 from model.ranking.context import Context
+from state.sorting import distinct
 
 Pairs = tuple[Indices, Indices]
 """Rows of users [M] and columns [M]; column 0 is dropped later, and so are repeats."""
@@ -68,7 +69,7 @@ def _of_newest(context: Context, best: Indices) -> Pairs:
 def popular(context: Context, k: int) -> Pairs:
     """The most popular items of all users, for each half-life."""
     count = max(POPULAR_ITEMS, k)
-    best = np.unique(np.concatenate([context.counts.top(at, count) for at in range(context.counts.half_lives)]))
+    best = distinct(np.concatenate([context.counts.top(at, count) for at in range(context.counts.half_lives)]))
     users = np.flatnonzero(context.lengths)
     return np.repeat(users, len(best)), np.tile(best, len(users))
 

@@ -19,12 +19,13 @@ own_session             clicks in the session that is still going on
 
 import numpy as np
 
-from model.ranking.candidates import Candidates
+from model.ranking.candidates import Candidates, lengths_of
 from model.ranking.context import Context
 from model.ranking.families.columns import Columns, powers
 from model.ranking.families.log_minutes import DAY_MS, NEVER, log_minutes
 from model.ranking.fusion import Fusion
 from state.events import Floats
+from state.sorting import begins, order_of
 
 OWN = (
     "own_90", "own_repeat", "own_day", "own_share", "own_back", "own_last5", "own_after_newest",
@@ -42,11 +43,12 @@ def own(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> No
     if not len(of_candidate):
         return
     # Candidate item by candidate item, the oldest click first
-    order = of_candidate[np.argsort(place[of_candidate], kind="stable")]
+    order = of_candidate[order_of(place[of_candidate])]
     at, age, user = place[order], context.steps_age[order], context.steps_user[order]
     ts = context.sequences.steps["ts"][order]
-    first = np.flatnonzero(np.diff(at, prepend=-1))
-    newest = np.append(first[1:], len(order)) - 1
+    first = np.flatnonzero(begins(at))
+    count = lengths_of(first, len(at))
+    newest = first + count - 1
     clicked, owner = at[first], user[first]
     since = np.maximum(context.moments[user] - ts, 0).astype(np.float32)
 
@@ -54,7 +56,6 @@ def own(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> No
         found: Floats = np.add.reduceat(weight, first, dtype=np.float32)
         return found
 
-    count = summed(np.ones(len(order), np.float32))
     out["own_90"][clicked] = np.log1p(summed(powers(0.9, age)))
     out["own_repeat"][clicked] = np.log1p(summed(powers(context.settings.repeat_decay, age)))
     out["own_day"][clicked] = np.log1p(summed(np.exp2(since * np.float32(-1 / DAY_MS))))
@@ -94,7 +95,7 @@ def _typical_gap(at: np.ndarray, ts: np.ndarray, user: np.ndarray, owner: np.nda
     """
     again = np.flatnonzero(at[1:] == at[:-1]) + 1
     gap = log_minutes(ts[again] - ts[again - 1])
-    item = np.cumsum(np.diff(at, prepend=at[0]) != 0)[again]
+    item = (np.cumsum(begins(at)) - 1)[again]
     gaps, total = np.bincount(item, minlength=len(owner)), np.bincount(item, gap, len(owner))
     of_user = np.bincount(user[again], gap, users) / np.maximum(np.bincount(user[again], minlength=users), 1)
     return np.where(gaps > 0, total / np.maximum(gaps, 1), of_user[owner])

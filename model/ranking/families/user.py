@@ -15,6 +15,7 @@ from model.ranking.context import Context
 from model.ranking.families.columns import Columns
 from model.ranking.families.log_minutes import log_minutes
 from model.ranking.fusion import Fusion
+from state.sorting import begins
 
 USER = ("user_length", "user_repeats", "user_popularity", "user_since", "session_length", "session_time")
 
@@ -26,7 +27,7 @@ def user(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> N
         return
     steps = np.maximum(context.lengths, 1)
     keys = np.sort(owner * items.width + context.steps_column)
-    different = np.bincount(keys[np.flatnonzero(np.diff(keys, prepend=-1))] // items.width, minlength=context.users)
+    different = np.bincount(keys[begins(keys)] // items.width, minlength=context.users)
     clicks = np.log1p(context.counts.clicks_of(context.steps_column))
     last = np.maximum(context.sequences.indptr[1:] - 1, 0)
     session = np.bincount(owner[context.steps_session], minlength=context.users)
