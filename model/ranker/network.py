@@ -61,9 +61,13 @@ class Ranker(nn.Module):
             if self._start is not None:
                 self.linear.weight[0, self._start] = self.spread[self._start]
 
+    def standardised(self, features: Tensor) -> Tensor:
+        """z of features [..., F]."""
+        return (features - self.mean).div_(self.spread).clamp_(-CLIP, CLIP)  # in place: a third faster
+
     def forward(self, features: Tensor) -> Tensor:
         """Scores [...] of features [..., F]."""
-        z = (features - self.mean).div_(self.spread).clamp_(-CLIP, CLIP)  # in place: a third faster
+        z = self.standardised(features)
         scores: Tensor = (self.linear(z) + self.network(z))[..., 0]
         return scores
 
@@ -80,6 +84,22 @@ def scores_of(ranker: Ranker, features: Floats) -> Floats:
     if ranker.training:
         ranker.eval()
     found: Floats = ranker(torch.from_numpy(features)).numpy()
+    return found
+
+
+@torch.no_grad()
+def contributions_of(ranker: Ranker, features: Floats, reference: Floats) -> Floats:
+    """What each feature adds to the scores of items with features [n, F], next to items with the features `reference`.
+
+    [n, F]: the slope of the score at the item, times the difference of the standardised features.
+    """
+    first, second, last = (layer for layer in ranker.network if isinstance(layer, nn.Linear))
+    z, other = (ranker.standardised(torch.from_numpy(part)) for part in (features, reference))
+    in_first = first(z)
+    in_second = second(in_first.relu())
+    slope = ((in_second > 0) * last.weight) @ second.weight
+    slope = ((in_first > 0) * slope) @ first.weight + ranker.linear.weight
+    found: Floats = slope.mul_(z.sub_(other)).numpy()
     return found
 
 

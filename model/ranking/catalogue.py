@@ -69,7 +69,8 @@ class Catalogue:
         self._version = vocabulary
         self.first_fresh = len(vocabulary) + 1
         """Columns from here on are of fresh items."""
-        self._mean = table[1:].mean(0) if len(vocabulary) and fresh_items else torch.zeros(table.shape[1])
+        self.mean_row = table[1:].mean(0) if len(vocabulary) else torch.zeros(table.shape[1])
+        """The mean of the version's rows."""
         self._free_columns = fresh_items
         self._columns = np.arange(len(table))
         self._scanned: tuple[int, Indices, torch.Tensor] | None = None
@@ -126,5 +127,5 @@ class Catalogue:
     def _provisional(self, items: Ids, rows_of: RowsOf) -> torch.Tensor:
         """Rows of fresh items. An item without a known neighbour gets the mean of all rows, which is neutral."""
         rows, has_neighbour = mean_neighbour_rows(items, rows_of(items), self._version, self.table[: self.first_fresh])
-        rows[torch.from_numpy(~has_neighbour)] = self._mean
+        rows[torch.from_numpy(~has_neighbour)] = self.mean_row
         return self._as_scored(rows)

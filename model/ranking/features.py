@@ -12,7 +12,7 @@ To add a family, write a file there and add it to FAMILIES with the names of its
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from model.ranking.families.own import OWN, own
 from model.ranking.families.popularity import POPULARITY, popularity
 from model.ranking.families.transitions import TRANSITIONS, transitions
 from model.ranking.families.user import USER, user
-from model.ranking.fusion import Fusion
+from model.ranking.fusion import Fusion, Signal
 from state.events import Floats
 
 Family = Callable[[Context, Candidates, Fusion, Columns], None]
@@ -44,6 +44,13 @@ SCHEMA = hashlib.sha256(" ".join(NAMES).encode()).hexdigest()[:12]
 START = AT["fused_behind"]
 """An untrained ranker ranks by the fused score."""
 _RELATIVE, _SINCE = [AT[name] for name in RELATIVE], RELATIVE.index("own_since")
+SIGNALS: Mapping[str, Signal] = {
+    "encoder": Signal.MODEL,
+    "own_repeat": Signal.REPEAT,
+    "pop_week": Signal.POPULARITY,
+    "evidence": Signal.EVIDENCE,
+}
+"""The features that are signals of the fused score."""
 LARGEST = 60_000.0
 """Features are stored with 16 bits."""
 
@@ -56,14 +63,19 @@ def compute(context: Context, items: Candidates, fusion: Fusion) -> Floats:
     out = dict(zip(NAMES, features, strict=True))
     for _, family in FAMILIES:
         family(context, items, fusion, out)
-    weights = {"encoder": fusion.model, "own_repeat": fusion.repeat, "pop_week": fusion.popularity,
-               "evidence": fusion.evidence}  # fmt: skip
-    for name, weight in weights.items():
-        out["fused"] += np.float32(weight) * out[name]
-    values = features[_RELATIVE]
-    values[_SINCE] *= -1.0
-    values -= np.repeat(np.maximum.reduceat(values, items.starts, axis=1), items.lengths, axis=1)
-    values[_SINCE] *= -1.0
+    for name, signal in SIGNALS.items():
+        out["fused"] += np.float32(fusion.weight_of(signal)) * out[name]
+    values: Floats = features[_RELATIVE]
+    np.negative(values[_SINCE], out=values[_SINCE])
+    best = np.maximum.reduceat(values, items.starts, axis=1)
+    np.subtract(values, np.repeat(best, items.lengths, axis=1), out=values)
+    np.negative(values[_SINCE], out=values[_SINCE])
     features[len(ABSOLUTE) :] = values
     np.clip(features, -LARGEST, LARGEST, out=features)
     return features.T
+
+
+def list_means(features: Floats, items: Candidates) -> Floats:
+    """The mean features of each user's candidate items, [B', F], of features [M, F]."""
+    total = np.add.reduceat(features.T, items.starts, axis=1)
+    return (total / items.lengths).astype(np.float32).T

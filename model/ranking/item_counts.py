@@ -73,15 +73,27 @@ class ItemCounts:
 
     def most_popular(self, count: int, before: int) -> Indices:
         """Columns of the most popular items with the longest half-life, in no order, among those before a column."""
-        at = int(self._half_lives_ms.argmax())
         columns = min(before, len(self))
         if columns - 1 <= count:
             return np.arange(1, columns)
-        recent, ts = self._recent[1:columns, at], self._ts[1:columns]
+        return 1 + np.argpartition(-self._popularity(slice(1, columns)), count)[:count]
+
+    def most_popular_first(self, count: int, before: int) -> Indices:
+        """As `most_popular`, the most popular one first. Items without a click are left out."""
+        columns = self.most_popular(count, before)
+        score = self._popularity(columns)
+        order = np.argsort(-score, kind="stable")
+        found: Indices = columns[order][np.isfinite(score[order])]
+        return found
+
+    def _popularity(self, columns: Indices | slice) -> Floats:
+        """The logarithm of popularity with the longest half-life, less a constant."""
+        at = int(self._half_lives_ms.argmax())
+        ts = self._ts[columns]
         age = (ts - ts.max(initial=0)).astype(np.float32) / np.float32(self._half_lives_ms[at])
         with np.errstate(divide="ignore"):
-            score = np.log2(recent) + age
-        return 1 + np.argpartition(-score, count)[:count]
+            score: Floats = np.log2(self._recent[columns, at]) + age
+        return score
 
     @property
     def newest_ts(self) -> int:

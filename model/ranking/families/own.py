@@ -66,7 +66,7 @@ def own(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> No
     after, followed = summed(follows[order]), np.bincount(context.steps_user[follows], minlength=context.users)
     out["own_after_newest"][clicked] = np.log1p(after)
     out["own_after_newest_share"][clicked] = after / np.maximum(followed[owner], 1)
-    elapsed = log_minutes(since[newest])
+    elapsed = log_minutes(np.minimum.reduceat(since, first))
     out["own_since"][clicked] = elapsed
     turn = (context.moments[user] - ts) % int(DAY_MS) * np.float32(2 * np.pi / DAY_MS)
     hour = np.exp(HOUR_SHARPNESS * (np.cos(turn.astype(np.float32)) - 1.0))

@@ -19,7 +19,7 @@ from model.ranking.candidates import Candidates
 from model.ranking.context import Context
 from model.ranking.families.columns import Columns, powers
 from model.ranking.fusion import Fusion
-from model.ranking.graph_evidence import EVIDENCE_SHARPNESS
+from model.ranking.graph_evidence import EVIDENCE_SHARPNESS, directed_counts
 from state.events import Floats
 
 TRANSITIONS = (
@@ -34,16 +34,7 @@ CO_DECAY, CO_ITEMS = 0.8, 5
 def transitions(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> None:
     """Write TRANSITIONS. A value is computed once for each distinct item, then taken for each user who has it."""
     near, history_items = context.neighbours, context.history.shape[1]
-    slots = near.columns.shape[1]
-    # Entries: an item of a user and a neighbour of it that is a candidate item. Those of the newest items come first.
-    age, user = np.nonzero(context.history_row.T >= 0)
-    entry = (context.history_row[user, age][:, None] * slots + np.arange(slots)).ravel()
-    column = near.columns.ravel()[entry]
-    real = np.flatnonzero(column)
-    owner = real // slots
-    at, known = items.places(user[owner], column[real])
-    at, entry, age = at[known], entry[real[known]], age[owner[known]]
-    until = np.searchsorted(age, np.arange(history_items), "right")  # where the entries of each age end
+    at, age, entry, until = items.links
     newest = slice(0, until[0])
 
     def taken(values: Floats, of: slice = slice(None)) -> Floats:
@@ -53,7 +44,7 @@ def transitions(context: Context, items: Candidates, fusion: Fusion, out: Column
     def summed(weight: Floats, count: int) -> Floats:
         return np.bincount(at[:count], weight[:count], len(items.keys)).astype(np.float32)
 
-    # Neighbours of one item are distinct, so entries of one age are assigned and not summed.
+    # Neighbours of one item are distinct, so links of one age are assigned and not summed.
     clicks = np.maximum(context.counts.clicks_of(items.column), 1.0)
     total_next = near.next.sum(1, keepdims=True) + 1.0
     direct = np.zeros(len(items.keys), np.float32)
@@ -78,7 +69,6 @@ def transitions(context: Context, items: Candidates, fusion: Fusion, out: Column
     np.maximum.at(best, at, co)
     out["co_best"][:] = np.log1p(CO_OCCURRENCE_SHARPNESS * best)
 
-    counted = near.after + np.float32(fusion.before) * near.before
-    directed = taken(counted / np.sqrt(np.maximum(counted.sum(1, keepdims=True), 1e-9)))
+    directed = taken(directed_counts(near.after, near.before, fusion.before))
     evidence = summed(powers(context.settings.age_decay, age) * directed, len(at))
     out["evidence"][:] = np.log1p(np.float32(EVIDENCE_SHARPNESS) * evidence / np.sqrt(clicks))
