@@ -63,7 +63,7 @@ OF_FEATURE: Mapping[str, Why] = {
 }
 """The kind of each feature; FOLLOWED for all others, which are transitions."""
 _KINDS = np.array([OF_FEATURE.get(name.removesuffix("_behind"), Why.FOLLOWED) for name in NAMES])
-_SUMS = (_KINDS[:, None] == np.arange(len(Why))).astype(np.float32)
+_SUMS = torch.from_numpy((_KINDS[:, None] == np.arange(len(Why))).astype(np.float32))
 
 
 def why_of_ranker(
@@ -85,28 +85,34 @@ def why_of_ranker(
 def _largest_true(ranker: Ranker, features: Floats, means: Floats, fusion: Fusion) -> KindsOfReasons:
     """The reasons [n] of items with features [n, F]; `means` [n, F] are of all candidate items of their lists."""
     added = contributions_of(ranker, features, means)
-    sums = added @ _SUMS
+    sums = (torch.from_numpy(added) @ _SUMS).T.numpy()  # numpy's own product would start threads
+    difference = np.ascontiguousarray((features - means).T)
     # The fused score is a sum of signals: those that are above the list's mean share what it adds
-    signals = [AT[name] for name in SIGNALS]
-    weights = np.array([fusion.weight_of(signal) for signal in SIGNALS.values()], np.float32)
-    share = np.maximum((features[:, signals] - means[:, signals]) * weights, 0.0)
-    share *= ((added[:, AT["fused"]] + added[:, AT["fused_behind"]]) / np.maximum(share.sum(1), 1e-6))[:, None]
-    sums += share @ _SUMS[signals]
+    share = {
+        name: np.maximum(np.float32(fusion.weight_of(signal)) * difference[AT[name]], 0.0)
+        for name, signal in SIGNALS.items()
+    }
+    unit = (added[:, AT["fused"]] + added[:, AT["fused_behind"]]) / np.maximum(sum(share.values()), np.float32(1e-6))
+    for name, part in share.items():
+        sums[_KINDS[AT[name]]] += unit * part
 
     def above_mean(*names: str) -> np.ndarray:
-        columns = [AT[name] for name in names]
-        found: np.ndarray = np.any(features[:, columns] > means[:, columns], axis=1)
+        found: np.ndarray = np.logical_or.reduce([difference[AT[name]] > 0 for name in names])
         return found
 
-    clicked: np.ndarray = features[:, AT["own_share"]] > 0
-    true = np.zeros(sums.shape, bool)
-    true[:, Why.AGAIN] = clicked
-    true[:, Why.FOLLOWED] = features[:, AT["evidence"]] > 0
-    true[:, Why.SIMILAR] = (features[:, AT["co_5"]] > 0) | above_mean("encoder")
-    true[:, Why.RISING] = above_mean("trend_hour", "trend_day", "trend_week")
-    true[:, Why.POPULAR] = above_mean("pop_week", "pop_day", "pop_month")
-    true[:, Why.NEW] = ~clicked & ~above_mean("item_age")
-    return _largest(np.where(true, sums, 0.0))
+    clicked = features[:, AT["own_share"]] > 0
+    true = {
+        Why.AGAIN: clicked,
+        Why.FOLLOWED: features[:, AT["evidence"]] > 0,
+        Why.SIMILAR: (features[:, AT["co_5"]] > 0) | above_mean("encoder"),
+        Why.RISING: above_mean("trend_hour", "trend_day", "trend_week"),
+        Why.POPULAR: above_mean("pop_week", "pop_day", "pop_month"),
+        Why.NEW: ~clicked & ~above_mean("item_age"),
+    }
+    by_kind = np.zeros((len(Why), len(features)), np.float32)
+    for kind, is_true in true.items():
+        by_kind[kind] = np.where(is_true, sums[kind], 0.0)
+    return _largest(by_kind)
 
 
 def why_of_fusion(
@@ -126,10 +132,10 @@ def why_of_fusion(
     if signals.popularity is not None:
         by_kind[..., Why.POPULAR] = fusion.popularity * (signals.popularity[at] - signals.popularity.mean()).numpy()
     by_kind[columns == 0] = 0.0
-    return _largest(by_kind)
+    return _largest(np.moveaxis(by_kind, -1, 0))
 
 
 def _largest(by_kind: Floats) -> KindsOfReasons:
-    """The kind with the largest value; NONE where no value is above 0."""
-    found: KindsOfReasons = by_kind.argmax(-1).astype(np.int8)
+    """The kind, of the first axis, with the largest value; NONE where no value is above 0."""
+    found: KindsOfReasons = by_kind.argmax(0).astype(np.int8)
     return found

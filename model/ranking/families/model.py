@@ -26,4 +26,4 @@ def model(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> 
     table, encoded = context.catalogue.table.numpy(), context.encoded.numpy()
     for start, length in zip(items.starts.tolist(), items.lengths.tolist(), strict=True):
         of = slice(start, start + length)  # user by user: the rows of all users at once do not fit into the cache
-        np.dot(table[items.column[of]], encoded[items.user[start]], out=out["encoder"][of])
+        np.einsum("md,d->m", table[items.column[of]], encoded[items.user[start]], out=out["encoder"][of])
