@@ -14,7 +14,7 @@ from state.events import Ids, Records, make_batch
 from state.partition import Partition
 from state.store import Store
 
-OFFSETS_AT_ONCE = 10_000
+OFFSETS_AT_ONCE = 20_000
 
 
 def rehash(served: Partition, store: Store, report: Callable[[int], None] = lambda _: None) -> int:
