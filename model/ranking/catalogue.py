@@ -5,6 +5,7 @@ live graph. Its provisional row is the mean of its known neighbours' rows. The n
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,13 @@ RowsOf = Callable[[Ids], Rows]
 """Reads the rows of items in the live graph."""
 ColumnsOf = Callable[[Ids], Indices]
 """Columns of items; 0 for an item without a column."""
+
+
+class Counted(Protocol):
+    """Counts of items by column."""
+
+    def most_popular(self, count: int) -> Indices:
+        """Columns of the most popular items."""
 
 
 def mean_neighbour_rows(
@@ -57,11 +65,24 @@ class Catalogue:
         """Columns from here on are of fresh items."""
         self._mean = table[1:].mean(0) if len(vocabulary) and fresh_items else torch.zeros(table.shape[1])
         self._free_columns = fresh_items
+        self._scanned: tuple[int, Indices, torch.Tensor] | None = None
         self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
         """[columns] item of each column."""
         self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
         """Columns without an item: padding and free indices."""
+
+    def scanned(self, count: int, counts: "Counted") -> tuple[Indices, torch.Tensor]:
+        """Columns and rows [n, d] of the items that an encoder scores: all, or the `count` most popular ones.
+
+        The choice is made again when RESCAN_CLICKS were counted or items were added.
+        """
+        if len(self.table) - 1 <= count:
+            return np.arange(1, len(self.table)), self.table[1:]
+        if self._scanned is None or self._scanned[0] != len(self.table):
+            columns = counts.most_popular(count)
+            self._scanned = len(self.table), columns, self.table[torch.from_numpy(columns)]
+        return self._scanned[1:]
 
     def columns_or_new(self, items: Ids, rows_of: RowsOf) -> Indices:
         """Columns of the items, in any shape. A fresh item gets a new column, or 0 if `fresh_items` are in use."""

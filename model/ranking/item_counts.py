@@ -61,6 +61,23 @@ class ItemCounts:
         return len(self.damping)
 
     @property
+    def half_lives(self) -> int:
+        """Number of half-lives."""
+        return len(self._half_lives_ms)
+
+    def clicks_of(self, columns: Indices) -> Floats:
+        """Clicks of these columns in total, [M]."""
+        return self._clicks[columns]
+
+    def most_popular(self, count: int) -> Indices:
+        """Columns of the most popular items with the longest half-life, in no order."""
+        at = int(self._half_lives_ms.argmax())
+        with np.errstate(divide="ignore"):
+            score = np.log2(self._recent[: len(self), at]) + self._ts[: len(self)] / self._half_lives_ms[at]
+        score[0] = -np.inf
+        return np.argpartition(-score, count)[:count]
+
+    @property
     def newest_ts(self) -> int:
         """Event time, ms, of the newest click that is counted."""
         return int(self._ts.max())

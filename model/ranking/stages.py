@@ -1,6 +1,7 @@
 """The k best items for a batch of users, with one version's model and the live graph.
 
-    history → signals → fuse → filters → top k → reasons
+    with a ranker       history → candidate items → features → ranker → filters → top k → reasons
+    without one         history → signals → fuse → filters → top k → reasons
 
 `Stages.rank` calls the stages in this order; each stage is a file of this package. The worker, the holdout and the
 evaluations all rank with it.
@@ -17,8 +18,13 @@ from torch import Tensor
 from model.encoders.create import Create
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Indices, Vocabulary
+from model.ranker.examples import Shown
+from model.ranker.network import Ranker, scores_of
 from model.ranking import filters
+from model.ranking.candidates import Candidates, candidate_items
 from model.ranking.catalogue import Catalogue
+from model.ranking.context import Context, in_session, neighbours_of
+from model.ranking.features import compute
 from model.ranking.fusion import Fusion, Signal, is_model_only
 from model.ranking.graph_evidence import (
     EVIDENCE_SHARPNESS,
@@ -32,7 +38,7 @@ from model.ranking.item_counts import ItemCounts
 from model.ranking.reasons import reasons
 from model.ranking.signals import NO_CELLS, CellSums, Signals
 from model.settings import RankingSettings
-from state.events import Floats, Ids, Records
+from state.events import Floats, Ids, Ints, Records
 from state.graph import Rows
 from state.kinds import Kinds
 from state.sequences import Sequences
@@ -68,13 +74,25 @@ class Ranked(NamedTuple):
     """[B, k]."""
     because: Ids
     """[B, k, 2] own items of the user that are the reasons; 0 = none."""
+    shown: Sequence[Shown | None] = ()
+    """[B] the candidate items with their features, if they were asked for; None for a user without a history."""
 
 
 class Stages:
     """Ranks with one version's model and the live graph."""
 
-    def __init__(self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings) -> None:
+    def __init__(
+        self,
+        model: Create,
+        vocabulary: Vocabulary,
+        fusion: Fusion,
+        settings: RankingSettings,
+        ranker: Ranker | None = None,
+    ) -> None:
+        """Without a `ranker` the fusion ranks."""
         self._model = model.eval()
+        self.ranker = ranker
+        """The present ranker. It may be replaced between two rankings."""
         self._settings = settings
         self.fusion = fusion
         """The present weights. They may be replaced between two rankings."""
@@ -90,13 +108,92 @@ class Stages:
 
     @torch.no_grad()
     def rank(
-        self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids] = (), withdrawn: Ids = NO_ITEMS
+        self,
+        sequences: Sequences,
+        graph: LiveGraph,
+        k: int,
+        hidden: Sequence[Ids] = (),
+        withdrawn: Ids = NO_ITEMS,
+        moments: Ints | None = None,
+        *,
+        shown: bool = False,
     ) -> Ranked:
         """The k best items for each user. A user without a history gets none (all 0).
 
         `sequences` hold the steps that count for each user, `hidden` the items that each user has hidden. `withdrawn`
-        items are recommended to nobody.
+        items are recommended to nobody. `moments` [B] are the event times, ms, of the rankings: those of the users'
+        newest steps where they are not given. With `shown` the result has the candidate items and their features.
         """
+        if self.ranker is None:
+            ranked = self._rank_by_fusion(sequences, graph, k, hidden, withdrawn)
+            return ranked._replace(shown=self._candidates(sequences, graph, k, moments)[2].shown()) if shown else ranked
+        context, items, scored = self._candidates(sequences, graph, k, moments)
+        scores = scores_of(self.ranker, scored.features) if len(items.user) else np.zeros(0, np.float32)
+        self._filter(scores, context, items, graph, hidden, withdrawn)
+        best, columns = top_k_of(scores, items, context.users, k)
+        because = np.zeros((*columns.shape, 2), np.uint64)
+        return Ranked(self._catalogue.hashes[columns], best, because, scored.shown() if shown else ())
+
+    def _candidates(
+        self, sequences: Sequences, graph: LiveGraph, k: int, moments: Ints | None
+    ) -> "tuple[Context, Candidates, ScoredItems]":
+        context = self._context(sequences, graph, moments)
+        items = candidate_items(context, k)
+        features = compute(context, items, self.fusion)
+        return context, items, ScoredItems(context, items, features, self._catalogue.hashes)
+
+    def _filter(
+        self,
+        scores: Floats,
+        context: Context,
+        items: Candidates,
+        graph: LiveGraph,
+        hidden: Sequence[Ids],
+        withdrawn: Ids,
+    ) -> None:
+        """Set the scores [M] of items that must not be recommended to -inf."""
+        catalogue = self._catalogue
+        dropped = np.isin(items.column, catalogue.empty.numpy())
+        if len(withdrawn):
+            dropped |= np.isin(items.column, catalogue.vocabulary.lookup(withdrawn))
+        if graph.expires:
+            dropped |= ~context.counts.has_clicks(items.column)
+        for row, hidden_items in enumerate(hidden):
+            if len(hidden_items):
+                dropped |= (items.user == row) & np.isin(items.column, catalogue.vocabulary.lookup(hidden_items))
+        if self._settings.filter_seen:
+            at, known = items.places(context.steps_user, context.steps_column)
+            dropped[at[known]] = True
+        scores[dropped] = -np.inf
+
+    def _context(self, sequences: Sequences, graph: LiveGraph, moments: Ints | None) -> Context:
+        """Everything that a ranking reads. Fresh items get a column here."""
+        catalogue, rows_of = self._catalogue, graph.rows
+        history = newest_items(sequences, self._settings.history_items)
+        sources = np.unique(history)
+        sources = sources[sources != 0]
+        rows = rows_of(sources)
+        neighbours = neighbours_of(rows, catalogue.columns_or_new(rows.nodes, rows_of))
+        history_row = np.where(history != 0, np.searchsorted(sources, history), -1)
+        steps_column = catalogue.update(sequences.steps["item"], rows_of)
+        lengths = np.diff(sequences.indptr)
+        user = np.repeat(np.arange(len(lengths)), lengths)
+        age = np.repeat(sequences.indptr[1:], lengths) - 1 - np.arange(len(sequences.steps))
+        if moments is None:
+            last = np.maximum(sequences.indptr[1:] - 1, 0)
+            moments = sequences.steps["ts"][last] if len(sequences.steps) else np.zeros(len(lengths), np.int64)
+        encoded = self._model.encode(to_histories(sequences, self.vocabulary)) if self.fusion.model else None
+        counts = self._counted(graph, catalogue)
+        session = in_session(sequences, user, moments)
+        return Context(
+            sequences, moments, history, history_row, neighbours, user, steps_column, age, session, self._settings,
+            catalogue, counts, encoded,
+        )  # fmt: skip
+
+    def _rank_by_fusion(
+        self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids], withdrawn: Ids
+    ) -> Ranked:
+        """The k best items by the fused score of every item."""
         fusion, catalogue, settings = self.fusion, self._catalogue, self._settings
         history = newest_items(sequences, settings.history_items)
         signals = self._signals(sequences, history, graph, fusion, catalogue, self._sums)
@@ -214,6 +311,41 @@ class Stages:
         if len(popularity) < len(catalogue.hashes):
             popularity.extend(catalogue.hashes[len(popularity) :], graph.rows)
         return popularity
+
+
+class ScoredItems(NamedTuple):
+    """Candidate items with their features."""
+
+    context: Context
+    items: Candidates
+    features: Floats
+    """[M, F]."""
+    hashes: Ids
+    """[columns] item of each column."""
+
+    def shown(self) -> list[Shown | None]:
+        """Per user, for examples."""
+        found: list[Shown | None] = [None] * self.context.users
+        packed = self.features.astype(np.float16)
+        ends = np.append(self.items.starts[1:], len(self.items.user))
+        for start, end in zip(self.items.starts.tolist(), ends.tolist(), strict=True):
+            row = int(self.items.user[start])
+            part = slice(start, end)
+            found[row] = Shown(self.hashes[self.items.column[part]], packed[part], int(self.context.moments[row]))
+        return found
+
+
+def top_k_of(scores: Floats, items: Candidates, users: int, k: int) -> tuple[Floats, Indices]:
+    """As `top_k`, of the scores [M] of candidate items."""
+    best, columns = np.zeros((users, k), np.float32), np.zeros((users, k), np.int64)
+    order = np.lexsort((-scores, items.user))
+    owner = items.user[order]
+    first = np.searchsorted(owner, np.arange(users))
+    rank = np.arange(len(order)) - first[owner]
+    kept = (rank < k) & np.isfinite(scores[order])
+    at = owner[kept], rank[kept]
+    best[at], columns[at] = scores[order][kept], items.column[order][kept]
+    return best, columns
 
 
 def top_k(scores: Tensor, k: int, answerable: np.ndarray) -> tuple[Floats, Indices]:
