@@ -171,6 +171,10 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Newest clicks on which a worker chooses the fusion weights again between versions; 0: never."""
     fresh_items: Count = 10_000
     """Maximum number of items that the version does not know and that are ranked by a provisional row."""
+    ranker: bool = True
+    """Rank with the ranker that learns from what users chose. Off: the fusion ranks, and no examples are kept."""
+    online_ranker: bool = True
+    """Move the ranker with every choice between versions. Off: it stays as the version has it."""
 
     def __post_init__(self) -> None:
         if 0 < self.online_clicks < MIN_FUSION_EVENTS:

@@ -66,7 +66,7 @@ LEVELS = {
     "model": [
         {"errors", "metrics", "settings", "export_pyg"},
         {"encoders"},
-        {"losses"},
+        {"losses", "ranker"},
         {"ranking"},
         {"fusion_weights"},
         {"learning"},

@@ -16,7 +16,7 @@ The figures are measured before the model learns the held-out events. The publis
 tested for forgetting, size and speed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +32,7 @@ from model.learning.measure import HoldoutMeasurement, measure_forgetting, measu
 from model.learning.new_items import add_items, init_new_item_rows
 from model.learning.trained import Trained
 from model.learning.training import Schedule, Spent, train
+from model.ranker.examples import Example
 from model.ranking.catalogue import RowsOf
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import Ids, Records
@@ -106,6 +107,8 @@ class CycleInput(NamedTuple):
     gate_users: Sequences = NO_SEQUENCES
     gone: Ids = NO_IDS
     """Items that are no longer in any graph. Their indices become free."""
+    examples: Sequence[Example] = ()
+    """The newest examples, in the order in which the ranker learns them."""
 
 
 def select_training_users(

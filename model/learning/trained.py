@@ -5,6 +5,7 @@ from typing import NamedTuple
 from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.learning.gate import Verdict
+from model.ranker.network import Ranker
 from model.ranking.fusion import Fusion
 
 
@@ -18,3 +19,7 @@ class Trained(NamedTuple):
     parent: str | None
     """The version that the cycle started from; None for a first version."""
     verdict: Verdict = Verdict()
+    ranker: Ranker | None = None
+    """None: the fusion ranks."""
+    ranker_ts: int = 0
+    """Event time, ms, of the newest example that the ranker has learned."""

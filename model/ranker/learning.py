@@ -57,7 +57,7 @@ class LearningRanker:
         self.ranker.train()
         loss = self.ranker.loss(features, stands_for)
         self._optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self.ranker.eval()
 

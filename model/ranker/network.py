@@ -31,19 +31,24 @@ class Ranker(nn.Module):
     True
     """
 
+    mean: Tensor
+    """[F] of the features, as they were standardised last."""
+    spread: Tensor
+
     def __init__(self, features: int, start: int | None = None) -> None:
         """`start` is the feature whose order an untrained ranker keeps."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.linear = nn.Linear(features, 1, bias=False)
+        last = nn.Linear(HIDDEN[1], 1, bias=False)
         self.network = nn.Sequential(
             nn.Linear(features, HIDDEN[0]), nn.ReLU(), nn.Dropout(DROPOUT),
-            nn.Linear(HIDDEN[0], HIDDEN[1]), nn.ReLU(), nn.Linear(HIDDEN[1], 1, bias=False),
+            nn.Linear(HIDDEN[0], HIDDEN[1]), nn.ReLU(), last,
         )  # fmt: skip
         with torch.no_grad():
             self.linear.weight.zero_()
-            self.network[-1].weight.zero_()
+            last.weight.zero_()
             if start is not None:
                 self.linear.weight[0, start] = 1.0
         self._start = start
@@ -59,7 +64,8 @@ class Ranker(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scores [...] of features [..., F]."""
         z = ((features - self.mean) / self.spread).clamp(-CLIP, CLIP)
-        return (self.linear(z) + self.network(z))[..., 0]
+        scores: Tensor = (self.linear(z) + self.network(z))[..., 0]
+        return scores
 
     def loss(self, features: Tensor, stands_for: Tensor) -> Tensor:
         """The mean loss of choices: features [n, C, F], the taken item first; `stands_for` [n, C], 0 = empty row."""

@@ -66,5 +66,6 @@ class Context(NamedTuple):
 def neighbours_of(rows: Rows, columns: Indices) -> Neighbours:
     """Rows of the graph with their neighbours' columns [S, K], the strongest neighbour first."""
     order = np.argsort(-(rows.after + rows.before), axis=1, kind="stable")
-    taken = (np.take_along_axis(part, order, 1) for part in (columns, rows.nodes, rows.after, rows.before, rows.next))
-    return Neighbours(*taken)
+    after, before, following = (np.take_along_axis(part, order, 1) for part in (rows.after, rows.before, rows.next))
+    nodes = np.take_along_axis(rows.nodes, order, 1)
+    return Neighbours(np.take_along_axis(columns, order, 1), nodes, after, before, following)

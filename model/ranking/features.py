@@ -12,6 +12,7 @@ M candidate items of B users; `a` is how many steps ago the user clicked, times 
 To add a family, write a function here and add it to FAMILIES with the names of its columns.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ class Candidates(NamedTuple):
 
 def minutes(ms: np.ndarray) -> np.ndarray:
     """log(1 + minutes)."""
-    return np.log1p(np.maximum(ms, 0) / MINUTE_MS)
+    found: np.ndarray = np.log1p(np.maximum(ms, 0) / MINUTE_MS)
+    return found
 
 
 OWN = (
@@ -230,7 +232,11 @@ def user(context: Context, items: Candidates, fusion: Fusion, out: Floats) -> No
     session = _in_session(context)
     size = np.bincount(context.steps_user[session], minlength=B)
     by_user[:, 4] = np.log1p(size)
-    began = np.where(size > 0, context.moments - ts[np.maximum(last - size + 1, 0)], 0) if len(ts) else np.zeros(B)
+    began = (
+        np.where(size > 0, context.moments - ts[np.clip(last - size + 1, 0, len(ts) - 1)], 0)
+        if len(ts)
+        else np.zeros(B)
+    )
     by_user[:, 5] = minutes(began)
     out[:] = by_user[items.user]
 
@@ -259,6 +265,8 @@ RELATIVE = (
 """Each is also given less its best value in the list; the best time since a click is the shortest."""
 NAMES = (*ABSOLUTE, *(f"{name}_behind" for name in RELATIVE))
 AT = {name: at for at, name in enumerate(NAMES)}
+SCHEMA = hashlib.sha256(" ".join(NAMES).encode()).hexdigest()[:12]
+"""Names these columns. Examples and rankers of other columns are skipped."""
 START = AT["fused_behind"]
 """An untrained ranker ranks by the fused score."""
 _SIGNALS = [AT[name] for name in ("encoder", "own_98", "pop_week", "evidence")]
