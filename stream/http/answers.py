@@ -16,7 +16,7 @@ class Recommendations(msgspec.Struct, kw_only=True):
     user: str
     items: list[Recommended]
     """The best first; empty where nothing is known to recommend."""
-    source: Literal["model", "popularity", "none"]
+    source: Literal["ranker", "model", "popularity", "none"]
     """How the items were chosen, as in the topic `recommendations`: by a version of the model, or the most popular
     ones; `none`: there are no items."""
     fallback: Fallback | None = None

@@ -184,7 +184,7 @@ def _of_cleanup(config: Config, found: Mapping[str, FoundTopic]) -> Iterable[Dev
         policy = settings.get("cleanup.policy")
         if policy is None:
             continue
-        wanted = shape.cleanup
+        wanted: str = shape.cleanup
         if shape.cleanup == DELETED:
             wrong = COMPACTED in policy
         elif shape.cleanup == COMPACTED:

@@ -14,7 +14,8 @@ Type = Literal["counter", "gauge", "histogram"]
 
 STEPS = ("decode", "apply", "write", "rank", "send", "record", "commit")
 """The seven steps of `stream/worker/pipeline.py`."""
-SOURCES = ("model", "popularity")
+SOURCES = ("ranker", "model", "popularity")
+EXAMPLE_OUTCOMES = ("sent", "missed", "lost")
 REQUEST_OUTCOMES = ("ok", "too_many", "unsigned", "invalid")
 DEAD_LETTER_REASONS = (
     "tombstone", "too_large", "not_json", "event", "user", "item", "id", "time", "request", "refused",
@@ -139,7 +140,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "recommendations_total", "counter", "Acknowledged recommendations, by what ranked them.",
-        "`model` far above `popularity` once a version serves", {"source": SOURCES},
+        "`ranker` and `model` far above `popularity` once a version serves", {"source": SOURCES},
     ),
     Metric(
         "pending_users", "gauge",
@@ -207,6 +208,21 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "fusion_weight", "gauge", "Weight of each signal in the score, as workers adjust it between versions.",
         "moves slowly; `repeat` may be negative", {"signal": ("model", "evidence", "repeat", "popularity")},
+    ),
+    Metric(
+        "examples_total", "counter",
+        "What users did next, after a list whose features were kept: acknowledged in the topic `examples`; `missed`: "
+        "of an item that was no candidate item; `lost`: not acknowledged, or the topic is missing.",
+        "`sent` grows with the clicks, by at most 50 a second; `missed` far below it; `lost` does not grow",
+        {"outcome": EXAMPLE_OUTCOMES},
+    ),
+    Metric(
+        "examples_waiting", "gauge", "Users whose last list is kept with its features, until their next click.",
+        "up to 4,096",
+    ),
+    Metric(
+        "ranker_steps_total", "counter", "Steps that rankers have learned online, 64 examples each.",
+        "grows by one with 64 examples `sent`; 0 without a ranker or with `ranking.online_ranker` off",
     ),
     # State and disk
     Metric("graph_users", "gauge", "Users with a step in the store.", "follows the shop", PARTITION),
