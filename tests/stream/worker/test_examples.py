@@ -1,4 +1,4 @@
-"""From a list to the example that the user's next event makes of it: with the features it was ranked by, and no more."""
+"""From a list to the example that the user's next event makes of it, with the features that it was ranked by."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_a_click_makes_an_example_with_the_features_that_the_list_was_ranked_by(
     assert (example.user, example.moment, example.ts, example.version) == (ANN, 1_000, 3_000, "000001")
     assert example.items[0] == TEA
     by_item = dict(zip(shown.items.tolist(), shown.features.tolist(), strict=True))
-    assert {i: f for i, f in zip(example.items.tolist(), example.features.tolist(), strict=True)} == by_item
+    assert dict(zip(example.items.tolist(), example.features.tolist(), strict=True)) == by_item
 
 
 def test_a_list_makes_one_example_and_the_newest_list_counts():
