@@ -11,9 +11,13 @@ from torch import Tensor
 from model.encoders.vocabulary import Indices
 from model.ranking.catalogue import Catalogue
 from model.ranking.item_counts import ItemCounts
+from model.settings import RankingSettings
 from state.events import Floats, Ids, Ints
 from state.graph import Rows
 from state.sequences import Sequences
+
+SESSION_MS = 3_600_000
+"""A pause of an hour ends a session."""
 
 
 class Neighbours(NamedTuple):
@@ -47,6 +51,9 @@ class Context(NamedTuple):
     """[N] column of each step; 0 = none."""
     steps_age: Indices
     """[N] steps back; 0 = the newest."""
+    steps_session: np.ndarray
+    """[N] bool: whether a step belongs to the session that is still going on at the moment of the ranking."""
+    settings: RankingSettings
     catalogue: Catalogue
     counts: ItemCounts
     encoded: Tensor | None
@@ -69,3 +76,15 @@ def neighbours_of(rows: Rows, columns: Indices) -> Neighbours:
     after, before, following = (np.take_along_axis(part, order, 1) for part in (rows.after, rows.before, rows.next))
     nodes = np.take_along_axis(rows.nodes, order, 1)
     return Neighbours(np.take_along_axis(columns, order, 1), nodes, after, before, following)
+
+
+def in_session(sequences: Sequences, steps_user: Indices, moments: Ints) -> np.ndarray:
+    """[N] bool: whether a step belongs to the session that is still going on at the moment of the ranking."""
+    ts = sequences.steps["ts"]
+    breaks = np.zeros(len(ts), np.int64)
+    breaks[1:] = (steps_user[1:] == steps_user[:-1]) & (ts[1:] - ts[:-1] > SESSION_MS)
+    total = np.cumsum(breaks)
+    last = sequences.indptr[1:] - 1
+    going_on = moments - ts[last] <= SESSION_MS
+    found: np.ndarray = (total == total[last][steps_user]) & going_on[steps_user]
+    return found

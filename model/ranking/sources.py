@@ -82,13 +82,3 @@ def encoder(context: Context, k: int) -> Pairs:
 
 Source = Callable[[Context, int], Pairs]
 SOURCES: tuple[Source, ...] = (own, followers, co_occurring, popular, encoder)
-
-
-def candidate_items(context: Context, k: int) -> Pairs:
-    """The candidate items of all sources, each once: ordered by user, then by column."""
-    found = [source(context, k) for source in SOURCES]
-    width = len(context.catalogue.table)
-    keys = np.unique(np.concatenate([users * width + columns for users, columns in found]))
-    users, columns = np.divmod(keys, width)
-    real = columns > 0
-    return users[real], columns[real]

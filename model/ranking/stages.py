@@ -21,9 +21,10 @@ from model.encoders.vocabulary import Indices, Vocabulary
 from model.ranker.examples import Shown
 from model.ranker.network import Ranker, scores_of
 from model.ranking import filters
+from model.ranking.candidates import Candidates, candidate_items
 from model.ranking.catalogue import Catalogue
-from model.ranking.context import Context, neighbours_of
-from model.ranking.features import Candidates, compute
+from model.ranking.context import Context, in_session, neighbours_of
+from model.ranking.features import compute
 from model.ranking.fusion import Fusion, Signal, is_model_only
 from model.ranking.graph_evidence import (
     EVIDENCE_SHARPNESS,
@@ -36,7 +37,6 @@ from model.ranking.graph_evidence import (
 from model.ranking.item_counts import ItemCounts
 from model.ranking.reasons import reasons
 from model.ranking.signals import NO_CELLS, CellSums, Signals
-from model.ranking.sources import candidate_items
 from model.settings import RankingSettings
 from state.events import Floats, Ids, Ints, Records
 from state.graph import Rows
@@ -138,9 +138,7 @@ class Stages:
         self, sequences: Sequences, graph: LiveGraph, k: int, moments: Ints | None
     ) -> "tuple[Context, Candidates, ScoredItems]":
         context = self._context(sequences, graph, moments)
-        users, columns = candidate_items(context, k)
-        starts = np.flatnonzero(np.diff(users, prepend=-1))
-        items = Candidates(users, columns, starts, len(self._catalogue.table))
+        items = candidate_items(context, k)
         features = compute(context, items, self.fusion)
         return context, items, ScoredItems(context, items, features, self._catalogue.hashes)
 
@@ -186,9 +184,11 @@ class Stages:
             moments = sequences.steps["ts"][last] if len(sequences.steps) else np.zeros(len(lengths), np.int64)
         encoded = self._model.encode(to_histories(sequences, self.vocabulary)) if self.fusion.model else None
         counts = self._counted(graph, catalogue)
+        session = in_session(sequences, user, moments)
         return Context(
-            sequences, moments, history, history_row, neighbours, user, steps_column, age, catalogue, counts, encoded
-        )
+            sequences, moments, history, history_row, neighbours, user, steps_column, age, session, self._settings,
+            catalogue, counts, encoded,
+        )  # fmt: skip
 
     def _rank_by_fusion(
         self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids], withdrawn: Ids

@@ -1,0 +1,1 @@
+"""Families of features, a file each. `model.ranking.features` has the list."""
