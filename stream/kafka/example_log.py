@@ -7,14 +7,13 @@ partition, and further back where compaction has left too few.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from model.ranker.examples import Example
-from state.id_hash import IdHash
 from stream.config import Config
 from stream.kafka.connection import consumer_connection
 from stream.kafka.diagnosis import unavailable
@@ -37,14 +36,18 @@ SPARE = 1.25
 class ExampleLog:
     """The newest examples of the topic."""
 
-    def __init__(self, config: Config, ids: IdHash, newest: int) -> None:
-        self._config, self._topic, self._ids, self._newest = config, config.topics.examples, ids, newest
+    def __init__(self, config: Config, hash_of: Callable[[bytes], int], newest: int) -> None:
+        """`hash_of` hashes the id of a user."""
+        self._config, self._topic, self._hash_of, self._newest = config, config.topics.examples, hash_of, newest
         self._by_user: dict[bytes, list[Example]] = {}
         self._count = 0
         self._positions: dict[int, int] = {}
         self._rarely = Rarely()
         self.skipped: Counter[str] = Counter()
         """Messages that were not read as examples, since the start: `malformed`, or of another `schema`."""
+
+    def __len__(self) -> int:
+        return min(self._count, self._newest)
 
     def examples(self) -> list[Example]:
         """The newest examples, in the order of their events."""
@@ -119,7 +122,7 @@ class ExampleLog:
                 self._count -= len(self._by_user.pop(record.key, ()))
             else:
                 try:
-                    self._add(record.key, unpack(record.value, self._ids.of(record.key), SCHEMA, len(NAMES)))
+                    self._add(record.key, unpack(record.value, self._hash_of(record.key), SCHEMA, len(NAMES)))
                 except OtherSchema as why:
                     self._skip("schema", str(why))
                 except NoExample as why:

@@ -16,6 +16,7 @@ STEPS = ("decode", "apply", "write", "rank", "send", "record", "commit")
 """The seven steps of `stream/worker/pipeline.py`."""
 SOURCES = ("ranker", "model", "popularity")
 EXAMPLE_OUTCOMES = ("sent", "missed", "lost")
+EXAMPLE_SKIPPED = ("malformed", "schema")
 REQUEST_OUTCOMES = ("ok", "too_many", "unsigned", "invalid")
 DEAD_LETTER_REASONS = (
     "tombstone", "too_large", "not_json", "event", "user", "item", "id", "time", "request", "refused",
@@ -256,6 +257,16 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "trainer_phase_duration_seconds", "histogram", "Duration of each phase of a cycle.",
         "`first_fit` takes most of it", {"phase": CYCLE_PHASES}, ("trainer",), CYCLE_BUCKETS,
+    ),
+    Metric(
+        "trainer_examples", "gauge", "Examples that the next cycle fits the ranker to, as the last one read them.",
+        "6,000 in a shop with so many clicks a week", of=("trainer",),
+    ),
+    Metric(
+        "trainer_examples_skipped_total", "counter",
+        "Messages of the topic `examples` that are no examples, or have features of another version of Anabranch.",
+        "does not grow; `schema` does until the topic holds no messages from before an upgrade",
+        {"reason": EXAMPLE_SKIPPED}, ("trainer",),
     ),
     Metric("trainer_learning", "gauge", "1 while a cycle runs.", "0 or 1", of=("trainer",)),
     Metric("trainer_progress_ratio", "gauge", "Share of the running cycle that is done.", "up to 1", of=("trainer",)),

@@ -38,7 +38,7 @@ def times(log: ExampleLog) -> list[tuple[bytes, int]]:
 
 
 def test_examples_of_all_partitions_come_in_the_order_of_their_events_and_new_ones_after_them(config):
-    log = ExampleLog(config, UNKEYED, newest=100)
+    log = ExampleLog(config, UNKEYED.of, newest=100)
     assert asyncio.run(log.read())
     assert times(log) == []
     send(config, *((f"user-{n}", packed(1_000 + n)) for n in range(9, -1, -1)))
@@ -53,7 +53,7 @@ def test_examples_of_all_partitions_come_in_the_order_of_their_events_and_new_on
 
 def test_a_reader_that_comes_late_reads_the_newest_only(config):
     send(config, *((f"user-{n % 5}", packed(1_000 + n)) for n in range(60)))
-    log = ExampleLog(config, UNKEYED, newest=12)
+    log = ExampleLog(config, UNKEYED.of, newest=12)
     asyncio.run(log.read())
     assert [ts for _, ts in times(log)] == list(range(1_048, 1_060))
 
@@ -63,7 +63,7 @@ def test_a_forgotten_users_examples_are_gone_and_what_is_no_example_is_passed_ov
         config, ("ann", packed(1_000)), ("bob", packed(1_001)), ("ann", b"\x00 nothing \x1b[31m"),
         ("cat", packed(1_002, "another")), ("bob", None), ("cat", packed(1_003)),
     )  # fmt: skip
-    log = ExampleLog(config, UNKEYED, newest=100)
+    log = ExampleLog(config, UNKEYED.of, newest=100)
     asyncio.run(log.read())
     assert times(log) == [(b"ann", 1_000), (b"cat", 1_003)]
     assert log.skipped == {"malformed": 1, "schema": 1}
@@ -75,6 +75,6 @@ def test_a_forgotten_users_examples_are_gone_and_what_is_no_example_is_passed_ov
 
 def test_an_installation_without_the_topic_has_no_examples(config):
     topics = msgspec.structs.replace(config.topics, examples="nowhere")
-    log = ExampleLog(msgspec.structs.replace(config, topics=topics), UNKEYED, newest=100)
+    log = ExampleLog(msgspec.structs.replace(config, topics=topics), UNKEYED.of, newest=100)
     assert not asyncio.run(log.read())
     assert log.examples() == []
