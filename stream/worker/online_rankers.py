@@ -116,7 +116,7 @@ class OnlineRankers:
         if stages.ranker is None or not self._config.ranking.online_ranker:
             self.end(role)
             return
-        from model.ranker.learning import LearningRanker, copied
+        from model.ranker.learning import STEP_EXAMPLES, LearningRanker, copied
         from model.ranking.features import NAMES
 
         self._forgotten = []
@@ -126,8 +126,10 @@ class OnlineRankers:
         online = OnlineRanker(version, stages, learning, ts)
         learning.ring.add([example for example in recent if example.ts <= online.ts])
         newer = [example for example in recent if example.ts > online.ts]
-        if newer:
-            online.learn_now(newer)
+        whole_steps = len(newer) - len(newer) % STEP_EXAMPLES
+        if whole_steps:
+            online.learn_now(newer[:whole_steps])
+        online.add(newer[whole_steps:])
         online.forget(self._forgotten)
         self._by_role[role] = online
 
