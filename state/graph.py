@@ -101,7 +101,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
     fade = [np.exp2(-age / settings.pair_half_life_s).astype(np.float32)[:, None] for age in age_s]
     half_lives = np.array(settings.half_lives_s)
     recent = sum(p.recent * np.exp2(-age[:, None] / half_lives) for p, age in zip(parts, age_s, strict=True))
-    first = np.min([np.where(p.first_ts > 0, p.first_ts, NEVER) for p in parts], axis=0)
+    oldest = np.min([np.where(p.first_ts > 0, p.first_ts, NEVER) for p in parts], axis=0)
     nodes = np.concatenate([p.nodes for p in parts], axis=1)
     after = np.concatenate([p.after * f for p, f in zip(parts, fade, strict=True)], axis=1)
     before = np.concatenate([p.before * f for p, f in zip(parts, fade, strict=True)], axis=1)
@@ -125,7 +125,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
         np.asarray(recent, np.float32),
         ts,
         np.take_along_axis(following, best, 1),
-        np.where(first < NEVER, first, 0),
+        np.where(oldest < NEVER, oldest, 0),
     )
 
 

@@ -27,7 +27,9 @@ log = logging.getLogger("anabranch.examples")
 
 READ_WITHIN_S = 60.0
 """A reading ends after this time with what it has; the next one goes on."""
-POLL_MS = 200
+POLL_MS = 100
+POLLS_OF_EMPTY = 3
+"""A partition without records may report no end to its reader."""
 FURTHER_BACK = 4
 SPARE = 1.25
 """Older examples are dropped where there are this many times as many as wanted."""
@@ -61,9 +63,10 @@ class ExampleLog:
 
     async def read(self) -> bool:
         """Read what is new; False where there is no such topic for us. Raises BrokerUnavailable."""
+        config = self._config
         # A fetch that waits for more records blocks every later request on its connection.
         consumer = AIOKafkaConsumer(
-            **consumer_connection(self._config), enable_auto_commit=False, fetch_max_wait_ms=50,
+            **consumer_connection(config), enable_auto_commit=False, fetch_max_wait_ms=50,
             auto_offset_reset="earliest",
         )  # fmt: skip
         try:
@@ -76,7 +79,7 @@ class ExampleLog:
         except TimeoutError:
             log.info("the reading of examples goes on later: not all were read within %.0f s", READ_WITHIN_S)
         except (KafkaError, OSError) as error:
-            raise await unavailable(self._config, error, f"the examples of {self._topic!r}") from None
+            raise await unavailable(config, error, f"the examples of {self._topic!r}") from None
         finally:
             await close(consumer)
         return True
@@ -104,11 +107,17 @@ class ExampleLog:
         consumer.assign(list(starts))
         for partition, start in starts.items():
             consumer.seek(partition, start)
-        reader, left = Reader(consumer), {p for p in starts if starts[p] < ends[p]}
+        reader, left, silent = Reader(consumer), set(starts), 0
         while left:
-            for records in (await reader.poll(timeout_ms=POLL_MS)).records.values():
+            polled = (await reader.poll(timeout_ms=POLL_MS)).records
+            silent = 0 if polled else silent + 1
+            for records in polled.values():
                 self._take(records)
-            left = {p for p in left if await consumer.position(p) < ends[p]}
+            for partition in list(left):
+                known = consumer.highwater(partition)  # the embedded broker reports a lower end than a reader gets
+                at_end = await consumer.position(partition) >= max(ends[partition], known or 0)
+                if at_end and (known is not None or silent >= POLLS_OF_EMPTY):
+                    left.discard(partition)
         self._positions = {p.partition: await consumer.position(p) for p in starts}
 
     def _take(self, records: Iterable[Any]) -> None:

@@ -60,7 +60,7 @@ class ExampleSender:
         self._some, self._sending = asyncio.Event(), asyncio.Lock()
         self._there: bool | None = None
         """Whether the topic takes our messages; None: not known yet."""
-        self._look_at, self._told = 0.0, False
+        self._look_at, self._logged = 0.0, False
 
     def add(self, examples: Iterable[Keyed]) -> None:
         """Send these, some time soon."""
@@ -115,7 +115,7 @@ class ExampleSender:
             self._counted("lost", len(self._queue))
             self._queue.clear()
             return
-        from model.ranking.features import SCHEMA  # imports torch: whoever has made an example has it
+        from model.ranking.features import SCHEMA  # imports torch, as ranking has
 
         some = [self._queue.popleft() for _ in range(min(SENT_AT_ONCE, len(self._queue)))]
         if self._lease.held:
@@ -158,8 +158,8 @@ class ExampleSender:
 
     def _refused(self, why: str) -> None:
         self._there, self._look_at = False, asyncio.get_running_loop().time() + LOOK_AGAIN_S
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             log.warning(
                 "the topic %r %s: examples are dropped, and the trainer does not teach the ranker what users do. "
                 "`anabranch init` creates the topic; docs/messages.md lists the rights of a worker", self._topic, why,

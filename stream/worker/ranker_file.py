@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 Role = Literal["champion", "candidate"]
 ROLES: tuple[Role, ...] = ("champion", "candidate")
 MAX_BYTES = 4 << 20
-"""A larger file is none of ours. A ranker has some 30 kB."""
+"""A larger file is not read. A ranker has some 30 kB."""
 
 
 class StoredRanker(NamedTuple):

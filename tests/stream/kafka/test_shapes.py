@@ -86,7 +86,7 @@ def test_clicks_that_lose_something_are_a_warning(settings, said):
     assert not fatal
 
 
-def test_an_installation_from_before_the_examples_works_and_is_told_what_it_misses():
+def test_an_installation_from_before_the_examples_works_and_learns_what_it_misses():
     topics = as_created()
     del topics["examples"]
     [deviation] = deviations(CONFIG, topics)
