@@ -25,7 +25,7 @@ from model.ranking.candidates import Candidates, candidate_items
 from model.ranking.catalogue import Catalogue
 from model.ranking.context import Context, in_session, neighbours_of
 from model.ranking.features import compute
-from model.ranking.fusion import Fusion, Signal, is_model_only
+from model.ranking.fusion import Fusion, Signal, is_model_only, uses_ranker
 from model.ranking.graph_evidence import (
     EVIDENCE_SHARPNESS,
     NO_ENTRIES,
@@ -89,9 +89,9 @@ class Stages:
         settings: RankingSettings,
         ranker: Ranker | None = None,
     ) -> None:
-        """Without a `ranker` the fusion ranks."""
+        """Without a `ranker` the fusion ranks, and where settings switch it off."""
         self._model = model.eval()
-        self.ranker = ranker
+        self.ranker = ranker if uses_ranker(settings) else None
         """The present ranker. It may be replaced between two rankings."""
         self._settings = settings
         self.fusion = fusion
