@@ -6,23 +6,22 @@ new version first learns once more what this worker has seen after that version'
 """
 
 import asyncio
+import copy
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from model.ranker.examples import Example
+from model.ranker.examples import Example, Ring
 from stream.config import Config
 from stream.worker import ranker_file
-from stream.worker.ranker_file import ROLES, Role, StoredRanker
+from stream.worker.ranker_file import ROLES, Role
 
 if TYPE_CHECKING:
     from model.ranker.learning import LearningRanker
     from model.ranking.stages import Stages
 
-RECENT_EXAMPLES = 6_000
-"""Examples of this worker that a new version may learn once more, some 30 MB. Each ranker has as many of its own."""
 MAX_BEHIND = 1_024
 """Examples that wait for a step of the ranker. Beyond them the oldest are not learned online."""
 STORE_EVERY_S = 10.0
@@ -31,17 +30,13 @@ STORE_EVERY_S = 10.0
 class OnlineRanker:
     """The ranker of one version."""
 
-    def __init__(self, version: str, stages: "Stages", learning: "LearningRanker", ts: int) -> None:
+    def __init__(self, version: str, stages: "Stages", learning: "LearningRanker") -> None:
         from model.ranker.learning import STEP_EXAMPLES
 
-        self.version, self._stages, self._learning = version, stages, learning
-        self._step = STEP_EXAMPLES
+        self.version, self._stages, self._learning, self._step = version, stages, learning, STEP_EXAMPLES
         self._waiting: deque[Example] = deque(maxlen=MAX_BEHIND)
         self._forgotten: list[int] = []
         self._learns = threading.Lock()
-        self.ts = ts
-        """Event time, ms, of the newest example that it has learned."""
-        self.steps = 0
 
     @property
     def due(self) -> bool:
@@ -61,33 +56,26 @@ class OnlineRanker:
             self._learns.release()
 
     async def learn(self) -> None:
-        """Take one step in a thread, and rank with the result from then on."""
-        taken = [self._waiting.popleft() for _ in range(min(self._step, len(self._waiting)))]
-        await asyncio.to_thread(self.learn_now, taken)
+        """Learn as many examples as one step takes, in a thread, and rank with the result from then on."""
+        taken = [self._waiting.popleft() for _ in range(self._step)]
+        await asyncio.to_thread(self._learn, taken)
 
-    def learn_now(self, examples: Sequence[Example]) -> None:
-        """Learn these examples, and rank with the result from then on."""
+    def store(self, config: Config, role: Role) -> None:
+        """Write the present ranker for a restart."""
+        if self._stages.ranker is not None:
+            ranker_file.write(config.data, config.worker.instance, role, self.version, self._stages.ranker)
+
+    def _learn(self, examples: Sequence[Example]) -> None:
         from model.ranker.learning import copied
 
         with self._learns:
             self._learning.add(examples)
             self._forget()
-            self.ts = max([self.ts, *(example.ts for example in examples)])
-            self.steps += 1
             self._stages.ranker = copied(self._learning.ranker)
-
-    def stored(self) -> StoredRanker:
-        """The present ranker, as it is stored for a restart."""
-        from model.ranking.features import SCHEMA
-
-        ranker = self._stages.ranker
-        assert ranker is not None
-        weights = {name: tensor.numpy() for name, tensor in ranker.state_dict().items()}
-        return StoredRanker(self.version, SCHEMA, self.ts, weights)
 
     def _forget(self) -> None:
         for user in self._forgotten:
-            self._learning.ring.forget(user)
+            self._learning.forget(user)
         self._forgotten = []
 
 
@@ -96,7 +84,9 @@ class OnlineRankers:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._recent: deque[Example] = deque(maxlen=RECENT_EXAMPLES)
+        self._seen: Ring | None = None
+        """The newest examples of this worker, some 30 MB, for versions to come; each ranker has a copy of its own."""
+        self._seen_lock = threading.Lock()
         self._by_role: dict[Role, OnlineRanker] = {}
         self._forgotten: list[int] = []
         """Users who were forgotten since the newest version began."""
@@ -113,31 +103,35 @@ class OnlineRankers:
 
         `ranker_ts` is the event time, ms, of the newest example that it has learned.
         """
-        if stages.ranker is None or not self._config.ranking.online_ranker:
-            self.end(role)
-            return
-        from model.ranker.learning import STEP_EXAMPLES, LearningRanker, copied
+        published = stages.ranker
+        if published is None or not self._config.ranking.online_ranker:
+            return self.end(role)
+        from model.ranker.learning import LearningRanker, copied
         from model.ranking.features import NAMES
 
         self._forgotten = []
-        recent = list(self._recent)
-        learning = LearningRanker(copied(stages.ranker), len(NAMES))
-        ts = max(ranker_ts, self._resume(version, stages, learning))
-        online = OnlineRanker(version, stages, learning, ts)
-        learning.ring.add([example for example in recent if example.ts <= online.ts])
-        newer = [example for example in recent if example.ts > online.ts]
-        whole_steps = len(newer) - len(newer) % STEP_EXAMPLES
-        if whole_steps:
-            online.learn_now(newer[:whole_steps])
-        online.add(newer[whole_steps:])
+        learning = LearningRanker(published, len(NAMES))
+        with self._seen_lock:
+            if self._seen is not None:
+                learning.ring = copy.deepcopy(self._seen)
+        if not self._resume(version, learning):
+            learning.follow(published, ranker_ts)
+        stages.ranker = copied(learning.ranker)
+        online = OnlineRanker(version, stages, learning)
         online.forget(self._forgotten)
         self._by_role[role] = online
+        return None
 
     def add(self, examples: Sequence[Example]) -> None:
         """Learn from these examples."""
-        if not self._config.ranking.online_ranker:
+        if not examples or not self._config.ranking.online_ranker:
             return
-        self._recent.extend(examples)
+        from model.ranker.learning import RING_EXAMPLES
+
+        with self._seen_lock:
+            if self._seen is None:
+                self._seen = Ring(examples[0].features.shape[1], RING_EXAMPLES)
+            self._seen.add(examples)
         for online in self._by_role.values():
             online.add(examples)
             if online.due:
@@ -147,8 +141,11 @@ class OnlineRankers:
         """Drop the examples of these users, hashes."""
         if not users:
             return
-        self._recent = deque((e for e in self._recent if e.user not in users), maxlen=RECENT_EXAMPLES)
         self._forgotten += users
+        with self._seen_lock:
+            if self._seen is not None:
+                for user in users:
+                    self._seen.forget(user)
         for online in self._by_role.values():
             online.forget(users)
 
@@ -168,26 +165,15 @@ class OnlineRankers:
     async def _store(self, role: Role, online: OnlineRanker) -> None:
         """Write a ranker for a restart, now and then."""
         now = time.monotonic()
-        if now < self._store_at.get(role, 0.0):
-            return
-        self._store_at[role] = now + STORE_EVERY_S
-        worker = self._config.worker.instance
-        await asyncio.to_thread(ranker_file.write, self._config.data, worker, role, online.stored())
+        if now >= self._store_at.get(role, 0.0):
+            self._store_at[role] = now + STORE_EVERY_S
+            await asyncio.to_thread(online.store, self._config, role)
 
-    def _resume(self, version: str, stages: "Stages", learning: "LearningRanker") -> int:
-        """Go on from a stored ranker of this version; the time of its newest example, 0 where there is none."""
-        import torch
-
-        from model.ranker.learning import copied
-        from model.ranking.features import SCHEMA
-
-        shapes = {name: tuple(tensor.shape) for name, tensor in learning.ranker.state_dict().items()}
+    def _resume(self, version: str, learning: "LearningRanker") -> bool:
+        """Go on from a stored ranker of this version; False if there is none."""
         for role in ROLES:  # a candidate that was promoted goes on too
             found = ranker_file.read(self._config.data, self._config.worker.instance, role)
-            if found is None or (found.version, found.schema) != (version, SCHEMA):
-                continue
-            if shapes == {name: weights.shape for name, weights in found.weights.items()}:
-                learning.ranker.load_state_dict({n: torch.from_numpy(w.copy()) for n, w in found.weights.items()})
-                stages.ranker = copied(learning.ranker)
-                return found.ts
-        return 0
+            if found is not None and found.version == version and found.ranker is not None:
+                learning.ranker.load_state_dict(found.ranker.state_dict())
+                return True
+        return False
