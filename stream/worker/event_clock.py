@@ -24,9 +24,14 @@ class EventClock:
             self._newest, self._seen_at = newest_ts, self._monotonic_s()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether an event was seen."""
+        return self._newest > 0
+
+    @property
     def now(self) -> int:
         """Event time, ms; the wall clock before the first event."""
         wall = self._wall_ms()
-        if not self._newest:
+        if not self.has_begun:
             return wall
         return min(self._newest + int(1000 * (self._monotonic_s() - self._seen_at)), wall)

@@ -99,9 +99,11 @@ class LastShown:
         """
         examples: list[Example] = []
         missed = 0
-        if not self._waiting:
+        known = self._waiting.keys() & events["user"].tolist()
+        if not known:
             return Made(examples)
         counted = events[kinds.counts[events["kind"]]]
+        counted = counted[np.isin(counted["user"], np.fromiter(known, np.uint64, len(known)))]
         for user, item, ts in zip(*(counted[f].tolist() for f in ("user", "item", "ts")), strict=True):
             waiting = self._waiting.get(user)
             if waiting is None or ts < waiting.shown.moment:

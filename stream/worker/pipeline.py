@@ -197,6 +197,7 @@ class Pipeline:
             self._poll_size.update(len(records), ended_at - began)
             self.observed.applied(store, records, decoded_at - began, ended_at - decoded_at, applied.write_s)
             self._recommender.update(applied)
+            self._recommender.clock.see(store.progress.newest_ts)
             self._example_path.follow(store, applied)
             if traces:
                 logical = {store.progress.logical(offset): trace for offset, trace in traces.items()}

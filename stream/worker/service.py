@@ -231,6 +231,7 @@ class WorkerService(Service):
         status.paused_ts = (status.paused_ts or status.ts) if paused else 0
         status.confirmed, status.joined = self._lease.held, self._assignment.joined
         status.caught_up_ts = int(self._pipeline.caught_up_at * 1000)
+        status.event_ts = self._recommender.clock.now if self._recommender.clock.has_begun else 0
         phases = self._assignment.phases()
         status.phases = {number: phase.words for number, phase in sorted(phases.items())}
         status.too_many_requests = self._pipeline.requests.too_many
