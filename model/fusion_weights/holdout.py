@@ -32,9 +32,11 @@ TIMED_RANKINGS = 7
 
 
 def split_holdout(
-    sequences: Sequences, holdout_events: int, new: np.ndarray | None = None
+    sequences: Sequences, holdout_events: int, new: np.ndarray | None = None, at_most: float = 0.1
 ) -> tuple[Sequences, Sequences]:
     """Past and held-out steps of every user. The newest `holdout_events` steps are held out, at most a tenth.
+
+    `at_most` is another share than a tenth.
 
     The split is at one moment for all users, because a version serves only after the moment of its training. If the
     past contained later steps of other users, the model would look better than it is in serving and get too much
@@ -46,7 +48,7 @@ def split_holdout(
     ts = sequences.steps["ts"]
     eligible = np.ones(len(ts), bool) if new is None else new
     count = int(eligible.sum())
-    held = min(holdout_events, count // (10 if new is None else 4))
+    held = min(holdout_events, int(count * at_most) if new is None else count // 4)
     moment = np.partition(ts[eligible], count - held - 1)[count - held - 1] if count else 0
     held_out = eligible & (ts > moment)
     return where(sequences, ~held_out), where(sequences, held_out)
@@ -70,6 +72,11 @@ class Weights(NamedTuple):
     fusions: Sequence[Fusion]
     of_test: np.ndarray
     """[T] number of the weights in `fusions`."""
+
+    @classmethod
+    def same(cls, fusion: Fusion, holdout: "Holdout") -> "Weights":
+        """The same weights for all tests."""
+        return cls((fusion,), np.zeros(len(holdout.targets), np.int64))
 
 
 class Rankings(NamedTuple):
@@ -180,7 +187,7 @@ class Holdout:
         ranker: Ranker | None = None,
     ) -> HoldoutAnswers:
         """Recommendations at each test with these fusion weights and this ranker, as the worker would make them."""
-        weights = fusion if isinstance(fusion, Weights) else Weights((fusion,), np.zeros(len(self.targets), np.int64))
+        weights = fusion if isinstance(fusion, Weights) else Weights.same(fusion, self)
         stages = self.stages(model, vocabulary, settings, ranker)
         items = np.zeros((len(self.targets), CUTOFF), np.uint64)
         for found in self.rankings(stages, weights):

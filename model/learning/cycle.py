@@ -31,6 +31,7 @@ from model.learning.experiment import NO_EXPERIMENT, Experiment
 from model.learning.gate import Measured, judge
 from model.learning.measure import HoldoutMeasurement, measure_forgetting, measure_holdout
 from model.learning.new_items import add_items, init_new_item_rows
+from model.learning.ranker_in_cycle import REPLAYED_EVENTS
 from model.learning.trained import Trained
 from model.learning.training import Schedule, Spent, train
 from model.ranker.examples import Example
@@ -190,6 +191,7 @@ def run_cycle(
     measurement = measure_holdout(
         Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking,
         cycle_input.examples, cycle_input.seed,
+        lambda: Holdout(*split_holdout(past, REPLAYED_EVENTS, at_most=0.5), settings.state),
     )  # fmt: skip
 
     # The next hour is most like the newest events, so they are learned too. Only the sequence encoder learns them: the

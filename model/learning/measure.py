@@ -1,6 +1,6 @@
 """Measurements for the gate: champion and candidate on held-out events, and on users that the cycle skipped."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,17 +48,21 @@ def measure_holdout(
     ranking: RankingSettings,
     examples: Sequence[Example] = (),
     seed: int = 0,
+    earlier: Callable[[], Holdout] | None = None,
 ) -> HoldoutMeasurement:
     """Choose the fusion weights, fit the ranker, and measure candidate and champion on the held-out events.
 
     Each half of the users is measured with weights chosen on the other half, and with a ranker that has learned
-    earlier events only. Without a champion the candidate is compared with itself.
+    earlier events only. `earlier` has tests before the held-out events: a first ranker may need them. Without a
+    champion the candidate is compared with itself.
     """
     crossed = cross_fit_fusion(holdout, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
     weights = Weights(crossed.halves[::-1], crossed.half)
     ranker, metrics, found = None, {}, None
     if uses_ranker(ranking):
         ranker = RankerInCycle(champion, examples, holdout, seed)
+        if ranker.replays and earlier is not None:
+            ranker.replay(earlier(), holdout.stages(net, vocabulary, ranking), crossed.fusion)
         found = ranker.answers(holdout.stages(net, vocabulary, ranking), weights)
         ranker.finish()
         metrics = ranker.metrics()

@@ -94,7 +94,7 @@ class LearningRanker:
         features, stands_for = self.ring.take(self.ring.newest(STANDARD_EXAMPLES))
         rows = features[stands_for > 0].astype(np.float32)
         if len(rows):
-            (self.ranker.begin if untrained else self.ranker.restandardise)(rows)
+            (self.ranker.begin if untrained else self.ranker.standardise_again)(rows)
 
     def _learn(self, before: np.ndarray, new: np.ndarray) -> None:
         """A step on some of the examples before, and one on the new ones."""

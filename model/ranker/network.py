@@ -61,8 +61,8 @@ class Ranker(nn.Module):
         self.linear.weight *= self.spread
 
     @torch.no_grad()
-    def restandardise(self, features: Floats) -> None:
-        """Standardise a trained ranker anew, by features [n, F]. The scores of these stay almost as they are.
+    def standardise_again(self, features: Floats) -> None:
+        """Standardise a trained ranker again, by features [n, F]. The scores of these stay almost as they are.
 
         Weights and biases take up the change: z = a + b · z' for each feature, with the line that fits best. Where
         nothing was clipped it is exact. Scores then differ from those before by the same number for all items.

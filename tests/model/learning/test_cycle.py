@@ -1,5 +1,7 @@
 """A cycle: its users, new and removed items, late events, and held-out events that it must not learn."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import torch
@@ -23,12 +25,14 @@ MODEL = ModelSettings(dim=16, dropout=0.0)
 HOUR_MS = 3_600_000
 
 
-def increment(champion: Trained, events: Records, arrived: Records, gone: tuple[int, ...] = ()) -> Trained:
+def increment(
+    champion: Trained, events: Records, arrived: Records, gone: tuple[int, ...] = (), **ranking: Any
+) -> Trained:
     graph = MemoryGraph(STATE)
     graph.apply(events)
     new = np.setdiff1d(events["item"], champion.vocabulary.hashes)
     training = TrainingSettings(increment_epochs=1, increment_last_epochs=0)
-    settings = CycleSettings(MODEL, training, RankingSettings(), STATE)
+    settings = CycleSettings(MODEL, training, RankingSettings(**ranking), STATE)
     names = {i: str(i) for i in new.tolist()}
     cycle_input = CycleInput(
         from_events(events), names, graph.rows, 0, new_events=arrived, gone=np.array(gone, np.uint64)
@@ -98,7 +102,7 @@ def test_a_candidate_is_tested_with_weights_chosen_on_other_users(monkeypatch):
     monkeypatch.setattr(measure, "cross_fit_fusion", cross)
     monkeypatch.setattr(Holdout, "answers", answers)
     monkeypatch.setattr(cycle_module, "judge", lambda measured, *_, **__: judged.append(measured))
-    increment(champion, np.concatenate([events, arrived]), arrived)
+    increment(champion, np.concatenate([events, arrived]), arrived, ranker=False)
     of_first, of_second = (found.ranks for found in answered)
     first = crosses[0].half == 0
     assert 0 < first.sum() < len(first)
