@@ -106,7 +106,7 @@ class Stages:
         table = model.items.weight.detach()
         # Fresh items get their rows from the graph, so there are none where the graph has no weight.
         fresh_items = 0 if is_model_only(settings) else settings.fresh_items
-        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored)
+        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored, model.graph_table)
         self._version_items = Catalogue(vocabulary, table, 0)
         self._counts: ItemCounts | None = None
         self._kinds: Kinds | None = None

@@ -24,6 +24,7 @@ from torch import Tensor
 from model.encoders.vocabulary import Indices
 from model.ranker.network import Ranker, contributions_of
 from model.ranking.candidates import Candidates
+from model.ranking.families.graph import GRAPH
 from model.ranking.families.own import OWN
 from model.ranking.families.user import USER
 from model.ranking.features import AT, NAMES, SIGNALS, list_means
@@ -55,7 +56,7 @@ KindsOfReasons = npt.NDArray[np.int8]
 OF_FEATURE: Mapping[str, Why] = {
     **dict.fromkeys(OWN, Why.AGAIN),
     **dict.fromkeys(USER, Why.NONE),
-    **dict.fromkeys(("co_5", "co_1", "co_best", "encoder"), Why.SIMILAR),
+    **dict.fromkeys(("co_5", "co_1", "co_best", "encoder", *GRAPH), Why.SIMILAR),
     **dict.fromkeys(("pop_hour", "trend_hour", "trend_day", "trend_week"), Why.RISING),
     **dict.fromkeys(("pop_week", "pop_6h", "pop_day", "pop_month", "clicks", "item_since"), Why.POPULAR),
     **dict.fromkeys(("item_age", "known"), Why.NEW),
