@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
+from model.ranker.examples import Shown
 from state.events import Ids
 from state.pending import Unanswered
 from stream.kafka.messages import Recommendation, Recommended, encode
@@ -25,6 +26,10 @@ class Answer(NamedTuple):
     """Empty where the state has no id of the user: one without events, or forgotten in the meantime."""
     message: bytes
     last_recommendation: LastRecommendation
+    source: str
+    """What ranked it, as in the message."""
+    shown: Shown | None = None
+    """The candidate items with their features, if they are to be kept."""
 
 
 class ItemList(NamedTuple):
@@ -59,13 +64,17 @@ def message_of(
     user_id: bytes,
     shown: ItemList,
     version: "ServedVersion | None",
+    source: str,
     newest: Unanswered,
     names: dict[int, Name],
     now_ms: int,
     partition: int,
     offset: int,
 ) -> bytes:
-    """The message. `version` is None where popular items are shown; `offset` is that of the newest event in the log."""
+    """The message. `version` is None where popular items are shown; `source` is what ranked them.
+
+    `offset` is that of the newest event in the log.
+    """
     message = Recommendation(
         user=user_id.decode(),
         items=[
@@ -79,7 +88,7 @@ def message_of(
         ],
         model=version.version if version else None,
         model_age_s=round((now_ms - version.created_ts) / 1000, 1) if version else None,
-        source="model" if version else "popularity",
+        source=source,
         event_ts=newest.ts if newest.ts >= 0 else None,
         emitted_ts=now_ms,
         partition=partition,
