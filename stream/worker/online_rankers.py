@@ -97,6 +97,11 @@ class OnlineRankers:
         self.steps = 0
         """Steps of all rankers since the start."""
 
+    @property
+    def seen(self) -> int:
+        """Examples since the start."""
+        return self._seen.count if self._seen is not None else 0
+
     def end(self, role: Role) -> None:
         """Move no ranker in this role."""
         self._by_role.pop(role, None)
