@@ -108,7 +108,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
 
     Counts are decayed to the newest part. The strongest K slots remain.
     """
-    if len(parts) == 1:
+    if len(parts) == 1 or not len(parts[0].ts):
         return parts[0]
     count, slots = parts[0].nodes.shape
     ts = np.max([p.ts for p in parts], axis=0)

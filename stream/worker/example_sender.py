@@ -90,6 +90,9 @@ class ExampleSender:
                     await asyncio.sleep(SEND_AGAIN_S)
                 except LeaseLost:
                     return
+                except Exception as error:  # a broker that answers in a strange way ends no worker
+                    log.warning("examples are not sent: %s: %s", type(error).__name__, error)
+                    await asyncio.sleep(LOOK_AGAIN_S)
 
     async def erase(self, users: Sequence[str]) -> None:
         """Send tombstones, behind the examples before them, until they are acknowledged. Raises LeaseLost."""

@@ -7,6 +7,7 @@ new version first learns once more what this worker has seen after that version'
 
 import asyncio
 import copy
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from stream.worker.ranker_file import ROLES, Role
 if TYPE_CHECKING:
     from model.ranker.learning import LearningRanker
     from model.ranking.stages import Stages
+
+log = logging.getLogger("anabranch.examples")
 
 MAX_BEHIND = 1_024
 """Examples that wait for a step of the ranker. Beyond them the oldest are not learned online."""
@@ -94,6 +97,11 @@ class OnlineRankers:
         self.steps = 0
         """Steps of all rankers since the start."""
 
+    @property
+    def seen(self) -> int:
+        """Examples since the start."""
+        return self._seen.count if self._seen is not None else 0
+
     def end(self, role: Role) -> None:
         """Move no ranker in this role."""
         self._by_role.pop(role, None)
@@ -156,7 +164,12 @@ class OnlineRankers:
             self._due.clear()
             for role, online in list(self._by_role.items()):
                 if online.due:
-                    await online.learn()
+                    try:
+                        await online.learn()
+                    except Exception:  # what it has learned so far goes on ranking
+                        log.exception("the ranker of version %s stays as it is from now on", online.version)
+                        self.end(role)
+                        continue
                     self.steps += 1
                 if online.due:
                     self._due.set()

@@ -102,7 +102,8 @@ class Recommender:
         if arm.version is not None:
             stages = arm.version.stages
             source = "model" if stages.ranker is None else "ranker"
-            keeps = [row for row, user in enumerate(arm.users) if user in kept]
+            has_history = np.diff(history.indptr) > 0
+            keeps = [row for row, user in enumerate(arm.users) if user in kept and has_history[row]]
             with_all = bool(keeps) and stages.ranker is not None
             ranked = stages.rank(history, self.graph, k, hidden, withdrawn, moments, shown=with_all)
             shown = self._shown(ranked, history, moments, keeps, stages)

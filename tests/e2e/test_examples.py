@@ -11,7 +11,7 @@ from model.ranking.features import NAMES
 from stream.kafka.pointers import read_last_pointers
 from tests.e2e.conftest import anabranch, read_all, run, succeed, until
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 QUICK_TRAINING = {
     "ANABRANCH_TRAINING__EPOCHS": "1",
@@ -37,6 +37,10 @@ def test_what_users_do_after_a_recommendation_is_exported_while_everything_runs(
     def examples() -> list[bytes]:
         return [record.key for record in read_all(config, config.topics.examples)]
 
+    def sources() -> list[str]:
+        records = sorted(read_all(config, config.topics.recommendations), key=lambda record: record.timestamp)
+        return [json.loads(record.value)["source"] for record in records]
+
     def exported(*flags: str) -> list[dict[str, str]]:
         succeed(config, "examples", str(table), *flags)
         with table.open(newline="") as file:
@@ -44,11 +48,16 @@ def test_what_users_do_after_a_recommendation_is_exported_while_everything_runs(
 
     env = {**os.environ, **QUICK_TRAINING}
     with anabranch(config, "worker"), anabranch(config, "trainer", env=env):
-        click(300)
+        click(1_500)
         until(lambda: "trainer ready" in (config.data / "trainer.log").read_text())
         succeed(config, "retrain", "--wait")
         until(lambda: (pointers := read_last_pointers(config.data)).champion and pointers)
         until(lambda: click(20) or time.sleep(0.5) or len(set(examples())) == 20)
+        assert sources()[-1] == "ranker"
+        # One step of the ranker online, and a cycle that learns from the topic.
+        until(lambda: click(20) or time.sleep(0.5) or (config.data / "ranker-0-champion.safetensors").exists())
+        succeed(config, "retrain", "--wait")
+        assert sources()[-1] == "ranker"
 
         rows = exported()
         assert list(rows[0])[-len(NAMES) :] == list(NAMES)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from model.learning.cycle import CycleInput, CycleSettings, run_cycle
 from model.ranker.network import Ranker
@@ -31,9 +32,18 @@ class LearningShop(Shop):
         async def exists(_) -> bool:
             return True
 
-        self.sender = ExampleSender(config, self.producer, self.lease, exists=exists)
+        self.counts = {"sent": 0, "lost": 0}
+        self.sender = ExampleSender(config, self.producer, self.lease, self.count, exists)
         self.at = TS
         self.begin()
+
+    def count(self, outcome: str, count: int) -> None:
+        self.counts[outcome] += count
+
+    @property
+    def made(self) -> int:
+        """Examples that the worker has learned from, which are those that it sends."""
+        return self.recommender.versions.rankers.seen
 
     def begin(self) -> None:
         """Start the pipeline, as a process does."""
@@ -68,8 +78,7 @@ class LearningShop(Shop):
         return self.producer.to(self.config.topics.examples)
 
 
-@scenario_with
-async def with_learning_shop(config, monkeypatch):
+async def open_learning_shop(config, monkeypatch) -> LearningShop:
     """A `LearningShop` in which twenty users have clicked."""
     shop = LearningShop(config, monkeypatch)
     await shop.assign()
@@ -80,6 +89,9 @@ async def with_learning_shop(config, monkeypatch):
     await shop.click(shop.event("user-0", "item-1"))
     shop.recommender.last_shown.clear()  # each story begins with its own first list
     return shop
+
+
+with_learning_shop = scenario_with(open_learning_shop)
 
 
 @with_learning_shop
@@ -131,6 +143,26 @@ async def test_of_a_pushed_answer_and_the_answer_to_a_request_the_later_one_coun
     assert pushed_at + 60_000 <= moment < shop.at
 
 
+@pytest.mark.parametrize("with_ranker", [True, False], ids=["ranker", "fusion"])
+def test_a_user_without_events_gets_popular_items_and_makes_no_example(tmp_path, monkeypatch, with_ranker):
+    @scenario_with
+    async def with_two_partitions(config, monkeypatch):
+        shop = await open_learning_shop(config, monkeypatch)
+        await shop.assign_another()
+        shop.serve(with_ranker=with_ranker)
+        return shop
+
+    @with_two_partitions
+    async def scenario(shop):
+        await shop.poll({REQUESTS: [Record(b'{"user": "nobody", "id": 7}', 0)]})
+        await until(lambda: shop.producer.to(shop.config.topics.replies))
+        [(_, reply)] = shop.producer.to(shop.config.topics.replies)
+        assert json.loads(reply)["source"] == "popularity"
+        assert not len(shop.recommender.last_shown)
+
+    scenario(tmp_path, monkeypatch)
+
+
 @with_learning_shop
 async def test_a_forgotten_user_leaves_no_list_no_example_on_its_way_and_a_tombstone_in_the_topic(shop):
     await shop.click(shop.event("user-3", "item-9"), shop.event("user-4", "item-2"))
@@ -178,3 +210,36 @@ async def test_a_partition_that_comes_back_joins_nothing_from_before(shop):
     await shop.revoke()
     await shop.assign()
     assert not len(shop.recommender.last_shown)
+
+
+def test_with_another_future_in_the_same_batch_the_examples_before_it_are_identical(tmp_path, monkeypatch):
+    """Each poll has ten events. In the fourth one the first half is the same, and from there on everything differs."""
+
+    def run(future: int) -> list[tuple[bytes | None, bytes | None]]:
+        found: list[tuple[bytes | None, bytes | None]] = []
+
+        @scenario_with
+        async def shop_of_this_run(config, monkeypatch):
+            return await open_learning_shop(config, monkeypatch)
+
+        @shop_of_this_run
+        async def scenario(shop):
+            draw, other = np.random.default_rng(0), np.random.default_rng(future)
+            for at in range(0, 60, 10):
+                sources = [draw if at + n < 35 else other for n in range(10)]
+                await shop.click(*(shop.event(f"user-{s.integers(20)}", f"item-{s.integers(12)}") for s in sources))
+            await until(lambda: shop.counts["sent"] == shop.made)
+            found.extend(shop.examples)
+
+        scenario(tmp_path / str(future), monkeypatch)
+        return found
+
+    one, two = run(1), run(2)
+    begins = TS + 60_000 * (6 * len(USERS) + 1 + 35)  # event time of the last event that both streams have
+
+    def before(messages: list[tuple[bytes | None, bytes | None]]) -> list[tuple[bytes | None, bytes | None]]:
+        return [(key, value) for key, value in messages if unpack(value, 1, SCHEMA, len(NAMES)).ts <= begins]
+
+    assert before(one) == before(two)
+    assert len(before(one)) > 5
+    assert one != two

@@ -121,6 +121,28 @@ def test_a_forgotten_users_examples_are_learned_by_no_later_step_and_no_later_ve
     assert rankers.steps == 0
 
 
+def test_an_error_of_learning_ends_the_learning_and_not_the_worker(config, monkeypatch, caplog):
+    broken, sound = Version(), Version()
+    rankers = OnlineRankers(config)
+    rankers.begin("champion", "000001", broken, 0)
+    rankers.begin("candidate", "000002", sound, 0)
+    before = broken.ranker
+    examples = choices(STEP_EXAMPLES)
+    real = online_rankers.OnlineRanker.learn
+
+    async def learn(online):
+        if online.version == "000001":
+            raise RuntimeError("out of memory")
+        await real(online)
+
+    monkeypatch.setattr(online_rankers.OnlineRanker, "learn", learn)
+    rankers.add(examples)
+    learned(rankers, 1)
+    assert broken.ranker is before
+    assert liking(sound.ranker) > 0
+    assert "version 000001 stays as it is" in caplog.text
+
+
 @pytest.mark.parametrize("online", [True, False])
 def test_a_version_without_a_ranker_and_a_setting_leave_everything_as_it_is(config, online):
     off = Config(data=config.data, ranking=RankingSettings(online_ranker=online))
