@@ -20,19 +20,21 @@ def fold_events(
     Returns the STEPs that count for others from now on, and those that no longer do.
     """
     events = batch.events
-    oldest = int(events["ts"].min())
+    oldest_ts = int(events["ts"].min())
     only_these = progress.applied - progress.erased <= len(events)
-    progress.oldest_ts = oldest if only_these else min(progress.oldest_ts, oldest)
+    progress.oldest_ts = oldest_ts if only_these else min(progress.oldest_ts, oldest_ts)
     plus, minus = _fold_sequences(partition, batch, progress, write)
-    _fold_edges(partition, batch, progress, write)
+    items, oldest = _fold_edges(partition, batch, progress, write)
     partition.events.append(events, write)
 
-    items = distinct(events["item"])
     touched = distinct(np.concatenate([plus.items(), minus.items(), items]))
     rows, known = partition.row_records_known(touched)
     minus.take_out_of(touched, rows)
     # Expiry removes an item with its last edge. Steps of it that are not expired yet may still be in sequences.
-    known[np.searchsorted(touched, items)] = True
+    place = np.searchsorted(touched, items)
+    known[place] = True
+    first = rows["first_ts"][place]
+    rows["first_ts"][place] = np.where(first > 0, np.minimum(first, oldest), oldest)
     gained = plus.fold_into(touched, rows, known)
     values, size, handle = rows.tobytes(), rows.itemsize, partition.database.handles["rows"]
     for at, (key, is_known) in enumerate(zip(packed_keys(touched), known.tolist(), strict=True)):
@@ -62,8 +64,8 @@ def _put_ids(partition: Partition, prefix: bytes, hashes: Ids, ids: list[bytes],
         write.put(prefix + key, identifier, handle)
 
 
-def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch) -> None:
-    """Write the edges of the batch's items."""
+def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch) -> tuple[Ids, Ints]:
+    """Write the edges of the batch's items; return these items and the time of the oldest new edge of each."""
     ordered, items, first, starts, ends = _grouped(batch.events, "item")
     edges = np.empty(len(ordered), EDGE)
     for name in ("user", "ts", "kind"):
@@ -75,6 +77,7 @@ def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, wri
         unknown[unknown] = ~stored
     _put_ids(partition, b"i", items[unknown], [batch.items[row] for row in first[unknown].tolist()], write)
     progress.items += int(unknown.sum())
+    return items, np.minimum.reduceat(edges["ts"], starts)
 
 
 def _put_popular(partition: Partition, touched: Ids, rows: Records, write: WriteBatch) -> None:

@@ -36,9 +36,11 @@ from model.evaluation.prequential import (
     RunResult,
     ServedModel,
     begin_together,
+    by_fusion,
     report,
     rolling,
     run,
+    standing_still,
 )
 from model.evaluation.recorded_stream import RecordedStream, as_events
 from model.learning.cycle import CycleSettings
@@ -110,11 +112,14 @@ def run_stream(
         versions["full retrain"] = Learner(settings, every, "retrain", seed=seed)
     begin_together(versions, past)
     changed, create = msgspec.structs.replace, versions["create"]
-    fixed = changed(settings.ranking, online_clicks=0)
-    rows: dict[str, EvaluatedModel] = {name: ServedModel(past, v, settings.ranking) for name, v in versions.items()}
+    fixed, still = changed(settings.ranking, online_clicks=0), standing_still(settings.ranking)
+    rows: dict[str, EvaluatedModel] = {
+        name: ServedModel(past, v, settings.ranking, seed=seed) for name, v in versions.items()
+    }
     rows |= {
-        "frozen": ServedModel(past, versions["frozen"], fixed),
-        "frozen, graph too": ServedModel(past, versions["frozen"], fixed, live=False),
+        "frozen": ServedModel(past, versions["frozen"], still, keeps_examples=False),
+        "frozen, graph too": ServedModel(past, versions["frozen"], still, live=False, keeps_examples=False),
+        "fusion": ServedModel(past, create, by_fusion(settings.ranking)),
         "create, fixed weights": ServedModel(past, create, fixed),
         "create, no fusion": ServedModel(past, create, fixed, fusion=MODEL_ONLY),
         "create, no provisional items": ServedModel(past, create, changed(settings.ranking, fresh_items=0)),

@@ -33,10 +33,11 @@ from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
 from model.learning.cycle import CycleInput, CycleSettings, ProgressCallback, run_cycle
 from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks, lead, ranks_of, summary
+from model.ranker.network import Ranker, scores_of
 from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.ranking.stages import Stages
 from model.settings import RankingSettings, TrainingSettings, without_graph
-from state.events import Records
+from state.events import Ints, Records
 from state.graph import MemoryGraph
 from state.sequences import Sequences, from_events
 from state.settings import StateSettings
@@ -52,6 +53,8 @@ KNN_AGE_DECAY = 0.7
 WARM_UP_EPOCH_COST = 0.25
 """Time of a warm-up epoch over that of a joint epoch (`benchmarks/results/epoch_profile.txt`)."""
 
+WHOLE = "create+ranker"
+"""The row of the whole ranking; not there where the stream has too few examples for a ranker."""
 SEEN_ITEMS = ("unfiltered", "filtered")
 """Items that the user has seen are ranked like any other, or left out."""
 
@@ -100,8 +103,8 @@ def split_stream(events: Records, names: dict[int, str], quantile: float, state:
 class SplitScorer(Protocol):
     """Scores every item of the split's vocabulary for a batch of users."""
 
-    def scores(self, part: Sequences) -> torch.Tensor:
-        """[B, n + 1]; column 0 is padding."""
+    def scores(self, part: Sequences, moments: Ints) -> torch.Tensor:
+        """[B, n + 1]; column 0 is padding. `moments` [B] are the event times, ms, of the tests."""
 
     def update(self, events: Records) -> None:
         """Count the events between two batches of tests."""
@@ -118,7 +121,7 @@ class ModelScorer:
         self._column = torch.from_numpy(np.concatenate([[0], trained.vocabulary.lookup(split.vocabulary.hashes)]))
         self._graph, self._live = split.graph.fork(), live
 
-    def scores(self, part: Sequences) -> torch.Tensor:
+    def scores(self, part: Sequences, moments: Ints | None = None) -> torch.Tensor:
         """[B, n + 1]."""
         return self._ranking.scores(part, self._graph)[:, self._column]
 
@@ -128,13 +131,31 @@ class ModelScorer:
             self._ranking.update(self._graph.apply(events))
 
 
+class RankerScorer(ModelScorer):
+    """Scores of a trained model's ranker, with a live graph. Items that are not candidate items have -inf."""
+
+    def __init__(self, split: Split, trained: Trained, ranker: Ranker, settings: RankingSettings) -> None:
+        super().__init__(split, trained, trained.fusion, settings)
+        self._ranker, self._vocabulary = ranker, split.vocabulary
+
+    def scores(self, part: Sequences, moments: Ints | None = None) -> torch.Tensor:
+        """[B, n + 1]."""
+        found = torch.full((len(part.users), len(self._vocabulary) + 1), -torch.inf)
+        shown = self._ranking.rank(part, self._graph, CUTOFF, moments=moments, shown=True).shown
+        for row, listed in enumerate(shown):
+            if listed is not None:
+                columns = torch.from_numpy(self._vocabulary.lookup(listed.items))
+                found[row, columns] = torch.from_numpy(scores_of(self._ranker, listed.features.astype(np.float32)))
+        return found
+
+
 class CountScorer:
     """Scores of a rival that counts no events after the split."""
 
     def __init__(self, split: Split, scorer: Callable[[Histories], torch.Tensor]) -> None:
         self._vocabulary, self._scorer = split.vocabulary, scorer
 
-    def scores(self, part: Sequences) -> torch.Tensor:
+    def scores(self, part: Sequences, moments: Ints | None = None) -> torch.Tensor:
         """[B, n + 1]."""
         return self._scorer(to_histories(part, self._vocabulary))
 
@@ -176,7 +197,7 @@ def ranked_tests(split: Split, scorer: SplitScorer) -> dict[str, RankedTests]:
         if len(new_events):
             scorer.update(new_events)
         part = slice_sequences(split.tests, chosen.start, chosen.stop)
-        scores, histories = scorer.scores(part).clone(), to_histories(part, split.vocabulary)
+        scores, histories = scorer.scores(part, split.ts[chosen]).clone(), to_histories(part, split.vocabulary)
         for seen, batch in ranked_batch(scores, split.targets[chosen], histories).items():
             found[seen].ranks[chosen], found[seen].shown[chosen] = batch
     return found
@@ -253,13 +274,17 @@ def global_temporal(
     for number, (name, training) in enumerate(trainings.items()):
         progress(number / len(trainings), f"training {name}")
         cycle_input = CycleInput(split.past, split.names, split.graph.rows, seed)
-        trained = run_cycle(None, cycle_input, settings._replace(training=training))
+        ranking = msgspec.structs.replace(settings.ranking, ranker=settings.ranking.ranker and name == "create")
+        trained = run_cycle(None, cycle_input, settings._replace(training=training, ranking=ranking))
         for suffix, fusion in (("", MODEL_ONLY), ("+graph", trained.fusion)):
             tested[name + suffix] = ranked_tests(split, ModelScorer(split, trained, fusion, settings.ranking))
+        if trained.ranker is not None:
+            tested[WHOLE] = ranked_tests(split, RankerScorer(split, trained, trained.ranker, settings.ranking))
     for name, scorer in rivals(split).items():
         tested[name] = ranked_tests(split, CountScorer(split, scorer))
     targets = {"last": split.last, "successive": np.ones(len(split.targets), bool)}
-    compared = (("create", alone), ("create+graph", f"{alone}+graph"), ("create+graph", "create"))
+    compared = [("create", alone), ("create+graph", f"{alone}+graph"), ("create+graph", "create")]
+    compared += [(WHOLE, "create+graph")] if WHOLE in tested else []
     return GlobalTemporalReport(
         protocol="global-temporal",
         events=SplitEvents(

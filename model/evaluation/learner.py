@@ -1,6 +1,7 @@
 """Cycles over a recorded stream, run by `model.learning.cycle` as in production."""
 
 import time
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from model.evaluation.recorded_stream import RecordedStream
@@ -8,6 +9,7 @@ from model.evaluation.reports import CycleReport
 from model.learning.cycle import CycleSettings, collect_input, run_cycle
 from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks
+from model.ranker.examples import Example
 
 
 class CycleTrigger(Protocol):
@@ -66,21 +68,21 @@ class Learner:
         self._tested += len(ranks)
         self._hits += int((ranks < CUTOFF).sum())
 
-    def learn_if_due(self, stream: RecordedStream) -> bool:
-        """Run a cycle if one is due. Returns whether one was due."""
+    def learn_if_due(self, stream: RecordedStream, examples: Sequence[Example] = ()) -> bool:
+        """Run a cycle if one is due, with the newest examples of its ranker. Returns whether one was due."""
         if not self._trigger.due(stream.count - self._last_cycle, self._tested, self._hits):
             return False
-        candidate = self._run_cycle(stream)
+        candidate = self._run_cycle(stream, examples)
         self._last_cycle = stream.count
         if candidate.verdict.promoted:
             self.serving, self._learned = candidate, stream.count
         return True
 
-    def _run_cycle(self, stream: RecordedStream) -> Trained:
+    def _run_cycle(self, stream: RecordedStream, examples: Sequence[Example] = ()) -> Trained:
         started, seed = time.process_time(), self._seed * 1_000_003 + stream.count
         champion = self.serving if self._how == "increment" else None
         new_events = stream.events(self._learned if champion is not None else 0)
-        cycle_input = collect_input(stream, new_events, champion, self._settings, seed)
+        cycle_input = collect_input(stream, new_events, champion, self._settings, seed, examples=examples)
         candidate = run_cycle(champion, cycle_input, self._settings)
         self.cycles.append(
             CycleReport(

@@ -5,7 +5,9 @@ receives the batch and may learn from it. Models read only the `RecordedStream`,
 the gate, the graph and the ranking are those of production. A cycle begins after a number of events.
 """
 
-from typing import NamedTuple, Protocol
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -20,10 +22,14 @@ from model.fusion_weights.timed_batches import TESTS_PER_BATCH
 from model.learning.cycle import CycleSettings, ProgressCallback
 from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks, summary
-from model.ranking.fusion import Fusion
+from model.ranker.examples import Example, Shown, example_of
+from model.ranker.learning import RING_EXAMPLES, LearningRanker
+from model.ranking.features import NAMES
+from model.ranking.fusion import Fusion, uses_ranker
 from model.ranking.stages import Stages
 from model.settings import RankingSettings
-from state.events import Ids, Records
+from state.events import Ids, Ints, Records
+from state.graph import Rows
 from state.sequences import Sequences
 
 WARM_UP_SHARE = 0.2
@@ -34,6 +40,8 @@ LIST_LENGTH = 100
 """Items that each model ranks. A target further down counts as not found."""
 NOT_FOUND = 10**9
 """Rank of a target that is not in the list."""
+Moment = Literal["asked", "pushed"]
+"""When a list is made: `asked` at the time of the event that is tested, `pushed` at the user's event before it."""
 ROLLING_EVENTS = 2_000
 CURVE_POINTS = 200
 
@@ -49,7 +57,10 @@ class EvaluatedModel(Protocol):
 
 
 class ServedModel:
-    """The serving version of a learner, ranked as a worker does: with the live graph and online fusion weights."""
+    """The serving version of a learner, ranked as a worker does.
+
+    The graph is live. Between versions the fusion weights and the ranker learn from every event that they have ranked.
+    """
 
     def __init__(
         self,
@@ -59,17 +70,55 @@ class ServedModel:
         *,
         fusion: Fusion | None = None,
         live: bool = True,
+        moment: Moment = "asked",
+        seed: int = 0,
+        keeps_examples: bool = True,
     ) -> None:
-        """`fusion` replaces the version's weights. Without `live` the graph stays as it is now."""
-        self._learner, self._fusion, self._live = learner, fusion, live
-        self._ranking_settings = msgspec.structs.replace(ranking, because=False)
+        """`fusion` replaces the version's weights, and ranks alone. Without `live` the graph stays as it is now.
+
+        Without `keeps_examples` the learner's next cycle has none.
+        """
+        self._learner, self._fusion, self._live, self._moment = learner, fusion, live, moment
+        self._ranking_settings = msgspec.structs.replace(
+            ranking, because=False, ranker=ranking.ranker and fusion is None
+        )
         self._graph = stream.graph if live else stream.graph.copy()
         self._serving: Trained | None = None
         self._online: OnlineFusion | None = None
+        self._ranker: LearningRanker | None = None
+        self._learns_ranker = uses_ranker(self._ranking_settings) and ranking.online_ranker
+        self._keeps = self._learns_ranker or (uses_ranker(self._ranking_settings) and keeps_examples)
+        self._draw, self._seed = np.random.default_rng(seed), seed
+        self._shown: Sequence[Shown | None] = ()
+        self.examples: deque[Example] = deque(maxlen=RING_EXAMPLES)
+        """The newest examples, for the learner's next cycle."""
 
-    def rank(self, tests: Sequences) -> Ids:
-        """Rank with the version that serves now."""
-        return self._stages_of_serving().rank(tests, self._graph, LIST_LENGTH).items
+    def rank(self, tests: Sequences, moments: Ints | None = None) -> Ids:
+        """Rank with the version that serves now, at these event times if the lists are asked for then."""
+        asked = moments if self._moment == "asked" else None
+        stages = self._stages_of_serving()
+        ranked = stages.rank(tests, self._graph, LIST_LENGTH, moments=asked, shown=self._keeps)
+        self._shown = ranked.shown
+        return ranked.items
+
+    def learn(self, tests: Tests) -> None:
+        """Learn these tests, which were ranked last: the fusion weights and the ranker, if they learn online."""
+        stages = self._stages_of_serving()
+        if self._online is not None:
+            self._online.update(stages, tests.before, tests.targets, self._graph)
+            stages.fusion = self._online.fusion
+        if not self._keeps:
+            return
+        users, targets, times = (part.tolist() for part in (tests.before.users, tests.targets, tests.ts))
+        taken = [
+            example_of(shown, target, user, ts, "", self._draw)
+            for shown, target, user, ts in zip(self._shown, targets, users, times, strict=True)
+            if shown is not None
+        ]
+        new = [example for example in taken if example is not None]
+        self.examples.extend(new)
+        if self._ranker is not None:
+            self._ranker.add(new)
 
     def _stages_of_serving(self) -> Stages:
         serving = self._learner.serving
@@ -77,21 +126,31 @@ class ServedModel:
         if serving is not self._serving:
             self._serving = serving
             fusion = self._fusion or serving.fusion
-            self._stages = Stages(serving.model, serving.vocabulary, fusion, self._ranking_settings)
-            before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
-            if before is not None:
-                self._online.carry_over(before.learned)
-                self._online.keep_clicks_of(before)
-                self._stages.fusion = self._online.fusion
+            self._stages = Stages(serving.model, serving.vocabulary, fusion, self._ranking_settings, serving.ranker)
+            self._begin_fusion(fusion)
+            self._begin_ranker(serving)
         return self._stages
 
-    def update_fusion(self, tests: Tests) -> None:
-        """Fit the fusion weights to these tests, if they are fitted between versions."""
-        if self._ranking_settings.online_clicks:
-            stages = self._stages_of_serving()
-            assert self._online is not None
-            self._online.update(stages, tests.before, tests.targets, self._graph)
-            stages.fusion = self._online.fusion
+    def _begin_fusion(self, fusion: Fusion) -> None:
+        if not self._ranking_settings.online_clicks:
+            return
+        before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
+        if before is not None:
+            self._online.carry_over(before.learned)
+            self._online.keep_clicks_of(before)
+            self._stages.fusion = self._online.fusion
+
+    def _begin_ranker(self, serving: Trained) -> None:
+        if not self._learns_ranker:
+            return
+        if self._stages.ranker is None:
+            self._ranker = None
+            return
+        if self._ranker is None:
+            self._ranker = LearningRanker(self._stages.ranker, len(NAMES), self._seed)
+            self._ranker.keep(self.examples)
+        self._ranker.follow(self._stages.ranker, serving.ranker_ts)
+        self._stages.ranker = self._ranker.ranker
 
     def update(self, events: Records) -> None:
         """Count the clicks that count for others, if the graph is live."""
@@ -106,10 +165,12 @@ def prequential(
     seed: int = 0,
     cycles: int = DEFAULT_CYCLES,
     with_retrain: bool = False,
+    moment: Moment = "asked",
     progress: ProgressCallback = lambda _share, _what: None,
 ) -> PrequentialReport:
     """Test the model, the same model frozen after its first version, and the rivals, in arrival order.
 
+    Row `fusion` has the versions of `create` and ranks them by the fusion alone. `moment`: when lists are made.
     Raises NothingToTest if no event can be tested.
     """
     start = int(len(events) * WARM_UP_SHARE)
@@ -124,15 +185,28 @@ def prequential(
     if with_retrain:
         learners["full retrain"] = Learner(settings, AfterEvents(every), "retrain", seed=seed)
     begin_together(learners, stream)
-    fixed_weights = msgspec.structs.replace(settings.ranking, online_clicks=0)
     models: dict[str, EvaluatedModel] = {
-        name: ServedModel(stream, learner, settings.ranking) for name, learner in learners.items()
+        name: ServedModel(stream, learner, settings.ranking, moment=moment, seed=seed)
+        for name, learner in learners.items()
     }
-    models["frozen"] = ServedModel(stream, learners["frozen"], fixed_weights)
-    models["frozen, graph too"] = ServedModel(stream, learners["frozen"], fixed_weights, live=False)
+    still = standing_still(settings.ranking)
+    for name, live in (("frozen", True), ("frozen, graph too", False)):
+        models[name] = ServedModel(stream, learners["frozen"], still, live=live, moment=moment, keeps_examples=False)
+    if uses_ranker(settings.ranking):
+        models["fusion"] = ServedModel(stream, learners["create"], by_fusion(settings.ranking), moment=moment)
     models |= {name: rival(stream, LIST_LENGTH) for name, rival in LIVE_RIVALS.items()}
     tested = run(events, stream, learners, models, progress=progress)
     return msgspec.structs.replace(report(tested, learners), every_events=every, seed=seed, warm_up=start)
+
+
+def standing_still(ranking: RankingSettings) -> RankingSettings:
+    """Settings with which nothing is learned between versions."""
+    return msgspec.structs.replace(ranking, online_clicks=0, online_ranker=False)
+
+
+def by_fusion(ranking: RankingSettings) -> RankingSettings:
+    """Settings with which the fusion ranks."""
+    return msgspec.structs.replace(ranking, ranker=False)
 
 
 def begin_together(learners: dict[str, Learner], stream: RecordedStream) -> None:
@@ -152,6 +226,12 @@ class RunResult(NamedTuple):
     users: Ids
     new: np.ndarray
     """[T] whether the item occurred before but the serving version does not know it."""
+    own: np.ndarray
+    """[T] whether the item is in the user's own history."""
+    age_ms: Ints
+    """[T] event time since the item's first event; -1 if it never occurred before."""
+    history: Ints
+    """[T] events in the user's history."""
 
 
 def run(
@@ -172,20 +252,25 @@ def run(
     at: list[np.ndarray] = []
     users: list[Ids] = []
     new: list[np.ndarray] = []
+    kinds: list[TestKinds] = []
     while stream.count < len(events):
         progress((stream.count - start) / (len(events) - start), f"event {stream.count:,} of {len(events):,}")
         batch = events[stream.count : stream.count + TESTS_PER_BATCH]
         tests = stream.tests(batch)
         if len(tests.targets):
             for name, model in models.items():
-                ranks_of_model = ranks_in_lists(tests.targets, model.rank(tests.before))
                 if isinstance(model, ServedModel):
-                    model.update_fusion(tests)
+                    ranks_of_model = ranks_in_lists(tests.targets, model.rank(tests.before, tests.ts))
+                    model.learn(tests)
+                else:
+                    ranks_of_model = ranks_in_lists(tests.targets, model.rank(tests.before))
                 ranks[name].append(ranks_of_model)
                 if name in learners:
                     learners[name].count_tests(ranks_of_model)
             assert leading.serving is not None
-            met = stream.graph.rows(tests.targets).degree > 0
+            rows = stream.graph.rows(tests.targets)
+            met = rows.degree > 0
+            kinds.append(kinds_of_tests(tests, rows))
             new.append(met & (leading.serving.vocabulary.lookup(tests.targets) == 0))
             users.append(tests.before.users)
             at.append(np.linspace(stream.count, stream.count + len(batch), len(tests.targets), False).astype(int))
@@ -194,7 +279,8 @@ def run(
             model.update(shared if isinstance(model, ServedModel) else batch)
         if stream.count < len(events):
             for name, learner in learners.items():
-                if learner.learn_if_due(stream):
+                row = models.get(name)
+                if learner.learn_if_due(stream, row.examples if isinstance(row, ServedModel) else ()):
                     progress((stream.count - start) / (len(events) - start), f"{name} learned a version")
     if not at:
         raise NothingToTest(
@@ -207,7 +293,21 @@ def run(
         np.concatenate(at),
         np.concatenate(users),
         np.concatenate(new),
+        *(np.concatenate(part) for part in zip(*kinds, strict=True)),
     )
+
+
+TestKinds = tuple[np.ndarray, Ints, Ints]
+"""`own`, `age_ms` and `history` of a RunResult."""
+
+
+def kinds_of_tests(tests: Tests, rows: Rows) -> TestKinds:
+    """What kind of test each is; `rows` are the graph's of the targets."""
+    lengths = np.diff(tests.before.indptr)
+    same = tests.before.steps["item"] == np.repeat(tests.targets, lengths)
+    own = np.bincount(np.repeat(np.arange(len(lengths)), lengths), same, len(lengths)) > 0
+    age = np.where(rows.degree > 0, np.maximum(tests.ts - rows.first_ts, 0), -1)
+    return own, age, lengths
 
 
 def report(tested: RunResult, learners: dict[str, Learner]) -> PrequentialReport:

@@ -5,7 +5,7 @@ as the graph of a worker.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,12 +15,14 @@ from model.encoders.create import Create
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
 from model.metrics import CUTOFF, Ranks, gains
+from model.ranker.examples import Shown
+from model.ranker.network import Ranker
 from model.ranking.fusion import INITIAL_FUSION, Fusion
 from model.ranking.stages import Stages
 from model.settings import RankingSettings
 from state.events import Ids, Records, make_events
 from state.graph import MemoryGraph, Rows
-from state.sequences import Sequences, where
+from state.sequences import Sequences, of_users, where
 from state.settings import StateSettings
 
 MAX_SCORES_PER_BATCH = 1 << 22
@@ -30,9 +32,11 @@ TIMED_RANKINGS = 7
 
 
 def split_holdout(
-    sequences: Sequences, holdout_events: int, new: np.ndarray | None = None
+    sequences: Sequences, holdout_events: int, new: np.ndarray | None = None, at_most: float = 0.1
 ) -> tuple[Sequences, Sequences]:
     """Past and held-out steps of every user. The newest `holdout_events` steps are held out, at most a tenth.
+
+    `at_most` is another share than a tenth.
 
     The split is at one moment for all users, because a version serves only after the moment of its training. If the
     past contained later steps of other users, the model would look better than it is in serving and get too much
@@ -44,7 +48,7 @@ def split_holdout(
     ts = sequences.steps["ts"]
     eligible = np.ones(len(ts), bool) if new is None else new
     count = int(eligible.sum())
-    held = min(holdout_events, count // (10 if new is None else 4))
+    held = min(holdout_events, int(count * at_most) if new is None else count // 4)
     moment = np.partition(ts[eligible], count - held - 1)[count - held - 1] if count else 0
     held_out = eligible & (ts > moment)
     return where(sequences, ~held_out), where(sequences, held_out)
@@ -60,6 +64,29 @@ def _mixed(users: Ids, steps: Records) -> Ids:
     """A hash of user, item and time: products with odd numbers, modulo 2^64."""
     mixed: Ids = users * np.uint64(0x9E3779B97F4A7C15) ^ steps["item"] * np.uint64(0xC2B2AE3D27D4EB4F)
     return mixed * np.uint64(0xD6E8FEB86659FD93) ^ steps["ts"].astype(np.uint64) * np.uint64(0xA0761D6478BD642F)
+
+
+class Weights(NamedTuple):
+    """The fusion weights of each test."""
+
+    fusions: Sequence[Fusion]
+    of_test: np.ndarray
+    """[T] number of the weights in `fusions`."""
+
+    @classmethod
+    def same(cls, fusion: Fusion, holdout: "Holdout") -> "Weights":
+        """The same weights for all tests."""
+        return cls((fusion,), np.zeros(len(holdout.targets), np.int64))
+
+
+class Rankings(NamedTuple):
+    """Rankings at some tests."""
+
+    tests: slice
+    items: Ids
+    """[B, CUTOFF]."""
+    shown: list[Shown | None]
+    """[B] the candidate items with their features, if they were asked for."""
 
 
 class HoldoutAnswers(NamedTuple):
@@ -131,26 +158,63 @@ class Holdout:
         for tests, arrived in batches(self._arriving, self.times, tests_per_batch(items)):
             yield tests, graph.apply(arrived), graph
 
-    def answers(
-        self, model: Create, vocabulary: Vocabulary, fusion: Fusion, settings: RankingSettings
-    ) -> HoldoutAnswers:
-        """Recommendations at each test with these fusion weights, as the worker would make them."""
-        stages = Stages(model, vocabulary, fusion, msgspec.structs.replace(settings, because=False))
-        items = np.zeros((len(self.targets), CUTOFF), np.uint64)
-        for tests, applied, graph in self.batches(len(vocabulary)):
+    def rankings(self, stages: Stages, weights: Weights, *, shown: bool = False) -> Iterator[Rankings]:
+        """Rankings at the tests, in order, as the worker would make them at the times of the targets.
+
+        `stages.ranker` may be replaced between two batches.
+        """
+        for tests, applied, graph in self.batches(len(stages.vocabulary)):
             stages.update(applied)
-            part = slice_sequences(self.sequences, tests.start, tests.stop)
-            items[tests] = stages.rank(part, graph, CUTOFF).items
+            part, moments = slice_sequences(self.sequences, tests.start, tests.stop), self.times[tests]
+            items = np.zeros((len(moments), CUTOFF), np.uint64)
+            of_test: list[Shown | None] = [None] * len(moments)
+            for number, fusion in enumerate(weights.fusions):
+                mine = weights.of_test[tests] == number
+                if mine.any():
+                    stages.fusion = fusion
+                    ranked = stages.rank(of_users(part, mine), graph, CUTOFF, moments=moments[mine], shown=shown)
+                    items[mine] = ranked.items
+                    for row, found in zip(np.flatnonzero(mine).tolist(), ranked.shown, strict=False):
+                        of_test[row] = found
+            yield Rankings(tests, items, of_test)
+
+    def answers(
+        self,
+        model: Create,
+        vocabulary: Vocabulary,
+        fusion: Fusion | Weights,
+        settings: RankingSettings,
+        ranker: Ranker | None = None,
+    ) -> HoldoutAnswers:
+        """Recommendations at each test with these fusion weights and this ranker, as the worker would make them."""
+        weights = fusion if isinstance(fusion, Weights) else Weights.same(fusion, self)
+        stages = self.stages(model, vocabulary, settings, ranker)
+        items = np.zeros((len(self.targets), CUTOFF), np.uint64)
+        for found in self.rankings(stages, weights):
+            items[found.tests] = found.items
+        return self.answered(items)
+
+    def stages(
+        self, model: Create, vocabulary: Vocabulary, settings: RankingSettings, ranker: Ranker | None = None
+    ) -> Stages:
+        """Stages that rank at the tests, without reasons."""
+        return Stages(model, vocabulary, INITIAL_FUSION, msgspec.structs.replace(settings, because=False), ranker)
+
+    def answered(self, items: Ids) -> HoldoutAnswers:
+        """The answers at the tests, from the recommended items [T, CUTOFF]."""
         match = items == self.targets[:, None]
         return HoldoutAnswers(np.where(match.any(1), match.argmax(1), CUTOFF), items)
 
-    def seconds(self, versions: list[tuple[Create, Vocabulary]], settings: RankingSettings) -> list[list[float]]:
+    def seconds(
+        self, versions: Sequence[tuple[Create, Vocabulary, Ranker | None]], settings: RankingSettings
+    ) -> list[list[float]]:
         """Processor seconds that each version takes to rank one batch of tests, measured in turns.
 
         Only the time of this thread counts, so that a busy machine does not count against a version.
         """
-        part = slice_sequences(self.sequences, 0, tests_per_batch(max(len(vocabulary) for _, vocabulary in versions)))
-        all_stages = [Stages(model, vocabulary, INITIAL_FUSION, settings) for model, vocabulary in versions]
+        largest = max(len(vocabulary) for _, vocabulary, _ in versions)
+        part = slice_sequences(self.sequences, 0, tests_per_batch(largest))
+        all_stages = [Stages(model, items, INITIAL_FUSION, settings, ranker) for model, items, ranker in versions]
         taken: list[list[float]] = [[] for _ in all_stages]
         for turn in range(1 + TIMED_RANKINGS if len(part.users) else 0):
             for stages, times in zip(all_stages, taken, strict=True):

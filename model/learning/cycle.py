@@ -5,7 +5,8 @@
     3  run_cycle               hold out the newest events that the champion has not learned
                                start from the champion's weights or from scratch
                                warm up and fit on everything before the held-out events
-                               choose the fusion weights on the held-out events and measure on them
+                               choose the fusion weights on the held-out events, fit the ranker to earlier examples
+                               measure on the held-out events
                                fit again with the held-out events
                                gate: promote the candidate or keep the champion
     4  publish                 in production only: the candidate becomes a version (`stream/trainer/trainer.py`)
@@ -30,6 +31,7 @@ from model.learning.experiment import NO_EXPERIMENT, Experiment
 from model.learning.gate import Measured, judge
 from model.learning.measure import HoldoutMeasurement, measure_forgetting, measure_holdout
 from model.learning.new_items import add_items, init_new_item_rows
+from model.learning.ranker_in_cycle import REPLAYED_EVENTS
 from model.learning.trained import Trained
 from model.learning.training import Schedule, Spent, train
 from model.ranker.examples import Example
@@ -138,6 +140,7 @@ def collect_input(
     settings: CycleSettings,
     seed: int,
     gone: Ids = NO_IDS,
+    examples: Sequence[Example] = (),
 ) -> CycleInput:
     """Read the events of the selected users, at most `user_events` newest events each."""
     users = select_training_users(source, new_events, champion, settings, seed)
@@ -154,6 +157,7 @@ def collect_input(
         new_events,
         source.positives(users.gate_users),
         gone,
+        examples,
     )
 
 
@@ -184,7 +188,11 @@ def run_cycle(
     )  # fmt: skip
 
     progress(0.5, WEIGHTS)
-    measurement = measure_holdout(Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking)
+    measurement = measure_holdout(
+        Holdout(past, held_out, settings.state), net, vocabulary, champion, settings.ranking,
+        cycle_input.examples, cycle_input.seed,
+        lambda: Holdout(*split_holdout(past, REPLAYED_EVENTS, at_most=0.5), settings.state),
+    )  # fmt: skip
 
     # The next hour is most like the newest events, so they are learned too. Only the sequence encoder learns them: the
     # graph would need new user rows.
@@ -199,7 +207,9 @@ def run_cycle(
 
     progress(1.0, GATE)
     metrics = metrics_of(measurement, spent, last, len(histories))
-    candidate = Trained(net, vocabulary, measurement.fusion, metrics, parent)
+    candidate = Trained(
+        net, vocabulary, measurement.fusion, metrics, parent, ranker=measurement.ranker, ranker_ts=measurement.ranker_ts
+    )
     measured = measure(champion, candidate, measurement, cycle_input)
     return candidate._replace(verdict=judge(measured, settings.gate, first=champion is None))
 
@@ -274,13 +284,14 @@ def measure(
 ) -> Measured:
     """Collect the measurements for the gate."""
     net, new_events = candidate.model, cycle_input.new_events
+    weights = [*net.parameters(), *(candidate.ranker.parameters() if candidate.ranker is not None else ())]
     return Measured(
         newest=measurement.newest,
         old=measure_forgetting(champion or candidate, net, candidate.vocabulary, cycle_input.gate_users),
         shown=measurement.shown,
         seconds=measurement.seconds,
-        size_bytes=sum(p.numel() * p.element_size() for p in net.parameters()),
-        finite=all(bool(torch.isfinite(p).all()) for p in net.parameters()),
+        size_bytes=sum(p.numel() * p.element_size() for p in weights),
+        finite=all(bool(torch.isfinite(p).all()) for p in weights),
         new_events=0 if new_events is None else len(new_events),
         new_items=len(cycle_input.names),
     )

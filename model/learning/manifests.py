@@ -37,6 +37,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """The verdict of the gate. Its outcome also contains the operator's pin or shadow."""
     sizes: dict[str, int] = {}
     """Bytes of each file; manifests of older versions have none."""
+    ranker_ts: int = 0
+    """Event time, ms, of the newest example that the version's ranker has learned; 0 without a ranker."""
 
 
 def list_versions(url: str, name: str, keys: Keys = ()) -> list[Manifest]:
@@ -106,4 +108,6 @@ def _decode(store: ArtifactStore, name: str, version: str, encoded: bytes) -> Ma
         )
     if min(manifest.offsets.values(), default=0) < 0:
         raise ArtifactError(f"{store.shown}: version {version}: {MANIFEST} names an offset below 0")
+    if not 0 <= manifest.ranker_ts < 1 << 62:
+        raise ArtifactError(f"{store.shown}: version {version}: {MANIFEST}: ranker_ts is {manifest.ranker_ts}")
     return manifest

@@ -1,5 +1,6 @@
 """Measurements for the gate: champion and candidate on held-out events, and on users that the cycle skipped."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,14 @@ from model.encoders.create import Create
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.fit_weights import cross_fit_fusion
-from model.fusion_weights.holdout import Holdout, HoldoutAnswers
+from model.fusion_weights.holdout import Holdout, Weights
 from model.learning.gate import Compared
+from model.learning.ranker_in_cycle import RankerInCycle
 from model.learning.trained import Trained
 from model.metrics import Ranks, ranks_of
-from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY, Fusion
+from model.ranker.examples import Example
+from model.ranker.network import Ranker
+from model.ranking.fusion import INITIAL_FUSION, MODEL_ONLY, Fusion, uses_ranker
 from model.settings import RankingSettings
 from state.sequences import Sequences
 
@@ -31,39 +35,63 @@ class HoldoutMeasurement(NamedTuple):
     """Number of different items recommended."""
     seconds: tuple[list[float], list[float]]
     """Seconds to rank the same users, measured several times."""
+    ranker: Ranker | None = None
+    """It has learned the held-out events too, after they were measured. None: the fusion ranks."""
+    ranker_ts: int = 0
 
 
 def measure_holdout(
-    holdout: Holdout, net: Create, vocabulary: Vocabulary, champion: Trained | None, ranking: RankingSettings
+    holdout: Holdout,
+    net: Create,
+    vocabulary: Vocabulary,
+    champion: Trained | None,
+    ranking: RankingSettings,
+    examples: Sequence[Example] = (),
+    seed: int = 0,
+    earlier: Callable[[], Holdout] | None = None,
 ) -> HoldoutMeasurement:
-    """Choose the fusion weights on the held-out events, and measure candidate and champion on the same events.
+    """Choose the fusion weights, fit the ranker, and measure candidate and champion on the held-out events.
 
-    Each half of the users is measured with weights chosen on the other half. Without a champion the candidate is
-    compared with itself.
+    Each half of the users is measured with weights chosen on the other half, and with a ranker that has learned
+    earlier events only. `earlier` has tests before the held-out events: a first ranker may need them. Without a
+    champion the candidate is compared with itself.
     """
     crossed = cross_fit_fusion(holdout, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
-    by_half = [holdout.answers(net, vocabulary, fusion, ranking) for fusion in reversed(crossed.halves)]
-    answers = HoldoutAnswers(*(np.where(_as_mask(crossed.half, a), b, a) for a, b in zip(*by_half, strict=True)))
-    metrics = answers.scores()
+    weights = Weights(crossed.halves[::-1], crossed.half)
+    ranker, metrics, found = None, {}, None
+    if uses_ranker(ranking):
+        ranker = RankerInCycle(champion, examples, holdout, seed)
+        if ranker.replays and earlier is not None:
+            ranker.replay(earlier(), holdout.stages(net, vocabulary, ranking), crossed.fusion)
+        found = ranker.answers(holdout.stages(net, vocabulary, ranking), weights)
+        ranker.finish()
+        metrics = ranker.metrics()
+    serves = ranker is not None and ranker.serves
+    answers = found if found is not None and serves else holdout.answers(net, vocabulary, weights, ranking)
+    metrics |= answers.scores()
     model_alone = holdout.scores(net, vocabulary, MODEL_ONLY, ranking)
     metrics |= {f"model_{name}": value for name, value in model_alone.items()}
     champion_answers = answers
     if champion is not None:
-        champion_answers = holdout.answers(champion.model, champion.vocabulary, champion.fusion, ranking)
+        champion_answers = holdout.answers(
+            champion.model, champion.vocabulary, champion.fusion, ranking, champion.ranker
+        )
         metrics |= {f"champion_{name}": value for name, value in champion_answers.scores().items()}
-    against = (champion.model, champion.vocabulary) if champion else (net, vocabulary)
-    seconds = holdout.seconds([against, (net, vocabulary)], ranking)
+    served = ranker.learning.ranker if ranker is not None and serves else None
+    # Two rankers are compared, or two fusions: that a first ranker takes longer is no fault of the candidate.
+    both = champion is not None and champion.ranker is not None and served is not None
+    mine = net, vocabulary, served if both else None
+    against = (champion.model, champion.vocabulary, champion.ranker if both else None) if champion else mine
+    seconds = holdout.seconds([against, mine], ranking)
     return HoldoutMeasurement(
         crossed.fusion,
         metrics,
         newest=Compared(champion_answers.ranks, answers.ranks, holdout.sequences.users),
         shown=(len(np.unique(champion_answers.items)), len(np.unique(answers.items))),
         seconds=(seconds[0], seconds[1]),
+        ranker=served,
+        ranker_ts=ranker.newest_ts if ranker is not None and serves else 0,
     )
-
-
-def _as_mask(half: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return half.astype(bool).reshape(-1, *[1] * (like.ndim - 1))
 
 
 @torch.no_grad()

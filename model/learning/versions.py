@@ -2,6 +2,7 @@
 
     <store>/<name>/000001/weights.safetensors   item table and sequence encoder
                           items.msgpack         item hashes and ids, in index order
+                          ranker.safetensors    the ranker; not there where the fusion ranks
                           manifest.json         everything else, with the sha256 of each file; written last
                           manifest.json.sig     its signature, where kafka.signing_key is set
 
@@ -27,11 +28,14 @@ from model.learning.manifests import (
 )
 from model.learning.trained import Trained
 from model.learning.version_content import read_items, read_model
+from model.ranker.stored import decode as decode_ranker
+from model.ranker.stored import encode as encode_ranker
+from model.ranking.features import NAMES, SCHEMA
 from model.settings import GateSettings
 from state.artifact_store import ArtifactStore
 from state.signing import Keys
 
-WEIGHTS, ITEMS = "weights.safetensors", "items.msgpack"
+WEIGHTS, ITEMS, RANKER = "weights.safetensors", "items.msgpack", "ranker.safetensors"
 MAX_BYTES = GateSettings().max_version_bytes
 
 
@@ -47,9 +51,13 @@ def publish(
     url: str, name: str, trained: Trained, offsets: dict[int, int], keys: Keys = (), above: str = ""
 ) -> Version:
     """Write a candidate as the next version, also above the version `above`. Raises ArtifactError."""
-    weights = save_tensors({key: value.contiguous() for key, value in trained.model.state_dict().items()})
-    items = msgspec.msgpack.encode([trained.vocabulary.hashes.tolist(), trained.vocabulary.ids])
     version = next_version(url, name, above)
+    files = {
+        WEIGHTS: save_tensors({key: value.contiguous() for key, value in trained.model.state_dict().items()}),
+        ITEMS: msgspec.msgpack.encode([trained.vocabulary.hashes.tolist(), trained.vocabulary.ids]),
+    }
+    if trained.ranker is not None:
+        files[RANKER] = encode_ranker(trained.ranker, SCHEMA, version)
     manifest = Manifest(
         name=name,
         version=version,
@@ -59,13 +67,14 @@ def publish(
         metrics={key: round(value, 6) for key, value in trained.metrics.items()},
         fusion=trained.fusion,
         model=trained.model.settings,
-        sha256={WEIGHTS: sha256(weights), ITEMS: sha256(items)},
+        sha256={file: sha256(content) for file, content in files.items()},
         verdict=trained.verdict,
-        sizes={WEIGHTS: len(weights), ITEMS: len(items)},
+        sizes={file: len(content) for file, content in files.items()},
+        ranker_ts=trained.ranker_ts,
     )
     encoded = msgspec.json.encode(manifest)
     store = ArtifactStore(url, ArtifactError, keys)
-    for file, content in ((WEIGHTS, weights), (ITEMS, items)):
+    for file, content in files.items():
         store.write(f"{name}/{version}/{file}", content)
     store.write_manifest(f"{name}/{version}/{MANIFEST}", encoded)
     return Version(manifest, sha256(encoded), trained)
@@ -87,13 +96,17 @@ def load(
     """
     encoded, manifest = read_manifest(url, name, version, keys, expected_sha256)
     store = ArtifactStore(url, ArtifactError, keys)
-    content = {file: _read_file(store, manifest, file, max_bytes) for file in (WEIGHTS, ITEMS)}
+    content = _read_files(store, manifest, max_bytes)
     try:
         vocabulary = read_items(content[ITEMS])
         model = read_model(content[WEIGHTS], len(vocabulary), manifest.model)
+        ranker = decode_ranker(content[RANKER], len(NAMES), SCHEMA).ranker if RANKER in content else None
     except ValueError as error:
         raise ArtifactError(f"{store.shown}: version {version} cannot be read: {error}") from None
-    trained = Trained(model, vocabulary, manifest.fusion, manifest.metrics, manifest.parent, manifest.verdict)
+    trained = Trained(
+        model, vocabulary, manifest.fusion, manifest.metrics, manifest.parent, manifest.verdict,
+        ranker, manifest.ranker_ts if ranker is not None else 0,
+    )  # fmt: skip
     return Version(manifest, sha256(encoded), trained)
 
 
@@ -101,8 +114,7 @@ def read_files(url: str, name: str, version: str, keys: Keys = (), *, max_bytes:
     """The verified files of a version by name, its manifest last. Raises ArtifactError."""
     encoded, manifest = read_manifest(url, name, version, keys)
     store = ArtifactStore(url, ArtifactError, keys)
-    content = {file: _read_file(store, manifest, file, max_bytes) for file in (WEIGHTS, ITEMS)}
-    return content | {MANIFEST: encoded}
+    return _read_files(store, manifest, max_bytes) | {MANIFEST: encoded}
 
 
 def sign_version(url: str, name: str, version: str, keys: Keys) -> None:
@@ -129,6 +141,12 @@ def next_version(url: str, name: str, above: str = "") -> str:
     """The name of the next version. Incomplete versions count too, and so does `above`."""
     known = [*version_names(url, name), above if VERSION.fullmatch(above) else "0"]
     return f"{max(map(int, known)) + 1:06d}"
+
+
+def _read_files(store: ArtifactStore, manifest: Manifest, max_bytes: int) -> dict[str, bytes]:
+    """The verified files that the manifest names; a ranker is one of them or not. Raises ArtifactError."""
+    names = [WEIGHTS, ITEMS, *([RANKER] if RANKER in manifest.sha256 else [])]
+    return {file: _read_file(store, manifest, file, max_bytes) for file in names}
 
 
 def _read_file(store: ArtifactStore, manifest: Manifest, file: str, max_bytes: int) -> bytes:

@@ -4,6 +4,7 @@ Features are kept when the list is made and joined with the user's next event. T
 example cannot know anything that came later.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,13 +74,15 @@ class Ring:
         self._features = np.zeros((min(capacity, 64), 1 + NEGATIVES, features), np.float16)
         self._stands_for = np.zeros(self._features.shape[:2], np.float32)
         self._users = np.zeros(len(self._features), np.uint64)
+        self.ts = np.zeros(len(self._features), np.int64)
+        """Event time, ms, of the next event of each example."""
         self.count = 0
         """Number of examples that were ever added."""
 
     def __len__(self) -> int:
         return min(self.count, self.capacity)
 
-    def add(self, examples: list[Example]) -> None:
+    def add(self, examples: Sequence[Example]) -> None:
         """Add examples; the oldest leave."""
         for example in examples:
             at = self.count % self.capacity
@@ -88,7 +91,7 @@ class Ring:
             n = len(example.items)
             self._features[at, :n], self._features[at, n:] = example.features, 0
             self._stands_for[at, :n], self._stands_for[at, n:] = example.stands_for, 0
-            self._users[at] = example.user
+            self._users[at], self.ts[at] = example.user, example.ts
             self.count += 1
 
     def newest(self, count: int) -> npt.NDArray[np.int64]:
@@ -103,11 +106,11 @@ class Ring:
     def forget(self, user: int) -> None:
         """Remove a user's examples. Their places hold no choice any more."""
         gone = self._users == np.uint64(user)
-        self._stands_for[gone], self._features[gone], self._users[gone] = 0, 0, 0
+        self._stands_for[gone], self._features[gone], self._users[gone], self.ts[gone] = 0, 0, 0, 0
 
     def _grow(self) -> None:
         size = min(self.capacity, 2 * len(self._features))
-        for name in ("_features", "_stands_for", "_users"):
+        for name in ("_features", "_stands_for", "_users", "ts"):
             old = getattr(self, name)
             grown = np.zeros((size, *old.shape[1:]), old.dtype)
             grown[: len(old)] = old

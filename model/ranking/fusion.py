@@ -101,5 +101,10 @@ def is_model_only(settings: RankingSettings) -> bool:
     )
 
 
+def uses_ranker(settings: RankingSettings) -> bool:
+    """Whether a ranker may rank: it is not switched off, and the model does not rank alone."""
+    return settings.ranker and not is_model_only(settings)
+
+
 def _set_or(setting: float | None, chosen: float) -> float:
     return chosen if setting is None else setting

@@ -26,7 +26,7 @@ from model.ranking.catalogue import Catalogue
 from model.ranking.context import read_context
 from model.ranking.features import compute
 from model.ranking.filters import Rules, drop_candidates, drop_scores
-from model.ranking.fusion import Fusion, Signal, is_model_only
+from model.ranking.fusion import Fusion, Signal, is_model_only, uses_ranker
 from model.ranking.graph_evidence import (
     EVIDENCE_SHARPNESS,
     NO_ENTRIES,
@@ -96,9 +96,9 @@ class Stages:
         settings: RankingSettings,
         ranker: Ranker | None = None,
     ) -> None:
-        """Without a `ranker` the fusion ranks."""
+        """Without a `ranker` the fusion ranks, and where settings switch it off."""
         self._model = model.eval()
-        self.ranker = ranker
+        self.ranker = ranker if uses_ranker(settings) else None
         """The present ranker. It may be replaced between two rankings."""
         self._settings = settings
         self.fusion = fusion

@@ -49,7 +49,8 @@ class Recommendation(msgspec.Struct):
     """The version that ranked; None where no model could."""
     model_age_s: float | None
     source: str
-    """`model` or `popularity`."""
+    """`ranker`: the version's ranker, over candidate items; `model`: the weighted sum of its four signals, until it has
+    a ranker; `popularity`: no version could rank."""
     event_ts: int | None
     emitted_ts: int
     partition: int

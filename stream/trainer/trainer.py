@@ -9,6 +9,7 @@ secondaries. The loop that takes commands and pointers (`stream.trainer.service`
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,12 +21,15 @@ from model.learning.cycle import ProgressCallback, run_cycle
 from model.learning.gate import Verdict
 from model.learning.trained import Trained
 from model.learning.versions import Version, publish
+from model.ranker.examples import Example
 from state.artifact_store import beside
 from state.errors import StateError
 from state.id_hash import IdHash
 from state.view import View
 from stream.config import Config
+from stream.errors import BrokerUnavailable
 from stream.kafka.commands import RecordTime
+from stream.kafka.example_log import ExampleLog
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
@@ -60,8 +64,11 @@ class CycleResult(NamedTuple):
 class Trainer:
     """Learns in cycles: after a number of new events or seconds, on drift, or on command."""
 
-    def __init__(self, config: Config, publisher: Publisher) -> None:
+    def __init__(self, config: Config, publisher: Publisher, examples: ExampleLog | None = None) -> None:
+        """Without `examples` a cycle replays events for the ranker."""
         self._config = config
+        self.examples = examples
+        """What is read of the topic `examples`."""
         self.view = View(config.data, config.topics.clicks, config.state)
         self.champion = ChampionFollower(config, publisher)
         self.commands = CommandQueue(config, publisher)
@@ -148,7 +155,8 @@ class Trainer:
             phases.on_progress(what)
             self.status.progress(share, what)
 
-        trained = await asyncio.to_thread(learn, self._config, self.view, champion, new, progress)
+        examples = await self._read_examples()
+        trained = await asyncio.to_thread(learn, self._config, self.view, champion, new, progress, examples)
         phases.begin("publish")
         seconds = time.monotonic() - started
         verdict = final_verdict(trained.verdict, self.champion.pointers.champion, shadow=self.commands.shadow)
@@ -166,6 +174,18 @@ class Trainer:
         if verdict.promoted:
             return CycleResult("done", message, name, outcome)
         return CycleResult("kept", message, None, outcome)
+
+    async def _read_examples(self) -> list[Example]:
+        """The newest examples of the topic, as far as it can be read: a cycle does not wait for it."""
+        if self.examples is None or not self._config.ranking.ranker:
+            return []
+        try:
+            if not await self.examples.read():
+                topic = self._config.topics.examples
+                log.warning("there is no topic %r that we may see: `anabranch init` creates it", topic)
+        except BrokerUnavailable as error:
+            log.warning("no new examples are read for this cycle: %s", error)
+        return self.examples.examples()
 
     async def _publish(self, trained: Trained, new: News) -> Version:
         """Publish what a cycle has learned. An artifact store that is away is asked again: learning takes longer."""
@@ -227,11 +247,18 @@ class Trainer:
             await self.commands.report_progress(self.status.current.what, self.status.current.share)
 
 
-def learn(config: Config, view: View, champion: Version | None, new: News, progress: ProgressCallback) -> Trained:
-    """Run one cycle on the state; return the trained version."""
+def learn(
+    config: Config,
+    view: View,
+    champion: Version | None,
+    new: News,
+    progress: ProgressCallback,
+    examples: Sequence[Example] = (),
+) -> Trained:
+    """Run one cycle on the state and the newest examples; return the trained version."""
     settings = cycle_settings(config)
     champion = of_this_key(champion, view.ids)
-    cycle_input = collect_news(view, champion, new, settings)
+    cycle_input = collect_news(view, champion, new, settings)._replace(examples=examples)
     if champion is None:
         return run_cycle(None, cycle_input, settings, progress=progress)
     return run_cycle(champion.trained, cycle_input, settings, parent=champion.manifest.version, progress=progress)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
+from model.ranker.examples import Shown
 from model.ranking.reason_kinds import TEXTS, Why
 from state.events import Ids
 from state.pending import Unanswered
@@ -27,6 +28,10 @@ class Answer(NamedTuple):
     """Empty where the state has no id of the user: one without events, or forgotten in the meantime."""
     message: bytes
     last_recommendation: LastRecommendation
+    source: str
+    """What ranked it, as in the message."""
+    shown: Shown | None = None
+    """The candidate items with their features, if they are to be kept."""
 
 
 class ItemList(NamedTuple):
@@ -64,13 +69,17 @@ def message_of(
     user_id: bytes,
     shown: ItemList,
     version: "ServedVersion | None",
+    source: str,
     newest: Unanswered,
     names: dict[int, Name],
     now_ms: int,
     partition: int,
     offset: int,
 ) -> bytes:
-    """The message. `version` is None where popular items are shown; `offset` is that of the newest event in the log."""
+    """The message. `version` is None where popular items are shown; `source` is what ranked them.
+
+    `offset` is that of the newest event in the log.
+    """
     message = Recommendation(
         user=user_id.decode(),
         items=[
@@ -85,7 +94,7 @@ def message_of(
         ],
         model=version.version if version else None,
         model_age_s=round((now_ms - version.created_ts) / 1000, 1) if version else None,
-        source="model" if version else "popularity",
+        source=source,
         event_ts=newest.ts if newest.ts >= 0 else None,
         emitted_ts=now_ms,
         partition=partition,

@@ -91,7 +91,8 @@ class RecordingScorer:
         self._items, self._arrived = len(split.vocabulary), split.future[:0]
         self.known: list[np.ndarray] = []
 
-    def scores(self, part: Sequences) -> torch.Tensor:
+    def scores(self, part: Sequences, moments: np.ndarray) -> torch.Tensor:
+        assert (moments > part.steps["ts"][part.indptr[1:] - 1]).all()
         self.known += [self._arrived["ts"]] * len(part.users)
         return torch.zeros(len(part.users), self._items + 1)
 

@@ -210,7 +210,7 @@ def test_rolling_hits_count_the_newest_tests():
 
 def test_the_report_has_every_model_with_its_curve_and_versions():
     found = prequential(stream(), SETTINGS, cycles=2, with_retrain=True)
-    assert {"create", "frozen", "frozen, graph too", "full retrain", *LIVE_RIVALS} == set(found.models)
+    assert {"create", "frozen", "frozen, graph too", "fusion", "full retrain", *LIVE_RIVALS} == set(found.models)
     assert set(found.curves.rolling_hit) == set(found.models)
     assert [c.at for c in found.versions["create"]] == [84, 276]
 
@@ -230,7 +230,7 @@ def test_a_cycle_of_the_evaluation_selects_users_as_in_production(monkeypatch):
     """The trainer's source and the recorded stream are inputs of the same function."""
     inputs = []
     real = learner_module.collect_input
-    monkeypatch.setattr(learner_module, "collect_input", lambda *a: inputs.append(real(*a)) or inputs[-1])
+    monkeypatch.setattr(learner_module, "collect_input", lambda *a, **k: inputs.append(real(*a, **k)) or inputs[-1])
     events, past = stream(), RecordedStream(SETTINGS.state)
     past.append(events[:300])
     versions = Learner(SETTINGS._replace(replay_users=4, gate=GateSettings(old_users=2)), AfterEvents(10))
@@ -246,6 +246,7 @@ def test_a_cycle_of_the_evaluation_selects_users_as_in_production(monkeypatch):
 
 def test_tests_of_new_items_are_also_counted_separately():
     ranks = np.array([0, NOT_FOUND, 3, NOT_FOUND])
-    tested = RunResult({"a": ranks}, np.arange(4), np.ones(4, np.uint64), np.array([True, True, False, False]))
+    new = np.array([True, True, False, False])
+    tested = RunResult({"a": ranks}, np.arange(4), np.ones(4, np.uint64), new, ~new, np.arange(4), np.arange(4))
     found = report(tested, {}).models["a"]
     assert (found.hit, found.new_items_hit, found.last_quarter_hit) == (0.5, 0.5, 0.0)

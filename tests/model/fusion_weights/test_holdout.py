@@ -49,7 +49,9 @@ def held_ts(holdout: Holdout, test: int, events: np.ndarray) -> int:
 def test_a_busy_machine_does_not_count_against_a_version(monkeypatch):
     trained = learned(cycling(users=60, items=30))
     monkeypatch.setattr("model.ranking.stages.Stages.rank", lambda *_: time.sleep(0.02))
-    ((one, other),) = [holdout_of(cycling(users=60, items=30), 60).seconds([trained[:2]] * 2, RankingSettings())]
+    ((one, other),) = [
+        holdout_of(cycling(users=60, items=30), 60).seconds([(*trained[:2], None)] * 2, RankingSettings())
+    ]
     assert len(one) == len(other) > 0
     assert max(one + other) < 0.01
 

@@ -1,11 +1,13 @@
 """A cycle: its users, new and removed items, late events, and held-out events that it must not learn."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import torch
 
 from model.evaluation.recorded_stream import RecordedStream
-from model.fusion_weights.holdout import Holdout, split_holdout
+from model.fusion_weights.holdout import Holdout, Weights, split_holdout
 from model.learning import cycle as cycle_module
 from model.learning import measure
 from model.learning.cycle import CycleInput, CycleSettings, collect_input, run_cycle, select_training_users
@@ -23,12 +25,14 @@ MODEL = ModelSettings(dim=16, dropout=0.0)
 HOUR_MS = 3_600_000
 
 
-def increment(champion: Trained, events: Records, arrived: Records, gone: tuple[int, ...] = ()) -> Trained:
+def increment(
+    champion: Trained, events: Records, arrived: Records, gone: tuple[int, ...] = (), **ranking: Any
+) -> Trained:
     graph = MemoryGraph(STATE)
     graph.apply(events)
     new = np.setdiff1d(events["item"], champion.vocabulary.hashes)
     training = TrainingSettings(increment_epochs=1, increment_last_epochs=0)
-    settings = CycleSettings(MODEL, training, RankingSettings(), STATE)
+    settings = CycleSettings(MODEL, training, RankingSettings(**ranking), STATE)
     names = {i: str(i) for i in new.tolist()}
     cycle_input = CycleInput(
         from_events(events), names, graph.rows, 0, new_events=arrived, gone=np.array(gone, np.uint64)
@@ -80,25 +84,26 @@ def test_a_candidate_is_tested_with_weights_chosen_on_other_users(monkeypatch):
     champion = learned(events)
     arrived = cycling(users=60, items=20)
     arrived["ts"] += HOUR_MS
-    answered, crosses, judged = {}, [], []
+    answered, crosses, judged = [], [], []
 
     def cross(*arguments, real=measure.cross_fit_fusion):
         crosses.append(real(*arguments)._replace(halves=(Fusion(1.0, 0.0, 0.0, 0.0), Fusion(0.0, 0.0, 0.0, 1.0))))
         return crosses[-1]
 
-    def answers(holdout, model, vocabulary, fusion, settings, real=Holdout.answers):
-        answered[fusion] = real(holdout, model, vocabulary, fusion, settings)
-        return answered[fusion]
+    def answers(holdout, model, vocabulary, fusion, settings, *ranker, real=Holdout.answers):
+        if isinstance(fusion, Weights):
+            answered.extend(real(holdout, model, vocabulary, half, settings) for half in crosses[0].halves)
+        return real(holdout, model, vocabulary, fusion, settings, *ranker)
 
     def seconds(_holdout, versions, _settings):
-        return [[1.0 if model is champion.model else 3.0] for model, _ in versions]
+        return [[1.0 if model is champion.model else 3.0] for model, *_ in versions]
 
     monkeypatch.setattr(Holdout, "seconds", seconds)
     monkeypatch.setattr(measure, "cross_fit_fusion", cross)
     monkeypatch.setattr(Holdout, "answers", answers)
     monkeypatch.setattr(cycle_module, "judge", lambda measured, *_, **__: judged.append(measured))
-    increment(champion, np.concatenate([events, arrived]), arrived)
-    of_first, of_second = (answered[fusion].ranks for fusion in crosses[0].halves)
+    increment(champion, np.concatenate([events, arrived]), arrived, ranker=False)
+    of_first, of_second = (found.ranks for found in answered)
     first = crosses[0].half == 0
     assert 0 < first.sum() < len(first)
     assert (of_first != of_second)[first].any()

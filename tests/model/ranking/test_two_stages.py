@@ -1,4 +1,4 @@
-"""A ranking by candidate items obeys the same filters as one of all items, fills its list and gives reasons."""
+"""A ranking by candidate items has the same filters as one of all items, fills its list and gives reasons."""
 
 import numpy as np
 import pytest

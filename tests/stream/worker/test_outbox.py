@@ -21,7 +21,7 @@ from tests.stream.kafka.test_decode import Record
 def answer(user: str, *, title: str = "Milk", because: str = "bread", item: str = "milk") -> Answer:
     items = [Recommended(item, 1.0, [because], title, "followed")]
     message = encode(Recommendation(user, items, None, None, "popularity", 1, 2, 0, 3))
-    return Answer(1, user.encode(), message, LastRecommendation(FALLBACK, [], {}))
+    return Answer(1, user.encode(), message, LastRecommendation(FALLBACK, [], {}), "popularity")
 
 
 def reply(user: str, *, id: str = "", item: str = "milk") -> Reply:
