@@ -37,10 +37,11 @@ from model.ranking.graph_evidence import (
 )
 from model.ranking.item_counts import ItemCounts
 from model.ranking.lists import best_candidates, best_of_all, fill
+from model.ranking.reason_kinds import KindsOfReasons
 from model.ranking.reasons import evidence_strengths, link_strengths, no_reasons, reasons
 from model.ranking.shown import shown_of
 from model.ranking.signals import NO_CELLS, CellSums, Signals
-from model.ranking.why import KindsOfReasons, why_of_fusion, why_of_ranker
+from model.ranking.why import why_of_fusion, why_of_ranker
 from model.settings import RankingSettings
 from state.events import Floats, Ids, Ints, Records
 from state.graph import Rows

@@ -14,10 +14,8 @@ signal, less its mean over all items.
 """
 
 from collections.abc import Mapping
-from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,29 +28,11 @@ from model.ranking.families.user import USER
 from model.ranking.features import AT, NAMES, SIGNALS, list_means
 from model.ranking.fusion import Fusion
 from model.ranking.graph_evidence import EVIDENCE_SHARPNESS, REPEAT_SHARPNESS
+from model.ranking.reason_kinds import KindsOfReasons, Why
 from model.ranking.recommended_cells import recommended_cells
 from model.ranking.signals import Signals
 from state.events import Floats
 
-
-class Why(IntEnum):
-    """The reason for one recommended item."""
-
-    NONE = 0
-    AGAIN = 1
-    FOLLOWED = 2
-    SIMILAR = 3
-    RISING = 4
-    POPULAR = 5
-    NEW = 6
-
-    @property
-    def text(self) -> str:
-        """As in messages; empty for NONE."""
-        return self.name.lower() if self else ""
-
-
-KindsOfReasons = npt.NDArray[np.int8]
 OF_FEATURE: Mapping[str, Why] = {
     **dict.fromkeys(OWN, Why.AGAIN),
     **dict.fromkeys(USER, Why.NONE),
