@@ -4,6 +4,7 @@ StateError
 ├── StoreInUse       another process has the directory open
 ├── WrongLog         built from another cluster, topic or partition, or beyond the end of this log
 ├── WrongLayout      its records have another layout: other settings, or another version
+│   └── EarlierLayout    an earlier version wrote it; a worker upgrades it when it opens it
 ├── Repartitioned    the topic had another number of partitions when the store was built
 └── StoreFault       RocksDB cannot open, read or write it
     ├── StoreUnreadable  its files are damaged; a rebuild repairs the store
@@ -27,6 +28,10 @@ class WrongLog(StateError):
 
 class WrongLayout(StateError):
     """The store's records have a layout that this version with these settings cannot read."""
+
+
+class EarlierLayout(WrongLayout):
+    """An earlier version wrote the store. A worker upgrades it when it opens it (`state/upgrade.py`)."""
 
 
 class Repartitioned(StateError):

@@ -5,6 +5,7 @@ from rocksdict import WriteBatch
 
 from state.counted_steps import Arrived, count_steps
 from state.events import EventBatch, Ids, Ints, Records, packed_keys
+from state.graph import note_times
 from state.graph_delta import GraphDelta
 from state.partition import EDGE, POPULAR, Partition
 from state.progress import Progress
@@ -20,19 +21,20 @@ def fold_events(
     Returns the STEPs that count for others from now on, and those that no longer do.
     """
     events = batch.events
-    oldest = int(events["ts"].min())
+    oldest_ts = int(events["ts"].min())
     only_these = progress.applied - progress.erased <= len(events)
-    progress.oldest_ts = oldest if only_these else min(progress.oldest_ts, oldest)
+    progress.oldest_ts = oldest_ts if only_these else min(progress.oldest_ts, oldest_ts)
     plus, minus = _fold_sequences(partition, batch, progress, write)
-    _fold_edges(partition, batch, progress, write)
+    items, oldest, newest = _fold_edges(partition, batch, progress, write)
     partition.events.append(events, write)
 
-    items = distinct(events["item"])
     touched = distinct(np.concatenate([plus.items(), minus.items(), items]))
     rows, known = partition.row_records_known(touched)
     minus.take_out_of(touched, rows)
     # Expiry removes an item with its last edge. Steps of it that are not expired yet may still be in sequences.
-    known[np.searchsorted(touched, items)] = True
+    place = np.searchsorted(touched, items)
+    known[place] = True
+    note_times(rows, place, oldest, newest)
     gained = plus.fold_into(touched, rows, known)
     values, size, handle = rows.tobytes(), rows.itemsize, partition.database.handles["rows"]
     for at, (key, is_known) in enumerate(zip(packed_keys(touched), known.tolist(), strict=True)):
@@ -62,8 +64,10 @@ def _put_ids(partition: Partition, prefix: bytes, hashes: Ids, ids: list[bytes],
         write.put(prefix + key, identifier, handle)
 
 
-def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch) -> None:
-    """Write the edges of the batch's items."""
+def _fold_edges(
+    partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch
+) -> tuple[Ids, Ints, Ints]:
+    """Write the edges of the batch's items; return these items, the times of the oldest and the newest edge of each."""
     ordered, items, first, starts, ends = _grouped(batch.events, "item")
     edges = np.empty(len(ordered), EDGE)
     for name in ("user", "ts", "kind"):
@@ -75,6 +79,7 @@ def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, wri
         unknown[unknown] = ~stored
     _put_ids(partition, b"i", items[unknown], [batch.items[row] for row in first[unknown].tolist()], write)
     progress.items += int(unknown.sum())
+    return items, np.minimum.reduceat(edges["ts"], starts), np.maximum.reduceat(edges["ts"], starts)
 
 
 def _put_popular(partition: Partition, touched: Ids, rows: Records, write: WriteBatch) -> None:

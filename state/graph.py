@@ -5,6 +5,10 @@ a neighbour `j`, how often `j` came after `i` and before it. Both counts halve e
 full row gives its weakest slot to a new neighbour, so an item is in its neighbours' rows from the first co-occurrence
 on. This is the "space saving" idea of Metwally et al., 2005, without inheriting the count.
 
+A row's `first_ts` and `last_ts` are the times of the oldest and the newest event of any kind that the state holds of
+the item: also of one that was undone, is beyond a cap (`state/caps.py`) or has weight 0. So they need no pairing, and
+a stream of clicks has the same ones in memory and in a store. They move back only when events leave the store.
+
 `state/pairs.py` changes rows. The same code serves the rows in RocksDB (`state/store.py`) and in memory (`MemoryGraph`,
 for offline evaluation).
 """
@@ -20,7 +24,7 @@ from state.events import Floats, Ids, Ints, Records
 from state.kinds import Kinds, Mask, kinds_of
 from state.pairs import fold, pairs_in
 from state.settings import FURTHER_HALF_LIVES_S, StateSettings
-from state.sorting import distinct
+from state.sorting import begins, distinct
 
 HALF_LIVES = 1 + len(FURTHER_HALF_LIVES_S)
 NEVER = np.iinfo(np.int64).max
@@ -33,8 +37,9 @@ def row_dtype(neighbours: int) -> np.dtype[np.void]:
     return np.dtype(
         [
             ("ts", "<i8"),
-            ("degree", "<u4"),
             ("first_ts", "<i8"),
+            ("last_ts", "<i8"),
+            ("degree", "<u4"),
             ("recent", "<f4", (HALF_LIVES,)),
             ("nodes", "<u8", (neighbours,)),
             ("after", "<f4", (neighbours,)),
@@ -65,7 +70,9 @@ class Rows(NamedTuple):
     next: Floats
     """[R, K] decayed count of the neighbour being the very next item."""
     first_ts: Ints
-    """[R] event time, ms, of the item's first event; 0 where unknown."""
+    """[R] event time, ms, of the oldest event of any kind that the state holds of the item; 0 where there is none."""
+    last_ts: Ints
+    """[R] event time, ms, of the newest one."""
 
     @property
     def popularity(self) -> Floats:
@@ -85,7 +92,15 @@ def as_rows(records: Records) -> Rows:
         records["ts"],
         records["next"],
         records["first_ts"],
+        records["last_ts"],
     )
+
+
+def note_times(rows: Records, at: Ints | slice, oldest: Ints, newest: Ints) -> None:
+    """Move `first_ts` and `last_ts` of the rows at distinct places, in place: they have new events at these times."""
+    before = rows["first_ts"][at]
+    rows["first_ts"][at] = np.where(before > 0, np.minimum(before, oldest), oldest)
+    rows["last_ts"][at] = np.maximum(rows["last_ts"][at], newest)
 
 
 def combine(parts: list[Rows], settings: StateSettings) -> Rows:
@@ -93,7 +108,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
 
     Counts are decayed to the newest part. The strongest K slots remain.
     """
-    if len(parts) == 1:
+    if len(parts) == 1 or not len(parts[0].ts):
         return parts[0]
     count, slots = parts[0].nodes.shape
     ts = np.max([p.ts for p in parts], axis=0)
@@ -101,7 +116,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
     fade = [np.exp2(-age / settings.pair_half_life_s).astype(np.float32)[:, None] for age in age_s]
     half_lives = np.array(settings.half_lives_s)
     recent = sum(p.recent * np.exp2(-age[:, None] / half_lives) for p, age in zip(parts, age_s, strict=True))
-    first = np.min([np.where(p.first_ts > 0, p.first_ts, NEVER) for p in parts], axis=0)
+    oldest = np.min([np.where(p.first_ts > 0, p.first_ts, NEVER) for p in parts], axis=0)
     nodes = np.concatenate([p.nodes for p in parts], axis=1)
     after = np.concatenate([p.after * f for p, f in zip(parts, fade, strict=True)], axis=1)
     before = np.concatenate([p.before * f for p, f in zip(parts, fade, strict=True)], axis=1)
@@ -125,7 +140,8 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
         np.asarray(recent, np.float32),
         ts,
         np.take_along_axis(following, best, 1),
-        np.where(first < NEVER, first, 0),
+        np.where(oldest < NEVER, oldest, 0),
+        np.max([p.last_ts for p in parts], axis=0),
     )
 
 
@@ -151,6 +167,8 @@ class MemoryGraph:
 
         A user's steps are paired, and the first ones of a day chosen, in that order.
         """
+        for start in range(0, len(events), FOLD_EVENTS):
+            self._note_times(events[start : start + FOLD_EVENTS])
         events = events[self._kinds.counts[events["kind"]]]
         shared = self._capped.within(events)
         for start in range(0, len(events), FOLD_EVENTS):
@@ -194,6 +212,18 @@ class MemoryGraph:
         fold(touched, rows, place[is_new], all_ts[is_new], weight[is_new], pairs, self._settings)
         self._rows[at] = rows
 
+    def _note_times(self, events: Records) -> None:
+        """Move the times of the items' oldest and newest events, by events of every kind."""
+        events = events[~self._kinds.forget[events["kind"]]]
+        order = np.argsort(events["item"], kind="stable")
+        starts = np.flatnonzero(begins(events["item"][order]))
+        if len(starts):
+            items, ts = events["item"][order[starts]], events["ts"][order]
+            rows = self._records(items)
+            note_times(rows, slice(None), np.minimum.reduceat(ts, starts), np.maximum.reduceat(ts, starts))
+            at = self._places(items)
+            self._rows[at] = rows
+
     def rows(self, items: Ids) -> Rows:
         """Rows of these items, [R, K]."""
         return as_rows(self._records(items))
@@ -219,7 +249,9 @@ class MemoryGraph:
         if not len(known):
             return known
         rows = self._records(known)
-        age_s = (rows["ts"].max() - rows["ts"]) / 1000.0
+        clicked = rows["degree"] > 0
+        known, rows = known[clicked], rows[clicked]
+        age_s = (rows["ts"].max(initial=0) - rows["ts"]) / 1000.0
         popularity = rows["recent"][:, 0] * np.exp2(-age_s / self._settings.popularity_half_life_s)
         return known[np.argsort(-popularity, kind="stable")[:k]]
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from state.errors import Repartitioned, WrongLayout, WrongLog
+from state.errors import EarlierLayout, Repartitioned, WrongLayout, WrongLog
 from state.id_hash import IdHash
 
-LAYOUT = 2
+LAYOUT = 4
 """Version of the records on disk that this code writes."""
-KEYED_LAYOUT = 3
+KEYED_LAYOUT = 5
 """The same with ids hashed by a key: code that knows no key refuses such a store, and does not mix hashes."""
+EARLIER_LAYOUTS = (2, 3)
+"""Without and with a key: rows have fewer counts, all other records are the same (`state/upgrade.py`)."""
 FIRST_LAYOUT = 1
 """Version of stores whose identity does not name one."""
 
@@ -42,14 +44,17 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> None:
-    """Check that the store at `path` is of the wanted log and layout. Raises WrongLog, WrongLayout or Repartitioned."""
+    """Check that the store at `path` is of the wanted log, and of a layout that can be read or upgraded.
+
+    Raises WrongLog, WrongLayout or Repartitioned.
+    """
     if stored is None:
         return
-    if stored.layout not in (LAYOUT, KEYED_LAYOUT):
+    if stored.layout not in (LAYOUT, KEYED_LAYOUT, *EARLIER_LAYOUTS):
         raise WrongLayout(
             f"{path} was written by another version of anabranch: it has layout {stored.layout}, this version reads "
-            f"the layouts {LAYOUT} and {KEYED_LAYOUT}. Run that version, or move the directory away (mv {path} "
-            f"{path}.old): the worker then rebuilds the state from the log"
+            f"the layouts {min(EARLIER_LAYOUTS)} to {KEYED_LAYOUT}. Run that version, or move the directory away "
+            f"(mv {path} {path}.old): the worker then rebuilds the state from the log"
         )
     was_key, now_key = IdHash(stored.id_key).fingerprint, IdHash(wanted.id_key).fingerprint
     if was_key != now_key:
@@ -76,6 +81,17 @@ def check_identity(stored: Identity | None, wanted: Identity, path: Path) -> Non
             f"{wanted.partitions} now, so users' clicks arrive in other partitions than their history. Either write "
             f"all clicks by user to a new topic with {wanted.partitions} partitions and name it in topics.clicks, or "
             f"rebuild the state from the clicks in the log: `anabranch replay --from earliest`"
+        )
+
+
+def check_rows(stored: Identity | None, path: Path) -> None:
+    """Check that the rows of the store at `path` have today's layout. Raises EarlierLayout."""
+    if stored is not None and stored.layout in EARLIER_LAYOUTS:
+        raise EarlierLayout(
+            f"{path} was written by an earlier version of anabranch (layout {stored.layout}), and its rows of the "
+            f"item-item graph lack counts that this version reads. A worker of this version counts them again from the "
+            f"events in the store when it opens it, and logs how far it is. Start `anabranch worker` on this data "
+            f"directory, and run this again then"
         )
 
 

@@ -6,6 +6,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from state.events import Floats, Ids, Ints, Records
 from state.kinds import Mask
@@ -18,6 +19,8 @@ EMPTY_SLOT_COUNT = 1e-4
 """A slot whose decayed count is lower is emptied."""
 SLOTS_PER_NEW_NEIGHBOUR = 4
 """New neighbours always get one slot of a row in this many."""
+COUNTS = ("after", "before", "next")
+"""The counts of a neighbour slot."""
 
 
 class Pairs(NamedTuple):
@@ -72,18 +75,12 @@ def fold(
     rows["ts"] = newest
 
     rows["degree"] += np.bincount(item, minlength=n).astype(np.uint32)
-    first = np.where(rows["first_ts"] > 0, rows["first_ts"], np.iinfo(np.int64).max)
-    np.minimum.at(first, item, ts)
-    rows["first_ts"] = np.where(first < np.iinfo(np.int64).max, first, 0)
-    for at, half_life_s in enumerate(settings.half_lives_s):
-        clicks = weight * np.exp2(-(newest[item] - ts) / 1000.0 / half_life_s)
-        rows["recent"][:, at] *= np.exp2(-age_s / half_life_s)
-        rows["recent"][:, at] += np.bincount(item, clicks, minlength=n)
+    rows["recent"] *= np.exp2(-age_s[:, None] / np.array(settings.half_lives_s))
+    rows["recent"] += _clicks(item, (newest[item] - ts) / 1000.0, weight, n, settings)
 
     fade = np.exp2(-age_s / settings.pair_half_life_s).astype(np.float32)[:, None]
-    rows["after"] *= fade
-    rows["before"] *= fade
-    rows["next"] *= fade
+    for name in COUNTS:
+        rows[name] *= fade
     if len(left):
         _add_pairs(touched, rows, pairs, settings)
 
@@ -98,10 +95,8 @@ def unfold(
     n = len(touched)
     rows["degree"] -= np.minimum(rows["degree"], np.bincount(item, minlength=n).astype(np.uint32))
     age_s = np.maximum(rows["ts"][item] - ts, 0) / 1000.0
-    for at, half_life_s in enumerate(settings.half_lives_s):
-        clicks = weight * np.exp2(-age_s / half_life_s)
-        left = rows["recent"][:, at] - np.bincount(item, clicks, minlength=n).astype(np.float32)
-        rows["recent"][:, at] = np.where(rows["degree"] > 0, np.maximum(left, 0.0), 0.0)
+    left = rows["recent"] - _clicks(item, age_s, weight, n, settings)
+    rows["recent"] = np.where(rows["degree"][:, None] > 0, np.maximum(left, 0.0), 0.0)
     half_life_ms = settings.pair_half_life_s * 1000.0
     counted = pairs.weight / pairs.lag
     for direction, of, to in (("after", pairs.left, pairs.right), ("before", pairs.right, pairs.left)):
@@ -112,8 +107,17 @@ def unfold(
             adjacent = known & (pairs.lag == 1)
             np.subtract.at(rows["next"], (of[adjacent], slot[adjacent]), faded[adjacent].astype(np.float32))
     empty = rows["after"] + rows["before"] < EMPTY_SLOT_COUNT
-    for name in ("nodes", "after", "before", "next"):
+    for name in ("nodes", *COUNTS):
         rows[name] = np.where(empty, 0, np.maximum(rows[name], 0))
+
+
+def _clicks(item: Ints, age_s: npt.NDArray[np.float64], weight: Floats, n: int, settings: StateSettings) -> Floats:
+    """[n, H] weights of each item's events, decayed to their age with each half-life."""
+    half_lives_s = np.array(settings.half_lives_s)
+    decayed = weight[:, None] * np.exp2(-age_s[:, None] / half_lives_s)
+    place = item[:, None] * len(half_lives_s) + np.arange(len(half_lives_s))
+    found = np.bincount(place.ravel(), decayed.ravel(), minlength=n * len(half_lives_s))
+    return found.astype(np.float32).reshape(n, -1)
 
 
 def _slots_of(nodes: Ids, row: Ints, node: Ids) -> tuple[Mask, Ints]:
@@ -156,8 +160,8 @@ def _entries(touched: Ids, rows: Records, pairs: Pairs, settings: StateSettings)
     keys = keys[first]
     after = np.bincount(entry[: len(left)], to_left, minlength=len(keys)).astype(np.float32)
     before = np.bincount(entry[len(left) :], to_right, minlength=len(keys)).astype(np.float32)
-    adjacent = np.where(pairs.lag == 1, to_left, 0.0)
-    following = np.bincount(entry[: len(left)], adjacent, minlength=len(keys)).astype(np.float32)
+    adjacent = np.flatnonzero(pairs.lag == 1)
+    following = np.bincount(entry[adjacent], to_left[adjacent], minlength=len(keys)).astype(np.float32)
     return keys // n, touched[keys % n], {"after": after, "before": before, "next": following}
 
 

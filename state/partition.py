@@ -31,7 +31,7 @@ from state.errors import StateError
 from state.events import Ids, Records, packed_keys
 from state.graph import Rows, as_rows, row_dtype
 from state.id_hash import UNKEYED, IdHash
-from state.identity import FIRST_LAYOUT, Identity
+from state.identity import FIRST_LAYOUT, Identity, check_rows
 from state.journal import DAY_MS, Journal
 from state.kinds import Mask, kinds_of
 from state.progress import PROGRESS_KEY, Progress
@@ -71,6 +71,7 @@ class Partition:
         self.events = Journal(self.database)
         """Every applied event in order of arrival."""
         self._row = row_dtype(settings.neighbours_per_item)
+        self._rows_checked = False
         self._ids: IdHash | None = None
 
     @property
@@ -162,7 +163,11 @@ class Partition:
         return self.row_records_known(items)[0]
 
     def row_records_known(self, items: Ids) -> tuple[Records, Mask]:
-        """As `row_records`, and which items are known."""
+        """As `row_records`, and which items are known. Raises EarlierLayout where the rows have another layout."""
+        if not self._rows_checked:
+            identity = self.identity
+            check_rows(identity, self.path)
+            self._rows_checked = identity is not None
         empty = bytes(self._row.itemsize)
         values = self.database.get_many("rows", packed_keys(items))
         known = np.array([value is not None for value in values]) if None in values else np.ones(len(values), bool)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from state.erasure import read_erasures
 from state.errors import StateError
-from state.events import Ids, make_batch
+from state.events import Ids, Records, make_batch
 from state.partition import Partition
 from state.store import Store
 
-OFFSETS_AT_ONCE = 10_000
+OFFSETS_AT_ONCE = 20_000
 
 
 def rehash(served: Partition, store: Store, report: Callable[[int], None] = lambda _: None) -> int:
@@ -27,9 +28,20 @@ def rehash(served: Partition, store: Store, report: Callable[[int], None] = lamb
         raise StateError(
             f"{served.path} is still erasing forgotten users: run this again when `anabranch forget` has ended"
         )
+    folded = fold_journal(served, store, report)
+    store.stand_in_for(served)
+    return folded
+
+
+def fold_journal(served: Partition, store: Store, report: Callable[[int], None]) -> int:
+    """Fold the events that a store holds into an empty one; return how many. `report` gets offsets.
+
+    The journal may still name users who are being erased: what they did before is left out. Raises a StateError.
+    """
     end, folded = served.read_progress().next_offset, 0
+    erased = {erasure.user: erasure.offset for erasure in read_erasures(served.database.default)}
     for start in range(0, end, OFFSETS_AT_ONCE):
-        events = served.journal(start, min(start + OFFSETS_AT_ONCE, end))
+        events = _without(erased, served.journal(start, min(start + OFFSETS_AT_ONCE, end)))
         users, items = _names(served.user_ids, events["user"]), _names(served.item_ids, events["item"])
         known = np.flatnonzero([user is not None and item is not None for user, item in zip(users, items, strict=True)])
         if not len(known):
@@ -45,8 +57,15 @@ def rehash(served: Partition, store: Store, report: Callable[[int], None] = lamb
         )
         store.apply(batch, int(events["offset"][-1]) + 1)
         report(store.progress.next_offset)
-    store.stand_in_for(served)
     return folded
+
+
+def _without(erased: dict[int, int], events: Records) -> Records:
+    """The EVENTs without those of these users up to an offset of each."""
+    if not erased or not len(events):
+        return events
+    until = np.array([erased.get(user, -1) for user in events["user"].tolist()])
+    return events[events["offset"] > until]
 
 
 def _names(ids_of: Callable[[Ids], list[bytes | None]], hashes: Ids) -> list[bytes | None]:

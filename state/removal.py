@@ -13,8 +13,10 @@ from state.events import Ids, Ints, Records
 from state.graph_delta import GraphDelta
 from state.journal import CHUNK_KEY, DAY_MS
 from state.kinds import Mask
+from state.pairs import COUNTS
 from state.partition import POPULAR, UINT64, Partition
 from state.progress import Progress
+from state.timeline import ALL_TIME, Left
 
 
 class Removed(NamedTuple):
@@ -38,8 +40,8 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     if not chunks:
         return None
     users = np.unique(np.concatenate(chunks)["user"])
-    expired, without_steps = partition.users.prune(users, horizon, write)
-    emptied = [empty and len(gone) > 0 for empty, gone in zip(without_steps, expired, strict=True)]
+    expired, left = partition.users.prune(users, horizon, write)
+    emptied = (left.oldest == ALL_TIME) & np.array([len(gone) > 0 for gone in expired], bool)
     delta = GraphDelta(partition.kinds, partition.settings)
     for user, gone in zip(users.tolist(), expired, strict=True):
         if len(gone):
@@ -48,11 +50,10 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     steps = np.concatenate(expired)
     progress.expired += len(steps)
     items = np.unique(steps["item"])
-    _, without_edges = partition.items.prune(items, horizon, write)
+    _, edges = partition.items.prune(items, horizon, write)
     for user, hidden in zip(users.tolist(), partition.hidden_records(users), strict=True):
         put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden) > 0, write)
-    removed = Removed(delta.clicked_steps(), users[emptied], items[np.array(without_edges, bool)])
-    return _remove(partition, progress, delta, removed, write)
+    return _remove(partition, progress, delta, users[emptied], items, edges, write)
 
 
 def erase(
@@ -73,11 +74,10 @@ def erase(
         days[user] = sorted(before_horizon.union(step_days[start:end]))
     steps = steps[np.argsort(steps["item"], kind="stable")]
     items, counts = np.unique(steps["item"], return_counts=True)
-    without_edges = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
+    edges = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
-    removed = Removed(delta.clicked_steps(), users[known], items[without_edges])
-    return _remove(partition, progress, delta, removed, write), days
+    return _remove(partition, progress, delta, users[known], items, edges, write), days
 
 
 def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leaving: Mask) -> None:
@@ -127,38 +127,48 @@ def _take_chunks(
 
 
 def _remove(
-    partition: Partition, progress: Progress, delta: GraphDelta, removed: Removed, write: WriteBatch
+    partition: Partition,
+    progress: Progress,
+    delta: GraphDelta,
+    users: Ids,
+    items: Ids,
+    edges: Left,
+    write: WriteBatch,
 ) -> Removed:
     """Take the steps out of the item-item graph, and remove the users and items that have nothing left.
 
-    `removed` names the items without an edge. Returns it with those that are gone. Edges expire by item, and an expired
-    step of a user can wait longer. The row that counts it stays: it is taken out later, even if the item has come back.
+    `users` have no step left, and `edges` is what the `items` have left. Edges expire by item, and an expired step of a
+    user can wait longer. The row that counts it stays: it is taken out later, even if the item has come back.
     """
     handles = partition.database.handles
-    for user in removed.users.tolist():
+    for user in users.tolist():
         write.delete(b"u" + UINT64.pack(user), handles["ids"])
         write.delete(UINT64.pack(user), handles["recommended"])
-    progress.users -= len(removed.users)
+    progress.users -= len(users)
 
-    neighbours = partition.row_records(removed.items)["nodes"].ravel()
-    touched = np.unique(np.concatenate([delta.items(), removed.items, neighbours]))
+    without_edges = items[edges.oldest == ALL_TIME]
+    neighbours = partition.row_records(without_edges)["nodes"].ravel()
+    touched = np.unique(np.concatenate([delta.items(), items, neighbours]))
     touched = touched[touched != 0]
     rows, stored = partition.row_records_known(touched)
     delta.take_out_of(touched, rows)
-    places = np.searchsorted(touched, removed.items)
-    removed = removed._replace(items=removed.items[stored[places] & (rows["degree"][places] == 0)])
-    gone = np.isin(rows["nodes"], removed.items) & (rows["nodes"] != 0)
-    for name in ("nodes", "after", "before"):
+    of_items = np.searchsorted(touched, items)
+    rows["first_ts"][of_items] = np.where(edges.oldest < ALL_TIME, edges.oldest, 0)
+    rows["last_ts"][of_items] = edges.newest
+    places = np.searchsorted(touched, without_edges)
+    removed = without_edges[stored[places] & (rows["degree"][places] == 0)]
+    gone = np.isin(rows["nodes"], removed) & (rows["nodes"] != 0)
+    for name in ("nodes", *COUNTS):
         rows[name] = np.where(gone, 0, rows[name])
     for item, row, known in zip(touched.tolist(), rows, stored.tolist(), strict=True):
         if known:  # edges are pruned by item, so an item may be gone before all its steps are
             write.put(UINT64.pack(item), row.tobytes(), handles["rows"])
-    for item in removed.items.tolist():
+    for item in removed.tolist():
         write.delete(UINT64.pack(item), handles["rows"])
         write.delete(b"i" + UINT64.pack(item), handles["ids"])
-    progress.items -= len(removed.items)
+    progress.items -= len(removed)
     popular = partition.popular()
-    left = popular[~np.isin(popular["item"], removed.items)]
+    left = popular[~np.isin(popular["item"], removed)]
     if len(left) < len(popular):
         write.put(b"popular", left.astype(POPULAR).tobytes())
-    return removed
+    return Removed(delta.clicked_steps(), users, removed)

@@ -21,7 +21,7 @@ from state.erasure import Erasure, Erasures
 from state.errors import StoreBlocked
 from state.events import EventBatch, Ids, Records, packed_keys
 from state.folding import fold_events
-from state.identity import Identity, check_identity
+from state.identity import Identity, check_identity, check_rows
 from state.journal import DAY_MS, Journal
 from state.partition import UINT64, Partition
 from state.pending import Pending
@@ -61,7 +61,7 @@ class Store(Partition):
     """The state of one partition, owned by this process."""
 
     def __init__(self, path: Path, identity: Identity, settings: StateSettings) -> None:
-        """Open or create the store at `path`. Raises a StateError."""
+        """Open or create the store at `path`. Raises a StateError; EarlierLayout for one that is to be upgraded."""
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,6 +75,7 @@ class Store(Partition):
             with state_errors("open", path):
                 stored = self.identity
                 check_identity(stored, identity, path)
+                check_rows(stored, path)
                 if stored is None or (identity.topic_id and not stored.topic_id):
                     self.database.put(b"identity", msgspec.json.encode(identity))
                 self.progress = self.read_progress()
@@ -237,8 +238,13 @@ class Store(Partition):
         write.put(b"prequential", prequential)
         self.database.write(write)
 
+    def cap_as(self, other: Partition) -> None:
+        """Count the steps of every day with the caps that another store has for it. This store must be empty."""
+        self._caps = other.caps
+        self.database.put(CAPS_KEY, self._caps.packed())
+
     def stand_in_for(self, other: Partition) -> None:
-        """Take the place of a store of the same events under another id key, with its offsets, counts and answers."""
+        """Take the place of a store of the same events, with its offsets, counts and answers."""
         theirs, mine, write = other.read_progress(), self.progress, WriteBatch(raw_mode=True)
         removed = theirs.expired + theirs.erased
         self._answered = other.answered()

@@ -12,6 +12,7 @@ every loop over an iterator checks the status afterwards.
 """
 
 import struct
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,15 @@ class Merged(NamedTuple):
     """By row, which steps of the head are new; only rows whose new steps are not the last ones."""
     deep: set[int]
     """Rows with a late step in a leaf: their heads do not hold all new steps."""
+
+
+class Left(NamedTuple):
+    """What nodes have left after a removal."""
+
+    oldest: Ints
+    """Time of each node's oldest step; ALL_TIME where it has none."""
+    newest: Ints
+    """Time of its newest step; 0 where it has none."""
 
 
 class Timelines:
@@ -177,11 +187,11 @@ class Timelines:
         for key, head in zip(keys, kept, strict=True):
             put(key, head, column)
 
-    def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], list[bool]]:
-        """Remove steps before the horizon; return the removed steps of each node and whether none is left."""
+    def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], Left]:
+        """Remove steps before the horizon; return the removed steps of each node, and what is left."""
         dropped: list[Records] = []
-        empty: list[bool] = []
-        for node, head in zip(nodes.tolist(), self.heads(nodes), strict=True):
+        oldest, newest = np.full(len(nodes), ALL_TIME), np.zeros(len(nodes), np.int64)
+        for row, (node, head) in enumerate(zip(nodes.tolist(), self.heads(nodes), strict=True)):
             pieces: list[Records] = []
             for key, value in self._leaves_between(node, 0, horizon):
                 leaf = np.frombuffer(value, self._step)
@@ -190,14 +200,18 @@ class Timelines:
                 write.delete(key, self._database.handles[self._leaves])
                 if last < len(leaf):
                     self._put_leaf(node, LEAF_KEY.unpack(key)[2], leaf[last:], write)
+                    oldest[row] = leaf["ts"][last]
             steps = np.frombuffer(head or b"", self._step)
             last = int(np.searchsorted(steps["ts"], horizon))
             if last:
                 pieces.append(steps[:last])
                 self._put_head(node, steps[last:], write)
             dropped.append(np.concatenate([*pieces, steps[:0]]))
-            empty.append(last == len(steps))
-        return dropped, empty
+            if len(steps) >= self._head_steps:
+                oldest[row] = min(oldest[row], self._oldest_leaf(node, horizon))
+            if last < len(steps):
+                oldest[row], newest[row] = min(oldest[row], steps["ts"][last]), steps["ts"][-1]
+        return dropped, Left(oldest, newest)
 
     def take(self, nodes: Ids, write: WriteBatch) -> tuple[Records, Ints]:
         """Remove all steps of these nodes; return them, node after node, and how many each node had."""
@@ -214,8 +228,8 @@ class Timelines:
         lengths = np.fromiter(map(len, taken), np.int64, len(taken)) // self._step.itemsize
         return np.frombuffer(b"".join(taken), self._step), lengths
 
-    def remove(self, nodes: Ids, others: Ids, times: Ints, ends: Ints, write: WriteBatch) -> Mask:
-        """Remove all steps whose other end is one of `others`; return which nodes have none left.
+    def remove(self, nodes: Ids, others: Ids, times: Ints, ends: Ints, write: WriteBatch) -> Left:
+        """Remove all steps whose other end is one of `others`; return what is left.
 
         Node `r` has such steps at `times[ends[r - 1]:ends[r]]`, and each of `others` loses all its steps.
         """
@@ -225,21 +239,25 @@ class Timelines:
         kept = ~_is_in(steps[self._other_end], others)
         left_before = np.concatenate([[0], np.cumsum(kept)])
         bounds = left_before[np.cumsum([0, *map(len, packed)]) // width]
-        left, empty = steps[kept], np.zeros(len(nodes), bool)
+        left, oldest, newest = steps[kept], np.full(len(nodes), ALL_TIME), np.zeros(len(nodes), np.int64)
         for row, node in enumerate(nodes.tolist()):
             of_node = left[bounds[row] : bounds[row + 1]]
             if len(packed[row]) >= self._head_bytes:
                 at = times[ends[row - 1] if row else 0 : ends[row]]
                 removed = len(packed[row]) // width - len(of_node)
-                of_node = self._remove_from_leaves(node, of_node, others, at, removed, write)
+                of_node, oldest[row] = self._remove_from_leaves(node, of_node, others, at, removed, write)
             self._put_head(node, of_node, write)
-            empty[row] = not len(of_node)
-        return empty
+            if len(of_node):
+                oldest[row], newest[row] = min(oldest[row], of_node["ts"][0]), of_node["ts"][-1]
+        return Left(oldest, newest)
 
     def _remove_from_leaves(
         self, node: int, left: Records, others: Ids, times: Ints, removed: int, write: WriteBatch
-    ) -> Records:
-        """Remove the rest of the steps from the leaves; return the head that has `left` after `removed` steps."""
+    ) -> tuple[Records, int]:
+        """Remove the rest of the steps from the leaves.
+
+        Returns the head that has `left` after `removed` steps, and the time of the oldest step in a leaf, or ALL_TIME.
+        """
         left_leaves: dict[bytes, Records] = {}
         wanted: dict[bytes, bytes] = {}
         for t in np.unique(times).tolist() if removed < len(times) else ():
@@ -250,18 +268,22 @@ class Timelines:
             if len(left_of_leaf) < len(leaf):
                 write.delete(key, self._database.handles[self._leaves])
                 left_leaves[key] = left_of_leaf
+        deleted = set(left_leaves)
         it = self._database.columns[self._leaves].iter()
         it.seek_for_prev(LEAF_KEY.pack(node, MAX_TIME, MAX_ORDER, MAX_STEPS))
         # A head that is shorter than `head_steps` means "no leaves": the newest leaves move back into it.
         while len(left) < self._head_steps and it.valid() and (key := it.key())[:8] == NODE_KEY.pack(node):
             left = np.concatenate([left_leaves.pop(key, np.frombuffer(it.value(), self._step)), left])
             write.delete(key, self._database.handles[self._leaves])
+            deleted.add(key)
             it.prev()
         it.status()
+        oldest = self._oldest_leaf(node, 0, deleted)
         for key, steps in left_leaves.items():
             if len(steps):
                 self._put_leaf(node, LEAF_KEY.unpack(key)[2], steps, write)
-        return left
+                oldest = min(oldest, int(steps["ts"][0]))
+        return left, oldest
 
     def some(self, count: int, seed: int) -> Ids:
         """Up to `count` nodes, sampled uniformly: hashes are uniform, so a random seek is a uniform sample."""
@@ -346,6 +368,17 @@ class Timelines:
 
     def _first_ts(self, packed: bytes | None) -> int:
         return int(np.frombuffer(packed or b"", self._step, 1)["ts"][0])
+
+    def _oldest_leaf(self, node: int, start: int, deleted: Collection[bytes] = ()) -> int:
+        """The first time of the node's oldest leaf from `start` on that is not deleted; ALL_TIME without one."""
+        it = self._database.columns[self._leaves].iter()
+        it.seek(LEAF_KEY.pack(node, start, 0, 0))
+        while it.valid() and (key := it.key())[:8] == NODE_KEY.pack(node):
+            if key not in deleted:
+                return int(LEAF_KEY.unpack(key)[1])
+            it.next()
+        it.status()
+        return ALL_TIME
 
     def _count_within(self, steps: Records, start: int, end: int) -> int:
         first, last = np.searchsorted(steps["ts"], (start, end))

@@ -78,6 +78,8 @@ class View:
         remove_leftovers()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
         self.partitions: dict[int, Partition] = {}
+        self._inodes: dict[int, int] = {}
+        """The directories that the partitions were opened in: an upgrade or a rebuild replaces one."""
         self.unreadable: dict[int, StateError] = {}
         """Partitions whose store could not be opened at the last `refresh`, and why."""
         self.refresh()
@@ -93,8 +95,12 @@ class View:
         self.unreadable.clear()
         for number, partition in list(self.partitions.items()):
             try:
-                partition.database.default.try_catch_up_with_primary()
+                replaced = partition.path.stat().st_ino != self._inodes[number]
+                if not replaced:
+                    partition.database.default.try_catch_up_with_primary()
             except Exception:  # the store was moved aside or rebuilt: open the one there now
+                replaced = True
+            if replaced:
                 partition.close()
                 del self.partitions[number]
         for number in partitions_in(self._data, self._topic):
@@ -102,7 +108,11 @@ class View:
                 path = partition_path(self._data, self._topic, number)
                 access = AccessType.secondary(str(self._scratch / str(number)))
                 try:
+                    inode = path.stat().st_ino
                     self.partitions[number] = Partition(path, self._settings, access)
+                    self._inodes[number] = inode
+                except FileNotFoundError:  # moved in the meantime
+                    continue
                 except StateError as error:  # a worker may be creating it; the next refresh sees it
                     self.unreadable[number] = error
 

@@ -130,9 +130,12 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Replies of workers and trainer to commands."""
     members: str = "members"
     """State of every worker, trainer and `serve`, each second."""
+    examples: str = "examples"
+    """What was recommended with the features it was ranked by, and what the user did next, keyed by user. Optional:
+    without it the trainer teaches the ranker nothing."""
     partitions: Whole = 2
-    """Partitions of `clicks` when `init` creates it; `requests` and `recommendations` get as many as `clicks` has. At
-    most this many workers share the work, and it cannot be changed later."""
+    """Partitions of `clicks` when `init` creates it; `requests`, `recommendations` and `examples` get as many as
+    `clicks` has. At most this many workers share the work, and it cannot be changed later."""
     replication: Whole = 1
     """Replicas of each topic when `init` creates it; 3 in production. With 3, each message must be on two
     of them."""

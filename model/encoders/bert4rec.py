@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.encoders.histories import Examples, Histories, Packed
 from model.encoders.sequence_encoder import SequenceEncoder
-from model.encoders.transformer import Block
+from model.encoders.transformer import Block, encode_last
 from model.settings import ModelSettings
 
 
@@ -42,12 +42,20 @@ class BERT4Rec(SequenceEncoder):
 
     def forward(self, rows: Tensor, packed: Packed) -> Tensor:
         """Item rows [T, d] of packed tokens -> encodings [T, d]."""
-        rows = torch.where((packed.items == 0)[:, None], self.mask, rows)
-        x = F.dropout(rows + self.ages(packed.ages), self.dropout, self.training)
+        x = F.dropout(self._inputs(rows, packed), self.dropout, self.training)
         for block in self.blocks:
             x = block(x, packed)
         encoded: Tensor = self.norm(x)
         return encoded
+
+    def last(self, rows: Tensor, packed: Packed) -> Tensor:
+        """Encodings of the last tokens [U, d]. The last block computes no others."""
+        encoded: Tensor = self.norm(encode_last(self.blocks, self._inputs(rows, packed), packed))
+        return encoded
+
+    def _inputs(self, rows: Tensor, packed: Packed) -> Tensor:
+        inputs: Tensor = torch.where((packed.items == 0)[:, None], self.mask, rows) + self.ages(packed.ages)
+        return inputs
 
     def serving_inputs(self, histories: Histories, limit: int) -> Histories:
         """The newest `limit` - 1 items of each user, followed by a mask."""

@@ -37,6 +37,8 @@ class Create(nn.Module):
         nn.init.normal_(self.items.weight, std=settings.init_std)
         with torch.no_grad():
             self.items.weight[0] = 0.0
+        self.graph_table: Tensor | None = None
+        """[n + 1, DIM] rows of `model.encoders.graph_table`; None where there is none yet. Not a weight."""
         self.sequence: SequenceEncoder = resolve_name(SEQUENCE_ENCODERS[settings.sequence_encoder])(settings)
 
     @property
@@ -62,12 +64,17 @@ class Create(nn.Module):
         """h_u of each user, [B, d]; zeros for an empty history."""
         if self.training:  # eval() walks through every module, which takes a tenth of a ranking
             self.eval()
+        if len(histories) and histories.lengths.all():
+            return self._encode(histories)
         h = torch.zeros(len(histories), self.settings.dim)
         rows = torch.from_numpy(histories.lengths).nonzero()[:, 0]
         if len(rows):
-            packed = pack(self.sequence.serving_inputs(histories.take(rows.numpy()), self.settings.sequence_events))
-            h[rows] = self.sequence(self.items(packed.items), packed)[packed.last]
+            h[rows] = self._encode(histories.take(rows.numpy()))
         return h
+
+    def _encode(self, histories: Histories) -> Tensor:
+        packed = pack(self.sequence.serving_inputs(histories, self.settings.sequence_events))
+        return self.sequence.last(self.items.weight[packed.items], packed)
 
     def grown(self, rows: Tensor) -> "Create":
         """A copy with item rows [m, d] appended."""

@@ -52,7 +52,10 @@ class Histories(NamedTuple):
 
     def newest(self, limit: int) -> "Histories":
         """The newest `limit` items of each history."""
-        lengths = np.minimum(self.lengths, limit)
+        lengths = self.lengths
+        if lengths.max(initial=0) <= limit:
+            return self
+        lengths = np.minimum(lengths, limit)
         return self._at(lengths, np.arange(lengths.sum()) + np.repeat(self.indptr[1:] - np.cumsum(lengths), lengths))
 
     def _lengths_of(self, rows: Indices) -> Indices:
@@ -98,6 +101,8 @@ class Packed(NamedTuple):
     """[E] position on the token axis of each item of the histories, in the order of the histories."""
     last: Tensor
     """[B] position on the token axis of each user's last token."""
+    order: Tensor
+    """[B] the users in the order of the token axis."""
 
 
 def pack(histories: Histories) -> Packed:
@@ -126,4 +131,5 @@ def pack(histories: Histories) -> Packed:
         torch.from_numpy(real),
         torch.from_numpy(tokens),
         torch.from_numpy(start + lengths - 1),
+        torch.from_numpy(order),
     )

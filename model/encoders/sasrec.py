@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.encoders.histories import Examples, Histories, Packed
 from model.encoders.sequence_encoder import SequenceEncoder
-from model.encoders.transformer import Block
+from model.encoders.transformer import Block, encode_last
 from model.settings import ModelSettings
 
 
@@ -43,6 +43,12 @@ class SASRec(SequenceEncoder):
         for block in self.blocks:
             x = block(x, packed)
         encoded: Tensor = self.norm(x)
+        return encoded
+
+    def last(self, rows: Tensor, packed: Packed) -> Tensor:
+        """Encodings of the last tokens [U, d]. The last block computes no others."""
+        x = rows + self.positions(packed.positions)
+        encoded: Tensor = self.norm(encode_last(self.blocks, x, packed))
         return encoded
 
     def serving_inputs(self, histories: Histories, limit: int) -> Histories:

@@ -9,7 +9,7 @@ Sizes: U users in a batch, T tokens with padding (`model.encoders.histories.pack
 `settings.dim`. CREATE and training call an encoder like this:
 
     serving    packed  = pack(encoder.serving_inputs(histories, settings.sequence_events))
-               h       = encoder(table(packed.items), packed)[packed.last]                      [U, d]
+               h       = encoder.last(table(packed.items), packed)                              [U, d]
     training   inputs, predicted, targets = encoder.examples(histories, settings.sequence_events, draw)
                packed  = pack(inputs)
                encoded = encoder(table(packed.items), packed)                                   [T, d]
@@ -42,6 +42,14 @@ class SequenceEncoder(nn.Module, ABC):
 
         A user's encodings must depend on that user's tokens only, and not on padding (where `packed.real` is False).
         """
+
+    def last(self, rows: Tensor, packed: Packed) -> Tensor:
+        """Item rows [T, d] of packed tokens -> encodings of the users' last tokens [U, d], as `forward` has them.
+
+        Serving needs no others. An encoder may compute them in fewer steps.
+        """
+        encoded: Tensor = self(rows, packed)[packed.last]
+        return encoded
 
     @abstractmethod
     def serving_inputs(self, histories: Histories, limit: int) -> Histories:

@@ -7,6 +7,8 @@ LayerNorm comes before each layer, not after it (Xiong et al., 2020, arXiv 2002.
 zero, so a block starts as the identity.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,5 +63,37 @@ class Block(nn.Module):
                 mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real.view(users, 1, 1, length))
             attended.append(mixed.transpose(1, 2).reshape(users * length, d))
         x = x + F.dropout(self.out(torch.cat(attended)), self.dropout, self.training)
-        forward = self.narrow(F.relu(self.widen(self.norm_forward(x))))
-        return x + F.dropout(forward, self.dropout, self.training)
+        return self._forward_layer(x)
+
+    def last(self, x: Tensor, packed: Packed) -> Tensor:
+        """`forward(x, packed)[packed.last]`, [U, d], without dropout: a third of the products, for serving."""
+        d = x.shape[1]
+        query, key_value = torch.split(self.qkv.weight, [d, 2 * d])
+        query_bias, key_value_bias = torch.split(self.qkv.bias, [d, 2 * d])
+        x_last, normed = x[packed.last], self.norm_attention(x)
+        queries = F.linear(normed[packed.last], query, query_bias)
+        tokens = F.linear(normed, key_value, key_value_bias)
+        mixed = torch.empty_like(queries)
+        sizes = [users * length for users, length in packed.groups]
+        of_group = torch.split(packed.order, [users for users, _ in packed.groups])
+        parts = zip(torch.split(tokens, sizes), torch.split(packed.real, sizes), of_group, packed.groups, strict=True)
+        for part, real, of, (users, length) in parts:
+            k, v = part.view(users, length, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+            q = queries[of].view(users, self.heads, 1, d // self.heads)
+            # Nothing but padding follows a user's last token, so a causal block needs no other mask.
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=real.view(users, 1, 1, length))
+            mixed[of] = attended.view(users, d)
+        return self._forward_layer(x_last + self.out(mixed))
+
+    def _forward_layer(self, x: Tensor) -> Tensor:
+        added = self.narrow(F.relu(self.widen(self.norm_forward(x))))
+        return x + F.dropout(added, self.dropout, self.training)
+
+
+def encode_last(blocks: Iterable[nn.Module], x: Tensor, packed: Packed) -> Tensor:
+    """The users' last tokens [U, d] after all blocks. The last block computes no others."""
+    *others, last = blocks
+    for block in others:
+        x = block(x, packed)
+    assert isinstance(last, Block)
+    return last.last(x, packed)

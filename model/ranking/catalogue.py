@@ -16,6 +16,8 @@ from state.graph import Rows
 
 RowsOf = Callable[[Ids], Rows]
 """Reads the rows of items in the live graph."""
+RESCAN_CLICKS = 20_000
+"""Clicks after which the items that are scanned in a large catalogue are chosen again."""
 ColumnsOf = Callable[[Ids], Indices]
 """Columns of items; 0 for an item without a column."""
 
@@ -23,8 +25,12 @@ ColumnsOf = Callable[[Ids], Indices]
 class Counted(Protocol):
     """Counts of items by column."""
 
-    def most_popular(self, count: int) -> Indices:
-        """Columns of the most popular items."""
+    @property
+    def counted(self) -> int:
+        """Clicks that were counted since the start."""
+
+    def most_popular(self, count: int, before: int) -> Indices:
+        """Columns of the most popular items, among those before a column."""
 
 
 def mean_neighbour_rows(
@@ -55,16 +61,21 @@ class Catalogue:
         table: torch.Tensor,
         fresh_items: int,
         as_scored: Callable[[torch.Tensor], torch.Tensor] = lambda rows: rows,
+        graph_table: torch.Tensor | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         """The version's items, followed by fresh items."""
         self.table = self._rows = table
         """[columns, d] item rows."""
+        self.graph_table = None if graph_table is None else graph_table.numpy()
+        """Rows of `model.encoders.graph_table` for the version's items, padding first; None where it has none."""
         self._version = vocabulary
         self.first_fresh = len(vocabulary) + 1
         """Columns from here on are of fresh items."""
-        self._mean = table[1:].mean(0) if len(vocabulary) and fresh_items else torch.zeros(table.shape[1])
+        self.mean_row = table[1:].mean(0) if len(vocabulary) else torch.zeros(table.shape[1])
+        """The mean of the version's rows."""
         self._free_columns = fresh_items
+        self._columns = np.arange(len(table))
         self._scanned: tuple[int, Indices, torch.Tensor] | None = None
         self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
@@ -73,16 +84,18 @@ class Catalogue:
         """Columns without an item: padding and free indices."""
 
     def scanned(self, count: int, counts: "Counted") -> tuple[Indices, torch.Tensor]:
-        """Columns and rows [n, d] of the items that an encoder scores: all, or the `count` most popular ones.
+        """Columns, ascending, and rows [n, d] of the items that an encoder scores.
 
-        The choice is made again when RESCAN_CLICKS were counted or items were added.
+        All items, or the `count` most popular ones of the version where there are more. That choice is made again
+        every RESCAN_CLICKS clicks, because it looks at every item. Between two choices fresh items are not scanned.
         """
         if len(self.table) - 1 <= count:
-            return np.arange(1, len(self.table)), self.table[1:]
-        if self._scanned is None or self._scanned[0] != len(self.table):
-            columns = counts.most_popular(count)
-            self._scanned = len(self.table), columns, self.table[torch.from_numpy(columns)]
-        return self._scanned[1:]
+            return self._columns[1:], self.table[1:]
+        scanned = self._scanned
+        if scanned is None or not 0 <= counts.counted - scanned[0] < RESCAN_CLICKS:
+            columns = np.sort(counts.most_popular(count, self.first_fresh))
+            scanned = self._scanned = counts.counted, columns, self.table[torch.from_numpy(columns)]
+        return scanned[1:]
 
     def columns_or_new(self, items: Ids, rows_of: RowsOf) -> Indices:
         """Columns of the items, in any shape. A fresh item gets a new column, or 0 if `fresh_items` are in use."""
@@ -102,6 +115,7 @@ class Catalogue:
         self.vocabulary = self.vocabulary.grow(missing, [""] * len(missing))
         self.table = self._rows[:after]
         self.hashes = np.concatenate([self.hashes, missing])
+        self._columns = np.arange(after)
         return self.vocabulary.lookup(items)
 
     def update(self, items: Ids, rows_of: RowsOf) -> Indices:
@@ -116,5 +130,5 @@ class Catalogue:
     def _provisional(self, items: Ids, rows_of: RowsOf) -> torch.Tensor:
         """Rows of fresh items. An item without a known neighbour gets the mean of all rows, which is neutral."""
         rows, has_neighbour = mean_neighbour_rows(items, rows_of(items), self._version, self.table[: self.first_fresh])
-        rows[torch.from_numpy(~has_neighbour)] = self._mean
+        rows[torch.from_numpy(~has_neighbour)] = self.mean_row
         return self._as_scored(rows)

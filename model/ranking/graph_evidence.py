@@ -74,14 +74,20 @@ def evidence_of(history: Ids, rows_of: RowsOf, columns_of: ColumnsOf, age_decay:
     if not len(sources):
         return NO_ENTRIES
     rows = rows_of(sources)
-    counts = rows.after + np.float32(before) * rows.before if before else rows.after
-    scaled = counts / np.sqrt(np.maximum(counts.sum(1), 1e-9))[:, None]
+    scaled = directed_counts(rows.after, rows.before, before)
     user, age = np.nonzero(history)
     row = np.searchsorted(sources, history[user, age])
     weight = scaled[row] * (age_decay**age).astype(np.float32)[:, None]
     entry, slot = np.nonzero(weight > MIN_WEIGHT)
     neighbours = rows.nodes[row][entry, slot]
     return Entries(user[entry], history[user, age][entry], columns_of(neighbours), weight[entry, slot])
+
+
+def directed_counts(after: Floats, before: Floats, share: float) -> Floats:
+    """c(i, j) of rows [S, K], with the share β of neighbours before an item."""
+    counts = after + np.float32(share) * before if share else after
+    found: Floats = counts / np.sqrt(np.maximum(counts.sum(1, keepdims=True), 1e-9))
+    return found
 
 
 def repeats_of(sequences: Sequences, columns_of: ColumnsOf, decay: float) -> Repeats:

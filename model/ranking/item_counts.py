@@ -46,8 +46,11 @@ class ItemCounts:
         self._clicks = np.zeros(1, np.float32)
         self._recent = np.zeros((1, len(half_lives_s)), np.float32)
         self._ts = np.zeros(1, np.int64)
-        self._first = np.zeros(1, np.int64)
+        """Event time to which `_recent` is decayed: a row's is later than its item's newest click where pairs are."""
+        self._first, self._last = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._now = 0
+        self.counted = 0
+        """Clicks that were counted since the start."""
         self._top: list[Indices] = [np.zeros(0, np.int64) for _ in half_lives_s]
         # The event loop counts clicks while a thread ranks and adds columns: neither may overwrite the other's change.
         self._changing = threading.Lock()
@@ -69,13 +72,29 @@ class ItemCounts:
         """Clicks of these columns in total, [M]."""
         return self._clicks[columns]
 
-    def most_popular(self, count: int) -> Indices:
-        """Columns of the most popular items with the longest half-life, in no order."""
+    def most_popular(self, count: int, before: int) -> Indices:
+        """Columns of the most popular items with the longest half-life, in no order, among those before a column."""
+        columns = min(before, len(self))
+        if columns - 1 <= count:
+            return np.arange(1, columns)
+        return 1 + np.argpartition(-self._popularity(slice(1, columns)), count)[:count]
+
+    def most_popular_first(self, count: int, before: int) -> Indices:
+        """As `most_popular`, the most popular one first. Items without a click are left out."""
+        columns = self.most_popular(count, before)
+        score = self._popularity(columns)
+        order = np.argsort(-score, kind="stable")
+        found: Indices = columns[order][np.isfinite(score[order])]
+        return found
+
+    def _popularity(self, columns: Indices | slice) -> Floats:
+        """The logarithm of popularity with the longest half-life, less a constant."""
         at = int(self._half_lives_ms.argmax())
+        ts = self._ts[columns]
+        age = (ts - ts.max(initial=0)).astype(np.float32) / np.float32(self._half_lives_ms[at])
         with np.errstate(divide="ignore"):
-            score = np.log2(self._recent[: len(self), at]) + self._ts[: len(self)] / self._half_lives_ms[at]
-        score[0] = -np.inf
-        return np.argpartition(-score, count)[:count]
+            score: Floats = np.log2(self._recent[columns, at]) + age
+        return score
 
     @property
     def newest_ts(self) -> int:
@@ -90,6 +109,7 @@ class ItemCounts:
             self._clicks = np.concatenate([self._clicks, *(rows.degree.astype(np.float32) for rows in read)])
             self._recent = np.concatenate([self._recent, *(rows.recent.astype(np.float32) for rows in read)])
             self._first = np.concatenate([self._first, *(rows.first_ts for rows in read)])
+            self._last = np.concatenate([self._last, *(rows.last_ts for rows in read)])
             self._ts = np.concatenate([self._ts, *(rows.ts for rows in read)])
             self._now = max(self._now, int(self._ts.max()))
             self._refresh_all()
@@ -115,8 +135,10 @@ class ItemCounts:
             first = np.where(self._first[touched] > 0, self._first[touched], np.iinfo(np.int64).max)
             np.minimum.at(first, place, ts)
             self._recent[touched], self._ts[touched], self._first[touched] = recent, newest, first
+            np.maximum.at(self._last, columns, ts)
             self._clicks[touched] += np.bincount(place)
-            self._recent[0] = self._clicks[0] = self._first[0] = 0
+            self._recent[0] = self._clicks[0] = self._first[0] = self._last[0] = 0
+            self.counted += len(columns)
             if newest.max() - self._now > REFRESH_ALL_HALF_LIVES * self._half_lives_ms[0]:
                 self._now = int(newest.max())
                 self._refresh_all()
@@ -140,10 +162,14 @@ class ItemCounts:
 
     def at(self, columns: Indices, moments: Ints) -> CountsAt:
         """The counts of these columns [M] at these event times [M], ms."""
-        since = np.maximum(moments - self._ts[columns], 0).astype(np.float32)
-        age = np.where(self._first[columns] > 0, np.maximum(moments - self._first[columns], 0), 0).astype(np.float32)
-        fade = np.exp2(since[:, None] * (-1.0 / self._half_lives_ms).astype(np.float32))
-        return CountsAt(self._recent[columns] * fade, self._clicks[columns], age, since)
+        decayed = np.maximum(moments - self._ts[columns], 0).astype(np.float32)
+        since = np.maximum(moments - self._last[columns], 0).astype(np.float32)
+        first = self._first[columns]
+        age = np.where(first > 0, np.maximum(moments - first, 0), 0).astype(np.float32)
+        recent = np.multiply.outer((-1.0 / self._half_lives_ms).astype(np.float32), decayed)
+        np.exp2(recent, out=recent)
+        recent *= self._recent[columns].T
+        return CountsAt(recent.T, self._clicks[columns], age, since)
 
     def top(self, half_life: int, count: int) -> Indices:
         """Columns of the most popular items with this half-life, best first; at most TOP_ITEMS."""

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from model.encoders.vocabulary import Indices, Vocabulary
-from model.ranking.graph_evidence import Entries
+from model.ranking.candidates import Candidates
+from model.ranking.context import Context
+from model.ranking.graph_evidence import Entries, directed_counts
+from model.ranking.reason_kinds import KindsOfReasons
+from model.ranking.recommended_cells import recommended_cells
 from state.events import Floats, Ids
 
 COSINE_SCALE = 1e-3
@@ -17,12 +21,24 @@ SECOND_REASON_SHARE = 0.5
 """A second reason is given if it has at least this share of the first reason's strength."""
 
 
-def reasons(history: Ids, entries: Entries, recommended: Indices, table: Tensor, vocabulary: Vocabulary) -> Ids:
-    """Own items [B, k, 2] for the recommended columns [B, k], the stronger first; 0 = none.
+def no_reasons(recommended: Indices) -> tuple[Ids, KindsOfReasons]:
+    """Where reasons are not wanted, for recommended columns [B, k]."""
+    return np.zeros((*recommended.shape, 2), np.uint64), np.zeros(recommended.shape, np.int8)
 
-    `history` [B, H] are the users' newest items, `table` [C, d] the item rows.
+
+def reasons(
+    history: Ids,
+    strengths: Floats,
+    recommended: Indices,
+    table: Tensor,
+    vocabulary: Vocabulary,
+    withdrawn: Ids,
+) -> Ids:
+    """Own items [B, k, 2] for the recommended columns [B, k], the stronger first; 0 = none. None is `withdrawn`.
+
+    `history` [B, H] are the users' newest items, `strengths` [B, k, H] the evidence of each for each recommended
+    column, `table` [C, d] the item rows.
     """
-    strengths = evidence_strengths(history, entries, recommended, len(table))
     unexplained = np.flatnonzero(~np.all(np.any(strengths, 2), 1))
     if len(unexplained):
         own = vocabulary.lookup(history[unexplained])
@@ -30,7 +46,26 @@ def reasons(history: Ids, entries: Entries, recommended: Indices, table: Tensor,
     exclude_repeated(strengths, history)
     because = two_strongest(strengths, history)
     because[recommended == 0] = 0
+    if len(withdrawn):  # a reason names an item too
+        because[np.isin(because, withdrawn)] = 0
     return because
+
+
+def link_strengths(context: Context, items: Candidates, at: Indices, before: float) -> Floats:
+    """`evidence_strengths` of recommended candidate items, given by their places [B, k], -1 = none."""
+    users, width = at.shape
+    strengths = np.zeros((users * width, context.history.shape[1]), np.float32)
+    cell_of = np.full(len(items.keys) + 1, -1)
+    cell_of[at.ravel()] = np.arange(users * width)  # the last one takes all the -1
+    cell_of[-1] = -1
+    cell = cell_of[items.links.at]
+    hit = np.flatnonzero(cell >= 0)
+    age = items.links.age[hit]
+    near = context.neighbours
+    weight = directed_counts(near.after, near.before, before).ravel()[items.links.entry[hit]]
+    damping = context.counts.damping[items.column[items.links.at[hit]]]
+    strengths[cell[hit], age] = weight * damping * (context.settings.age_decay**age).astype(np.float32)
+    return strengths.reshape(users, width, -1)
 
 
 def evidence_strengths(history: Ids, entries: Entries, recommended: Indices, columns: int) -> Floats:
@@ -39,13 +74,7 @@ def evidence_strengths(history: Ids, entries: Entries, recommended: Indices, col
     strengths = np.zeros((users, width, history.shape[1]), np.float32)
     if not len(entries.user):
         return strengths
-    # Few entries belong to a recommended item, so they are looked up by (user, column).
-    keys = (np.arange(users)[:, None] * columns + recommended).ravel()
-    order = np.argsort(keys)
-    wanted = entries.user * columns + entries.column
-    place = order[np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)]
-    hit = np.flatnonzero((keys[place] == wanted) & (entries.column > 0))
-    user, slot = place[hit] // width, place[hit] % width
+    hit, user, slot = recommended_cells(entries.user, entries.column, recommended, columns)
     step = (history[user] == entries.source[hit][:, None]).argmax(1)
     np.add.at(strengths, (user, slot, step), entries.weight[hit])
     return strengths

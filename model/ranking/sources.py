@@ -16,10 +16,14 @@ import numpy as np
 import torch
 
 from model.encoders.vocabulary import Indices
+from model.ranking.best_columns import best_columns
 from model.ranking.context import Context
+from state.sorting import distinct
 
 Pairs = tuple[Indices, Indices]
 """Rows of users [M] and columns [M]; column 0 is dropped later, and so are repeats."""
+
+NO_PAIRS: Pairs = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
 OWN_ITEMS = 100
 """Newest steps of a user whose items are proposed."""
@@ -29,8 +33,6 @@ POPULAR_ITEMS = 15
 """Most popular items of each half-life."""
 ENCODER_ITEMS = 50
 """Best items by the sequence encoder."""
-SCANNED_ITEMS = 16_384
-"""The sequence encoder scores this many items, the most popular ones, where the catalogue has more."""
 
 
 def own(context: Context, k: int) -> Pairs:
@@ -41,17 +43,19 @@ def own(context: Context, k: int) -> Pairs:
 
 def followers(context: Context, k: int) -> Pairs:
     """The items that most often came right after the user's newest items."""
-    return _neighbours(context, context.neighbours.next)
+    near = context.neighbours
+    order = np.argsort(-near.next, axis=1, kind="stable")[:, : max(OF_NEWEST)]
+    following = np.take_along_axis(near.next, order, 1) > 0
+    return _of_newest(context, np.where(following, np.take_along_axis(near.columns, order, 1), 0))
 
 
 def co_occurring(context: Context, k: int) -> Pairs:
     """The items that were clicked most often near the user's newest items, before them or after."""
-    return _neighbours(context, context.neighbours.after + context.neighbours.before)
+    return _of_newest(context, context.neighbours.columns)
 
 
-def _neighbours(context: Context, strength: np.ndarray) -> Pairs:
-    order = np.argsort(-strength, axis=1, kind="stable")[:, : max(OF_NEWEST)]
-    best = np.take_along_axis(np.where(strength > 0, context.neighbours.columns, 0), order, 1)
+def _of_newest(context: Context, best: Indices) -> Pairs:
+    """Of each of the newest items its first columns of `best` [S, n]."""
     users, columns = [], []
     for age, count in enumerate(OF_NEWEST[: context.history.shape[1]]):
         row = context.history_row[:, age]
@@ -65,19 +69,19 @@ def _neighbours(context: Context, strength: np.ndarray) -> Pairs:
 def popular(context: Context, k: int) -> Pairs:
     """The most popular items of all users, for each half-life."""
     count = max(POPULAR_ITEMS, k)
-    half_lives = range(context.counts.half_lives)
-    best = np.unique(np.concatenate([context.counts.top(at, count) for at in half_lives]))
-    return np.repeat(np.arange(context.users), len(best)), np.tile(best, context.users)
+    best = distinct(np.concatenate([context.counts.top(at, count) for at in range(context.counts.half_lives)]))
+    users = np.flatnonzero(context.lengths)
+    return np.repeat(users, len(best)), np.tile(best, len(users))
 
 
 def encoder(context: Context, k: int) -> Pairs:
-    """The items with the highest E h_u, among the SCANNED_ITEMS most popular ones of a large catalogue."""
-    if context.encoded is None:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    columns, table = context.catalogue.scanned(SCANNED_ITEMS, context.counts)
-    count = min(max(ENCODER_ITEMS, k), len(columns))
-    best = torch.topk(context.encoded @ table.T, count, dim=1, sorted=False).indices.numpy()
-    return np.repeat(np.arange(context.users), count), columns[best.ravel()]
+    """The items with the highest E h_u, among the `SCANNED_ITEMS` most popular ones of a large catalogue."""
+    if context.scan is None:
+        return NO_PAIRS
+    known = np.flatnonzero(context.scan.known)
+    scores = context.scan.scores if len(known) == context.users else context.scan.scores[torch.from_numpy(known)]
+    rows, found = best_columns(scores, max(ENCODER_ITEMS, k))
+    return known[rows], context.scan.columns[found]
 
 
 Source = Callable[[Context, int], Pairs]

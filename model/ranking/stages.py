@@ -1,13 +1,14 @@
 """The k best items for a batch of users, with one version's model and the live graph.
 
-    with a ranker       history → candidate items → features → ranker → filters → top k → reasons
-    without one         history → signals → fuse → filters → top k → reasons
+    with a ranker       context → sources → candidate items → features → ranker → filters → list → reasons
+    without one         history → signals → fusion → filters → list → reasons
 
 `Stages.rank` calls the stages in this order; each stage is a file of this package. The worker, the holdout and the
 evaluations all rank with it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -20,11 +21,11 @@ from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Indices, Vocabulary
 from model.ranker.examples import Shown
 from model.ranker.network import Ranker, scores_of
-from model.ranking import filters
-from model.ranking.candidates import Candidates, candidate_items
+from model.ranking.candidates import candidate_items
 from model.ranking.catalogue import Catalogue
-from model.ranking.context import Context, in_session, neighbours_of
+from model.ranking.context import read_context
 from model.ranking.features import compute
+from model.ranking.filters import Rules, drop_candidates, drop_scores
 from model.ranking.fusion import Fusion, Signal, is_model_only, uses_ranker
 from model.ranking.graph_evidence import (
     EVIDENCE_SHARPNESS,
@@ -35,8 +36,12 @@ from model.ranking.graph_evidence import (
     repeats_of,
 )
 from model.ranking.item_counts import ItemCounts
-from model.ranking.reasons import reasons
+from model.ranking.lists import best_candidates, best_of_all, fill
+from model.ranking.reason_kinds import KindsOfReasons
+from model.ranking.reasons import evidence_strengths, link_strengths, no_reasons, reasons
+from model.ranking.shown import shown_of
 from model.ranking.signals import NO_CELLS, CellSums, Signals
+from model.ranking.why import why_of_fusion, why_of_ranker
 from model.settings import RankingSettings
 from state.events import Floats, Ids, Ints, Records
 from state.graph import Rows
@@ -74,6 +79,8 @@ class Ranked(NamedTuple):
     """[B, k]."""
     because: Ids
     """[B, k, 2] own items of the user that are the reasons; 0 = none."""
+    why: KindsOfReasons
+    """[B, k] the kinds of the reasons (`Why`)."""
     shown: Sequence[Shown | None] = ()
     """[B] the candidate items with their features, if they were asked for; None for a user without a history."""
 
@@ -100,7 +107,7 @@ class Stages:
         table = model.items.weight.detach()
         # Fresh items get their rows from the graph, so there are none where the graph has no weight.
         fresh_items = 0 if is_model_only(settings) else settings.fresh_items
-        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored)
+        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored, model.graph_table)
         self._version_items = Catalogue(vocabulary, table, 0)
         self._counts: ItemCounts | None = None
         self._kinds: Kinds | None = None
@@ -124,95 +131,63 @@ class Stages:
         items are recommended to nobody. `moments` [B] are the event times, ms, of the rankings: those of the users'
         newest steps where they are not given. With `shown` the result has the candidate items and their features.
         """
-        if self.ranker is None:
+        ranker = self.ranker
+        if ranker is None:
             ranked = self._rank_by_fusion(sequences, graph, k, hidden, withdrawn)
-            return ranked._replace(shown=self._candidates(sequences, graph, k, moments)[2].shown()) if shown else ranked
-        context, items, scored = self._candidates(sequences, graph, k, moments)
-        scores = scores_of(self.ranker, scored.features) if len(items.user) else np.zeros(0, np.float32)
-        self._filter(scores, context, items, graph, hidden, withdrawn)
-        best, columns = top_k_of(scores, items, context.users, k)
-        because = np.zeros((*columns.shape, 2), np.uint64)
-        return Ranked(self._catalogue.hashes[columns], best, because, scored.shown() if shown else ())
-
-    def _candidates(
-        self, sequences: Sequences, graph: LiveGraph, k: int, moments: Ints | None
-    ) -> "tuple[Context, Candidates, ScoredItems]":
-        context = self._context(sequences, graph, moments)
+            if not shown:
+                return ranked
+        catalogue, settings, fusion = self._catalogue, self._settings, self.fusion
+        encode, counted = self._model.encode if fusion.model else None, partial(self._counted, graph, catalogue)
+        context = read_context(sequences, moments, graph.rows, catalogue, settings, counted, encode)
         items = candidate_items(context, k)
-        features = compute(context, items, self.fusion)
-        return context, items, ScoredItems(context, items, features, self._catalogue.hashes)
-
-    def _filter(
-        self,
-        scores: Floats,
-        context: Context,
-        items: Candidates,
-        graph: LiveGraph,
-        hidden: Sequence[Ids],
-        withdrawn: Ids,
-    ) -> None:
-        """Set the scores [M] of items that must not be recommended to -inf."""
-        catalogue = self._catalogue
-        dropped = np.isin(items.column, catalogue.empty.numpy())
-        if len(withdrawn):
-            dropped |= np.isin(items.column, catalogue.vocabulary.lookup(withdrawn))
-        if graph.expires:
-            dropped |= ~context.counts.has_clicks(items.column)
-        for row, hidden_items in enumerate(hidden):
-            if len(hidden_items):
-                dropped |= (items.user == row) & np.isin(items.column, catalogue.vocabulary.lookup(hidden_items))
-        if self._settings.filter_seen:
-            at, known = items.places(context.steps_user, context.steps_column)
-            dropped[at[known]] = True
-        scores[dropped] = -np.inf
-
-    def _context(self, sequences: Sequences, graph: LiveGraph, moments: Ints | None) -> Context:
-        """Everything that a ranking reads. Fresh items get a column here."""
-        catalogue, rows_of = self._catalogue, graph.rows
-        history = newest_items(sequences, self._settings.history_items)
-        sources = np.unique(history)
-        sources = sources[sources != 0]
-        rows = rows_of(sources)
-        neighbours = neighbours_of(rows, catalogue.columns_or_new(rows.nodes, rows_of))
-        history_row = np.where(history != 0, np.searchsorted(sources, history), -1)
-        steps_column = catalogue.update(sequences.steps["item"], rows_of)
-        lengths = np.diff(sequences.indptr)
-        user = np.repeat(np.arange(len(lengths)), lengths)
-        age = np.repeat(sequences.indptr[1:], lengths) - 1 - np.arange(len(sequences.steps))
-        if moments is None:
-            last = np.maximum(sequences.indptr[1:] - 1, 0)
-            moments = sequences.steps["ts"][last] if len(sequences.steps) else np.zeros(len(lengths), np.int64)
-        encoded = self._model.encode(to_histories(sequences, self.vocabulary)) if self.fusion.model else None
-        counts = self._counted(graph, catalogue)
-        session = in_session(sequences, user, moments)
-        return Context(
-            sequences, moments, history, history_row, neighbours, user, steps_column, age, session, self._settings,
-            catalogue, counts, encoded,
-        )  # fmt: skip
+        features = compute(context, items, fusion)
+        examples = shown_of(context, items, features) if shown else ()
+        if ranker is None:
+            return ranked._replace(shown=examples)
+        scores = scores_of(ranker, features)
+        seen = (context.steps_user, context.steps_column)
+        rules = self._rules(graph, hidden, withdrawn, *seen)
+        drop_candidates(scores, items, rules)
+        best, columns, at = best_candidates(scores, items, context.users, k)
+        fill(best, columns, context, items, rules)
+        because, why = no_reasons(columns)
+        if settings.because:
+            strengths = link_strengths(context, items, at, fusion.before)
+            because = reasons(context.history, strengths, columns, catalogue.table, self.vocabulary, withdrawn)
+            why = why_of_ranker(ranker, features, items, at, columns, fusion)
+        return Ranked(catalogue.hashes[columns], best, because, why, examples)
 
     def _rank_by_fusion(
         self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids], withdrawn: Ids
     ) -> Ranked:
         """The k best items by the fused score of every item."""
-        fusion, catalogue, settings = self.fusion, self._catalogue, self._settings
-        history = newest_items(sequences, settings.history_items)
+        fusion, catalogue = self.fusion, self._catalogue
+        history = newest_items(sequences, self._settings.history_items)
         signals = self._signals(sequences, history, graph, fusion, catalogue, self._sums)
         scores = signals.fuse(fusion)
-        filters.drop_columns(scores, catalogue.empty)
-        if len(withdrawn):
-            filters.drop_columns(scores, torch.from_numpy(catalogue.vocabulary.lookup(withdrawn)))
-        filters.drop_hidden(scores, hidden, lambda items: catalogue.columns_or_new(items, graph.rows))
-        if graph.expires:
-            filters.drop_columns(scores, self._counted(graph, catalogue).unclicked())
-        if settings.filter_seen:
-            filters.drop_seen(scores, signals.own.user, signals.own.column)
-        best, columns = top_k(scores, k, history[:, 0] != 0)
-        because = np.zeros((*columns.shape, 2), np.uint64)
-        if settings.because:
-            because = reasons(history, signals.entries, columns, signals.table, self.vocabulary)
-            if len(withdrawn):  # a reason names an item too
-                because[np.isin(because, withdrawn)] = 0
-        return Ranked(catalogue.hashes[columns], best, because)
+        drop_scores(scores, self._rules(graph, hidden, withdrawn, signals.own.user, signals.own.column))
+        best, columns = best_of_all(scores, k, history[:, 0] != 0)
+        because, why = no_reasons(columns)
+        if self._settings.because:
+            strengths = evidence_strengths(history, signals.entries, columns, len(signals.table))
+            why = why_of_fusion(signals, fusion, catalogue.mean_row, strengths, columns)
+            because = reasons(history, strengths, columns, signals.table, self.vocabulary, withdrawn)
+        return Ranked(catalogue.hashes[columns], best, because, why)
+
+    def _rules(
+        self, graph: LiveGraph, hidden: Sequence[Ids], withdrawn: Ids, users: Indices, columns: Indices
+    ) -> Rules:
+        """`users` and `columns` are those of the users' steps."""
+        catalogue, seen = self._catalogue, slice(None if self._settings.filter_seen else 0)
+        return Rules(
+            hashes=catalogue.hashes,
+            columns_of=catalogue.vocabulary.lookup,
+            counts=self._counted(graph, catalogue) if graph.expires else None,
+            withdrawn=withdrawn,
+            hidden=hidden,
+            seen_user=users[seen],
+            seen_column=columns[seen],
+        )
 
     @torch.no_grad()
     def scores(self, sequences: Sequences, graph: LiveGraph) -> Tensor:
@@ -220,7 +195,7 @@ class Stages:
         fusion, catalogue = self.fusion, self._catalogue
         history = newest_items(sequences, self._settings.history_items)
         scores = self._signals(sequences, history, graph, fusion, catalogue, self._sums).fuse(fusion)
-        filters.drop_columns(scores, catalogue.empty)
+        scores.index_fill_(1, catalogue.empty, -torch.inf)
         return scores[:, : len(self.vocabulary) + 1]
 
     @torch.no_grad()
@@ -311,52 +286,3 @@ class Stages:
         if len(popularity) < len(catalogue.hashes):
             popularity.extend(catalogue.hashes[len(popularity) :], graph.rows)
         return popularity
-
-
-class ScoredItems(NamedTuple):
-    """Candidate items with their features."""
-
-    context: Context
-    items: Candidates
-    features: Floats
-    """[M, F]."""
-    hashes: Ids
-    """[columns] item of each column."""
-
-    def shown(self) -> list[Shown | None]:
-        """Per user, for examples."""
-        found: list[Shown | None] = [None] * self.context.users
-        packed = self.features.astype(np.float16)
-        ends = np.append(self.items.starts[1:], len(self.items.user))
-        for start, end in zip(self.items.starts.tolist(), ends.tolist(), strict=True):
-            row = int(self.items.user[start])
-            part = slice(start, end)
-            found[row] = Shown(self.hashes[self.items.column[part]], packed[part], int(self.context.moments[row]))
-        return found
-
-
-def top_k_of(scores: Floats, items: Candidates, users: int, k: int) -> tuple[Floats, Indices]:
-    """As `top_k`, of the scores [M] of candidate items."""
-    best, columns = np.zeros((users, k), np.float32), np.zeros((users, k), np.int64)
-    order = np.lexsort((-scores, items.user))
-    owner = items.user[order]
-    first = np.searchsorted(owner, np.arange(users))
-    rank = np.arange(len(order)) - first[owner]
-    kept = (rank < k) & np.isfinite(scores[order])
-    at = owner[kept], rank[kept]
-    best[at], columns[at] = scores[order][kept], items.column[order][kept]
-    return best, columns
-
-
-def top_k(scores: Tensor, k: int, answerable: np.ndarray) -> tuple[Floats, Indices]:
-    """Scores and columns of the k best, both [B, k], best first. Column 0 fills a row that has fewer.
-
-    A user who is not `answerable` [B] (bool) gets none.
-    """
-    best, columns = np.zeros((len(scores), k), np.float32), np.zeros((len(scores), k), np.int64)
-    width = min(k, scores.shape[1])
-    values, found = torch.topk(scores, width, dim=1)
-    real = torch.isfinite(values).numpy() & answerable[:, None]
-    best[:, :width] = np.where(real, values.numpy(), 0.0)
-    columns[:, :width] = np.where(real, found.numpy(), 0)
-    return best, columns

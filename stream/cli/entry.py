@@ -17,7 +17,8 @@ from state.errors import StateError
 
 # Each module registers its commands; this is their order in `anabranch --help`.
 from stream.cli import (  # noqa: F401  # isort: skip
-    status, health, inspect, control, demo, evaluate, forget, withdraw, publish, init, run, serve, recovery, watch,
+    status, health, inspect, control, demo, evaluate, examples, forget, withdraw, publish, init, run, serve, recovery,
+    watch,
 )  # fmt: skip
 from stream.cli.app import app
 from stream.cli.output import OutputClosed, end_output, note

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stream.errors import AnabranchError
+from stream.operate.reasons_in_words import in_words
 from stream.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def show_recommendation(message: "Recommendation | None") -> None:
         return show("nothing recommended yet")
     show(f"recommended by {ranked_by(message)}:")
     for item in message.items:
-        because = f"   because of {', '.join(item.because)}" if item.because else ""
-        show(f"  {item.score:8.3f}  {item.item}  {item.title or ''}{because}")
+        because = f"because of {', '.join(item.because)}" if item.because else ""
+        reason = "; ".join(filter(None, (in_words(item.why), because)))
+        show(f"  {item.score:8.3f}  {item.item}  {item.title or ''}{'   ' if reason else ''}{reason}")
 
 
 def ranked_by(message: "Recommendation") -> str:

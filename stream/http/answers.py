@@ -16,9 +16,9 @@ class Recommendations(msgspec.Struct, kw_only=True):
     user: str
     items: list[Recommended]
     """The best first; empty where nothing is known to recommend."""
-    source: Literal["model", "popularity", "none"]
-    """How the items were chosen, as in the topic `recommendations`: by a version of the model, or the most popular
-    ones; `none`: there are no items."""
+    source: Literal["ranker", "model", "popularity", "none"]
+    """How the items were chosen, as in the topic `recommendations`: by a version of the model, with its ranker
+    (`ranker`) or its fusion (`model`), or the most popular ones; `none`: there are no items."""
     fallback: Fallback | None = None
     """Null: the worker that owns the user answered now. Else it did not answer in time, and the items are: `last`: of
     the user's last recommendation; `popular`: popular with everybody; `none`: nothing was known."""

@@ -35,6 +35,9 @@ class Recommended(msgspec.Struct, omit_defaults=True):
     because: list[str] = []
     """The one or two items of the user's own sequence that contribute most to the score."""
     title: str | None = None
+    why: str = ""
+    """The kind of the reason: `again` (the user comes back to it), `followed` (it often comes after the user's newest
+    items), `similar` (it is near them), `rising`, `popular` or `new`. More kinds may follow."""
 
 
 class Recommendation(msgspec.Struct):
@@ -46,7 +49,8 @@ class Recommendation(msgspec.Struct):
     """The version that ranked; None where no model could."""
     model_age_s: float | None
     source: str
-    """`model` or `popularity`."""
+    """`ranker`: the version's ranker, over candidate items; `model`: the weighted sum of its four signals, until it has
+    a ranker; `popularity`: no version could rank."""
     event_ts: int | None
     emitted_ts: int
     partition: int

@@ -13,6 +13,7 @@ from stream.config import Config
 
 COMPACTED: Literal["compact"] = "compact"
 DELETED: Literal["delete"] = "delete"
+BOTH: Literal["compact,delete"] = "compact,delete"
 SAFE_REPLICAS, SAFE_IN_SYNC = 3, 2
 """With this many replicas, this many of them have every acknowledged message: one broker may fail."""
 SHORT_RETENTION_MS, SHORT_RETENTION_BYTES = 86_400_000, 1 << 30
@@ -23,8 +24,9 @@ LARGEST_SENT_BYTES = 64 << 10
 class Shape(NamedTuple):
     """A topic as `anabranch init` creates it."""
 
-    cleanup: Literal["compact", "delete"]
-    """Kafka's `cleanup.policy`: the newest message of each key is kept, or every message for some time."""
+    cleanup: Literal["compact", "delete", "compact,delete"]
+    """Kafka's `cleanup.policy`: the newest message of each key is kept, or every message for some time, or the newest
+    of each key for some time."""
     otherwise: str
     """What goes wrong with the other one."""
     essential: bool = False
@@ -35,6 +37,8 @@ class Shape(NamedTuple):
     """Other settings of Kafka."""
     written: bool = True
     """Whether we write to it."""
+    without: str = ""
+    """What is missing without the topic; empty: nothing starts without it."""
 
     def settings(self, replication: int = 1) -> dict[str, str]:
         """Kafka's settings of the topic with so many replicas."""
@@ -79,6 +83,20 @@ SHAPES = {
         # 86,400 records a day.
         more={"message.timestamp.type": "LogAppendTime", "segment.ms": "600000"},
     ),
+    "examples": Shape(
+        BOTH,
+        "without `compact` a forgotten user's examples stay until the retention ends, without `delete` one of every "
+        "user is kept for ever",
+        like_clicks=True,
+        # All examples of a day; of older ones the newest of each user, for a week, within 64 MiB of each partition.
+        # A tombstone has removed what came before it after two days at the latest.
+        more={
+            "retention.ms": "604800000", "retention.bytes": "67108864",
+            "segment.ms": "14400000", "segment.bytes": "52428800",
+            "min.compaction.lag.ms": "86400000", "max.compaction.lag.ms": "158400000",
+        },
+        without="the ranker learns from nothing that users do, beyond what each version was published with",
+    ),
 }  # fmt: skip
 """By the field of `TopicSettings` that has the topic's name; `anabranch init` lists them in this order."""
 
@@ -111,9 +129,10 @@ def deviations(config: Config, found: Mapping[str, FoundTopic], brokers: int = 1
 
     `brokers` is the number of brokers of the cluster.
     """
-    if missing := [name for name in shapes(config) if name not in found]:
+    if missing := [name for name, shape in shapes(config).items() if name not in found and not shape.without]:
         return [Deviation(missing_topics(config, missing), fatal=True)]
     every = [
+        *_of_optional(config, found),
         *_of_partitions(config, found),
         *_of_cleanup(config, found),
         *_of_clicks(config, found[config.topics.clicks].settings),
@@ -121,6 +140,11 @@ def deviations(config: Config, found: Mapping[str, FoundTopic], brokers: int = 1
         *_of_sizes(config, found),
     ]
     return sorted(every, key=lambda deviation: not deviation.fatal)
+
+
+def found_shapes(config: Config, found: Mapping[str, FoundTopic]) -> dict[str, Shape]:
+    """The shapes of the topics that exist."""
+    return {name: shape for name, shape in shapes(config).items() if name in found}
 
 
 def missing_topics(config: Config, names: Iterable[str]) -> str:
@@ -136,6 +160,12 @@ def not_checked(config: Config, names: Iterable[str]) -> str:
     )
 
 
+def _of_optional(config: Config, found: Mapping[str, FoundTopic]) -> Iterable[Deviation]:
+    for name, shape in shapes(config).items():
+        if name not in found:
+            yield Deviation(f"{missing_topics(config, [name])}. Until then {shape.without}", fatal=False)
+
+
 def _of_partitions(config: Config, found: Mapping[str, FoundTopic]) -> Iterable[Deviation]:
     clicks, requests = config.topics.clicks, config.topics.requests
     count, others = found[clicks].partitions, found[requests].partitions
@@ -149,15 +179,21 @@ def _of_partitions(config: Config, found: Mapping[str, FoundTopic]) -> Iterable[
 
 
 def _of_cleanup(config: Config, found: Mapping[str, FoundTopic]) -> Iterable[Deviation]:
-    for name, shape in shapes(config).items():
+    for name, shape in found_shapes(config, found).items():
         settings = found[name].settings
         policy = settings.get("cleanup.policy")
         if policy is None:
             continue
-        wrong = COMPACTED in policy if shape.cleanup == DELETED else DELETED in policy and not _unlimited(settings)
+        wanted: str = shape.cleanup
+        if shape.cleanup == DELETED:
+            wrong = COMPACTED in policy
+        elif shape.cleanup == COMPACTED:
+            wrong = DELETED in policy and not _unlimited(settings)
+        else:
+            wrong, wanted = not (COMPACTED in policy and DELETED in policy), f"[{BOTH}]"
         if wrong:
             text = f"the topic {name!r} has cleanup.policy={policy}: {shape.otherwise}"
-            yield Deviation(f"{text}. {_fix(config, [name], f'cleanup.policy={shape.cleanup}')}", shape.essential)
+            yield Deviation(f"{text}. {_fix(config, [name], f'cleanup.policy={wanted}')}", shape.essential)
 
 
 def _unlimited(settings: Mapping[str, str]) -> bool:
@@ -192,7 +228,7 @@ def _of_clicks(config: Config, settings: Mapping[str, str]) -> Iterable[Deviatio
 def _of_replicas(config: Config, found: Mapping[str, FoundTopic], brokers: int) -> Iterable[Deviation]:
     def each(wrong: Callable[[int, int], bool]) -> list[str]:
         """Names of the topics with such a number of replicas and of those that must be in sync."""
-        topics = {name: found[name] for name in shapes(config)}
+        topics = {name: found[name] for name in found_shapes(config, found)}
         in_sync = {name: _number(topic.settings, "min.insync.replicas") for name, topic in topics.items()}
         return [n for n, topic in topics.items() if topic.replicas and wrong(topic.replicas, in_sync[n])]
 
@@ -224,8 +260,9 @@ def _of_replicas(config: Config, found: Mapping[str, FoundTopic], brokers: int) 
 
 
 def _of_sizes(config: Config, found: Mapping[str, FoundTopic]) -> Iterable[Deviation]:
-    largest = {name: _number(found[name].settings, "max.message.bytes") for name in shapes(config)}
-    small = [n for n, shape in shapes(config).items() if shape.written and 0 <= largest[n] < LARGEST_SENT_BYTES]
+    written = found_shapes(config, found)
+    largest = {name: _number(found[name].settings, "max.message.bytes") for name in written}
+    small = [n for n, shape in written.items() if shape.written and 0 <= largest[n] < LARGEST_SENT_BYTES]
     if small:
         yield Deviation(
             f"max.message.bytes is less than {LARGEST_SENT_BYTES:,} for {_names(small)}: Kafka refuses longer "

@@ -14,7 +14,9 @@ Type = Literal["counter", "gauge", "histogram"]
 
 STEPS = ("decode", "apply", "write", "rank", "send", "record", "commit")
 """The seven steps of `stream/worker/pipeline.py`."""
-SOURCES = ("model", "popularity")
+SOURCES = ("ranker", "model", "popularity")
+EXAMPLE_OUTCOMES = ("sent", "missed", "lost")
+EXAMPLE_SKIPPED = ("malformed", "schema")
 REQUEST_OUTCOMES = ("ok", "too_many", "unsigned", "invalid")
 DEAD_LETTER_REASONS = (
     "tombstone", "too_large", "not_json", "event", "user", "item", "id", "time", "request", "refused",
@@ -139,7 +141,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "recommendations_total", "counter", "Acknowledged recommendations, by what ranked them.",
-        "`model` far above `popularity` once a version serves", {"source": SOURCES},
+        "`ranker` and `model` far above `popularity` once a version serves", {"source": SOURCES},
     ),
     Metric(
         "pending_users", "gauge",
@@ -208,6 +210,21 @@ METRICS: tuple[Metric, ...] = (
         "fusion_weight", "gauge", "Weight of each signal in the score, as workers adjust it between versions.",
         "moves slowly; `repeat` may be negative", {"signal": ("model", "evidence", "repeat", "popularity")},
     ),
+    Metric(
+        "examples_total", "counter",
+        "What users did next, after a list whose features were kept: acknowledged in the topic `examples`; `missed`: "
+        "of an item that was no candidate item; `lost`: not acknowledged, or the topic is missing.",
+        "`sent` grows with the clicks, by at most 50 a second; `missed` far below it; `lost` does not grow",
+        {"outcome": EXAMPLE_OUTCOMES},
+    ),
+    Metric(
+        "examples_waiting", "gauge", "Users whose last list is kept with its features, until their next click.",
+        "up to 4,096",
+    ),
+    Metric(
+        "ranker_steps_total", "counter", "Steps that rankers have learned online, 64 examples each.",
+        "grows by one with 64 examples `sent`; 0 without a ranker or with `ranking.online_ranker` off",
+    ),
     # State and disk
     Metric("graph_users", "gauge", "Users with a step in the store.", "follows the shop", PARTITION),
     Metric("graph_items", "gauge", "Items with an edge in the store.", "follows the shop", PARTITION),
@@ -240,6 +257,16 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "trainer_phase_duration_seconds", "histogram", "Duration of each phase of a cycle.",
         "`first_fit` takes most of it", {"phase": CYCLE_PHASES}, ("trainer",), CYCLE_BUCKETS,
+    ),
+    Metric(
+        "trainer_examples", "gauge", "Examples that the next cycle fits the ranker to, as the last one read them.",
+        "6,000 in a shop with so many clicks a week", of=("trainer",),
+    ),
+    Metric(
+        "trainer_examples_skipped_total", "counter",
+        "Messages of the topic `examples` that are no examples, or have features of another version of Anabranch.",
+        "does not grow; `schema` does until the topic holds no messages from before an upgrade",
+        {"reason": EXAMPLE_SKIPPED}, ("trainer",),
     ),
     Metric("trainer_learning", "gauge", "1 while a cycle runs.", "0 or 1", of=("trainer",)),
     Metric("trainer_progress_ratio", "gauge", "Share of the running cycle that is done.", "up to 1", of=("trainer",)),

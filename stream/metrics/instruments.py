@@ -88,6 +88,7 @@ class WorkerInstruments(Instruments):
         self._dead_letters = self._make_each(Counter, "dead_letters_total")
         self._requests = self._make_each(Counter, "requests_total")
         self._request_duration = self._make_batched("request_duration_seconds")
+        self._examples = self._make_each(Counter, "examples_total")
 
     def step(self, name: str, seconds: float) -> None:
         """A step of a batch took so long."""
@@ -96,6 +97,10 @@ class WorkerInstruments(Instruments):
     def recommended(self, source: str, count: int) -> None:
         """So many recommendations were acknowledged."""
         self._recommendations[source].inc(count)
+
+    def examples(self, outcome: str, count: int) -> None:
+        """So many examples came to this."""
+        self._examples[outcome].inc(count)
 
     def waited(self, clicks_ms: Iterable[int]) -> None:
         """The clicks of these times, ms of the broker, have their recommendations now."""

@@ -18,6 +18,7 @@ from stream.times import now_ms
 from stream.worker import online_weights, served_file
 from stream.worker.recommender import Recommender
 from stream.worker.served_versions import load_version
+from stream.worker.status_file import read
 
 
 def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> Recommendation:
@@ -35,7 +36,7 @@ def answer_now(config: Config, view: View, pointers: Pointers, user: str) -> Rec
     try:
         recommender = Recommender(_as_the_worker(config), view.partitions, titles)
         _install_versions(recommender, config, pointers, view.ids)
-        return _answer(recommender, view, user)
+        return _answer(recommender, view, user, _event_time(config, view))
     finally:
         if titles is not None:
             titles.close()
@@ -76,13 +77,26 @@ def _serve_one_before(recommender: Recommender, config: Config, named: Pointer) 
     return True
 
 
-def _answer(recommender: Recommender, view: View, user: str) -> Recommendation:
+def _event_time(config: Config, view: View) -> int:
+    """Event time now, ms, as the worker of this data directory has it for requests."""
+    newest, now, status = (
+        max(p.read_progress().newest_ts for p in view.partitions.values()),
+        now_ms(),
+        read(config.data),
+    )
+    if status is not None and status.event_ts:
+        newest = max(newest, status.event_ts + now - status.ts)
+    return min(newest, now)
+
+
+def _answer(recommender: Recommender, view: View, user: str, moment: int) -> Recommendation:
     key = view.ids.of(user)
     one = np.array([key], np.uint64)
     number = next((n for n, p in view.partitions.items() if len(p.sequences(one).steps)), next(iter(view.partitions)))
     partition = view.partitions[number]
     steps = partition.sequences(one).steps
     ts = int(steps["ts"][-1]) if len(steps) else -1
-    [answer] = recommender.recommend(number, {key: Unanswered(0, partition.read_progress().next_offset - 1, ts)})
+    asked = {key: Unanswered(0, partition.read_progress().next_offset - 1, ts)}
+    [answer] = recommender.recommend(number, asked, moment=moment)
     message = msgspec.json.decode(answer.message, type=Recommendation)
     return msgspec.structs.replace(message, user=user, emitted_ts=now_ms())

@@ -9,8 +9,9 @@ import shutil
 import time
 from pathlib import Path
 
+from state import upgrade
 from state.checkpoint import CheckpointError, CheckpointStore, Manifest
-from state.errors import StateError, StoreUnreadable, WrongLog
+from state.errors import EarlierLayout, StateError, StoreUnreadable, WrongLog
 from state.id_hash import UNKEYED, IdHash
 from state.identity import KEYED_LAYOUT, LAYOUT, Identity
 from state.store import Store
@@ -23,6 +24,7 @@ log = logging.getLogger("anabranch.partitions")
 
 EMBEDDED_CLUSTER = "embedded"
 """The cluster id given to an embedded broker, started with the worker: its log ends with it, the state does not."""
+REPORT_UPGRADE_EVERY_S = 10.0
 MIN_EVENTS_TO_RESTORE = 200_000
 """A store that is fewer events behind a checkpoint catches up from the log instead, which takes a few seconds."""
 
@@ -43,6 +45,7 @@ class PartitionStores:
         """
         path = partition_path(self._config.data, self._config.topics.clicks, number)
         identity = identity_of(self._config, number, its_log, self._id_hash)
+        upgrade.finish(path)
         if id_key_at(rebuilt_path(path), self._config.state) in (None, self._id_hash.key):  # else at the next start
             swap(path)
         store = self._open_local(path, identity, its_log)
@@ -73,7 +76,35 @@ class PartitionStores:
         move_aside(partition_path(self._config.data, self._config.topics.clicks, number), reason)
 
     def _store(self, path: Path, identity: Identity) -> Store:
-        return Store(path, identity, self._config.state)
+        """Open or create a store. One that an earlier version wrote is upgraded first."""
+        try:
+            return Store(path, identity, self._config.state)
+        except EarlierLayout:
+            self._upgrade(path, identity)
+            return Store(path, identity, self._config.state)
+
+    def _upgrade(self, path: Path, identity: Identity) -> None:
+        """Upgrade a store, and log how far it is: with many events it takes minutes."""
+        number, started, said = identity.partition, time.monotonic(), 0.0
+
+        def report(at: int, end: int, events: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if not at:
+                log.info(
+                    "partition %d: its store was written by an earlier version; its %d events are counted again, with "
+                    "more counts for each item. Until that is done, the partition's clicks wait in the log and its "
+                    "users get no new recommendations. Nothing is read from the log, and a restart begins again",
+                    number, events,
+                )  # fmt: skip
+            elif now - said >= REPORT_UPGRADE_EVERY_S:
+                log.info("partition %d: counted again up to offset %d of %d", number, at, end)
+            else:
+                return
+            said = now
+
+        events = upgrade.upgrade(path, identity, self._config.state, report)
+        log.info("partition %d: upgraded in %.1f s, with %d events", number, time.monotonic() - started, events)
 
     def _open_local(self, path: Path, identity: Identity, its_log: Log) -> Store | None:
         """The store on this disk, if it was built from this log; any other one is moved aside."""

@@ -8,6 +8,7 @@ from stream.config import Config
 from stream.http.address import parse_address
 from stream.http.health import STARTING, Checks, add_health
 from stream.http.server import HttpServer
+from stream.metrics.catalogue import EXAMPLE_SKIPPED
 from stream.metrics.disk import Disk
 from stream.metrics.route import add_metrics
 from stream.metrics.samples import Samples, make_registry
@@ -76,6 +77,10 @@ class TrainerPages:
         samples.add("drift_total", trainer.drift.fired)
         if ts := now.last_ts or self._succeeded_ts:
             samples.add("trainer_last_success_timestamp_seconds", ts / 1000)
+        if trainer.examples is not None:
+            samples.add("trainer_examples", len(trainer.examples))
+            for reason in EXAMPLE_SKIPPED:
+                samples.add("trainer_examples_skipped_total", trainer.examples.skipped[reason], reason)
         champion = trainer.champion.version
         learned = dict(champion.manifest.offsets) if champion is not None else {}
         for number, offset in learned.items():

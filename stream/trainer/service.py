@@ -7,9 +7,11 @@ import logging
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from model.ranker.learning import RING_EXAMPLES
 from stream.config import Config
 from stream.kafka.commands import RecordTime
 from stream.kafka.connection import connection, consumer_connection
+from stream.kafka.example_log import ExampleLog
 from stream.kafka.pointers import decode_pointer, read_pointers
 from stream.kafka.rarely import Rarely
 from stream.kafka.reader import Reader
@@ -28,7 +30,9 @@ async def run(config: Config) -> None:
     """Receive messages and learn until cancelled."""
     producer = AIOKafkaProducer(**connection(config), acks="all")
     consumer = AIOKafkaConsumer(**consumer_connection(config), enable_auto_commit=False)
-    trainer = Trainer(config, producer)
+    trainer: Trainer
+    log_of_examples = ExampleLog(config, lambda user: trainer.view.ids.of(user), RING_EXAMPLES)
+    trainer = Trainer(config, producer, log_of_examples)
     member, starting = begin("trainer", config.worker.instance, config.trainer.http), True
 
     def record() -> Member:

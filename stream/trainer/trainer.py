@@ -27,7 +27,9 @@ from state.errors import StateError
 from state.id_hash import IdHash
 from state.view import View
 from stream.config import Config
+from stream.errors import BrokerUnavailable
 from stream.kafka.commands import RecordTime
+from stream.kafka.example_log import ExampleLog
 from stream.kafka.messages import Pointer
 from stream.kafka.pointers import MODEL_NAME, Pointers
 from stream.live_metrics import ALL_VERSIONS, Score, decode_scores, total
@@ -62,8 +64,11 @@ class CycleResult(NamedTuple):
 class Trainer:
     """Learns in cycles: after a number of new events or seconds, on drift, or on command."""
 
-    def __init__(self, config: Config, publisher: Publisher) -> None:
+    def __init__(self, config: Config, publisher: Publisher, examples: ExampleLog | None = None) -> None:
+        """Without `examples` a cycle replays events for the ranker."""
         self._config = config
+        self.examples = examples
+        """What is read of the topic `examples`."""
         self.view = View(config.data, config.topics.clicks, config.state)
         self.champion = ChampionFollower(config, publisher)
         self.commands = CommandQueue(config, publisher)
@@ -150,7 +155,8 @@ class Trainer:
             phases.on_progress(what)
             self.status.progress(share, what)
 
-        trained = await asyncio.to_thread(learn, self._config, self.view, champion, new, progress)
+        examples = await self._read_examples()
+        trained = await asyncio.to_thread(learn, self._config, self.view, champion, new, progress, examples)
         phases.begin("publish")
         seconds = time.monotonic() - started
         verdict = final_verdict(trained.verdict, self.champion.pointers.champion, shadow=self.commands.shadow)
@@ -168,6 +174,18 @@ class Trainer:
         if verdict.promoted:
             return CycleResult("done", message, name, outcome)
         return CycleResult("kept", message, None, outcome)
+
+    async def _read_examples(self) -> list[Example]:
+        """The newest examples of the topic, as far as it can be read: a cycle does not wait for it."""
+        if self.examples is None or not self._config.ranking.ranker:
+            return []
+        try:
+            if not await self.examples.read():
+                topic = self._config.topics.examples
+                log.warning("there is no topic %r that we may see: `anabranch init` creates it", topic)
+        except BrokerUnavailable as error:
+            log.warning("no new examples are read for this cycle: %s", error)
+        return self.examples.examples()
 
     async def _publish(self, trained: Trained, new: News) -> Version:
         """Publish what a cycle has learned. An artifact store that is away is asked again: learning takes longer."""

@@ -99,11 +99,13 @@ async def messages_now(
     users: Sequence[str],
 ) -> list[bytes]:
     """The message of each user as it would be sent now, in a hold of the store. Raises StoreFault."""
-    next_offset = store.read_progress().next_offset
+    progress = store.read_progress()
+    next_offset = progress.next_offset
+    recommender.clock.see(progress.newest_ts)
     hashes = [id_hash.of(user) for user in users]
     asked = {user: Unanswered(next_offset, next_offset - 1, -1) for user in hashes}
     async with answering_lock:
-        answers = await recommender.recommend_off_loop(number, asked, tested=False)
+        answers = await recommender.recommend_off_loop(number, asked, tested=False, moment=recommender.clock.now)
     messages = {answer.user: answer.message for answer in answers}
     return [messages[user] for user in hashes]
 

@@ -1,12 +1,13 @@
 """What the pipeline tells the metrics as it goes: durations, and what `/metrics` reads of each store from memory."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from state.pending import Unanswered
 from state.store import Store
 from stream.kafka.decode import Record
-from stream.live_metrics import FALLBACK, Scores
+from stream.live_metrics import Scores
 from stream.metrics.click_times import ClickTimes
 from stream.metrics.instruments import WorkerInstruments
 from stream.worker.recommendation import Answer
@@ -34,8 +35,7 @@ class Observed:
     def sent(self, store: Store, answers: Sequence[Answer], users: Mapping[int, Unanswered], seconds: float) -> None:
         """Recommendations were acknowledged; `users` are those that were claimed for them."""
         self.instruments.step("send", seconds)
-        popular = sum(answer.last_recommendation.by == FALLBACK for answer in answers)
-        self.instruments.recommended("popularity", popular)
-        self.instruments.recommended("model", len(answers) - popular)
+        for source, count in Counter(answer.source for answer in answers).items():
+            self.instruments.recommended(source, count)
         if (times := self.click_times.get(store)) is not None:
             self.instruments.waited(times.of(users[answer.user].first_offset for answer in answers))

@@ -43,6 +43,8 @@ from stream.stores.assignment import Assignment, Phase
 from stream.tracing.headers import Trace, WaitingTraces, traces_of
 from stream.tracing.spans import Spans
 from stream.worker.direct_answers import DirectAnswers
+from stream.worker.example_path import ExamplePath
+from stream.worker.example_sender import ExampleSender
 from stream.worker.group_commit import COMMIT_EVERY_S, GroupCommit
 from stream.worker.key_warnings import KeyChecks
 from stream.worker.log_position import LogPosition
@@ -75,7 +77,9 @@ class Pipeline:
         id_hash: IdHash = UNKEYED,
         spans: Spans | None = None,
         observed: Observed | None = None,
+        examples: ExampleSender | None = None,
     ) -> None:
+        """Without `examples` none are sent."""
         self.observed = observed or Observed()
         instruments = self.observed.instruments
         self._config, self._topics = config, config.topics
@@ -89,7 +93,9 @@ class Pipeline:
         self._metrics = LiveMetrics(config.worker.standing_users)
         self._spans, self._waiting_traces = spans or Spans(), WaitingTraces()
         self._in_flight, self._answering_lock = SendsInFlight(), asyncio.Lock()
-        self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock)
+        self._example_path = ExamplePath(recommender, examples, instruments.examples)
+        self.last_shown = recommender.last_shown
+        self._tombstones = Tombstones(assignment, self.outbox, self._in_flight, self._answering_lock, examples)
         self.requests = Requests(
             config, assignment, recommender, self.outbox, self._answering_lock, self._commit_the_group,
             self._keys.check, id_hash, instruments.requests,
@@ -191,6 +197,8 @@ class Pipeline:
             self._poll_size.update(len(records), ended_at - began)
             self.observed.applied(store, records, decoded_at - began, ended_at - decoded_at, applied.write_s)
             self._recommender.update(applied)
+            self._recommender.clock.see(store.progress.newest_ts)
+            self._example_path.follow(store, applied)
             if traces:
                 logical = {store.progress.logical(offset): trace for offset, trace in traces.items()}
                 self._waiting_traces.add(partition.partition, logical, applied.events)
@@ -325,6 +333,7 @@ class Pipeline:
     def _on_change(self) -> None:
         """A store was opened or closed."""
         self._recommender.versions.reset_clicks()
+        self.last_shown.clear()  # another worker may apply what their users do next
         self._users_may_wait.set()  # its fault may have ended the ranking of another partition's users
 
     def _most_pending(self) -> int | None:

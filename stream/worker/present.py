@@ -95,6 +95,8 @@ class Present(NamedTuple):
 
     def _fill_model(self, samples: Samples) -> None:
         served = self.served
+        samples.add("examples_waiting", len(self.pipeline.last_shown))
+        samples.add("ranker_steps_total", served.rankers.steps)
         samples.add("model_as_named", not self.versions.problem)
         for role, version in (("champion", served.champion), ("candidate", served.candidate)):
             if version is not None:

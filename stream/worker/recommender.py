@@ -1,27 +1,32 @@
 """From pending users to recommendation messages, a batch at a time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from state.events import Ids, Records
+from model.ranker.examples import Shown
+from state.events import Ids, Ints, Records
+from state.kinds import kinds_of
 from state.partition import Partition
 from state.pending import Unanswered
-from state.sequences import Sequences
+from state.sequences import Sequences, of_users
 from state.store import Applied
 from state.titles import Titles
 from stream.config import Config
 from stream.live_metrics import FALLBACK, LastRecommendation, ScoreKey, baselines
 from stream.times import now_ms
+from stream.worker.event_clock import EventClock
+from stream.worker.examples import LastShown, Made
 from stream.worker.item_names import ItemNames, Name
 from stream.worker.live_graph import StoresGraph
 from stream.worker.recommendation import Answer, ItemList, message_of, popular_list, ranked_list
 from stream.worker.served_versions import Arm, ServedVersions
 
 if TYPE_CHECKING:
-    from model.ranking.stages import Ranked
+    from model.ranking.stages import Ranked, Stages
 
 MAX_USERS_ON_LOOP = 8
 """A few users are ranked on the event loop, sooner than a thread is woken. Many would keep heartbeats waiting."""
@@ -38,6 +43,8 @@ class Recommender:
         self.versions = ServedVersions(config, self.graph)
         self.names = ItemNames(stores, titles, config.worker.title_chars)
         self._titles = titles
+        self.last_shown, self.clock = LastShown(), EventClock()
+        self._kinds = kinds_of(config.state)
 
     @property
     def withdrawn(self) -> Ids:
@@ -45,32 +52,63 @@ class Recommender:
         return self._titles.withdrawn if self._titles is not None else np.empty(0, np.uint64)
 
     async def recommend_off_loop(
-        self, partition: int, users: Mapping[int, Unanswered], *, tested: bool = True
+        self, partition: int, users: Mapping[int, Unanswered], *, tested: bool = True, moment: int | None = None
     ) -> list[Answer]:
-        """`recommend`, in a thread where it would hold the event loop for long. Raises StoreFault."""
-        if len(users) <= MAX_USERS_ON_LOOP:
-            return self.recommend(partition, users, tested=tested)
-        return await asyncio.to_thread(self.recommend, partition, users, tested=tested)
+        """`recommend`, in a thread where it would hold the event loop for long. Raises StoreFault.
 
-    def recommend(self, partition: int, users: Mapping[int, Unanswered], *, tested: bool = True) -> list[Answer]:
+        The lists of some users are kept with their features, until the users' next events. One ranking at a time.
+        """
+        kept = self.last_shown.choose(users) if self._config.ranking.ranker and self.versions.champion else set()
+        work = partial(self.recommend, partition, users, tested=tested, moment=moment, kept=kept)
+        answers = work() if len(users) <= MAX_USERS_ON_LOOP else await asyncio.to_thread(work)
+        for answer in answers:
+            if answer.shown is not None and answer.user_id:
+                self.last_shown.remember(answer.user, answer.shown, answer.last_recommendation.by.version)
+        return answers
+
+    def recommend(
+        self,
+        partition: int,
+        users: Mapping[int, Unanswered],
+        *,
+        tested: bool = True,
+        moment: int | None = None,
+        kept: Collection[int] = (),
+    ) -> list[Answer]:
         """Recommendations for these users of one partition, each from all that the store holds. Raises StoreFault.
 
-        `tested`: the users' next events test these answers, so the candidate and the baselines rank too.
+        `tested`: the users' next events test these answers, so the candidate and the baselines rank too. `moment` is
+        the event time, ms, at which they are ranked; None: that of each user's newest event. Answers for users in
+        `kept` have the candidate items with their features.
         """
-        return [answer for arm in self.versions.arms(users) for answer in self._recommend(partition, arm, tested)]
+        return [a for arm in self.versions.arms(users) for a in self._recommend(partition, arm, tested, moment, kept)]
 
-    def _recommend(self, partition: int, arm: Arm, tested: bool) -> list[Answer]:
+    def _recommend(
+        self, partition: int, arm: Arm, tested: bool, moment: int | None, kept: Collection[int]
+    ) -> list[Answer]:
         store, k = self._stores[partition], self._config.ranking.k
         # Who
         users = np.fromiter(arm.users, np.uint64, len(arm.users))
         # History
         history = store.positives(users)
+        moments = _moments(history, moment)
         # Filters: what each user hides, what is withdrawn. The stages leaves out items that are seen or have no click
         hidden = store.hidden(users)
         withdrawn = self.withdrawn
-        # Signals, top k, reasons (`model/ranking/stages.py`)
-        ranked = arm.version.stages.rank(history, self.graph, k, hidden, withdrawn) if arm.version else None
-        scored = arm.scored.stages.rank(history, self.graph, k, hidden, withdrawn) if arm.scored and tested else None
+        # Stages: candidate items, features, ranker, top k, reasons (`model/ranking/stages.py`)
+        ranked = scored = None
+        shown: Mapping[int, Shown | None] = {}
+        source = "popularity"
+        if arm.version is not None:
+            stages = arm.version.stages
+            source = "model" if stages.ranker is None else "ranker"
+            has_history = np.diff(history.indptr) > 0
+            keeps = [row for row, user in enumerate(arm.users) if user in kept and has_history[row]]
+            with_all = bool(keeps) and stages.ranker is not None
+            ranked = stages.rank(history, self.graph, k, hidden, withdrawn, moments, shown=with_all)
+            shown = self._shown(ranked, history, moments, keeps, stages)
+        if arm.scored is not None and tested:
+            scored = arm.scored.stages.rank(history, self.graph, k, hidden, withdrawn, moments)
         # Popular items, for users without a version or a history
         max_hidden = max(map(len, hidden), default=0)
         popular = self.graph.popular(max(k, MEASURED_ITEMS) + max_hidden, withdrawn)
@@ -82,13 +120,37 @@ class Recommender:
         answers = []
         for row, (user, newest) in enumerate(arm.users.items()):
             of_model = ranked_list(ranked, row)
-            shown = of_model or popular_list(popular, hidden[row], k)
-            version = arm.version if of_model else None
+            best = of_model or popular_list(popular, hidden[row], k)
+            version, by = (arm.version, source) if of_model else (None, "popularity")
             offset = progress.in_messages(newest.offset)
-            message = message_of(ids[row] or b"", shown, version, newest, names, emitted_ts, partition, offset)
-            last = _last_recommendation(arm, shown, row, scored, rivals) if of_model else _fallback(shown)
-            answers.append(Answer(user, ids[row] or b"", message, last))
+            message = message_of(ids[row] or b"", best, version, by, newest, names, emitted_ts, partition, offset)
+            last = _last_recommendation(arm, best, row, scored, rivals) if of_model else _fallback(best)
+            answers.append(Answer(user, ids[row] or b"", message, last, by, shown.get(row) if of_model else None))
         return answers
+
+    def _shown(
+        self, ranked: "Ranked", history: Sequences, moments: Ints | None, rows: list[int], stages: "Stages"
+    ) -> dict[int, Shown | None]:
+        """The candidate items, with their features, of the users of these rows."""
+        if not rows:
+            return {}
+        if ranked.shown:
+            return {row: ranked.shown[row] for row in rows}
+        # The fusion has ranked every item. Candidate items and their features are made for these users only.
+        of = np.zeros(len(history.users), bool)
+        of[rows] = True
+        some = None if moments is None else moments[of]
+        again = stages.rank(of_users(history, of), self.graph, self._config.ranking.k, moments=some, shown=True)
+        return dict(zip(rows, again.shown, strict=True))
+
+    def join(self, applied: Applied) -> Made:
+        """Make examples of the lists before these events, which were just applied, and learn from them."""
+        forgotten = applied.forgotten.tolist()
+        self.last_shown.forget(forgotten)
+        self.versions.rankers.forget(forgotten)
+        made = self.last_shown.join(applied.events, self._kinds)
+        self.versions.rankers.add(made.examples)
+        return made
 
     def learn(self, store: Partition, events: Records) -> None:
         """Move the fusion weights by clicks that the store has not applied yet."""
@@ -114,6 +176,15 @@ class Recommender:
             wanted.update(ranked.items.ravel().tolist())
             wanted.update(ranked.because.ravel().tolist())
         return self.names.of(wanted - {0})
+
+
+def _moments(history: Sequences, moment: int | None) -> Ints | None:
+    """[B] event times, ms, of the rankings: at least that of each user's newest event."""
+    if moment is None or not len(history.steps):
+        return None
+    last = history.steps["ts"][np.maximum(history.indptr[1:] - 1, 0)]
+    found: Ints = np.maximum(last, moment)
+    return found
 
 
 def _last_recommendation(

@@ -1,8 +1,9 @@
-"""The versions that a worker ranks with: the champion, the candidate beside it, and the fusion weights of both.
+"""The versions that a worker ranks with: the champion, the candidate beside it, and what both learn between versions.
 
 A version's own weights were chosen on a few hundred events. The champion's weights then follow the clicks of this
-worker (`model.fusion_weights.online`), and the candidate's move by the same amount. `anabranch recommend` installs
-versions through the same functions, so it ranks with the same weights.
+worker (`model.fusion_weights.online`), and the candidate's move by the same amount. Each version's ranker learns from
+the worker's examples (`stream.worker.online_rankers`). `anabranch recommend` installs versions through the same
+functions, so it ranks with the same weights.
 
 Loading a version imports torch, some 190 MB of memory: a worker without a version never does.
 """
@@ -25,6 +26,7 @@ from stream.live_metrics import Mode
 from stream.stores.artifacts import fetch_version
 from stream.worker import online_weights
 from stream.worker.live_graph import StoresGraph
+from stream.worker.online_rankers import OnlineRankers
 
 if TYPE_CHECKING:
     from model.fusion_weights.online import OnlineFusion
@@ -45,6 +47,8 @@ class ServedVersion(NamedTuple):
     stages: "Stages"
     sha256: str = ""
     """Hash of its manifest."""
+    ranker_ts: int = 0
+    """Event time, ms, of the newest example that its ranker has learned."""
 
 
 class Arm(NamedTuple):
@@ -72,8 +76,10 @@ def load_version(pointer: Pointer, config: Config, id_hash: IdHash = UNKEYED) ->
     version = fetch_version(pointer, config)
     trained, settings = version.trained, config.ranking
     vocabulary = trained.vocabulary.hashed_by(id_hash)
-    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings, trained.ranker)
-    return ServedVersion(pointer.version, version.manifest.created_ts, stages, version.manifest_sha256)
+    ranker = trained.ranker if settings.ranker else None
+    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings, ranker)
+    created_ts, sha256 = version.manifest.created_ts, version.manifest_sha256
+    return ServedVersion(pointer.version, created_ts, stages, sha256, trained.ranker_ts)
 
 
 def in_candidates_arm(user: int, share: float) -> bool:
@@ -91,6 +97,7 @@ class ServedVersions:
         self._champions_weights: OnlineFusion | None = None
         self._candidates_weights: OnlineFusion | None = None
         self._learn_at = 0.0
+        self.rankers = OnlineRankers(config)
 
     def arms(self, users: Mapping[int, Unanswered]) -> list[Arm]:
         """Which version answers which users."""
@@ -122,6 +129,7 @@ class ServedVersions:
                 weights.keep_clicks_of(self._champions_weights)
             champion.stages.fusion = weights.fusion
         self._champions_weights = weights
+        self.rankers.begin("champion", champion.version, champion.stages, champion.ranker_ts)
         self.champion = champion
         self._follow_champions_weights()
 
@@ -130,6 +138,10 @@ class ServedVersions:
         if candidate is not None and not self._graph.empty:
             candidate.stages.count_clicks(self._graph)
         self._candidates_weights = self._own_weights(candidate) if candidate is not None else None
+        if candidate is None:
+            self.rankers.end("candidate")
+        else:
+            self.rankers.begin("candidate", candidate.version, candidate.stages, candidate.ranker_ts)
         self.candidate = candidate
         self._follow_champions_weights()
 

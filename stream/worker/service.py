@@ -44,6 +44,7 @@ from stream.tracing.spans import Spans
 from stream.tracing.start import start_spans
 from stream.worker.clients import METADATA_MAX_AGE_MS, click_consumer, producer, title_consumer
 from stream.worker.direct_answers import HttpApi
+from stream.worker.example_sender import ExampleSender
 from stream.worker.lag import Lag
 from stream.worker.member_record import describe
 from stream.worker.observed import Observed
@@ -123,9 +124,10 @@ class WorkerService(Service):
             await self._retry(client.start)
         # Before the consumer leaves the group: its partitions have another owner at once.
         to_close.push_async_callback(self._assignment.close_all)
+        self._examples = ExampleSender(config, self._producer, lease, self._observed.instruments.examples)
         self._pipeline = Pipeline(
             config, consumer, self._producer, self._assignment, self._recommender, lease, id_hash=id_hash,
-            observed=self._observed, spans=self._spans,
+            observed=self._observed, spans=self._spans, examples=self._examples,
         )  # fmt: skip
         self._lag = Lag(config, consumer, self._assignment, self._observed)
         self._status = WorkerReporter(config.data, self._look)
@@ -159,6 +161,14 @@ class WorkerService(Service):
     @Service.task
     async def _answer_directly(self) -> None:
         await self._lasting("answer over HTTP", self._pipeline.direct.run())
+
+    @Service.task
+    async def _send_examples(self) -> None:
+        await self._examples.run()
+
+    @Service.task
+    async def _learn_online(self) -> None:
+        await self._lasting("learn online", self._recommender.versions.rankers.run())
 
     @Service.task
     async def _keep_lease(self) -> None:
@@ -221,6 +231,7 @@ class WorkerService(Service):
         status.paused_ts = (status.paused_ts or status.ts) if paused else 0
         status.confirmed, status.joined = self._lease.held, self._assignment.joined
         status.caught_up_ts = int(self._pipeline.caught_up_at * 1000)
+        status.event_ts = self._recommender.clock.now if self._recommender.clock.has_begun else 0
         phases = self._assignment.phases()
         status.phases = {number: phase.words for number, phase in sorted(phases.items())}
         status.too_many_requests = self._pipeline.requests.too_many

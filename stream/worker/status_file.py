@@ -36,6 +36,8 @@ class WorkerStatus(msgspec.Struct):
     """Whether the group's assignment is in effect: not before the first, nor during a rebalance."""
     caught_up_ts: int = 0
     """When a poll last took all clicks that the log had."""
+    event_ts: int = 0
+    """Event time when this was written (`stream/worker/event_clock.py`); 0: no event was applied yet."""
     phases: dict[int, str] = {}
     """Phase of each partition that this worker owns: `opening`, `catching up`, `answering` or `faulted`."""
     too_many_requests: int = 0

@@ -1,10 +1,12 @@
-"""Users who were forgotten: tombstones replace their recommendations, and the rest of their bytes is removed."""
+"""Users who were forgotten: tombstones replace their recommendations and their examples, and the rest of their bytes is
+removed."""
 
 import asyncio
 from collections.abc import Sequence
 
 from state.store import Store
 from stream.stores.assignment import Assignment, Phase
+from stream.worker.example_sender import ExampleSender
 from stream.worker.outbox import Outbox
 from stream.worker.sends_in_flight import SendsInFlight
 
@@ -16,10 +18,15 @@ class Tombstones:
     """Sends tombstones behind the answers in flight, so that no older answer follows one."""
 
     def __init__(
-        self, assignment: Assignment, outbox: Outbox, in_flight: SendsInFlight, answering_lock: asyncio.Lock
+        self,
+        assignment: Assignment,
+        outbox: Outbox,
+        in_flight: SendsInFlight,
+        answering_lock: asyncio.Lock,
+        examples: ExampleSender | None,
     ) -> None:
         self._assignment, self._outbox, self._in_flight = assignment, outbox, in_flight
-        self._answering_lock = answering_lock
+        self._answering_lock, self._examples = answering_lock, examples
 
     async def send(self, store: Store) -> None:
         """Send some of the tombstones that the store waits for. The caller holds the store and `answering_lock`.
@@ -30,7 +37,7 @@ class Tombstones:
             return
         await self._in_flight.wait_for_all()
         forgotten = store.tombstones(SENT_AT_ONCE)
-        await self._outbox.send_tombstones([erasure.id for erasure in forgotten])
+        await self._send([erasure.id for erasure in forgotten])
         store.record_tombstones(forgotten)
 
     async def send_of_unknown(self, users: Sequence[str]) -> None:
@@ -41,7 +48,7 @@ class Tombstones:
         if users:
             async with self._answering_lock:
                 await self._in_flight.wait_for_all()
-                await self._outbox.send_tombstones(users)
+                await self._send(users)
 
     async def finish_erasures(self, number: int) -> None:
         """Do a part of the remaining work for forgotten users. Called between two polls.
@@ -57,3 +64,8 @@ class Tombstones:
                         await self.send(store)
                 store.record_all_answered()
             store.erasures.sweep()
+
+    async def _send(self, users: Sequence[str]) -> None:
+        await self._outbox.send_tombstones(users)
+        if self._examples is not None:
+            await self._examples.erase(users)

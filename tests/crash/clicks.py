@@ -30,10 +30,17 @@ KIND_SHARES = {
 
 
 def with_custom_kinds(config: Config, window_s: float = 0.0) -> Config:
-    """The configuration with custom kinds, a short de-duplication window, and expiry where `window_s` is given."""
+    """The configuration with custom kinds, a short de-duplication window, and expiry where `window_s` is given.
+
+    A row has a slot for every item: none is given away, so the log says what each one counts.
+    """
     kinds = config.state.kinds | CUSTOM_KINDS
     state = msgspec.structs.replace(
-        config.state, kinds=kinds, dedup_window_events=DEDUP_WINDOW_EVENTS, window_s=window_s
+        config.state,
+        kinds=kinds,
+        dedup_window_events=DEDUP_WINDOW_EVENTS,
+        window_s=window_s,
+        neighbours_per_item=ITEMS + 4,
     )
     return msgspec.structs.replace(config, state=state)
 

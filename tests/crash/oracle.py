@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ DAY_MS = 86_400_000
 SECONDS_FROM, SECONDS_BELOW = 100_000_000, 100_000_000_000
 """A time between these is in seconds; one that is larger is in milliseconds."""
 ALL_EDGES = 10**9
+FURTHER_HALF_LIVES_S = (3_600, 6 * 3_600, 86_400, 30 * 86_400)
+"""Half-lives of popularity beside the one that is a setting."""
 
 
 class Line(NamedTuple):
@@ -133,6 +136,17 @@ class Log:
             of_item[day, line.item, line.kind] += 1
             if of_item[day, line.item, line.kind] <= (self._state.user_item_cap or 10**9):
                 found.append(line)
+        return found
+
+    def adjacent(self) -> dict[str, list[tuple[Line, Line]]]:
+        """By item: its clicks and the very next click of their user, where both count for others."""
+        found: dict[str, list[tuple[Line, Line]]] = defaultdict(list)
+        for user in self.lines:
+            alive, shared = set(self.not_undone(user)), set(self.shared(user))
+            counting = [line for line in self.steps(user, self.on_disk_from) if line in alive and self.weight(line)]
+            for left, right in pairwise(counting):
+                if left in shared and right in shared:
+                    found[left.item].append((left, right))
         return found
 
     def weight(self, line: Line) -> float:
@@ -272,7 +286,7 @@ def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
 
 
 def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
-    """Compare each item's clicks that count for others, and its popularity at the time of its row."""
+    """Compare each item's first and last event, clicks that count for others, popularities and the items after it."""
     hashed = hashing(partition)
     found = []
     clicks: dict[str, list[Line]] = {line.item: [] for user in log.lines for line in log.not_undone(user)}
@@ -280,15 +294,32 @@ def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
         for line in log.shared(user):
             clicks[line.item].append(line)
     items = sorted(clicks)
+    times: dict[str, list[int]] = defaultdict(list)
+    for line in (line for user in log.lines for line in log.steps(user, log.on_disk_from)):
+        times[line.item].append(line.ts)
     rows = partition.rows(np.array([hashed(item) for item in items], np.uint64))
-    half_life_ms = config.state.popularity_half_life_s * 1000
-    for item, degree, popularity, ts in zip(items, rows.degree, rows.popularity, rows.ts.tolist(), strict=True):
+    half_lives_s = (config.state.popularity_half_life_s, *FURTHER_HALF_LIVES_S)
+    pairs, pair_half_life_ms = log.adjacent(), config.state.pair_half_life_s * 1000
+    for row, item in enumerate(items):
         counting = [line for line in clicks[item] if line.ts >= log.on_disk_from]
-        if degree != len(counting):
-            found.append(f"clicks of {item}: {degree:.0f}, not {len(counting)}")
-        right = sum(log.weight(line) * 2 ** ((line.ts - ts) / half_life_ms) for line in counting)
-        if abs(popularity - right) > 0.01 + 0.001 * right:
-            found.append(f"popularity of {item}: {popularity:.4f}, not {right:.4f}")
+        if rows.degree[row] != len(counting):
+            found.append(f"clicks of {item}: {rows.degree[row]:.0f}, not {len(counting)}")
+        ends = int(rows.first_ts[row]), int(rows.last_ts[row])
+        if ends != (right_ends := (min(times[item], default=0), max(times[item], default=0))):
+            found.append(f"first and last event of {item}: at {ends}, not {right_ends}")
+        for recent, half_life_s in zip(rows.recent[row].tolist(), half_lives_s, strict=True):
+            fades = [2 ** ((line.ts - int(rows.ts[row])) / 1000 / half_life_s) for line in counting]
+            right = sum(log.weight(line) * fade for line, fade in zip(counting, fades, strict=True))
+            if abs(recent - right) > 0.01 + 0.001 * right:
+                found.append(f"popularity of {item} that halves in {half_life_s:.0f} s: {recent:.4f}, not {right:.4f}")
+        following: dict[int, float] = defaultdict(float)
+        for left, after in pairs[item]:
+            fade = 2 ** ((after.ts - int(rows.ts[row])) / pair_half_life_ms)
+            following[hashed(after.item)] += log.weight(left) * log.weight(after) * fade
+        counted = dict(zip(rows.nodes[row].tolist(), rows.next[row].tolist(), strict=True))
+        for node in following.keys() | counted.keys():
+            if abs(counted.get(node, 0.0) - following.get(node, 0.0)) > 0.01:
+                found.append(f"right after {item}: {node} {counted.get(node, 0.0)} times, not {following.get(node)}")
     return found
 
 

@@ -22,7 +22,9 @@ POLLS_OF_EMPTY_PARTITION = 10
 
 def flags_of(config: Config) -> dict[str, str]:
     """The test's configuration as the environment of a child process."""
-    state = {"WINDOW_S": config.state.window_s, "DEDUP_WINDOW_EVENTS": config.state.dedup_window_events}
+    state = {
+        name.upper(): getattr(config.state, name) for name in ("window_s", "dedup_window_events", "neighbours_per_item")
+    }
     for name, kind in config.state.kinds.items():
         state |= {f"KINDS__{name.upper()}__ROLE": kind.role, f"KINDS__{name.upper()}__WEIGHT": kind.weight}
     names = {f"ANABRANCH_TOPICS__{k.upper()}": str(getattr(config.topics, k)) for k in config.topics.__struct_fields__}

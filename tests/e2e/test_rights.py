@@ -121,6 +121,13 @@ def test_the_rights_on_the_page_are_enough(guarded, tmp_path):
 
 def test_the_page_lists_the_rights_of_each_role():
     found = rights()
-    assert found["worker"][0] == {"recommendations", "replies", "dead_letters", "command_replies", "members"}
-    assert found["trainer"][1] == {"models", "commands"}
-    assert len(found["operator"][1]) == 10
+    assert found["worker"][0] == {
+        "recommendations",
+        "replies",
+        "dead_letters",
+        "command_replies",
+        "members",
+        "examples",
+    }
+    assert found["trainer"][1] == {"models", "commands", "examples"}
+    assert len(found["operator"][1]) == 11

@@ -19,7 +19,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from stream.config import Config
 from stream.kafka.shapes import SHAPES
 from stream.local.embedded_broker import EmbeddedBroker
-from tests.e2e.conftest import anabranch, read_all, succeed, until
+from tests.e2e.conftest import anabranch, read_all, run, succeed, until
 
 pytestmark = pytest.mark.broker
 
@@ -104,11 +104,11 @@ def test_the_state_is_read_before_anything_runs(kept: Kept):
     said = kept.expected["users"]["user-1"]
     found = kept.says("user", "user-1")
     assert as_before(found, said) == said
-    assert as_before(kept.says("graph"), kept.expected["graph"]) == kept.expected["graph"]
-    item = kept.expected["item"]
-    found = kept.says("item", "item-1")
-    assert (found["title"], found["degree"]) == (item["title"], item["degree"])
-    assert [one["item"] for one in found["next"]] == [one["item"] for one in item["next"]]
+    for command in (("graph",), ("item", "item-1")):
+        refused = run(kept.config, *command, env=kept.env)
+        assert refused.returncode == 1
+        assert "Start `anabranch worker` on this data directory, and run this again then" in refused.stderr
+        assert "Traceback" not in refused.stderr
     [version] = kept.says("models")["versions"]
     assert (version["version"], version["serving"], version["trained_offsets"]) == (
         "000001",
@@ -128,6 +128,11 @@ def test_a_worker_and_a_trainer_go_on_where_those_before_ended(kept: Kept):
         assert (status["events"]["applied"], status["users"]) == (expected["events"]["applied"], expected["users"])
         assert [p["next_offset"] for p in status["partitions"]] == [p["next_offset"] for p in expected["partitions"]]
         assert "the worker before this one was paused" in kept.log("worker")
+        assert kept.log("worker").count("upgraded in") == 2, "both of its stores"
+        assert as_before(kept.says("graph"), kept.expected["graph"]) == kept.expected["graph"]
+        item, found = kept.expected["item"], kept.says("item", "item-1")
+        assert (found["title"], found["degree"]) == (item["title"], item["degree"])
+        assert [one["item"] for one in found["next"]] == [one["item"] for one in item["next"]]
         assert len(read_all(kept.config, kept.config.topics.recommendations)) == 100, "nobody is answered twice"
 
         producer = KafkaProducer(bootstrap_servers=kept.config.broker)
@@ -188,6 +193,7 @@ def test_another_machine_restores_the_checkpoints_of_the_release_before(kept: Ke
     with anabranch(elsewhere.config, "worker", "--instance", "elsewhere", env=kept.env):
         until(lambda: elsewhere.log("worker").count("restored from the checkpoint at offset") == 2)
         until(lambda: elsewhere.applied() == kept.expected["status"]["events"]["applied"])
+        assert elsewhere.log("worker").count("upgraded in") == 2
     for user, said in kept.expected["users"].items():
         assert as_before(elsewhere.says("user", user)["sequence"], said["sequence"]) == said["sequence"]
     assert as_before(elsewhere.says("graph"), kept.expected["graph"]) == kept.expected["graph"]

@@ -1,9 +1,11 @@
 """The expected content of a store, from plain lists: one event after the other, unbounded and unpacked."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from state.events import EventBatch, hash_id, make_batch
 from state.id_hash import UNKEYED, IdHash
@@ -150,9 +152,9 @@ class Oracle:
     def _users(self) -> set[str]:
         return {e.user for e in self.events}
 
-    def popularity(self, item: str, t: int, since: int = 0) -> float:
+    def popularity(self, item: str, t: int, since: int = 0, half_life_s: float | None = None) -> float:
         """The decayed weights of the item's events that count for others, at a time."""
-        half_life_ms = self._settings.popularity_half_life_s * 1000
+        half_life_ms = (half_life_s or self._settings.popularity_half_life_s) * 1000
         return sum(
             self._settings.kinds[e.kind].weight * 2 ** ((e.ts - t) / half_life_ms)
             for user in self._users()
@@ -160,13 +162,21 @@ class Oracle:
             if e.item == item and e.ts >= since
         )
 
-    def followers(self, item: str, t: int, since: int = 0) -> dict[str, float]:
-        """The decayed counts of the items that came after an item, at a time."""
+    def times(self, item: str, since: int = 0) -> tuple[int, int]:
+        """The times of the item's oldest and newest event of any kind, from a time on; 0 without one."""
+        times = [e.ts for e in self.events if e.item == item and e.ts >= since]
+        return min(times, default=0), max(times, default=0)
+
+    def followers(self, item: str, t: int, since: int = 0, within: int | None = None) -> dict[str, float]:
+        """The decayed counts of the items that came after an item, at a time.
+
+        `within` so many steps: 1 counts the very next items only.
+        """
         half_life_ms, found = self._settings.pair_half_life_s * 1000, defaultdict(float)
         for user in self._users():
             steps = [step for step in self._with_share(user) if step[0].ts >= since]
             for at, (left, of_left) in enumerate(steps):
-                nearest = steps[at + 1 : at + 1 + self._settings.pair_window_events]
+                nearest = steps[at + 1 : at + 1 + (within or self._settings.pair_window_events)]
                 for lag, (right, of_right) in enumerate(nearest, 1):
                     if left.item == item and of_left and of_right:
                         weight = self._settings.kinds[left.kind].weight * self._settings.kinds[right.kind].weight
@@ -182,6 +192,30 @@ class Oracle:
     def degree(self, item: str, since: int = 0) -> int:
         """Events of the item that count for others, from a time on."""
         return sum(e.item == item and e.ts >= since for user in self._users() for e in self.shared(user))
+
+
+def assert_rows_are_right(store: Store, oracle: Oracle, items: Sequence[str], since: int = 0) -> None:
+    """Check every count of the items' rows; `since`: the event time from which events are still in the store."""
+    rows = store.rows(np.array([hash_id(item) for item in items], np.uint64))
+    names = {hash_id(item): item for item in items}
+    for row, item in enumerate(items):
+        at = int(rows.ts[row])
+        assert rows.degree[row] == oracle.degree(item, since)
+        assert (rows.first_ts[row], rows.last_ts[row]) == oracle.times(item, since)
+        recent = [oracle.popularity(item, at, since, half_life_s) for half_life_s in store.settings.half_lives_s]
+        assert rows.recent[row].tolist() == pytest.approx(recent, abs=1e-3)
+        nodes = rows.nodes[row].tolist()
+        after, following = (
+            {names[node]: n for node, n in zip(nodes, counts.tolist(), strict=True) if node and n > 1e-3}
+            for counts in (rows.after[row], rows.next[row])
+        )
+        assert after == pytest.approx(over(oracle.followers(item, at, since), 1e-3), abs=2e-3)
+        assert following == pytest.approx(over(oracle.followers(item, at, since, within=1), 1e-3), abs=2e-3)
+
+
+def over(counts: dict[str, float], least: float) -> dict[str, float]:
+    """The counts that are larger."""
+    return {name: count for name, count in counts.items() if count > least}
 
 
 def hashed(events: list[Event], end: str) -> list[tuple[int, int, int]]:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.events import make_events
-from state.graph import MemoryGraph, combine
+from state.graph import MemoryGraph, Rows, combine
+from state.kinds import code_of
 from state.settings import StateSettings
 
 HOUR_MS = 3_600_000
@@ -40,6 +41,32 @@ def test_a_count_halves_with_every_half_life_of_event_time():
     assert rows.degree[0] == 2
 
 
+def test_a_click_is_counted_at_five_half_lives():
+    made = graph((1, 10, HOUR_MS), (2, 10, 7 * HOUR_MS))
+    days = [6 / 24, 6 / (30 * 24)]
+    right = [1 + 2**-6, 1 + 2**-6, 1.5, *(1 + 2**-age for age in days)]
+    assert made.rows(items(10)).recent[0].tolist() == pytest.approx(right)
+
+
+def test_the_very_next_item_is_counted_apart_from_later_ones():
+    rows = graph((1, 10, HOUR_MS), (1, 11, HOUR_MS), (1, 12, HOUR_MS), (2, 10, 2 * HOUR_MS), (2, 12, 2 * HOUR_MS))
+    found = rows.rows(items(10))
+    following = dict(zip(found.nodes[0].tolist(), found.next[0].tolist(), strict=True))
+    assert following == pytest.approx({11: 0.5, 12: 1.0, 0: 0.0})
+    assert not rows.rows(items(12)).next.any(), "nothing came after it"
+
+
+def test_the_first_and_the_last_event_of_an_item_may_be_of_any_kind_and_arrive_late():
+    made = MemoryGraph(SETTINGS)
+    for kind, hour in (("click", 5), ("hide", 3), ("click", 9), ("click", 7)):
+        made.apply(make_events([1], [10], ts=hour * HOUR_MS, kind=code_of(kind)))
+    rows = made.rows(items(10))
+    assert (rows.first_ts[0], rows.last_ts[0]) == (3 * HOUR_MS, 9 * HOUR_MS)
+    assert rows.degree[0] == 1, "the second click is beyond the cap of the day"
+    made.apply(make_events([1], [11], ts=HOUR_MS, kind=code_of("hide")))
+    assert made.popular(9).tolist() == [10], "an item that nobody has clicked is not popular"
+
+
 def test_a_neighbour_two_steps_away_counts_half():
     rows = graph((1, 10, HOUR_MS), (1, 11, HOUR_MS), (1, 12, HOUR_MS)).rows(items(10))
     assert dict(zip(rows.nodes[0].tolist(), rows.after[0].tolist(), strict=True)) == {
@@ -67,6 +94,22 @@ def test_a_full_row_keeps_its_strong_neighbours_and_still_takes_a_new_one():
     assert 11 in after
 
 
+def assert_same_rows(one: Rows, other: Rows) -> None:
+    """Check that rows hold the same counts; only the order of their slots may differ."""
+    for name in ("degree", "first_ts", "last_ts", "ts"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
+    np.testing.assert_allclose(one.recent, other.recent, rtol=1e-4)
+    for name in ("after", "before", "next"):
+        for mine, theirs in zip(neighbours(one, name), neighbours(other, name), strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-6), name
+
+
+def neighbours(rows: Rows, name: str) -> list[dict[int, float]]:
+    """Each row's neighbours with a count."""
+    columns = zip(rows.nodes.tolist(), getattr(rows, name).tolist(), strict=True)
+    return [{node: count for node, count in zip(*row, strict=True) if node} for row in columns]
+
+
 click = st.tuples(st.integers(1, 4), st.integers(10, 14), st.integers(1, 5).map(lambda h: h * HOUR_MS))
 
 
@@ -84,14 +127,7 @@ def test_two_batches_in_time_order_make_the_same_graph_as_one(clicks, cut):
     if len(events[cut:]):
         two.apply(events[cut:])
     known = np.unique(events["item"])
-    a, b = one.rows(known), two.rows(known)
-    assert a.degree.tolist() == b.degree.tolist()
-    np.testing.assert_allclose(a.popularity, b.popularity, rtol=1e-4)
-    for row in range(len(known)):
-        for direction in ("after", "before"):
-            left = {n: w for n, w in zip(a.nodes[row].tolist(), getattr(a, direction)[row].tolist(), strict=True) if n}
-            right = {n: w for n, w in zip(b.nodes[row].tolist(), getattr(b, direction)[row].tolist(), strict=True) if n}
-            assert left == pytest.approx(right, rel=1e-3)
+    assert_same_rows(one.rows(known), two.rows(known))
 
 
 @settings(max_examples=40, deadline=None)
@@ -108,13 +144,7 @@ def test_combined_partitions_equal_one_partition(clicks):
         if len(own):
             part.apply(own)
     known = np.unique(events["item"])
-    a, b = whole_graph.rows(known), combine([p.rows(known) for p in parts], whole)
-    assert a.degree.tolist() == b.degree.tolist()
-    np.testing.assert_allclose(a.popularity, b.popularity, rtol=1e-4)
-    for row in range(len(known)):
-        left = {n: w for n, w in zip(a.nodes[row].tolist(), a.after[row].tolist(), strict=True) if n and w > 1e-6}
-        right = {n: w for n, w in zip(b.nodes[row].tolist(), b.after[row].tolist(), strict=True) if n and w > 1e-6}
-        assert left == pytest.approx(right, rel=1e-3)
+    assert_same_rows(whole_graph.rows(known), combine([p.rows(known) for p in parts], whole))
 
 
 @settings(max_examples=40, deadline=None)

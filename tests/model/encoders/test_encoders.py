@@ -114,6 +114,19 @@ def test_packing_keeps_every_item_and_sasrec_sees_no_later_item():
     assert not torch.equal(first[last], second[last])
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", SEQUENCE_ENCODERS)
+def test_serving_encodes_a_history_as_training_encodes_its_last_token(name, layers):
+    encoder = Create(ITEMS, msgspec.structs.replace(SMALL, sequence_encoder=name, layers=layers)).sequence.eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter)  # a new block is the identity
+    packed = pack(encoder.serving_inputs(Histories(np.array([0, 3, 4, 9, 29]), np.arange(29) % ITEMS + 1), 25))
+    assert len(packed.groups) > 2
+    rows = torch.randn(len(packed.items), SMALL.dim)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.last(rows, packed), encoder(rows, packed)[packed.last])
+
+
 def test_the_error_for_heads_that_do_not_divide_the_dimension_names_the_fix():
     settings = SimpleNamespace(dim=16, heads=3, dropout=0.0)
     with pytest.raises(ValueError, match=r"model.heads = 3 does not divide model.dim = 16.* to a divisor of 16"):

@@ -64,7 +64,7 @@ def signals_of(past: RecordedStream, model: Create, user: int, before: float) ->
     of_newest = evidence(past, history[: RANKING.history_items], before).sum(0)
     for j, item in enumerate(ids(*ITEMS).tolist()):
         age_s = (rows.ts.max() - rows.ts[j]) / 1000
-        recent = rows.popularity[j] * 0.5 ** (age_s / past.graph.popularity_half_life_s)
+        recent = rows.popularity[j] * 0.5 ** (age_s / past.graph.half_lives_s[0])
         repeats = sum(RANKING.repeat_decay**age for age, step in enumerate(history) if step == item)
         found[Signal.REPEAT, j] = math.log1p(repeats)
         found[Signal.POPULARITY, j] = math.log1p(10 * recent)

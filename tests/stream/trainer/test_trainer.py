@@ -16,13 +16,14 @@ from model.errors import ArtifactError
 from model.learning.cycle import CycleInput
 from model.learning.gate import Verdict
 from model.learning.versions import list_versions, load
-from model.settings import GateSettings, ModelSettings, TrainingSettings
+from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings
 from state.events import Ids, hash_id, hash_ids, make_batch
 from state.id_hash import new_key
 from state.identity import KEYED_LAYOUT, Identity
 from state.settings import StateSettings
 from state.store import Store
 from stream.config import Config, TrainerSettings
+from stream.errors import BrokerUnavailable
 from stream.kafka.messages import Command, CommandReply, Pointer, encode
 from stream.kafka.pointers import MODEL_NAME, pointer_to
 from stream.metrics.catalogue import CYCLE_PHASES
@@ -351,6 +352,52 @@ def test_after_a_trainer_is_killed_in_a_cycle_another_trainer_continues(shop, mo
     assert shop.versions[-1].parent == "000001"
     assert shop.versions[-1].offsets == {0: 2 * CYCLE_EVENTS}
     assert shop.champion == shop.versions[-1].version
+
+
+class Examples:
+    """The topic `examples`, as a test has it."""
+
+    def __init__(self) -> None:
+        self.there: bool | Exception = True
+        self.found = ["an example"]
+
+    async def read(self) -> bool:
+        if isinstance(self.there, Exception):
+            raise self.there
+        return self.there
+
+    def examples(self) -> list[str]:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [(True, ""), (False, "there is no topic 'examples' that we may see"), (BrokerUnavailable("away"), "away")],
+)
+def test_a_cycle_learns_from_the_examples_it_has_and_waits_for_no_others(shop, monkeypatch, caplog, there, said):
+    shop.trainer.examples, given = Examples(), []
+    shop.trainer.examples.there = there
+    real_learn = trainer.learn
+
+    def learn(*args):
+        given.append(args[-1])
+        return real_learn(*args[:-1])
+
+    monkeypatch.setattr(trainer, "learn", learn)
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
+    assert given == [["an example"]]
+    assert shop.champion == "000001"
+    assert said in caplog.text
+
+
+def test_without_a_ranker_no_examples_are_read(shop, monkeypatch):
+    shop.restart_with(ranking=RankingSettings(ranker=False))
+    shop.trainer.examples = Examples()
+    shop.trainer.examples.there = AssertionError("it was read")
+    shop.crowd(CYCLE_EVENTS)
+    shop.run_due_cycle()
+    assert shop.champion == "000001"
 
 
 def test_a_version_is_published_when_the_artifact_store_is_back_without_learning_again(shop, monkeypatch):
