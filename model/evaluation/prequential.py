@@ -59,7 +59,8 @@ class EvaluatedModel(Protocol):
 class ServedModel:
     """The serving version of a learner, ranked as a worker does.
 
-    The graph is live. Between versions the fusion weights and the ranker learn from every event that they have ranked.
+    The graph is live. Between versions the ranker learns from every event that it has ranked. The fusion weights do
+    where the fusion ranks: the ranker reads the fused score, so it stays as the version has it.
     """
 
     def __init__(
@@ -132,7 +133,8 @@ class ServedModel:
         return self._stages
 
     def _begin_fusion(self, fusion: Fusion) -> None:
-        if not self._ranking_settings.online_clicks:
+        if not self._ranking_settings.online_clicks or self._stages.ranker is not None:
+            self._online = None
             return
         before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
         if before is not None:
@@ -280,7 +282,7 @@ def run(
         if stream.count < len(events):
             for name, learner in learners.items():
                 row = models.get(name)
-                if learner.learn_if_due(stream, row.examples if isinstance(row, ServedModel) else ()):
+                if learner.learn_if_due(stream, list(row.examples) if isinstance(row, ServedModel) else ()):
                     progress((stream.count - start) / (len(events) - start), f"{name} learned a version")
     if not at:
         raise NothingToTest(
