@@ -168,7 +168,7 @@ class Plain:
             "trend_day": math.log((day + 0.1) / (week + 0.5)),
             "trend_week": math.log((week + 0.1) / (month + 0.5)),
             "item_age": log_minutes(self.moment - int(row["first_ts"])) if row["first_ts"] else 0.0,
-            "item_since": log_minutes(since),
+            "item_since": log_minutes(self.moment - int(row["last_ts"])),
         }
 
     def user(self) -> dict[str, float]:
