@@ -10,17 +10,8 @@ from model.evaluation import learner as learner_module
 from model.evaluation import prequential as protocol
 from model.evaluation.learner import AfterEvents, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
-from model.evaluation.prequential import (
-    NOT_FOUND,
-    Moment,
-    RunResult,
-    ServedModel,
-    kinds_of_tests,
-    prequential,
-    report,
-    rolling,
-    run,
-)
+from model.evaluation.prequential import NOT_FOUND, Moment, ServedModel, kinds_of_tests, prequential, run
+from model.evaluation.prequential_figures import RunResult, report, rolling
 from model.evaluation.recorded_stream import RecordedStream, as_events
 from model.learning.cycle import CycleSettings
 from model.learning.gate import Verdict
@@ -306,7 +297,10 @@ def test_the_report_has_every_model_with_its_curve_and_versions():
 def test_the_json_keys_of_a_report_never_change():
     found = msgspec.to_builtins(prequential(stream(200), SETTINGS, seed=1, cycles=1))
     keys = ["protocol", "events", "models", "versions", "curves", "every_events", "seed", "warm_up"]
-    assert list(found) == keys
+    assert list(found) == [*keys, "moment", "leads", "groups"]
+    assert list(found["leads"]["own"]) == ["hit@10_difference", "ndcg@10_relative"]
+    assert list(found["groups"]["repeats"]) == ["tested", "models", "leads"]
+    assert list(found["groups"]["repeats"]["models"]["own"]) == ["hit@10", "ndcg@10", "mrr"]
     assert list(found["events"]) == ["tested", "of_new_items"]
     assert list(found["models"]["own"]) == ["hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10"]
     assert list(found["versions"]["create"][0]) == ["at", "cpu_s", "promoted", "reason", "fusion", "metrics"]
