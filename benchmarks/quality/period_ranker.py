@@ -22,8 +22,9 @@ from model.encoders.create import Create
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
+from model.learning.ranker_in_cycle import EPOCHS, FIRST_EPOCHS, FIRST_STEPS
 from model.ranker.examples import Example, example_of
-from model.ranker.learning import LearningRanker, new_ranker
+from model.ranker.learning import STEP_EXAMPLES, LearningRanker, new_ranker
 from model.ranking.features import NAMES, START
 from model.ranking.fusion import Fusion
 from model.ranking.stages import Stages
@@ -36,8 +37,6 @@ from state.settings import StateSettings
 CUTOFF = 20
 NOT_LISTED = 10**9
 NEWEST = np.iinfo(np.int64).max
-FIRST_EPOCHS, EPOCHS = 4, 1
-"""Epochs over the examples of a first ranker, and of a later one after its steps."""
 
 
 class Reading(NamedTuple):
@@ -153,8 +152,14 @@ class PeriodRanker:
         else:
             learning.add(waiting)
         learning.standardise(untrained=first)
-        learning.fit(FIRST_EPOCHS if first else EPOCHS)
+        learning.fit(first_epochs(len(learning.ring)) if first else EPOCHS)
         learning.follow(learning.ranker, NEWEST)
+
+
+def first_epochs(examples: int) -> int:
+    """Epochs of a first ranker over this many examples, as in a cycle."""
+    fewest, most = FIRST_EPOCHS
+    return min(max(-(-FIRST_STEPS * STEP_EXAMPLES // max(examples, 1)), fewest), most)
 
 
 def histories(tests: SessionTests, at: Ints) -> Sequences:
