@@ -23,7 +23,7 @@ from stream.kafka.follow import follow
 from stream.kafka.pointers import read_last_pointers
 from stream.kafka.publish import Pace, publish
 
-WARM_UP_EVENTS = 12_000
+WARM_UP_EVENTS = 9_000
 """Events published at full speed, so that the first version comes soon."""
 FIRST_VERSION_SHARE = 0.7
 """Share of the time after which the feed goes on without a version."""
@@ -34,6 +34,8 @@ LOOK_EVERY_S = 0.02
 ANSWERED_WITHIN_S = 10.0
 """A household that has got no list for so long buys again without one."""
 CLOSED_WITHIN_S = 5.0
+MAX_AHEAD = 4_000
+"""Purchases that others may make before one whose household waits: a few baskets have a hundred items."""
 STRETCH_EVENTS = 1_000
 
 
@@ -77,7 +79,7 @@ def read_purchases(count: int) -> Purchases:
 class Turns:
     """Which purchase comes next: the first one of a household that does not wait for its list.
 
-    Each household keeps its own order. No purchase comes more than STRETCH_EVENTS before an older one.
+    Each household keeps its own order. No purchase comes more than MAX_AHEAD before an older one.
     """
 
     def __init__(self, clicks: list[dict[str, Any]]) -> None:
@@ -98,7 +100,7 @@ class Turns:
             return None
         number, user = self._ready[0]
         oldest = min((left[0] for waiting in self._waiting if (left := self._left[waiting])), default=number)
-        if number > oldest + STRETCH_EVENTS:
+        if number > oldest + MAX_AHEAD:
             return None
         heapq.heappop(self._ready)
         self._left[user].popleft()

@@ -134,7 +134,7 @@ def test_a_household_whose_list_does_not_come_buys_again_after_a_while():
 
 
 def test_no_purchase_comes_long_before_an_older_one(monkeypatch):
-    monkeypatch.setattr(demo_feed, "STRETCH_EVENTS", 2)
+    monkeypatch.setattr(demo_feed, "MAX_AHEAD", 2)
     turns = turns_of("ann", "ann", "bob", "cid", "dan")
     assert [taken(turns) for _ in range(4)] == [0, 2, 3, None]
     turns.answered("ann")
