@@ -166,7 +166,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     filter_seen: bool = False
     """Never recommend an item of the user's own sequence."""
     because: bool = True
-    """Name the user's own items that contribute most to each recommendation."""
+    """Give reasons: the user's own items that contribute most to each recommendation, and the kind of the reason."""
     online_clicks: Count = 400
     """Newest clicks on which a worker chooses the fusion weights again between versions; 0: never."""
     fresh_items: Count = 10_000

@@ -5,6 +5,7 @@ from rocksdict import WriteBatch
 
 from state.counted_steps import Arrived, count_steps
 from state.events import EventBatch, Ids, Ints, Records, packed_keys
+from state.graph import note_times
 from state.graph_delta import GraphDelta
 from state.partition import EDGE, POPULAR, Partition
 from state.progress import Progress
@@ -24,7 +25,7 @@ def fold_events(
     only_these = progress.applied - progress.erased <= len(events)
     progress.oldest_ts = oldest_ts if only_these else min(progress.oldest_ts, oldest_ts)
     plus, minus = _fold_sequences(partition, batch, progress, write)
-    items, oldest = _fold_edges(partition, batch, progress, write)
+    items, oldest, newest = _fold_edges(partition, batch, progress, write)
     partition.events.append(events, write)
 
     touched = distinct(np.concatenate([plus.items(), minus.items(), items]))
@@ -33,8 +34,7 @@ def fold_events(
     # Expiry removes an item with its last edge. Steps of it that are not expired yet may still be in sequences.
     place = np.searchsorted(touched, items)
     known[place] = True
-    first = rows["first_ts"][place]
-    rows["first_ts"][place] = np.where(first > 0, np.minimum(first, oldest), oldest)
+    note_times(rows, place, oldest, newest)
     gained = plus.fold_into(touched, rows, known)
     values, size, handle = rows.tobytes(), rows.itemsize, partition.database.handles["rows"]
     for at, (key, is_known) in enumerate(zip(packed_keys(touched), known.tolist(), strict=True)):
@@ -64,8 +64,10 @@ def _put_ids(partition: Partition, prefix: bytes, hashes: Ids, ids: list[bytes],
         write.put(prefix + key, identifier, handle)
 
 
-def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch) -> tuple[Ids, Ints]:
-    """Write the edges of the batch's items; return these items and the time of the oldest new edge of each."""
+def _fold_edges(
+    partition: Partition, batch: EventBatch, progress: Progress, write: WriteBatch
+) -> tuple[Ids, Ints, Ints]:
+    """Write the edges of the batch's items; return these items, the times of the oldest and the newest edge of each."""
     ordered, items, first, starts, ends = _grouped(batch.events, "item")
     edges = np.empty(len(ordered), EDGE)
     for name in ("user", "ts", "kind"):
@@ -77,7 +79,7 @@ def _fold_edges(partition: Partition, batch: EventBatch, progress: Progress, wri
         unknown[unknown] = ~stored
     _put_ids(partition, b"i", items[unknown], [batch.items[row] for row in first[unknown].tolist()], write)
     progress.items += int(unknown.sum())
-    return items, np.minimum.reduceat(edges["ts"], starts)
+    return items, np.minimum.reduceat(edges["ts"], starts), np.maximum.reduceat(edges["ts"], starts)
 
 
 def _put_popular(partition: Partition, touched: Ids, rows: Records, write: WriteBatch) -> None:

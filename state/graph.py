@@ -5,9 +5,9 @@ a neighbour `j`, how often `j` came after `i` and before it. Both counts halve e
 full row gives its weakest slot to a new neighbour, so an item is in its neighbours' rows from the first co-occurrence
 on. This is the "space saving" idea of Metwally et al., 2005, without inheriting the count.
 
-A row's `first_ts` is the time of the oldest event of any kind that the state holds of the item: also of one that was
-undone, is beyond a cap (`state/caps.py`) or has weight 0. So it needs no pairing, and a stream of clicks has the same
-one in memory and in a store. It moves when events leave the store.
+A row's `first_ts` and `last_ts` are the times of the oldest and the newest event of any kind that the state holds of
+the item: also of one that was undone, is beyond a cap (`state/caps.py`) or has weight 0. So they need no pairing, and
+a stream of clicks has the same ones in memory and in a store. They move back only when events leave the store.
 
 `state/pairs.py` changes rows. The same code serves the rows in RocksDB (`state/store.py`) and in memory (`MemoryGraph`,
 for offline evaluation).
@@ -38,6 +38,7 @@ def row_dtype(neighbours: int) -> np.dtype[np.void]:
         [
             ("ts", "<i8"),
             ("first_ts", "<i8"),
+            ("last_ts", "<i8"),
             ("degree", "<u4"),
             ("recent", "<f4", (HALF_LIVES,)),
             ("nodes", "<u8", (neighbours,)),
@@ -69,9 +70,9 @@ class Rows(NamedTuple):
     next: Floats
     """[R, K] decayed count of the neighbour being the very next item."""
     first_ts: Ints
-    """[R] event time, ms, of the oldest event of the item that the state holds; 0 where there is none.
-
-    Events of every kind count here, also those that are undone, beyond a cap or of weight 0: the item was there."""
+    """[R] event time, ms, of the oldest event of any kind that the state holds of the item; 0 where there is none."""
+    last_ts: Ints
+    """[R] event time, ms, of the newest one."""
 
     @property
     def popularity(self) -> Floats:
@@ -91,7 +92,15 @@ def as_rows(records: Records) -> Rows:
         records["ts"],
         records["next"],
         records["first_ts"],
+        records["last_ts"],
     )
+
+
+def note_times(rows: Records, at: Ints | slice, oldest: Ints, newest: Ints) -> None:
+    """Move `first_ts` and `last_ts` of the rows at distinct places, in place: they have new events at these times."""
+    before = rows["first_ts"][at]
+    rows["first_ts"][at] = np.where(before > 0, np.minimum(before, oldest), oldest)
+    rows["last_ts"][at] = np.maximum(rows["last_ts"][at], newest)
 
 
 def combine(parts: list[Rows], settings: StateSettings) -> Rows:
@@ -132,6 +141,7 @@ def combine(parts: list[Rows], settings: StateSettings) -> Rows:
         ts,
         np.take_along_axis(following, best, 1),
         np.where(oldest < NEVER, oldest, 0),
+        np.max([p.last_ts for p in parts], axis=0),
     )
 
 
@@ -158,7 +168,7 @@ class MemoryGraph:
         A user's steps are paired, and the first ones of a day chosen, in that order.
         """
         for start in range(0, len(events), FOLD_EVENTS):
-            self._note_first(events[start : start + FOLD_EVENTS])
+            self._note_times(events[start : start + FOLD_EVENTS])
         events = events[self._kinds.counts[events["kind"]]]
         shared = self._capped.within(events)
         for start in range(0, len(events), FOLD_EVENTS):
@@ -202,19 +212,17 @@ class MemoryGraph:
         fold(touched, rows, place[is_new], all_ts[is_new], weight[is_new], pairs, self._settings)
         self._rows[at] = rows
 
-    def _note_first(self, events: Records) -> None:
-        """Lower `first_ts` where an event of any kind is the oldest one of its item."""
+    def _note_times(self, events: Records) -> None:
+        """Move the times of the items' oldest and newest events, by events of every kind."""
         events = events[~self._kinds.forget[events["kind"]]]
         order = np.argsort(events["item"], kind="stable")
         starts = np.flatnonzero(begins(events["item"][order]))
-        if not len(starts):
-            return
-        items, oldest = events["item"][order[starts]], np.minimum.reduceat(events["ts"][order], starts)
-        rows = self._records(items)
-        older = (rows["first_ts"] == 0) | (oldest < rows["first_ts"])
-        rows["first_ts"] = oldest
-        at = self._places(items[older])
-        self._rows[at] = rows[older]
+        if len(starts):
+            items, ts = events["item"][order[starts]], events["ts"][order]
+            rows = self._records(items)
+            note_times(rows, slice(None), np.minimum.reduceat(ts, starts), np.maximum.reduceat(ts, starts))
+            at = self._places(items)
+            self._rows[at] = rows
 
     def rows(self, items: Ids) -> Rows:
         """Rows of these items, [R, K]."""

@@ -16,7 +16,7 @@ from state.kinds import Mask
 from state.pairs import COUNTS
 from state.partition import POPULAR, UINT64, Partition
 from state.progress import Progress
-from state.timeline import ALL_TIME
+from state.timeline import ALL_TIME, Left
 
 
 class Removed(NamedTuple):
@@ -40,8 +40,8 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     if not chunks:
         return None
     users = np.unique(np.concatenate(chunks)["user"])
-    expired, oldest = partition.users.prune(users, horizon, write)
-    emptied = (oldest == ALL_TIME) & np.array([len(gone) > 0 for gone in expired], bool)
+    expired, left = partition.users.prune(users, horizon, write)
+    emptied = (left.oldest == ALL_TIME) & np.array([len(gone) > 0 for gone in expired], bool)
     delta = GraphDelta(partition.kinds, partition.settings)
     for user, gone in zip(users.tolist(), expired, strict=True):
         if len(gone):
@@ -50,10 +50,10 @@ def expire(partition: Partition, progress: Progress, horizon: int, budget: int, 
     steps = np.concatenate(expired)
     progress.expired += len(steps)
     items = np.unique(steps["item"])
-    _, oldest = partition.items.prune(items, horizon, write)
+    _, edges = partition.items.prune(items, horizon, write)
     for user, hidden in zip(users.tolist(), partition.hidden_records(users), strict=True):
         put_hidden(partition, user, hidden[hidden["ts"] >= horizon], len(hidden) > 0, write)
-    return _remove(partition, progress, delta, users[emptied], items, oldest, write)
+    return _remove(partition, progress, delta, users[emptied], items, edges, write)
 
 
 def erase(
@@ -74,10 +74,10 @@ def erase(
         days[user] = sorted(before_horizon.union(step_days[start:end]))
     steps = steps[np.argsort(steps["item"], kind="stable")]
     items, counts = np.unique(steps["item"], return_counts=True)
-    oldest = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
+    edges = partition.items.remove(items, users, steps["ts"], np.cumsum(counts), write)
     progress.erased += len(steps)
     known = np.array([name is not None for name in partition.user_ids(users)], bool)
-    return _remove(partition, progress, delta, users[known], items, oldest, write), days
+    return _remove(partition, progress, delta, users[known], items, edges, write), days
 
 
 def _add_leaving(partition: Partition, delta: GraphDelta, steps: Records, leaving: Mask) -> None:
@@ -132,14 +132,13 @@ def _remove(
     delta: GraphDelta,
     users: Ids,
     items: Ids,
-    oldest: Ints,
+    edges: Left,
     write: WriteBatch,
 ) -> Removed:
     """Take the steps out of the item-item graph, and remove the users and items that have nothing left.
 
-    `users` have no step left, and the oldest edge that each of the `items` has left is of time `oldest`; ALL_TIME where
-    none is left. Edges expire by item, and an expired step of a user can wait longer. The row that counts it stays: it
-    is taken out later, even if the item has come back.
+    `users` have no step left, and `edges` is what the `items` have left. Edges expire by item, and an expired step of a
+    user can wait longer. The row that counts it stays: it is taken out later, even if the item has come back.
     """
     handles = partition.database.handles
     for user in users.tolist():
@@ -147,13 +146,15 @@ def _remove(
         write.delete(UINT64.pack(user), handles["recommended"])
     progress.users -= len(users)
 
-    without_edges = items[oldest == ALL_TIME]
+    without_edges = items[edges.oldest == ALL_TIME]
     neighbours = partition.row_records(without_edges)["nodes"].ravel()
     touched = np.unique(np.concatenate([delta.items(), items, neighbours]))
     touched = touched[touched != 0]
     rows, stored = partition.row_records_known(touched)
     delta.take_out_of(touched, rows)
-    rows["first_ts"][np.searchsorted(touched, items)] = np.where(oldest < ALL_TIME, oldest, 0)
+    of_items = np.searchsorted(touched, items)
+    rows["first_ts"][of_items] = np.where(edges.oldest < ALL_TIME, edges.oldest, 0)
+    rows["last_ts"][of_items] = edges.newest
     places = np.searchsorted(touched, without_edges)
     removed = without_edges[stored[places] & (rows["degree"][places] == 0)]
     gone = np.isin(rows["nodes"], removed) & (rows["nodes"] != 0)

@@ -49,6 +49,15 @@ class Merged(NamedTuple):
     """Rows with a late step in a leaf: their heads do not hold all new steps."""
 
 
+class Left(NamedTuple):
+    """What nodes have left after a removal."""
+
+    oldest: Ints
+    """Time of each node's oldest step; ALL_TIME where it has none."""
+    newest: Ints
+    """Time of its newest step; 0 where it has none."""
+
+
 class Timelines:
     """One direction of the graph in one store."""
 
@@ -178,13 +187,10 @@ class Timelines:
         for key, head in zip(keys, kept, strict=True):
             put(key, head, column)
 
-    def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], Ints]:
-        """Remove steps before the horizon.
-
-        Returns the removed steps of each node, and the time of the oldest one left; ALL_TIME where none is left.
-        """
+    def prune(self, nodes: Ids, horizon: int, write: WriteBatch) -> tuple[list[Records], Left]:
+        """Remove steps before the horizon; return the removed steps of each node, and what is left."""
         dropped: list[Records] = []
-        oldest = np.full(len(nodes), ALL_TIME)
+        oldest, newest = np.full(len(nodes), ALL_TIME), np.zeros(len(nodes), np.int64)
         for row, (node, head) in enumerate(zip(nodes.tolist(), self.heads(nodes), strict=True)):
             pieces: list[Records] = []
             for key, value in self._leaves_between(node, 0, horizon):
@@ -204,8 +210,8 @@ class Timelines:
             if len(steps) >= self._head_steps:
                 oldest[row] = min(oldest[row], self._oldest_leaf(node, horizon))
             if last < len(steps):
-                oldest[row] = min(oldest[row], steps["ts"][last])
-        return dropped, oldest
+                oldest[row], newest[row] = min(oldest[row], steps["ts"][last]), steps["ts"][-1]
+        return dropped, Left(oldest, newest)
 
     def take(self, nodes: Ids, write: WriteBatch) -> tuple[Records, Ints]:
         """Remove all steps of these nodes; return them, node after node, and how many each node had."""
@@ -222,11 +228,10 @@ class Timelines:
         lengths = np.fromiter(map(len, taken), np.int64, len(taken)) // self._step.itemsize
         return np.frombuffer(b"".join(taken), self._step), lengths
 
-    def remove(self, nodes: Ids, others: Ids, times: Ints, ends: Ints, write: WriteBatch) -> Ints:
-        """Remove all steps whose other end is one of `others`.
+    def remove(self, nodes: Ids, others: Ids, times: Ints, ends: Ints, write: WriteBatch) -> Left:
+        """Remove all steps whose other end is one of `others`; return what is left.
 
-        Node `r` has such steps at `times[ends[r - 1]:ends[r]]`, and each of `others` loses all its steps. Returns the
-        time of each node's oldest step that is left; ALL_TIME where none is.
+        Node `r` has such steps at `times[ends[r - 1]:ends[r]]`, and each of `others` loses all its steps.
         """
         others, width = np.sort(others), self._step.itemsize
         packed = [head or b"" for head in self.heads(nodes)]
@@ -234,7 +239,7 @@ class Timelines:
         kept = ~_is_in(steps[self._other_end], others)
         left_before = np.concatenate([[0], np.cumsum(kept)])
         bounds = left_before[np.cumsum([0, *map(len, packed)]) // width]
-        left, oldest = steps[kept], np.full(len(nodes), ALL_TIME)
+        left, oldest, newest = steps[kept], np.full(len(nodes), ALL_TIME), np.zeros(len(nodes), np.int64)
         for row, node in enumerate(nodes.tolist()):
             of_node = left[bounds[row] : bounds[row + 1]]
             if len(packed[row]) >= self._head_bytes:
@@ -243,8 +248,8 @@ class Timelines:
                 of_node, oldest[row] = self._remove_from_leaves(node, of_node, others, at, removed, write)
             self._put_head(node, of_node, write)
             if len(of_node):
-                oldest[row] = min(oldest[row], of_node["ts"][0])
-        return oldest
+                oldest[row], newest[row] = min(oldest[row], of_node["ts"][0]), of_node["ts"][-1]
+        return Left(oldest, newest)
 
     def _remove_from_leaves(
         self, node: int, left: Records, others: Ids, times: Ints, removed: int, write: WriteBatch

@@ -37,6 +37,8 @@ class Create(nn.Module):
         nn.init.normal_(self.items.weight, std=settings.init_std)
         with torch.no_grad():
             self.items.weight[0] = 0.0
+        self.graph_table: Tensor | None = None
+        """[n + 1, DIM] rows of `model.encoders.graph_table`; None where there is none yet. Not a weight."""
         self.sequence: SequenceEncoder = resolve_name(SEQUENCE_ENCODERS[settings.sequence_encoder])(settings)
 
     @property

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from model.encoders.create import Create
+from model.encoders.graph_table import graph_table
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.holdout import Holdout, mask_of, split_holdout
@@ -36,6 +37,7 @@ from model.learning.trained import Trained
 from model.learning.training import Schedule, Spent, train
 from model.ranker.examples import Example
 from model.ranking.catalogue import RowsOf
+from model.ranking.fusion import uses_ranker
 from model.settings import GateSettings, ModelSettings, RankingSettings, TrainingSettings, without_graph
 from state.events import Ids, Records
 from state.sequences import STEP, Sequences, newest
@@ -205,6 +207,8 @@ def run_cycle(
         progress=lambda share: progress(0.7 + 0.3 * share, LAST_FIT),
     )  # fmt: skip
 
+    if uses_ranker(settings.ranking):
+        net.graph_table = graph_table(vocabulary, cycle_input.rows_of)
     progress(1.0, GATE)
     metrics = metrics_of(measurement, spent, last, len(histories))
     candidate = Trained(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from model.encoders.create import Create
+from model.encoders.graph_table import graph_table
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.fit_weights import cross_fit_fusion
@@ -62,7 +63,10 @@ def measure_holdout(
     if uses_ranker(ranking):
         ranker = RankerInCycle(champion, examples, holdout, seed)
         if ranker.replays and earlier is not None:
-            ranker.replay(earlier(), holdout.stages(net, vocabulary, ranking), crossed.fusion)
+            before = earlier()
+            net.graph_table = graph_table(vocabulary, before.rows)
+            ranker.replay(before, holdout.stages(net, vocabulary, ranking), crossed.fusion)
+        net.graph_table = graph_table(vocabulary, holdout.rows)
         found = ranker.answers(holdout.stages(net, vocabulary, ranking), weights)
         ranker.finish()
         metrics = ranker.metrics()

@@ -9,8 +9,24 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from model.encoders.create import Create
+from model.encoders.graph_table import DIM
 from model.encoders.vocabulary import Vocabulary
 from model.settings import ModelSettings
+
+GRAPH_TABLE = "graph_table"
+
+
+def read_graph_table(encoded: bytes, items: int) -> torch.Tensor:
+    """The table in `graph_table.safetensors`, for this number of items. Raises ValueError."""
+    try:
+        table = load_tensors(encoded)[GRAPH_TABLE]
+    except Exception as error:  # a header that lies raises KeyError, TypeError and others beside SafetensorError
+        raise ValueError(f"its graph table: {type(error).__name__}: {error}") from None
+    if tuple(table.shape) != (items + 1, DIM) or table.dtype != torch.float16 or not torch.isfinite(table).all():
+        raise ValueError(
+            f"its graph table is {table.dtype} {tuple(table.shape)}, not finite numbers of float16 {(items + 1, DIM)}"
+        )
+    return table
 
 
 def read_items(encoded: bytes) -> Vocabulary:

@@ -3,6 +3,7 @@
     <store>/<name>/000001/weights.safetensors   item table and sequence encoder
                           items.msgpack         item hashes and ids, in index order
                           ranker.safetensors    the ranker; not there where the fusion ranks
+                          graph_table.safetensors   rows of items from the graph alone, which the ranker reads
                           manifest.json         everything else, with the sha256 of each file; written last
                           manifest.json.sig     its signature, where kafka.signing_key is set
 
@@ -27,7 +28,7 @@ from model.learning.manifests import (
     wrong_hash,
 )
 from model.learning.trained import Trained
-from model.learning.version_content import read_items, read_model
+from model.learning.version_content import GRAPH_TABLE, read_graph_table, read_items, read_model
 from model.ranker.stored import decode as decode_ranker
 from model.ranker.stored import encode as encode_ranker
 from model.ranking.features import NAMES, SCHEMA
@@ -36,6 +37,7 @@ from state.artifact_store import ArtifactStore
 from state.signing import Keys
 
 WEIGHTS, ITEMS, RANKER = "weights.safetensors", "items.msgpack", "ranker.safetensors"
+GRAPH_FILE = "graph_table.safetensors"
 MAX_BYTES = GateSettings().max_version_bytes
 
 
@@ -56,6 +58,8 @@ def publish(
         WEIGHTS: save_tensors({key: value.contiguous() for key, value in trained.model.state_dict().items()}),
         ITEMS: msgspec.msgpack.encode([trained.vocabulary.hashes.tolist(), trained.vocabulary.ids]),
     }
+    if trained.model.graph_table is not None:
+        files[GRAPH_FILE] = save_tensors({GRAPH_TABLE: trained.model.graph_table})
     if trained.ranker is not None:
         files[RANKER] = encode_ranker(trained.ranker, SCHEMA, version)
     manifest = Manifest(
@@ -100,6 +104,8 @@ def load(
     try:
         vocabulary = read_items(content[ITEMS])
         model = read_model(content[WEIGHTS], len(vocabulary), manifest.model)
+        if GRAPH_FILE in content:
+            model.graph_table = read_graph_table(content[GRAPH_FILE], len(vocabulary))
         ranker = decode_ranker(content[RANKER], len(NAMES), SCHEMA).ranker if RANKER in content else None
     except ValueError as error:
         raise ArtifactError(f"{store.shown}: version {version} cannot be read: {error}") from None
@@ -145,7 +151,7 @@ def next_version(url: str, name: str, above: str = "") -> str:
 
 def _read_files(store: ArtifactStore, manifest: Manifest, max_bytes: int) -> dict[str, bytes]:
     """The verified files that the manifest names; a ranker is one of them or not. Raises ArtifactError."""
-    names = [WEIGHTS, ITEMS, *([RANKER] if RANKER in manifest.sha256 else [])]
+    names = [WEIGHTS, ITEMS, *(file for file in (GRAPH_FILE, RANKER) if file in manifest.sha256)]
     return {file: _read_file(store, manifest, file, max_bytes) for file in names}
 
 

@@ -61,11 +61,14 @@ class Catalogue:
         table: torch.Tensor,
         fresh_items: int,
         as_scored: Callable[[torch.Tensor], torch.Tensor] = lambda rows: rows,
+        graph_table: torch.Tensor | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         """The version's items, followed by fresh items."""
         self.table = self._rows = table
         """[columns, d] item rows."""
+        self.graph_table = None if graph_table is None else graph_table.numpy()
+        """Rows of `model.encoders.graph_table` for the version's items, padding first; None where it has none."""
         self._version = vocabulary
         self.first_fresh = len(vocabulary) + 1
         """Columns from here on are of fresh items."""

@@ -5,6 +5,7 @@
     popularity    clicks of all users, their trend, and the item's age
     user          the user's history as a whole; the same for all items of a list
     model         the encoder's score
+    graph         cosines of the graph's table
     fused         the fusion's score of all four signals, without the weights of a user's own features
     relative      some features less the best value in the list
 
@@ -19,6 +20,7 @@ import numpy as np
 from model.ranking.candidates import Candidates
 from model.ranking.context import Context
 from model.ranking.families.columns import Columns
+from model.ranking.families.graph import GRAPH, graph
 from model.ranking.families.model import MODEL, model
 from model.ranking.families.own import OWN, own
 from model.ranking.families.popularity import POPULARITY, popularity
@@ -30,11 +32,12 @@ from state.events import Floats
 Family = Callable[[Context, Candidates, Fusion, Columns], None]
 FAMILIES: tuple[tuple[tuple[str, ...], Family], ...] = (
     (OWN, own), (TRANSITIONS, transitions), (POPULARITY, popularity), (USER, user), (MODEL, model),
+    (GRAPH, graph),
 )  # fmt: skip
 ABSOLUTE = (*(name for names, _ in FAMILIES for name in names), "fused")
 RELATIVE = (
     "fused", "encoder", "evidence", "next_1", "co_5", "own_90", "own_repeat", "pop_week", "pop_hour", "pop_day",
-    "own_since", "own_after_newest",
+    "own_since", "own_after_newest", "graph_newest", "graph_mean",
 )  # fmt: skip
 """Each is also given less its best value in the list; the best time since a click is the shortest."""
 NAMES = (*ABSOLUTE, *(f"{name}_behind" for name in RELATIVE))

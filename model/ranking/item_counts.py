@@ -46,7 +46,8 @@ class ItemCounts:
         self._clicks = np.zeros(1, np.float32)
         self._recent = np.zeros((1, len(half_lives_s)), np.float32)
         self._ts = np.zeros(1, np.int64)
-        self._first = np.zeros(1, np.int64)
+        """Event time to which `_recent` is decayed: a row's is later than its item's newest click where pairs are."""
+        self._first, self._last = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._now = 0
         self.counted = 0
         """Clicks that were counted since the start."""
@@ -108,6 +109,7 @@ class ItemCounts:
             self._clicks = np.concatenate([self._clicks, *(rows.degree.astype(np.float32) for rows in read)])
             self._recent = np.concatenate([self._recent, *(rows.recent.astype(np.float32) for rows in read)])
             self._first = np.concatenate([self._first, *(rows.first_ts for rows in read)])
+            self._last = np.concatenate([self._last, *(rows.last_ts for rows in read)])
             self._ts = np.concatenate([self._ts, *(rows.ts for rows in read)])
             self._now = max(self._now, int(self._ts.max()))
             self._refresh_all()
@@ -133,8 +135,9 @@ class ItemCounts:
             first = np.where(self._first[touched] > 0, self._first[touched], np.iinfo(np.int64).max)
             np.minimum.at(first, place, ts)
             self._recent[touched], self._ts[touched], self._first[touched] = recent, newest, first
+            np.maximum.at(self._last, columns, ts)
             self._clicks[touched] += np.bincount(place)
-            self._recent[0] = self._clicks[0] = self._first[0] = 0
+            self._recent[0] = self._clicks[0] = self._first[0] = self._last[0] = 0
             self.counted += len(columns)
             if newest.max() - self._now > REFRESH_ALL_HALF_LIVES * self._half_lives_ms[0]:
                 self._now = int(newest.max())
@@ -159,10 +162,11 @@ class ItemCounts:
 
     def at(self, columns: Indices, moments: Ints) -> CountsAt:
         """The counts of these columns [M] at these event times [M], ms."""
-        since = np.maximum(moments - self._ts[columns], 0).astype(np.float32)
+        decayed = np.maximum(moments - self._ts[columns], 0).astype(np.float32)
+        since = np.maximum(moments - self._last[columns], 0).astype(np.float32)
         first = self._first[columns]
         age = np.where(first > 0, np.maximum(moments - first, 0), 0).astype(np.float32)
-        recent = np.multiply.outer((-1.0 / self._half_lives_ms).astype(np.float32), since)
+        recent = np.multiply.outer((-1.0 / self._half_lives_ms).astype(np.float32), decayed)
         np.exp2(recent, out=recent)
         recent *= self._recent[columns].T
         return CountsAt(recent.T, self._clicks[columns], age, since)

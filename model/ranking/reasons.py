@@ -12,8 +12,8 @@ from model.encoders.vocabulary import Indices, Vocabulary
 from model.ranking.candidates import Candidates
 from model.ranking.context import Context
 from model.ranking.graph_evidence import Entries, directed_counts
+from model.ranking.reason_kinds import KindsOfReasons
 from model.ranking.recommended_cells import recommended_cells
-from model.ranking.why import KindsOfReasons
 from state.events import Floats, Ids
 
 COSINE_SCALE = 1e-3

@@ -37,10 +37,11 @@ from model.ranking.graph_evidence import (
 )
 from model.ranking.item_counts import ItemCounts
 from model.ranking.lists import best_candidates, best_of_all, fill
+from model.ranking.reason_kinds import KindsOfReasons
 from model.ranking.reasons import evidence_strengths, link_strengths, no_reasons, reasons
 from model.ranking.shown import shown_of
 from model.ranking.signals import NO_CELLS, CellSums, Signals
-from model.ranking.why import KindsOfReasons, why_of_fusion, why_of_ranker
+from model.ranking.why import why_of_fusion, why_of_ranker
 from model.settings import RankingSettings
 from state.events import Floats, Ids, Ints, Records
 from state.graph import Rows
@@ -106,7 +107,7 @@ class Stages:
         table = model.items.weight.detach()
         # Fresh items get their rows from the graph, so there are none where the graph has no weight.
         fresh_items = 0 if is_model_only(settings) else settings.fresh_items
-        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored)
+        self._catalogue = Catalogue(vocabulary, table, fresh_items, model.as_scored, model.graph_table)
         self._version_items = Catalogue(vocabulary, table, 0)
         self._counts: ItemCounts | None = None
         self._kinds: Kinds | None = None

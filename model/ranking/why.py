@@ -14,48 +14,29 @@ signal, less its mean over all items.
 """
 
 from collections.abc import Mapping
-from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.encoders.vocabulary import Indices
 from model.ranker.network import Ranker, contributions_of
 from model.ranking.candidates import Candidates
+from model.ranking.families.graph import GRAPH
 from model.ranking.families.own import OWN
 from model.ranking.families.user import USER
 from model.ranking.features import AT, NAMES, SIGNALS, list_means
 from model.ranking.fusion import Fusion
 from model.ranking.graph_evidence import EVIDENCE_SHARPNESS, REPEAT_SHARPNESS
+from model.ranking.reason_kinds import KindsOfReasons, Why
 from model.ranking.recommended_cells import recommended_cells
 from model.ranking.signals import Signals
 from state.events import Floats
 
-
-class Why(IntEnum):
-    """The reason for one recommended item."""
-
-    NONE = 0
-    AGAIN = 1
-    FOLLOWED = 2
-    SIMILAR = 3
-    RISING = 4
-    POPULAR = 5
-    NEW = 6
-
-    @property
-    def text(self) -> str:
-        """As in messages; empty for NONE."""
-        return self.name.lower() if self else ""
-
-
-KindsOfReasons = npt.NDArray[np.int8]
 OF_FEATURE: Mapping[str, Why] = {
     **dict.fromkeys(OWN, Why.AGAIN),
     **dict.fromkeys(USER, Why.NONE),
-    **dict.fromkeys(("co_5", "co_1", "co_best", "encoder"), Why.SIMILAR),
+    **dict.fromkeys(("co_5", "co_1", "co_best", "encoder", *GRAPH), Why.SIMILAR),
     **dict.fromkeys(("pop_hour", "trend_hour", "trend_day", "trend_week"), Why.RISING),
     **dict.fromkeys(("pop_week", "pop_6h", "pop_day", "pop_month", "clicks", "item_since"), Why.POPULAR),
     **dict.fromkeys(("item_age", "known"), Why.NEW),

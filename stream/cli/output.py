@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from stream.errors import AnabranchError
+from stream.operate.reasons_in_words import in_words
 from stream.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "-"
 MAX_COMPLAINTS = 20
+WIDTH_WITHOUT_TERMINAL = 100
+"""Columns of a table in a file or a pipe."""
 
 
 class OutputClosed(Exception):
@@ -33,7 +36,8 @@ def show(text_or_table: "str | Table") -> None:
         return write(printable(text_or_table))
     from rich.console import Console
 
-    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(_printable_table(text_or_table))
     write(captured.get().removesuffix("\n"))
@@ -121,8 +125,9 @@ def show_recommendation(message: "Recommendation | None") -> None:
         return show("nothing recommended yet")
     show(f"recommended by {ranked_by(message)}:")
     for item in message.items:
-        because = f"   because of {', '.join(item.because)}" if item.because else ""
-        show(f"  {item.score:8.3f}  {item.item}  {item.title or ''}{because}")
+        because = f"because of {', '.join(item.because)}" if item.because else ""
+        reason = "; ".join(filter(None, (in_words(item.why), because)))
+        show(f"  {item.score:8.3f}  {item.item}  {item.title or ''}{'   ' if reason else ''}{reason}")
 
 
 def ranked_by(message: "Recommendation") -> str:

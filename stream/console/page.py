@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from stream.console.assets import Assets
 from stream.console.session import COOKIE, Sessions
+from stream.operate.reasons_in_words import in_words
 from stream.printable import printable_lines
 from stream.times import iso, moment, now_ms
 
@@ -68,6 +69,7 @@ class Pages:
             "time": time_element,
             "ago": ago,
             "words": words,
+            "in_words": in_words,
         }
         self._compile_all()
 

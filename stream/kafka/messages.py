@@ -35,6 +35,9 @@ class Recommended(msgspec.Struct, omit_defaults=True):
     because: list[str] = []
     """The one or two items of the user's own sequence that contribute most to the score."""
     title: str | None = None
+    why: str = ""
+    """The kind of the reason: `again` (the user comes back to it), `followed` (it often comes after the user's newest
+    items), `similar` (it is near them), `rising`, `popular` or `new`. More kinds may follow."""
 
 
 class Recommendation(msgspec.Struct):

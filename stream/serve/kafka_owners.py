@@ -76,7 +76,7 @@ class KafkaOwners:
         if not lists:
             return None
         count = self._config.state.popular_items
-        return [Recommended(p.item, p.score, title=p.title) for p in merge_popular(lists, count)]
+        return [Recommended(p.item, p.score, title=p.title, why="popular") for p in merge_popular(lists, count)]
 
     async def _everywhere(self, request: Request, within_s: float) -> Everywhere:
         asked = [partition for partition in self._client.partitions if self._silence.may_ask(partition)]

@@ -1,12 +1,14 @@
 """The recommendation message of one user, and the lists that it is built from."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 
 from model.ranker.examples import Shown
+from model.ranking.reason_kinds import TEXTS, Why
 from state.events import Ids
 from state.pending import Unanswered
 from stream.kafka.messages import Recommendation, Recommended, encode
@@ -39,14 +41,17 @@ class ItemList(NamedTuple):
     scores: list[float]
     because: list[list[int]]
     """For each item the user's own items that are the reason, 0 = none."""
+    why: list[str]
+    """For each item the kind of the reason; empty = none."""
 
 
 def ranked_list(ranked: "Ranked | None", row: int) -> ItemList | None:
     """What a version ranked for the user of a row; None where no version ranked anything for this user."""
     if ranked is None or not ranked.items[row].any():
         return None
-    columns = (ranked.items[row].tolist(), ranked.scores[row].tolist(), ranked.because[row].tolist())
-    entries = [(item, score, because) for item, score, because in zip(*columns, strict=True) if item]
+    because, why = ranked.because[row].tolist(), [TEXTS[kind] for kind in ranked.why[row].tolist()]
+    columns = (ranked.items[row].tolist(), ranked.scores[row].tolist(), because, why)
+    entries = [entry for entry in zip(*columns, strict=True) if entry[0]]
     return ItemList(*(list(column) for column in zip(*entries, strict=True)))
 
 
@@ -57,7 +62,7 @@ def popular_list(popular: Ids, hidden: Ids, k: int) -> ItemList:
     """
     items = popular[~np.isin(popular, hidden)][:k] if len(hidden) else popular[:k]
     scores = np.arange(len(items), 0, -1) / max(len(items), 1)
-    return ItemList(items.tolist(), scores.tolist(), [[]] * len(items))
+    return ItemList(items.tolist(), scores.tolist(), [[]] * len(items), [TEXTS[Why.POPULAR]] * len(items))
 
 
 def message_of(
@@ -83,8 +88,9 @@ def message_of(
                 score=round(float(score), 4),
                 because=[names[own].id for own in because if own],
                 title=names[item].title,
+                why=why,
             )
-            for item, score, because in zip(*shown, strict=True)
+            for item, score, because, why in zip(*shown, strict=True)
         ],
         model=version.version if version else None,
         model_age_s=round((now_ms - version.created_ts) / 1000, 1) if version else None,
@@ -100,7 +106,7 @@ def message_of(
 def smaller_forms(message: bytes) -> Iterator[bytes]:
     """The message without titles, and then without reasons too."""
     document = msgspec.json.decode(message)
-    for field in ("title", "because"):
-        for item in document["items"]:
+    for fields in (("title",), ("because", "why")):
+        for item, field in product(document["items"], fields):
             item.pop(field, None)
         yield encode(document)

@@ -286,7 +286,7 @@ def _sequences(partition: Partition, log: Log, config: Config) -> list[str]:
 
 
 def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
-    """Compare each item's first event, clicks that count for others, popularities and the items right after it."""
+    """Compare each item's first and last event, clicks that count for others, popularities and the items after it."""
     hashed = hashing(partition)
     found = []
     clicks: dict[str, list[Line]] = {line.item: [] for user in log.lines for line in log.not_undone(user)}
@@ -294,9 +294,9 @@ def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
         for line in log.shared(user):
             clicks[line.item].append(line)
     items = sorted(clicks)
-    first_ts: dict[str, int] = {}
+    times: dict[str, list[int]] = defaultdict(list)
     for line in (line for user in log.lines for line in log.steps(user, log.on_disk_from)):
-        first_ts[line.item] = min(line.ts, first_ts.get(line.item, line.ts))
+        times[line.item].append(line.ts)
     rows = partition.rows(np.array([hashed(item) for item in items], np.uint64))
     half_lives_s = (config.state.popularity_half_life_s, *FURTHER_HALF_LIVES_S)
     pairs, pair_half_life_ms = log.adjacent(), config.state.pair_half_life_s * 1000
@@ -304,8 +304,9 @@ def _rows(partition: Partition, log: Log, config: Config) -> list[str]:
         counting = [line for line in clicks[item] if line.ts >= log.on_disk_from]
         if rows.degree[row] != len(counting):
             found.append(f"clicks of {item}: {rows.degree[row]:.0f}, not {len(counting)}")
-        if rows.first_ts[row] != first_ts.get(item, 0):
-            found.append(f"first event of {item}: at {rows.first_ts[row]}, not {first_ts.get(item, 0)}")
+        ends = int(rows.first_ts[row]), int(rows.last_ts[row])
+        if ends != (right_ends := (min(times[item], default=0), max(times[item], default=0))):
+            found.append(f"first and last event of {item}: at {ends}, not {right_ends}")
         for recent, half_life_s in zip(rows.recent[row].tolist(), half_lives_s, strict=True):
             fades = [2 ** ((line.ts - int(rows.ts[row])) / 1000 / half_life_s) for line in counting]
             right = sum(log.weight(line) * fade for line, fade in zip(counting, fades, strict=True))

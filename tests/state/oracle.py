@@ -162,9 +162,10 @@ class Oracle:
             if e.item == item and e.ts >= since
         )
 
-    def first_ts(self, item: str, since: int = 0) -> int:
-        """The time of the item's oldest event of any kind, from a time on; 0 without one."""
-        return min((e.ts for e in self.events if e.item == item and e.ts >= since), default=0)
+    def times(self, item: str, since: int = 0) -> tuple[int, int]:
+        """The times of the item's oldest and newest event of any kind, from a time on; 0 without one."""
+        times = [e.ts for e in self.events if e.item == item and e.ts >= since]
+        return min(times, default=0), max(times, default=0)
 
     def followers(self, item: str, t: int, since: int = 0, within: int | None = None) -> dict[str, float]:
         """The decayed counts of the items that came after an item, at a time.
@@ -200,7 +201,7 @@ def assert_rows_are_right(store: Store, oracle: Oracle, items: Sequence[str], si
     for row, item in enumerate(items):
         at = int(rows.ts[row])
         assert rows.degree[row] == oracle.degree(item, since)
-        assert rows.first_ts[row] == oracle.first_ts(item, since)
+        assert (rows.first_ts[row], rows.last_ts[row]) == oracle.times(item, since)
         recent = [oracle.popularity(item, at, since, half_life_s) for half_life_s in store.settings.half_lives_s]
         assert rows.recent[row].tolist() == pytest.approx(recent, abs=1e-3)
         nodes = rows.nodes[row].tolist()

@@ -56,12 +56,13 @@ def test_the_very_next_item_is_counted_apart_from_later_ones():
     assert not rows.rows(items(12)).next.any(), "nothing came after it"
 
 
-def test_the_first_event_of_an_item_may_be_of_any_kind_and_arrive_late():
+def test_the_first_and_the_last_event_of_an_item_may_be_of_any_kind_and_arrive_late():
     made = MemoryGraph(SETTINGS)
-    for kind, hour in (("click", 5), ("hide", 3), ("click", 9)):
+    for kind, hour in (("click", 5), ("hide", 3), ("click", 9), ("click", 7)):
         made.apply(make_events([1], [10], ts=hour * HOUR_MS, kind=code_of(kind)))
     rows = made.rows(items(10))
-    assert (rows.first_ts[0], rows.degree[0]) == (3 * HOUR_MS, 1), "the second click is beyond the cap of the day"
+    assert (rows.first_ts[0], rows.last_ts[0]) == (3 * HOUR_MS, 9 * HOUR_MS)
+    assert rows.degree[0] == 1, "the second click is beyond the cap of the day"
     made.apply(make_events([1], [11], ts=HOUR_MS, kind=code_of("hide")))
     assert made.popular(9).tolist() == [10], "an item that nobody has clicked is not popular"
 
@@ -95,7 +96,7 @@ def test_a_full_row_keeps_its_strong_neighbours_and_still_takes_a_new_one():
 
 def assert_same_rows(one: Rows, other: Rows) -> None:
     """Check that rows hold the same counts; only the order of their slots may differ."""
-    for name in ("degree", "first_ts", "ts"):
+    for name in ("degree", "first_ts", "last_ts", "ts"):
         assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
     np.testing.assert_allclose(one.recent, other.recent, rtol=1e-4)
     for name in ("after", "before", "next"):

@@ -10,6 +10,7 @@ from model.evaluation.global_temporal import as_events
 from model.evaluation.recorded_stream import RecordedStream
 from model.ranking.catalogue import Catalogue
 from model.ranking.fusion import Fusion
+from model.ranking.item_counts import ItemCounts
 from model.ranking.stages import Stages
 from model.settings import ModelSettings, RankingSettings
 from state.events import hash_id
@@ -76,3 +77,28 @@ def test_the_row_of_a_fresh_item_has_the_configured_length(past):
     catalogue = Catalogue(VOCABULARY, model.table().detach(), 10, model.as_scored)
     columns = catalogue.update(ids("beside", "alone"), past.graph.rows)
     assert catalogue.table[torch.from_numpy(columns)].norm(dim=1).tolist() == pytest.approx([0.7, 0.7])
+
+
+def test_in_a_large_catalogue_the_most_popular_items_are_scanned_and_chosen_again_as_popularity_moves(
+    past, monkeypatch
+):
+    monkeypatch.setattr("model.ranking.catalogue.RESCAN_CLICKS", 10)
+    click(past, "ann a", "bob a", "ann b", "bob b", "bob c", "bob d")
+    catalogue, counts = Catalogue(VOCABULARY, TABLE, 10), ItemCounts(StateSettings().half_lives_s)
+    counts.extend(VOCABULARY.hashes, past.graph.rows)
+    columns, rows = catalogue.scanned(2, counts)
+    assert columns.tolist() == [1, 2]
+    assert torch.equal(rows, TABLE[1:3])
+
+    def later(column: int, clicks: int) -> list[int]:
+        ts = np.full(clicks, 1_500_000_100_000)
+        counts.update(np.full(clicks, column), ts, np.ones(clicks))
+        return catalogue.scanned(2, counts)[0].tolist()
+
+    assert later(4, 9) == [1, 2], "looking at every item is not worth it yet"
+    assert later(4, 1) in ([1, 4], [2, 4])
+    catalogue.columns_or_new(ids("new"), past.graph.rows)
+    counts.extend(ids("new"), past.graph.rows)
+    assert 5 not in later(5, 50), "the row of a fresh item is not learned"
+    assert catalogue.scanned(5, counts)[0].tolist() == [1, 2, 3, 4, 5]
+    assert torch.equal(catalogue.scanned(5, counts)[1], catalogue.table[1:])

@@ -47,6 +47,8 @@ def recorded(stream: list[tuple[str, str, int]]) -> RecordedStream:
 def version() -> tuple[Create, Vocabulary]:
     torch.manual_seed(0)
     model = Create(len(KNOWN), ModelSettings(dim=4)).eval()
+    model.graph_table = torch.nn.functional.normalize(torch.randn(len(KNOWN) + 1, 64), dim=1).half()
+    model.graph_table[0] = 0
     return model, Vocabulary(np.array([hash_id(item) for item in KNOWN], np.uint64), list(KNOWN))
 
 
@@ -67,6 +69,8 @@ class Plain:
         with torch.no_grad():
             self.encoded = model.encode(to_histories(sequence, vocabulary))[0]
         self.table, self.vocabulary = model.items.weight.detach(), vocabulary
+        self.graph_table = model.graph_table
+        self.recent = [item for item, _ in self.backwards[: RANKING.history_items]]
         self.ranked = set(HASHES)
         self.session = self._session()
 
@@ -168,7 +172,7 @@ class Plain:
             "trend_day": math.log((day + 0.1) / (week + 0.5)),
             "trend_week": math.log((week + 0.1) / (month + 0.5)),
             "item_age": log_minutes(self.moment - int(row["first_ts"])) if row["first_ts"] else 0.0,
-            "item_since": log_minutes(since),
+            "item_since": log_minutes(self.moment - int(row["last_ts"])),
         }
 
     def user(self) -> dict[str, float]:
@@ -187,12 +191,18 @@ class Plain:
         index = int(self.vocabulary.lookup(np.array([item], np.uint64))[0])
         return {"encoder": float(self.table[index] @ self.encoded) if index else math.nan, "known": float(index > 0)}
 
+    def graph(self, item: int) -> dict[str, float]:
+        assert self.graph_table is not None
+        rows = [self.graph_table[int(self.vocabulary.lookup(np.array([i], np.uint64))[0])].float() for i in self.recent]
+        own = self.graph_table[int(self.vocabulary.lookup(np.array([item], np.uint64))[0])].float()
+        return {"graph_newest": float(own @ rows[0]), "graph_mean": float(own @ (sum(rows) / len(rows)))}
+
     def all_of(self, items: list[int], encoder: dict[int, float]) -> list[dict[str, float]]:
         """The features of the candidate items. The encoder's scores of fresh items are given: no formula has them."""
         found = []
         for item in items:
             one = {**self.own(item), **self.transitions(item), **self.popularity(item), **self.user()}
-            one |= self.model(item)
+            one |= self.model(item) | self.graph(item)
             if math.isnan(one["encoder"]):
                 one["encoder"] = encoder[item]
             one["fused"] = (

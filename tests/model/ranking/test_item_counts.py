@@ -36,6 +36,13 @@ def test_clicks_count_the_same_one_by_one_and_read_from_the_graph(made, read):
     assert some.damping == pytest.approx(whole.damping)
     # Items that were not clicked are refreshed only every hundredth of a half-life.
     assert some.signal.numpy() == pytest.approx(whole.signal.numpy(), abs=0.02)
+    columns, moments = np.arange(1, 4), np.full(3, events["ts"].max() + 1)
+    one, other = some.at(columns, moments), whole.at(columns, moments)
+    for name in ("clicks", "age_ms", "since_ms"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
+    np.testing.assert_allclose(one.recent, other.recent, rtol=1e-3, atol=1e-6)
+    for half_life in range(len(HALF_LIVES_S)):
+        assert {*some.top(half_life, 3).tolist()} == {*whole.top(half_life, 3).tolist()}
 
 
 def test_a_click_two_half_lives_ago_counts_a_quarter():

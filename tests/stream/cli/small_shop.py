@@ -24,7 +24,8 @@ T = 1_700_000_000_000
 SCORE = {"events": 4, "hits": 1.0, "ndcg": 0.5, "rolling_hit": 0.25, "rolling_ndcg": 0.125}
 SCORES = ("000001", "000001 (shadow 000001/000002)", "000002 (shadow 000001/000002)", "model", "popularity", "fallback")
 RECOMMENDATION = {
-    "user": "ann", "items": [{"item": "tea", "score": 0.5, "because": ["milk"], "title": "Green tea"}],
+    "user": "ann",
+    "items": [{"item": "tea", "score": 0.5, "because": ["milk"], "title": "Green tea", "why": "followed"}],
     "model": "000001", "model_age_s": 2.5, "source": "model", "event_ts": T, "emitted_ts": T,
     "partition": 0, "offset": 3,
 }  # fmt: skip

@@ -21,7 +21,7 @@ QUALITY = {
     "events": "int", "hit@10": "float", "ndcg@10": "float", "rolling_hit@10": "float", "rolling_ndcg@10": "float",
 }  # fmt: skip
 RECOMMENDATION = {
-    "user": "str", "items": [{"item": "str", "score": "float", "because": ["str"], "title": "str"}],
+    "user": "str", "items": [{"item": "str", "score": "float", "because": ["str"], "title": "str", "why": "str"}],
     "model": "str", "model_age_s": "float", "source": "str", "event_ts": "int", "emitted_ts": "int",
     "partition": "int", "offset": "int",
 }  # fmt: skip
@@ -90,7 +90,7 @@ DOCUMENTS: dict[str, Any] = {
     },
     "graph --from 0": {"from": "int", "to": "int", "edges": "int", "users": "int", "items": "int"},
     "recommend ann": {
-        **RECOMMENDATION, "items": [{"item": "str", "score": "float", "because": ["str"]}],
+        **RECOMMENDATION, "items": [{"item": "str", "score": "float", "because": ["str"], "why": "str"}],
     },
     "models": {
         "serving": "str", "pinned": "bool", "candidate": "str", "versions": [SECOND_VERSION],

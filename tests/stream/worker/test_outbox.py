@@ -19,7 +19,7 @@ from tests.stream.kafka.test_decode import Record
 
 
 def answer(user: str, *, title: str = "Milk", because: str = "bread", item: str = "milk") -> Answer:
-    items = [Recommended(item, 1.0, [because], title)]
+    items = [Recommended(item, 1.0, [because], title, "followed")]
     message = encode(Recommendation(user, items, None, None, "popularity", 1, 2, 0, 3))
     return Answer(1, user.encode(), message, LastRecommendation(FALLBACK, [], {}), "popularity")
 
@@ -104,8 +104,8 @@ def test_an_oversized_answer_loses_its_titles_first_then_its_reasons_and_then_is
     producer, outbox = sent_by(lambda outbox: outbox.send_recommendations(answers), SmallBroker())
     sent = {key: json.loads(value)["items"] for key, value in producer.to("recommendations")}
     assert sent == {
-        b"dan": [{"item": "milk", "score": 1.0, "because": ["bread"], "title": "Milk"}],
-        b"ann": [{"item": "milk", "score": 1.0, "because": ["bread"]}],
+        b"dan": [{"item": "milk", "score": 1.0, "because": ["bread"], "title": "Milk", "why": "followed"}],
+        b"ann": [{"item": "milk", "score": 1.0, "because": ["bread"], "why": "followed"}],
         b"bob": [{"item": "milk", "score": 1.0}],
     }
     [(key, value)] = producer.to("dead-letters")

@@ -105,9 +105,10 @@ def test_an_item_that_no_version_knows_is_recommended_to_others_within_one_batch
     passers_by = [f"passer-by-{n}" for n in range(20)]
     recommender.update(stall.click(passers_by * 2, [name] * 20 + ["never-seen"] * 20))
     after = answered(recommender, stall, "user-3")["user-3"]
-    found = {i.item: i.because for i in after.items}
+    found = {i.item: i for i in after.items}
     assert "never-seen" in found
-    assert found["never-seen"][0] == name
+    assert found["never-seen"].because[0] == name
+    assert found["never-seen"].why == "followed"
 
 
 def test_a_candidate_is_scored_on_the_events_that_the_champion_answered_and_shown_to_nobody(stall, versions):
