@@ -15,7 +15,8 @@ rows of the paper (Mi et al., RecSys 2020, arXiv 2007.12000, table 3). Seconds a
     item-knn      cosine of items over the sessions that contain both; needs no training
 
 `live_*` adds the live graph, as in serving (benchmarks/quality/session_graph.py). Its weights are chosen by the
-product's code on the previous test, never on the test itself. `first_*` tests period 0 again.
+product's code on the previous test, never on the test itself. `first_*` tests period 0 again. `strict_*` and
+`streaming_*` are the two readings of variant `ranker`; its first weights are chosen within period 0.
 
 An increment starts a new item's row at the mean of the items in its sessions. It trains on the sequence encoder's loss
 only: the graph's warm-up and the transfer loss are part of the first version.
