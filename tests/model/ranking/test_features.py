@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.encoders.create import Create
@@ -31,6 +31,9 @@ FUSION = Fusion(model=0.5, evidence=3.0, repeat=-1.5, popularity=2.0, before=0.5
 START_MS, MINUTE, HOUR, DAY = 1_500_000_000_000, 60_000, 3_600_000, 86_400_000
 NEVER = 20.0
 
+GRAPH_TABLE = torch.nn.functional.normalize(torch.randn(len(KNOWN) + 1, 3, generator=torch.Generator().manual_seed(1)))
+GRAPH_TABLE[0] = 0.0
+
 times = st.integers(0, 3 * DAY) | st.integers(0, 2 * HOUR)
 """Clicks arrive in any order of their times: some are late."""
 clicks = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(ITEMS), times), min_size=1, max_size=25)
@@ -47,6 +50,7 @@ def recorded(stream: list[tuple[str, str, int]]) -> RecordedStream:
 def version() -> tuple[Create, Vocabulary]:
     torch.manual_seed(0)
     model = Create(len(KNOWN), ModelSettings(dim=4)).eval()
+    model.graph_table = GRAPH_TABLE
     return model, Vocabulary(np.array([hash_id(item) for item in KNOWN], np.uint64), list(KNOWN))
 
 
@@ -168,7 +172,7 @@ class Plain:
             "trend_day": math.log((day + 0.1) / (week + 0.5)),
             "trend_week": math.log((week + 0.1) / (month + 0.5)),
             "item_age": log_minutes(self.moment - int(row["first_ts"])) if row["first_ts"] else 0.0,
-            "item_since": log_minutes(since),
+            "item_since": log_minutes(self.moment - int(row["last_ts"])) if row["last_ts"] else log_minutes(since),
         }
 
     def user(self) -> dict[str, float]:
@@ -184,15 +188,28 @@ class Plain:
         }
 
     def model(self, item: int) -> dict[str, float]:
-        index = int(self.vocabulary.lookup(np.array([item], np.uint64))[0])
+        index = self.index(item)
         return {"encoder": float(self.table[index] @ self.encoded) if index else math.nan, "known": float(index > 0)}
+
+    def graph(self, item: int) -> dict[str, float]:
+        rows = [GRAPH_TABLE[index].double() for index in (self.index(i) for i, _ in self.backwards)]
+        recent = rows[: RANKING.history_items]
+        row = GRAPH_TABLE[self.index(item)].double()
+        return {
+            "graph_newest": float(row @ recent[0]),
+            "graph_mean": float(row @ torch.stack(recent).sum(0)) / len(recent),
+        }
+
+    def index(self, item: int) -> int:
+        """The version's index of an item; 0 for one that it does not know."""
+        return int(self.vocabulary.lookup(np.array([item], np.uint64))[0])
 
     def all_of(self, items: list[int], encoder: dict[int, float]) -> list[dict[str, float]]:
         """The features of the candidate items. The encoder's scores of fresh items are given: no formula has them."""
         found = []
         for item in items:
             one = {**self.own(item), **self.transitions(item), **self.popularity(item), **self.user()}
-            one |= self.model(item)
+            one |= self.model(item) | self.graph(item)
             if math.isnan(one["encoder"]):
                 one["encoder"] = encoder[item]
             one["fused"] = (
@@ -209,9 +226,11 @@ class Plain:
         return found
 
 
-@settings(deadline=None, max_examples=40)
-@given(clicks, later, st.booleans())
-def test_each_feature_is_what_its_formula_says(stream, wait, warm):
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(clicks, later, st.booleans(), st.sampled_from([2, 99]))
+def test_each_feature_is_what_its_formula_says(monkeypatch, stream, wait, warm, scanned):
+    """With two scanned items the catalogue is a large one."""
+    monkeypatch.setattr("model.ranking.context.SCANNED_ITEMS", scanned)
     past = recorded(stream)
     users = past.users
     newest = np.array([past.sequences(users[n : n + 1]).steps["ts"][-1] for n in range(len(users))])
