@@ -5,7 +5,7 @@ the folder into TARGET and keeps only the figures that the reports print:
 
     DATASET.jsonl   the newest line of each variant and seed
     DATASET.npz     the ranks of all of them (benchmarks/quality/rank_archive.py)
-    runs.jsonl      the figures of each prequential run, without curves, weights and verdicts
+    runs.jsonl      the figures of each prequential run, without curves, weights, verdicts and the intervals of groups
 
 A run that is already in TARGET is replaced. FOLDER itself is not changed.
 """
@@ -59,7 +59,8 @@ def compact_prequential(line: dict[str, Any]) -> dict[str, Any]:
         for name, cycles in line["versions"].items()
         if name in ("create", "full retrain")
     }
-    return line | {"versions": versions}
+    groups = {name: of | {"leads": {}} for name, of in line.get("groups", {}).items()}
+    return line | {"versions": versions} | ({"groups": groups} if groups else {})
 
 
 def pack_prequential(folder: Path, target: Path) -> int:

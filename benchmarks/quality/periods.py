@@ -34,24 +34,28 @@ import scipy.sparse as sp
 import torch
 
 from benchmarks.ablations.distillation import Distillation, adaptive
+from benchmarks.quality.period_ranker import PeriodRanker
 from benchmarks.quality.period_sessions import Periods, concatenate, read_periods, sessions_to_test
 from benchmarks.quality.period_tests import evaluate_alone, evaluate_model, evaluate_scorer
-from benchmarks.quality.session_graph import STATE, SessionGraph, pairs
+from benchmarks.quality.session_graph import SETTINGS, STATE, SessionGraph, pairs
 from model.encoders.create import Create
 from model.encoders.histories import Histories
 from model.evaluation.live_rivals import ITEM_KNN_AGE_DECAY
 from model.evaluation.rivals import item_knn, transitions
 from model.learning.experiment import Experiment
 from model.learning.training import Schedule, train
-from model.ranking.fusion import MODEL_ONLY
+from model.ranker.learning import RING_EXAMPLES
+from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import ModelSettings, TrainingSettings, without_graph
 
 PUBLISHED = {
     "diginetica": {"Finetune": (47.28, 16.01), "Joint": (50.03, 17.31), "ADER": (50.21, 17.32)},
     "yoochoose": {"Finetune": (71.86, 36.49), "Joint": (72.22, 36.65), "ADER": (72.38, 36.71)},
 }
-LEARNED_VARIANTS = ("joint", "finetune", "replay", "distil", "ader", "slow")
+LEARNED_VARIANTS = ("joint", "finetune", "replay", "distil", "ader", "slow", "ranker")
 UNTRAINED_VARIANTS = ("transitions", "item-knn")
+FIRST_PART = 0.8
+"""Share of the first period's sessions that a model learns for the first ranker's examples, which are of the others."""
 PERIOD_S = {"diginetica": 7 * 86_400.0, "yoochoose": 86_400.0}
 RECORDED_ARGUMENTS = (
     "share",
@@ -112,6 +116,31 @@ def increment(
     return model
 
 
+def first_version(sessions: Histories, known: int, arguments: argparse.Namespace, seed: int) -> Create:
+    """A version trained from scratch on these sessions of `known` items."""
+    settings = training(arguments)
+    model = Create(known, ModelSettings(dropout=arguments.dropout, dim=arguments.dim, row_length=arguments.row_length))
+    schedule = Schedule(
+        epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=seed,
+        warm_up_epochs=settings.warm_up_epochs, from_scratch=True,
+    )  # fmt: skip
+    train(model, sessions, settings, schedule)
+    return model
+
+
+def first_ranker(periods: Periods, arguments: argparse.Namespace, seed: int) -> tuple[PeriodRanker, Fusion]:
+    """A ranker and fusion weights from the first period: a model learns its first part, and ranks the rest."""
+    halves, period_s = periods.first_in_two(FIRST_PART), PERIOD_S[arguments.data]
+    earlier, known = halves.sessions[0], halves.known[0]
+    model = first_version(earlier, known, arguments, seed)
+    tested = sessions_to_test(halves.sessions[1], known, arguments.tests, 0)
+    fusion = evaluate_model(model, tested, SessionGraph.of([earlier], known, period_s), MODEL_ONLY).fusion
+    ranker = PeriodRanker(STATE, SETTINGS, seed, arguments.examples)
+    ranker.learn_graph(earlier)
+    ranker.test(model, fusion, halves.sessions[1], tested)
+    return ranker, fusion
+
+
 def training(arguments: argparse.Namespace) -> TrainingSettings:
     """The product's training settings, with those of the command line."""
     settings = TrainingSettings(loss="sampled", negatives=arguments.negatives, lazy_items=0, max_train_s=1e9)
@@ -127,7 +156,12 @@ def run(
 ) -> list[dict[str, Any]]:
     """Run one variant through all periods. `first_versions` caches period 0's versions, which the variants share."""
     found: list[dict[str, Any]] = []
-    model, fusion = None, MODEL_ONLY
+    model, fusion, ranker, ranker_s = None, MODEL_ONLY, None, 0.0
+    if variant == "ranker":
+        started = time.process_time()
+        torch.manual_seed(seed)
+        ranker, fusion = first_ranker(periods, arguments, seed)
+        ranker_s = time.process_time() - started
     for t in range(len(periods.sessions) - 1):
         started = time.process_time()
         torch.manual_seed(seed * 1000 + t)
@@ -150,17 +184,7 @@ def run(
             if variant != "joint" and model is None and seed in first_versions:
                 model, row["cpu_s"] = first_versions[seed]
             elif variant == "joint" or model is None:
-                settings, learned = training(arguments), concatenate([*old, new])
-                model = Create(
-                    known, ModelSettings(dropout=arguments.dropout, dim=arguments.dim, row_length=arguments.row_length)
-                )
-                train(
-                    model, learned, settings,
-                    Schedule(
-                        epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=seed,
-                        warm_up_epochs=settings.warm_up_epochs, from_scratch=True,
-                    ),
-                )  # fmt: skip
+                model = first_version(concatenate([*old, new]), known, arguments, seed)
             else:
                 model = increment(variant, model, concatenate(old), new, known, arguments, seed * 1000 + t)
             row.setdefault("cpu_s", round(time.process_time() - started, 1))
@@ -171,6 +195,10 @@ def run(
             row["recall@20"], row["mrr@20"] = result.alone
             row["live_recall@20"], row["live_mrr@20"] = result.live
             row["fusion"] = {name: round(weight, 3) for name, weight in msgspec.to_builtins(fusion).items()}
+            if ranker is not None:
+                for name, reading in ranker.test(model, fusion, periods.sessions[t + 1], test).items():
+                    row |= {f"{name}_{figure}": value for figure, value in reading.figures().items()}
+                row["first_ranker_cpu_s"], ranker_s = ranker_s, 0.0
             fusion = result.fusion
             # Forgetting shows on the first period, tested again.
             first = sessions_to_test(periods.sessions[0], periods.known[0], min(arguments.tests, 1000), 0)
@@ -209,6 +237,7 @@ def main() -> None:
     parse.add_argument(
         "--replay", type=int, default=80_000, help="old sessions in an increment, each in one of its epochs"
     )
+    parse.add_argument("--examples", type=int, default=RING_EXAMPLES, help="newest examples that the ranker keeps")
     parse.add_argument("--distil", type=float, default=1.0)
     parse.add_argument("--out", type=Path, default=Path("build/periods.jsonl"))
     arguments = parse.parse_args()

@@ -4,6 +4,9 @@ Recall@20 / MRR@20 in percent, means over the tested periods. The columns are th
 graph, Recall@20 of period 0 tested again at the end, and the last test of both models. Processor seconds of learning
 follow, for all periods and for the last. If all sessions were used, rows of the paper (arXiv 2007.12000, table 3)
 follow the table.
+
+A second table follows for variant `ranker` (benchmarks/quality/period_ranker.py): its two readings, the share of the
+targets that are candidate items, and processor seconds of the ranker's learning and of ranking the tests.
 """
 
 import argparse
@@ -20,6 +23,10 @@ from benchmarks.quality.periods import PUBLISHED
 
 QUALITY_COLUMNS = ("the model alone", "+ live graph", "period 0 at the end", "last test, alone", "last, + live graph")
 COST_COLUMNS = ("CPU s, all", "CPU s, last")
+READINGS = ("strict", "streaming")
+RANKER_COLUMNS = (
+    "all", "last test", "candidate recall", "CPU s before period 1", "CPU s of learning", "CPU s of ranking", "tests",
+)  # fmt: skip
 
 
 def pair(lines: list[dict[str, Any]], prefix: str = "") -> str:
@@ -52,6 +59,7 @@ def table(file: Path) -> Iterator[str]:
     for (variant, seed), found in variants.items():
         periods = f"periods {found[0]['period']} to {found[-1]['period']}"
         yield row([f"{variant}, seed {seed}, {periods}", *cells(found)])
+    ranked = {key: found for key, found in variants.items() if "strict_recall@20" in found[0]}
     if all(line["share"] == 1.0 for line in lines):
         for name, (recall, mrr) in PUBLISHED[lines[0]["data"]].items():
             yield row(
@@ -61,6 +69,24 @@ def table(file: Path) -> Iterator[str]:
                     *[""] * (len(QUALITY_COLUMNS) + len(COST_COLUMNS) - 1),
                 ]
             )
+
+    if ranked:
+        yield ""
+        yield from headed(["the second stage", *RANKER_COLUMNS])
+    for (variant, seed), found in ranked.items():
+        for reading in READINGS:
+            yield row([f"{variant}, seed {seed}, {reading}", *ranker_cells(found, reading)])
+
+
+def ranker_cells(lines: list[dict[str, Any]], reading: str) -> list[str]:
+    """The figures of one reading of the second stage."""
+    seconds = [sum(line[f"{reading}_{part}"] for line in lines) for part in ("learn_s", "test_s")]
+    return [
+        pair(lines, f"{reading}_"), pair([lines[-1]], f"{reading}_"),
+        f"{np.mean([line[f'{reading}_candidates'] for line in lines]):.1f}",
+        f"{sum(line['first_ranker_cpu_s'] for line in lines):.0f}", *(f"{total:.0f}" for total in seconds),
+        f"{sum(line['tests'] for line in lines):,}",
+    ]  # fmt: skip
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 Each event is first a test, then the models learn from it (`model/evaluation/prequential.py`). Parts:
 
-    streams     the model, the same one frozen, one retrained in each cycle, and rivals; also the same versions without
-                fusion, without provisional items, and with the fusion weights as published
+    streams     the whole system, the same one frozen (its counters live; with its counters frozen too), its versions
+                without the ranker (`fusion`) and with the ranker as published, and rivals, which are ranked once for
+                all seeds. --retrain adds a model retrained in each cycle, --all-rows the same versions with fusion
+                weights as published, without fusion, and without provisional items
     ablation    the same increments without the graph's warm-up, without transfer, half and twice as long; with the
                 likeliest fusion weights, without the NDCG search (model/fusion_weights/ndcg_search.py); and with half
                 and twice the clicks that weights are chosen on between versions
@@ -23,9 +25,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from benchmarks.ablations.likeliest_weights import likeliest
 from model.evaluation.learner import AfterEvents, CycleTrigger, Learner, NeverDue
@@ -33,15 +36,13 @@ from model.evaluation.live_rivals import LIVE_RIVALS
 from model.evaluation.prequential import (
     LIST_LENGTH,
     EvaluatedModel,
-    RunResult,
     ServedModel,
     begin_together,
     by_fusion,
-    report,
-    rolling,
     run,
     standing_still,
 )
+from model.evaluation.prequential_figures import RunResult, report, rolling
 from model.evaluation.recorded_stream import RecordedStream, as_events
 from model.learning.cycle import CycleSettings
 from model.metrics import CUTOFF, Ranks
@@ -53,7 +54,9 @@ from stream.config import Config
 from stream.operate.event_files import read_interactions
 from stream.trainer.drift import Drift
 
-STREAMS = ("complete-journey", "movietweetings-100k", "yoochoose-100k", "ml-100k")
+EVENTS = {"complete-journey": 40_000, "movietweetings-100k": 24_000, "yoochoose-100k": 24_000, "ml-100k": 24_000}
+"""The streams, with the number of events that are used by default."""
+STREAMS = tuple(EVENTS)
 WARM_UP, CYCLES = 0.2, 8
 ABLATION: dict[str, dict[str, Any]] = {
     "no warm-up": {"warm_up_epochs": 0, "increment_warm_up_epochs": 0},
@@ -73,8 +76,9 @@ RECOVERED_SHARE = 0.9
 RECOVERY_EVENTS = 500
 
 
-def load(name: str, folder: Path, count: int) -> Records:
-    """The first events of a stream."""
+def load(name: str, folder: Path, count: int | None = None) -> Records:
+    """The first events of a stream; by default as many as EVENTS has."""
+    count = count or EVENTS[name]
     if name == "complete-journey":
         from stream.local.demo import read_purchases
 
@@ -102,7 +106,7 @@ def warm_up(events: Records, settings: CycleSettings) -> RecordedStream:
 
 
 def run_stream(
-    events: Records, settings: CycleSettings, seed: int, *, retrain: bool, rivals: bool
+    events: Records, settings: CycleSettings, seed: int, *, retrain: bool, rivals: bool, all_rows: bool = False
 ) -> tuple[RunResult, dict[str, Learner]]:
     """Run all rows of part `streams` on the same versions."""
     past = warm_up(events, settings)
@@ -111,19 +115,24 @@ def run_stream(
     if retrain:
         versions["full retrain"] = Learner(settings, every, "retrain", seed=seed)
     begin_together(versions, past)
-    changed, create = msgspec.structs.replace, versions["create"]
-    fixed, still = changed(settings.ranking, online_clicks=0), standing_still(settings.ranking)
+    ranking, create, frozen = settings.ranking, versions["create"], versions["frozen"]
+    still = standing_still(ranking)
     rows: dict[str, EvaluatedModel] = {
-        name: ServedModel(past, v, settings.ranking, seed=seed) for name, v in versions.items()
+        "create": ServedModel(past, create, ranking, seed=seed),
+        "frozen": ServedModel(past, frozen, still, keeps_examples=False),
+        "frozen, graph too": ServedModel(past, frozen, still, live=False, keeps_examples=False),
+        "fusion": ServedModel(past, create, by_fusion(ranking)),
+        "create, fixed ranker": ServedModel(past, create, replace(ranking, online_ranker=False), keeps_examples=False),
     }
-    rows |= {
-        "frozen": ServedModel(past, versions["frozen"], still, keeps_examples=False),
-        "frozen, graph too": ServedModel(past, versions["frozen"], still, live=False, keeps_examples=False),
-        "fusion": ServedModel(past, create, by_fusion(settings.ranking)),
-        "create, fixed weights": ServedModel(past, create, fixed),
-        "create, no fusion": ServedModel(past, create, fixed, fusion=MODEL_ONLY),
-        "create, no provisional items": ServedModel(past, create, changed(settings.ranking, fresh_items=0)),
-    }
+    if retrain:
+        rows["full retrain"] = ServedModel(past, versions["full retrain"], ranking, seed=seed)
+    if all_rows:
+        fixed = replace(ranking, online_clicks=0)
+        rows |= {
+            "create, fixed weights": ServedModel(past, create, fixed, seed=seed),
+            "create, no fusion": ServedModel(past, create, fixed, fusion=MODEL_ONLY),
+            "create, no provisional items": ServedModel(past, create, replace(ranking, fresh_items=0), seed=seed),
+        }
     if rivals:
         rows |= {name: rival(past, LIST_LENGTH) for name, rival in LIVE_RIVALS.items()}
     return run(events, past, versions, rows), versions
@@ -133,13 +142,13 @@ def run_ablation(events: Records, seed: int, variant: str) -> tuple[RunResult, d
     """Run one variant of the training, or of the clicks that weights are chosen on between versions."""
     settings = production(**ABLATION.get(variant, {}))
     if variant in ONLINE_CLICKS:
-        ranking = msgspec.structs.replace(settings.ranking, online_clicks=ONLINE_CLICKS[variant])
+        ranking = replace(settings.ranking, online_clicks=ONLINE_CLICKS[variant])
         settings = settings._replace(ranking=ranking)
     if variant in DROPOUT:
         settings = settings._replace(model=ModelSettings(dropout=DROPOUT[variant]))
     past = warm_up(events, settings)
     versions = {"create": Learner(settings, AfterEvents(-(-(len(events) - past.count) // CYCLES)), seed=seed)}
-    fixed = msgspec.structs.replace(settings.ranking, online_clicks=0)
+    fixed = replace(settings.ranking, online_clicks=0)
     rows: dict[str, EvaluatedModel] = {
         "create": ServedModel(past, versions["create"], settings.ranking),
         "create, no fusion": ServedModel(past, versions["create"], fixed, fusion=MODEL_ONLY),
@@ -249,7 +258,7 @@ def lead_in_points(ranks: Ranks, over: Ranks, users: Ids, draws: int = 1000) -> 
 def record(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[str, Learner], picture: bool) -> None:
     """Append a line of figures, and write the ranks and optionally a picture."""
     measured = report(tested, versions)
-    found = msgspec.to_builtins(measured)
+    found = to_builtins(measured)
     against = {}
     if "create" in tested.ranks:
         over = tested.ranks["create"]
@@ -264,7 +273,8 @@ def record(out: Path, facts: dict[str, Any], tested: RunResult, versions: dict[s
         draw(measured, out / f"{name}.png", f"{facts['stream']}, {facts['events']:,} events")
     small = {k: np.minimum(v, 65535).astype(np.uint16) for k, v in tested.ranks.items()}
     np.savez_compressed(out / f"{name}.npz", users=tested.users, new=tested.new, at=tested.at, **small)  # type: ignore[arg-type]
-    line = facts | {k: found[k] for k in ("events", "models", "versions")} | {"points_over_create": against}
+    kept = ("events", "models", "versions", "leads", "groups")
+    line = facts | {k: found[k] for k in kept} | {"points_over_create": against}
     line["tested"] = line.pop("events")
     line["events"] = facts["events"]
     with (out / "runs.jsonl").open("a") as lines:
@@ -282,16 +292,18 @@ def main() -> None:
     parse.add_argument("--streams", nargs="+", default=list(STREAMS), choices=STREAMS)
     parse.add_argument("--parts", nargs="+", default=["streams", "ablation", "drift"])
     parse.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
-    parse.add_argument("--events", type=int, default=30_000)
+    parse.add_argument("--events", type=int, help="default: 24,000; 40,000 of complete-journey")
     parse.add_argument("--seeds", type=int, default=1)
     parse.add_argument("--first-seed", type=int, default=0)
-    parse.add_argument("--no-retrain", action="store_true")
+    parse.add_argument("--retrain", action=argparse.BooleanOptionalAction, default=False)
+    parse.add_argument("--all-rows", action="store_true")
     parse.add_argument("--no-rivals", action="store_true")
     parse.add_argument("--pictures", action="store_true", help="draw the curves; needs matplotlib")
     arguments = parse.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stream in arguments.streams:
         events = load(stream, arguments.data, arguments.events)
+        of_rivals: dict[str, Ranks] = {}
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             facts: dict[str, Any] = {"stream": stream, "events": len(events), "seed": seed}
             for part in arguments.parts:
@@ -301,8 +313,11 @@ def main() -> None:
                     more: dict[str, Any] = {"part": part, "variant": variant}
                     if part == "streams":
                         tested, versions = run_stream(
-                            events, production(), seed, retrain=not arguments.no_retrain, rivals=not arguments.no_rivals
-                        )
+                            events, production(), seed, retrain=arguments.retrain,
+                            rivals=not (arguments.no_rivals or of_rivals), all_rows=arguments.all_rows,
+                        )  # fmt: skip
+                        of_rivals |= {name: ranks for name, ranks in tested.ranks.items() if name in LIVE_RIVALS}
+                        tested = tested._replace(ranks=tested.ranks | of_rivals)  # no rival depends on the seed
                     elif part == "ablation":
                         tested, versions = run_ablation(events, seed, variant or "")
                     else:

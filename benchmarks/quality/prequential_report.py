@@ -65,8 +65,8 @@ def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
     for line in (li for li in lines if li["part"] == "ablation"):
         same = [w for w in full_runs if all(w[k] == line[k] for k in ("stream", "events", "seed"))]
         for run in [*same[-1:], line]:
-            create, alone = run["models"]["create"], run["models"]["create, no fusion"]
-            cells = [create["hit@10"], create["last_quarter_hit@10"], alone["hit@10"], alone["last_quarter_hit@10"]]
+            create, alone = run["models"]["create"], run["models"].get("create, no fusion", {})
+            cells = [of.get(key) for of in (create, alone) for key in ("hit@10", "last_quarter_hit@10")]
             row = (
                 f"| {run['stream']} | {run['events']:,} | {run['seed']} | {run['variant'] or 'default'} | "
                 f"{' | '.join(map(percent, cells))} | {trained_s(run):.0f} |"
@@ -74,6 +74,109 @@ def ablation_table(lines: list[dict[str, Any]]) -> list[str]:
             if row not in page:
                 page.append(row)
     return page
+
+
+WANTED_FUSION, WANTED_FUSION_MEAN = 1.03, 1.08
+"""Wanted NDCG@10 of the whole over that of the fusion alone, on each stream and on their mean."""
+WANTED_FROZEN, WANTED_FROZEN_MEAN = 1.05, 1.10
+"""The same over the frozen system with live counters."""
+MODEL_ROWS = ("frozen", "frozen, graph too", "fusion", "full retrain")
+
+
+def wanted_table(lines: list[dict[str, Any]]) -> list[str]:
+    """What learning and the ranker are worth on each stream: means over seeds, and whether that is what was wanted."""
+    runs: dict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for line in lines:
+        if line.get("leads"):
+            runs[line["stream"], line["events"]][line["seed"]] = line
+    if not runs:
+        return []
+    page = [
+        "\n## What learning is worth\n",
+        "Means over seeds. Leads of create with their 95% interval (users resampled, mean of the seeds' ends): NDCG@10 "
+        "relative, Hit@10 in points. The best rival is the one that create leads least.\n",
+        "| stream | events | seeds | Hit@10 | NDCG@10 | over fusion | over frozen | over the ranker as published | "
+        "best rival, NDCG@10 | best rival, Hit@10 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    over: dict[str, list[float]] = {"fusion": [], "frozen": []}
+    rivals_behind = True
+    for (stream, events), found in sorted(runs.items()):
+        seeds = list(found.values())
+        means = [float(np.mean([line["models"]["create"][key] for line in seeds])) for key in ("hit@10", "ndcg@10")]
+        cells = [mean_lead(seeds, row, "ndcg@10_relative") for row in ("fusion", "frozen", "create, fixed ranker")]
+        for row, cell in zip(("fusion", "frozen"), cells, strict=False):
+            if cell is not None:
+                over[row].append(1 + cell[0])
+        rivals = [row for row in seeds[0]["leads"] if row not in MODEL_ROWS and not row.startswith("create")]
+        nearest: list[str] = []
+        for key, text in (("ndcg@10_relative", relative), ("hit@10_difference", points)):
+            of = {row: lead for row in rivals if (lead := mean_lead(seeds, row, key)) is not None}
+            least = min(of, key=lambda row: of[row][0], default=None)
+            nearest.append("-" if least is None else f"{text(of[least])}, {least}")
+            rivals_behind &= least is None or of[least][0] >= 0
+        page.append(
+            f"| {stream} | {events:,} | {len(seeds)} | {percent(means[0])} | {percent(means[1])} | "
+            + " | ".join([*map(relative, cells), *nearest])
+            + " |"
+        )
+    for row, each, mean in (
+        ("fusion", WANTED_FUSION, WANTED_FUSION_MEAN),
+        ("frozen", WANTED_FROZEN, WANTED_FROZEN_MEAN),
+    ):
+        if over[row]:
+            good = min(over[row]) >= each and np.mean(over[row]) >= mean
+            page.append(
+                f"\nOver {row}: {min(over[row]):.3f} times at least, {np.mean(over[row]):.3f} times on the mean; "
+                f"wanted {each} and {mean}: {'reached' if good else 'not reached'}."
+            )
+    page.append(f"\nNo rival row above create on any stream: {'reached' if rivals_behind else 'not reached'}.")
+    return [*page, *groups_table(runs)]
+
+
+def groups_table(runs: dict[tuple[str, int], dict[int, dict[str, Any]]]) -> list[str]:
+    """NDCG@10 by kind of test: create, and its lead over fusion and frozen."""
+    page = [
+        "\n### By kind of test\n",
+        "NDCG@10 of create, mean over seeds, and relative lead over fusion / frozen.\n",
+        "| kind | " + " | ".join(f"{stream}, {events:,}" for stream, events in sorted(runs)) + " |",
+        "|" + "---|" * (len(runs) + 1),
+    ]
+    for kind in dict.fromkeys(kind for found in runs.values() for line in found.values() for kind in line["groups"]):
+        cells = []
+        for key in sorted(runs):
+            groups = [line["groups"][kind] for line in runs[key].values() if kind in line["groups"]]
+            ndcg = {
+                row: float(np.mean([of["models"][row]["ndcg@10"] for of in groups]))
+                for row in ("create", "fusion", "frozen")
+                if groups and all(row in of["models"] for of in groups)
+            }
+            leads = " / ".join(
+                f"{100 * (ndcg['create'] / ndcg[row] - 1):+.1f}%" if ndcg.get(row) else "-"
+                for row in ("fusion", "frozen")
+            )
+            cells.append(f"{percent(ndcg['create'])}, {leads} ({groups[0]['tested']:,} tests)" if ndcg else "-")
+        page.append(f"| {kind} | {' | '.join(cells)} |")
+    return page
+
+
+def mean_lead(seeds: list[dict[str, Any]], row: str, key: str) -> tuple[float, float, float] | None:
+    """Lead and interval over a row, mean over seeds; None where a seed has none."""
+    found = [line["leads"].get(row, {}).get(key) for line in seeds]
+    if not found or None in found:
+        return None
+    lead, low, high = (float(np.mean([of[end] for of in found])) for end in ("lead", "low", "high"))
+    return lead, low, high
+
+
+def relative(lead: tuple[float, float, float] | None) -> str:
+    """A relative lead in percent with its interval."""
+    return "-" if lead is None else "{:+.1f}% [{:+.1f}, {:+.1f}]".format(*(100 * value for value in lead))
+
+
+def points(lead: tuple[float, float, float]) -> str:
+    """A lead in points with its interval."""
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * value for value in lead))
 
 
 FROZEN_ROWS = ("frozen", "frozen, graph too")
@@ -129,7 +232,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("folder", type=Path)
     lines = [json.loads(text) for text in (parse.parse_args().folder / "runs.jsonl").read_text().splitlines()]
-    page: list[str] = []
+    page = wanted_table([line for line in lines if line["part"] == "streams"])
     for line in lines:
         page += stream_tables(line) if line["part"] == "streams" else []
     for line in lines:

@@ -7,7 +7,7 @@ the gate, the graph and the ranking are those of production. A cycle begins afte
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -15,13 +15,14 @@ import numpy as np
 from model.errors import NothingToTest
 from model.evaluation.learner import AfterEvents, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
+from model.evaluation.prequential_figures import RunResult, report
 from model.evaluation.recorded_stream import RecordedStream, Tests
-from model.evaluation.reports import Curves, PrequentialFigures, PrequentialReport, StreamEvents
+from model.evaluation.reports import PrequentialReport
 from model.fusion_weights.online import OnlineFusion
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH
 from model.learning.cycle import CycleSettings, ProgressCallback
 from model.learning.trained import Trained
-from model.metrics import CUTOFF, Ranks, summary
+from model.metrics import Ranks
 from model.ranker.examples import Example, Shown, example_of
 from model.ranker.learning import RING_EXAMPLES, LearningRanker
 from model.ranking.features import NAMES
@@ -42,8 +43,6 @@ NOT_FOUND = 10**9
 """Rank of a target that is not in the list."""
 Moment = Literal["asked", "pushed"]
 """When a list is made: `asked` at the time of the event that is tested, `pushed` at the user's event before it."""
-ROLLING_EVENTS = 2_000
-CURVE_POINTS = 200
 
 
 class EvaluatedModel(Protocol):
@@ -59,7 +58,8 @@ class EvaluatedModel(Protocol):
 class ServedModel:
     """The serving version of a learner, ranked as a worker does.
 
-    The graph is live. Between versions the fusion weights and the ranker learn from every event that they have ranked.
+    The graph is live. Between versions the ranker learns from every event that it has ranked. The fusion weights do
+    where the fusion ranks: the ranker reads the fused score, so it stays as the version has it.
     """
 
     def __init__(
@@ -132,7 +132,8 @@ class ServedModel:
         return self._stages
 
     def _begin_fusion(self, fusion: Fusion) -> None:
-        if not self._ranking_settings.online_clicks:
+        if not self._ranking_settings.online_clicks or self._stages.ranker is not None:
+            self._online = None
             return
         before, self._online = self._online, OnlineFusion(fusion, self._ranking_settings)
         if before is not None:
@@ -196,7 +197,9 @@ def prequential(
         models["fusion"] = ServedModel(stream, learners["create"], by_fusion(settings.ranking), moment=moment)
     models |= {name: rival(stream, LIST_LENGTH) for name, rival in LIVE_RIVALS.items()}
     tested = run(events, stream, learners, models, progress=progress)
-    return msgspec.structs.replace(report(tested, learners), every_events=every, seed=seed, warm_up=start)
+    return msgspec.structs.replace(
+        report(tested, learners), every_events=every, seed=seed, warm_up=start, moment=moment
+    )
 
 
 def standing_still(ranking: RankingSettings) -> RankingSettings:
@@ -214,24 +217,6 @@ def begin_together(learners: dict[str, Learner], stream: RecordedStream) -> None
     first: Trained | None = None
     for learner in learners.values():
         first = learner.begin(stream, first)
-
-
-class RunResult(NamedTuple):
-    """The results of all tests."""
-
-    ranks: dict[str, Ranks]
-    """[T] rank of each target in the list of each model, or NOT_FOUND."""
-    at: np.ndarray
-    """[T] approximate event number of each test in the stream."""
-    users: Ids
-    new: np.ndarray
-    """[T] whether the item occurred before but the serving version does not know it."""
-    own: np.ndarray
-    """[T] whether the item is in the user's own history."""
-    age_ms: Ints
-    """[T] event time since the item's first event; -1 if it never occurred before."""
-    history: Ints
-    """[T] events in the user's history."""
 
 
 def run(
@@ -280,7 +265,7 @@ def run(
         if stream.count < len(events):
             for name, learner in learners.items():
                 row = models.get(name)
-                if learner.learn_if_due(stream, row.examples if isinstance(row, ServedModel) else ()):
+                if learner.learn_if_due(stream, list(row.examples) if isinstance(row, ServedModel) else ()):
                     progress((stream.count - start) / (len(events) - start), f"{name} learned a version")
     if not at:
         raise NothingToTest(
@@ -308,42 +293,6 @@ def kinds_of_tests(tests: Tests, rows: Rows) -> TestKinds:
     own = np.bincount(np.repeat(np.arange(len(lengths)), lengths), same, len(lengths)) > 0
     age = np.where(rows.degree > 0, np.maximum(tests.ts - rows.first_ts, 0), -1)
     return own, age, lengths
-
-
-def report(tested: RunResult, learners: dict[str, Learner]) -> PrequentialReport:
-    """The report of a run: means and curves."""
-    last_quarter = np.arange(len(tested.at)) >= len(tested.at) * 0.75
-    points = np.unique(
-        np.linspace(min(ROLLING_EVENTS // 4, len(tested.at)) - 1, len(tested.at) - 1, CURVE_POINTS).astype(int)
-    )
-    return PrequentialReport(
-        protocol="prequential",
-        events=StreamEvents(len(tested.at), int(tested.new.sum())),
-        models={name: figures(ranks, last_quarter, tested.new) for name, ranks in tested.ranks.items()},
-        versions={name: learner.cycles for name, learner in learners.items() if learner.cycles},
-        curves=Curves(
-            event=tested.at[points].tolist(),
-            rolling_hit={name: rolling(ranks)[points].round(5).tolist() for name, ranks in tested.ranks.items()},
-        ),
-    )
-
-
-def figures(ranks: Ranks, last_quarter: np.ndarray, new: np.ndarray) -> PrequentialFigures:
-    """Means over one model's tests."""
-    means = summary(ranks)
-
-    def hit(chosen: np.ndarray) -> float | None:
-        return round(float((ranks[chosen] < CUTOFF).mean()), 6) if chosen.any() else None
-
-    return PrequentialFigures(means["recall@10"], means["ndcg@10"], means["mrr"], hit(last_quarter), hit(new))
-
-
-def rolling(ranks: Ranks, events: int = ROLLING_EVENTS) -> np.ndarray:
-    """[T] Hit@10 of the newest `events` tests up to each test."""
-    hits = np.concatenate([[0], np.cumsum(ranks < CUTOFF)])
-    end = np.arange(1, len(ranks) + 1)
-    begin = np.maximum(end - events, 0)
-    return np.asarray((hits[end] - hits[begin]) / (end - begin))
 
 
 def ranks_in_lists(targets: Ids, ranked: Ids) -> Ranks:

@@ -17,6 +17,40 @@ class PrequentialFigures(msgspec.Struct, frozen=True):
     """Hit@10 of items that the serving version does not know."""
 
 
+class GroupFigures(msgspec.Struct, frozen=True):
+    """Means over the tests of one model in a group."""
+
+    hit: float = field(name="hit@10")
+    ndcg: float = field(name="ndcg@10")
+    mrr: float
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A lead with its 95% interval."""
+
+    lead: float
+    low: float
+    high: float
+
+
+class LeadOver(msgspec.Struct, frozen=True):
+    """The lead of the whole system over another row, on the same tests."""
+
+    hit: Interval = field(name="hit@10_difference")
+    """Difference in Hit@10: 0.01 is one point."""
+    ndcg: Interval | None = field(name="ndcg@10_relative")
+    """Relative lead in NDCG@10: 0.01 is one percent more. None where the other row has (next to) no hit."""
+
+
+class GroupOfTests(msgspec.Struct, frozen=True):
+    """The tests of one kind."""
+
+    tested: int
+    models: dict[str, GroupFigures]
+    leads: dict[str, LeadOver]
+    """Leads of `create`, by the other row."""
+
+
 class CycleReport(msgspec.Struct, frozen=True):
     """One cycle of a recorded stream."""
 
@@ -56,6 +90,12 @@ class PrequentialReport(msgspec.Struct, frozen=True):
     seed: int | UnsetType = UNSET
     warm_up: int | UnsetType = UNSET
     """Number of events that the first version learned from."""
+    moment: str | UnsetType = UNSET
+    """When the tested lists are made: `asked` at the event, `pushed` at the user's event before it."""
+    leads: dict[str, LeadOver] = {}
+    """Leads of `create` over all tests, by the other row."""
+    groups: dict[str, GroupOfTests] = {}
+    """Tests by kind: first visits and repeats, age of the item, length of the history."""
 
 
 class SplitFigures(msgspec.Struct, frozen=True):

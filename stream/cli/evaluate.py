@@ -1,7 +1,7 @@
 """`evaluate`: measure the model and its rivals on a file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,13 +10,16 @@ from stream.cli.output import Complaints, note, show, show_json
 from stream.errors import AnabranchError
 
 if TYPE_CHECKING:
-    from model.evaluation.reports import GlobalTemporalReport, PrequentialReport
+    from rich.table import Table
+
+    from model.evaluation.reports import GlobalTemporalReport, Interval, PrequentialReport
     from stream.config import Config
 
 MIN_EVENTS = 100
 MAX_CYCLES = 1_000
 MAX_SEED = 2**32 - 1
 """The largest that numpy and torch both accept."""
+PLAIN: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False}
 
 
 @command(broker_required=False)
@@ -37,6 +40,13 @@ def evaluate(
             "--with-retrain", help="prequential: also measure a model trained from scratch at each cycle; slow."
         ),
     ] = False,
+    moment: Annotated[
+        Literal["asked", "pushed"],
+        typer.Option(
+            "--moment",
+            help="prequential: test lists that are asked for at the event, or pushed at the user's event before it.",
+        ),
+    ] = "asked",
     plot: Annotated[
         Path | None, typer.Option("--plot", help="prequential: write a plot of rolling Hit@10 to this file.")
     ] = None,
@@ -52,9 +62,10 @@ def evaluate(
     from model.learning.cycle import CycleSettings
     from stream.operate.event_files import read_interactions
 
-    if protocol != "prequential" and (plot or with_retrain):
+    if protocol != "prequential" and (plot or with_retrain or moment != "asked"):
         raise AnabranchError(
-            f"--plot and --with-retrain need --protocol prequential, but it is {protocol}: leave them out, or change it"
+            f"--plot, --with-retrain and --moment need --protocol prequential, but it is {protocol}: leave them out, "
+            "or change it"
         )
     if plot:
         from stream.operate.plot import require
@@ -83,7 +94,9 @@ def evaluate(
             from model.evaluation.prequential import prequential
 
             events, _ = as_events(users, items, ts)
-            report = prequential(events, cycle, seed=seed, cycles=cycles, with_retrain=with_retrain, progress=progress)
+            report = prequential(
+                events, cycle, seed=seed, cycles=cycles, with_retrain=with_retrain, moment=moment, progress=progress
+            )
             if plot:
                 from stream.operate.plot import draw
 
@@ -127,18 +140,50 @@ def show_global_temporal(report: "GlobalTemporalReport") -> None:
 
 
 def show_prequential(report: "PrequentialReport") -> None:
-    """A line for each model, and how many versions were promoted."""
+    """A line for each row, a line for each kind of test, and how many versions were promoted. At most 100 columns."""
     from rich.table import Table
 
-    table = Table("", "Hit@10", "NDCG@10", "MRR", "last quarter", "items new to the version", box=None)
+    table = Table("in percent", "Hit@10", "NDCG@10", "MRR", "last quarter", "new items", **PLAIN)
+    table.add_column("create over it, NDCG@10")
     for name, of in report.models.items():
         shares = (of.hit, of.ndcg, of.mrr, of.last_quarter_hit, of.new_items_hit)
-        cells = ("-" if share is None else f"{100 * share:.2f}%" for share in shares)
-        table.add_row(name, *cells, style="bold" if name == "create" else "")
+        cells = ("-" if share is None else f"{100 * share:.2f}" for share in shares)
+        over = percent_of(report.leads[name].ndcg) if name in report.leads else ""
+        table.add_row(name, *cells, over, style="bold" if name == "create" else "")
     show(table)
     events, learned = report.events, report.versions["create"]
     promoted = sum(cycle.promoted for cycle in learned)
-    show(
-        f"{events.tested:,} events tested, {events.of_new_items:,} of items new to the version that served; "
-        f"the last two columns are Hit@10. {len(learned)} versions learned, {promoted} promoted."
-    )
+    when = "when the event comes" if report.moment == "asked" else "at the user's event before it"
+    show(f"{events.tested:,} events tested, {events.of_new_items:,} of items new to the version that served.")
+    show(f"Lists are made {when}. {len(learned)} versions learned, {promoted} promoted.")
+    show("Last quarter and new items are Hit@10. Intervals hold 95%: users are drawn again.")
+    show("")
+    show(by_kind(report))
+    show("Best rival: the one with the highest NDCG@10 of its line. --json has every row of every line.")
+
+
+def by_kind(report: "PrequentialReport") -> "Table":
+    """By kind of test: the figures of `create`, and its lead in NDCG@10 over the rows that stand for not learning."""
+    from rich.table import Table
+
+    from model.evaluation.live_rivals import LIVE_RIVALS
+
+    others = [name for name in ("frozen", "fusion") if name in report.models]
+    table = Table("create", "tests", "Hit@10", "NDCG@10", "MRR", **PLAIN)
+    for name in [*others, "best rival"]:
+        table.add_column(f"over {name}")
+    for kind, group in report.groups.items():
+        best = max(LIVE_RIVALS, key=lambda name: group.models[name].ndcg)
+        create = group.models["create"]
+        shares = (f"{100 * share:.2f}" for share in (create.hit, create.ndcg, create.mrr))
+        over = (percent_of(group.leads[name].ndcg) for name in (*others, best))
+        table.add_row(kind, f"{group.tested:,}", *shares, *over)
+    return table
+
+
+def percent_of(lead: "Interval | None") -> str:
+    """A relative lead in percent, with its interval; a wide one has no decimals."""
+    if lead is None:
+        return "-"
+    digits = 1 if lead.high - lead.low < 0.1 else 0
+    return f"{100 * lead.lead:+.{digits}f} [{100 * lead.low:.{digits}f}, {100 * lead.high:.{digits}f}]"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "-"
 MAX_COMPLAINTS = 20
+WIDTH_WITHOUT_TERMINAL = 100
+"""Columns of a table in a file or a pipe."""
 
 
 class OutputClosed(Exception):
@@ -34,7 +36,8 @@ def show(text_or_table: "str | Table") -> None:
         return write(printable(text_or_table))
     from rich.console import Console
 
-    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+    console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(_printable_table(text_or_table))
     write(captured.get().removesuffix("\n"))

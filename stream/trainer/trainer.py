@@ -22,6 +22,7 @@ from model.learning.gate import Verdict
 from model.learning.trained import Trained
 from model.learning.versions import Version, publish
 from model.ranker.examples import Example
+from model.ranking.fusion import uses_ranker
 from state.artifact_store import beside
 from state.errors import StateError
 from state.id_hash import IdHash
@@ -177,7 +178,7 @@ class Trainer:
 
     async def _read_examples(self) -> list[Example]:
         """The newest examples of the topic, as far as it can be read: a cycle does not wait for it."""
-        if self.examples is None or not self._config.ranking.ranker:
+        if self.examples is None or not uses_ranker(self._config.ranking):
             return []
         try:
             if not await self.examples.read():

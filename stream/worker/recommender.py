@@ -58,7 +58,7 @@ class Recommender:
 
         The lists of some users are kept with their features, until the users' next events. One ranking at a time.
         """
-        kept = self.last_shown.choose(users) if self._config.ranking.ranker and self.versions.champion else set()
+        kept = self.last_shown.choose(users) if self.versions.makes_examples else set()
         work = partial(self.recommend, partition, users, tested=tested, moment=moment, kept=kept)
         answers = work() if len(users) <= MAX_USERS_ON_LOOP else await asyncio.to_thread(work)
         for answer in answers:

@@ -114,6 +114,15 @@ class ServedVersions:
         ]
         return [arm for arm in arms if arm.users]
 
+    @property
+    def makes_examples(self) -> bool:
+        """Whether lists are kept with their features: a ranker may learn from them, now or in a version to come."""
+        if self.champion is None:
+            return False
+        from model.ranking.fusion import uses_ranker
+
+        return uses_ranker(self._config.ranking)
+
     def serve(self, champion: ServedVersion) -> None:
         """Answer with this version. Its items are counted first: with a million of them that takes seconds."""
         if not self._graph.empty:

@@ -1,5 +1,6 @@
 """Examples for the tests of the model: a stream whose next item is certain, a version that learned it, a holdout."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 from model.fusion_weights.holdout import Holdout, split_holdout
 from model.learning.cycle import CycleInput, CycleSettings, run_cycle
 from model.learning.trained import Trained
+from model.ranker.examples import Example
 from model.settings import ModelSettings, RankingSettings, TrainingSettings
 from state.events import make_events
 from state.graph import MemoryGraph
@@ -27,7 +29,14 @@ def cycling(users: int = 10, items: int = 7, steps: int = 12) -> np.ndarray:
 
 
 def learned(
-    events: np.ndarray, champion: Trained | None = None, seed: int = 0, model: ModelSettings = SMALL, **training: Any
+    events: np.ndarray,
+    champion: Trained | None = None,
+    seed: int = 0,
+    model: ModelSettings = SMALL,
+    *,
+    ranker: bool = True,
+    examples: Sequence[Example] = (),
+    **training: Any,
 ) -> Trained:
     graph = MemoryGraph(STATE)
     graph.apply(events)
@@ -36,8 +45,9 @@ def learned(
     settings = msgspec.structs.replace(QUICK, **training)
     names = {i: f"item-{i}" for i in new.tolist()}
     parent = "000001" if champion else None
-    cycle_input = CycleInput(from_events(events), names, graph.rows, seed)
-    return run_cycle(champion, cycle_input, CycleSettings(model, settings, RankingSettings(), STATE), parent=parent)
+    cycle_input = CycleInput(from_events(events), names, graph.rows, seed, examples=examples)
+    ranking = RankingSettings(ranker=ranker)
+    return run_cycle(champion, cycle_input, CycleSettings(model, settings, ranking, STATE), parent=parent)
 
 
 def holdout_of(events: np.ndarray, count: int) -> Holdout:

@@ -1,5 +1,7 @@
 """The prequential protocol: what each model sees, what is counted, and that no model reads ahead."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from model.evaluation import learner as learner_module
 from model.evaluation import prequential as protocol
 from model.evaluation.learner import AfterEvents, Learner, NeverDue
 from model.evaluation.live_rivals import LIVE_RIVALS
-from model.evaluation.prequential import NOT_FOUND, RunResult, ServedModel, prequential, report, rolling, run
+from model.evaluation.prequential import NOT_FOUND, Moment, ServedModel, kinds_of_tests, prequential, run
+from model.evaluation.prequential_figures import RunResult, report, rolling
 from model.evaluation.recorded_stream import RecordedStream, as_events
 from model.learning.cycle import CycleSettings
 from model.learning.gate import Verdict
@@ -62,7 +65,14 @@ def permuted(events: Records) -> Records:
 
 
 @pytest.fixture(scope="module")
-def unchanged_run() -> tuple[RunResult, Learner]:
+def few_examples_are_enough():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.learning.ranker_in_cycle.MIN_EXAMPLES", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unchanged_run(few_examples_are_enough) -> tuple[RunResult, Learner]:
     return run_all_models(stream())
 
 
@@ -78,6 +88,7 @@ def test_later_events_do_not_change_earlier_tests(unchanged_run, changed):
     measured = [[c.metrics["ndcg@10"] for c in v.cycles] for v in (learned, learned_otherwise)]
     assert measured[0][:4] == measured[1][:4]
     assert measured[0] != measured[1]
+    assert learned.cycles[2].metrics["ranker"] == 1.0, "a ranker has ranked these tests"
 
 
 def test_a_candidate_that_the_gate_rejects_does_not_serve(monkeypatch):
@@ -127,6 +138,74 @@ def test_a_frozen_model_with_a_frozen_graph_never_changes_its_recommendations():
         row.update(events[300:])
     assert (frozen.rank(sequences) == before[0]).all()
     assert (live.rank(sequences) != before[1]).any()
+
+
+def served(moment: Moment = "asked", **ranking: Any) -> tuple[ServedModel, RecordedStream]:
+    """A row of a first version with a ranker, after 300 events."""
+    past = RecordedStream(SETTINGS.state)
+    past.append(stream()[:300])
+    versions = Learner(SETTINGS, NeverDue())
+    versions.begin(past)
+    assert versions.serving.ranker is not None
+    return ServedModel(past, versions, RankingSettings(**ranking), moment=moment), past
+
+
+def test_a_ranker_learns_online_from_the_events_that_it_has_ranked_and_one_that_stands_still_does_not(
+    few_examples_are_enough,
+):
+    lists = {}
+    for online in (True, False):
+        row, past = served(online_ranker=online, fresh_items=0)
+        again = past.sequences(past.users[:5])
+        before = row.rank(again)
+        for start in range(300, 420, 60):
+            tests = past.tests(stream()[start : start + 60])
+            row.rank(tests.before, tests.ts)
+            row.learn(tests)
+        assert (row.rank(again) == before).all() != online
+        lists[online] = before
+        taken = np.concatenate([past.tests(stream()[300:360]).targets, past.tests(stream()[360:420]).targets])
+        assert {int(example.items[0]) for example in row.examples} <= set(taken.tolist())
+        assert len(row.examples) > 80
+    assert (lists[True] == lists[False]).all()
+
+
+def test_a_list_that_was_pushed_knows_the_time_of_the_event_before_and_one_that_is_asked_for_its_own(
+    few_examples_are_enough,
+):
+    moments = {}
+    for moment in ("asked", "pushed"):
+        row, past = served(moment)
+        tests = past.tests(stream()[300:360])
+        tests = tests._replace(ts=tests.ts + 5 * 86_400_000)
+        row.rank(tests.before, tests.ts)
+        row.learn(tests)
+        moments[moment] = [(example.user, example.moment) for example in row.examples]
+        newest = tests.before.steps["ts"][tests.before.indptr[1:] - 1].tolist()
+        times = tests.ts.tolist() if moment == "asked" else newest
+        assert set(moments[moment]) <= set(zip(tests.before.users.tolist(), times, strict=True))
+    assert moments["asked"] != moments["pushed"]
+
+
+def test_the_next_cycle_gets_the_examples_of_its_own_row(few_examples_are_enough, monkeypatch):
+    inputs, real = [], learner_module.run_cycle
+    monkeypatch.setattr(learner_module, "run_cycle", lambda *a, **k: inputs.append(a[1]) or real(*a, **k))
+    run_all_models(stream())
+    counts = [len(given.examples) for given in inputs]
+    assert counts[:2] == [0, 0], "first versions have none"
+    assert max(counts) > 150
+    for given in inputs:
+        assert all(example.ts <= given.new_events["ts"].max() for example in given.examples)
+
+
+def test_each_test_is_known_by_the_users_history_and_the_age_of_its_item():
+    past = RecordedStream(SETTINGS.state)
+    past.append(clicks("ann a", "ann b", "bob b"))
+    tests = past.tests(clicks("ann a", "bob a", "bob c", "eve b", "ann a"))
+    own, age_ms, history = kinds_of_tests(tests, past.graph.rows(tests.targets))
+    assert own.tolist() == [True, False, False, True]
+    assert history.tolist() == [2, 1, 2, 3]
+    assert age_ms.tolist() == [0, 1000, -1, 4000]
 
 
 def test_an_item_that_no_version_knows_is_recommended_after_its_first_clicks():
@@ -218,7 +297,10 @@ def test_the_report_has_every_model_with_its_curve_and_versions():
 def test_the_json_keys_of_a_report_never_change():
     found = msgspec.to_builtins(prequential(stream(200), SETTINGS, seed=1, cycles=1))
     keys = ["protocol", "events", "models", "versions", "curves", "every_events", "seed", "warm_up"]
-    assert list(found) == keys
+    assert list(found) == [*keys, "moment", "leads", "groups"]
+    assert list(found["leads"]["own"]) == ["hit@10_difference", "ndcg@10_relative"]
+    assert list(found["groups"]["repeats"]) == ["tested", "models", "leads"]
+    assert list(found["groups"]["repeats"]["models"]["own"]) == ["hit@10", "ndcg@10", "mrr"]
     assert list(found["events"]) == ["tested", "of_new_items"]
     assert list(found["models"]["own"]) == ["hit@10", "ndcg@10", "mrr", "last_quarter_hit@10", "new_items_hit@10"]
     assert list(found["versions"]["create"][0]) == ["at", "cpu_s", "promoted", "reason", "fusion", "metrics"]

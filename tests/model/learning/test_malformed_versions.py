@@ -13,7 +13,23 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import ArtifactError
-from model.learning.versions import ITEMS, MANIFEST, WEIGHTS, list_versions, load, next_version, prune, publish, sha256
+from model.learning.version_content import GRAPH_TABLE
+from model.learning.versions import (
+    GRAPH_FILE,
+    ITEMS,
+    MANIFEST,
+    RANKER,
+    WEIGHTS,
+    list_versions,
+    load,
+    next_version,
+    prune,
+    publish,
+    sha256,
+)
+from model.ranker.learning import new_ranker
+from model.ranker.stored import encode
+from model.ranking.features import NAMES, SCHEMA, START
 from tests.faulty_store import FAILURES, fault
 from tests.model.examples import cycling, learned
 
@@ -22,7 +38,7 @@ TRAINED = None
 
 def trained():
     global TRAINED
-    TRAINED = TRAINED or learned(cycling())
+    TRAINED = TRAINED or learned(cycling())._replace(ranker=new_ranker(len(NAMES), START, 0), ranker_ts=1_000)
     return TRAINED
 
 
@@ -37,7 +53,7 @@ def published(tmp_path_factory):
 def load_hashed(store, files, **changes):
     """Write files with a manifest that has their right hashes and sizes, and load them."""
     manifest = json.loads(files[MANIFEST])
-    for file in (WEIGHTS, ITEMS):
+    for file in (WEIGHTS, ITEMS, GRAPH_FILE, RANKER):
         manifest["sha256"][file], manifest["sizes"][file] = sha256(files[file]), len(files[file])
     for key, value in changes.items():
         inside, _, last = key.rpartition("__")
@@ -61,6 +77,23 @@ def items(change):
         return files | {ITEMS: msgspec.msgpack.encode(change(*msgspec.msgpack.decode(files[ITEMS])))}
 
     return changed
+
+
+def ranker(**tensors):
+    """A ranker's file with these tensors in place of its own; None: without it."""
+
+    def changed(files):
+        kept = {k: v for k, v in (load_tensors(files[RANKER]) | tensors).items() if v is not None}
+        return files | {RANKER: save_tensors(kept, {"features": f"{SCHEMA}-64-32"})}
+
+    return changed
+
+
+def graph(change):
+    """The file of the graph's table with another table."""
+    return lambda files: (
+        files | {GRAPH_FILE: save_tensors({GRAPH_TABLE: change(load_tensors(files[GRAPH_FILE])[GRAPH_TABLE])})}
+    )
 
 
 def header(change):
@@ -117,6 +150,17 @@ MALFORMED = {
     "no items": items(lambda hashes, ids: ([], [])),
     "an array that claims four billion items": lambda files: files | {ITEMS: b"\x92\xdd\xff\xff\xff\xff\x01"},
     "items nested a thousand levels": lambda files: files | {ITEMS: b"\x91" * 5000},
+    "no ranker in its file": lambda files: files | {RANKER: b""},
+    "a ranker cut short": lambda files: files | {RANKER: files[RANKER][:-1]},
+    "a ranker that is not a number": ranker(mean=torch.full((len(NAMES),), torch.nan)),
+    "a ranker of another shape": ranker(**{"first.weight": torch.zeros(64, 3)}),
+    "a ranker without its last layer": ranker(**{"last.weight": None}),
+    "a ranker that divides by zero": ranker(spread=torch.zeros(len(NAMES))),
+    "no table of the graph in its file": lambda files: files | {GRAPH_FILE: b""},
+    "a table of the graph of other items": graph(lambda table: table[1:].clone()),
+    "a table of the graph with long numbers": graph(lambda table: table.float()),
+    "a table of the graph that is not a number": graph(lambda table: torch.full_like(table, torch.nan)),
+    "another tensor than the table of the graph": lambda files: files | {GRAPH_FILE: files[RANKER]},
     "an id that is not UTF-8": lambda files: files | {ITEMS: b"\x92\x91\x01\x91\xa1\xff"},
 }
 
@@ -153,6 +197,9 @@ def test_a_malformed_version_with_right_hashes_is_refused(published, malformed):
         {"sha256": {}},
         {"sha256__" + WEIGHTS: "../../etc/passwd"},
         {"created_ts": "now"},
+        {"ranker_ts": -1},
+        {"ranker_ts": 1 << 62},
+        {"sizes__" + RANKER: 1},
         {"fusion__model": "1"},
     ],
 )
@@ -166,7 +213,7 @@ def test_a_manifest_that_lies_is_refused(published, changes):
 @given(data=st.data())
 def test_whatever_bytes_have_changed_a_version_loads_or_is_refused(published, data):
     store, files = published
-    name = data.draw(st.sampled_from([WEIGHTS, ITEMS]))
+    name = data.draw(st.sampled_from([WEIGHTS, ITEMS, RANKER]))
     content = bytearray(files[name])
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, min(len(content), 600) - 1))] = data.draw(st.integers(0, 255))
@@ -175,7 +222,8 @@ def test_whatever_bytes_have_changed_a_version_loads_or_is_refused(published, da
         version = load_hashed(store, files | {name: bytes(content[:cut])})
     except ArtifactError:
         return
-    for tensor in version.trained.model.state_dict().values():
+    ranker = version.trained.ranker
+    for tensor in [*version.trained.model.state_dict().values(), *(ranker.state_dict().values() if ranker else ())]:
         assert torch.isfinite(tensor).all()
     assert len(version.trained.vocabulary) == version.trained.model.item_count
 
@@ -186,6 +234,14 @@ def test_a_version_whose_name_is_no_number_is_refused(published, version):
     load_hashed(store, files)
     with pytest.raises(ArtifactError, match="is not a version"):
         load(str(store), "create", version)
+
+
+def test_a_ranker_of_other_features_is_skipped_and_the_fusion_serves(published):
+    store, files = published
+    other = encode(new_ranker(len(NAMES), START, 0), "features of another release")
+    trained = load_hashed(store, files | {RANKER: other}).trained
+    assert (trained.ranker, trained.ranker_ts) == (None, 0)
+    assert len(trained.vocabulary) == trained.model.item_count
 
 
 def test_files_larger_than_the_limit_are_not_read(published):

@@ -7,7 +7,10 @@ import torch
 
 from model.errors import ArtifactError
 from model.learning.gate import Verdict
-from model.learning.versions import list_versions, load, prune, publish
+from model.learning.trained import Trained
+from model.learning.versions import RANKER, list_versions, load, prune, publish, read_files, sign_version
+from model.ranker.learning import new_ranker
+from model.ranking.features import NAMES, START
 from tests.model.examples import cycling, learned
 
 
@@ -49,3 +52,44 @@ def test_a_manifest_without_an_outcome_opens_and_its_outcome_follows_from_promot
         file.write_text(json.dumps(manifest))
         verdict = load(str(tmp_path), "create", version.manifest.version).manifest.verdict
         assert verdict == Verdict(promoted, "as it was written", outcome)
+
+
+def with_ranker(version: int = 1) -> Trained:
+    ranker = new_ranker(len(NAMES), START, seed=version)
+    return learned(cycling())._replace(ranker=ranker, ranker_ts=1_000 * version)
+
+
+def test_a_version_carries_its_ranker_and_the_time_of_its_newest_example(tmp_path):
+    trained = with_ranker()
+    version = publish(str(tmp_path), "create", trained, {0: 120})
+    again = load(str(tmp_path), "create", version.manifest.version, version.manifest_sha256).trained
+    assert again.ranker_ts == 1_000
+    for name, tensor in trained.ranker.state_dict().items():
+        assert torch.equal(again.ranker.state_dict()[name], tensor)
+    assert RANKER in read_files(str(tmp_path), "create", "000001")
+
+
+def test_a_version_without_a_ranker_is_as_versions_were_before_there_were_rankers(tmp_path):
+    publish(str(tmp_path), "create", learned(cycling(), ranker=False), {0: 120})
+    file = tmp_path / "create" / "000001" / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    assert sorted(manifest["sha256"]) == ["items.msgpack", "weights.safetensors"]
+    del manifest["ranker_ts"]
+    file.write_text(json.dumps(manifest))
+    trained = load(str(tmp_path), "create", "000001").trained
+    assert (trained.ranker, trained.ranker_ts) == (None, 0)
+    assert sorted(read_files(str(tmp_path), "create", "000001")) == sorted([*manifest["sha256"], "manifest.json"])
+
+
+def test_a_version_is_signed_with_its_ranker_and_pruned_with_it(tmp_path):
+    url, keys = str(tmp_path), ("k" * 32,)
+    for version in (1, 2):
+        publish(url, "create", with_ranker(version), {}, keys)
+    sign_version(url, "create", "000001", keys)
+    assert load(url, "create", "000001", keys=keys).trained.ranker_ts == 1_000
+    (tmp_path / "create" / "000001" / RANKER).write_bytes(b"?")
+    with pytest.raises(ArtifactError, match=RANKER):
+        sign_version(url, "create", "000001", keys)
+    assert prune(url, "create", 1, needed=[]) == ["000001"]
+    assert not (tmp_path / "create" / "000001").exists()
+    assert load(url, "create", "000002", keys=keys).trained.ranker_ts == 2_000

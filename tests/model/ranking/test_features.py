@@ -31,9 +31,6 @@ FUSION = Fusion(model=0.5, evidence=3.0, repeat=-1.5, popularity=2.0, before=0.5
 START_MS, MINUTE, HOUR, DAY = 1_500_000_000_000, 60_000, 3_600_000, 86_400_000
 NEVER = 20.0
 
-GRAPH_TABLE = torch.nn.functional.normalize(torch.randn(len(KNOWN) + 1, 3, generator=torch.Generator().manual_seed(1)))
-GRAPH_TABLE[0] = 0.0
-
 times = st.integers(0, 3 * DAY) | st.integers(0, 2 * HOUR)
 """Clicks arrive in any order of their times: some are late."""
 clicks = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(ITEMS), times), min_size=1, max_size=25)
@@ -50,7 +47,8 @@ def recorded(stream: list[tuple[str, str, int]]) -> RecordedStream:
 def version() -> tuple[Create, Vocabulary]:
     torch.manual_seed(0)
     model = Create(len(KNOWN), ModelSettings(dim=4)).eval()
-    model.graph_table = GRAPH_TABLE
+    model.graph_table = torch.nn.functional.normalize(torch.randn(len(KNOWN) + 1, 64), dim=1).half()
+    model.graph_table[0] = 0
     return model, Vocabulary(np.array([hash_id(item) for item in KNOWN], np.uint64), list(KNOWN))
 
 
@@ -71,6 +69,8 @@ class Plain:
         with torch.no_grad():
             self.encoded = model.encode(to_histories(sequence, vocabulary))[0]
         self.table, self.vocabulary = model.items.weight.detach(), vocabulary
+        self.graph_table = model.graph_table
+        self.recent = [item for item, _ in self.backwards[: RANKING.history_items]]
         self.ranked = set(HASHES)
         self.session = self._session()
 
@@ -172,7 +172,7 @@ class Plain:
             "trend_day": math.log((day + 0.1) / (week + 0.5)),
             "trend_week": math.log((week + 0.1) / (month + 0.5)),
             "item_age": log_minutes(self.moment - int(row["first_ts"])) if row["first_ts"] else 0.0,
-            "item_since": log_minutes(self.moment - int(row["last_ts"])) if row["last_ts"] else log_minutes(since),
+            "item_since": log_minutes(self.moment - int(row["last_ts"])),
         }
 
     def user(self) -> dict[str, float]:
@@ -188,21 +188,14 @@ class Plain:
         }
 
     def model(self, item: int) -> dict[str, float]:
-        index = self.index(item)
+        index = int(self.vocabulary.lookup(np.array([item], np.uint64))[0])
         return {"encoder": float(self.table[index] @ self.encoded) if index else math.nan, "known": float(index > 0)}
 
     def graph(self, item: int) -> dict[str, float]:
-        rows = [GRAPH_TABLE[index].double() for index in (self.index(i) for i, _ in self.backwards)]
-        recent = rows[: RANKING.history_items]
-        row = GRAPH_TABLE[self.index(item)].double()
-        return {
-            "graph_newest": float(row @ recent[0]),
-            "graph_mean": float(row @ torch.stack(recent).sum(0)) / len(recent),
-        }
-
-    def index(self, item: int) -> int:
-        """The version's index of an item; 0 for one that it does not know."""
-        return int(self.vocabulary.lookup(np.array([item], np.uint64))[0])
+        assert self.graph_table is not None
+        rows = [self.graph_table[int(self.vocabulary.lookup(np.array([i], np.uint64))[0])].float() for i in self.recent]
+        own = self.graph_table[int(self.vocabulary.lookup(np.array([item], np.uint64))[0])].float()
+        return {"graph_newest": float(own @ rows[0]), "graph_mean": float(own @ (sum(rows) / len(rows)))}
 
     def all_of(self, items: list[int], encoder: dict[int, float]) -> list[dict[str, float]]:
         """The features of the candidate items. The encoder's scores of fresh items are given: no formula has them."""

@@ -1,6 +1,7 @@
 """`anabranch evaluate`: from a CSV to a table, a document and a picture."""
 
 import importlib.util
+import itertools
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from model.evaluation.reports import Curves, CycleReport, PrequentialReport, Str
 from model.ranking.fusion import INITIAL_FUSION
 from stream.cli.app import app
 from stream.errors import AnabranchError
-from stream.operate.plot import draw, require
+from stream.operate.plot import draw, require, spread
 
 SMALL = """
 [model]
@@ -38,11 +39,15 @@ def asked(tmp_path):
 def test_the_prequential_protocol_prints_a_table_and_a_document(asked):
     table = CliRunner().invoke(app, asked)
     assert table.exit_code == 0, table.output
-    for name in ("create", "frozen", "session-kNN", "2 versions learned"):
+    for name in ("create", "frozen", "session-kNN", "2 versions learned", "first visits", "history 15+", "over fusion"):
         assert name in table.stdout
+    assert max(map(len, table.stdout.splitlines())) <= 100
     found = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert found["models"]["create"]["hit@10"] > 0
     assert found["events"]["tested"] == 160
+    assert found["moment"] == "asked"
+    pushed = CliRunner().invoke(app, [*asked, "--moment", "pushed"])
+    assert "at the user's event before it" in pushed.stdout
 
 
 def test_the_global_temporal_protocol_prints_scores_with_seen_items_and_without(asked):
@@ -56,6 +61,12 @@ def test_the_global_temporal_protocol_prints_scores_with_seen_items_and_without(
         assert line.split()[2] == f"{100 * found['models']['create+graph']['successive'][seen]['ndcg@10']:.2f}%"
         assert "create over sasrec, last: NDCG@10" in text
     assert "create: 1 epochs of the graph and 2 joint ones; sasrec: 3, which take about as long." in result.stdout
+
+
+def test_options_of_the_prequential_protocol_are_refused_with_the_other_one(asked):
+    arguments = [a if a != "prequential" else "global-temporal" for a in asked]
+    with pytest.raises(AnabranchError, match="--moment need --protocol prequential, but it is global-temporal"):
+        CliRunner().invoke(app, [*arguments, "--moment", "pushed"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +105,12 @@ def test_draw_writes_the_picture(tmp_path):
     found = PrequentialReport("prequential", StreamEvents(3, 0), {}, {"create": cycles}, curves)
     draw(found, tmp_path / "out.png", "clicks")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_at_the_ends_of_lines_keep_their_order_and_do_not_touch():
+    ends = spread({"a": 9.0, "b": 9.1, "c": 3.0, "d": 0.0, "e": 0.1, "f": 9.2}, 1.0)
+    assert ends["c"] == 3.0
+    heights = [ends[name] for name in "decabf"]
+    assert all(high - low >= 0.999 for low, high in itertools.pairwise(heights))
+    assert heights[0] >= 0.5
+    assert ends["b"] == pytest.approx(9.1)
