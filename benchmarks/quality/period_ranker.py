@@ -91,7 +91,7 @@ class PeriodRanker:
         self._graph.apply(self._arriving(sessions))
 
     def test(self, model: Create, fusion: Fusion, sessions: Histories, tested: Histories) -> dict[str, Reading]:
-        """Test and then learn the period of these sessions, of which `tested` are tests. Both have times."""
+        """Test and then learn a period. `tested` are its sessions with tests, of all `sessions`. Both have times."""
         tests, arriving = SessionTests.of(tested).in_time(), self._arriving(sessions)
         started = time.process_time()
         model.graph_table = graph_table(vocabulary_of(model), self._graph.rows)
