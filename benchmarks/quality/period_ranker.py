@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.quality.period_sessions import SessionTests
 from benchmarks.quality.period_tests import BATCH_ROWS, recall_and_mrr
 from model.encoders.create import Create
+from model.encoders.graph_table import graph_table
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
@@ -49,7 +50,7 @@ class Reading(NamedTuple):
     test_s: float
     """Processor seconds of ranking."""
     learn_s: float
-    """Processor seconds of the ranker's learning."""
+    """Processor seconds of the ranker's learning and of the graph's table."""
 
     def figures(self) -> dict[str, float]:
         """The figures as the lines of the results have them."""
@@ -69,8 +70,11 @@ def events_of(sessions: Histories, first_user: int) -> Records:
 class PeriodRanker:
     """Ranks the tests of each period with the product's stages, and learns from what was shown."""
 
-    def __init__(self, state: StateSettings, settings: RankingSettings, seed: int, examples: int) -> None:
-        """`examples`: how many of the newest each ranker keeps."""
+    def __init__(
+        self, state: StateSettings, settings: RankingSettings, seed: int, examples: int, epochs: int = EPOCHS
+    ) -> None:
+        """`examples`: how many of the newest each ranker keeps; `epochs`: over these, after each period."""
+        self._epochs = epochs
         # Items of the test's period that no version knows are no tests, so they are not ranked either.
         self._settings = msgspec.structs.replace(settings, because=False, fresh_items=0)
         self._graph = MemoryGraph(state)
@@ -87,12 +91,16 @@ class PeriodRanker:
         self._graph.apply(self._arriving(sessions))
 
     def test(self, model: Create, fusion: Fusion, sessions: Histories, tested: Histories) -> dict[str, Reading]:
-        """Test and then learn the period of these sessions, of which `tested` are tests. Both have times."""
+        """Test and then learn a period. `tested` are its sessions with tests, of all `sessions`. Both have times."""
         tests, arriving = SessionTests.of(tested).in_time(), self._arriving(sessions)
-        return {
+        started = time.process_time()
+        model.graph_table = graph_table(vocabulary_of(model), self._graph.rows)
+        table_s = time.process_time() - started
+        found = {
             "strict": self._read("strict", model, fusion, tests, arriving[:0], BATCH_ROWS),
             "streaming": self._read("streaming", model, fusion, tests, arriving, TESTS_PER_BATCH),
         }
+        return {name: reading._replace(learn_s=reading.learn_s + table_s) for name, reading in found.items()}
 
     def _arriving(self, sessions: Histories) -> Records:
         events = events_of(sessions, self._users)
@@ -104,10 +112,8 @@ class PeriodRanker:
     ) -> Reading:
         """Test one reading, with these events before, between and after the tests; then learn what was shown."""
         assert tests.ts is not None
-        items = np.arange(1, model.item_count + 1, dtype=np.uint64)
-        vocabulary, learning = Vocabulary(items, [""] * len(items)), self._learning[name]
-        learned = name in self._learned
-        stages = Stages(model, vocabulary, fusion, self._settings, learning.ranker if learned else None)
+        learning, learned = self._learning[name], name in self._learned
+        stages = Stages(model, vocabulary_of(model), fusion, self._settings, learning.ranker if learned else None)
         ranks, candidates, applied = np.full(len(tests.targets), NOT_LISTED), 0, 0
         waiting: list[Example] = []
         test_s = learn_s = 0.0
@@ -152,8 +158,13 @@ class PeriodRanker:
         else:
             learning.add(waiting)
         learning.standardise(untrained=first)
-        learning.fit(first_epochs(len(learning.ring)) if first else EPOCHS)
+        learning.fit(first_epochs(len(learning.ring)) if first else self._epochs)
         learning.follow(learning.ranker, NEWEST)
+
+
+def vocabulary_of(model: Create) -> Vocabulary:
+    """Items by number: in the graph of these periods the hash of an item is its number."""
+    return Vocabulary(np.arange(1, model.item_count + 1, dtype=np.uint64), [""] * model.item_count)
 
 
 def first_epochs(examples: int) -> int:

@@ -15,7 +15,8 @@ rows of the paper (Mi et al., RecSys 2020, arXiv 2007.12000, table 3). Seconds a
     item-knn      cosine of items over the sessions that contain both; needs no training
 
 `live_*` adds the live graph, as in serving (benchmarks/quality/session_graph.py). Its weights are chosen by the
-product's code on the previous test, never on the test itself. `first_*` tests period 0 again.
+product's code on the previous test, never on the test itself. `first_*` tests period 0 again. `strict_*` and
+`streaming_*` are the two readings of variant `ranker`; its first weights are chosen within period 0.
 
 An increment starts a new item's row at the mean of the items in its sessions. It trains on the sequence encoder's loss
 only: the graph's warm-up and the transfer loss are part of the first version.
@@ -45,6 +46,7 @@ from model.evaluation.rivals import item_knn, transitions
 from model.learning.experiment import Experiment
 from model.learning.training import Schedule, train
 from model.ranker.learning import RING_EXAMPLES
+from model.ranking import sources
 from model.ranking.fusion import MODEL_ONLY, Fusion
 from model.settings import ModelSettings, TrainingSettings, without_graph
 
@@ -70,6 +72,8 @@ RECORDED_ARGUMENTS = (
     "no_graph",
 )
 """Arguments that every line of the output repeats."""
+RANKER_ARGUMENTS = ("examples", "ranker_epochs", "encoder_items")
+"""Those of variant `ranker`."""
 
 
 def add_new_items(model: Create, items: int, new: Histories) -> Create:
@@ -135,7 +139,8 @@ def first_ranker(periods: Periods, arguments: argparse.Namespace, seed: int) -> 
     model = first_version(earlier, known, arguments, seed)
     tested = sessions_to_test(halves.sessions[1], known, arguments.tests, 0)
     fusion = evaluate_model(model, tested, SessionGraph.of([earlier], known, period_s), MODEL_ONLY).fusion
-    ranker = PeriodRanker(STATE, SETTINGS, seed, arguments.examples)
+    sources.ENCODER_ITEMS = arguments.encoder_items
+    ranker = PeriodRanker(STATE, SETTINGS, seed, arguments.examples, arguments.ranker_epochs)
     ranker.learn_graph(earlier)
     ranker.test(model, fusion, halves.sessions[1], tested)
     return ranker, fusion
@@ -157,7 +162,9 @@ def run(
     """Run one variant through all periods. `first_versions` caches period 0's versions, which the variants share."""
     found: list[dict[str, Any]] = []
     model, fusion, ranker, ranker_s = None, MODEL_ONLY, None, 0.0
+    about: dict[str, Any] = {}
     if variant == "ranker":
+        about = {key: getattr(arguments, key) for key in RANKER_ARGUMENTS}
         started = time.process_time()
         torch.manual_seed(seed)
         ranker, fusion = first_ranker(periods, arguments, seed)
@@ -168,7 +175,7 @@ def run(
         old, new, known = periods.sessions[:t], periods.sessions[t], periods.known[t]
         test = sessions_to_test(periods.sessions[t + 1], known, arguments.tests, 0)
         row = {"data": arguments.data, "variant": variant, "seed": seed, "period": t}
-        row |= {key: getattr(arguments, key) for key in RECORDED_ARGUMENTS}
+        row |= {key: getattr(arguments, key) for key in RECORDED_ARGUMENTS} | about
         if variant in UNTRAINED_VARIANTS:
             counted = (
                 transitions(concatenate([*old, new]), known, STATE.pair_window_events, 0.0)
@@ -238,6 +245,8 @@ def main() -> None:
         "--replay", type=int, default=80_000, help="old sessions in an increment, each in one of its epochs"
     )
     parse.add_argument("--examples", type=int, default=RING_EXAMPLES, help="newest examples that the ranker keeps")
+    parse.add_argument("--ranker-epochs", type=int, default=4, help="over these examples, after each period")
+    parse.add_argument("--encoder-items", type=int, default=100, help="candidate items that the encoder proposes")
     parse.add_argument("--distil", type=float, default=1.0)
     parse.add_argument("--out", type=Path, default=Path("build/periods.jsonl"))
     arguments = parse.parse_args()
