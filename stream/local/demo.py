@@ -41,7 +41,7 @@ ROW_TITLES = {
 DEMO_SETTINGS = {
     "ANABRANCH_TRAINER__EVERY_EVENTS": "8500",
     "ANABRANCH_TRAINER__MIN_EVENTS": "8500",
-    "ANABRANCH_TRAINING__MAX_TRAIN_S": "20",
+    "ANABRANCH_TRAINING__MAX_TRAIN_S": "10",
 }
 """Cycles follow each other faster than by default, so that the demo shows in minutes what takes hours otherwise."""
 

@@ -20,8 +20,8 @@ import numpy as np
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.follow import follow
-from stream.kafka.pointers import read_last_pointers
 from stream.kafka.publish import Pace, publish
+from stream.worker import served_file
 
 WARM_UP_EVENTS = 9_000
 """Events published at full speed, so that the first version comes soon."""
@@ -117,7 +117,7 @@ class Worker(Protocol):
     """What the feed has to know of the worker."""
 
     def has_version(self) -> bool:
-        """Whether a version has been published."""
+        """Whether it serves a version."""
 
     def answered(self) -> list[str]:
         """The users who got a list since the last call."""
@@ -140,8 +140,9 @@ class Answers(threading.Thread):
                 self._users.append(record.key.decode())
 
     def has_version(self) -> bool:
-        """Whether a version has been published."""
-        return read_last_pointers(self._config.data).champion is not None
+        """Whether the worker serves a version."""
+        served = served_file.read(self._config.data)
+        return served is not None and served.version is not None
 
     def answered(self) -> list[str]:
         """The users who got a list since the last call."""
