@@ -25,7 +25,7 @@ from stream.worker import served_file
 
 WARM_UP_EVENTS = 9_000
 """Events published at full speed, so that the first version comes soon."""
-FIRST_VERSION_SHARE = 0.7
+FIRST_VERSION_SHARE = 0.85
 """Share of the time after which the feed goes on without a version."""
 PACED_SHARE = 0.95
 """Share of the time left over which the rest is spread. What has to wait for answers catches up in the other part."""
@@ -34,8 +34,8 @@ LOOK_EVERY_S = 0.02
 ANSWERED_WITHIN_S = 10.0
 """A household that has got no list for so long buys again without one."""
 CLOSED_WITHIN_S = 5.0
-MAX_AHEAD = 4_000
-"""Purchases that others may make before one whose household waits: a few baskets have a hundred items."""
+MAX_AHEAD = 20_000
+"""Purchases that others may make before one whose household waits: a few baskets have hundreds of items."""
 STRETCH_EVENTS = 1_000
 
 
