@@ -72,7 +72,7 @@ def play(console: "Console", settings: "Config", purchases: "Purchases", seconds
     from stream.local.page_address import open_when_there
     from stream.local.supervisor import run_everything
 
-    with run_everything(settings, trainer_yields=False) as supervisor:
+    with run_everything(settings, first_version_soon=True) as supervisor:
         if supervisor.page:
             console.print(f"watch it in a browser: {supervisor.page}", soft_wrap=True, markup=False)
             console.print(f"to act there, sign in with {settings.serve.operate_token}", soft_wrap=True, markup=False)

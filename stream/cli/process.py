@@ -1,8 +1,10 @@
 """What a process does before its work begins: its priority, its limits, and the wait for a broker."""
 
 import contextlib
+import importlib
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,6 +38,15 @@ def lower_priority(own_session: bool) -> None:
     if own_session:
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(TRAINER_NICENESS))
+
+
+def import_early() -> None:
+    """Import torch in a thread, before there is a version: seconds of work on a loaded machine.
+
+    Nothing of ours is imported there: two threads that import modules which import each other see halves of them.
+    """
+    for_optimisers = "torch._dynamo"
+    threading.Thread(target=importlib.import_module, args=(for_optimisers,), daemon=True, name="imports").start()
 
 
 def raise_open_file_limit() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.cli.app import command, utf8
-from stream.cli.process import lower_priority, pages_of_waiting, raise_open_file_limit, wait_for_broker
+from stream.cli.process import import_early, lower_priority, pages_of_waiting, raise_open_file_limit, wait_for_broker
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -29,6 +29,7 @@ def worker(
         str | None, typer.Option("--instance", help="Name of this worker in its group.", callback=utf8)
     ] = None,
     embedded: Annotated[bool, typer.Option("--embedded", hidden=True)] = False,
+    first_version_soon: Annotated[bool, typer.Option("--first-version-soon", hidden=True)] = False,
 ) -> None:
     """Consume clicks, keep the state, send recommendations."""
     import msgspec
@@ -42,6 +43,8 @@ def worker(
 
     if instance is not None:
         settings = msgspec.structs.replace(settings, worker=msgspec.structs.replace(settings.worker, instance=instance))
+    if first_version_soon:
+        import_early()
     raise_open_file_limit()
     sys.setswitchinterval(THREAD_SWITCH_S)
     waiting = serving_beside(pages_of_waiting("worker", settings), settings.worker.http, "worker.http")
@@ -68,7 +71,7 @@ def trainer(
     *,
     settings: "Config",
     own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False,
-    same_priority: Annotated[bool, typer.Option("--same-priority", hidden=True)] = False,
+    first_version_soon: Annotated[bool, typer.Option("--first-version-soon", hidden=True)] = False,
 ) -> None:
     """Learn from the state in the data directory; publish versions."""
     from stream.http.server import serving_beside
@@ -76,7 +79,9 @@ def trainer(
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
 
-    if not same_priority:
+    if first_version_soon:
+        import_early()
+    else:
         lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
         with serving_beside(pages_of_waiting("trainer", settings), settings.trainer.http, "trainer.http"):

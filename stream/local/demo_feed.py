@@ -20,12 +20,12 @@ import numpy as np
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.follow import follow
-from stream.kafka.pointers import read_last_pointers
 from stream.kafka.publish import Pace, publish
+from stream.worker import served_file
 
 WARM_UP_EVENTS = 9_000
 """Events published at full speed, so that the first version comes soon."""
-FIRST_VERSION_SHARE = 0.7
+FIRST_VERSION_SHARE = 0.85
 """Share of the time after which the feed goes on without a version."""
 PACED_SHARE = 0.95
 """Share of the time left over which the rest is spread. What has to wait for answers catches up in the other part."""
@@ -34,8 +34,8 @@ LOOK_EVERY_S = 0.02
 ANSWERED_WITHIN_S = 10.0
 """A household that has got no list for so long buys again without one."""
 CLOSED_WITHIN_S = 5.0
-MAX_AHEAD = 4_000
-"""Purchases that others may make before one whose household waits: a few baskets have a hundred items."""
+MAX_AHEAD = 20_000
+"""Purchases that others may make before one whose household waits: a few baskets have hundreds of items."""
 STRETCH_EVENTS = 1_000
 
 
@@ -117,7 +117,7 @@ class Worker(Protocol):
     """What the feed has to know of the worker."""
 
     def has_version(self) -> bool:
-        """Whether a version has been published."""
+        """Whether it serves a version."""
 
     def answered(self) -> list[str]:
         """The users who got a list since the last call."""
@@ -140,8 +140,9 @@ class Answers(threading.Thread):
                 self._users.append(record.key.decode())
 
     def has_version(self) -> bool:
-        """Whether a version has been published."""
-        return read_last_pointers(self._config.data).champion is not None
+        """Whether the worker serves a version."""
+        served = served_file.read(self._config.data)
+        return served is not None and served.version is not None
 
     def answered(self) -> list[str]:
         """The users who got a list since the last call."""

@@ -94,12 +94,13 @@ class Supervisor:
 
 @contextlib.contextmanager
 def run_everything(
-    config: Config, config_file: Path | None = None, port: int | None = None, *, trainer_yields: bool = True
+    config: Config, config_file: Path | None = None, port: int | None = None, *, first_version_soon: bool = False
 ) -> Iterator[Supervisor]:
     """Start the broker if none is named, create the topics, start the processes; end them in the opposite order.
 
-    The children read the same `config_file` and environment. `port` is the embedded broker's. With `trainer_yields`
-    the trainer runs when the worker leaves it a processor. Raises AnabranchError.
+    The children read the same `config_file` and environment. `port` is the embedded broker's. With
+    `first_version_soon` the trainer has the worker's priority, and both import what a version needs before there is
+    one. Raises AnabranchError.
     """
     if not config.broker and config.kafka.security != "plaintext":
         raise ConfigError(
@@ -120,9 +121,9 @@ def run_everything(
         flags = ["--data", str(config.data), "--broker", config.broker]
         if config_file is not None:
             flags += ["--config", str(config_file)]
-        of_trainer = "--own-session" if trainer_yields else "--same-priority"
-        for name, more in (("trainer", [of_trainer]), ("worker", ["--embedded"] if embedded else [])):
-            supervisor.start(name, [sys.executable, "-m", "stream.cli", name, *flags, *more])
+        soon = ["--first-version-soon"] if first_version_soon else []
+        for name, more in (("trainer", ["--own-session"]), ("worker", ["--embedded"] if embedded else [])):
+            supervisor.start(name, [sys.executable, "-m", "stream.cli", name, *flags, *more, *soon])
         if address := address_to_serve(config):
             supervisor.page = page_of(address)
             env = {"ANABRANCH_SERVE__HTTP": address}

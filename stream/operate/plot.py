@@ -52,7 +52,7 @@ def draw(report: "PrequentialReport", file: Path, title: str) -> None:
     rolling, at = report.curves.rolling_hit, report.curves.event
     values = {name: [100 * value for value in rolling[name]] for name in rolling}
     colours = colours_of(report)
-    for name in sorted(values, key=lambda name: name in colours):
+    for name in sorted(values, key=lambda name: (name in colours, name == "create")):
         width = 2.6 if name == "create" else 1.7 if name in colours else 0.8
         axes.plot(at, values[name], color=colours.get(name, OTHERS), lw=width, zorder=3 if name in colours else 2)
     if "create" in values and "frozen" in values:
