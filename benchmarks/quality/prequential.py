@@ -80,7 +80,7 @@ def load(name: str, folder: Path, count: int | None = None) -> Records:
     """The first events of a stream; by default as many as EVENTS has."""
     count = count or EVENTS[name]
     if name == "complete-journey":
-        from stream.local.demo import read_purchases
+        from stream.local.demo_feed import read_purchases
 
         clicks = read_purchases(count).clicks
         ts = np.array([c["ts"] for c in clicks])

@@ -21,7 +21,7 @@ from state.identity import Identity
 from state.kinds import code_of
 from state.settings import StateSettings
 from state.store import Store
-from stream.local.demo import read_purchases
+from stream.local.demo_feed import read_purchases
 
 FUNCTIONS_SHOWN = 25
 

@@ -27,7 +27,7 @@ from stream.config import Config, TopicSettings
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import cluster_id, ensure
 from stream.local.child_process import Child
-from stream.local.demo import read_purchases
+from stream.local.demo_feed import read_purchases
 from stream.local.embedded_broker import free_port
 from stream.stores.id_key import settle_key
 

@@ -33,7 +33,7 @@ from stream.config import ClickSettings, Config, TopicSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
-from stream.local.demo import read_purchases
+from stream.local.demo_feed import read_purchases
 from stream.local.embedded_broker import EmbeddedBroker
 from stream.worker.poll_size import PollSize
 from tests.kafka import kafka, missing

@@ -24,7 +24,7 @@ from stream.kafka.messages import Recommendation
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import ensure
 from stream.local.child_process import Child
-from stream.local.demo import read_purchases
+from stream.local.demo_feed import read_purchases
 
 LEARNED_EVENTS = 30_000
 EVENTS_PER_S = 200

@@ -27,7 +27,7 @@ from stream.config import ClickSettings, Config, TopicSettings
 from stream.kafka.decode import Decoder
 from stream.kafka.publish import Pace, publish
 from stream.kafka.topics import Log, ensure
-from stream.local.demo import read_purchases
+from stream.local.demo_feed import read_purchases
 from stream.stores.partition_stores import PartitionStores
 
 

@@ -19,7 +19,7 @@ from state.events import Floats, Ids
 from state.graph import Rows
 
 DIM = 64
-OVERSAMPLING, POWER_STEPS = 8, 4
+OVERSAMPLING, POWER_STEPS = 8, 2
 """Of the randomised decomposition (Halko, Martinsson and Tropp, 2011)."""
 CONTEXT_POWER = 0.75
 ROWS_PER_READ = 4096
@@ -66,13 +66,17 @@ def _positive_information(weights: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _left_singular(matrix: sp.csr_matrix) -> Floats:
-    """U √S, [n, up to DIM]."""
-    width = min(DIM + OVERSAMPLING, matrix.shape[0])
+    """U √S, [n, up to DIM]. The dense parts are torch's: numpy would start a thread for each core."""
+    width, other = min(DIM + OVERSAMPLING, matrix.shape[0]), matrix.T.tocsr()
     basis = matrix @ np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(np.float32)
     for _ in range(POWER_STEPS):
-        basis = np.linalg.qr(matrix.T @ np.linalg.qr(basis)[0])[0]
-        basis = matrix @ basis
-    basis = np.linalg.qr(basis)[0]
-    left, values, _ = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
-    found: Floats = (basis @ left[:, :DIM]) * np.sqrt(values[:DIM])
+        basis = matrix @ _orthonormal(other @ _orthonormal(basis))
+    basis = _orthonormal(basis)
+    left, values, _ = torch.linalg.svd(torch.from_numpy(np.ascontiguousarray((other @ basis).T)), full_matrices=False)
+    found: Floats = (torch.from_numpy(basis) @ left[:, :DIM] * values[:DIM].sqrt()).numpy()
+    return found
+
+
+def _orthonormal(columns: Floats) -> Floats:
+    found: Floats = torch.linalg.qr(torch.from_numpy(columns))[0].numpy()
     return found

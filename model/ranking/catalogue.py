@@ -5,9 +5,10 @@ live graph. Its provisional row is the mean of its known neighbours' rows. The n
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.encoders.vocabulary import Indices, Vocabulary
@@ -20,6 +21,17 @@ RESCAN_CLICKS = 20_000
 """Clicks after which the items that are scanned in a large catalogue are chosen again."""
 ColumnsOf = Callable[[Ids], Indices]
 """Columns of items; 0 for an item without a column."""
+
+
+class Scanned(NamedTuple):
+    """Items that the sequence encoder scores, n of them."""
+
+    columns: Indices
+    """[n] ascending."""
+    rows: torch.Tensor
+    """[n, d]."""
+    places: npt.NDArray[np.integer]
+    """Place of each column among them; -1 = not scanned. Columns beyond its end are not."""
 
 
 class Counted(Protocol):
@@ -76,26 +88,29 @@ class Catalogue:
         """The mean of the version's rows."""
         self._free_columns = fresh_items
         self._columns = np.arange(len(table))
-        self._scanned: tuple[int, Indices, torch.Tensor] | None = None
+        self._scanned: Scanned | None = None
+        self._scanned_at = 0
         self._as_scored = as_scored
         self.hashes = np.concatenate([np.zeros(1, np.uint64), vocabulary.hashes])
         """[columns] item of each column."""
         self.empty = torch.from_numpy(np.concatenate([[0], vocabulary.free]))
         """Columns without an item: padding and free indices."""
 
-    def scanned(self, count: int, counts: "Counted") -> tuple[Indices, torch.Tensor]:
-        """Columns, ascending, and rows [n, d] of the items that an encoder scores.
+    def scanned(self, count: int, counts: "Counted") -> Scanned:
+        """The items that an encoder scores: all, or the `count` most popular ones of the version where there are more.
 
-        All items, or the `count` most popular ones of the version where there are more. That choice is made again
-        every RESCAN_CLICKS clicks, because it looks at every item. Between two choices fresh items are not scanned.
+        That choice is made again every RESCAN_CLICKS clicks, because it looks at every item. Between two choices fresh
+        items are not scanned.
         """
         if len(self.table) - 1 <= count:
-            return self._columns[1:], self.table[1:]
-        scanned = self._scanned
-        if scanned is None or not 0 <= counts.counted - scanned[0] < RESCAN_CLICKS:
+            return Scanned(self._columns[1:], self.table[1:], self._columns - 1)
+        if self._scanned is None or not 0 <= counts.counted - self._scanned_at < RESCAN_CLICKS:
             columns = np.sort(counts.most_popular(count, self.first_fresh))
-            scanned = self._scanned = counts.counted, columns, self.table[torch.from_numpy(columns)]
-        return scanned[1:]
+            places = np.full(self.first_fresh, -1, np.int32)
+            places[columns] = np.arange(len(columns))
+            self._scanned_at = counts.counted
+            self._scanned = Scanned(columns, self.table[torch.from_numpy(columns)], places)
+        return self._scanned
 
     def columns_or_new(self, items: Ids, rows_of: RowsOf) -> Indices:
         """Columns of the items, in any shape. A fresh item gets a new column, or 0 if `fresh_items` are in use."""

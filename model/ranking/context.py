@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Indices
-from model.ranking.catalogue import Catalogue, RowsOf
+from model.ranking.catalogue import Catalogue, RowsOf, Scanned
 from model.ranking.graph_evidence import newest_items
 from model.ranking.item_counts import ItemCounts
 from model.settings import RankingSettings
@@ -41,8 +41,7 @@ class Neighbours(NamedTuple):
 class Scan(NamedTuple):
     """The encoder's scores of n items of the catalogue."""
 
-    columns: Indices
-    """[n] ascending."""
+    scanned: Scanned
     scores: Tensor
     """[B, n] E h_u."""
     known: np.ndarray
@@ -115,8 +114,8 @@ def read_context(
         known = (steps_column > 0) & (steps_column < catalogue.first_fresh)
         kept = np.concatenate([[0], np.cumsum(known)])[indptr]
         encoded = encode(Histories(kept, steps_column[known], steps["ts"][known]))
-        columns, table = catalogue.scanned(SCANNED_ITEMS, counts)
-        scan = Scan(columns, encoded @ table.T, kept[1:] > kept[:-1])
+        scanned = catalogue.scanned(SCANNED_ITEMS, counts)
+        scan = Scan(scanned, encoded @ scanned.rows.T, kept[1:] > kept[:-1])
     return Context(
         sequences=sequences,
         moments=moments,

@@ -81,7 +81,7 @@ def encoder(context: Context, k: int) -> Pairs:
     known = np.flatnonzero(context.scan.known)
     scores = context.scan.scores if len(known) == context.users else context.scan.scores[torch.from_numpy(known)]
     rows, found = best_columns(scores, max(ENCODER_ITEMS, k))
-    return known[rows], context.scan.columns[found]
+    return known[rows], context.scan.scanned.columns[found]
 
 
 Source = Callable[[Context, int], Pairs]

@@ -85,7 +85,7 @@ def _largest_true(ranker: Ranker, features: Floats, means: Floats, fusion: Fusio
     true = {
         Why.AGAIN: clicked,
         Why.FOLLOWED: features[:, AT["evidence"]] > 0,
-        Why.SIMILAR: (features[:, AT["co_5"]] > 0) | above_mean("encoder"),
+        Why.SIMILAR: (features[:, AT["co_5"]] > 0) | above_mean("encoder", "graph_mean"),
         Why.RISING: above_mean("trend_hour", "trend_day", "trend_week"),
         Why.POPULAR: above_mean("pop_week", "pop_day", "pop_month"),
         Why.NEW: ~clicked & ~above_mean("item_age"),

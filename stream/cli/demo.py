@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stream.config import Config
-    from stream.local.demo import Purchases
+    from stream.local.demo_feed import Purchases
 
 NEXT_STEPS = """
 Where to look next: stream/worker/pipeline.py, the path of an event; model/learning/cycle.py, a cycle of learning
@@ -33,16 +33,17 @@ def demo(
     data: Annotated[Path, typer.Option("--data", help="Directory of its state; emptied at each start.")] = Path(
         "anabranch-data/demo"
     ),
-    events: Annotated[int, typer.Option("--events", min=1, help="Number of purchases to replay.")] = 85_000,
+    events: Annotated[int, typer.Option("--events", min=1, help="Number of purchases to replay, at most.")] = 85_000,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1, callback=finite, help="Duration of the replay in seconds.")
-    ] = 165.0,
+    ] = 150.0,
 ) -> None:
     """Replay real grocery purchases through Kafka for three minutes. The model learns as they come."""
     from rich.console import Console
 
     from stream.load_config import load
-    from stream.local.demo import DEMO_SETTINGS, empty_directory, read_purchases
+    from stream.local.demo import DEMO_SETTINGS, empty_directory
+    from stream.local.demo_feed import read_purchases
 
     console = Console(highlight=False)
     chosen = DEMO_SETTINGS | {"ANABRANCH_SERVE__OPERATE_TOKEN": secrets.token_urlsafe(16)}
@@ -66,24 +67,33 @@ def demo(
 
 def play(console: "Console", settings: "Config", purchases: "Purchases", seconds: float) -> None:
     """Run everything, publish the purchases, and show what happens until all of them are applied."""
-    from stream.local.demo import Feed, Screen, watch
+    from stream.local.demo import Screen, watch
+    from stream.local.demo_feed import Answers, Feed
     from stream.local.page_address import open_when_there
     from stream.local.supervisor import run_everything
 
-    with run_everything(settings) as supervisor:
+    with run_everything(settings, trainer_yields=False) as supervisor:
         if supervisor.page:
             console.print(f"watch it in a browser: {supervisor.page}", soft_wrap=True, markup=False)
             console.print(f"to act there, sign in with {settings.serve.operate_token}", soft_wrap=True, markup=False)
             open_when_there(supervisor.page)
-        feed = Feed(supervisor.config, purchases, seconds)
+        answers = Answers(supervisor.config)
+        feed = Feed(supervisor.config, purchases, seconds, answers)
         screen = Screen(console, supervisor.config, feed, purchases)
         try:
+            answers.start()
             feed.start()
-            watch(console, supervisor.config, feed, screen, supervisor.check, len(purchases.clicks))
+            watch(console, supervisor.config, feed, screen, supervisor.check)
             screen.refresh()
             console.print(
                 f"{screen.applied:,} purchases went through Kafka into the state; {screen.line()}", soft_wrap=True
             )
+            if feed.published < len(purchases.clicks):
+                console.print(
+                    f"{feed.published:,} of {len(purchases.clicks):,} purchases were published: no more were answered "
+                    f"in {seconds:.0f} s on this machine",
+                    soft_wrap=True,
+                )
             console.print(screen.quality_table(rolling=False))
             versions = screen.versions
             console.print(
@@ -93,4 +103,5 @@ def play(console: "Console", settings: "Config", purchases: "Purchases", seconds
                 soft_wrap=True,
             )
         finally:
+            answers.close()
             screen.close()

@@ -153,9 +153,9 @@ def show_prequential(report: "PrequentialReport") -> None:
     show(table)
     events, learned = report.events, report.versions["create"]
     promoted = sum(cycle.promoted for cycle in learned)
-    when = "when the event comes" if report.moment == "asked" else "at the user's event before it"
+    when = "the event" if report.moment == "asked" else "the user's event before it"
     show(f"{events.tested:,} events tested, {events.of_new_items:,} of items new to the version that served.")
-    show(f"Lists are made {when}. {len(learned)} versions learned, {promoted} promoted.")
+    show(f"Lists are ranked for the time of {when}. {len(learned)} versions learned, {promoted} promoted.")
     show("Last quarter and new items are Hit@10. Intervals hold 95%: users are drawn again.")
     show("")
     show(by_kind(report))

@@ -65,7 +65,10 @@ def worker(
 
 @command(logs_as="trainer")
 def trainer(
-    *, settings: "Config", own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False
+    *,
+    settings: "Config",
+    own_session: Annotated[bool, typer.Option("--own-session", hidden=True)] = False,
+    same_priority: Annotated[bool, typer.Option("--same-priority", hidden=True)] = False,
 ) -> None:
     """Learn from the state in the data directory; publish versions."""
     from stream.http.server import serving_beside
@@ -73,7 +76,8 @@ def trainer(
     from stream.local.data_directory import data_directory_lock
     from stream.trainer.service import run
 
-    lower_priority(own_session)
+    if not same_priority:
+        lower_priority(own_session)
     with data_directory_lock(settings.data, "trainer"):
         with serving_beside(pages_of_waiting("trainer", settings), settings.trainer.http, "trainer.http"):
             wait_for_broker(settings)

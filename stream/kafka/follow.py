@@ -1,7 +1,7 @@
 """Follow a topic from a plain loop: `anabranch watch`."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,14 +15,16 @@ from stream.kafka.topics import partitions_or_first
 POLL_MS = 500
 
 
-def follow(config: Config, topic: str, *, from_start: bool) -> Generator[Any, None, None]:
-    """Every record of a topic as it comes, for ever; those that are there already with `from_start`."""
+def follow(
+    config: Config, topic: str, *, from_start: bool, ended: Callable[[], bool] = lambda: False
+) -> Generator[Any, None, None]:
+    """Every record of a topic as it comes, until `ended`; those that are there already with `from_start`."""
     with asyncio.Runner() as loop:
         beginning = within(config, f"a connection to read {topic!r}", _assigned(config, topic, from_start))
         consumer = loop.run(beginning)
         reader = Reader(consumer)
         try:
-            while True:
+            while not ended():
                 for records in loop.run(reader.poll(timeout_ms=POLL_MS)).records.values():
                     yield from records
         finally:

@@ -84,10 +84,15 @@ async def publish(
     key: str,
     pace: Pace,
     on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    live: bool = False,
 ) -> int:
-    """Send each row as JSON, keyed by its field `key`; return how many were acknowledged. Raises BrokerUnavailable."""
+    """Send each row as JSON, keyed by its field `key`; return how many were acknowledged. Raises BrokerUnavailable.
+
+    With `live` the rows may make one wait for them.
+    """
     messages = (Message(str(row[key]).encode("utf-8", "replace"), encode(row), row.get("ts")) for row in rows)
-    return await send(config, topic, messages, pace, on_progress=on_progress)
+    return await send(config, topic, messages, pace, on_progress=on_progress, live=live)
 
 
 async def send(

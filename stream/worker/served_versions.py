@@ -186,8 +186,11 @@ class ServedVersions:
                 version.stages.reset_clicks()
 
     def _own_weights(self, version: ServedVersion) -> "OnlineFusion | None":
-        """The weights that the version's own training chose, to be moved; None where they stay."""
-        if not self._config.ranking.online_clicks:
+        """The weights that the version's own training chose, to be moved; None where they stay.
+
+        They stay where a ranker ranks: it reads the fused score, and learns online itself.
+        """
+        if not self._config.ranking.online_clicks or version.stages.ranker is not None:
             return None
         from model.fusion_weights.online import OnlineFusion
 

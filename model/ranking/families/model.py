@@ -20,10 +20,11 @@ def model(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> 
     scan = context.scan
     if scan is None or context.encoded is None:
         return
-    if len(scan.columns) == items.width - 1:  # all columns but the padding
-        out["encoder"][:] = scan.scores.numpy()[items.user, items.column - 1]
-        return
-    table, encoded = context.catalogue.table.numpy(), context.encoded.numpy()
-    for start, length in zip(items.starts.tolist(), items.lengths.tolist(), strict=True):
-        of = slice(start, start + length)  # user by user: the rows of all users at once do not fit into the cache
-        np.einsum("md,d->m", table[items.column[of]], encoded[items.user[start]], out=out["encoder"][of])
+    places, scores = scan.scanned.places, scan.scores.numpy()
+    place = places[np.minimum(items.column, len(places) - 1)]
+    place = np.where(items.column < len(places), place, -1)
+    out["encoder"][:] = scores[items.user, place]
+    others = np.flatnonzero(place < 0)
+    if len(others):
+        rows = context.catalogue.table.numpy()[items.column[others]]
+        out["encoder"][others] = np.einsum("md,md->m", rows, context.encoded.numpy()[items.user[others]])

@@ -13,7 +13,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import ArtifactError
+from model.learning.version_content import GRAPH_TABLE
 from model.learning.versions import (
+    GRAPH_FILE,
     ITEMS,
     MANIFEST,
     RANKER,
@@ -51,7 +53,7 @@ def published(tmp_path_factory):
 def load_hashed(store, files, **changes):
     """Write files with a manifest that has their right hashes and sizes, and load them."""
     manifest = json.loads(files[MANIFEST])
-    for file in (WEIGHTS, ITEMS, RANKER):
+    for file in (WEIGHTS, ITEMS, GRAPH_FILE, RANKER):
         manifest["sha256"][file], manifest["sizes"][file] = sha256(files[file]), len(files[file])
     for key, value in changes.items():
         inside, _, last = key.rpartition("__")
@@ -85,6 +87,13 @@ def ranker(**tensors):
         return files | {RANKER: save_tensors(kept, {"features": f"{SCHEMA}-64-32"})}
 
     return changed
+
+
+def graph(change):
+    """The file of the graph's table with another table."""
+    return lambda files: (
+        files | {GRAPH_FILE: save_tensors({GRAPH_TABLE: change(load_tensors(files[GRAPH_FILE])[GRAPH_TABLE])})}
+    )
 
 
 def header(change):
@@ -147,6 +156,11 @@ MALFORMED = {
     "a ranker of another shape": ranker(**{"first.weight": torch.zeros(64, 3)}),
     "a ranker without its last layer": ranker(**{"last.weight": None}),
     "a ranker that divides by zero": ranker(spread=torch.zeros(len(NAMES))),
+    "no table of the graph in its file": lambda files: files | {GRAPH_FILE: b""},
+    "a table of the graph of other items": graph(lambda table: table[1:].clone()),
+    "a table of the graph with long numbers": graph(lambda table: table.float()),
+    "a table of the graph that is not a number": graph(lambda table: torch.full_like(table, torch.nan)),
+    "another tensor than the table of the graph": lambda files: files | {GRAPH_FILE: files[RANKER]},
     "an id that is not UTF-8": lambda files: files | {ITEMS: b"\x92\x91\x01\x91\xa1\xff"},
 }
 

@@ -86,19 +86,20 @@ def test_in_a_large_catalogue_the_most_popular_items_are_scanned_and_chosen_agai
     click(past, "ann a", "bob a", "ann b", "bob b", "bob c", "bob d")
     catalogue, counts = Catalogue(VOCABULARY, TABLE, 10), ItemCounts(StateSettings().half_lives_s)
     counts.extend(VOCABULARY.hashes, past.graph.rows)
-    columns, rows = catalogue.scanned(2, counts)
+    columns, rows, places = catalogue.scanned(2, counts)
     assert columns.tolist() == [1, 2]
     assert torch.equal(rows, TABLE[1:3])
+    assert places.tolist() == [-1, 0, 1, -1, -1]
 
     def later(column: int, clicks: int) -> list[int]:
         ts = np.full(clicks, 1_500_000_100_000)
         counts.update(np.full(clicks, column), ts, np.ones(clicks))
-        return catalogue.scanned(2, counts)[0].tolist()
+        return catalogue.scanned(2, counts).columns.tolist()
 
     assert later(4, 9) == [1, 2], "looking at every item is not worth it yet"
     assert later(4, 1) in ([1, 4], [2, 4])
     catalogue.columns_or_new(ids("new"), past.graph.rows)
     counts.extend(ids("new"), past.graph.rows)
     assert 5 not in later(5, 50), "the row of a fresh item is not learned"
-    assert catalogue.scanned(5, counts)[0].tolist() == [1, 2, 3, 4, 5]
-    assert torch.equal(catalogue.scanned(5, counts)[1], catalogue.table[1:])
+    assert catalogue.scanned(5, counts).columns.tolist() == [1, 2, 3, 4, 5]
+    assert torch.equal(catalogue.scanned(5, counts).rows, catalogue.table[1:])

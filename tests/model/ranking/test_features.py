@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.encoders.create import Create
@@ -219,9 +219,11 @@ class Plain:
         return found
 
 
-@settings(deadline=None, max_examples=40)
-@given(clicks, later, st.booleans())
-def test_each_feature_is_what_its_formula_says(stream, wait, warm):
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(clicks, later, st.booleans(), st.sampled_from([2, 99]))
+def test_each_feature_is_what_its_formula_says(monkeypatch, stream, wait, warm, scanned):
+    """With two scanned items the catalogue is a large one."""
+    monkeypatch.setattr("model.ranking.context.SCANNED_ITEMS", scanned)
     past = recorded(stream)
     users = past.users
     newest = np.array([past.sequences(users[n : n + 1]).steps["ts"][-1] for n in range(len(users))])

@@ -47,7 +47,7 @@ def test_the_prequential_protocol_prints_a_table_and_a_document(asked):
     assert found["events"]["tested"] == 160
     assert found["moment"] == "asked"
     pushed = CliRunner().invoke(app, [*asked, "--moment", "pushed"])
-    assert "at the user's event before it" in pushed.stdout
+    assert "the time of the user's event before it" in pushed.stdout
 
 
 def test_the_global_temporal_protocol_prints_scores_with_seen_items_and_without(asked):

@@ -36,7 +36,7 @@ def test_the_command_recommends_what_the_worker_does(stall, share, monkeypatch):
     monkeypatch.setattr("stream.worker.served_versions.LEARN_EVERY_S", 0.0)
     config = Config(
         data=stall.store.path.parent, state=STATE,
-        ranking=RankingSettings(online_clicks=50), worker=WorkerSettings(ab=share, instance="one"),
+        ranking=RankingSettings(online_clicks=50, ranker=False), worker=WorkerSettings(ab=share, instance="one"),
     )  # fmt: skip
     for seed in (0, 1):
         publish(config.artifacts_url, MODEL_NAME, stall.trained(seed), {0: 1})
