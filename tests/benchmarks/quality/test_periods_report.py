@@ -32,3 +32,12 @@ def test_the_second_stage_has_both_readings_its_candidates_and_its_seconds(tmp_p
     cells = "61.00 / 30.00 | 62.00 / 30.00 | 75.0 | 5 | 6 | 4 | 200"
     assert f"| ranker, seed 0, strict | {cells} |" in text
     assert f"| ranker, seed 0, streaming | {cells} |" in text
+
+
+def test_published_means_stand_only_beside_means_of_all_sessions_and_periods(tmp_path):
+    def is_beside(**change):
+        return "published: ADER" in written(tmp_path, {"variant": "replay", "period": 15, "share": 1.0} | change)
+
+    assert is_beside()
+    assert not is_beside(period=2)
+    assert not is_beside(share=0.125)
