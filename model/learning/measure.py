@@ -59,7 +59,7 @@ def measure_holdout(
     """
     crossed = cross_fit_fusion(holdout, net, vocabulary, ranking, champion.fusion if champion else INITIAL_FUSION)
     weights = Weights(crossed.halves[::-1], crossed.half)
-    ranker, metrics, found = None, {}, None
+    ranker = found = None
     if uses_ranker(ranking):
         ranker = RankerInCycle(champion, examples, holdout, seed)
         if ranker.replays and earlier is not None:
@@ -69,10 +69,9 @@ def measure_holdout(
         net.graph_table = graph_table(vocabulary, holdout.rows)
         found = ranker.answers(holdout.stages(net, vocabulary, ranking), weights)
         ranker.finish()
-        metrics = ranker.metrics()
     serves = ranker is not None and ranker.serves
     answers = found if found is not None and serves else holdout.answers(net, vocabulary, weights, ranking)
-    metrics |= answers.scores()
+    metrics = answers.scores()
     model_alone = holdout.scores(net, vocabulary, MODEL_ONLY, ranking)
     metrics |= {f"model_{name}": value for name, value in model_alone.items()}
     champion_answers = answers
@@ -81,6 +80,8 @@ def measure_holdout(
             champion.model, champion.vocabulary, champion.fusion, ranking, champion.ranker
         )
         metrics |= {f"champion_{name}": value for name, value in champion_answers.scores().items()}
+    if ranker is not None:
+        metrics |= ranker.metrics()
     served = ranker.learning.ranker if ranker is not None and serves else None
     # Two rankers are compared, or two fusions: that a first ranker takes longer is no fault of the candidate.
     both = champion is not None and champion.ranker is not None and served is not None

@@ -29,7 +29,8 @@ SECOND_VERSION = {
     "version": "str", "serving": "bool", "parent": "str", "created_ts": "int", "trained_offsets": {"0": "int"},
     "metrics": {
         "hit@10": "float", "ndcg@10": "float", "model_hit@10": "float", "model_ndcg@10": "float",
-        "champion_hit@10": "float", "champion_ndcg@10": "float", "epochs": "float", "train_s": "float",
+        "champion_hit@10": "float", "champion_ndcg@10": "float", "ranker": "float",
+        "ranker_examples": "float", "epochs": "float", "train_s": "float",
         "last_s": "float", "users": "float",
     },
     "fusion": FUSION, "promoted": "bool", "reason": "str", "outcome": "str",
