@@ -33,7 +33,7 @@ from state.events import Ids
 FIRST_STEPS, FIRST_EPOCHS = 200, (4, 12)
 """Steps of a first ranker over its examples, and the fewest and most epochs that these may be. Of few examples more
 epochs learn what happened by chance."""
-EPOCHS = 1
+EPOCHS = 2
 """Epochs over the newest examples: without those of held-out events, and then with them."""
 REPLAYED_EVENTS = 6_000
 """Earlier events that are ranked again for a first ranker, at most half of all."""

@@ -18,6 +18,8 @@ from model.ranker.network import LEARNING_RATE, Ranker, as_tensors
 
 STEP_EXAMPLES = 64
 """Examples of one step."""
+NEW_EXAMPLES = 16
+"""New examples after which there are two steps: one on them, and one on STEP_EXAMPLES of the newest."""
 RING_EXAMPLES = 6_000
 MIN_EXAMPLES = 200
 """A ranker is fitted to at least this many examples; the fusion ranks until then."""
@@ -53,8 +55,8 @@ class LearningRanker:
     def add(self, examples: Sequence[Example]) -> None:
         """Add examples, and take a step for each STEP_EXAMPLES of them."""
         self._waiting += examples
-        while len(self._waiting) >= STEP_EXAMPLES:
-            new, self._waiting = self._waiting[:STEP_EXAMPLES], self._waiting[STEP_EXAMPLES:]
+        while len(self._waiting) >= NEW_EXAMPLES:
+            new, self._waiting = self._waiting[:NEW_EXAMPLES], self._waiting[NEW_EXAMPLES:]
             before = self.ring.newest(len(self.ring))
             self.ring.add(new)
             self._learn(before, self.ring.newest(len(new)))
@@ -68,8 +70,8 @@ class LearningRanker:
         self._begin(ranker)
         places = self.ring.newest(len(self.ring))
         newer = places[self.ring.ts[places] > learned_ts]
-        for start in range(0, len(newer), STEP_EXAMPLES):
-            self._learn(places, newer[start : start + STEP_EXAMPLES])
+        for start in range(0, len(newer), NEW_EXAMPLES):
+            self._learn(places, newer[start : start + NEW_EXAMPLES])
 
     def forget(self, user: int) -> None:
         """Remove a user's examples. What was learned from them stays."""
