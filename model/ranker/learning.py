@@ -1,8 +1,8 @@
 """Learning of the ranker: online, for every example, and in a cycle, on the newest examples.
 
-Online: for each STEP_EXAMPLES new examples one step on them, and one on as many of the newest `capacity`. In a cycle:
-epochs over the newest examples. Both are Adam steps on the same weights. Online the weights stay near those of the
-version: at most NEAR times their length away.
+Online: for each NEW_EXAMPLES new examples one step on them, and one on STEP_EXAMPLES of the newest `capacity`. In a
+cycle: epochs over the newest examples. Both are Adam steps on the same weights. Online the weights stay near those of
+the version: at most NEAR times their length away.
 """
 
 import copy
@@ -53,7 +53,7 @@ class LearningRanker:
             self._version = parameters_to_vector(self.ranker.parameters()).clone()
 
     def add(self, examples: Sequence[Example]) -> None:
-        """Add examples, and take a step for each STEP_EXAMPLES of them."""
+        """Add examples, and take two steps for each NEW_EXAMPLES of them."""
         self._waiting += examples
         while len(self._waiting) >= NEW_EXAMPLES:
             new, self._waiting = self._waiting[:NEW_EXAMPLES], self._waiting[NEW_EXAMPLES:]

@@ -222,8 +222,8 @@ METRICS: tuple[Metric, ...] = (
         "up to 4,096",
     ),
     Metric(
-        "ranker_steps_total", "counter", "Steps that rankers have learned online, 64 examples each.",
-        "grows by one with 64 examples `sent`; 0 without a ranker or with `ranking.online_ranker` off",
+        "ranker_steps_total", "counter", "How often rankers have learned online, from 16 new examples each time.",
+        "grows by one with 16 examples `sent`; 0 without a ranker or with `ranking.online_ranker` off",
     ),
     # State and disk
     Metric("graph_users", "gauge", "Users with a step in the store.", "follows the shop", PARTITION),

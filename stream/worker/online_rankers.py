@@ -34,9 +34,9 @@ class OnlineRanker:
     """The ranker of one version."""
 
     def __init__(self, version: str, stages: "Stages", learning: "LearningRanker") -> None:
-        from model.ranker.learning import STEP_EXAMPLES
+        from model.ranker.learning import NEW_EXAMPLES
 
-        self.version, self._stages, self._learning, self._step = version, stages, learning, STEP_EXAMPLES
+        self.version, self._stages, self._learning, self._step = version, stages, learning, NEW_EXAMPLES
         self._waiting: deque[Example] = deque(maxlen=MAX_BEHIND)
         self._forgotten: list[int] = []
         self._learns = threading.Lock()
@@ -158,7 +158,14 @@ class OnlineRankers:
             online.forget(users)
 
     async def run(self) -> None:
-        """Learn whenever there are enough examples, for ever."""
+        """Learn whenever there are enough examples, for ever. At the end the rankers are written for a restart."""
+        try:
+            await self._run()
+        finally:
+            for role, online in self._by_role.items():
+                online.store(self._config, role)
+
+    async def _run(self) -> None:
         while True:
             await self._due.wait()
             self._due.clear()

@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from model.ranker.examples import Example
-from model.ranker.learning import STEP_EXAMPLES, LearningRanker, copied, new_ranker
+from model.ranker.learning import NEW_EXAMPLES, LearningRanker, copied, new_ranker
 from model.ranker.network import Ranker, scores_of
 from tests.model.ranker.choices import choices
 
@@ -67,7 +67,7 @@ def test_online_learning_stays_near_the_version_and_leaves_the_versions_own_rank
 def test_nothing_is_learned_before_there_are_examples_for_a_step():
     online = LearningRanker(fitted().ranker, FEATURES)
     before = weights(online.ranker)
-    examples = choices(STEP_EXAMPLES, FEATURES, by=4)
+    examples = choices(NEW_EXAMPLES, FEATURES, by=4)
     online.add(examples[:-1])
     assert torch.equal(weights(online.ranker), before)
     online.add(examples[-1:])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.ranker.examples import Example
-from model.ranker.learning import STEP_EXAMPLES
+from model.ranker.learning import NEW_EXAMPLES
 from model.ranker.network import Ranker, scores_of
 from model.ranking.features import NAMES, START
 from model.settings import RankingSettings
@@ -72,8 +72,8 @@ def test_examples_move_the_ranker_of_champion_and_candidate_and_a_ranking_keeps_
     rankers.begin("champion", "000001", champion, 0)
     rankers.begin("candidate", "000002", candidate, 0)
     begun_with = champion.ranker
-    rankers.add(choices(4 * STEP_EXAMPLES))
-    learned(rankers, 8)
+    rankers.add(choices(16 * NEW_EXAMPLES))
+    learned(rankers, 32)
     assert liking(begun_with) == 0
     assert liking(champion.ranker) > 0.01
     assert liking(candidate.ranker) > 0.01
@@ -83,7 +83,7 @@ def test_a_restart_and_a_promotion_go_on_from_the_stored_ranker_of_the_same_vers
     before = Version()
     rankers = OnlineRankers(config)
     rankers.begin("candidate", "000002", before, 0)
-    rankers.add(choices(STEP_EXAMPLES))
+    rankers.add(choices(NEW_EXAMPLES))
     learned(rankers, 1)
     again, other = Version(), Version()
     OnlineRankers(config).begin("champion", "000002", again, 0)
@@ -95,8 +95,8 @@ def test_a_restart_and_a_promotion_go_on_from_the_stored_ranker_of_the_same_vers
 def test_a_new_version_learns_once_more_what_came_after_its_newest_example(config):
     rankers, old, new, newest = OnlineRankers(config), Version(), Version(), Version()
     rankers.begin("champion", "000001", old, 0)
-    rankers.add(choices(3 * STEP_EXAMPLES, start=1_000))
-    rankers.begin("champion", "000002", new, 1_000 + STEP_EXAMPLES)
+    rankers.add(choices(3 * NEW_EXAMPLES, start=1_000))
+    rankers.begin("champion", "000002", new, 1_000 + NEW_EXAMPLES)
     assert liking(new.ranker) > 0
     rankers.begin("champion", "000003", newest, 9_999)
     assert liking(newest.ranker) == 0
@@ -105,7 +105,7 @@ def test_a_new_version_learns_once_more_what_came_after_its_newest_example(confi
 def test_a_forgotten_users_examples_are_learned_by_no_later_step_and_no_later_version(config):
     rankers, old, new = OnlineRankers(config), Version(), Version()
     rankers.begin("champion", "000001", old, 0)
-    rankers.add(choices(STEP_EXAMPLES + 5, start=1_000, user=7))
+    rankers.add(choices(NEW_EXAMPLES + 5, start=1_000, user=7))
     rankers.forget([7])
     rankers.begin("champion", "000002", new, 0)
     assert liking(new.ranker) == 0
@@ -127,7 +127,7 @@ def test_an_error_of_learning_ends_the_learning_and_not_the_worker(config, monke
     rankers.begin("champion", "000001", broken, 0)
     rankers.begin("candidate", "000002", sound, 0)
     before = broken.ranker
-    examples = choices(STEP_EXAMPLES)
+    examples = choices(NEW_EXAMPLES)
     real = online_rankers.OnlineRanker.learn
 
     async def learn(online):
@@ -151,7 +151,7 @@ def test_a_version_without_a_ranker_and_a_setting_leave_everything_as_it_is(conf
         version.ranker = None
     rankers.begin("champion", "000001", version, 0)
     before = version.ranker
-    rankers.add(choices(2 * STEP_EXAMPLES))
+    rankers.add(choices(2 * NEW_EXAMPLES))
     assert version.ranker is before
 
 
