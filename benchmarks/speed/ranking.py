@@ -22,6 +22,7 @@ import torch
 import stream.worker.service  # noqa: F401  a worker's imports count towards its memory
 from benchmarks.speed.memory import rss_mb
 from model.encoders.create import Create
+from model.encoders.graph_table import DIM
 from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Vocabulary
 from model.ranker.network import Ranker
@@ -86,6 +87,7 @@ def main() -> None:
     hashes = np.arange(1_001, 1_001 + items, dtype=np.uint64)
     vocabulary = Vocabulary(hashes, [str(h) for h in hashes])
     model = Create(items, ModelSettings()).eval()
+    model.graph_table = torch.nn.functional.normalize(torch.randn(items + 1, DIM), dim=1).half()
     fusion, settings = Fusion(1.0, 8.0, 2.0, 1.0), RankingSettings()
     by_fusion = Stages(model, vocabulary, fusion, settings)
     by_ranker = Stages(model, vocabulary, fusion, settings, Ranker(len(NAMES), START))

@@ -79,7 +79,7 @@ class Catalogue:
         """The version's items, followed by fresh items."""
         self.table = self._rows = table
         """[columns, d] item rows."""
-        self.graph_table = None if graph_table is None else graph_table.numpy()
+        self.graph_table = None if graph_table is None else graph_table.float().numpy()
         """Rows of `model.encoders.graph_table` for the version's items, padding first; None where it has none."""
         self._version = vocabulary
         self.first_fresh = len(vocabulary) + 1

@@ -24,7 +24,7 @@ def graph(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> 
     recent = context.steps_age < context.settings.history_items
     owner, column = context.steps_user[recent], context.steps_column[recent]
     known = (column > 0) & (column < len(table))
-    rows = np.where(known[:, None], table[np.where(known, column, 0)], 0.0).astype(np.float32)
+    rows = np.where(known[:, None], table[np.where(known, column, 0)], np.float32(0.0))
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     profiles = np.zeros((context.users, 2, table.shape[1]), np.float32)
     users = owner[starts]
@@ -34,5 +34,5 @@ def graph(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> 
     column = np.where(items.column < len(table), items.column, 0)
     for start, length in zip(items.starts.tolist(), items.lengths.tolist(), strict=True):
         of = slice(start, start + length)  # user by user: the rows of all users at once do not fit into the cache
-        newest, mean = profiles[items.user[start]] @ table[column[of]].T.astype(np.float32)
+        newest, mean = profiles[items.user[start]] @ table[column[of]].T
         out["graph_newest"][of], out["graph_mean"][of] = newest, mean
