@@ -141,13 +141,13 @@ class Stages:
         context = read_context(sequences, moments, graph.rows, catalogue, settings, counted, encode)
         items = candidate_items(context, k)
         features = compute(context, items, fusion)
-        examples = shown_of(context, items, features) if shown else ()
-        if ranker is None:
-            return ranked._replace(shown=examples)
-        scores = scores_of(ranker, features)
+        scores = np.zeros(len(items.keys), np.float32) if ranker is None else scores_of(ranker, features)
         seen = (context.steps_user, context.steps_column)
         rules = self._rules(graph, hidden, withdrawn, *seen)
         drop_candidates(scores, items, rules)
+        examples = shown_of(context, items, features, np.isfinite(scores)) if shown else ()
+        if ranker is None:
+            return ranked._replace(shown=examples)
         best, columns, at = best_candidates(scores, items, context.users, k)
         fill(best, columns, context, items, rules)
         because, why = no_reasons(columns)

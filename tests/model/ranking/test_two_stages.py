@@ -219,3 +219,18 @@ def test_the_reason_of_the_fusion_is_its_largest_signal():
         assert why(found)[int(found.items[0, 0])] == expected
     popular = stages(ranked=False, fusion=Fusion(0.0, 0.0, 0.0, 5.0)).rank(own, graph, ITEMS)
     assert why(popular)[int(popular.items[0, -1])] == ""
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_what_is_shown_for_examples_has_no_item_that_a_filter_takes_out(ranked):
+    events = shop()
+    graph, sequences, hidden = graph_of(events), user(events, 2), ids(101)
+    own = set(sequences.steps["item"].tolist())
+    everything = stages(ranked=ranked).rank(sequences, graph, 10, shown=True).shown[0]
+    filtered = (
+        stages(ranked=ranked, filter_seen=True).rank(sequences, graph, 10, [hidden], ids(102), shown=True).shown[0]
+    )
+    assert {101, 102} | own <= set(everything.items.tolist())
+    assert set(filtered.items.tolist()) == set(everything.items.tolist()) - own - {101, 102}
+    rest = np.isin(everything.items, filtered.items)
+    assert np.array_equal(filtered.features, everything.features[rest])
