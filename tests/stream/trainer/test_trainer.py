@@ -468,7 +468,9 @@ def test_clock_jumps_change_neither_the_cycles_nor_the_champion(shop, monkeypatc
         monkeypatch.undo()
         shop.run_due_cycle()
         assert [v.offsets for v in shop.versions] == [{0: n * CYCLE_EVENTS} for n in range(1, number + 1)]
-        assert shop.champion == shop.versions[-1].version == f"{number:06}"
+        assert shop.versions[-1].version == f"{number:06}"
+        # Events whose times go back by months are hard to rank: the gate may keep the champion, the clock may not.
+        assert shop.champion == [v.version for v in shop.versions if v.verdict.promoted][-1]
     moved = [p.moved_ts for p in shop.topics.pointers]
     assert moved == sorted(set(moved)), "a pointer is later than the one before, whatever the clock says"
 
