@@ -459,6 +459,8 @@ def test_the_events_of_one_user_alone_train_a_version_but_do_not_test_it(shop):
 
 
 def test_clock_jumps_change_neither_the_cycles_nor_the_champion(shop, monkeypatch):
+    # These clicks are random: how a ranker does on sixty of them is chance, and would decide at the gate.
+    shop.restart_with(ranking=RankingSettings(ranker=False))
     for number, jump_s in enumerate((0, 10_000_000, -20_000_000), 1):
         wall = time.time_ns() + jump_s * 10**9
         monkeypatch.setattr(time, "time_ns", lambda wall=wall: wall)
@@ -468,9 +470,7 @@ def test_clock_jumps_change_neither_the_cycles_nor_the_champion(shop, monkeypatc
         monkeypatch.undo()
         shop.run_due_cycle()
         assert [v.offsets for v in shop.versions] == [{0: n * CYCLE_EVENTS} for n in range(1, number + 1)]
-        assert shop.versions[-1].version == f"{number:06}"
-        # Events whose times go back by months are hard to rank: the gate may keep the champion, the clock may not.
-        assert shop.champion == [v.version for v in shop.versions if v.verdict.promoted][-1]
+        assert shop.champion == shop.versions[-1].version == f"{number:06}"
     moved = [p.moved_ts for p in shop.topics.pointers]
     assert moved == sorted(set(moved)), "a pointer is later than the one before, whatever the clock says"
 
