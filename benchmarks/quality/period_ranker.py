@@ -23,9 +23,9 @@ from model.encoders.graph_table import graph_table
 from model.encoders.histories import Histories
 from model.encoders.vocabulary import Vocabulary
 from model.fusion_weights.timed_batches import TESTS_PER_BATCH, batches
-from model.learning.ranker_in_cycle import EPOCHS, FIRST_EPOCHS, FIRST_STEPS
-from model.ranker.examples import Example, example_of
-from model.ranker.learning import STEP_EXAMPLES, LearningRanker, new_ranker
+from model.learning.ranker_in_cycle import EPOCHS, first_epochs
+from model.ranker.examples import Example, examples_of
+from model.ranker.learning import LearningRanker, new_ranker
 from model.ranking.features import NAMES, START
 from model.ranking.fusion import Fusion
 from model.ranking.stages import Stages
@@ -129,14 +129,7 @@ class PeriodRanker:
             ranks[at] = np.where(match.any(1), match.argmax(1), NOT_LISTED)
             test_s += time.process_time() - started
             started = time.process_time()
-            examples = [
-                example_of(shown, target, row, moment, "", self._draw)
-                for shown, target, row, moment in zip(
-                    ranked.shown, targets.tolist(), at.tolist(), moments.tolist(), strict=True
-                )
-                if shown is not None
-            ]
-            made = [example for example in examples if example is not None]
+            made = examples_of(ranked.shown, targets, at.astype(np.uint64), moments, self._draw)
             candidates += len(made)
             if learned and len(arriving):
                 learning.add(made)
@@ -158,19 +151,13 @@ class PeriodRanker:
         else:
             learning.add(waiting)
         learning.standardise(untrained=first)
-        learning.fit(first_epochs(len(learning.ring)) if first else self._epochs)
+        learning.fit(first_epochs(max(len(learning.ring), 1)) if first else self._epochs)
         learning.follow(learning.ranker, NEWEST)
 
 
 def vocabulary_of(model: Create) -> Vocabulary:
     """Items by number: in the graph of these periods the hash of an item is its number."""
     return Vocabulary(np.arange(1, model.item_count + 1, dtype=np.uint64), [""] * model.item_count)
-
-
-def first_epochs(examples: int) -> int:
-    """Epochs of a first ranker over this many examples, as in a cycle."""
-    fewest, most = FIRST_EPOCHS
-    return min(max(-(-FIRST_STEPS * STEP_EXAMPLES // max(examples, 1)), fewest), most)
 
 
 def histories(tests: SessionTests, at: Ints) -> Sequences:

@@ -23,7 +23,7 @@ from model.fusion_weights.timed_batches import TESTS_PER_BATCH
 from model.learning.cycle import CycleSettings, ProgressCallback
 from model.learning.trained import Trained
 from model.metrics import Ranks
-from model.ranker.examples import Example, Shown, example_of
+from model.ranker.examples import Example, Shown, examples_of
 from model.ranker.learning import RING_EXAMPLES, LearningRanker
 from model.ranking.features import NAMES
 from model.ranking.fusion import Fusion, uses_ranker
@@ -109,13 +109,7 @@ class ServedModel:
             stages.fusion = self._online.fusion
         if not self._keeps:
             return
-        users, targets, times = (part.tolist() for part in (tests.before.users, tests.targets, tests.ts))
-        taken = [
-            example_of(shown, target, user, ts, "", self._draw)
-            for shown, target, user, ts in zip(self._shown, targets, users, times, strict=True)
-            if shown is not None
-        ]
-        new = [example for example in taken if example is not None]
+        new = examples_of(self._shown, tests.targets, tests.before.users, tests.ts, self._draw)
         self.examples.extend(new)
         if self._ranker is not None:
             self._ranker.add(new)

@@ -22,7 +22,7 @@ from model.fusion_weights.holdout import Holdout, HoldoutAnswers, Rankings, Weig
 from model.learning.gate import MIN_BOOTSTRAP_USERS
 from model.learning.trained import Trained
 from model.metrics import CUTOFF, Ranks, lead
-from model.ranker.examples import Example, Ring, example_of
+from model.ranker.examples import Example, Ring, examples_of
 from model.ranker.learning import MIN_EXAMPLES, STEP_EXAMPLES, LearningRanker, new_ranker
 from model.ranker.network import as_tensors, ranks_among
 from model.ranking.features import NAMES, START
@@ -112,14 +112,8 @@ class RankerInCycle:
         return (WORSE if high < 0 else SERVES), change, low, high
 
     def _examples_of(self, holdout: Holdout, found: Rankings) -> list[Example]:
-        tests = found.tests
-        users, targets = holdout.sequences.users[tests].tolist(), holdout.targets[tests].tolist()
-        taken = [
-            example_of(shown, target, user, ts, "", self._draw)
-            for shown, target, user, ts in zip(found.shown, targets, users, holdout.times[tests].tolist(), strict=True)
-            if shown is not None
-        ]
-        return [example for example in taken if example is not None]
+        of = found.tests
+        return examples_of(found.shown, holdout.targets[of], holdout.sequences.users[of], holdout.times[of], self._draw)
 
     def _learn(self, examples: Sequence[Example], *, judge: bool = True) -> None:
         """Rank examples, then learn them: as many at once as a step takes."""
@@ -150,7 +144,11 @@ class RankerInCycle:
         if not count:
             return
         self.learning.standardise()
-        fewest, most = FIRST_EPOCHS
-        epochs = min(max(-(-FIRST_STEPS * STEP_EXAMPLES // count), fewest), most) if self._unfitted else EPOCHS
-        self.learning.fit(epochs)
+        self.learning.fit(first_epochs(count) if self._unfitted else EPOCHS)
         self._unfitted = False
+
+
+def first_epochs(examples: int) -> int:
+    """Epochs of a first ranker over this many examples, at least one."""
+    fewest, most = FIRST_EPOCHS
+    return min(max(-(-FIRST_STEPS * STEP_EXAMPLES // examples), fewest), most)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from state.events import Floats, Ids
+from state.events import Floats, Ids, Ints
 
 Features = npt.NDArray[np.float16]
 
@@ -64,6 +64,18 @@ def example_of(shown: Shown, taken: int, user: int, ts: int, version: str, draw:
     counts = np.full(len(rows), stands_for, np.float32)
     counts[0] = 1.0
     return Example(user, shown.moment, ts, version, shown.items[rows], shown.features[rows], counts)
+
+
+def examples_of(
+    shown: Sequence[Shown | None], taken: Ids, users: Ids, times: Ints, draw: np.random.Generator
+) -> list[Example]:
+    """The examples of rankings in an evaluation or a cycle, of the users [B] who took these items next [B].
+
+    `times` [B] are those of the next events. A ranking without candidate items, or without the taken one, makes none.
+    """
+    rows = zip(shown, taken.tolist(), users.tolist(), times.tolist(), strict=True)
+    made = [example_of(one, item, user, ts, "", draw) for one, item, user, ts in rows if one is not None]
+    return [example for example in made if example is not None]
 
 
 class Ring:
