@@ -21,9 +21,9 @@ from model.encoders.histories import to_histories
 from model.encoders.vocabulary import Indices, Vocabulary
 from model.ranker.examples import Shown
 from model.ranker.network import Ranker, scores_of
-from model.ranking.candidates import candidate_items
+from model.ranking.candidates import Candidates, candidate_items
 from model.ranking.catalogue import Catalogue
-from model.ranking.context import read_context
+from model.ranking.context import Context, read_context
 from model.ranking.features import compute
 from model.ranking.filters import Rules, drop_candidates, drop_scores
 from model.ranking.fusion import Fusion, Signal, is_model_only, uses_ranker
@@ -131,23 +131,17 @@ class Stages:
         items are recommended to nobody. `moments` [B] are the event times, ms, of the rankings: those of the users'
         newest steps where they are not given. With `shown` the result has the candidate items and their features.
         """
-        ranker = self.ranker
+        ranker, catalogue, settings, fusion = self.ranker, self._catalogue, self._settings, self.fusion
         if ranker is None:
             ranked = self._rank_by_fusion(sequences, graph, k, hidden, withdrawn)
             if not shown:
                 return ranked
-        catalogue, settings, fusion = self._catalogue, self._settings, self.fusion
-        encode, counted = self._model.encode if fusion.model else None, partial(self._counted, graph, catalogue)
-        context = read_context(sequences, moments, graph.rows, catalogue, settings, counted, encode)
-        items = candidate_items(context, k)
-        features = compute(context, items, fusion)
-        scores = np.zeros(len(items.keys), np.float32) if ranker is None else scores_of(ranker, features)
-        seen = (context.steps_user, context.steps_column)
-        rules = self._rules(graph, hidden, withdrawn, *seen)
+            return ranked._replace(shown=self.shown(sequences, graph, k, hidden, withdrawn, moments))
+        context, items, features = self._candidates(sequences, graph, k, moments)
+        scores = scores_of(ranker, features)
+        rules = self._rules(graph, hidden, withdrawn, context.steps_user, context.steps_column)
         drop_candidates(scores, items, rules)
         examples = shown_of(context, items, features, np.isfinite(scores)) if shown else ()
-        if ranker is None:
-            return ranked._replace(shown=examples)
         best, columns, at = best_candidates(scores, items, context.users, k)
         fill(best, columns, context, items, rules)
         because, why = no_reasons(columns)
@@ -156,6 +150,32 @@ class Stages:
             because = reasons(context.history, strengths, columns, catalogue.table, self.vocabulary, withdrawn)
             why = why_of_ranker(ranker, features, items, at, columns, fusion)
         return Ranked(catalogue.hashes[columns], best, because, why, examples)
+
+    @torch.no_grad()
+    def shown(
+        self,
+        sequences: Sequences,
+        graph: LiveGraph,
+        k: int,
+        hidden: Sequence[Ids] = (),
+        withdrawn: Ids = NO_ITEMS,
+        moments: Ints | None = None,
+    ) -> Sequence[Shown | None]:
+        """The candidate items of each user with their features, as of `rank`, without a ranking of them."""
+        context, items, features = self._candidates(sequences, graph, k, moments)
+        scores = np.zeros(len(items.keys), np.float32)
+        drop_candidates(scores, items, self._rules(graph, hidden, withdrawn, context.steps_user, context.steps_column))
+        return shown_of(context, items, features, np.isfinite(scores))
+
+    def _candidates(
+        self, sequences: Sequences, graph: LiveGraph, k: int, moments: Ints | None
+    ) -> tuple[Context, Candidates, Floats]:
+        """What a ranking reads, the candidate items, and their features [M, F]."""
+        catalogue, fusion = self._catalogue, self.fusion
+        encode, counted = self._model.encode if fusion.model else None, partial(self._counted, graph, catalogue)
+        context = read_context(sequences, moments, graph.rows, catalogue, self._settings, counted, encode)
+        items = candidate_items(context, k)
+        return context, items, compute(context, items, fusion)
 
     def _rank_by_fusion(
         self, sequences: Sequences, graph: LiveGraph, k: int, hidden: Sequence[Ids], withdrawn: Ids

@@ -92,7 +92,7 @@ class Recommender:
         # History
         history = store.positives(users)
         moments = _moments(history, moment)
-        # Filters: what each user hides, what is withdrawn. The stages leaves out items that are seen or have no click
+        # Filters: what each user hides, what is withdrawn. The stages leave out items that are seen or have no click
         hidden = store.hidden(users)
         withdrawn = self.withdrawn
         # Stages: candidate items, features, ranker, top k, reasons (`model/ranking/stages.py`)
@@ -106,7 +106,7 @@ class Recommender:
             keeps = [row for row, user in enumerate(arm.users) if user in kept and has_history[row]]
             with_all = bool(keeps) and stages.ranker is not None
             ranked = stages.rank(history, self.graph, k, hidden, withdrawn, moments, shown=with_all)
-            shown = self._shown(ranked, history, moments, keeps, stages)
+            shown = self._shown(ranked, history, moments, keeps, stages, hidden)
         if arm.scored is not None and tested:
             scored = arm.scored.stages.rank(history, self.graph, k, hidden, withdrawn, moments)
         # Popular items, for users without a version or a history
@@ -129,7 +129,13 @@ class Recommender:
         return answers
 
     def _shown(
-        self, ranked: "Ranked", history: Sequences, moments: Ints | None, rows: list[int], stages: "Stages"
+        self,
+        ranked: "Ranked",
+        history: Sequences,
+        moments: Ints | None,
+        rows: list[int],
+        stages: "Stages",
+        hidden: list[Ids],
     ) -> dict[int, Shown | None]:
         """The candidate items, with their features, of the users of these rows."""
         if not rows:
@@ -139,9 +145,10 @@ class Recommender:
         # The fusion has ranked every item. Candidate items and their features are made for these users only.
         of = np.zeros(len(history.users), bool)
         of[rows] = True
-        some = None if moments is None else moments[of]
-        again = stages.rank(of_users(history, of), self.graph, self._config.ranking.k, moments=some, shown=True)
-        return dict(zip(rows, again.shown, strict=True))
+        some, their_hidden = None if moments is None else moments[of], [hidden[row] for row in rows]
+        k, withdrawn = self._config.ranking.k, self.withdrawn
+        shown = stages.shown(of_users(history, of), self.graph, k, their_hidden, withdrawn, some)
+        return dict(zip(rows, shown, strict=True))
 
     def join(self, applied: Applied) -> Made:
         """Make examples of the lists before these events, which were just applied, and learn from them."""

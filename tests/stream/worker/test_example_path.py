@@ -129,6 +129,21 @@ async def test_until_there_is_a_ranker_the_fusion_answers_and_its_lists_make_exa
     assert json.loads(shop.recommendations()[-1][1])["source"] == "model"
 
 
+@pytest.mark.parametrize("with_ranker", [True, False], ids=["ranker", "fusion"])
+def test_an_item_that_a_user_has_hidden_is_in_no_example(tmp_path, monkeypatch, with_ranker):
+    @with_learning_shop
+    async def scenario(shop):
+        shop.serve(with_ranker=with_ranker)
+        await shop.click(shop.event("user-3", "item-9"), shop.event("user-4", "item-9"))
+        await shop.click(shop.event("user-3", "item-4", event="hide"))
+        await shop.click(shop.event("user-3", "item-10"), shop.event("user-4", "item-10"))
+        await until(lambda: len(shop.examples) == 2)
+        items = {key: set(unpack(value, 1, SCHEMA, len(NAMES)).items.tolist()) for key, value in shop.examples}
+        assert hash_id("item-4") in items[b"user-4"] - items[b"user-3"]
+
+    scenario(tmp_path, monkeypatch)
+
+
 @with_learning_shop
 async def test_of_a_pushed_answer_and_the_answer_to_a_request_the_later_one_counts_at_its_own_moment(shop):
     await shop.click(shop.event("user-3", "item-9"))
