@@ -96,11 +96,6 @@ class ItemCounts:
             score: Floats = np.log2(self._recent[columns, at]) + age
         return score
 
-    @property
-    def newest_ts(self) -> int:
-        """Event time, ms, of the newest click that is counted."""
-        return int(self._ts.max())
-
     def extend(self, items: Ids, rows_of: RowsOf) -> None:
         """Add columns for these items, with the counts from their rows in the graph."""
         read = [rows_of(items[start : start + ROWS_PER_READ]) for start in range(0, len(items), ROWS_PER_READ)]
@@ -174,10 +169,6 @@ class ItemCounts:
     def top(self, half_life: int, count: int) -> Indices:
         """Columns of the most popular items with this half-life, best first; at most TOP_ITEMS."""
         return self._top[half_life][:count]
-
-    def unclicked(self) -> torch.Tensor:
-        """Columns without a click left, padding included."""
-        return torch.from_numpy(np.flatnonzero(self._clicks[: len(self)] <= 0))
 
     def has_clicks(self, columns: Indices) -> np.ndarray:
         """[M] bool: whether a click of the item is left."""

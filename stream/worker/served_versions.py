@@ -76,8 +76,7 @@ def load_version(pointer: Pointer, config: Config, id_hash: IdHash = UNKEYED) ->
     version = fetch_version(pointer, config)
     trained, settings = version.trained, config.ranking
     vocabulary = trained.vocabulary.hashed_by(id_hash)
-    ranker = trained.ranker if settings.ranker else None
-    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings, ranker)
+    stages = Stages(trained.model, vocabulary, with_set_weights(trained.fusion, settings), settings, trained.ranker)
     created_ts, sha256 = version.manifest.created_ts, version.manifest_sha256
     return ServedVersion(pointer.version, created_ts, stages, sha256, trained.ranker_ts)
 

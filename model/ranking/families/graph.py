@@ -12,6 +12,7 @@ from model.ranking.candidates import Candidates
 from model.ranking.context import Context
 from model.ranking.families.columns import Columns
 from model.ranking.fusion import Fusion
+from state.sorting import begins
 
 GRAPH = ("graph_newest", "graph_mean")
 
@@ -25,7 +26,7 @@ def graph(context: Context, items: Candidates, fusion: Fusion, out: Columns) -> 
     owner, column = context.steps_user[recent], context.steps_column[recent]
     known = (column > 0) & (column < len(table))
     rows = np.where(known[:, None], table[np.where(known, column, 0)], np.float32(0.0))
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    starts = np.flatnonzero(begins(owner))
     profiles = np.zeros((context.users, 2, table.shape[1]), np.float32)
     users = owner[starts]
     steps = np.minimum(context.lengths[users], context.settings.history_items)

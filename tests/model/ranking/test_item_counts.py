@@ -63,7 +63,7 @@ def test_removed_clicks_leave_no_trace_in_the_counts():
     one.remove(np.array([1, 3]), np.array([1_600_000_001_000] * 2), np.array([0.5, 1.0]))
     assert one.signal.numpy() == pytest.approx(other.signal.numpy(), abs=1e-4)
     assert one.damping.tolist() == other.damping.tolist()
-    assert one.unclicked().tolist() == [0, 3]
+    assert np.flatnonzero(~one.has_clicks(np.arange(len(one)))).tolist() == [0, 3]
 
 
 def test_no_column_is_lost_while_another_thread_counts_clicks(monkeypatch):
